@@ -1,0 +1,72 @@
+"""Where a lab keeps its files."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def cache_directory() -> Path:
+    """Where built binaries are kept between runs: $EKS_ROLLING_CACHE, else the user's cache directory."""
+    chosen = os.environ.get("EKS_ROLLING_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "eks-rolling"
+
+
+@dataclass(frozen=True)
+class LabPaths:
+    """One lab's directory and what is in it."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, name: str) -> "LabPaths":
+        """The lab called `name`, below $EKS_ROLLING_LABS or `.lab` in the repository."""
+        base = os.environ.get("EKS_ROLLING_LABS")
+        return cls((Path(base) if base else REPOSITORY / ".lab") / name)
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @property
+    def spec(self) -> Path:
+        """The lab's shape, `lab.spec.LabSpec` as JSON."""
+        return self.root / "spec.json"
+
+    @property
+    def pid(self) -> Path:
+        """The supervisor's process id, as seen from outside the namespaces."""
+        return self.root / "pid"
+
+    @property
+    def status(self) -> Path:
+        """What the supervisor is doing: JSON lines, the last one is current."""
+        return self.root / "status.jsonl"
+
+    @property
+    def logs(self) -> Path:
+        """One file per process of the lab."""
+        return self.root / "logs"
+
+    @property
+    def pki(self) -> Path:
+        """Certificates and keys of the control plane."""
+        return self.root / "pki"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The cluster administrator's kubeconfig (people and tests; no Lambda ever sees it)."""
+        return self.root / "kubeconfig"
+
+    @property
+    def pods(self) -> Path:
+        """Per pod: volumes, logs."""
+        return self.root / "pods"
+
+    @property
+    def volumes(self) -> Path:
+        """EBS-like volumes: one directory each, below its zone; they outlive pods."""
+        return self.root / "volumes"

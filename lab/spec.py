@@ -1,0 +1,96 @@
+"""What a lab looks like: zones, Auto Scaling groups, delays. Read from YAML, kept as JSON."""
+
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GroupSpec(_Model):
+    """An Auto Scaling group of worker nodes with a launch template of its own."""
+
+    name: str
+    zones: tuple[str, ...]
+    size: int = Field(ge=0)
+    min: int = 0
+    max: int | None = Field(None, description="defaults to size")
+    instance_type: str = "m6i.large"
+    launch_template_version: str = "$Latest"
+    managed_node_group: bool = Field(False, description="tagged as an EKS managed node group, which a roll refuses")
+    labels: dict[str, str] = {}
+    target_groups: tuple[str, ...] = Field((), description="attached to the group: every instance becomes a target")
+
+    @property
+    def max_size(self) -> int:
+        return self.size if self.max is None else self.max
+
+
+class TargetGroupSpec(_Model):
+    """A target group of instances behind a listener of the lab's load balancer."""
+
+    name: str
+    node_port: int
+    listener_port: int
+    health_path: str | None = Field(None, description="HTTP path of the health check; a TCP connect without one")
+    health_port: int | None = None
+    deregistration_delay_seconds: int = 5
+
+
+class Delays(_Model):
+    """Seconds that the lab takes for what the cloud would take longer for."""
+
+    boot: float = Field(5.0, description="from launch to a registered node")
+    terminate: float = Field(1.0, description="from the terminate call to the end of the instance")
+    volume_attach: float = 0.3
+    volume_detach: float = 0.5
+    health_check_interval: float = 0.5
+
+
+class LabSpec(_Model):
+    """One lab. `cluster` is also its EKS cluster name."""
+
+    cluster: str = "demo"
+    region: str = "eu-central-1"
+    zones: tuple[str, ...] = ("eu-central-1a", "eu-central-1b")
+    groups: tuple[GroupSpec, ...] = ()
+    target_groups: tuple[TargetGroupSpec, ...] = ()
+    delays: Delays = Delays()
+    manifests: tuple[str, ...] = Field((), description="files or folders applied once the nodes are Ready")
+    node_cpu: str = "2"
+    node_memory: str = "8Gi"
+    node_pods: int = 29
+
+    @model_validator(mode="after")
+    def _zones_are_known(self) -> "LabSpec":
+        if len(self.zones) > 4:
+            raise ValueError("a lab has room for four zones")
+        for group in self.groups:
+            unknown = set(group.zones) - set(self.zones)
+            if unknown:
+                raise ValueError(f"group {group.name}: unknown zones {sorted(unknown)}; the lab has {list(self.zones)}")
+        names = {t.name for t in self.target_groups}
+        for group in self.groups:
+            if missing := set(group.target_groups) - names:
+                raise ValueError(f"group {group.name}: unknown target groups {sorted(missing)}")
+        return self
+
+    def zone_index(self, zone: str) -> int:
+        """The zone's place in the address plan: pods in 10.244.(64*index).0/18, instances in 10.0.index.0/24."""
+        return self.zones.index(zone)
+
+    @classmethod
+    def from_yaml(cls, path: Path) -> "LabSpec":
+        """Reads a spec; raises pydantic.ValidationError listing every problem."""
+        return cls.model_validate(yaml.safe_load(path.read_text()) or {})
+
+    @classmethod
+    def load(cls, path: Path) -> "LabSpec":
+        """Reads back what `save` wrote."""
+        return cls.model_validate_json(path.read_text())
+
+    def save(self, path: Path) -> None:
+        path.write_text(self.model_dump_json(indent=2))
