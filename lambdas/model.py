@@ -60,6 +60,13 @@ class PlanTask(Task):
     input: Any = None
 
 
+class NodeFailure(Strict):
+    """A RollNode execution that failed: the state's error output, as Step Functions has it."""
+
+    node: str
+    failure: dict[str, Any]
+
+
 class RollTask(Task):
     """A step of the Roll: the instances of its plan, and what it asked for."""
 
@@ -70,7 +77,7 @@ class RollTask(Task):
     keep_taints: bool = False
     waves: int = 0
     unready: tuple[str, ...] = ()
-    failures: Any = None
+    failures: tuple[NodeFailure, ...] = ()
 
 
 class ApprovalTask(Task):

@@ -8,6 +8,7 @@ from lambdas.entry import handler_for
 from lambdas.errors import Refused
 from lambdas.model import RollTask, StepResult, backoff
 from lambdas.observed import Lease, Workload
+from lambdas.timeline import explain
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,8 @@ def decide(
 
 def run(task: RollTask, clients: Clients) -> StepResult:
     """Failures of the wave end the roll here, by name."""
-    failed = [str(f) for f in task.failures or ()]
-    if failed:
-        raise Refused(f"The wave was not completed: {'; '.join(failed)}")
+    if task.failures:
+        raise Refused("; ".join(f"{f.node} was not replaced: {explain(f.failure)}" for f in task.failures))
     decision = decide(
         clients.aws.alarms_firing(clients.settings.alarms),
         clients.kubernetes.workloads(),

@@ -68,6 +68,7 @@ def run(task: PlanTask, clients: Clients) -> StepResult:
         targets={group: plan.targets[group] for group in plan.groups},
         surge=request.surge or settings.surge,
         approval=settings.approval if request.approval is None else request.approval,
+        dry_run=request.dry_run,
         keep_taints=request.keep_taints,
         unready=[str(w.owner) for w in view.workloads if not w.all_ready],
     )

@@ -85,7 +85,7 @@ def message(report: dict[str, Any], address: str) -> str:
 def run(task: ReportTask, clients: Clients) -> StepResult:
     aws = clients.aws
     prefix = f"rolls/{task.roll}"
-    plan = next((json.loads(text) for text in aws.load(f"{prefix}/plan.json")), {})
+    plan: dict[str, Any] = next((json.loads(text) for text in aws.load(f"{prefix}/plan.json")), {})
     nodes = [json.loads(text) for text in aws.load(f"{prefix}/nodes/")]
     report = summary(task, nodes, plan, clients.settings.cluster)
     aws.save(f"{prefix}/report.json", json.dumps(report, indent=2), "application/json")
