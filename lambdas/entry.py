@@ -5,8 +5,9 @@ Importing a step has no effect; clients are made at the first invocation and kep
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from aws_lambda_powertools import Logger
 from pydantic import ValidationError
@@ -23,12 +24,6 @@ AnyTask = TypeVar("AnyTask", bound=Task)
 Step = Callable[[AnyTask, Clients], StepResult]
 
 
-class Handler(Protocol):
-    """What Lambda calls."""
-
-    def __call__(self, event: dict[str, Any], context: Any) -> dict[str, Any]: ...
-
-
 @cache
 def connected_clients() -> Clients:
     """The clients of this execution environment, from its settings. Raises BadRequest, NotFound, AccessDenied."""
@@ -41,15 +36,24 @@ def connected_clients() -> Clients:
     return Clients(connect(settings.cluster), aws, settings, time.time)
 
 
-def handler_for(step: Step[AnyTask], task_type: type[AnyTask], *, locked: bool = True) -> Handler:
-    """The Lambda handler of a step. `locked` steps act only while their roll holds the cluster's lock [R4]."""
-    name = step.__module__.rpartition(".")[2]
+@dataclass(frozen=True)
+class Handler(Generic[AnyTask]):
+    """A step as Lambda calls it. `locked` steps act only while their roll holds the cluster's lock [R4]."""
 
-    def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001  (Lambda passes two)
-        task = parse(event, task_type)
-        logger.structure_logs(append=False, step=name, roll=task.roll, node=getattr(task, "node", None))
+    step: Step[AnyTask]
+    task_type: type[AnyTask]
+    locked: bool
+
+    @property
+    def name(self) -> str:
+        """The step's module name: what the function, the handler string and the deadline are called."""
+        return self.step.__module__.rpartition(".")[2]
+
+    def __call__(self, event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG002  (Lambda passes two)
+        task = parse(event, self.task_type)
+        logger.structure_logs(append=False, step=self.name, roll=task.roll, node=getattr(task, "node", None))
         try:
-            result = run(step, task, connected_clients(), name=name, locked=locked)
+            result = self.run(task, connected_clients())
         except Transient as error:
             logger.warning(sentence(error), error=type(error).__name__)
             # The workflow retries by class name, and a subclass's name is not its parent's.
@@ -60,7 +64,28 @@ def handler_for(step: Step[AnyTask], task_type: type[AnyTask], *, locked: bool =
         logger.info(result.reason, status=result.status, wait_seconds=result.wait_seconds)
         return result.model_dump(mode="json")
 
-    return handler
+    def run(self, task: AnyTask, clients: Clients) -> StepResult:
+        """One invocation: under the lock, with `since` carried on while it waits (a step may set it anew).
+
+        Raises DeadlineExceeded once it has waited longer than its deadline, with the reason of the hold.
+        """
+        if self.locked:
+            lock.confirm(clients, task.roll)
+        since = task.since if task.since is not None else clients.now()
+        result = self.step(task.model_copy(update={"since": since}), clients)
+        if result.status is Status.DONE:
+            return result
+        deadline = clients.settings.deadline(self.name)
+        waited = clients.now() - since
+        if deadline is not None and waited > deadline:
+            subject = f"Node {task.node}" if isinstance(task, NodeTask) else "The roll"
+            raise DeadlineExceeded(f"{subject} waited {waited:.0f} s (deadline {deadline} s): {result.reason}")
+        return result if result.since is not None else result.model_copy(update={"since": since})
+
+
+def handler_for(step: Step[AnyTask], task_type: type[AnyTask], *, locked: bool = True) -> Handler[AnyTask]:
+    """The Lambda handler of a step."""
+    return Handler(step, task_type, locked)
 
 
 def parse(event: dict[str, Any], task_type: type[AnyTask]) -> AnyTask:
@@ -69,22 +94,3 @@ def parse(event: dict[str, Any], task_type: type[AnyTask]) -> AnyTask:
         return task_type.model_validate(event)
     except ValidationError as error:
         raise BadRequest(f"The step's input has {problems(error, task_type)}.") from error
-
-
-def run(step: Step[AnyTask], task: AnyTask, clients: Clients, *, name: str, locked: bool) -> StepResult:
-    """One invocation of a step: under the lock, with `since` carried on while it waits (a step may set it anew).
-
-    Raises DeadlineExceeded once it has waited longer than its deadline, with the reason of the hold.
-    """
-    if locked:
-        lock.confirm(clients, task.roll)
-    since = task.since if task.since is not None else clients.now()
-    result = step(task.model_copy(update={"since": since}), clients)
-    if result.status is Status.DONE:
-        return result
-    deadline = clients.settings.deadline(name)
-    waited = clients.now() - since
-    if deadline is not None and waited > deadline:
-        subject = f"Node {task.node}" if isinstance(task, NodeTask) else "The roll"
-        raise DeadlineExceeded(f"{subject} waited {waited:.0f} s (deadline {deadline} s): {result.reason}")
-    return result if result.since is not None else result.model_copy(update={"since": since})

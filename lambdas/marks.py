@@ -4,7 +4,9 @@ A later run finds these and goes on from them; nothing else remembers a roll's h
 every one of them away again [R2].
 """
 
-from lambdas.observed import ROLL_TAINT_KEY, Effect, GroupInstance, Node, Taint
+from dataclasses import dataclass
+
+from lambdas.observed import ROLL_TAINT_KEY, Effect, GroupInstance, InstanceState, Node, Taint
 
 # On nodes: annotations and a label.
 
@@ -12,9 +14,8 @@ NODE_ROLL = "eks-rolling.io/roll"
 """The roll whose plan names this node. Nothing else is ever drained or terminated [N4]."""
 
 NODE_LAUNCH = "eks-rolling.io/launch"
-"""What was asked of EC2 for this node: the client token, or `desired:N` where the group cannot launch by request.
-
-Written before the request, so that whoever comes after a crash asks for the same instance, not for another.
+"""What was asked of EC2 for this node, and when: see LaunchMark. Written before the request, so that whoever comes
+after a crash asks for the same instance, not for another.
 """
 
 NODE_MOVING = "eks-rolling.io/moving"
@@ -66,6 +67,33 @@ SOFT_TAINT = Taint(ROLL_TAINT_KEY, Effect.PREFER_NO_SCHEDULE)
 
 HARD_TAINT = Taint(ROLL_TAINT_KEY, Effect.NO_SCHEDULE)
 """On a node whose replacement is Ready: no new pods."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchMark:
+    """One request for a replacement: by client `token`, or by raising the desired capacity from `desired`."""
+
+    asked_at: float
+    token: str = ""
+    desired: int | None = None
+
+    def __str__(self) -> str:
+        what = self.token if self.desired is None else f"desired:{self.desired}"
+        return f"{what}@{self.asked_at:.0f}"
+
+    @classmethod
+    def on(cls, node: Node) -> "LaunchMark | None":
+        """The request that is on record on the node, if any."""
+        what, _, when = node.annotations.get(NODE_LAUNCH, "").rpartition("@")
+        if not what:
+            return None
+        if what.startswith("desired:"):
+            return cls(float(when), desired=int(what.removeprefix("desired:")))
+        return cls(float(when), token=what)
+
+    def may_be_answered_by(self, state: InstanceState) -> bool:
+        """Whether the instance came after the request and belongs to nobody. EC2's launch times are whole seconds."""
+        return INSTANCE_REPLACES not in state.tags and state.launched >= self.asked_at - 1
 
 
 def with_roll_taint(node: Node, taint: Taint | None) -> tuple[Taint, ...]:

@@ -118,7 +118,7 @@ STEPS: Mapping[str, Permissions] = {
             "autoscaling:TerminateInstanceInAutoScalingGroup",
             "autoscaling:UpdateAutoScalingGroup",
         ),
-        instances=("ec2:DeleteTags",),
+        instances=("ec2:CreateTags", "ec2:DeleteTags"),
         targets=(*MOVE_TARGETS, *RETURN_TARGETS),
     ),
     "report": Permissions(writes_reports=True, reads_reports=True, notifies=True),

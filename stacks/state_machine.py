@@ -9,7 +9,7 @@ states: the task, the question whether it is done, and the wait. Variables carry
     failure   what ended the roll, as Step Functions has it; null while nothing has
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +90,7 @@ class Roll(Construct):
                 "since": NULL,
                 "failure": NULL,
                 "approved": jsonata("false"),
+                "locked": jsonata("false"),
                 "waves": jsonata("0"),
                 "restored": jsonata("[]"),
                 "leftBehind": jsonata("[]"),
@@ -137,11 +138,16 @@ class Roll(Construct):
             {"token": jsonata("$states.context.Task.Token"), "plan": jsonata("$plan.reason")},
             integration_pattern=sfn.IntegrationPattern.WAIT_FOR_TASK_TOKEN,
             task_timeout=sfn.Timeout.duration(Duration.seconds(settings.deadlines.approval)),
+            # Nobody answered: asking again would not be what they were told.
+            retried=[error for error in RETRIED if error != "States.Timeout"],
             outputs=None,
             assign={"approved": jsonata("true")},
         )
         approval.add_catch(report, errors=["States.ALL"], assign=FAILED)
-        take_lock = page.step("Take the lock", "take_lock", {}, catch=restore)
+        take_lock = page.step(
+            "Take the lock", "take_lock", {}, catch=restore,
+            assign={"locked": jsonata(f"{ANSWER}.status = 'done'")},
+        )  # fmt: skip
         plan_old = page.choice("Is the plan still fresh?")
         pause = page.step("Pause what interferes", "pause_interference", about, catch=restore)
         taint = page.step("Taint every outdated node", "taint_nodes", about, catch=restore)
@@ -173,11 +179,14 @@ class Roll(Construct):
         begin.next(plan_roll)
         plan_roll.next(what_now)
         what_now.when(page.when(f"{plan}.outcome = 'roll' and {plan}.approval and $not($approved)"), approval)
-        what_now.when(page.when(f"{plan}.outcome = 'roll'"), take_lock.start)
+        what_now.when(page.when(f"{plan}.outcome = 'roll' or {plan}.leftovers"), take_lock.start)
+        what_now.when(page.when("$locked"), restore.start)
         what_now.otherwise(report)
         approval.next(take_lock.start)
         take_lock.then(plan_old)
         plan_old.when(page.when("$states.input.output.waited"), plan_roll)
+        # Nothing to roll: the lock was taken to put back what a roll that died has left.
+        plan_old.when(page.when(f"{plan}.outcome != 'roll'"), restore.start)
         plan_old.otherwise(pause.start)
         pause.then(taint.start)
         taint.then(pick.start)
@@ -403,7 +412,14 @@ class Page:
     functions: Mapping[str, lambda_.IFunction]
 
     def call(
-        self, name: str, step: str, payload: Mapping[str, Any], *, assign: Mapping[str, Any] | None = None, **more: Any
+        self,
+        name: str,
+        step: str,
+        payload: Mapping[str, Any],
+        *,
+        assign: Mapping[str, Any] | None = None,
+        retried: Sequence[str] = RETRIED,
+        **more: Any,
     ) -> tasks.LambdaInvoke:
         """One call of a step's function, run again after faults that pass; its answer is the state's output."""
         options: dict[str, Any] = {
@@ -421,7 +437,7 @@ class Page:
             **options,
         )
         task.add_retry(
-            errors=list(RETRIED),
+            errors=list(retried),
             interval=Duration.seconds(1),
             backoff_rate=2,
             max_attempts=8,

@@ -14,7 +14,7 @@ from lambdas.clients import Clients
 from lambdas.entry import handler_for
 from lambdas.errors import Refused
 from lambdas.lock import Busy
-from lambdas.marks import INSTANCE_REPLACES, NODE_LAUNCH, NODE_ROLL
+from lambdas.marks import INSTANCE_REPLACES, NODE_LAUNCH, NODE_ROLL, LaunchMark
 from lambdas.model import NodeTask, StepResult, backoff
 from lambdas.observed import Group, InstanceState, Node
 
@@ -33,7 +33,7 @@ class Found:
 class Remember:
     """Write down what will be asked for, before asking."""
 
-    mark: str
+    mark: LaunchMark
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,37 +81,33 @@ def decide(
             return Found(instance.id)
     if "Launch" in group.suspended:
         return Hold(f"the process Launch of group {group.name} is suspended; resume it")
-    mark = node.annotations.get(NODE_LAUNCH, "")
+    mark = LaunchMark.on(node)
     if group.mixed_purchasing:
         return _decide_serially(group, states, mark, old, now)
-    if not mark or mark.startswith("desired:"):
-        return Remember(token_of(roll, old.id, 1))
-    return Launch(mark)
+    if mark is None or not mark.token:
+        return Remember(LaunchMark(now, token=token_of(roll, old.id, 1)))
+    return Launch(mark.token)
 
 
 def _decide_serially(
-    group: Group, states: dict[str, InstanceState], mark: str, old: InstanceState, now: float
+    group: Group, states: dict[str, InstanceState], mark: LaunchMark | None, old: InstanceState, now: float
 ) -> Decision:
-    asked = mark.removeprefix("desired:").partition("@") if mark.startswith("desired:") else ("", "", "")
-    asked_at = float(asked[2] or now)
     for instance in group.instances:
         state = states.get(instance.id)
         if state is None or not instance.alive:
             continue
-        owner = state.tags.get(INSTANCE_REPLACES)
-        if owner == SURPLUS and instance.zone == old.zone:
+        if state.tags.get(INSTANCE_REPLACES) == SURPLUS and instance.zone == old.zone:
             return Claim(instance.id, old.id)
-        # EC2's launch times are whole seconds.
-        if owner is None and mark and state.launched >= asked_at - 1:
+        if mark and mark.may_be_answered_by(state):
             return Claim(instance.id, old.id if instance.zone == old.zone else SURPLUS)
-    if asked[0] and group.desired <= int(asked[0]):
-        return RaiseDesired(int(asked[0]) + 1)
+    if mark and mark.desired is not None and group.desired <= mark.desired:
+        return RaiseDesired(mark.desired + 1)
     alive = sum(1 for i in group.instances if i.alive)
     if mark and alive < group.desired:
         return Hold(f"group {group.name} is launching its instance {group.desired}")
     if group.desired >= group.maximum:
         return Hold(f"group {group.name} is at its maximum size {group.maximum}; raise it")
-    return Remember(f"desired:{group.desired}@{now:.0f}")
+    return Remember(LaunchMark(now, desired=group.desired))
 
 
 def run(task: NodeTask, clients: Clients) -> StepResult:
@@ -140,7 +136,7 @@ def _act(decision: Decision, task: NodeTask, node: Node, clients: Clients) -> St
         case Found(instance):
             return StepResult.done(f"replacement {instance} was launched", replacement=instance)
         case Remember(mark):
-            clients.kubernetes.update_node(node, annotations={NODE_LAUNCH: mark})
+            clients.kubernetes.update_node(node, annotations={NODE_LAUNCH: str(mark)})
             return StepResult.wait("a replacement is asked for", 1)
         case Launch(token):
             return _launch(token, task, node, clients)
@@ -164,7 +160,8 @@ def _launch(token: str, task: NodeTask, node: Node, clients: Clients) -> StepRes
         return StepResult.done(f"replacement {launched.instance} was launched in {zone}", replacement=launched.instance)
     # The same token would be answered with the same failure.
     attempt = int(token.rpartition("-")[2]) + 1
-    clients.kubernetes.update_node(node, annotations={NODE_LAUNCH: token_of(task.roll, task.instance, attempt)})
+    again = LaunchMark(clients.now(), token=token_of(task.roll, task.instance, attempt))
+    clients.kubernetes.update_node(node, annotations={NODE_LAUNCH: str(again)})
     return StepResult.wait(
         f"EC2 launches no instance for {task.group} in {zone}: {launched.error}: {launched.message}",
         backoff(clients.now() - (task.since or clients.now()), first=10, longest=60),

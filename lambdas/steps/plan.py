@@ -7,6 +7,7 @@ from typing import Any
 
 from lambdas.clients import Clients
 from lambdas.entry import handler_for
+from lambdas.marks import AUTOSCALER_REPLICAS, GROUP_MAXIMUM, GROUP_RESUME, NODE_ROLL
 from lambdas.model import PlanTask, RollRequest, StepResult, Targets
 from lambdas.preflight import Candidate, Finding, Severity, View, candidates, findings, resolve
 from lambdas.settings import Settings
@@ -54,6 +55,16 @@ def decide(view: View, request: RollRequest, settings: Settings) -> Plan:
     return Plan(outcome, reason, tuple(chosen), tuple(found), targets)
 
 
+def leftovers(view: View) -> bool:
+    """Whether a roll is at work or died: its marks are on groups, nodes, budgets or workloads [R4]."""
+    return (
+        any(key in group.tags for group in view.groups for key in (GROUP_MAXIMUM, GROUP_RESUME))
+        or any(NODE_ROLL in node.annotations for node in view.nodes)
+        or any(budget.ours for budget in view.budgets)
+        or any(AUTOSCALER_REPLICAS in workload.annotations for workload in view.workloads)
+    )
+
+
 def run(task: PlanTask, clients: Clients) -> StepResult:
     request = RollRequest.from_input(task.input)
     settings = clients.settings
@@ -69,6 +80,7 @@ def run(task: PlanTask, clients: Clients) -> StepResult:
         surge=request.surge or settings.surge,
         approval=settings.approval if request.approval is None else request.approval,
         dry_run=request.dry_run,
+        leftovers=leftovers(view) and not request.dry_run,
         keep_taints=request.keep_taints,
         unready=[str(w.owner) for w in view.workloads if not w.all_ready],
     )

@@ -26,6 +26,7 @@ from lambdas.marks import (
     NODE_SCALE_DOWN,
     NODE_TARGETS,
     SCALE_DOWN_DISABLED,
+    LaunchMark,
     with_roll_taint,
 )
 from lambdas.model import RollTask, StepResult, backoff
@@ -128,6 +129,20 @@ def decide_replacement(seen: Replacement) -> str:
     return "wait" if using else "terminate"
 
 
+def decide_orphan(node: Node, group: Group, states: dict[str, InstanceState]) -> str | None:
+    """The instance that was launched for the node by a step that died before it could say so; None if there is none."""
+    mark, member = LaunchMark.on(node), group.instance(node.instance)
+    tagged = any(s.tags.get(INSTANCE_REPLACES) == node.instance for s in states.values())
+    if mark is None or member is None or tagged:
+        return None
+    answers = (
+        i.id
+        for i in group.instances
+        if i.alive and i.zone == member.zone and i.id in states and mark.may_be_answered_by(states[i.id])
+    )
+    return next(answers, None)
+
+
 def decide_autoscaler(workload: Workload | None) -> int | None:
     """The replica count to put back; None if there is nothing on record. A count above 0 is somebody's own doing."""
     if workload is None or AUTOSCALER_REPLICAS not in workload.annotations:
@@ -142,6 +157,8 @@ def run(task: RollTask, clients: Clients) -> StepResult:
     groups = clients.aws.groups()
     states = clients.aws.instances([i.id for g in groups for i in g.instances])
     nodes = clients.kubernetes.nodes()
+    if _claim_orphans(groups, states, nodes, clients):
+        return StepResult.wait("an instance that a killed step had launched was found", 1)
     unused = list(_unused(groups, states, nodes, clients))
     spare = {r.instance.id for r in unused}
     for node in nodes:
@@ -182,6 +199,16 @@ def _restore_node(
         unschedulable=False if undo.uncordon else None,
     )
     progress.restored.append(f"node {node.name}: taint and marks removed")
+
+
+def _claim_orphans(groups: list[Group], states: dict[str, InstanceState], nodes: list[Node], clients: Clients) -> bool:
+    for group in groups:
+        for node in nodes:
+            orphan = decide_orphan(node, group, states)
+            if orphan:
+                clients.aws.tag_instance(orphan, {INSTANCE_REPLACES: node.instance})
+                return True
+    return False
 
 
 def _unused(
