@@ -151,10 +151,13 @@ class Roll(Construct):
         plan_old = page.choice("Is the plan still fresh?")
         pause = page.step("Pause what interferes", "pause_interference", about, catch=restore)
         taint = page.step("Taint every outdated node", "taint_nodes", about, catch=restore)
-        pick = page.step(
-            "Pick the next nodes", "pick_wave", {**about, "waves": jsonata("$waves")}, catch=restore,
+        pick = page.call(
+            "Pick the next nodes",
+            "pick_wave",
+            {**about, "waves": jsonata("$waves")},
             assign={"waves": jsonata("$waves + 1")},
-        )  # fmt: skip
+        )
+        pick.add_catch(restore.start, errors=["States.ALL"], assign=FAILED)
         any_left = page.choice("Is any node left?")
         replace = sfn.Map.jsonata(
             self,
@@ -189,13 +192,13 @@ class Roll(Construct):
         plan_old.when(page.when(f"{plan}.outcome != 'roll'"), restore.start)
         plan_old.otherwise(pause.start)
         pause.then(taint.start)
-        taint.then(pick.start)
-        pick.then(any_left)
+        taint.then(pick)
+        pick.next(any_left)
         any_left.when(page.when("$count($states.input.output.wave) = 0"), restore.start)
         any_left.otherwise(replace)
         replace.item_processor(self._replace_one(page, roll_node))
         replace.next(gate.start)
-        gate.then(pick.start)
+        gate.then(pick)
         restore.then(report)
         report.next(how_did_it_end)
         how_did_it_end.when(
@@ -278,8 +281,8 @@ class RollNode(Construct):
                 "instance": jsonata("$states.input.instance"),
                 "node": jsonata("$states.input.node"),
                 "group": jsonata("$states.input.group"),
-                "replacement": "",
-                "replacementNode": "",
+                "replacement": jsonata("''"),
+                "replacementNode": jsonata("''"),
                 "since": NULL,
                 "failure": NULL,
             },

@@ -19,6 +19,9 @@ DOCUMENT = {
 }
 
 
+PSEUDO = {"AWS::Partition": "aws", "AWS::Region": "eu-central-1", "AWS::AccountId": "123456789012"}
+
+
 @dataclass(frozen=True)
 class Assembly:
     """One stack as CDK wrote it."""
@@ -61,7 +64,7 @@ class Assembly:
             case "AWS::StepFunctions::StateMachine":
                 return f"machine:{resource['Properties']['StateMachineName'].rpartition('-')[2]}"
             case _:
-                return logical_id
+                return PSEUDO.get(logical_id, logical_id)
 
 
 @cache
