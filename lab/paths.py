@@ -61,6 +61,25 @@ class LabPaths:
         """The cluster administrator's kubeconfig (people and tests; no Lambda ever sees it)."""
         return self.root / "kubeconfig"
 
+    def kubeconfig_of(self, identity: str) -> Path:
+        """The kubeconfig of one of the lab's own parts, e.g. "node-agent"."""
+        return self.pki / f"{identity}.kubeconfig"
+
+    @property
+    def etcd(self) -> Path:
+        """The cluster's data; of no use once the lab has ended."""
+        return self.root / "etcd"
+
+    @property
+    def binaries(self) -> Path:
+        """Links to kubectl and the control plane's programs, for PATH."""
+        return self.root / "bin"
+
+    @property
+    def audit_log(self) -> Path:
+        """Every request that the API server answered, as JSON lines of audit.k8s.io/v1 at level Metadata."""
+        return self.logs / "audit.jsonl"
+
     @property
     def pods(self) -> Path:
         """Per pod: volumes, logs."""

@@ -63,6 +63,7 @@ class LabSpec(_Model):
     node_cpu: str = "2"
     node_memory: str = "8Gi"
     node_pods: int = 29
+    node_monitor_grace_seconds: int = Field(40, gt=0, description="without a heartbeat for so long a node is NotReady")
 
     @model_validator(mode="after")
     def _zones_are_known(self) -> "LabSpec":
