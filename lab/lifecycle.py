@@ -15,11 +15,12 @@ from typing import IO, Any, Literal
 
 from lab.controlplane.build import programs
 from lab.controlplane.start import link_programs
-from lab.environment import command_environment
+from lab.environment import command_environment, inside, python_path
 from lab.gate import Forwarder
 from lab.loop_thread import LoopThread
 from lab.namespace import create_command, enter_command
 from lab.paths import REPOSITORY, LabPaths, labs_directory
+from lab.prerequisites import search_path
 from lab.spec import LabSpec
 from lab.status import State, StatusLine, StatusReader, read_status
 from lab.supervisor import STAY
@@ -47,25 +48,33 @@ class Lab:
     def __init__(self, paths: LabPaths) -> None:
         self.paths = paths
         self.spec = LabSpec.load(paths.spec)
-        self.pid = int(paths.pid.read_text())
-        """Its first process, as seen from outside."""
+        self.pid = 1 if inside(paths) else int(paths.pid.read_text())
+        """Its first process, as seen from here."""
 
     @property
     def name(self) -> str:
         return self.paths.name
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The whole environment of commands inside: KUBECONFIG, the AWS endpoint, kubectl on PATH."""
+        return command_environment(self.paths, self.spec)
+
     def command(self, command: Sequence[str], *, directory: Path | None = None) -> list[str]:
-        """The command line that runs `command` inside, with KUBECONFIG, the AWS endpoint and kubectl at hand."""
-        environment = command_environment(self.paths, self.spec)
-        return enter_command(self.pid, command, environment=environment, directory=directory)
+        """The command line that runs `command` inside; to be run with `environment`."""
+        if inside(self.paths):
+            return list(command)
+        return enter_command(self.pid, command, directory=directory)
 
     def run(self, command: Sequence[str], **options: Any) -> "subprocess.CompletedProcess[str]":
         """`subprocess.run` inside the lab, in text mode; `options` are passed on to it."""
-        return subprocess.run(self.command(command), **{"text": True, "check": False, **options})
+        return subprocess.run(
+            self.command(command), **{"env": self.environment, "text": True, "check": False, **options}
+        )
 
     def popen(self, command: Sequence[str], **options: Any) -> "subprocess.Popen[str]":
         """`subprocess.Popen` inside the lab, in text mode. Killing what it answers kills the command."""
-        return subprocess.Popen(self.command(command), **{"text": True, **options})
+        return subprocess.Popen(self.command(command), **{"env": self.environment, "text": True, **options})
 
     def stop(self, on_status: OnStatus | None = None) -> None:
         """Ends it, and returns when nothing is left of it but its records. Raises LabError if it does not end."""
@@ -155,11 +164,12 @@ def begin(spec: LabSpec, name: str) -> BoundLab:
         raise LabError(f"{name!r} is no name for a lab: lower-case letters, digits and dashes, at most 40")
     paths = LabPaths.of(name)
     command = create_command([sys.executable, "-m", "lab.supervisor", str(paths.root)])
+    ready_programs = programs()
     with _locked(paths) as lock:
         _clear(paths, keep=("lock",))
         paths.logs.mkdir()
         spec.save(paths.spec)
-        link_programs(paths, programs())
+        link_programs(paths, ready_programs)
         with (paths.logs / "supervisor.log").open("wb") as log:
             process = subprocess.Popen(
                 command,
@@ -167,7 +177,7 @@ def begin(spec: LabSpec, name: str) -> BoundLab:
                 stdout=log,
                 stderr=log,
                 cwd=REPOSITORY,
-                env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+                env={**os.environ, "PYTHONPATH": python_path(), "PATH": search_path()},
                 # The lab inherits the lock and so holds it for as long as it lives.
                 pass_fds=[lock.fileno()],
                 # Ctrl-C at the terminal is for this process alone: it ends the lab in good order.

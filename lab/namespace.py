@@ -6,7 +6,7 @@ do without.
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 _PROBE_SECONDS = 10
@@ -30,21 +30,18 @@ def create_command(command: Sequence[str]) -> list[str]:
     return ["unshare", *options, "--", *command]
 
 
-def enter_command(
-    pid: int, command: Sequence[str], *, environment: Mapping[str, str] | None = None, directory: Path | None = None
-) -> list[str]:
+def enter_command(pid: int, command: Sequence[str], *, directory: Path | None = None) -> list[str]:
     """The command line that runs `command` in the namespaces of process `pid`, and passes on its exit code.
 
-    If the waiting process outside is killed, `command` is too.
+    If the waiting process outside is killed, `command` is too. `directory` is where it runs, by default here.
     """
     namespaces = ["--net", "--pid", "--mount"]
     if Path(f"/proc/{pid}/ns/user").readlink() != Path("/proc/self/ns/user").readlink():
         namespaces.append("--user")
-    variables = [f"{name}={value}" for name, value in (environment or {}).items()]
     return [
         "nsenter", f"--target={pid}", *namespaces, "--preserve-credentials", "--",
         "setpriv", "--pdeathsig", "KILL", "--",
-        "env", f"--chdir={directory or Path.cwd()}", *variables, *command,
+        "env", f"--chdir={directory or Path.cwd()}", *command,
     ]  # fmt: skip
 
 

@@ -6,10 +6,13 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
+from rich.status import Status
 
 from lab.controlplane.build import Progress
+from lab.status import StatusLine
 
 _PLAIN_SECONDS = 10.0
 
@@ -69,7 +72,38 @@ class BuildReporter:
         self._stage, self._last_line = progress.stage, now
         count = f" {progress.done} of {progress.total}" if progress.total else ""
         elapsed = now - self._began
-        self._console.print(f"{elapsed:5.0f} s  {_sentence(progress)}{count}: {progress.what}", highlight=False)
+        self._console.print(
+            f"{elapsed:5.0f} s  {_sentence(progress)}{count}: {progress.what}", highlight=False, soft_wrap=True
+        )
+
+
+class StatusReporter:
+    """Shows what a lab says of itself on standard error: a spinner with the last word, or a line for each."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(file=sys.stderr)
+        self._began = time.monotonic()
+        self._spinner: Status | None = None
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._spinner = Status("", console=self._console)
+            self._spinner.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._spinner is not None:
+            self._spinner.stop()
+
+    def __call__(self, line: StatusLine) -> None:
+        if self._spinner is not None:
+            self._spinner.update(escape(line.message))
+        # On a terminal the spinner already says what has only begun.
+        if self._spinner is None or not line.message.endswith("is starting"):
+            elapsed = time.monotonic() - self._began
+            self._console.print(f"{elapsed:6.1f} s  {line.message}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _sentence(progress: Progress) -> str:
