@@ -27,10 +27,7 @@ from lab.paths import REPOSITORY, LabPaths
 from lab.process_table import process_table
 from lab.readiness import wait_until_ready
 from lab.spec import LabSpec
-from lab.status import StatusFile
-
-STAY = b"stay\n"
-"""What a starter writes to the supervisor to let the lab outlive it."""
+from lab.status import STAY, StatusFile
 
 _READY_SECONDS = 180
 _SETTLE_SECONDS = 600
