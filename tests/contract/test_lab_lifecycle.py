@@ -54,6 +54,18 @@ def test_kubectl_and_the_aws_settings_are_at_hand_inside(labs: Path) -> None:
         assert lab.environment["AWS_ENDPOINT_URL"] == "http://127.0.0.1:4566"
 
 
+def test_manifests_of_the_spec_are_applied_by_the_time_the_lab_runs(labs: Path, tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text("{apiVersion: v1, kind: ConfigMap, metadata: {name: settings}}")
+    bad.write_text("{apiVersion: v1, kind: Nonsense, metadata: {name: x}}")
+
+    with running_lab(CONTROL_PLANE.model_copy(update={"manifests": (str(good),)}), "with-manifests") as lab:
+        assert lab.run(["kubectl", "get", "configmap", "settings"], capture_output=True).returncode == 0
+        refused = run_cli("apply", str(bad), "--name", "with-manifests")
+        assert refused.returncode == 1
+        assert 'no matches for kind "Nonsense"' in refused.stderr
+
+
 def test_two_labs_run_side_by_side_and_names_are_unique(labs: Path) -> None:
     with (
         running_lab(ETCD_ONLY, "one"),
