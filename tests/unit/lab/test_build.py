@@ -1,4 +1,7 @@
+import fcntl
+import os
 import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -87,6 +90,83 @@ def test_a_go_that_is_new_enough_is_used(tmp_path: Path, monkeypatch: pytest.Mon
     executable = use_go(tmp_path, monkeypatch, version)
 
     assert toolchain.find_go() == toolchain.Go(executable, version)
+
+
+FAKE_GO = """#!/bin/sh
+case $1 in
+env) echo go1.99.0 ;;
+list) echo "go: downloading k8s.io/api v0.37.2" >&2; printf 'first\nmain\n' ;;
+build) printf 'first\nmain\n' >&2; FATE; while [ "$1" != -o ]; do shift; done; echo binary > "$2" ;;
+esac
+"""
+
+
+@pytest.fixture
+def fake_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (directory := tmp_path / "fake").mkdir()
+    executable = directory / "go"
+    executable.write_text(FAKE_GO.replace("FATE", ":"))
+    executable.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+    return executable
+
+
+def test_a_build_tells_how_far_it_is_and_leaves_every_program(fake_go: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+
+    directory = build.build(lambda progress: seen.append((progress.stage, progress.done, progress.total)))
+
+    assert seen == [
+        ("fetching", 0, 0),
+        ("fetching", 0, 0),
+        ("compiling", 0, 2),
+        ("compiling", 1, 2),
+        ("linking", 2, 2),
+    ]
+    assert directory == build.programs()
+    assert {(directory / name).read_text() for name in PROGRAMS} == {"binary\n"}
+
+
+def test_what_is_built_is_not_built_again(fake_go: Path) -> None:
+    build.build()
+    seen: list[build.Progress] = []
+
+    build.build(seen.append)
+
+    assert seen == []
+
+
+def test_a_failed_build_ends_with_the_compilers_words_and_leaves_nothing_to_be_taken_for_a_binary(
+    fake_go: Path,
+) -> None:
+    fake_go.write_text(FAKE_GO.replace("FATE", "echo main.go:1: no such thing; exit 1"))
+
+    with pytest.raises(build.BuildError, match=r"`go build` failed:\n(.*\n)*main.go:1: no such thing"):
+        build.build()
+
+    with pytest.raises(build.NotBuiltError):
+        build.programs()
+
+
+def test_a_second_build_waits_for_the_first_and_takes_what_it_made(fake_go: Path) -> None:
+    first = build.build()
+    cache, aside = first.parent, first.parent / "aside"
+    first.rename(aside)
+    waiting = threading.Event()
+    results: list[Path] = []
+
+    def second() -> None:
+        results.append(build.build(lambda progress: waiting.set() if progress.stage == "waiting" else None))
+
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert waiting.wait(30)
+        aside.rename(first)
+    thread.join(30)
+
+    assert results == [first]
 
 
 def use_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> Path:
