@@ -60,9 +60,11 @@ class LabSpec(_Model):
     target_groups: tuple[TargetGroupSpec, ...] = ()
     delays: Delays = Delays()
     manifests: tuple[str, ...] = Field((), description="files or folders applied once the nodes are Ready")
+    parts: tuple[str, ...] | None = Field(None, description="only these of the lab's processes; by default all")
     node_cpu: str = "2"
     node_memory: str = "8Gi"
     node_pods: int = 29
+    node_monitor_grace_seconds: int = Field(40, gt=0, description="without a heartbeat for so long a node is NotReady")
 
     @model_validator(mode="after")
     def _zones_are_known(self) -> "LabSpec":
