@@ -36,6 +36,7 @@ from lambdas.settings import Settings
 
 ZONES = ("zone-a", "zone-b")
 CLUSTER = "demo"
+UNSCHEDULABLE = Taint("node.kubernetes.io/unschedulable", Effect.NO_SCHEDULE)
 
 
 class Killed(BaseException):
@@ -223,6 +224,7 @@ class World:
 
     def _settle(self) -> None:
         self._run_instances()
+        self._taint_cordoned()
         self._run_pods()
         self._run_workloads()
         self._schedule()
@@ -248,6 +250,14 @@ class World:
             if group.mixed_purchasing and alive < group.desired and "Launch" not in group.suspended:
                 zones = {z: sum(1 for m in self._alive(group.name) if m.zone == z) for z in group.zones}
                 self._launch(group.name, min(zones, key=lambda z: (zones[z], z)))
+
+    def _taint_cordoned(self) -> None:
+        """The node lifecycle controller keeps a taint in step with a cordon."""
+        for node in list(self.nodes_by_name.values()):
+            others = tuple(t for t in node.taints if t != UNSCHEDULABLE)
+            wanted = (*others, UNSCHEDULABLE) if node.unschedulable else others
+            if node.taints != wanted:
+                self._set_node(replace(node, taints=wanted))
 
     def _alive(self, group: str) -> list[MachineState]:
         return [m for m in self.machines.values() if m.group == group and m.alive]
