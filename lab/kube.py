@@ -22,10 +22,11 @@ Errors:
 
 import asyncio
 import base64
+import contextlib
 import json
 import random
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -234,7 +235,7 @@ class Kube:
         answer: Json = json.loads(content)
         return answer
 
-    async def watch(self, path: str, **parameters: str | int | bool) -> AsyncIterator[Event]:
+    async def watch(self, path: str, **parameters: str | int | bool) -> AsyncGenerator[Event]:
         """Tells of every object below `path`, then of every change, for ever.
 
         Lists first, then watches from there. Survives disconnects and expired versions: what went by meanwhile is
@@ -252,16 +253,12 @@ class Kube:
                         yield event
                     known = {_key(item): item for item in items}
                     yield Event("SYNCED", {"resourceVersion": version})
-                async for kind, item in self._stream(path, parameters, version):
-                    backoff = _RECONNECT_SECONDS[0]
-                    version = item["metadata"]["resourceVersion"]
-                    if kind == "DELETED":
-                        known.pop(_key(item), None)
-                        yield Event("DELETED", item)
-                    elif kind != "BOOKMARK":
-                        fresh = _key(item) not in known
-                        known[_key(item)] = item
-                        yield Event("ADDED" if fresh else "MODIFIED", item)
+                async with contextlib.aclosing(self._stream(path, parameters, version)) as changes:
+                    async for kind, item in changes:
+                        backoff = _RECONNECT_SECONDS[0]
+                        version = item["metadata"]["resourceVersion"]
+                        if (change := _event(kind, item, known)) is not None:
+                            yield change
             except (UnauthorizedError, ForbiddenError, NotFoundError, BadRequestError):
                 raise
             except GoneError:
@@ -288,7 +285,7 @@ class Kube:
                 return items, metadata["resourceVersion"]
             page = {"limit": _LIST_PAGE, **parameters, "continue": metadata["continue"]}
 
-    async def _stream(self, path: str, parameters: Parameters, version: str) -> AsyncIterator[tuple[str, Json]]:
+    async def _stream(self, path: str, parameters: Parameters, version: str) -> AsyncGenerator[tuple[str, Json]]:
         """One watch connection, until the server ends it."""
         seconds = random.randint(*_WATCH_SECONDS)  # noqa: S311
         watching = {
@@ -305,17 +302,22 @@ class Kube:
                 if response.status >= 300:
                     body = _status_of(await response.read())
                     raise error_from(response.status, body, response.headers, f"WATCH {path}")
-                async for line in _lines(response.content):
-                    event = json.loads(line)
-                    if event["type"] == "ERROR":
-                        status = event["object"]
-                        raise error_from(status.get("code", 500), status, {}, f"WATCH {path}")
-                    yield event["type"], event["object"]
+                try:
+                    async for line in _lines(response.content):
+                        event = json.loads(line)
+                        if event["type"] == "ERROR":
+                            status = event["object"]
+                            raise error_from(status.get("code", 500), status, {}, f"WATCH {path}")
+                        yield event["type"], event["object"]
+                finally:
+                    # Whoever leaves a watch cuts it: TLS's goodbyes could outlast the event loop.
+                    if response.connection is not None and response.connection.transport is not None:
+                        response.connection.transport.abort()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise UnreachableError(f"WATCH {path}: {_said(error)}") from error
 
 
-async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+async def _lines(stream: aiohttp.StreamReader) -> AsyncGenerator[bytes]:
     """Lines of any length: the stream's own readline refuses those that outgrow its buffer."""
     rest: list[bytes] = []
     async for chunk in stream.iter_any():
@@ -326,6 +328,18 @@ async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
             if line:
                 yield line
             rest = [piece]
+
+
+def _event(kind: str, item: Json, known: dict[str, Json]) -> Event | None:
+    """What a line of a watch means to whoever knows of the objects in `known`, which it brings up to date."""
+    if kind == "BOOKMARK":
+        return None
+    if kind == "DELETED":
+        known.pop(_key(item), None)
+        return Event("DELETED", item)
+    fresh = _key(item) not in known
+    known[_key(item)] = item
+    return Event("ADDED" if fresh else "MODIFIED", item)
 
 
 def _differences(known: dict[str, Json], items: Items) -> list[Event]:
