@@ -1,0 +1,1 @@
+"""The lab's AWS: moto behind our own middleware, with what moto lacks beside it."""
