@@ -178,13 +178,9 @@ def outputs_are_json() -> None:
 @correction
 def errors_have_codes() -> None:
     """AWS names what is wrong (InvalidDefinition, for one); moto's interpreter raises errors without a code."""
-    for error in vars(api).values():
-        if (
-            isinstance(error, type)
-            and issubclass(error, AWSError)
-            and error.TYPE is None
-            and isinstance(error.code, str)
-        ):
+    named: list[Any] = [value for value in vars(api).values() if isinstance(value, type)]
+    for error in named:
+        if issubclass(error, AWSError) and error.TYPE is None and isinstance(error.code, str):
             error.TYPE = error.code
 
 

@@ -285,7 +285,7 @@ def definitions_are_json() -> None:
         return decode(parser_rule_context.getText())
 
     def number(literal: Any) -> Any:
-        return lambda self, context: literal(value=json.loads(context.NUMBER().getText()))
+        return lambda _visitor, context: literal(value=json.loads(context.NUMBER().getText()))
 
     visitor = preprocessor.Preprocessor
     replace(visitor, "_inner_string_of", staticmethod(inner_string_of))
