@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from moto.backends import get_backend
-from moto.core import DEFAULT_ACCOUNT_ID
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
-ACCOUNT_ID = str(DEFAULT_ACCOUNT_ID)
+from lab.aws import ACCOUNT_ID
 
 
 @dataclass(frozen=True)

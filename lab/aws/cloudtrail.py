@@ -13,7 +13,7 @@ from typing import Any
 import botocore.parsers
 import botocore.session
 
-from lab.aws.account import ACCOUNT_ID
+from lab.aws import ACCOUNT_ID
 from lab.aws.calls import Call
 from lab.aws.events import EventBus
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from moto.events.models import EventsBackend, Rule
 
-from lab.aws.account import ACCOUNT_ID, Account
+from lab.aws import ACCOUNT_ID
+from lab.aws.account import Account
 from lab.aws.compat.registry import around, replace
 from lab.aws.faults import Faults
 from lab.aws.lambdas import Lambdas

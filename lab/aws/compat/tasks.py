@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import boto3
 from botocore.config import Config
-from moto.core import DEFAULT_ACCOUNT_ID
 from moto.core.models import botocore_stubber
 from moto.settings import moto_server_port
 from moto.stepfunctions.parser.api import ExecutionStatus, HistoryEventType, TaskFailedEventDetails
@@ -33,6 +32,7 @@ from moto.stepfunctions.parser.asl.utils.encoding import to_json_str
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 from moto.sts.models import sts_backends
 
+from lab.aws import ACCOUNT_ID
 from lab.aws.compat.jsonata import aws_timestamp
 from lab.aws.compat.registry import around, correction, replace
 
@@ -99,7 +99,7 @@ def clients_are_made_once() -> None:
 def _credentials(region: str, role_arn: str | None) -> dict[str, str]:
     if role_arn is None:
         return {"aws_access_key_id": "ak", "aws_secret_access_key": "sk"}
-    session = sts_backends[DEFAULT_ACCOUNT_ID]["aws"].assume_role(
+    session = sts_backends[ACCOUNT_ID]["aws"].assume_role(
         region_name=region,
         role_session_name="StepFunctions",
         role_arn=role_arn,
