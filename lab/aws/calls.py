@@ -1,5 +1,6 @@
 """Every call that moto answers: who called what, when, and with what result."""
 
+import copy
 import json
 import threading
 import time
@@ -69,18 +70,18 @@ class RoleOfKey:
         return getattr(key, "secret_access_key", None)
 
 
-Listener = Callable[[Any, Call, Any], None]
-"""Called with moto's response object, the call, and the body that was answered."""
+Listener = Callable[["Call", dict[str, Any], Any], None]
+"""Called with the call, all of its parameters, and the body that was answered."""
 
 
 def install(log: CallLog, fleet: Fleet, faults: Faults, role_of: RoleOfKey, listener: Listener) -> None:
     """Records what every service answers, after bringing the fleet up to date and before anybody else acts on it."""
 
     def call_action(original: Any, self: Any) -> Any:
-        at, action = time.time(), self._get_action()
+        at, action, parameters = time.time(), self._get_action(), copy.deepcopy(_parameters(self))
         time.sleep(faults.delay(self.service_name))
         if faults.throttles(self.service_name):
-            answer = self.serialized(ActionResult(ServiceException(*_throttling(self.service_name))))
+            answer = self.serialized(ActionResult(_throttling(self.service_name)))
         elif self.service_name in _FLEET_SERVICES:
             with fleet.lock:
                 fleet.advance()
@@ -93,19 +94,22 @@ def install(log: CallLog, fleet: Fleet, faults: Faults, role_of: RoleOfKey, list
             _NAMES.get(self.service_name, self.service_name),
             str(action),
             role_of(self.access_key),
-            _told(_parameters(self)),
+            _told(parameters),
             int(status),
             error_code(body) if int(status) >= 400 else None,
         )
         log.add(call)
-        listener(self, call, body)
+        listener(call, parameters, body)
         return answer
 
     around(BaseResponse, "call_action", call_action)
 
 
-def _throttling(service: str) -> tuple[str, str]:
-    return ("RequestLimitExceeded" if service == "ec2" else "Throttling", "Rate exceeded")
+def _throttling(service: str) -> Exception:
+    # moto finds a service's own form of an error by the module that its exception comes from.
+    kind = type("ThrottlingError", (ServiceException,), {"__module__": f"moto.{service}.exceptions"})
+    error: Exception = kind("RequestLimitExceeded" if service == "ec2" else "Throttling", "Rate exceeded")
+    return error
 
 
 def _parameters(response: Any) -> dict[str, Any]:
@@ -116,7 +120,7 @@ def _parameters(response: Any) -> dict[str, Any]:
         body = json.loads(response.body)
     except (TypeError, ValueError):
         return {name: value[0] for name, value in response.querystring.items() if isinstance(value, list) and value}
-    return dict(body) if isinstance(body, dict) else {}
+    return {**(body if isinstance(body, dict) else {}), **response.uri_match}
 
 
 def _told(parameters: dict[str, Any]) -> dict[str, Any]:

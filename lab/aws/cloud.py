@@ -6,7 +6,7 @@ from typing import Any
 from moto.core.config import default_user_config
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-from lab.aws import access, calls, compat, events, launch_instances, scaling, targets
+from lab.aws import access, calls, compat, events, launch_instances, refreshes, scaling, targets
 from lab.aws.account import Account
 from lab.aws.cloudtrail import Trail
 from lab.aws.faults import Faults
@@ -32,6 +32,7 @@ def build(paths: LabPaths, port: int) -> Middleware:
     fleet = Fleet(account, registered, boot=spec.delays.boot, terminate=spec.delays.terminate, clock=time.time)
     scaling.install(fleet)
     launch_instances.install(fleet)
+    refreshes.install()
     entries = access.AccessEntries()
     access.install(entries)
 

@@ -34,14 +34,13 @@ class Trail:
         self._bus = bus
         self._region = region
 
-    def __call__(self, response: Any, call: Call, body: Any) -> None:
+    def __call__(self, call: Call, parameters: dict[str, Any], body: Any) -> None:
         if (call.service, call.action) in RECORDED:
-            self._bus.publish(f"aws.{call.service}", DETAIL_TYPE, self._detail(response, call, body))
+            self._bus.publish(f"aws.{call.service}", DETAIL_TYPE, self._detail(call, parameters, body))
 
-    def _detail(self, response: Any, call: Call, body: Any) -> dict[str, Any]:
+    def _detail(self, call: Call, given: dict[str, Any], body: Any) -> dict[str, Any]:
         wrapped = call.service == "ec2"
-        parameters = json.loads(json.dumps(dict(response.params), default=str))
-        parameters = {_API_NAMES.get(name, name): value for name, value in parameters.items() if name != "DryRun"}
+        parameters = {_API_NAMES.get(name, name): value for name, value in _plain(given).items() if name != "DryRun"}
         detail: dict[str, Any] = {
             "eventVersion": "1.11",
             "userIdentity": {"type": "AssumedRole", "accountId": ACCOUNT_ID, "arn": call.role},
@@ -50,7 +49,7 @@ class Trail:
             "eventName": call.action,
             "awsRegion": self._region,
             "sourceIPAddress": "127.0.0.1",
-            "userAgent": str(response.headers.get("User-Agent", "")),
+            "userAgent": "lab",
             "requestParameters": {f"{call.action}Request": parameters} if wrapped else camel_case(parameters),
             "responseElements": None,
             "requestID": str(uuid.uuid4()),
@@ -82,7 +81,16 @@ def _parse(action: str, body: Any) -> Any:
     shape = _ec2_model().operation_model(action).output_shape
     answer = botocore.parsers.create_parser("ec2").parse({"status_code": 200, "headers": {}, "body": content}, shape)
     answer.pop("ResponseMetadata", None)
-    return json.loads(json.dumps(answer, default=str))
+    return _plain(answer)
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON has it, times as CloudTrail writes them."""
+
+    def text(other: Any) -> str:
+        return other.strftime("%Y-%m-%dT%H:%M:%S.000Z") if isinstance(other, datetime) else str(other)
+
+    return json.loads(json.dumps(value, default=text))
 
 
 @cache

@@ -165,7 +165,9 @@ class Fleet:
             instance.autoscaling_group = group
             member = self.adopt(instance, group=group.name)
             group.instance_states.append(self._group_state(group, instance))
-            self._begin(member, group.name, f"Launching a new EC2 instance: {instance.id}", "capacity was asked for")
+            self._begin(
+                member, group.name, f"Launching a new EC2 instance: {instance.id}", "More capacity was asked for."
+            )
             return instance
 
     def adopt(self, instance: Any, group: str | None = None) -> Member:
@@ -195,9 +197,7 @@ class Fleet:
             member.boots_at = None
             member.shuts_down_at = self.targets.drained_at(state.instance.id)
             text = f"Terminating EC2 instance: {state.instance.id}"
-            activity = self._begin(
-                member, group.name, text, f"instance {state.instance.id} was taken out of service {why}"
-            )
+            activity = self._begin(member, group.name, text, f"An instance was taken out of service {why}.")
             self.advance()
             return activity
 

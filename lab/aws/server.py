@@ -35,6 +35,7 @@ def serve(paths: LabPaths, host: str, port: int) -> None:
     """Builds the server of a lab and runs it in this thread."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    logging.getLogger("moto.stepfunctions").setLevel(logging.CRITICAL)  # what fails stands in the execution's history
     os.environ["MOTO_PORT"] = str(port)  # where moto's interpreter finds its own server
     os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"  # a second of every start
     os.environ["TZ"] = "UTC"  # Wait states with a timestamp are computed in local time

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from moto.core.responses import ActionResult, EmptyResult
-from moto.stepfunctions import models
 from moto.stepfunctions.exceptions import AWSError, InvalidToken
 from moto.stepfunctions.parser import api
 from moto.stepfunctions.parser import utils as parser_utils
@@ -19,7 +18,7 @@ from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 from moto.stepfunctions.parser.asl.eval.event.event_manager import EventManager
 from moto.stepfunctions.parser.asl.utils.encoding import to_json_str
 from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication, Execution
-from moto.stepfunctions.parser.models import StepFunctionsParserBackend, stepfunctions_parser_backends
+from moto.stepfunctions.parser.models import StepFunctionsParserBackend
 from moto.stepfunctions.responses import StepFunctionResponse
 
 from lab.aws.compat.registry import around, correction, replace
@@ -242,12 +241,6 @@ def _of_living_task(response: Any, token: str, send: Callable[[], Any]) -> None:
             if execution.exec_worker.env.callback_pool_manager.get(token) is not None:
                 raise AWSError("Task Timed Out: 'Provided task does not exist anymore'", "TaskTimedOut") from error
         raise InvalidToken(f"'{token}'") from error
-
-
-@correction
-def templates_make_machines_that_run() -> None:
-    """AWS runs state machines however they were made; moto's CloudFormation makes them in a backend that does not."""
-    replace(models, "stepfunctions_backends", stepfunctions_parser_backends)
 
 
 @correction

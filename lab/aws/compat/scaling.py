@@ -1,5 +1,6 @@
 """Corrections to moto's Auto Scaling groups that do not depend on the lab's own fleet."""
 
+import copy
 from collections import OrderedDict
 from typing import Any, NoReturn
 
@@ -82,7 +83,7 @@ def updates_leave_the_rest_alone() -> None:
 
     def update(original: Any, self: Any, **changes: Any) -> None:
         if not any(changes.get(key) for key in ("mixed_instances_policy", "launch_template", "launch_config_name")):
-            changes["mixed_instances_policy"] = self.mixed_instances_policy
+            changes["mixed_instances_policy"] = _by_id_only(self.mixed_instances_policy)
         original(self, **changes)
 
     def launch_template(self: Any) -> Any:
@@ -91,6 +92,14 @@ def updates_leave_the_rest_alone() -> None:
     original_property = FakeAutoScalingGroup.launch_template
     around(FakeAutoScalingGroup, "update", update)
     replace(FakeAutoScalingGroup, "launch_template", property(launch_template))
+
+
+def _by_id_only(policy: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The policy as it may be given: naming its launch template once, not by id and name as moto keeps it."""
+    policy = copy.deepcopy(policy)
+    if policy:
+        policy["LaunchTemplate"]["LaunchTemplateSpecification"].pop("LaunchTemplateName", None)
+    return policy
 
 
 @correction

@@ -82,15 +82,15 @@ class ProbeStack(cdk.Stack):
             "Work on the node",
             lambda_function=work,
             payload=sfn.TaskInput.from_object(
-                {"node": "{% $states.input.node %}", "round": "{% $exists($round) ? $round : 0 %}"}
+                {"node": "{% $states.context.Execution.Input.node %}", "round": "{% $exists($rounds) ? $rounds : 0 %}"}
             ),
-            assign={"round": "{% ($exists($round) ? $round : 0) + 1 %}", "answer": "{% $states.result.Payload %}"},
+            assign={"rounds": "{% ($exists($rounds) ? $rounds : 0) + 1 %}", "answer": "{% $states.result.Payload %}"},
             retry_on_service_exceptions=False,
         )
         task.add_retry(errors=["Transient"], interval=cdk.Duration.seconds(1), max_attempts=2, backoff_rate=1)
         failed = sfn.Pass.jsonata(self, "Say what failed", outputs={"ok": False, "error": "{% $states.input.Error %}"})
         task.add_catch(failed, errors=["Permanent"])
-        done = sfn.Pass.jsonata(self, "Say that it is done", outputs={"ok": True, "rounds": "{% $round %}"})
+        done = sfn.Pass.jsonata(self, "Say that it is done", outputs={"ok": True, "rounds": "{% $rounds %}"})
         wait = sfn.Wait.jsonata(self, "Wait for it", time=sfn.WaitTime.seconds("{% $answer.wait_seconds %}"))
         choice = sfn.Choice.jsonata(self, "Is it done?")
         choice.when(sfn.Condition.jsonata("{% $answer.status = 'done' %}"), done).otherwise(wait.next(task))
