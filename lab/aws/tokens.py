@@ -21,6 +21,7 @@ from lab.aws.access import AccessEntries
 PREFIX = "k8s-aws-v1."
 CLUSTER_HEADER = "x-k8s-aws-id"
 _MAX_EXPIRES_SECONDS = 900
+_OWN_ADDRESSES = ("127.0.0.1", "localhost", "10.0.255.1")  # the last one is how pods reach the AWS server
 _CLOCK_SKEW = timedelta(minutes=5)
 _ASSUMED_ROLE = re.compile(r"arn:aws:sts::(\d{12}):assumed-role/([^/]+)/(.+)")
 
@@ -133,7 +134,8 @@ class Authenticator:
         return user_of(self._ask_sts(url), self._cluster, self._entries)
 
     def _is_sts(self, host: str) -> bool:
-        return host == f"sts.{self._region}.amazonaws.com" or host.endswith(f":{self._port}")
+        own = {f"{address}:{self._port}" for address in _OWN_ADDRESSES}
+        return host == f"sts.{self._region}.amazonaws.com" or host in own
 
     def _ask_sts(self, url: SplitResult) -> Identity:
         answer = self._http.request(

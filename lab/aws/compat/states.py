@@ -1,5 +1,6 @@
 """Corrections to how moto's interpreter runs a state machine's definition."""
 
+import copy
 import functools
 import json
 import logging
@@ -97,8 +98,15 @@ def jsonata_is_evaluated() -> None:
     def eval_sample(self: Any, env: Any) -> None:
         env.stack.append(evaluate(env, self.expression, _assigned(env, jsonata.names_in(self.expression))))
 
+    def set_result(self: Any, result: Any) -> None:
+        # moto calls this with an error output too, right after having set it as such, and never unsets that.
+        data = self._states_data
+        failed = data.get("errorOutput") is not None and result == data["errorOutput"]
+        data["result"], data["errorOutput"] = (None, result) if failed else (copy.deepcopy(result), None)
+
     replace(StringJSONata, "_eval_body", eval_jsonata)
     replace(StringVariableSample, "_eval_body", eval_sample)
+    replace(States, "set_result", set_result)
 
 
 def _assigned(env: Any, names: frozenset[str]) -> dict[str, Any]:
@@ -110,11 +118,7 @@ def _assigned(env: Any, names: frozenset[str]) -> dict[str, Any]:
 def _states(env: Any) -> dict[str, Any]:
     data = env.states._states_data
     states = {"input": data["input"], "context": data["context"]}
-    if data.get("errorOutput") is not None:
-        states["errorOutput"] = data["errorOutput"]
-    elif data.get("result") is not None:
-        states["result"] = data["result"]
-    return states
+    return states | {name: data[name] for name in ("result", "errorOutput") if data.get(name) is not None}
 
 
 @correction

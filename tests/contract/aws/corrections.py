@@ -188,6 +188,18 @@ def a_catch_sees_the_error_and_no_result(aws: Aws) -> None:
     assert ends_with("{% $states.result %}").error == "States.QueryEvaluationError"
 
 
+@shows("jsonata_is_evaluated")
+def a_retry_that_succeeds_has_a_result_and_no_error(aws: Aws) -> None:
+    aws.eks.create_cluster(name="known", roleArn=ROLE, resourcesVpcConfig={})
+    name = "{% $states.context.State.RetryCount > 0 ? 'known' : 'unknown' %}"
+    retry = [{"ErrorEquals": ["States.ALL"], "IntervalSeconds": 1, "MaxAttempts": 1}]
+    output = "{% [$states.result.Cluster.Name, $exists($states.errorOutput)] %}"
+    assert aws.run({"a": task("aws-sdk:eks:describeCluster", {"Name": name}, Retry=retry, Output=output)}).output == [
+        "known",
+        False,
+    ]
+
+
 @shows("assigned_variables_are_json")
 def the_history_shows_assigned_variables_as_json(aws: Aws) -> None:
     ended = aws.run({"a": gives(1, Assign={"text": 'a "quoted" word'})})
