@@ -67,7 +67,6 @@ class Container:
         self._pod = surroundings
         self._state: ContainerState = Waiting("ContainerCreating")
         self._last: Terminated | None = None
-        self._restarts = 0
         self._attempt = -1
         self._container_id = ""
         self._process: ContainerProcess | None = None
@@ -85,7 +84,7 @@ class Container:
             image_id=f"lab.local/{short_name(image)}" if self._container_id else "",
             state=self._state,
             last=self._last,
-            restarts=self._restarts,
+            restarts=max(self._attempt, 0),
             started=started,
             ready=started and self._passed("readiness"),
             container_id=self._container_id,
@@ -120,7 +119,6 @@ class Container:
                 if pause:
                     self._pod.warning("BackOff", message)
                     self._set(Waiting("CrashLoopBackOff", message), last=ended)
-                self._restarts += 1
             else:
                 failures += 1
                 pause = backoff_seconds(failures + 1, self._pod.backoff)
@@ -244,7 +242,7 @@ class Container:
             for task in (running, late):
                 await _cancelled(task)
         process.send(signal.SIGTERM)
-        late = asyncio.create_task(deadline.at_least(_SHORTEST_GRACE_SECONDS).passed() if hook else deadline.passed())
+        late = asyncio.create_task(_passed(deadline, at_least=_SHORTEST_GRACE_SECONDS if hook else 0.0))
         await asyncio.wait((ended, late), return_when=asyncio.FIRST_COMPLETED)
         await _cancelled(late)
         process.kill()
@@ -281,6 +279,10 @@ class Container:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changes.until(lambda: self._stopping)
+
+
+async def _passed(deadline: Deadline, at_least: float) -> None:
+    await asyncio.gather(deadline.passed(), asyncio.sleep(at_least))
 
 
 async def _cancelled(task: asyncio.Task[str] | asyncio.Task[None]) -> None:

@@ -39,10 +39,6 @@ class Deadline:
         self._when = min(self._when, asyncio.get_running_loop().time() + seconds)
         self._changes.tell()
 
-    def at_least(self, seconds: float) -> "Deadline":
-        """This moment, or `seconds` from now if that is later."""
-        return Deadline(max(self.seconds_left, seconds))
-
     async def passed(self) -> None:
         while self.seconds_left > 0:
             try:
