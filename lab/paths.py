@@ -15,6 +15,12 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "eks-rolling"
 
 
+def labs_directory() -> Path:
+    """Where labs keep their files: $EKS_ROLLING_LABS, else `.lab` in the repository."""
+    chosen = os.environ.get("EKS_ROLLING_LABS")
+    return Path(chosen) if chosen else REPOSITORY / ".lab"
+
+
 @dataclass(frozen=True)
 class LabPaths:
     """One lab's directory and what is in it."""
@@ -23,9 +29,8 @@ class LabPaths:
 
     @classmethod
     def of(cls, name: str) -> "LabPaths":
-        """The lab called `name`, below $EKS_ROLLING_LABS or `.lab` in the repository."""
-        base = os.environ.get("EKS_ROLLING_LABS")
-        return cls((Path(base) if base else REPOSITORY / ".lab") / name)
+        """The lab called `name`."""
+        return cls(labs_directory() / name)
 
     @property
     def name(self) -> str:
@@ -45,6 +50,16 @@ class LabPaths:
     def status(self) -> Path:
         """What the supervisor is doing: JSON lines, the last one is current."""
         return self.root / "status.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        """Locked (flock) for as long as the lab lives."""
+        return self.root / "lock"
+
+    @property
+    def gate(self) -> Path:
+        """A Unix socket that leads into the lab's network (`lab.gate`)."""
+        return self.root / "gate"
 
     @property
     def logs(self) -> Path:

@@ -71,6 +71,7 @@ class LabSpec(_Model):
     target_groups: tuple[TargetGroupSpec, ...] = ()
     delays: Delays = Delays()
     manifests: tuple[str, ...] = Field((), description="files or folders applied once the nodes are Ready")
+    parts: tuple[str, ...] | None = Field(None, description="only these of the lab's processes; by default all")
     node_cpu: str = "2"
     node_memory: str = "8Gi"
     node_pods: int = 29

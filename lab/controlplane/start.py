@@ -23,6 +23,7 @@ from lab.paths import LabPaths
 from lab.spec import LabSpec
 
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+PROGRAMS = (*COMPONENTS, "kubectl")
 
 _CONTROLLERS = (
     "clusterrole-aggregation",
@@ -64,19 +65,18 @@ _AUDIT_POLICY = {
 }
 
 
-def prepare(paths: LabPaths, programs: Path) -> None:
-    """Writes what the processes read: certificates, kubeconfigs, configuration, and links to the programs.
-
-    `programs` is a directory holding etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kubectl
-    (`lab.controlplane.build.programs`).
-    """
-    for directory in (paths.logs, paths.etcd, paths.binaries):
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_pki(paths)
-    for name in (*COMPONENTS, "kubectl"):
+def link_programs(paths: LabPaths, programs: Path) -> None:
+    """Makes the programs in the directory `programs` (`lab.controlplane.build.programs`) the lab's own."""
+    paths.binaries.mkdir(parents=True, exist_ok=True)
+    for name in PROGRAMS:
         link = paths.binaries / name
         link.unlink(missing_ok=True)
         link.symlink_to(programs / name)
+
+
+def prepare(paths: LabPaths) -> None:
+    """Writes what the processes read: certificates, kubeconfigs, configuration."""
+    write_pki(paths)
     _audit_policy(paths).write_text(json.dumps(_AUDIT_POLICY))
     _scheduler_configuration(paths).write_text(json.dumps({
         "apiVersion": "kubescheduler.config.k8s.io/v1",
