@@ -20,6 +20,10 @@ SERVICE_CIDR = "10.96.0.0/12"
 KUBERNETES_SERVICE_ADDRESS = "10.96.0.1"
 
 
+POD_CIDR = "10.244.0.0/16"
+"""Every zone's pods."""
+
+
 def zone_bridge(index: int) -> str:
     """The bridge that the pods of the zone with this index hang on."""
     return f"zone{index}"

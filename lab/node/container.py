@@ -19,8 +19,8 @@ from lab.node.logs import log_file
 from lab.node.probes import ProbeKind, Verdict, http_get, look, period_seconds
 from lab.node.process import ContainerProcess, Launch, StartError
 from lab.node.status import ContainerState, ContainerView, Running, Terminated, Waiting
-from lab.node.waiting import Changes, Deadline
 from lab.spec import RestartBackoff
+from lab.waiting import Changes, Deadline
 
 _log = logging.getLogger(__name__)
 RestartPolicy = Literal["Always", "OnFailure", "Never"]
@@ -36,7 +36,7 @@ class Surroundings:
     name: str
     """namespace/name of the pod."""
     grace_seconds: float
-    directory: Path
+    logs: Path
     pod_ip: Callable[[], str]
     launch: Callable[[Json], Awaitable[Launch]]
     """Raises ConfigurationError or UnknownImageError."""
@@ -158,7 +158,7 @@ class Container:
         self._attempt += 1
         previous = self._state if isinstance(self._state, Terminated) else self._last
         try:
-            process = await ContainerProcess.start(launch, log_file(self._pod.directory, self.name, self._attempt))
+            process = await ContainerProcess.start(launch, log_file(self._pod.logs, self.name, self._attempt))
         except StartError as error:
             self._pod.warning("Failed", f"Error: {error}")
             finished = Terminated(_START_ERROR_CODE, "StartError", began, times.now(), str(error))

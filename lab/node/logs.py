@@ -28,9 +28,9 @@ class LogQuery:
     limit_bytes: int | None = None
 
 
-def log_file(pod_directory: Path, container: str, attempt: int) -> Path:
+def log_file(pod_logs: Path, container: str, attempt: int) -> Path:
     """Where the n-th run of a container (from 0) writes to."""
-    return pod_directory / "logs" / container / f"{attempt}.log"
+    return pod_logs / container / f"{attempt}.log"
 
 
 async def write_log(stream: asyncio.StreamReader, name: str, file: BinaryIO) -> None:

@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from lab.images.catalogue import find_image
@@ -18,8 +18,9 @@ from lab.node.mounts import Mount
 from lab.node.process import Launch
 from lab.node.status import ContainerView, PodView, Terminated, Waiting, pod_status, restarts_always
 from lab.node.volumes import ClaimedVolumes, Fetched, PodVolumes, VolumeError
-from lab.node.waiting import Changes, Deadline
+from lab.paths import LabPaths
 from lab.spec import RestartBackoff
+from lab.waiting import Changes, Deadline
 
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
@@ -47,9 +48,7 @@ class Services:
 
     kube: Kube
     events: Recorder
-    pods: Path
-    namespaces: Path
-    """Where network namespaces are kept."""
+    paths: LabPaths
     region: str
     backoff: RestartBackoff
 
@@ -67,10 +66,12 @@ class PodRunner:
         metadata, spec = pod["metadata"], pod["spec"]
         self.uid: str = metadata["uid"]
         self.key = f"{metadata['namespace']}/{metadata['name']}"
-        self.directory = services.pods / f"{metadata['namespace']}_{metadata['name']}_{self.uid}"
+        name = f"{metadata['namespace']}_{metadata['name']}_{self.uid}"
+        self._directory = services.paths.pods / name
+        self.logs = services.paths.pod_logs / name
         self._grace = float(spec.get("terminationGracePeriodSeconds", 30))
         self._start_time = times.now()
-        self._volumes = PodVolumes(pod, self.directory, services.kube, claimed, host.allocatable)
+        self._volumes = PodVolumes(pod, self._directory, services.kube, claimed, host.allocatable)
         self._fetched = Fetched(services.kube, metadata["namespace"])
         self._network: NetworkNamespace | None = None
         self._address: str | None = host.address if spec.get("hostNetwork") else None
@@ -78,7 +79,7 @@ class PodRunner:
         surroundings = Surroundings(
             name=self.key,
             grace_seconds=self._grace,
-            directory=self.directory,
+            logs=self.logs,
             pod_ip=lambda: self._address or "",
             launch=self._launch,
             changed=self._tell,
@@ -132,7 +133,7 @@ class PodRunner:
 
     async def run(self) -> None:
         """The pod's whole life. Cancelled, it leaves nothing behind, and tells nobody."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self._directory.mkdir(parents=True, exist_ok=True)
         reporting = asyncio.create_task(self._report())
         living = asyncio.create_task(self._live())
         refreshing = asyncio.create_task(self._refresh())
@@ -208,7 +209,9 @@ class PodRunner:
         while self._address is None:
             address = self._addresses.take()
             try:
-                self._network = await NetworkNamespace.create(self._services.namespaces, self._host.zone_index, address)
+                self._network = await NetworkNamespace.create(
+                    self._services.paths.network_namespaces, self._host.zone_index, address
+                )
                 self._address = address
             except BaseException as error:
                 self._addresses.give_back(address)
@@ -237,7 +240,7 @@ class PodRunner:
         variables = environment(declared, pod, objects, self._host.allocatable)
         command = [expand(part, variables) for part in declared.get("command", ())]
         args = [expand(part, variables) for part in declared.get("args", ())]
-        root_files = [Mount(self.directory / "etc" / name, f"/etc/{name}") for name in _ROOT_FILES]
+        root_files = [Mount(self._directory / "etc" / name, f"/etc/{name}") for name in _ROOT_FILES]
         return Launch(
             command=image.command_line(command, args),
             environment=variables,
@@ -250,7 +253,7 @@ class PodRunner:
     def _write_root_files(self) -> None:
         """The files of /etc that a pod has of its own."""
         spec, namespace = self.pod["spec"], self.pod["metadata"]["namespace"]
-        directory = self.directory / "etc"
+        directory = self._directory / "etc"
         directory.mkdir(exist_ok=True)
         name = hostname(self.pod)
         full = f"{name}.{spec['subdomain']}.{namespace}.svc.cluster.local\t{name}" if "subdomain" in spec else name
@@ -294,6 +297,7 @@ class PodRunner:
     async def _release(self) -> None:
         """Gives back what the pod held; may be called twice."""
         await self._volumes.tear_down()
+        await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
         if self._network is not None:
             self._network.remove()
             if self._address:

@@ -101,6 +101,11 @@ def is_ready(status: Json) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", ()))
 
 
+def is_ended(pod: Json) -> bool:
+    """Whether a pod has reported that it will run no more."""
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
 def _phase(spec: Json, view: PodView) -> str:
     if view.failed:
         return "Failed"

@@ -16,8 +16,8 @@ from typing import Any
 from lab.kube import ConflictError, Items, Json, Kube, KubeError, NotFoundError, UnreachableError
 from lab.node.events import Recorder
 from lab.node.volumes import PublishedVolume, VolumeError
-from lab.node.waiting import Changes
 from lab.spec import Delays
+from lab.waiting import Changes
 
 _log = logging.getLogger(__name__)
 DRIVER = "ebs.csi.aws.com"

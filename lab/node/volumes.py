@@ -1,7 +1,6 @@
 """A pod's volumes: made before its containers start, bound where they mount them, gone after them."""
 
 import asyncio
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -107,11 +106,10 @@ class PodVolumes:
         return [self._mount(declared, environment) for declared in container.get("volumeMounts", ())]
 
     async def tear_down(self) -> None:
-        """Lets persistent volumes go, removes the others."""
+        """Lets persistent volumes go. The others go with the pod's directory."""
         while self._published:
             _, volume = self._published.popitem()
             await self._claimed.unpublish(volume.handle)
-        await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
 
     async def _place(self, volume: Json) -> Path:
         if "persistentVolumeClaim" in volume:
