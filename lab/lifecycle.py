@@ -76,6 +76,13 @@ class Lab:
         """`subprocess.Popen` inside the lab, in text mode. Killing what it answers kills the command."""
         return subprocess.Popen(self.command(command), **{"env": self.environment, "text": True, **options})
 
+    def signal(self, part: str, number: signal.Signals) -> None:
+        """Sends a signal to a part's process. Raises LabError if the lab has no such part."""
+        pids = {line.part: line.pid for line in read_status(self.paths.status) if line.pid is not None}
+        if part not in pids:
+            raise LabError(f"lab {self.name} has no part called {part}; it has {', '.join(filter(None, pids))}")
+        self.run(["kill", f"-{number.value}", str(pids[part])], check=True)
+
     def stop(self, on_status: OnStatus | None = None) -> None:
         """Ends it, and returns when nothing is left of it but its records. Raises LabError if it does not end."""
         reader = StatusReader(self.paths.status)

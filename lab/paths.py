@@ -18,7 +18,7 @@ def cache_directory() -> Path:
 def labs_directory() -> Path:
     """Where labs keep their files: $EKS_ROLLING_LABS, else `.lab` in the repository."""
     chosen = os.environ.get("EKS_ROLLING_LABS")
-    return Path(chosen) if chosen else REPOSITORY / ".lab"
+    return Path(chosen).absolute() if chosen else REPOSITORY / ".lab"
 
 
 @dataclass(frozen=True)

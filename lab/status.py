@@ -21,6 +21,8 @@ class StatusLine:
     part: str | None = None
     details: str | None = None
     """The last lines of a failed part's log."""
+    pid: int | None = None
+    """A part's process, as seen from inside, on the line that tells of its start."""
 
 
 class StatusFile:
@@ -29,8 +31,10 @@ class StatusFile:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def write(self, state: State, message: str, *, part: str | None = None, details: str | None = None) -> None:
-        line = StatusLine(time.time(), state, message, part, details)
+    def write(
+        self, state: State, message: str, *, part: str | None = None, details: str | None = None, pid: int | None = None
+    ) -> None:
+        line = StatusLine(time.time(), state, message, part, details, pid)
         with self._path.open("a") as file:
             file.write(json.dumps(asdict(line)) + "\n")
 

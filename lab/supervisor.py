@@ -111,7 +111,7 @@ class Supervisor:
             raise LabFailedError(f"{part.name} could not be started: {error}", part=part.name) from error
         self._running[part.name] = child
         child.exited.add_done_callback(lambda exited: self._finish(_death(part, exited.result(), log)))
-        self._status.write("starting", f"{part.name} is starting", part=part.name)
+        self._status.write("starting", f"{part.name} is starting", part=part.name, pid=child.pid)
         if part.ready_url is not None:
             try:
                 async with asyncio.timeout(_READY_SECONDS):
