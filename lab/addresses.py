@@ -19,7 +19,6 @@ AWS_URL = f"http://127.0.0.1:{AWS_PORT}"
 SERVICE_CIDR = "10.96.0.0/12"
 KUBERNETES_SERVICE_ADDRESS = "10.96.0.1"
 
-
 POD_CIDR = "10.244.0.0/16"
 """Every zone's pods."""
 

@@ -15,6 +15,7 @@ from lab.images.catalogue import UnknownImageError, short_name
 from lab.kube import Json
 from lab.node import times
 from lab.node.environment import ConfigurationError
+from lab.node.exec import write_pid
 from lab.node.logs import log_file
 from lab.node.probes import ProbeKind, Verdict, http_get, look, period_seconds
 from lab.node.process import ContainerProcess, Launch, StartError
@@ -36,6 +37,7 @@ class Surroundings:
     name: str
     """namespace/name of the pod."""
     grace_seconds: float
+    directory: Path
     logs: Path
     pod_ip: Callable[[], str]
     launch: Callable[[Json], Awaitable[Launch]]
@@ -169,6 +171,7 @@ class Container:
 
     async def _run(self, process: ContainerProcess, previous: Terminated | None) -> None:
         self._process = process
+        write_pid(self._pod.directory, self.name, process.pid)
         self._container_id = f"lab://{self._pod.name.replace('/', '_')}_{self.name}_{self._attempt}"
         self._verdicts = {
             kind: Verdict.of(self.declared[f"{kind}Probe"])

@@ -79,6 +79,7 @@ class PodRunner:
         surroundings = Surroundings(
             name=self.key,
             grace_seconds=self._grace,
+            directory=self._directory,
             logs=self.logs,
             pod_ip=lambda: self._address or "",
             launch=self._launch,
