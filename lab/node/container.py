@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import datetime as dt
 import itertools
 import logging
 import signal
@@ -162,9 +163,7 @@ class Container:
         try:
             process = await ContainerProcess.start(launch, log_file(self._pod.logs, self.name, self._attempt))
         except StartError as error:
-            self._pod.warning("Failed", f"Error: {error}")
-            finished = Terminated(_START_ERROR_CODE, "StartError", began, times.now(), str(error))
-            self._set(finished, last=previous)
+            self._set(self._not_started(str(error), began), last=previous)
             return True
         await self._run(process, previous)
         return True
@@ -191,8 +190,15 @@ class Container:
             self._process = None
         with contextlib.suppress(asyncio.CancelledError):
             await watching
-        reason = "Completed" if code == 0 else "Error"
-        self._set(Terminated(code, reason, began, times.now()), last=previous)
+        if process.start_error:
+            self._set(self._not_started(process.start_error, began), last=previous)
+        else:
+            reason = "Completed" if code == 0 else "Error"
+            self._set(Terminated(code, reason, began, times.now()), last=previous)
+
+    def _not_started(self, why: str, began: dt.datetime) -> Terminated:
+        self._pod.warning("Failed", f"Error: {why}")
+        return Terminated(_START_ERROR_CODE, "StartError", began, times.now(), why)
 
     async def _attend(self, process: ContainerProcess) -> None:
         """postStart, then the probes, as long as the process runs."""

@@ -14,6 +14,7 @@ from lab.node.mounts import Mount, bubblewrap, in_container, in_network
 
 _START_SECONDS = 20.0
 _KILLED_BY_SIGNAL = 128
+_NOT_EXECUTED = "bwrap: execvp "
 
 
 class StartError(Exception):
@@ -44,12 +45,17 @@ class Outcome:
 class ContainerProcess:
     """A running container. Its first process is the command itself, so it gets signals as it would in a pod."""
 
-    def __init__(self, launch: Launch, monitor: asyncio.subprocess.Process, pid: int, log: asyncio.Task[None]) -> None:
+    def __init__(
+        self, launch: Launch, monitor: asyncio.subprocess.Process, pid: int, log_file: Path, log: asyncio.Task[None]
+    ) -> None:
         self._launch = launch
         self._monitor = monitor
         self.pid = pid
         """Of the container's first process, as the lab sees it."""
+        self.start_error = ""
+        """Known at the end only: the command could not be executed, and why."""
         self._handle = os.pidfd_open(pid)
+        self._log_file = log_file
         self._log = log
         self._ended = asyncio.create_task(self._until_end())
 
@@ -83,7 +89,7 @@ class ContainerProcess:
         try:
             async with asyncio.timeout(_START_SECONDS):
                 pid = json.loads(await _read_all(info))["child-pid"]
-            return cls(launch, monitor, pid, writing)
+            return cls(launch, monitor, pid, log, writing)
         except BaseException as error:
             with contextlib.suppress(ProcessLookupError):
                 monitor.kill()
@@ -133,6 +139,8 @@ class ContainerProcess:
         await self._log
         os.close(self._handle)
         self._handle = -1
+        if code == 1 and (words := _last_words(self._log_file)).startswith(_NOT_EXECUTED):
+            self.start_error = words.removeprefix("bwrap: ")
         return code if code >= 0 else _KILLED_BY_SIGNAL - code
 
 

@@ -115,7 +115,7 @@ def _phase(spec: Json, view: PodView) -> str:
     stopped = [t for c in view.containers if (t := _outcome(c)) is not None]
     if running + len(stopped) < len(view.containers):
         return "Failed" if view.ended else "Pending"
-    if running:
+    if running or any(isinstance(c.state, Running) for c in _sidecars(spec, view)):
         return "Running"
     succeeded = all(t.exit_code == 0 for t in stopped)
     policy = spec.get("restartPolicy", "Always")
@@ -192,13 +192,16 @@ def _conditions(pod: Json, view: PodView, phase: str) -> list[Json]:
 def _readiness(spec: Json, view: PodView, finished: str | None) -> Json:
     if finished:
         return {"status": "False", "reason": finished}
-    declared = {c["name"]: c for c in spec.get("initContainers", ())}
-    sidecars = [c for c in view.init_containers if restarts_always(declared[c.name])]
-    unready = [c.name for c in (*sidecars, *view.containers) if not c.ready]
+    unready = [c.name for c in (*_sidecars(spec, view), *view.containers) if not c.ready]
     if not unready:
         return {"status": "True"}
     message = f"containers with unready status: [{' '.join(unready)}]"
     return {"status": "False", "reason": "ContainersNotReady", "message": message}
+
+
+def _sidecars(spec: Json, view: PodView) -> list[ContainerView]:
+    declared = {c["name"]: c for c in spec.get("initContainers", ())}
+    return [c for c in view.init_containers if restarts_always(declared[c.name])]
 
 
 def _missing_gates(pod: Json) -> str:
