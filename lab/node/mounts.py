@@ -34,12 +34,22 @@ class Mount:
 
 
 def bubblewrap(
-    command: Sequence[str], *, mounts: Sequence[Mount], hostname: str, working_directory: str, info_fd: int
+    command: Sequence[str],
+    *,
+    mounts: Sequence[Mount],
+    hostname: str,
+    working_directory: str,
+    info_fd: int,
+    gate_fd: int,
 ) -> list[str]:
-    """Runs `command` as the first process of a container; tells its process id, as JSON, on `info_fd`."""
+    """Runs `command` as the first process of a container.
+
+    It tells its process id, as JSON, on `info_fd`, and waits until something comes on `gate_fd`.
+    """
     arguments = [
         _program("bwrap"), "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--as-pid-1", "--die-with-parent",
-        "--hostname", hostname, "--info-fd", str(info_fd), "--cap-drop", "ALL",
+        "--hostname", hostname, "--cap-drop", "ALL",
+        "--info-fd", str(info_fd), "--block-fd", str(gate_fd),
         *(argument for capability in _CAPABILITIES for argument in ("--cap-add", capability)),
         "--tmpfs", "/", *_machine(),
         "--proc", "/proc", "--dev", "/dev", "--ro-bind", "/sys", "/sys",

@@ -63,12 +63,14 @@ class ContainerProcess:
     async def start(cls, launch: Launch, log: Path) -> "ContainerProcess":
         """Starts the container; its output goes to `log`. Raises StartError."""
         info, info_write = os.pipe()
+        gate, gate_write = os.pipe()
         confined = bubblewrap(
             launch.command,
             mounts=launch.mounts,
             hostname=launch.hostname,
             working_directory=launch.working_directory,
             info_fd=info_write,
+            gate_fd=gate,
         )
         log.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -78,26 +80,32 @@ class ContainerProcess:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 env=launch.environment,
-                pass_fds=(info_write,),
+                pass_fds=(info_write, gate),
             )
         except OSError as error:
             os.close(info)
+            os.close(gate_write)
             raise StartError(str(error)) from error
         finally:
             os.close(info_write)
+            os.close(gate)
         writing = asyncio.create_task(_write_logs(monitor, log))
         try:
             async with asyncio.timeout(_START_SECONDS):
                 pid = json.loads(await _read_all(info))["child-pid"]
-            return cls(launch, monitor, pid, log, writing)
+            # Only now may it go on: it could have ended before anybody had hold of it.
+            process = cls(launch, monitor, pid, log, writing)
+            os.write(gate_write, b"go")
         except BaseException as error:
-            with contextlib.suppress(ProcessLookupError):
-                monitor.kill()
+            _kill(monitor)
             await monitor.wait()
             await writing
-            if isinstance(error, (TimeoutError, ValueError, ProcessLookupError)):
+            if isinstance(error, (OSError, ValueError)):
                 raise StartError(_last_words(log) or f"no first process: {error}") from error
             raise
+        finally:
+            os.close(gate_write)
+        return process
 
     async def wait(self) -> int:
         """The exit code, once the process has ended and its output is written; 128 + n when signal n ended it."""
@@ -128,10 +136,8 @@ class ContainerProcess:
         except TimeoutError:
             return Outcome(None, "")
         finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
+            _kill(process)
+            await process.wait()
         return Outcome(process.returncode, output.decode(errors="replace").strip())
 
     async def _until_end(self) -> int:
@@ -142,6 +148,14 @@ class ContainerProcess:
         if code == 1 and (words := _last_words(self._log_file)).startswith(_NOT_EXECUTED):
             self.start_error = words.removeprefix("bwrap: ")
         return code if code >= 0 else _KILLED_BY_SIGNAL - code
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    """SIGKILL, unless it has ended. Not through the process object, which would look for the exit code by itself and
+    take it from the event loop."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
 
 
 async def _write_logs(monitor: asyncio.subprocess.Process, log: Path) -> None:
