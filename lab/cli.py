@@ -22,11 +22,11 @@ from rich.table import Table
 
 from lab import lifecycle, prerequisites
 from lab.controlplane.build import BuildError, build
+from lab.kubectl import apply_command
 from lab.lifecycle import BoundLab, Lab, LabError
 from lab.namespace import NamespaceError
 from lab.paths import LabPaths
 from lab.process_table import process_table
-from lab.settle import APPLY
 from lab.spec import LabSpec
 from lab.status import read_status
 from lab.terminal import BuildReporter, StatusReporter
@@ -156,8 +156,7 @@ def apply(
 ) -> None:
     """Apply manifests to a lab's cluster (kubectl's server-side apply), whoever changed their objects before."""
     with _told_errors():
-        command = ["kubectl", APPLY[0], *(["--output=json"] if as_json else []), *APPLY[1:-1]]
-        _become(lifecycle.find(name), [*command, *(f"{APPLY[-1]}={file}" for file in files)])
+        _become(lifecycle.find(name), apply_command(files, *(["--output=json"] if as_json else [])))
 
 
 def logs(

@@ -22,8 +22,7 @@ from lab.namespace import create_command, enter_command
 from lab.paths import REPOSITORY, LabPaths, labs_directory
 from lab.prerequisites import search_path
 from lab.spec import LabSpec
-from lab.status import State, StatusLine, StatusReader, read_status
-from lab.supervisor import STAY
+from lab.status import STAY, State, StatusLine, StatusReader, read_status
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 _POLL_SECONDS = 0.02
@@ -114,10 +113,10 @@ class BoundLab:
         for line in self._lines(on_status):
             if line.state == "running":
                 return Lab(self.paths)
-        raise LabError(f"lab {self.paths.name} ended while it was starting", details=_supervisor_said(self.paths))
+        raise LabError(f"lab {self.paths.name} was ended while it was starting")
 
     def wait_until_over(self, on_status: OnStatus | None = None) -> None:
-        """Returns when the lab has ended as it was asked to. Raises LabError if it failed."""
+        """Returns when the lab has ended as it was asked to. Raises LabError if it failed or was killed."""
         for _ in self._lines(on_status):
             pass
 
@@ -138,13 +137,14 @@ class BoundLab:
     def _tell_supervisor(self, message: bytes) -> None:
         pipe = self._process.stdin
         assert pipe is not None  # noqa: S101
-        with contextlib.suppress(BrokenPipeError):
+        if pipe.closed:
+            return
+        with contextlib.suppress(BrokenPipeError), pipe:
             pipe.write(message)
-            pipe.close()
 
     def _lines(self, on_status: OnStatus | None) -> Iterator[StatusLine]:
         """The supervisor's words until its end; a failure is raised once everything has ended."""
-        failure: StatusLine | None = None
+        last: StatusLine | None = None
         over = False
         while not over:
             time.sleep(_POLL_SECONDS)
@@ -152,14 +152,17 @@ class BoundLab:
             for line in self._reader.new_lines():
                 if not self.paths.pid.exists():
                     self.paths.pid.write_text(str(_only_child(self._process.pid)))
+                last = line
                 if line.state == "failed":
-                    failure = line
                     continue
                 if on_status is not None:
                     on_status(line)
                 yield line
-        if failure is not None:
-            raise LabError(failure.message, details=failure.details)
+        self._tell_supervisor(b"")
+        if last is not None and last.state == "failed":
+            raise LabError(last.message, details=last.details)
+        if last is None or last.state != "stopped":
+            raise LabError(f"lab {self.paths.name} was killed", details=_supervisor_said(self.paths))
 
 
 def begin(spec: LabSpec, name: str) -> BoundLab:

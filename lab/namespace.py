@@ -26,7 +26,7 @@ def create_command(command: Sequence[str]) -> list[str]:
     if _works(["--user", "--map-root-user", *options]):
         options = ["--user", "--map-root-user", *options]
     elif os.geteuid() != 0 or not _works(options):
-        raise NamespaceError(_remedy())
+        raise NamespaceError(remedy())
     return ["unshare", *options, "--", *command]
 
 
@@ -52,7 +52,7 @@ def _works(options: Sequence[str]) -> bool:
     return probe.returncode == 0
 
 
-def _remedy(sysctls: Path = Path("/proc/sys")) -> str:
+def remedy(sysctls: Path = Path("/proc/sys")) -> str:
     """One sentence: why there are no user namespaces, and what to do about it."""
     why = "this machine lets this user make no user namespaces, which the lab needs"
     if _sysctl(sysctls, "kernel/apparmor_restrict_unprivileged_userns") == "1":

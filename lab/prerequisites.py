@@ -11,11 +11,12 @@ SYSTEM_PROGRAMS = "/usr/sbin:/sbin"
 
 @dataclass(frozen=True)
 class Program:
-    """A program, the Debian or Ubuntu package that has it, and the part of the lab that needs it (None: all)."""
+    """A program, the Debian or Ubuntu package that has it, and what needs it (every lab, if nothing is named)."""
 
     name: str
     package: str
-    part: str | None = None
+    needed_by: str | None = None
+    """A part of the lab, or a kind of workload."""
 
 
 PROGRAMS = (
@@ -23,9 +24,8 @@ PROGRAMS = (
     Program("nsenter", "util-linux"),
     Program("setpriv", "util-linux"),
     Program("ip", "iproute2"),
-    Program("bwrap", "bubblewrap", part="node-agent"),
-    Program("redis-server", "redis-server", part="node-agent"),
-    Program("redis-sentinel", "redis-sentinel", part="node-agent"),
+    Program("bwrap", "bubblewrap", needed_by="node-agent"),
+    Program("redis-server", "redis-server", needed_by="redis"),
 )
 
 
@@ -34,9 +34,9 @@ def search_path() -> str:
     return f"{os.environ.get('PATH', os.defpath)}:{SYSTEM_PROGRAMS}"
 
 
-def missing(parts: Collection[str], programs: Sequence[Program] = PROGRAMS) -> list[Program]:
-    """The programs that these parts of a lab need and this machine lacks."""
-    needed = [program for program in programs if program.part is None or program.part in parts]
+def missing(needs: Collection[str], programs: Sequence[Program] = PROGRAMS) -> list[Program]:
+    """The programs that this machine lacks and a lab with these parts and workloads needs."""
+    needed = [program for program in programs if program.needed_by is None or program.needed_by in needs]
     return [program for program in needed if shutil.which(program.name, path=search_path()) is None]
 
 

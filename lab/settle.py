@@ -5,12 +5,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from lab.kube import Json, Kube, KubeError, UnreachableError
+from lab.kubectl import apply_command
 from lab.parts import Part
 from lab.paths import REPOSITORY, LabPaths
 from lab.spec import LabSpec
-
-APPLY = ("apply", "--server-side", "--force-conflicts", "--recursive", "--filename")
-"""kubectl's arguments that make manifests so, whoever changed their objects before."""
 
 Run = Callable[[Sequence[str], Path], Awaitable[int]]
 """Runs a command, its output going to a file; answers the exit code."""
@@ -78,11 +76,6 @@ def _is_ready(node: Json) -> bool:
 
 async def _apply(paths: LabPaths, manifest: str, run: Run) -> None:
     log = paths.logs / "manifests.log"
-    command = [
-        str(paths.binaries / "kubectl"),
-        f"--kubeconfig={paths.kubeconfig}",
-        *APPLY,
-        str(REPOSITORY / manifest),
-    ]
+    command = apply_command([str(REPOSITORY / manifest)], f"--kubeconfig={paths.kubeconfig}")
     if await run(command, log) != 0:
         raise SettleError(f"{manifest} could not be applied: {log.read_text().strip()}")

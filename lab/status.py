@@ -1,4 +1,4 @@
-"""What a lab is doing: lines that its supervisor writes and everybody else reads."""
+"""What a lab and its starter say to each other: the supervisor's status lines, and the one word it listens to."""
 
 import json
 import time
@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
+
+STAY = b"stay\n"
+"""What a starter writes to the supervisor to let the lab outlive it."""
 
 State = Literal["starting", "running", "stopping", "stopped", "failed"]
 

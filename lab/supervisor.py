@@ -27,10 +27,7 @@ from lab.paths import REPOSITORY, LabPaths
 from lab.process_table import process_table
 from lab.readiness import wait_until_ready
 from lab.spec import LabSpec
-from lab.status import StatusFile
-
-STAY = b"stay\n"
-"""What a starter writes to the supervisor to let the lab outlive it."""
+from lab.status import STAY, StatusFile
 
 _READY_SECONDS = 180
 _SETTLE_SECONDS = 600
@@ -144,9 +141,9 @@ class Supervisor:
     async def _stop(self) -> None:
         """Ends what builds on others first; what is on one level ends at once."""
         self._status.write("stopping", "the lab is ending")
-        levels = _levels(self._parts)
-        for level in sorted(set(levels.values()), reverse=True):
-            members = [part for part in self._parts if levels[part.name] == level and part.name in self._running]
+        by_part = levels(self._parts)
+        for level in sorted(set(by_part.values()), reverse=True):
+            members = [part for part in self._parts if by_part[part.name] == level and part.name in self._running]
             await asyncio.gather(*(self._running[part.name].stop(part.stop_seconds) for part in members))
 
 
@@ -165,7 +162,7 @@ class _Starter(asyncio.Protocol):
             self._on_gone()
 
 
-def _levels(parts: Sequence[Part]) -> dict[str, int]:
+def levels(parts: Sequence[Part]) -> dict[str, int]:
     """How many parts deep each part builds on others."""
     by_name = {part.name: part for part in parts}
 

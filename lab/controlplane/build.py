@@ -153,25 +153,24 @@ def _compile(go: Go, target: Path, on_progress: OnProgress) -> None:
 def _output(command: Sequence[str]) -> Iterator[str]:
     """The command's lines as they come; BuildError with the last of them if it fails. It dies with this process."""
     last: deque[str] = deque(maxlen=_ERROR_LINES)
-    process = subprocess.Popen(
+    with subprocess.Popen(
         ["setpriv", "--pdeathsig", "KILL", "--", *command],
         cwd=MODULE,
         env=go_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    )
-    try:
-        assert process.stdout is not None  # noqa: S101
-        for line in process.stdout:
-            last.append(line.rstrip())
-            yield last[-1]
-        if process.wait() != 0:
-            said = "\n".join(last)
-            raise BuildError(f"`go {command[1]}` failed:\n{said}")
-    finally:
-        process.kill()
-        process.wait()
+    ) as process:
+        try:
+            for line in process.stdout or ():
+                last.append(line.rstrip())
+                yield last[-1]
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode != 0:
+        said = "\n".join(last)
+        raise BuildError(f"`go {command[1]}` failed:\n{said}")
 
 
 def _empty(directory: Path) -> Path:

@@ -15,23 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from lab.addresses import APISERVER_URL, AWS_URL, KUBERNETES_SERVICE_ADDRESS, LAB_ADDRESS
+from lab.controlplane.identities import ADMIN, GROUPS, REVIEWER_CONFIG, user_name
 from lab.paths import LabPaths
-
-ADMIN = "admin"
-CONTROLLER_MANAGER = "kube-controller-manager"
-SCHEDULER = "kube-scheduler"
-NODE_AGENT = "node-agent"
-SERVICE_PROXY = "service-proxy"
-
-_GROUPS = {
-    ADMIN: "system:masters",
-    CONTROLLER_MANAGER: "",
-    SCHEDULER: "",
-    # One process plays every kubelet, provisioner and attacher, and another every kube-proxy:
-    # no single upstream role covers them. Nothing that is under test uses these identities.
-    NODE_AGENT: "system:masters",
-    SERVICE_PROXY: "system:masters",
-}
 
 _SERVER_NAMES = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc",
                  "kubernetes.default.svc.cluster.local")  # fmt: skip
@@ -59,22 +44,13 @@ def write_pki(paths: LabPaths) -> None:
     _write_public(paths.pki / "service-accounts.pub", service_accounts.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))  # fmt: skip
 
-    tokens = {identity: secrets.token_hex(16) for identity in _GROUPS}
-    lines = [f'{token},{_user(identity)},{identity},"{_GROUPS[identity]}"\n' for identity, token in tokens.items()]
+    tokens = {identity: secrets.token_hex(16) for identity in GROUPS}
+    lines = [f'{token},{user_name(identity)},{identity},"{GROUPS[identity]}"\n' for identity, token in tokens.items()]
     _write_private(paths.pki / "tokens.csv", "".join(lines).encode())
     for identity, token in tokens.items():
         target = paths.kubeconfig if identity == ADMIN else paths.kubeconfig_of(identity)
         _write_private(target, _kubeconfig(APISERVER_URL, token=token, authority=authority.certificate))
-    _write_private(token_webhook_config(paths), _kubeconfig(f"{AWS_URL}/_lab/authenticate"))
-
-
-def token_webhook_config(paths: LabPaths) -> Path:
-    """The kubeconfig that sends TokenReviews to the AWS server."""
-    return paths.pki / "token-webhook.kubeconfig"
-
-
-def _user(identity: str) -> str:
-    return f"system:{identity}" if identity in (CONTROLLER_MANAGER, SCHEDULER) else f"lab:{identity}"
+    _write_private(paths.pki / REVIEWER_CONFIG, _kubeconfig(f"{AWS_URL}/_lab/authenticate"))
 
 
 def _kubeconfig(server: str, token: str | None = None, authority: x509.Certificate | None = None) -> bytes:

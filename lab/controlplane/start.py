@@ -17,7 +17,7 @@ from lab.addresses import (
     SCHEDULER_PORT,
     SERVICE_CIDR,
 )
-from lab.controlplane.pki import CONTROLLER_MANAGER, SCHEDULER, token_webhook_config, write_pki
+from lab.controlplane.identities import CONTROLLER_MANAGER, REVIEWER_CONFIG, SCHEDULER
 from lab.parts import Part
 from lab.paths import LabPaths
 from lab.spec import LabSpec
@@ -76,6 +76,9 @@ def link_programs(paths: LabPaths, programs: Path) -> None:
 
 def prepare(paths: LabPaths) -> None:
     """Writes what the processes read: certificates, kubeconfigs, configuration."""
+    # Takes a quarter of a second to import, which nobody but the supervisor needs.
+    from lab.controlplane.pki import write_pki
+
     write_pki(paths)
     _audit_policy(paths).write_text(json.dumps(_AUDIT_POLICY))
     _scheduler_configuration(paths).write_text(json.dumps({
@@ -147,7 +150,7 @@ def _apiserver_flags(paths: LabPaths) -> list[str]:
         f"--tls-private-key-file={pki / 'apiserver.key'}",
         f"--client-ca-file={pki / 'ca.crt'}",
         f"--token-auth-file={pki / 'tokens.csv'}",
-        f"--authentication-token-webhook-config-file={token_webhook_config(paths)}",
+        f"--authentication-token-webhook-config-file={pki / REVIEWER_CONFIG}",
         "--authentication-token-webhook-version=v1",
         "--authentication-token-webhook-cache-ttl=5s",
         "--service-account-issuer=https://kubernetes.default.svc",

@@ -1,6 +1,7 @@
 """What a roll counts on in Kubernetes, seen on the lab's own control plane: pods only pretend to run."""
 
 import contextlib
+import json
 import signal
 import subprocess
 import sys
@@ -212,6 +213,21 @@ def paused(control_plane: ControlPlane, part: str) -> Iterator[None]:
         yield
     finally:
         control_plane.lab.signal(part, signal.SIGCONT)
+
+
+def test_every_eviction_is_in_the_audit_log_with_who_asked_for_it(
+    cluster: Cluster, control_plane: ControlPlane, full_budget: str
+) -> None:
+    cluster.refusal(full_budget)
+
+    records = map(json.loads, control_plane.lab.paths.audit_log.read_text().splitlines())
+    evictions = [
+        (record["user"]["username"], record["verb"], record["objectRef"]["name"], record["responseStatus"]["code"])
+        for record in records
+        if record.get("objectRef", {}).get("subresource") == "eviction"
+        and record["objectRef"]["namespace"] == cluster.name
+    ]
+    assert evictions == [("lab:admin", "create", full_budget, 429)]
 
 
 # StatefulSets and pods that pose as theirs
