@@ -71,11 +71,18 @@ async def _join(
     right: asyncio.StreamReader,
     to_right: asyncio.StreamWriter,
 ) -> None:
-    await asyncio.gather(_pump(left, to_right), _pump(right, to_left))
-    for writer in (to_left, to_right):
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+    """Both directions, until both have ended. Ends quietly when it is cancelled, since nobody waits for it."""
+    try:
+        await asyncio.gather(_pump(left, to_right), _pump(right, to_left))
+        for writer in (to_left, to_right):
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+    except asyncio.CancelledError:
+        pass
+    finally:
+        for writer in (to_left, to_right):
+            writer.transport.abort()
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

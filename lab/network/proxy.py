@@ -12,7 +12,7 @@ from pathlib import Path
 
 import aiohttp
 
-from lab.controlplane.pki import SERVICE_PROXY
+from lab.controlplane.identities import SERVICE_PROXY
 from lab.instances import follow_instances, node_name
 from lab.kube import Kube
 from lab.network.balancer import Balancer

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import aiohttp
 
-from lab.controlplane.pki import NODE_AGENT
+from lab.controlplane.identities import NODE_AGENT
 from lab.instances import Instance, follow_instances, node_name
 from lab.kube import ConflictError, Json, Kube, KubeError, NotFoundError, UnreachableError
 from lab.network.netns import ZoneAddresses

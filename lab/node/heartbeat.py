@@ -10,7 +10,7 @@ from pathlib import Path
 
 import aiohttp
 
-from lab.controlplane.pki import NODE_AGENT
+from lab.controlplane.identities import NODE_AGENT
 from lab.instances import follow_instances, node_name
 from lab.kube import Json, Kube, KubeError, NotFoundError, UnreachableError
 from lab.node import times
