@@ -9,10 +9,14 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from lab.loop_thread import LoopThread
 
 _CHUNK = 1 << 16
+# Streams hold their readers weakly: once one side has ended, nothing else would keep a connection from being
+# collected as garbage while it waits for the other side.
+_joining: set[asyncio.Task[Any] | None] = set()
 
 
 async def serve_gate(path: Path) -> asyncio.Server:
@@ -72,6 +76,8 @@ async def _join(
     to_right: asyncio.StreamWriter,
 ) -> None:
     """Both directions, until both have ended. Ends quietly when it is cancelled, since nobody waits for it."""
+    task = asyncio.current_task()
+    _joining.add(task)
     try:
         await asyncio.gather(_pump(left, to_right), _pump(right, to_left))
         for writer in (to_left, to_right):
@@ -83,6 +89,7 @@ async def _join(
     finally:
         for writer in (to_left, to_right):
             writer.transport.abort()
+        _joining.discard(task)
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
