@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from lab.paths import REPOSITORY
 
+_IMAGES = REPOSITORY / "lab" / "images"
+
 
 class UnknownImageError(Exception):
     """No image of the lab has this name."""
@@ -18,6 +20,9 @@ class Image:
     name: str
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
+    working_directory: str = "/"
+    programs: str | None = None
+    """A directory whose programs come before the machine's."""
     takes_options: str | None = None
     """The program that args go to when the first of them is an option or a configuration file: what an image's
     entrypoint script does."""
@@ -34,7 +39,13 @@ class Image:
 
 def _python(module: str) -> tuple[str, ...]:
     """Isolated and without site-packages: these programs need the standard library only and start twice as fast."""
-    return (sys.executable, "-I", "-S", "-u", str(REPOSITORY / "lab" / "images" / f"{module}.py"))
+    return (sys.executable, "-I", "-S", "-u", str(_IMAGES / f"{module}.py"))
+
+
+def _redis(name: str, program: str) -> Image:
+    return Image(
+        name, cmd=(program,), takes_options=program, working_directory="/data", programs=str(_IMAGES / "redis")
+    )
 
 
 _CATALOGUE = {
@@ -46,8 +57,8 @@ _CATALOGUE = {
         # As its container's first process a program that handles no SIGTERM would sit out the whole grace period.
         Image("pause", entrypoint=("sh", "-c", 'trap "exit 0" TERM INT; sleep infinity & wait')),
         Image("busybox", cmd=("sh",)),
-        Image("redis", cmd=("redis-server",), takes_options="redis-server"),
-        Image("redis-sentinel", cmd=("redis-sentinel",), takes_options="redis-sentinel"),
+        _redis("redis", "redis-server"),
+        _redis("redis-sentinel", "redis-sentinel"),
     )
 }
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import aiohttp
 
 from lab.addresses import AWS_URL, LAB_ADDRESS
+from lab.background import in_background
 from lab.network.listeners import Listeners
 from lab.network.relay import Outgoing, Relay
 from lab.network.routes import Listen
@@ -139,7 +140,7 @@ class Balancer:
             self._checks.pop(gone).cancel()
             self._health.pop(gone, None)
         for key in checked.keys() - self._checks.keys():
-            self._checks[key] = asyncio.create_task(self._check(*key))
+            self._checks[key] = in_background(self._check(*key), f"health check of {key[1]}:{key[2]}")
         await self._listeners.follow({
             Listen(LAB_ADDRESS, port): group.arn for group in groups for port in group.listener_ports
         })  # fmt: skip

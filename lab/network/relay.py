@@ -3,9 +3,11 @@
 import asyncio
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
+
+from lab.background import in_background
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,10 @@ class Relay:
 
     def __init__(self) -> None:
         self._open: dict[_Side, str] = {}
-        self._starting: set[asyncio.Task[None]] = set()
 
     def protocol(self, lead: Lead) -> "_Client":
         """For `loop.create_server`: one incoming connection."""
-        return _Client(lambda client: self._begin(self._join(client, lead)))
+        return _Client(lambda client: in_background(self._join(client, lead), "a connection"))
 
     def abort(self, gone: Callable[[str], bool]) -> int:
         """Breaks every connection that depends on something gone; answers how many there were."""
@@ -41,11 +42,6 @@ class Relay:
                 client.other.abort()
             client.abort()
         return len(broken)
-
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._starting.add(task)
-        task.add_done_callback(self._starting.discard)
 
     async def _join(self, client: "_Client", lead: Lead) -> None:
         try:
@@ -124,7 +120,7 @@ class _Side(asyncio.Protocol):
 class _Client(_Side):
     """A connection that has come in and does not yet lead anywhere: nothing is read before it does."""
 
-    def __init__(self, arrived: Callable[["_Client"], None]) -> None:
+    def __init__(self, arrived: Callable[["_Client"], object]) -> None:
         super().__init__()
         self._arrived = arrived
         self.peer = ""

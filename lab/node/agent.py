@@ -8,13 +8,15 @@ import contextlib
 import logging
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import aiohttp
 
+from lab.background import in_background
 from lab.controlplane.identities import NODE_AGENT
 from lab.instances import Instance, follow_instances, node_name
-from lab.kube import ConflictError, Json, Kube, KubeError, NotFoundError, UnreachableError
+from lab.kube import ConflictError, Json, Kube, NotFoundError
 from lab.network.netns import ZoneAddresses
 from lab.node.events import Recorder
 from lab.node.insist import insist
@@ -27,7 +29,6 @@ from lab.paths import LabPaths
 from lab.spec import LabSpec
 
 _log = logging.getLogger(__name__)
-_RETRY_SECONDS = 0.5
 
 
 class NodeAgent:
@@ -44,12 +45,12 @@ class NodeAgent:
         self._version = ""
         self._nodes: dict[str, WorkerNode] = {}
         """By node name."""
-        self._registering: dict[str, asyncio.Task[None]] = {}
         self._removing: dict[str, asyncio.Task[None]] = {}
         self._bound: dict[str, Json] = {}
         """Every pod that is bound to a node, by UID."""
         self._known_nodes: dict[str, Json] = {}
-        self._instances: dict[str, Instance] = {}
+        self._instances: dict[str, Instance] | None = None
+        """By id; None until the AWS server has told them."""
 
     async def run(self) -> None:
         """Runs for ever; cancelled, it ends every process of every pod."""
@@ -65,6 +66,8 @@ class NodeAgent:
                 tasks.create_task(self._follow_pods())
                 tasks.create_task(serve_kubelet_api(self._paths, self._find_pod))
         finally:
+            for node in self._nodes.values():
+                node.kill()
             await asyncio.gather(*(node.end() for node in self._nodes.values()))
 
     async def _server_version(self) -> str:
@@ -77,14 +80,13 @@ class NodeAgent:
             async for instances in follow_instances(session):
                 self._instances = {instance.id: instance for instance in instances}
                 running = {i.id for i in instances if i.is_running}
-                for node in [n for n in self._nodes.values() if n.instance.id not in running]:
-                    await self._lose(node)
+                self._lose([node for node in self._nodes.values() if node.instance.id not in running])
                 present = {node.instance.id for node in self._nodes.values()}
                 for identity in running - present:
-                    self._start(self._instances[identity])
+                    self._launch(self._instances[identity])
                 self._remove_orphans()
 
-    def _start(self, instance: Instance) -> None:
+    def _launch(self, instance: Instance) -> None:
         node = WorkerNode(
             instance,
             self._spec,
@@ -94,35 +96,38 @@ class NodeAgent:
         )
         _log.info("instance %s runs: node %s", instance.id, node.name)
         self._nodes[node.name] = node
-        self._registering[node.name] = asyncio.create_task(node.run(self._version))
+        node.start(self._version)
         for pod in self._bound.values():
             if pod["spec"]["nodeName"] == node.name:
                 node.see_pod(pod)
 
-    async def _lose(self, node: WorkerNode) -> None:
-        _log.info("instance %s is gone: node %s", node.instance.id, node.name)
-        del self._nodes[node.name]
-        self._registering.pop(node.name).cancel()
-        await node.end()
+    def _lose(self, nodes: Sequence[WorkerNode]) -> None:
+        for node in nodes:
+            _log.info("instance %s is gone: node %s", node.instance.id, node.name)
+            node.kill()
+            del self._nodes[node.name]
+        for node in nodes:
+            in_background(node.end(), f"the end of {node.name}")
 
     def _remove_orphans(self) -> None:
         """Has Nodes removed whose instance is no more: the cloud's node lifecycle controller."""
+        if self._instances is None:
+            return
         for name, node in self._known_nodes.items():
             identity = instance_id(node)
             instance = self._instances.get(identity or "")
             if identity and (instance is None or instance.state == "terminated") and name not in self._removing:
-                self._removing[name] = asyncio.create_task(self._remove_node(node))
+                self._removing[name] = in_background(self._remove_node(node), f"removal of {name}")
 
     async def _remove_node(self, node: Json) -> None:
         name = node["metadata"]["name"]
+        options = {"preconditions": {"uid": node["metadata"]["uid"]}}
         try:
             await asyncio.sleep(self._spec.delays.node_removal)
-            options = {"preconditions": {"uid": node["metadata"]["uid"]}}
             with contextlib.suppress(NotFoundError, ConflictError):
-                await self._kube.delete(f"/api/v1/nodes/{name}", options)
-        except (KubeError, UnreachableError) as error:
-            _log.warning("%s is still to be removed: %s", name, error)
-            await asyncio.sleep(_RETRY_SECONDS)
+                await insist(
+                    lambda: self._kube.delete(f"/api/v1/nodes/{name}", options), unless=(NotFoundError, ConflictError)
+                )
         finally:
             del self._removing[name]
 
@@ -135,6 +140,7 @@ class NodeAgent:
                 self._known_nodes.pop(name, None)
                 continue
             self._known_nodes[name] = event.object
+            self._remove_orphans()
             if name in self._nodes:
                 self._nodes[name].see_node(event.object)
 

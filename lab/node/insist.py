@@ -13,11 +13,13 @@ _RETRY_SECONDS = 0.5
 T = TypeVar("T")
 
 
-async def insist(work: Callable[[], Awaitable[T]]) -> T:
-    """Does `work` until neither the API server nor the network refuses it."""
+async def insist(work: Callable[[], Awaitable[T]], unless: tuple[type[KubeError], ...] = ()) -> T:
+    """Does `work` until neither the API server nor the network refuses it. Raises only what `unless` names."""
     while True:
         try:
             return await work()
+        except unless:
+            raise
         except (KubeError, UnreachableError, NetworkError) as error:
             _log.warning("%s; again in %g s", error, _RETRY_SECONDS)
             await asyncio.sleep(_RETRY_SECONDS)

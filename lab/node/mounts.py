@@ -60,7 +60,7 @@ def bubblewrap(
     for mount in sorted(mounts, key=lambda m: PurePosixPath(m.target).parts):
         arguments += _room_for(mount.target)
         arguments += ["--ro-bind" if mount.read_only else "--bind", str(mount.source), mount.target]
-    return [*arguments, "--chdir", working_directory, "--", *command]
+    return [*arguments, "--dir", working_directory, "--chdir", working_directory, "--", *command]
 
 
 def in_network(namespace: Path | None, command: Sequence[str]) -> list[str]:

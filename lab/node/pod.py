@@ -239,6 +239,8 @@ class PodRunner:
         except (KubeError, UnreachableError) as error:
             raise ConfigurationError(str(error)) from error
         variables = environment(declared, pod, objects, self._host.allocatable)
+        if image.programs:
+            variables["PATH"] = f"{image.programs}:{variables['PATH']}"
         command = [expand(part, variables) for part in declared.get("command", ())]
         args = [expand(part, variables) for part in declared.get("args", ())]
         root_files = [Mount(self._directory / "etc" / name, f"/etc/{name}") for name in _ROOT_FILES]
@@ -247,7 +249,7 @@ class PodRunner:
             environment=variables,
             mounts=[*root_files, *self._volumes.mounts(declared, variables)],
             hostname=hostname(pod),
-            working_directory=declared.get("workingDir", "/"),
+            working_directory=declared.get("workingDir") or image.working_directory,
             network=self._network.path if self._network else None,
         )
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+from lab.background import in_background
 from lab.kube import ConflictError, Items, Json, Kube, KubeError, NotFoundError, UnreachableError
 from lab.node.events import Recorder
 from lab.node.volumes import PublishedVolume, VolumeError
@@ -247,7 +248,7 @@ class Storage:
         """Does work on an object that is not already being done; tried again until it succeeds."""
         key = f"{what} {about['metadata']['uid']}"
         if key not in self._busy:
-            self._busy[key] = asyncio.create_task(self._insist(key, work))
+            self._busy[key] = in_background(self._insist(key, work), key)
 
     async def _insist(self, key: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:

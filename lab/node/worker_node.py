@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 
+from lab.background import in_background
 from lab.instances import Instance, node_name
 from lab.kube import ConflictError, Json, KubeError, NotFoundError, UnreachableError
 from lab.network.netns import NetworkError, ZoneAddresses, add_host_address, remove_host_address
@@ -37,10 +38,14 @@ class WorkerNode:
         self._addresses = addresses
         self._pods: dict[str, tuple[PodRunner, asyncio.Task[None]]] = {}
         self._ready = False
+        self._registering: asyncio.Task[None] | None = None
         self._reasserting: asyncio.Task[None] | None = None
 
-    async def run(self, version: str) -> None:
-        """Registers the node and gets it Ready; `version` is the kubelet's. Cancelled when the instance goes."""
+    def start(self, version: str) -> None:
+        """Begins to register the node and to get it Ready; `version` is the kubelet's."""
+        self._registering = in_background(self._start(version), f"{self.name}'s registration")
+
+    async def _start(self, version: str) -> None:
         await insist(lambda: add_host_address(self.address))
         node = await insist(lambda: self._register(version))
         await insist(lambda: self._register_driver(node))
@@ -54,7 +59,7 @@ class WorkerNode:
         """Takes in what the API server says of the node: if that isn't Ready, it is told better."""
         contradicted = self._ready and not is_ready(node)
         if contradicted and (self._reasserting is None or self._reasserting.done()):
-            self._reasserting = asyncio.create_task(self._reassert())
+            self._reasserting = in_background(self._reassert(), f"{self.name}'s readiness")
 
     def see_pod(self, pod: Json) -> None:
         """Takes in a pod that is bound to this node: new, or a new version of it."""
@@ -65,8 +70,8 @@ class WorkerNode:
         if is_ended(pod) and not pod["metadata"].get("deletionTimestamp"):
             return
         runner = PodRunner(pod, self, self._services, self._storage, self._addresses)
-        task = asyncio.create_task(runner.run(), name=runner.key)
-        task.add_done_callback(lambda task: self._forget(uid, task))
+        task = in_background(runner.run(), f"pod {runner.key}")
+        task.add_done_callback(lambda _: self._pods.pop(uid))
         self._pods[uid] = (runner, task)
 
     def forget_pod(self, pod: Json) -> None:
@@ -79,22 +84,21 @@ class WorkerNode:
         found = [runner for runner, _ in self._pods.values() if runner.key == f"{namespace}/{name}"]
         return found[-1] if found else None
 
-    async def end(self) -> None:
-        """The instance is gone: so is everything that ran on it, at once, and its address."""
+    def kill(self) -> None:
+        """The instance is gone: so is everything that ran on it, at once."""
+        self._ready = False
         for runner, task in self._pods.values():
             runner.kill()
             task.cancel()
-        if self._reasserting is not None:
-            self._reasserting.cancel()
-        self._ready = False
+        for work in (self._registering, self._reasserting):
+            if work is not None:
+                work.cancel()
+
+    async def end(self) -> None:
+        """Gives back what the node held, after `kill`."""
         with contextlib.suppress(NetworkError):
             await remove_host_address(self.address)
         await asyncio.gather(*(task for _, task in self._pods.values()), return_exceptions=True)
-
-    def _forget(self, uid: str, task: asyncio.Task[None]) -> None:
-        runner, _ = self._pods.pop(uid)
-        if not task.cancelled() and (error := task.exception()):
-            _log.error("pod %s: the node agent failed", runner.key, exc_info=error)
 
     async def _register(self, version: str) -> Json:
         wanted = node_object(self.instance, self._spec, version, times.now())

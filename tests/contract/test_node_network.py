@@ -282,3 +282,18 @@ def test_an_instance_that_goes_breaks_its_connections(nodes: Nodes) -> None:
         answer(connection)
     connection.close()
     assert refuses(node_lab, doomed.address, port)
+
+
+# Pods in the host's network
+
+
+def test_a_pod_in_the_hosts_network_has_its_nodes_address(nodes: Nodes) -> None:
+    machine = nodes.launch()
+    bind = {"name": "BIND_ADDRESS", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}
+    container = web(
+        env=[bind, {"name": "POD_NAME", "value": "ingress"}], ports=[{"name": "http", "containerPort": 8080}]
+    )
+    nodes.add_pod("ingress", hostNetwork=True, containers=[container])
+    pod = nodes.wait_for_pod("ingress", "ready", is_ready)
+    assert pod["status"]["podIP"] == machine.address
+    assert nodes.node_lab.get(machine.address, 8080)["pod"] == "ingress"
