@@ -22,10 +22,11 @@ Errors:
 
 import asyncio
 import base64
+import contextlib
 import json
 import random
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -178,7 +179,9 @@ class Kube:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._session is not None:
+        if self._session is not None and self._session.connector is not None:
+            # A TLS connection otherwise says goodbye in its own time, which an event loop that ends does not give it.
+            await self._session.connector.close(abort_ssl=True)
             await self._session.close()
             self._session = None
 
@@ -234,7 +237,7 @@ class Kube:
         answer: Json = json.loads(content)
         return answer
 
-    async def watch(self, path: str, **parameters: str | int | bool) -> AsyncIterator[Event]:
+    async def watch(self, path: str, **parameters: str | int | bool) -> AsyncGenerator[Event]:
         """Tells of every object below `path`, then of every change, for ever.
 
         Lists first, then watches from there. Survives disconnects and expired versions: what went by meanwhile is
@@ -252,16 +255,12 @@ class Kube:
                         yield event
                     known = {_key(item): item for item in items}
                     yield Event("SYNCED", {"resourceVersion": version})
-                async for kind, item in self._stream(path, parameters, version):
-                    backoff = _RECONNECT_SECONDS[0]
-                    version = item["metadata"]["resourceVersion"]
-                    if kind == "DELETED":
-                        known.pop(_key(item), None)
-                        yield Event("DELETED", item)
-                    elif kind != "BOOKMARK":
-                        fresh = _key(item) not in known
-                        known[_key(item)] = item
-                        yield Event("ADDED" if fresh else "MODIFIED", item)
+                async with contextlib.aclosing(self._stream(path, parameters, version)) as changes:
+                    async for kind, item in changes:
+                        backoff = _RECONNECT_SECONDS[0]
+                        version = item["metadata"]["resourceVersion"]
+                        if (change := _event(kind, item, known)) is not None:
+                            yield change
             except (UnauthorizedError, ForbiddenError, NotFoundError, BadRequestError):
                 raise
             except GoneError:
@@ -288,7 +287,7 @@ class Kube:
                 return items, metadata["resourceVersion"]
             page = {"limit": _LIST_PAGE, **parameters, "continue": metadata["continue"]}
 
-    async def _stream(self, path: str, parameters: Parameters, version: str) -> AsyncIterator[tuple[str, Json]]:
+    async def _stream(self, path: str, parameters: Parameters, version: str) -> AsyncGenerator[tuple[str, Json]]:
         """One watch connection, until the server ends it."""
         seconds = random.randint(*_WATCH_SECONDS)  # noqa: S311
         watching = {
@@ -315,7 +314,7 @@ class Kube:
             raise UnreachableError(f"WATCH {path}: {_said(error)}") from error
 
 
-async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+async def _lines(stream: aiohttp.StreamReader) -> AsyncGenerator[bytes]:
     """Lines of any length: the stream's own readline refuses those that outgrow its buffer."""
     rest: list[bytes] = []
     async for chunk in stream.iter_any():
@@ -326,6 +325,18 @@ async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
             if line:
                 yield line
             rest = [piece]
+
+
+def _event(kind: str, item: Json, known: dict[str, Json]) -> Event | None:
+    """What a line of a watch means to whoever knows of the objects in `known`, which it brings up to date."""
+    if kind == "BOOKMARK":
+        return None
+    if kind == "DELETED":
+        known.pop(_key(item), None)
+        return Event("DELETED", item)
+    fresh = _key(item) not in known
+    known[_key(item)] = item
+    return Event("ADDED" if fresh else "MODIFIED", item)
 
 
 def _differences(known: dict[str, Json], items: Items) -> list[Event]:

@@ -45,3 +45,4 @@ class LoopThread:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.loop.shutdown_asyncgens()

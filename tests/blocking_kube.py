@@ -1,6 +1,7 @@
 """`lab.kube` for tests, which are not asynchronous; and waiting for what a cluster does in its own time."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -47,15 +48,16 @@ class BlockingKube:
 
         async def follow(seen: dict[str, Json]) -> T:
             synced = False
-            async for event in self._kube.watch(path, **selectors):
-                if event.type == "SYNCED":
-                    synced = True
-                elif event.type == "DELETED":
-                    seen.pop(event.object["metadata"]["uid"], None)
-                else:
-                    seen[event.object["metadata"]["uid"]] = event.object
-                if synced and (answer := condition(list(seen.values()))) is not None:
-                    return answer
+            async with contextlib.aclosing(self._kube.watch(path, **selectors)) as events:
+                async for event in events:
+                    if event.type == "SYNCED":
+                        synced = True
+                    elif event.type == "DELETED":
+                        seen.pop(event.object["metadata"]["uid"], None)
+                    else:
+                        seen[event.object["metadata"]["uid"]] = event.object
+                    if synced and (answer := condition(list(seen.values()))) is not None:
+                        return answer
             raise AssertionError("a watch ended")
 
         seen: dict[str, Json] = {}

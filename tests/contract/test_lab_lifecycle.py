@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from lab.controlplane.start import COMPONENTS
-from lab.lifecycle import LabError, begin, current_state, find, running_lab
+from lab.lifecycle import LabError, begin, current_state, find, is_running, known_labs, running_lab
 from lab.paths import REPOSITORY, LabPaths
 from lab.spec import LabSpec
 
@@ -27,11 +27,57 @@ ETCD_ONLY = LabSpec(parts=("etcd",))
 
 @pytest.fixture
 def labs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A directory for the labs of one test, which must be over by its end."""
+    """A directory for the labs of one test, which must be over by its end; those of a failed test are ended."""
     directory = tmp_path / "labs"
     monkeypatch.setenv("EKS_ROLLING_LABS", str(directory))
     yield directory
-    assert processes_of(directory) == []
+    left = processes_of(directory)
+    for paths in known_labs():
+        if is_running(paths):
+            find(paths.name).stop()
+    assert left == []
+
+
+class Starter:
+    """A process that starts a lab; what it says goes to a file."""
+
+    def __init__(self, directory: Path, *arguments: str) -> None:
+        self._words = directory / "said"
+        with self._words.open("wb") as words:
+            self.process = subprocess.Popen([sys.executable, *arguments], cwd=REPOSITORY, stdout=words, stderr=words)
+
+    def wait_until_it_said(self, message: str) -> None:
+        wait_until(lambda: message in self._words.read_text(), f"the words: {message}")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def start(labs: Path, tmp_path: Path) -> Iterator[Callable[..., Starter]]:
+    """Starts Python with these arguments; it is killed at the end, had it not ended before."""
+    started: list[Starter] = []
+
+    def begin_one(*arguments: str) -> Starter:
+        started.append(Starter(tmp_path, *arguments))
+        return started[-1]
+
+    yield begin_one
+    for starter in started:
+        starter.kill()
+
+
+@pytest.fixture
+def start_up(start: Callable[..., Starter], tmp_path: Path) -> Callable[..., Starter]:
+    """`lab up` of a lab called "started" with these parts and options."""
+
+    def up(spec: LabSpec, *options: str) -> Starter:
+        shape = tmp_path / "spec.yaml"
+        shape.write_text(yaml.safe_dump({"parts": list(spec.parts or ())}))
+        return start("-m", "lab", "up", "--name", "started", "--spec", str(shape), *options)
+
+    return up
 
 
 def test_commands_run_inside_and_their_exit_code_comes_out(labs: Path) -> None:
@@ -77,65 +123,65 @@ def test_two_labs_run_side_by_side_and_names_are_unique(labs: Path) -> None:
         pass
 
 
-def test_a_lab_ends_when_its_embedding_program_is_killed(labs: Path) -> None:
-    program = start_program(
+def test_a_lab_ends_when_its_embedding_program_is_killed(labs: Path, start: Callable[..., Starter]) -> None:
+    program = start(
+        "-c",
         "from lab.lifecycle import running_lab, LabSpec\n"
         "import time\n"
         "with running_lab(LabSpec(parts=('etcd',)), 'embedded') as lab:\n"
         "    sleeper = lab.popen(['sleep', '600'])\n"
-        "    print('running', flush=True)\n"
-        "    time.sleep(600)\n"
+        "    print('it runs', flush=True)\n"
+        "    time.sleep(600)\n",
     )
-    assert program.stdout is not None
-    assert program.stdout.readline() == b"running\n"
+    program.wait_until_it_said("it runs")
     assert processes_of(labs)
 
-    kill(program)
+    program.kill()
 
     wait_until(lambda: not processes_of(labs), "the lab's end")
     assert current_state(LabPaths.of("embedded")) == "stopped"
 
 
 @pytest.mark.parametrize("message", ["making the network", "etcd is starting", "kube-apiserver is starting"])
-def test_a_lab_leaves_nothing_when_up_is_killed_while_it_starts(labs: Path, message: str, tmp_path: Path) -> None:
-    up = start_up(tmp_path, CONTROL_PLANE)
-    wait_until(lambda: said(up, message), f"up to say: {message}")
+def test_a_lab_leaves_nothing_when_up_is_killed_while_it_starts(
+    labs: Path, start_up: Callable[..., Starter], message: str
+) -> None:
+    up = start_up(CONTROL_PLANE)
+    up.wait_until_it_said(message)
 
-    kill(up)
+    up.kill()
 
     wait_until(lambda: not processes_of(labs), "the lab's end")
 
 
-def test_ctrl_c_while_starting_ends_the_lab(labs: Path, tmp_path: Path) -> None:
-    up = start_up(tmp_path, CONTROL_PLANE)
-    wait_until(lambda: said(up, "kube-apiserver is starting"), "up to start the API server")
+def test_ctrl_c_while_starting_ends_the_lab(labs: Path, start_up: Callable[..., Starter]) -> None:
+    up = start_up(CONTROL_PLANE)
+    up.wait_until_it_said("kube-apiserver is starting")
 
-    up.send_signal(signal.SIGINT)
+    up.process.send_signal(signal.SIGINT)
 
-    assert up.wait(30) == 130
+    assert up.process.wait(30) == 130
     assert processes_of(labs) == []
 
 
-def test_ctrl_c_ends_a_lab_in_the_foreground(labs: Path, tmp_path: Path) -> None:
-    up = start_up(tmp_path, ETCD_ONLY, "--foreground")
-    wait_until(lambda: said(up, "the lab is ready"), "the lab to run")
+def test_ctrl_c_ends_a_lab_in_the_foreground(labs: Path, start_up: Callable[..., Starter]) -> None:
+    up = start_up(ETCD_ONLY, "--foreground")
+    up.wait_until_it_said("lab started is running")
 
-    up.send_signal(signal.SIGINT)
+    up.process.send_signal(signal.SIGINT)
 
-    assert up.wait(30) == 0
+    assert up.process.wait(30) == 0
     assert processes_of(labs) == []
 
 
-def test_a_lab_outlives_up_until_down(labs: Path, tmp_path: Path) -> None:
-    up = start_up(tmp_path, ETCD_ONLY, "--json")
-    assert up.wait(60) == 0
+def test_a_lab_outlives_up_until_down(labs: Path, start_up: Callable[..., Starter]) -> None:
+    assert start_up(ETCD_ONLY, "--json").process.wait(60) == 0
     lab = find("started")
     assert lab.run(["true"]).returncode == 0
-    kept = current_state(lab.paths)
+    assert current_state(lab.paths) == "running"
 
     down = run_cli("down", "--name", "started", "--json")
 
-    assert kept == "running"
     assert json.loads(down.stdout) == [{"name": "started", "state": "stopped"}]
     assert processes_of(labs) == []
     assert not lab.paths.etcd.exists()
@@ -195,36 +241,9 @@ def broken_programs(directory: Path) -> Path:
     return directory
 
 
-def start_program(source: str) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-c", source], cwd=REPOSITORY, stdout=subprocess.PIPE)
-
-
-def start_up(directory: Path, spec: LabSpec, *options: str) -> "subprocess.Popen[bytes]":
-    """`lab up`, whose words go to a file: see `said`."""
-    shape = directory / "spec.yaml"
-    shape.write_text(yaml.safe_dump({"parts": list(spec.parts or ())}))
-    command = [sys.executable, "-m", "lab", "up", "--name", "started", "--spec", str(shape), *options]
-    with (directory / "said").open("wb") as words:
-        up = subprocess.Popen(command, cwd=REPOSITORY, stdout=words, stderr=words)
-    up.args = directory / "said"
-    return up
-
-
-def said(up: "subprocess.Popen[bytes]", message: str) -> bool:
-    assert isinstance(up.args, Path)
-    return message in up.args.read_text()
-
-
 def run_cli(*arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "lab", *arguments]
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-
-
-def kill(process: "subprocess.Popen[bytes]") -> None:
-    process.kill()
-    process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
 
 
 def processes_of(labs: Path) -> list[str]:
