@@ -19,6 +19,9 @@ AWS_URL = f"http://127.0.0.1:{AWS_PORT}"
 SERVICE_CIDR = "10.96.0.0/12"
 KUBERNETES_SERVICE_ADDRESS = "10.96.0.1"
 
+POD_CIDR = "10.244.0.0/16"
+"""Every zone's pods."""
+
 
 def zone_bridge(index: int) -> str:
     """The bridge that the pods of the zone with this index hang on."""
@@ -45,7 +48,9 @@ def set_up_commands(spec: LabSpec) -> str:
     for index, _ in enumerate(spec.zones):
         bridge = zone_bridge(index)
         lines += [
-            f"link add {bridge} type bridge",
+            # An address of its own: left to itself a bridge takes the lowest of its ports', and pods that know the
+            # old one as their gateway's lose their way when that port goes.
+            f"link add {bridge} address 02:0a:f4:00:00:{index:02x} type bridge",
             f"addr add {zone_gateway(index)}/18 dev {bridge}",
             f"link set {bridge} up",
         ]

@@ -97,8 +97,18 @@ class LabPaths:
 
     @property
     def pods(self) -> Path:
-        """Per pod: volumes, logs."""
+        """Per pod, while it is there: its volumes, its files in /etc."""
         return self.root / "pods"
+
+    @property
+    def pod_logs(self) -> Path:
+        """Per pod and container, a file per run. They outlive the pod."""
+        return self.logs / "pods"
+
+    @property
+    def network_namespaces(self) -> Path:
+        """What keeps the pods' network namespaces: mounts that only the lab itself sees."""
+        return self.root / "netns"
 
     @property
     def volumes(self) -> Path:

@@ -49,6 +49,17 @@ class Delays(_Model):
     volume_attach: float = 0.3
     volume_detach: float = 0.5
     health_check_interval: float = 0.5
+    node_ready: float = Field(0.5, description="from a registered node to a Ready one")
+    node_removal: float = Field(
+        2.0, description="from the end of an instance to the removal of its Node: the cloud controller takes about 45"
+    )
+
+
+class RestartBackoff(_Model):
+    """Seconds that a container which ended waits before it starts again: none at first, then doubling."""
+
+    first: float = Field(1.0, gt=0, description="a kubelet's is 10")
+    longest: float = Field(10.0, gt=0, description="a kubelet's is 300")
 
 
 class TrafficSpec(_Model):
@@ -76,6 +87,8 @@ class LabSpec(_Model):
     node_cpu: str = "2"
     node_memory: str = "8Gi"
     node_pods: int = 29
+    restart_backoff: RestartBackoff = RestartBackoff()
+    heartbeat_seconds: float = Field(10.0, gt=0, description="how often a node renews its lease")
     node_monitor_grace_seconds: int = Field(40, gt=0, description="without a heartbeat for so long a node is NotReady")
 
     @model_validator(mode="after")

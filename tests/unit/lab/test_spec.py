@@ -63,6 +63,6 @@ def test_every_zone_has_a_bridge_and_pod_addresses_of_its_own() -> None:
     commands = addresses.set_up_commands(LabSpec(zones=("a", "b", "c", "d"))).splitlines()
 
     for index, network in enumerate(("10.244.0", "10.244.64", "10.244.128", "10.244.192")):
-        assert f"link add zone{index} type bridge" in commands
+        assert f"link add zone{index} address 02:0a:f4:00:00:0{index} type bridge" in commands
         assert f"addr add {network}.1/18 dev zone{index}" in commands
         assert addresses.pod_network(index) == f"{network}.0/18"
