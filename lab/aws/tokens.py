@@ -5,7 +5,6 @@ it, and with the cluster's name in the signed header, who signed it, and lets th
 """
 
 import base64
-import binascii
 import html
 import re
 from collections.abc import Callable, Mapping
@@ -60,7 +59,7 @@ def _decode(token: str) -> SplitResult:
     encoded = token.removeprefix(PREFIX)
     try:
         decoded = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
-    except (binascii.Error, UnicodeDecodeError) as error:
+    except ValueError as error:  # no base64, no ASCII, no UTF-8
         raise DeniedError("the token is not base64url") from error
     return urlsplit(decoded)
 
@@ -85,17 +84,16 @@ def user_of(identity: Identity, cluster: str, entries: AccessEntries) -> dict[st
     if assumed is None:
         raise DeniedError(f"{identity.arn} is no assumed role")
     account, role, session = assumed.groups()
-    principal = f"arn:aws:iam::{account}:role/{role}"
-    entry = entries.find(cluster, principal)
+    entry = entries.of_role(cluster, account, role)
     if entry is None:
-        raise DeniedError(f"{principal} has no access entry in cluster {cluster}")
+        raise DeniedError(f"arn:aws:iam::{account}:role/{role} has no access entry in cluster {cluster}")
     return {
         "username": entry.username.replace("{{SessionName}}", session.replace("@", "-")),
         "uid": f"aws-iam-authenticator:{account}:{identity.user_id.split(':')[0]}",
         "groups": [*entry.kubernetes_groups, "system:authenticated"],
         "extra": {
             "arn": [identity.arn],
-            "canonicalArn": [principal],
+            "canonicalArn": [entry.principal_arn],
             "principalId": [identity.user_id.split(":")[0]],
             "sessionName": [session],
         },
