@@ -136,3 +136,16 @@ def test_an_execution_is_started_without_waiting_for_it(aws: Server, deployed: d
     }
     child = json.loads(aws.ended(start(aws, machine(aws, {"start": task}), {}))["output"])
     assert aws.ended(child)["status"] == "SUCCEEDED"
+
+
+def test_a_maps_concurrency_can_be_an_expression(aws: Server) -> None:
+    each = {
+        "Type": "Map",
+        "Items": [1, 2, 3, 4],
+        "MaxConcurrency": "{% $states.input.width %}",
+        "ItemProcessor": {"StartAt": "w", "States": {"w": {"Type": "Wait", "Seconds": 1, "End": True}}},
+        "End": True,
+    }
+    ended = aws.ended(start(aws, machine(aws, {"each": each}), {"width": 2}))
+    assert ended["status"] == "SUCCEEDED"
+    assert 2 <= (ended["stopDate"] - ended["startDate"]).total_seconds() < 3.5

@@ -42,7 +42,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         case "quick":
             return {"status": "done"}
         case "nap":
-            time.sleep(0.4)
+            time.sleep(0.25)
         case "whoami":
             return {
                 "status": "done",
