@@ -15,6 +15,12 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "eks-rolling"
 
 
+def labs_directory() -> Path:
+    """Where labs keep their files: $EKS_ROLLING_LABS, else `.lab` in the repository."""
+    chosen = os.environ.get("EKS_ROLLING_LABS")
+    return Path(chosen).absolute() if chosen else REPOSITORY / ".lab"
+
+
 @dataclass(frozen=True)
 class LabPaths:
     """One lab's directory and what is in it."""
@@ -23,9 +29,8 @@ class LabPaths:
 
     @classmethod
     def of(cls, name: str) -> "LabPaths":
-        """The lab called `name`, below $EKS_ROLLING_LABS or `.lab` in the repository."""
-        base = os.environ.get("EKS_ROLLING_LABS")
-        return cls((Path(base) if base else REPOSITORY / ".lab") / name)
+        """The lab called `name`."""
+        return cls(labs_directory() / name)
 
     @property
     def name(self) -> str:
@@ -47,6 +52,16 @@ class LabPaths:
         return self.root / "status.jsonl"
 
     @property
+    def lock(self) -> Path:
+        """Locked (flock) for as long as the lab lives."""
+        return self.root / "lock"
+
+    @property
+    def gate(self) -> Path:
+        """A Unix socket that leads into the lab's network (`lab.gate`)."""
+        return self.root / "gate"
+
+    @property
     def logs(self) -> Path:
         """One file per process of the lab."""
         return self.root / "logs"
@@ -61,12 +76,46 @@ class LabPaths:
         """The cluster administrator's kubeconfig (people and tests; no Lambda ever sees it)."""
         return self.root / "kubeconfig"
 
+    def kubeconfig_of(self, identity: str) -> Path:
+        """The kubeconfig of one of the lab's own parts, e.g. "node-agent"."""
+        return self.pki / f"{identity}.kubeconfig"
+
+    @property
+    def etcd(self) -> Path:
+        """The cluster's data; of no use once the lab has ended."""
+        return self.root / "etcd"
+
+    @property
+    def binaries(self) -> Path:
+        """Links to kubectl and the control plane's programs, for PATH."""
+        return self.root / "bin"
+
+    @property
+    def audit_log(self) -> Path:
+        """Every request that the API server answered, as JSON lines of audit.k8s.io/v1 at level Metadata."""
+        return self.logs / "audit.jsonl"
+
     @property
     def pods(self) -> Path:
-        """Per pod: volumes, logs."""
+        """Per pod, while it is there: its volumes, its files in /etc."""
         return self.root / "pods"
+
+    @property
+    def pod_logs(self) -> Path:
+        """Per pod and container, a file per run. They outlive the pod."""
+        return self.logs / "pods"
+
+    @property
+    def network_namespaces(self) -> Path:
+        """What keeps the pods' network namespaces: mounts that only the lab itself sees."""
+        return self.root / "netns"
 
     @property
     def volumes(self) -> Path:
         """EBS-like volumes: one directory each, below its zone; they outlive pods."""
         return self.root / "volumes"
+
+    @property
+    def traffic(self) -> Path:
+        """What clients saw: `live.json` while they run, `record.json` at the end."""
+        return self.root / "traffic"

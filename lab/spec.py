@@ -11,9 +11,10 @@ class _Model(BaseModel):
 
 
 class GroupSpec(_Model):
-    """An Auto Scaling group of worker nodes with a launch template of its own."""
+    """An Auto Scaling group of worker nodes."""
 
     name: str
+    launch_template: str | None = Field(None, description="several groups may share one; defaults to the group's name")
     zones: tuple[str, ...]
     size: int = Field(ge=0)
     min: int = 0
@@ -48,6 +49,27 @@ class Delays(_Model):
     volume_attach: float = 0.3
     volume_detach: float = 0.5
     health_check_interval: float = 0.5
+    node_ready: float = Field(0.5, description="from a registered node to a Ready one")
+    node_removal: float = Field(
+        2.0, description="from the end of an instance to the removal of its Node: the cloud controller takes about 45"
+    )
+
+
+class RestartBackoff(_Model):
+    """Seconds that a container which ended waits before it starts again: none at first, then doubling."""
+
+    first: float = Field(1.0, gt=0, description="a kubelet's is 10")
+    longest: float = Field(10.0, gt=0, description="a kubelet's is 300")
+
+
+class TrafficSpec(_Model):
+    """What the lab's clients do while it is rolled."""
+
+    namespace: str = Field("shop", description="whose workloads are watched")
+    service: str = Field("web", description="whose endpoints are asked")
+    requests_per_second: float = Field(30.0, gt=0, description="on each way to the application")
+    jobs_per_second: float = Field(4.0, gt=0)
+    work_ms: int = Field(300, ge=0, description="how long a job takes")
 
 
 class LabSpec(_Model):
@@ -59,10 +81,15 @@ class LabSpec(_Model):
     groups: tuple[GroupSpec, ...] = ()
     target_groups: tuple[TargetGroupSpec, ...] = ()
     delays: Delays = Delays()
+    traffic: TrafficSpec = TrafficSpec()
     manifests: tuple[str, ...] = Field((), description="files or folders applied once the nodes are Ready")
+    parts: tuple[str, ...] | None = Field(None, description="only these of the lab's processes; by default all")
     node_cpu: str = "2"
     node_memory: str = "8Gi"
     node_pods: int = 29
+    restart_backoff: RestartBackoff = RestartBackoff()
+    heartbeat_seconds: float = Field(10.0, gt=0, description="how often a node renews its lease")
+    node_monitor_grace_seconds: int = Field(40, gt=0, description="without a heartbeat for so long a node is NotReady")
 
     @model_validator(mode="after")
     def _zones_are_known(self) -> "LabSpec":

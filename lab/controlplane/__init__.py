@@ -1,0 +1,1 @@
+"""The lab's Kubernetes control plane: building its binary, starting it."""

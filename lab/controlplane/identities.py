@@ -1,0 +1,25 @@
+"""Who the lab's own parts are to the API server."""
+
+ADMIN = "admin"
+CONTROLLER_MANAGER = "kube-controller-manager"
+SCHEDULER = "kube-scheduler"
+NODE_AGENT = "node-agent"
+SERVICE_PROXY = "service-proxy"
+
+GROUPS = {
+    ADMIN: "system:masters",
+    CONTROLLER_MANAGER: "",
+    SCHEDULER: "",
+    # One process plays every kubelet, provisioner and attacher, and another every kube-proxy:
+    # no single upstream role covers them. Nothing that is under test uses these identities.
+    NODE_AGENT: "system:masters",
+    SERVICE_PROXY: "system:masters",
+}
+
+REVIEWER_CONFIG = "token-webhook.kubeconfig"
+"""The file that tells the API server where to have everybody else's tokens reviewed: the AWS server."""
+
+
+def user_name(identity: str) -> str:
+    """Its user name; the control plane's own are those that the built-in roles are bound to."""
+    return f"system:{identity}" if identity in (CONTROLLER_MANAGER, SCHEDULER) else f"lab:{identity}"

@@ -1,0 +1,1 @@
+"""The lab's network: pods' namespaces, Service addresses, node ports, the load balancer."""

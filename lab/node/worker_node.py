@@ -1,0 +1,147 @@
+"""One worker node: from its instance's start to its end, with the pods on it."""
+
+import asyncio
+import contextlib
+import logging
+
+from lab.background import in_background
+from lab.instances import Instance, node_name
+from lab.kube import ConflictError, Json, KubeError, NotFoundError, UnreachableError
+from lab.network.netns import NetworkError, ZoneAddresses, add_host_address, remove_host_address
+from lab.node import times
+from lab.node.insist import insist
+from lab.node.node import UNINITIALIZED_TAINT, capacity, csi_node, is_ready, node_conditions, node_object
+from lab.node.pod import PodRunner, Services
+from lab.node.status import is_ended
+from lab.node.storage import NodeStorage
+from lab.spec import LabSpec
+
+_log = logging.getLogger(__name__)
+_RETRY_SECONDS = 0.5
+_CLOUD_CONTROLLER_SECONDS = 0.3
+
+
+class WorkerNode:
+    """The kubelet of one instance, and what the cloud's node controller does for it."""
+
+    def __init__(
+        self, instance: Instance, spec: LabSpec, services: Services, storage: NodeStorage, addresses: ZoneAddresses
+    ) -> None:
+        self.instance = instance
+        self.name = node_name(instance.private_ip, spec.region)
+        self.address = instance.private_ip
+        self.zone_index = spec.zone_index(instance.zone)
+        self.allocatable = capacity(spec)
+        self._spec = spec
+        self._services = services
+        self._storage = storage
+        self._addresses = addresses
+        self._pods: dict[str, tuple[PodRunner, asyncio.Task[None]]] = {}
+        self._ready = False
+        self._registering: asyncio.Task[None] | None = None
+        self._reasserting: asyncio.Task[None] | None = None
+
+    def start(self, version: str) -> None:
+        """Begins to register the node and to get it Ready; `version` is the kubelet's."""
+        self._registering = in_background(self._start(version), f"{self.name}'s registration")
+
+    async def _start(self, version: str) -> None:
+        await insist(lambda: add_host_address(self.address))
+        node = await insist(lambda: self._register(version))
+        await insist(lambda: self._register_driver(node))
+        await asyncio.sleep(self._spec.delays.node_ready)
+        await insist(self._report_ready)
+        self._ready = True
+        await asyncio.sleep(_CLOUD_CONTROLLER_SECONDS)
+        await insist(self._initialize)
+
+    def see_node(self, node: Json) -> None:
+        """Takes in what the API server says of the node: if that isn't Ready, it is told better."""
+        contradicted = self._ready and not is_ready(node)
+        if contradicted and (self._reasserting is None or self._reasserting.done()):
+            self._reasserting = in_background(self._reassert(), f"{self.name}'s readiness")
+
+    def see_pod(self, pod: Json) -> None:
+        """Takes in a pod that is bound to this node: new, or a new version of it."""
+        uid = pod["metadata"]["uid"]
+        if uid in self._pods:
+            self._pods[uid][0].update(pod)
+            return
+        if is_ended(pod) and not pod["metadata"].get("deletionTimestamp"):
+            return
+        runner = PodRunner(pod, self, self._services, self._storage, self._addresses)
+        task = in_background(runner.run(), f"pod {runner.key}")
+        task.add_done_callback(lambda _: self._pods.pop(uid))
+        self._pods[uid] = (runner, task)
+
+    def forget_pod(self, pod: Json) -> None:
+        """Takes in that the API server has forgotten a pod."""
+        if pod["metadata"]["uid"] in self._pods:
+            self._pods[pod["metadata"]["uid"]][0].remove(pod)
+
+    def find_pod(self, namespace: str, name: str) -> PodRunner | None:
+        """The pod of that name on this node; the newest, if a former one is still ending."""
+        found = [runner for runner, _ in self._pods.values() if runner.key == f"{namespace}/{name}"]
+        return found[-1] if found else None
+
+    def kill(self) -> None:
+        """The instance is gone: so is everything that ran on it, at once."""
+        self._ready = False
+        for runner, task in self._pods.values():
+            runner.kill()
+            task.cancel()
+        for work in (self._registering, self._reasserting):
+            if work is not None:
+                work.cancel()
+
+    async def end(self) -> None:
+        """Gives back what the node held, after `kill`."""
+        with contextlib.suppress(NetworkError):
+            await remove_host_address(self.address)
+        await asyncio.gather(*(task for _, task in self._pods.values()), return_exceptions=True)
+
+    async def _register(self, version: str) -> Json:
+        wanted = node_object(self.instance, self._spec, version, times.now())
+        try:
+            return await self._services.kube.create("/api/v1/nodes", wanted)
+        except ConflictError:
+            found = await self._services.kube.get(f"/api/v1/nodes/{self.name}")
+        if found["spec"].get("providerID") == wanted["spec"]["providerID"]:
+            return found
+        # The former holder of this address: its object goes before the new one's can come.
+        with contextlib.suppress(NotFoundError):
+            await self._services.kube.delete(f"/api/v1/nodes/{self.name}")
+        return await self._services.kube.create("/api/v1/nodes", wanted)
+
+    async def _register_driver(self, node: Json) -> None:
+        with contextlib.suppress(ConflictError):
+            await self._services.kube.create("/apis/storage.k8s.io/v1/csinodes", csi_node(self.instance, node))
+
+    async def _report_ready(self) -> None:
+        conditions = node_conditions(ready=True, now=times.now())
+        path = f"/api/v1/nodes/{self.name}/status"
+        await self._services.kube.patch(path, {"status": {"conditions": conditions}}, kind="strategic")
+
+    async def _initialize(self) -> None:
+        """What the cloud's node controller does once it has found the node's instance: lifts the startup taint."""
+        path = f"/api/v1/nodes/{self.name}"
+        node = await self._services.kube.get(path)
+        taints = [taint for taint in node["spec"].get("taints", ()) if taint["key"] != UNINITIALIZED_TAINT]
+        version = node["metadata"]["resourceVersion"]
+        await self._services.kube.patch(path, {"metadata": {"resourceVersion": version}, "spec": {"taints": taints}})
+
+    async def _reassert(self) -> None:
+        """Says Ready again, as soon as the heartbeats are back without which it would not be true."""
+        path = f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{self.name}"
+        while True:
+            try:
+                lease = await self._services.kube.get(path)
+                age = times.now() - times.parse(lease["spec"]["renewTime"])
+                if age.total_seconds() < 1.5 * self._spec.heartbeat_seconds:
+                    await self._report_ready()
+                    return
+            except NotFoundError:
+                return
+            except (KubeError, UnreachableError) as error:
+                _log.warning("%s: %s", self.name, error)
+            await asyncio.sleep(_RETRY_SECONDS)

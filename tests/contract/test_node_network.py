@@ -1,0 +1,299 @@
+"""Pods, Services, node ports and the load balancer carry traffic as a cluster's do, on a real control plane."""
+
+import json
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+
+import pytest
+
+from lab.addresses import LAB_ADDRESS
+from lab.kube import Json
+from tests.cluster import is_ready
+from tests.node_lab import ZONES, Machine, NodeLab, Nodes, shell, web
+
+pytestmark = pytest.mark.lab
+
+CALLER = shell("trap 'exit 0' TERM; sleep infinity & wait")
+GROUP = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:targetgroup/web/0123456789abcdef"
+
+
+def add_service(nodes: Nodes, name: str = "web", **spec: object) -> Json:
+    """A Service on port 80 for pods labelled app=`name`, once it answers. Its spec is returned."""
+    body = {"metadata": {"name": name}, "spec": {"selector": {"app": name}, "ports": [
+        {"name": "http", "port": 80, "targetPort": 8080}], **spec}}  # fmt: skip
+    created: Json = nodes.create("v1/services", body)["spec"]
+    wait_until_answered(nodes.node_lab, created["clusterIP"], 80)
+    return created
+
+
+def wait_until_answered(node_lab: NodeLab, address: str, port: int, path: str = "/", seconds: float = 10) -> Json:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return node_lab.get(address, port, path)
+        except (OSError, HTTPException, ValueError):
+            assert time.monotonic() < deadline, f"nothing answers at {address}:{port}"
+            time.sleep(0.1)
+
+
+def refuses(node_lab: NodeLab, address: str, port: int) -> bool:
+    try:
+        node_lab.get(address, port)
+    except (OSError, HTTPException):
+        return True
+    return False
+
+
+@dataclass
+class Load:
+    """Clients that call an address again and again, each request on a connection of its own."""
+
+    node_lab: NodeLab
+    address: str
+    port: int
+    per_second: float
+    answered: Counter[str] = field(default_factory=Counter)
+    failed: list[str] = field(default_factory=list)
+
+    def __enter__(self) -> "Load":
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._call) for _ in range(5)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _call(self) -> None:
+        pause = len(self._threads) / self.per_second
+        due = time.monotonic()
+        while not self._over.wait(max(0.0, due - time.monotonic())):
+            due += pause
+            try:
+                self.answered[str(self.node_lab.get(self.address, self.port)["pod"])] += 1
+            except (OSError, HTTPException, ValueError) as error:
+                self.failed.append(f"{type(error).__name__}: {error}")
+
+
+# Services
+
+
+def test_pods_see_who_calls_them_directly_and_through_a_service(nodes: Nodes) -> None:
+    nodes.launch(ZONES[0])
+    nodes.launch(ZONES[1])
+    nodes.add_deployment("web", 2, containers=[web()])
+    service = add_service(nodes)
+    for number, machine in enumerate(nodes.machines):
+        nodes.add_pod(f"caller-{number}", containers=[CALLER], nodeSelector={"kubernetes.io/hostname": machine.node})
+    for number in (0, 1):
+        caller = nodes.wait_for_pod(f"caller-{number}", "ready", is_ready)
+        addresses = [pod["status"]["podIP"] + ":8080" for pod in nodes.pods("web")]
+        for address in [*addresses, *[service["clusterIP"]] * 4]:
+            host, _, port = address.partition(":")
+            assert seen_by_pod(nodes, host, int(port or 80), caller=f"caller-{number}") == caller["status"]["podIP"]
+
+
+def test_a_pod_reaches_the_api_server_as_every_cluster_has_it(nodes: Nodes) -> None:
+    nodes.launch()
+    nodes.add_pod("caller", containers=[CALLER])
+    nodes.wait_for_pod("caller", "ready", is_ready)
+    fetch = """
+import os, ssl, urllib.request
+account = "/var/run/secrets/kubernetes.io/serviceaccount"
+request = urllib.request.Request(
+    f"https://{os.environ['KUBERNETES_SERVICE_HOST']}/version",
+    headers={"Authorization": "Bearer " + open(account + "/token").read()})
+print(urllib.request.urlopen(request, context=ssl.create_default_context(cafile=account + "/ca.crt")).status)
+"""
+    assert nodes.run_inside("caller", "python3", "-c", fetch) == "200"
+
+
+def test_a_service_without_endpoints_refuses_connections(nodes: Nodes) -> None:
+    nodes.launch()
+    nodes.add_deployment("web", 1, containers=[web()])
+    service = add_service(nodes)
+    nodes.kube.patch(nodes.path("apps/v1/deployments/web"), {"spec": {"replicas": 0}})
+    deadline = time.monotonic() + 15
+    while not refuses(nodes.node_lab, service["clusterIP"], 80):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_no_request_fails_while_a_served_pod_is_evicted(nodes: Nodes) -> None:
+    nodes.launch(ZONES[0])
+    nodes.launch(ZONES[1])
+    nodes.add_deployment("web", 2, containers=[web()])
+    service = add_service(nodes)
+    before = {pod["metadata"]["name"] for pod in nodes.pods("web")}
+    with Load(nodes.node_lab, service["clusterIP"], 80, per_second=100) as load:
+        for name in sorted(before):
+            nodes.evict(name)
+            nodes.wait_until_gone(name)
+            nodes.wait_for_ready("web", 2)
+        time.sleep(0.5)
+    assert load.failed == []
+    assert sum(load.answered.values()) > 200
+    assert len(set(load.answered) - before) == 2
+
+
+def test_a_connection_outlives_its_endpoints_place_in_the_service(nodes: Nodes) -> None:
+    nodes.launch()
+    nodes.add_deployment("web", 1, containers=[web()])
+    service = add_service(nodes)
+    connection = nodes.node_lab.connect(service["clusterIP"], 80)
+    first = answer(connection)
+    nodes.kube.patch(nodes.path("v1/services/web"), {"spec": {"selector": {"app": "somebody-else"}}})
+    deadline = time.monotonic() + 10
+    while not refuses(nodes.node_lab, service["clusterIP"], 80):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert answer(connection) == first
+    connection.close()
+
+
+def answer(connection: HTTPConnection, path: str = "/") -> str:
+    """Which pod answers one more request on this connection."""
+    connection.request("GET", path)
+    return str(json.loads(connection.getresponse().read())["pod"])
+
+
+# Node ports
+
+
+def test_cluster_policy_answers_on_every_node_and_local_policy_only_where_a_pod_is(nodes: Nodes) -> None:
+    with_pod, without = nodes.launch(ZONES[0]), nodes.launch(ZONES[1])
+    nodes.add_deployment("web", 1, containers=[web()], nodeSelector={"kubernetes.io/hostname": with_pod.node})
+    nodes.add_pod("caller", containers=[CALLER])
+    caller = nodes.wait_for_pod("caller", "ready", is_ready)["status"]["podIP"]
+    open_to_all = add_service(nodes, type="NodePort")
+    port = open_to_all["ports"][0]["nodePort"]
+    for machine in (with_pod, without):
+        wait_until_answered(nodes.node_lab, machine.address, port)
+        assert seen_by_pod(nodes, machine.address, port) == machine.address, "the node stands in for the client"
+
+    local = {"type": "LoadBalancer", "externalTrafficPolicy": "Local"}
+    nodes.kube.patch(nodes.path("v1/services/web"), {"spec": local})
+    health = nodes.kube.get(nodes.path("v1/services/web"))["spec"]["healthCheckNodePort"]
+    wait_until_answered(nodes.node_lab, with_pod.address, health)
+    deadline = time.monotonic() + 10
+    while not refuses(nodes.node_lab, without.address, port):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    wait_until_answered(nodes.node_lab, with_pod.address, port)
+    assert seen_by_pod(nodes, with_pod.address, port) == caller
+    assert nodes.node_lab.get(with_pod.address, health) == {"localEndpoints": 1}
+    assert nodes.node_lab.get(without.address, health) == {"localEndpoints": 0}
+
+
+def seen_by_pod(nodes: Nodes, address: str, port: int, caller: str = "caller") -> str:
+    """The client's address as the answering pod sees it, when the pod `caller` calls."""
+    fetch = f"import urllib.request as r; print(r.urlopen('http://{address}:{port}/whoami').read().decode())"
+    return str(json.loads(nodes.run_inside(caller, "python3", "-c", fetch))["client"])
+
+
+# The load balancer
+
+
+def target_group(port: int, targets: list[tuple[Machine, str]], listener: int) -> Json:
+    return {
+        "target_group": GROUP, "name": "web", "protocol": "TCP", "port": port, "health_path": None,
+        "health_port": None, "listener_ports": [listener],
+        "targets": [{"id": m.id, "port": port, "state": state, "draining_until": None} for m, state in targets],
+    }  # fmt: skip
+
+
+def states(node_lab: NodeLab) -> dict[str, str]:
+    return {target["id"]: target["state"] for group in node_lab.targets() for target in group["targets"]}
+
+
+def wait_for_states(node_lab: NodeLab, expected: dict[str, str]) -> None:
+    deadline = time.monotonic() + 10
+    while states(node_lab) != expected:
+        assert time.monotonic() < deadline, states(node_lab)
+        time.sleep(0.1)
+
+
+def test_a_draining_target_gets_no_new_connections_and_keeps_those_it_has(nodes: Nodes) -> None:
+    node_lab = nodes.node_lab
+    leaving, staying = nodes.launch(ZONES[0]), nodes.launch(ZONES[1])
+    nodes.add_deployment("web", 1, containers=[web()])
+    port = add_service(nodes, type="NodePort")["ports"][0]["nodePort"]
+    node_lab.set_targets([target_group(port, [(leaving, "initial")], 8081)])
+    wait_for_states(node_lab, {leaving.id: "healthy"})
+    wait_until_answered(node_lab, LAB_ADDRESS, 8081)
+    connection = node_lab.connect(LAB_ADDRESS, 8081)
+    first = answer(connection)
+
+    node_lab.set_targets([target_group(port, [(leaving, "draining"), (staying, "initial")], 8081)])
+    wait_for_states(node_lab, {leaving.id: "draining", staying.id: "healthy"})
+    time.sleep(0.5)
+    seen = {node_lab.get(LAB_ADDRESS, 8081, "/whoami")["client"] for _ in range(6)}
+    assert seen == {staying.address}
+    assert answer(connection) == first
+
+    node_lab.set_targets([target_group(port, [(staying, "healthy")], 8081)])
+    time.sleep(1.0)
+    with pytest.raises((OSError, HTTPException)):
+        answer(connection)
+    connection.close()
+    node_lab.set_targets([])
+
+
+def test_a_target_whose_node_port_is_closed_becomes_unhealthy_and_without_any_healthy_one_all_are_tried(
+    nodes: Nodes,
+) -> None:
+    node_lab = nodes.node_lab
+    with_pod, without = nodes.launch(ZONES[0]), nodes.launch(ZONES[1])
+    nodes.add_deployment("web", 1, containers=[web()], nodeSelector={"kubernetes.io/hostname": with_pod.node})
+    port = add_service(nodes, type="NodePort", externalTrafficPolicy="Local")["ports"][0]["nodePort"]
+    node_lab.set_targets([target_group(port, [(with_pod, "initial"), (without, "initial")], 8082)])
+    wait_for_states(node_lab, {with_pod.id: "healthy", without.id: "unhealthy"})
+    time.sleep(0.5)
+    for _ in range(4):
+        node_lab.get(LAB_ADDRESS, 8082)
+
+    node_lab.set_targets([{**target_group(port, [(with_pod, "initial"), (without, "initial")], 8082),
+                           "health_port": 1, "health_path": "/healthz"}])  # fmt: skip
+    wait_for_states(node_lab, {with_pod.id: "unhealthy", without.id: "unhealthy"})
+    time.sleep(0.5)
+    tried = [refuses(node_lab, LAB_ADDRESS, 8082) for _ in range(6)]
+    assert True in tried
+    assert False in tried
+    node_lab.set_targets([])
+
+
+def test_an_instance_that_goes_breaks_its_connections(nodes: Nodes) -> None:
+    node_lab = nodes.node_lab
+    doomed, other = nodes.launch(ZONES[0]), nodes.launch(ZONES[1])
+    nodes.add_deployment("web", 1, containers=[web()], nodeSelector={"kubernetes.io/hostname": other.node})
+    port = add_service(nodes, type="NodePort")["ports"][0]["nodePort"]
+    wait_until_answered(node_lab, doomed.address, port)
+    connection = node_lab.connect(doomed.address, port)
+    answer(connection)
+    node_lab.set_state(doomed, "shutting-down")
+    time.sleep(1.0)
+    with pytest.raises((OSError, HTTPException)):
+        answer(connection)
+    connection.close()
+    assert refuses(node_lab, doomed.address, port)
+
+
+# Pods in the host's network
+
+
+def test_a_pod_in_the_hosts_network_has_its_nodes_address(nodes: Nodes) -> None:
+    machine = nodes.launch()
+    bind = {"name": "BIND_ADDRESS", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}
+    container = web(
+        env=[bind, {"name": "POD_NAME", "value": "ingress"}], ports=[{"name": "http", "containerPort": 8080}]
+    )
+    nodes.add_pod("ingress", hostNetwork=True, containers=[container])
+    pod = nodes.wait_for_pod("ingress", "ready", is_ready)
+    assert pod["status"]["podIP"] == machine.address
+    assert nodes.node_lab.get(machine.address, 8080)["pod"] == "ingress"

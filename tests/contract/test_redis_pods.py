@@ -1,0 +1,51 @@
+"""Redis in pods: real servers that find each other by true addresses, as replication and Sentinel need."""
+
+import time
+
+import pytest
+
+from lab.kube import Json
+from tests.cluster import is_ready
+from tests.node_lab import ZONES, Nodes
+
+pytestmark = pytest.mark.lab
+
+REDIS: Json = {
+    "name": "main",
+    "image": "docker.io/library/redis:7.2",
+    "args": ["--save", "", "--appendonly", "yes"],
+    "readinessProbe": {"exec": {"command": ["redis-cli", "ping"]}, "periodSeconds": 1},
+}
+
+
+def redis(nodes: Nodes, pod: str, *command: str, port: int = 6379) -> str:
+    return nodes.run_inside(pod, "redis-cli", "-p", str(port), *command)
+
+
+def until(nodes: Nodes, pod: str, text: str, *command: str, port: int = 6379) -> str:
+    """What a command answers, once `text` is in it."""
+    deadline = time.monotonic() + 15
+    while text not in (said := redis(nodes, pod, *command, port=port)):
+        assert time.monotonic() < deadline, said
+        time.sleep(0.2)
+    return said
+
+
+def test_a_replica_behind_a_service_and_a_sentinel_know_the_true_addresses(nodes: Nodes) -> None:
+    nodes.launch(ZONES[0])
+    nodes.launch(ZONES[1])
+    nodes.add_pod("master", {"app": "master"}, containers=[REDIS])
+    service = nodes.create("v1/services", {
+        "metadata": {"name": "master"}, "spec": {"selector": {"app": "master"}, "ports": [{"port": 6379}]},
+    })["spec"]["clusterIP"]  # fmt: skip
+    master = nodes.wait_for_pod("master", "ready", is_ready)["status"]["podIP"]
+    nodes.add_pod("replica", containers=[{**REDIS, "args": [*REDIS["args"], "--replicaof", service, "6379"]}])
+    replica = nodes.wait_for_pod("replica", "ready", is_ready)["status"]["podIP"]
+    until(nodes, "replica", "master_link_status:up", "info", "replication")
+    assert f"ip={replica},port=6379,state=online" in until(nodes, "master", "state=online", "info", "replication")
+
+    script = f"printf 'sentinel monitor main {master} 6379 1\\n' > /tmp/s.conf; exec redis-sentinel /tmp/s.conf"
+    nodes.add_pod("sentinel", containers=[{"name": "main", "image": "redis", "command": ["sh", "-c", script]}])
+    sentinel = nodes.wait_for_pod("sentinel", "ready", is_ready)["status"]["podIP"]
+    until(nodes, "sentinel", replica, "sentinel", "replicas", "main", port=26379)
+    assert sentinel in redis(nodes, "master", "client", "list")
