@@ -17,9 +17,9 @@ ENDPOINT = "https://127.0.0.1:6443"
 KUBERNETES_VERSION = "1.36"
 
 
-def image_id(group: str, version: int) -> str:
-    """The AMI that a version of a group's launch template names; the lab has no images, so any id will do."""
-    return f"ami-{hashlib.sha256(group.encode()).hexdigest()[:13]}{version:04x}"
+def image_id(template: str, version: int) -> str:
+    """The AMI that a version of a launch template names; the lab has no images, so any id will do."""
+    return f"ami-{hashlib.sha256(template.encode()).hexdigest()[:13]}{version:04x}"
 
 
 def seed(account: Account, fleet: Fleet, spec: LabSpec, ca_certificate: Path) -> None:
@@ -101,9 +101,6 @@ def _make_group(
     tags = {f"kubernetes.io/cluster/{spec.cluster}": "owned", "Name": group.name}
     if group.managed_node_group:
         tags |= {"eks:cluster-name": spec.cluster, "eks:nodegroup-name": group.name}
-    template = account.ec2.create_launch_template(
-        group.name, "", {"ImageId": image_id(group.name, 1), "InstanceType": group.instance_type}, {}
-    )
     account.autoscaling.create_auto_scaling_group(
         name=group.name,
         availability_zones=[],
@@ -111,7 +108,10 @@ def _make_group(
         max_size=group.max_size,
         min_size=group.min,
         launch_config_name=None,
-        launch_template={"LaunchTemplateId": template.id, "Version": group.launch_template_version},
+        launch_template={
+            "LaunchTemplateId": _launch_template(account, group).id,
+            "Version": group.launch_template_version,
+        },
         vpc_zone_identifier=",".join(subnet_ids),
         default_cooldown=None,
         health_check_period=None,
@@ -122,3 +122,12 @@ def _make_group(
         termination_policies=[],
         tags=[{"Key": key, "Value": value, "PropagateAtLaunch": True} for key, value in tags.items()],
     )
+
+
+def _launch_template(account: Account, group: GroupSpec) -> Any:
+    """The group's launch template; made for the first of the groups that share it."""
+    name = group.launch_template or group.name
+    if name in account.ec2.launch_template_name_to_ids:
+        return account.ec2.get_launch_template_by_name(name)
+    data = {"ImageId": image_id(name, 1), "InstanceType": group.instance_type}
+    return account.ec2.create_launch_template(name, "", data, {})

@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 import urllib3
 
+from lab.aws import presigned
 from lab.aws.access import AccessEntries
 
 PREFIX = "k8s-aws-v1."
@@ -70,10 +71,10 @@ def _check_time(query: Mapping[str, str], now: datetime) -> None:
         expires = int(query.get("x-amz-expires", ""))
     except ValueError as error:
         raise DeniedError("the token has no X-Amz-Date or no X-Amz-Expires") from error
-    if not 0 < expires <= _MAX_EXPIRES_SECONDS:
-        raise DeniedError(f"the token is valid for {expires} s, at most {_MAX_EXPIRES_SECONDS} s are allowed")
-    if now > signed + timedelta(seconds=expires):
-        raise DeniedError(f"the token expired at {signed + timedelta(seconds=expires):%H:%M:%S}")
+    if not 0 <= expires <= _MAX_EXPIRES_SECONDS:
+        raise DeniedError(f"the token's X-Amz-Expires is {expires} s, at most {_MAX_EXPIRES_SECONDS} s are allowed")
+    if now > signed + presigned.LIFETIME:
+        raise DeniedError(f"the token expired at {signed + presigned.LIFETIME:%H:%M:%S}")
     if signed > now + _CLOCK_SKEW:
         raise DeniedError(f"the token was signed in the future, at {signed:%H:%M:%S}")
 

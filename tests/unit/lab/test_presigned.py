@@ -33,13 +33,18 @@ def test_a_good_signature_becomes_an_authorization_header(session: str | None) -
     assert "SignedHeaders=host;x-k8s-aws-id" in header
 
 
+def test_sts_looks_at_the_date_and_not_at_the_expiry_of_the_request() -> None:
+    later = datetime.now(tz=UTC) + timedelta(minutes=14)
+    assert authorization(signed(expires=60), HEADERS, secret_of, later)
+
+
 @pytest.mark.parametrize(
     ("query", "headers", "later", "code"),
     [
         (signed(by="another"), HEADERS, 0, "SignatureDoesNotMatch"),
         (signed(), HEADERS | {"x-k8s-aws-id": "other"}, 0, "SignatureDoesNotMatch"),
         (signed(), HEADERS | {"host": "elsewhere"}, 0, "SignatureDoesNotMatch"),
-        (signed(expires=60), HEADERS, 62, "SignatureDoesNotMatch"),
+        (signed(), HEADERS, 902, "SignatureDoesNotMatch"),
         (signed().replace("KEY", "NONE"), HEADERS, 0, "InvalidClientTokenId"),
         ("Action=GetCallerIdentity", HEADERS, 0, "IncompleteSignature"),
     ],

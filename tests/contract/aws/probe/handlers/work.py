@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 
-class Transient(Exception):  # noqa: N818 (the state machine's own name for it)
+class Transient(Exception):
     """Worth trying again."""
 
 
-class Permanent(Exception):  # noqa: N818
+class Permanent(Exception):
     """Not worth trying again."""
 
 
