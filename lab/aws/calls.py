@@ -21,6 +21,12 @@ from lab.aws.fleet import Fleet
 _KEPT = 50_000
 _LONGEST_TEXT = 200
 _FLEET_SERVICES = {"autoscaling", "ec2", "elb", "elbv2"}
+_PERMISSIONS = {
+    "HeadBucket": "ListBucket",
+    "HeadObject": "GetObject",
+    "ListObjects": "ListBucket",
+    "ListObjectsV2": "ListBucket",
+}
 _NAMES = {"stepfunctions": "states", "elb": "elasticloadbalancing", "elbv2": "elasticloadbalancing"}
 
 
@@ -112,7 +118,9 @@ def install(log: CallLog, fleet: Fleet, faults: Faults, role_of: RoleOfKey, list
         told = {"Bucket": bucket, "Key": key} if key else {"Bucket": bucket}
         error = error_code(body) if status >= 400 else None
         action = str(self.data.get("Action", request.method))
-        log.add(Call(at, "s3", action, role_of(self.get_access_key()), told, int(status), error))
+        log.add(
+            Call(at, "s3", _PERMISSIONS.get(action, action), role_of(self.get_access_key()), told, int(status), error)
+        )
         return answer
 
     around(BaseResponse, "call_action", call_action)
