@@ -14,7 +14,7 @@ from lab.spec import GroupSpec, LabSpec, TargetGroupSpec
 
 VPC_CIDR = "10.0.0.0/16"
 ENDPOINT = "https://127.0.0.1:6443"
-KUBERNETES_VERSION = "1.36"
+KUBERNETES_VERSION = "1.37"
 
 
 def image_id(template: str, version: int) -> str:
