@@ -7,22 +7,44 @@ on talking to that address as seen from inside. `Forwarder` puts ordinary local 
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from lab.loop_thread import LoopThread
 
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Onward = Callable[[asyncio.StreamReader], Awaitable[Connection]]
+"""Given a new connection's reader, opens the connection that it is to be joined with."""
+
 _CHUNK = 1 << 16
-# Streams hold their readers weakly: once one side has ended, nothing else would keep a connection from being
-# collected as garbage while it waits for the other side.
-_joining: set[asyncio.Task[Any] | None] = set()
+
+
+class _Relay:
+    """Connections that are led on to somewhere else."""
+
+    def __init__(self, onward: Onward) -> None:
+        self._onward = onward
+        # An event loop alone does not keep a task alive that waits for a connection whose other end has gone quiet.
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._lead(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await _join((reader, writer), await self._onward(reader))
+        except (OSError, ValueError):
+            pass  # refused, cut off or misnamed: whoever connected sees the connection end
+        finally:
+            writer.transport.abort()
 
 
 async def serve_gate(path: Path) -> asyncio.Server:
     """Listens at `path`, in a directory that only its owner may enter."""
     with _reachable(path) as short:
-        return await asyncio.start_unix_server(_lead_inside, short)
+        return await asyncio.start_unix_server(_Relay(_named_by_first_line).accept, short)
 
 
 class Forwarder:
@@ -46,62 +68,39 @@ class Forwarder:
         self._servers.clear()
 
     async def _listen(self, host: str, port: int) -> asyncio.Server:
-        async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            try:
-                with _reachable(self._gate) as short:
-                    inner_reader, inner_writer = await asyncio.open_unix_connection(short)
-            except OSError:
-                writer.transport.abort()
-                return
+        async def through_gate(_: asyncio.StreamReader) -> Connection:
+            with _reachable(self._gate) as short:
+                inner_reader, inner_writer = await asyncio.open_unix_connection(short)
             inner_writer.write(f"{host}:{port}\n".encode())
-            await _join(reader, writer, inner_reader, inner_writer)
+            return inner_reader, inner_writer
 
-        return await asyncio.start_server(lead, "127.0.0.1", 0)
+        return await asyncio.start_server(_Relay(through_gate).accept, "127.0.0.1", 0)
 
 
-async def _lead_inside(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _named_by_first_line(reader: asyncio.StreamReader) -> Connection:
+    host, _, port = (await reader.readline()).decode().strip().rpartition(":")
+    return await asyncio.open_connection(host, int(port))
+
+
+async def _join(left: Connection, right: Connection) -> None:
+    """Passes on what either side sends until both have ended. Raises OSError if one breaks off; closes both."""
+    writers = (left[1], right[1])
     try:
-        host, _, port = (await reader.readline()).decode().strip().rpartition(":")
-        inner_reader, inner_writer = await asyncio.open_connection(host, int(port))
-    except (OSError, ValueError):
-        writer.transport.abort()
-        return
-    await _join(reader, writer, inner_reader, inner_writer)
-
-
-async def _join(
-    left: asyncio.StreamReader,
-    to_left: asyncio.StreamWriter,
-    right: asyncio.StreamReader,
-    to_right: asyncio.StreamWriter,
-) -> None:
-    """Both directions, until both have ended. Ends quietly when it is cancelled, since nobody waits for it."""
-    task = asyncio.current_task()
-    _joining.add(task)
-    try:
-        await asyncio.gather(_pump(left, to_right), _pump(right, to_left))
-        for writer in (to_left, to_right):
+        await asyncio.gather(_pump(left[0], right[1]), _pump(right[0], left[1]))
+        for writer in writers:
             writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-    except asyncio.CancelledError:
-        pass
+            await writer.wait_closed()
     finally:
-        for writer in (to_left, to_right):
+        for writer in writers:
             writer.transport.abort()
-        _joining.discard(task)
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """One direction, until its end; a reset on one side becomes a reset on the other."""
-    try:
-        while chunk := await reader.read(_CHUNK):
-            writer.write(chunk)
-            await writer.drain()
-        if writer.can_write_eof():
-            writer.write_eof()
-    except OSError:
-        writer.transport.abort()
+    while chunk := await reader.read(_CHUNK):
+        writer.write(chunk)
+        await writer.drain()
+    if writer.can_write_eof():
+        writer.write_eof()
 
 
 async def _close(server: asyncio.Server) -> None:

@@ -179,9 +179,7 @@ class Kube:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._session is not None and self._session.connector is not None:
-            # A TLS connection otherwise says goodbye in its own time, which an event loop that ends does not give it.
-            await self._session.connector.close(abort_ssl=True)
+        if self._session is not None:
             await self._session.close()
             self._session = None
 
@@ -304,12 +302,17 @@ class Kube:
                 if response.status >= 300:
                     body = _status_of(await response.read())
                     raise error_from(response.status, body, response.headers, f"WATCH {path}")
-                async for line in _lines(response.content):
-                    event = json.loads(line)
-                    if event["type"] == "ERROR":
-                        status = event["object"]
-                        raise error_from(status.get("code", 500), status, {}, f"WATCH {path}")
-                    yield event["type"], event["object"]
+                try:
+                    async for line in _lines(response.content):
+                        event = json.loads(line)
+                        if event["type"] == "ERROR":
+                            status = event["object"]
+                            raise error_from(status.get("code", 500), status, {}, f"WATCH {path}")
+                        yield event["type"], event["object"]
+                finally:
+                    # Whoever leaves a watch cuts it: TLS's goodbyes could outlast the event loop.
+                    if response.connection is not None and response.connection.transport is not None:
+                        response.connection.transport.abort()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise UnreachableError(f"WATCH {path}: {_said(error)}") from error
 

@@ -114,3 +114,8 @@ class LabPaths:
     def volumes(self) -> Path:
         """EBS-like volumes: one directory each, below its zone; they outlive pods."""
         return self.root / "volumes"
+
+    @property
+    def traffic(self) -> Path:
+        """What clients saw: `live.json` while they run, `record.json` at the end."""
+        return self.root / "traffic"

@@ -11,9 +11,10 @@ class _Model(BaseModel):
 
 
 class GroupSpec(_Model):
-    """An Auto Scaling group of worker nodes with a launch template of its own."""
+    """An Auto Scaling group of worker nodes."""
 
     name: str
+    launch_template: str | None = Field(None, description="several groups may share one; defaults to the group's name")
     zones: tuple[str, ...]
     size: int = Field(ge=0)
     min: int = 0
@@ -61,6 +62,16 @@ class RestartBackoff(_Model):
     longest: float = Field(10.0, gt=0, description="a kubelet's is 300")
 
 
+class TrafficSpec(_Model):
+    """What the lab's clients do while it is rolled."""
+
+    namespace: str = Field("shop", description="whose workloads are watched")
+    service: str = Field("web", description="whose endpoints are asked")
+    requests_per_second: float = Field(30.0, gt=0, description="on each way to the application")
+    jobs_per_second: float = Field(4.0, gt=0)
+    work_ms: int = Field(300, ge=0, description="how long a job takes")
+
+
 class LabSpec(_Model):
     """One lab. `cluster` is also its EKS cluster name."""
 
@@ -70,6 +81,7 @@ class LabSpec(_Model):
     groups: tuple[GroupSpec, ...] = ()
     target_groups: tuple[TargetGroupSpec, ...] = ()
     delays: Delays = Delays()
+    traffic: TrafficSpec = TrafficSpec()
     manifests: tuple[str, ...] = Field((), description="files or folders applied once the nodes are Ready")
     parts: tuple[str, ...] | None = Field(None, description="only these of the lab's processes; by default all")
     node_cpu: str = "2"

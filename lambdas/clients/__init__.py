@@ -1,0 +1,218 @@
+"""What steps can do to the world. Steps see these protocols only; `tests/world.py` implements them in memory.
+
+Every write carries a precondition: the resourceVersion or UID of what was observed, or a name that makes it idempotent.
+A precondition that no longer holds raises `Conflict`: the step is run again and looks again.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from lambdas.observed import (
+    Budget,
+    Group,
+    InstanceState,
+    Lease,
+    Node,
+    Owner,
+    Pod,
+    Service,
+    Taint,
+    Target,
+    Volume,
+    Workload,
+)
+from lambdas.settings import Settings
+
+
+class EvictionStatus(StrEnum):
+    """How the Eviction API answered."""
+
+    EVICTED = "evicted"
+    GONE = "gone"
+    REFUSED = "refused"
+    FORBIDDEN_BY_TWO_BUDGETS = "two budgets"
+
+
+@dataclass(frozen=True, slots=True)
+class Eviction:
+    """The answer to one eviction. `retry_after` is in seconds, 0 where the server gave no hint."""
+
+    status: EvictionStatus
+    reason: str = ""
+    retry_after: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """The answer to a synchronous launch: an instance id, or the error code and message EC2 gave."""
+
+    instance: str = ""
+    error: str = ""
+    message: str = ""
+
+
+class Kubernetes(Protocol):
+    """The cluster."""
+
+    def nodes(self) -> list[Node]: ...
+
+    def node(self, name: str) -> Node | None: ...
+
+    def update_node(
+        self,
+        node: Node,
+        *,
+        taints: Sequence[Taint] | None = None,
+        annotations: Mapping[str, str | None] | None = None,
+        labels: Mapping[str, str | None] | None = None,
+        unschedulable: bool | None = None,
+    ) -> Node:
+        """One patch under the node's resourceVersion. None as a value removes the key. Raises Conflict, NotFound."""
+        ...
+
+    def pods(self) -> list[Pod]: ...
+
+    def pods_on(self, node: str) -> list[Pod]: ...
+
+    def evict(self, pod: Pod) -> Eviction:
+        """Asks the Eviction API (policy/v1), under the pod's UID."""
+        ...
+
+    def budgets(self) -> list[Budget]: ...
+
+    def create_budget(self, workload: Workload, name: str, annotations: Mapping[str, str]) -> None:
+        """A budget of ours with maxUnavailable 1 over the workload's selector. One of that name is left as it is."""
+        ...
+
+    def delete_budget(self, budget: Budget) -> None:
+        """Deletes under the UID; gone already is fine."""
+        ...
+
+    def workload(self, owner: Owner) -> Workload | None:
+        """A Deployment, StatefulSet, ReplicaSet or DaemonSet; None if it is gone or of another kind."""
+        ...
+
+    def workloads(self) -> list[Workload]:
+        """Every Deployment, StatefulSet and DaemonSet."""
+        ...
+
+    def update_workload(
+        self,
+        workload: Workload,
+        *,
+        replicas: int | None = None,
+        annotations: Mapping[str, str | None] | None = None,
+        template_annotations: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """One patch under the workload's resourceVersion. Raises Conflict, NotFound."""
+        ...
+
+    def volumes(self) -> list[Volume]: ...
+
+    def services(self) -> list[Service]:
+        """Services with node ports."""
+        ...
+
+    def csi_drivers(self, node: str) -> frozenset[str] | None:
+        """Drivers registered in the node's CSINode; None while there is none."""
+        ...
+
+    def attachments(self, node: str) -> list[str]:
+        """Persistent volumes that a VolumeAttachment holds on the node."""
+        ...
+
+    def lease(self, name: str) -> Lease | None: ...
+
+    def put_lease(self, lease: Lease) -> Lease:
+        """Creates (no resourceVersion) or replaces under the resourceVersion. Raises Conflict."""
+        ...
+
+
+class Aws(Protocol):
+    """The account."""
+
+    def groups(self, names: Sequence[str] = ()) -> list[Group]:
+        """The named groups (unknown names are absent), or every group of the cluster."""
+        ...
+
+    def template_versions(self, ids: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """Per launch template id: (latest, default) version numbers; unknown ids are absent."""
+        ...
+
+    def free_addresses(self, group: Group) -> dict[str, int]:
+        """Free private addresses per zone in the group's subnets."""
+        ...
+
+    def launch(self, group: str, zone: str, token: str) -> Launched:
+        """LaunchInstances of one instance in the zone. The same token launches once."""
+        ...
+
+    def set_desired(self, group: str, desired: int) -> None: ...
+
+    def set_maximum(self, group: str, maximum: int) -> None: ...
+
+    def suspend(self, group: str, processes: Iterable[str]) -> None: ...
+
+    def resume(self, group: str, processes: Iterable[str]) -> None: ...
+
+    def tag_group(self, group: str, tags: Mapping[str, str]) -> None: ...
+
+    def untag_group(self, group: str, keys: Iterable[str]) -> None: ...
+
+    def instances(self, ids: Sequence[str]) -> dict[str, InstanceState]:
+        """EC2's view; ids it no longer knows are absent."""
+        ...
+
+    def tag_instance(self, instance: str, tags: Mapping[str, str]) -> None: ...
+
+    def untag_instance(self, instance: str, keys: Iterable[str]) -> None: ...
+
+    def protect(self, group: str, instance: str, *, protected: bool) -> None:
+        """Sets or lifts scale-in protection."""
+        ...
+
+    def terminate(self, instance: str) -> None:
+        """Terminates through the group, lowering the desired capacity by one. Gone already is fine."""
+        ...
+
+    def targets_of(self, instances: Sequence[str]) -> list[Target]:
+        """Where the instances are registered, attached to their group or not; classic load balancers too."""
+        ...
+
+    def deregister(self, target: Target) -> None: ...
+
+    def register(self, target: Target) -> None: ...
+
+    def alarms_firing(self, names: Sequence[str]) -> list[str]: ...
+
+    def save(self, key: str, text: str, content_type: str) -> str:
+        """Stores a document; answers its s3:// address."""
+        ...
+
+    def load(self, prefix: str) -> list[str]:
+        """The texts of every document below the prefix."""
+        ...
+
+    def notify(self, subject: str, message: str) -> None: ...
+
+    def history(self, execution: str) -> list[dict[str, Any]]:
+        """An execution's events as GetExecutionHistory has them, oldest first."""
+        ...
+
+
+class Clock(Protocol):
+    """Epoch seconds."""
+
+    def __call__(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """What a step is handed."""
+
+    kubernetes: Kubernetes
+    aws: Aws
+    settings: Settings
+    now: Clock

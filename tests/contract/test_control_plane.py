@@ -269,7 +269,9 @@ def test_labels_of_its_own_keep_another_pod_out_of_the_budget(cluster: Cluster) 
     assert (status["expectedPods"], status["disruptionsAllowed"]) == (2, 1)
 
 
-def test_another_pod_with_a_stateful_sets_labels_deadlocks_its_spread_constraint(cluster: Cluster) -> None:
+def test_another_pod_with_a_stateful_sets_labels_deadlocks_its_spread_constraint(
+    cluster: Cluster, control_plane: ControlPlane
+) -> None:
     node_a = cluster.add_node("a")
     cluster.add_node("b")
     volume_in_zone(cluster, "a", claim="data-db-0")
@@ -285,8 +287,10 @@ def test_another_pod_with_a_stateful_sets_labels_deadlocks_its_spread_constraint
     cluster.add_budget("db", "db", maxUnavailable=1)
     cluster.wait_for_budget("db", lambda status: status["disruptionsAllowed"] == 2)
 
-    cluster.evict("db-0")
-    cluster.evict("db-1")
+    with paused(control_plane, "kube-controller-manager"):
+        cluster.evict("db-0")
+        cluster.evict("db-1")
+        cluster.wait_for_ready("db", 1)
 
     # Its volume holds db-0 in zone a, where the stand-in already counts; db-1 waits for db-0.
     stuck = cluster.wait_for_pod("db-0", "unschedulable", is_unschedulable)

@@ -1,0 +1,124 @@
+"""Fills the account with what a lab starts with: network, launch templates, groups, load balancers, EKS cluster."""
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from moto.eks.models import EKSBackend
+
+from lab.aws.account import Account
+from lab.aws.compat.registry import around
+from lab.aws.fleet import Fleet
+from lab.spec import GroupSpec, LabSpec, TargetGroupSpec
+
+VPC_CIDR = "10.0.0.0/16"
+ENDPOINT = "https://127.0.0.1:6443"
+KUBERNETES_VERSION = "1.36"
+
+
+def image_id(group: str, version: int) -> str:
+    """The AMI that a version of a group's launch template names; the lab has no images, so any id will do."""
+    return f"ami-{hashlib.sha256(group.encode()).hexdigest()[:13]}{version:04x}"
+
+
+def seed(account: Account, fleet: Fleet, spec: LabSpec, ca_certificate: Path) -> None:
+    """Makes everything that the spec names; its instances run at once.
+
+    `ca_certificate` is read when somebody describes the cluster: the control plane that writes it starts meanwhile.
+    """
+    vpc = account.ec2.create_vpc(VPC_CIDR)
+    subnets = {
+        zone: account.ec2.create_subnet(vpc.id, f"10.0.{spec.zone_index(zone)}.0/24", availability_zone=zone).id
+        for zone in spec.zones
+    }
+    _make_cluster(account, spec.cluster, list(subnets.values()), ca_certificate)
+    target_groups = {
+        target_group.name: _make_target_group(account, spec, target_group, vpc.id, list(subnets.values()))
+        for target_group in spec.target_groups
+    }
+    with fleet.booted_at_once():
+        for group in spec.groups:
+            arns = [target_groups[name] for name in group.target_groups]
+            _make_group(account, spec, group, [subnets[zone] for zone in group.zones], arns)
+
+
+def _make_cluster(account: Account, name: str, subnet_ids: list[str], ca_certificate: Path) -> None:
+    cluster = account.eks.create_cluster(
+        name=name,
+        role_arn=account.role_arn("eks-cluster"),
+        resources_vpc_config={"subnetIds": subnet_ids, "endpointPublicAccess": True, "endpointPrivateAccess": True},
+        version=KUBERNETES_VERSION,
+    )
+    cluster.endpoint = ENDPOINT
+    cluster.access_config = {"authenticationMode": "API"}
+
+    def describe_cluster(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
+        certificate = ca_certificate.read_bytes() if ca_certificate.exists() else b""
+        cluster.certificate_authority = {"data": base64.b64encode(certificate).decode()}
+        return original(self, *args, **kwargs)
+
+    around(EKSBackend, "describe_cluster", describe_cluster)
+
+
+def _make_target_group(
+    account: Account, spec: LabSpec, target_group: TargetGroupSpec, vpc_id: str, subnet_ids: list[str]
+) -> str:
+    """A target group behind a listener of a load balancer of its own; its ARN."""
+    http = target_group.health_path is not None
+    protocol = "HTTP" if http else "TCP"
+    made = account.elbv2.create_target_group(
+        target_group.name,
+        vpc_id=vpc_id,
+        protocol=protocol,
+        port=target_group.node_port,
+        healthcheck_protocol=protocol,
+        healthcheck_path=target_group.health_path,
+        healthcheck_port=str(target_group.health_port) if target_group.health_port else "traffic-port",
+        target_type="instance",
+    )
+    made.attributes["deregistration_delay.timeout_seconds"] = str(target_group.deregistration_delay_seconds)
+    balancer = account.elbv2.create_load_balancer(
+        f"{spec.cluster}-{target_group.name}"[:32].strip("-"),
+        security_groups=[],
+        subnet_ids=subnet_ids,
+        loadbalancer_type="application" if http else "network",
+    )
+    account.elbv2.create_listener(
+        balancer.arn,
+        protocol,
+        str(target_group.listener_port),
+        ssl_policy=None,
+        certificate=None,
+        actions=[{"Type": "forward", "TargetGroupArn": made.arn}],
+    )
+    return str(made.arn)
+
+
+def _make_group(
+    account: Account, spec: LabSpec, group: GroupSpec, subnet_ids: list[str], target_group_arns: list[str]
+) -> None:
+    tags = {f"kubernetes.io/cluster/{spec.cluster}": "owned", "Name": group.name}
+    if group.managed_node_group:
+        tags |= {"eks:cluster-name": spec.cluster, "eks:nodegroup-name": group.name}
+    template = account.ec2.create_launch_template(
+        group.name, "", {"ImageId": image_id(group.name, 1), "InstanceType": group.instance_type}, {}
+    )
+    account.autoscaling.create_auto_scaling_group(
+        name=group.name,
+        availability_zones=[],
+        desired_capacity=group.size,
+        max_size=group.max_size,
+        min_size=group.min,
+        launch_config_name=None,
+        launch_template={"LaunchTemplateId": template.id, "Version": group.launch_template_version},
+        vpc_zone_identifier=",".join(subnet_ids),
+        default_cooldown=None,
+        health_check_period=None,
+        health_check_type="EC2",
+        load_balancers=[],
+        target_group_arns=target_group_arns,
+        placement_group=None,
+        termination_policies=[],
+        tags=[{"Key": key, "Value": value, "PropagateAtLaunch": True} for key, value in tags.items()],
+    )

@@ -1,0 +1,140 @@
+"""The judge: what clients saw of a roll, phase by phase. Pure: records in, verdict out."""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of the roll; times are epoch seconds."""
+
+    name: str
+    begins: float
+    ends: float
+
+
+@dataclass(frozen=True, slots=True)
+class HttpVerdict:
+    """Requests of one phase and way. The gap is the longest time without a good answer."""
+
+    phase: str
+    route: str
+    requests: int
+    failed: int
+    longest_gap_seconds: float
+    slowest_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What clients saw."""
+
+    http: tuple[HttpVerdict, ...]
+    errors: dict[str, int]
+    jobs: dict[str, int]
+    max_unavailable_seen: dict[str, int]
+
+    @property
+    def requests(self) -> int:
+        return sum(v.requests for v in self.http)
+
+    @property
+    def failed(self) -> int:
+        return sum(v.failed for v in self.http)
+
+    @property
+    def longest_gap_seconds(self) -> float:
+        return max((v.longest_gap_seconds for v in self.http), default=0.0)
+
+    def to_json(self) -> Json:
+        return {
+            "http": {
+                "requests": self.requests,
+                "failed": self.failed,
+                "longest_gap_seconds": round(self.longest_gap_seconds, 3),
+            },
+            "jobs": self.jobs,
+            "max_unavailable_seen": self.max_unavailable_seen,
+            "phases": [
+                {
+                    "phase": v.phase,
+                    "route": v.route,
+                    "requests": v.requests,
+                    "failed": v.failed,
+                    "longest_gap_seconds": round(v.longest_gap_seconds, 3),
+                    "slowest_seconds": round(v.slowest_seconds, 3),
+                }
+                for v in self.http
+            ],
+            "errors": self.errors,
+        }
+
+
+def judge(record: Json, phases: Sequence[Phase]) -> Verdict:
+    """The verdict on a traffic record. Requests belong to the phase they were sent in."""
+    routes = sorted({r["route"] for r in record["requests"]})
+    errors: dict[str, int] = {}
+    for request in record["requests"]:
+        if request["error"]:
+            errors[request["error"]] = errors.get(request["error"], 0) + 1
+    return Verdict(
+        http=tuple(_judge_requests(record["requests"], phase, route) for phase in phases for route in routes),
+        errors=errors,
+        jobs=_judge_jobs(record["jobs"]),
+        max_unavailable_seen=dict(record["most_unavailable"]),
+    )
+
+
+def _judge_requests(requests: Iterable[Json], phase: Phase, route: str) -> HttpVerdict:
+    mine = [r for r in requests if r["route"] == route and phase.begins <= r["at"] < phase.ends]
+    good = sorted(r["at"] + r["seconds"] for r in mine if not r["error"])
+    # A phase without any good answer is one whole gap.
+    edges = [phase.begins, *good, phase.ends] if mine and not good else good
+    gaps = [later - earlier for earlier, later in itertools.pairwise(edges)]
+    return HttpVerdict(
+        phase.name,
+        route,
+        len(mine),
+        sum(1 for r in mine if r["error"]),
+        max(gaps, default=0.0),
+        max((r["seconds"] for r in mine), default=0.0),
+    )
+
+
+def _judge_jobs(jobs: Iterable[Json]) -> dict[str, int]:
+    counts = {"done": 0, "lost": 0, "twice": 0}
+    for job in jobs:
+        counts["done"] += bool(job["done_by"])
+        counts["lost"] += not job["done_by"]
+        counts["twice"] += len(job["done_by"]) > 1
+    return counts
+
+
+def table(verdict: Verdict) -> Table:
+    """The verdict as people read it."""
+    result = Table("phase", "way", title="what clients saw", title_justify="left")
+    for column in ("requests", "failed", "longest gap", "slowest"):
+        result.add_column(column, justify="right")
+    for row in verdict.http:
+        result.add_row(
+            row.phase,
+            row.route,
+            str(row.requests),
+            f"[red]{row.failed}" if row.failed else "0",
+            f"{row.longest_gap_seconds:.3f} s",
+            f"{row.slowest_seconds:.3f} s",
+        )
+    jobs = verdict.jobs
+    missing = ", ".join(f"{app} {most}" for app, most in sorted(verdict.max_unavailable_seen.items()))
+    result.caption = (
+        f"jobs: {jobs['done']} done, {jobs['lost']} lost, {jobs['twice']} done twice\n"
+        f"most pods unavailable at any moment: {missing}"
+    )
+    result.caption_justify = "left"
+    return result

@@ -1,0 +1,1 @@
+"""Clients of the lab's workloads, and the judge of what they saw."""

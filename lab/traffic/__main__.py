@@ -1,0 +1,145 @@
+"""`python -m lab.traffic LAB`: clients and a job queue, from now until SIGTERM or SIGINT.
+
+Writes `traffic/live.json` twice a second, for whoever watches, and `traffic/record.json` at the end, for the judge.
+"""
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Coroutine
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from lab.addresses import LAB_ADDRESS
+from lab.kube import Kube
+from lab.paths import LabPaths
+from lab.spec import LabSpec
+from lab.traffic.availability import Availability
+from lab.traffic.broker import Broker
+from lab.traffic.clients import Endpoints, Request, Route, ask
+
+BROKER_PORT = 8088
+LAST_JOBS_SECONDS = 40.0
+"""How long unfinished jobs are waited for at the end: longer than a lease, so that others do a lost worker's."""
+
+
+class Traffic:
+    """One run of all clients."""
+
+    def __init__(self, paths: LabPaths, kube: Kube) -> None:
+        spec = LabSpec.load(paths.spec)
+        self._directory = paths.traffic
+        self._kube = kube
+        self._namespace = spec.traffic.namespace
+        self._service = spec.traffic.service
+        self.requests: list[Request] = []
+        self.failed = 0
+        self.endpoints = Endpoints()
+        self.broker = Broker(spec.traffic.jobs_per_second, spec.traffic.work_ms)
+        self.availability = Availability({})
+        rate = spec.traffic.requests_per_second
+        routes = [Route("endpoints", self.endpoints.next, rate, keep_alive=False)]
+        for target in spec.target_groups:
+            url = f"http://{LAB_ADDRESS}:{target.listener_port}/"
+            routes.append(Route(f"load balancer {target.name}", lambda url=url: url, rate, keep_alive=True))  # type: ignore[misc]
+        self._routes = routes
+
+    async def run(self, ended: asyncio.Event) -> None:
+        """Until `ended`; then the last jobs are waited for and the record is written."""
+        self.availability = await Availability.of(self._kube, self._namespace)
+        runner = web.AppRunner(self.broker.application())
+        await runner.setup()
+        await web.TCPSite(runner, LAB_ADDRESS, BROKER_PORT).start()
+        followers = self._tasks(
+            self.endpoints.follow(self._kube, self._namespace, self._service),
+            self.availability.follow(self._kube, self._namespace),
+            self.broker.hand_out_again(),
+            self._tell(),
+        )
+        while not self.endpoints.addresses:  # noqa: ASYNC110  (the watch fills them)
+            await asyncio.sleep(0.05)
+        clients = self._tasks(self.broker.make_jobs(), *(ask(route, self._record) for route in self._routes))
+        await _first(ended.wait(), *followers, *clients)
+        await _cancel(clients)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_JOBS_SECONDS):
+                while self.broker.open_jobs:  # noqa: ASYNC110  (workers report them)
+                    await asyncio.sleep(0.1)
+        await _cancel(followers)
+        await runner.cleanup()
+        self._write("record.json", self._everything())
+
+    @staticmethod
+    def _tasks(*work: Coroutine[Any, Any, None]) -> list["asyncio.Task[None]"]:
+        return [asyncio.create_task(each) for each in work]
+
+    def _record(self, request: Request) -> None:
+        self.requests.append(request)
+        self.failed += bool(request.error)
+
+    async def _tell(self) -> None:
+        while True:
+            done = sum(1 for job in self.broker.jobs.values() if job.done_by)
+            last = self.requests[-1].at if self.requests else 0.0
+            recent = sum(1 for r in self.requests[-500:] if r.at > last - 2) / 2
+            live = {
+                "requests": len(self.requests),
+                "failed": self.failed,
+                "per_second": recent,
+                "jobs": {"made": len(self.broker.jobs), "done": done},
+                "unavailable": {app: self._missing(app) for app in self.availability.wanted},
+                "most_unavailable": self.availability.most,
+            }
+            self._write("live.json", live)
+            await asyncio.sleep(0.5)
+
+    def _missing(self, app: str) -> int:
+        return next((n for _, name, n in reversed(self.availability.changes) if name == app), 0)
+
+    def _everything(self) -> dict[str, Any]:
+        return {
+            "requests": [asdict(r) for r in self.requests],
+            "jobs": [asdict(job) for job in self.broker.jobs.values()],
+            "wanted": self.availability.wanted,
+            "most_unavailable": self.availability.most,
+            "availability": self.availability.changes,
+        }
+
+    def _write(self, name: str, document: dict[str, Any]) -> None:
+        self._directory.mkdir(exist_ok=True)
+        unfinished = self._directory / f".{name}"
+        unfinished.write_text(json.dumps(document))
+        unfinished.rename(self._directory / name)
+
+
+async def _first(ended: Coroutine[Any, Any, Any], *work: "asyncio.Task[None]") -> None:
+    """Waits for the end, or for the failure of anything that should go on."""
+    waiting = asyncio.create_task(ended)
+    done, _ = await asyncio.wait([waiting, *work], return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
+
+
+async def _cancel(tasks: "list[asyncio.Task[None]]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def main(lab: Path) -> None:
+    """Runs until told to stop."""
+    paths = LabPaths(lab)
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    async with Kube.from_kubeconfig(paths.kubeconfig) as kube:
+        await Traffic(paths, kube).run(ended)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1])))

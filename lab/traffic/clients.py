@@ -1,0 +1,102 @@
+"""HTTP clients that ask at a steady rate, on the ways that traffic takes in a cluster."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import aiohttp
+
+from lab.kube import Items, Json, Kube
+
+TIMEOUT = aiohttp.ClientTimeout(total=5.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request, sent `at` (epoch seconds) and answered after `seconds`; error "" is success."""
+
+    route: str
+    at: float
+    seconds: float
+    error: str = ""
+
+
+class Endpoints:
+    """The addresses behind a Service, as a proxy follows them: ready ones, else those that still serve."""
+
+    def __init__(self) -> None:
+        self._slices: dict[str, Json] = {}
+        self._turn = itertools.count()
+
+    async def follow(self, kube: Kube, namespace: str, service: str) -> None:
+        """Keeps up with the Service's EndpointSlices, until cancelled."""
+        path = f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
+        async for event in kube.watch(path, labelSelector=f"kubernetes.io/service-name={service}"):
+            if event.type == "DELETED":
+                self._slices.pop(event.object["metadata"]["name"], None)
+            elif event.type != "SYNCED":
+                self._slices[event.object["metadata"]["name"]] = event.object
+
+    @property
+    def addresses(self) -> Sequence[str]:
+        """host:port of every endpoint that may be asked now."""
+        return choose(list(self._slices.values()))
+
+    def next(self) -> str | None:
+        """The next one in turn; None while there is none."""
+        addresses = self.addresses
+        return f"http://{addresses[next(self._turn) % len(addresses)]}/" if addresses else None
+
+
+def choose(slices: Items) -> list[str]:
+    """Ready endpoints; where none is ready, those still serving while they terminate, as kube-proxy does."""
+    ready: list[str] = []
+    serving: list[str] = []
+    for piece in slices:
+        port = piece["ports"][0]["port"]
+        for endpoint in piece.get("endpoints") or ():
+            conditions = endpoint.get("conditions") or {}
+            addresses = [f"{address}:{port}" for address in endpoint["addresses"]]
+            if conditions.get("ready", True):
+                ready += addresses
+            elif conditions.get("serving") and conditions.get("terminating"):
+                serving += addresses
+    return sorted(ready or serving)
+
+
+@dataclass(frozen=True)
+class Route:
+    """One way to the application. `url` answers where to ask next; connections are kept where `keep_alive` says so."""
+
+    name: str
+    url: Callable[[], str | None]
+    per_second: float
+    keep_alive: bool
+
+
+async def ask(route: Route, record: Callable[[Request], None]) -> None:
+    """Asks at the route's rate, until cancelled. Requests overlap: a slow answer delays no other."""
+    connector = aiohttp.TCPConnector(limit=0, force_close=not route.keep_alive)
+    async with aiohttp.ClientSession(connector=connector, timeout=TIMEOUT) as session, asyncio.TaskGroup() as group:
+        start = time.monotonic()
+        for number in itertools.count():
+            await asyncio.sleep(max(0.0, start + number / route.per_second - time.monotonic()))
+            group.create_task(_ask_once(session, route, record))
+
+
+async def _ask_once(session: aiohttp.ClientSession, route: Route, record: Callable[[Request], None]) -> None:
+    at, began = time.time(), time.monotonic()
+    error = ""
+    url = route.url()
+    try:
+        if url is None:
+            error = "no endpoint"
+        else:
+            async with session.get(url) as response:
+                await response.read()
+                error = "" if response.status == 200 else f"HTTP {response.status}"
+    except (aiohttp.ClientError, TimeoutError, OSError) as problem:
+        error = f"{type(problem).__name__}: {problem}"
+    record(Request(route.name, at, time.monotonic() - began, error))

@@ -1,0 +1,61 @@
+"""From an EKS cluster's name to a client of its API server, with the caller's own IAM role."""
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.model import ServiceId
+from botocore.signers import RequestSigner
+
+from lambdas.clients.aws import CONFIG, translated
+from lambdas.clients.k8s import KubernetesClient
+from lambdas.errors import AccessDenied, NotFound
+
+if TYPE_CHECKING:
+    from mypy_boto3_eks import EKSClient
+
+PRESIGNED_SECONDS = 60
+"""What the signature says of itself; EKS takes the token for 15 minutes after signing, whatever this says."""
+
+
+def connect(cluster: str, session: boto3.session.Session | None = None) -> KubernetesClient:
+    """A client for the cluster's API server.
+
+    Raises NotFound when there is no such cluster, AccessDenied when it may not be described.
+    """
+    session = session or boto3.session.Session()
+    eks: EKSClient = session.client("eks", config=CONFIG)
+    with translated(f"describe EKS cluster {cluster}"):
+        try:
+            description = eks.describe_cluster(name=cluster)["cluster"]
+        except eks.exceptions.ResourceNotFoundException as error:
+            raise NotFound(
+                f"There is no EKS cluster {cluster} in {session.region_name}; correct the setting cluster."
+            ) from error
+    authority = base64.b64decode(description["certificateAuthority"]["data"]).decode()
+    return KubernetesClient(description["endpoint"], authority, lambda: bearer_token(cluster, session))
+
+
+def bearer_token(cluster: str, session: boto3.session.Session) -> str:
+    """A bearer token for the cluster: a presigned GetCallerIdentity, as aws-iam-authenticator reads it.
+
+    The signed header x-k8s-aws-id binds it to this cluster. Raises AccessDenied when there are no credentials.
+    """
+    region = session.region_name
+    credentials = session.get_credentials()
+    if credentials is None:
+        raise AccessDenied("No AWS credentials were found to sign in to the cluster with.")
+    # The signer wants botocore's session for its events; the endpoint is the regional one, never an override,
+    # because the server checks the host.
+    inner: Any = session._session  # noqa: SLF001
+    host = inner.get_component("endpoint_resolver").construct_endpoint("sts", region)["hostname"]
+    signer = RequestSigner(ServiceId("sts"), region, "sts", "v4", credentials, session.events)
+    request: dict[str, Any] = {
+        "method": "GET",
+        "url": f"https://{host}/?Action=GetCallerIdentity&Version=2011-06-15",
+        "body": {},
+        "headers": {"x-k8s-aws-id": cluster},
+        "context": {},
+    }
+    url = signer.generate_presigned_url(request, region_name=region, expires_in=PRESIGNED_SECONDS, operation_name="")
+    return "k8s-aws-v1." + base64.urlsafe_b64encode(url.encode()).decode().rstrip("=")

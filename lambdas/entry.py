@@ -1,0 +1,96 @@
+"""The way into every function: parse, hold the lock, run the step, answer JSON.
+
+Importing a step has no effect; clients are made at the first invocation and kept for the environment's life.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Generic, TypeVar
+
+from aws_lambda_powertools import Logger
+from pydantic import ValidationError
+
+from lambdas import lock
+from lambdas.clients import Clients
+from lambdas.errors import BadRequest, DeadlineExceeded, Permanent, Transient, sentence
+from lambdas.model import NodeTask, Status, StepResult, Task
+from lambdas.settings import Settings, problems
+
+logger = Logger(service="eks-rolling")
+
+AnyTask = TypeVar("AnyTask", bound=Task)
+Step = Callable[[AnyTask, Clients], StepResult]
+
+
+@cache
+def connected_clients() -> Clients:
+    """The clients of this execution environment, from its settings. Raises BadRequest, NotFound, AccessDenied."""
+    # Imported late: unit tests and the stacks need no SDK.
+    from lambdas.clients.aws import AwsClient
+    from lambdas.clients.eks import connect
+
+    settings = Settings.from_environment()
+    aws = AwsClient(settings.cluster, settings.bucket, settings.topic)
+    return Clients(connect(settings.cluster), aws, settings, time.time)
+
+
+@dataclass(frozen=True)
+class Handler(Generic[AnyTask]):
+    """A step as Lambda calls it. `locked` steps act only while their roll holds the cluster's lock [R4]."""
+
+    step: Step[AnyTask]
+    task_type: type[AnyTask]
+    locked: bool
+
+    @property
+    def name(self) -> str:
+        """The step's module name: what the function, the handler string and the deadline are called."""
+        return self.step.__module__.rpartition(".")[2]
+
+    def __call__(self, event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG002  (Lambda passes two)
+        task = parse(event, self.task_type)
+        logger.structure_logs(append=False, step=self.name, roll=task.roll, node=getattr(task, "node", None))
+        try:
+            result = self.run(task, connected_clients())
+        except Transient as error:
+            logger.warning(sentence(error), error=type(error).__name__)
+            # The workflow retries by class name, and a subclass's name is not its parent's.
+            raise Transient(sentence(error)) from error
+        except Permanent as error:
+            logger.exception("the step failed", error=type(error).__name__)
+            raise
+        logger.info(result.reason, status=result.status, wait_seconds=result.wait_seconds)
+        return result.model_dump(mode="json")
+
+    def run(self, task: AnyTask, clients: Clients) -> StepResult:
+        """One invocation: under the lock, with `since` carried on while it waits (a step may set it anew).
+
+        Raises DeadlineExceeded once it has waited longer than its deadline, with the reason of the hold.
+        """
+        if self.locked:
+            lock.confirm(clients, task.roll)
+        since = task.since if task.since is not None else clients.now()
+        result = self.step(task.model_copy(update={"since": since}), clients)
+        if result.status is Status.DONE:
+            return result
+        deadline = clients.settings.deadline(self.name)
+        waited = clients.now() - since
+        if deadline is not None and waited > deadline:
+            subject = f"Node {task.node}" if isinstance(task, NodeTask) else "The roll"
+            raise DeadlineExceeded(f"{subject} waited {waited:.0f} s (deadline {deadline} s): {result.reason}")
+        return result if result.since is not None else result.model_copy(update={"since": since})
+
+
+def handler_for(step: Step[AnyTask], task_type: type[AnyTask], *, locked: bool = True) -> Handler[AnyTask]:
+    """The Lambda handler of a step."""
+    return Handler(step, task_type, locked)
+
+
+def parse(event: dict[str, Any], task_type: type[AnyTask]) -> AnyTask:
+    """The event as the step's task. Raises BadRequest naming every problem at once."""
+    try:
+        return task_type.model_validate(event)
+    except ValidationError as error:
+        raise BadRequest(f"The step's input has {problems(error, task_type)}.") from error

@@ -1,0 +1,63 @@
+"""Faults. Waiting is never one of them: a step that has to wait answers so.
+
+    RollError
+    ├── Transient          the workflow runs the step again, with backoff and jitter
+    │   └── Conflict       somebody changed the object between our look and our write: look again
+    └── Permanent          the workflow goes to Restore
+        ├── BadRequest     the input names something unknown, or is malformed
+        ├── Refused        what was asked for would break an invariant
+        ├── AccessDenied   a permission is missing; the sentence names it
+        ├── NotFound       something the step cannot do without is not there
+        ├── LockLost       another roll holds the cluster's lock, or the roll was stopped
+        └── DeadlineExceeded  a hold lasted longer than its deadline; the sentence names what held
+
+Class names are the workflow's error names: a rename here renames them there (`stacks/state_machine.py` takes them
+from this module, and a test compares). Every message is one sentence for the operator: what is wrong, with what,
+and what to do.
+"""
+
+
+class RollError(Exception):
+    """Any fault this application raises on purpose."""
+
+
+class Transient(RollError):
+    """May be gone when the step is run again."""
+
+
+class Conflict(Transient):
+    """A write's precondition (resourceVersion, UID) no longer held."""
+
+
+class Permanent(RollError):
+    """Will not go away by itself."""
+
+
+class BadRequest(Permanent):
+    """The request or the settings are wrong."""
+
+
+class Refused(Permanent):
+    """The request is understood, and following it would not be safe."""
+
+
+class AccessDenied(Permanent):
+    """A permission is missing or the credentials are not accepted."""
+
+
+class NotFound(Permanent):
+    """An object that must exist does not."""
+
+
+class LockLost(Permanent):
+    """This roll may not act any more."""
+
+
+class DeadlineExceeded(Permanent):
+    """A step waited longer than its deadline."""
+
+
+def sentence(error: BaseException) -> str:
+    """The error as one line for an operator."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, RollError) and text else f"{type(error).__name__}: {text}"

@@ -1,0 +1,156 @@
+"""Values that cross states: JSON in, JSON out. Identifiers only; everything else is observed again.
+
+A state's payload may be 256 KiB: a thousand instance ids are about 25 KB.
+"""
+
+import math
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field, ValidationError, field_validator
+
+from lambdas.errors import BadRequest
+from lambdas.settings import Strict, problems
+
+
+class RollRequest(Strict):
+    """What a person (console, command) or an event asks for."""
+
+    groups: tuple[str, ...] = Field((), description="Auto Scaling group names; empty: all of the cluster")
+    nodes: tuple[str, ...] = Field((), description="node names or instance ids; empty: every outdated one")
+    dry_run: bool = Field(False, description="plan and report only")
+    surge: int | None = Field(None, ge=1, le=40, description="nodes replaced at the same time")
+    approval: bool | None = Field(None, description="wait for a person after the plan")
+    keep_taints: bool = Field(False, description="leave our taint on nodes that were not replaced")
+    accept: tuple[str, ...] = Field((), description="codes of blockers that are accepted")
+    trigger: str = Field("a person", description="who asked")
+
+    @classmethod
+    def from_input(cls, raw: Any) -> "RollRequest":
+        """Reads an execution's input: `{}`, the fields above, or an EventBridge event.
+
+        Raises BadRequest naming every problem at once.
+        """
+        if not isinstance(raw, Mapping):
+            raise BadRequest(f"The roll request must be a JSON object such as {{}}, not {raw!r}.")
+        if "detail-type" in raw and "detail" in raw:
+            detail = raw["detail"] if isinstance(raw["detail"], Mapping) else {}
+            return cls(trigger=f"{detail.get('eventName', raw['detail-type'])} ({raw.get('id', 'no id')})")
+        try:
+            return cls.model_validate(dict(raw))
+        except ValidationError as error:
+            raise BadRequest(f"The roll request has {problems(error, cls)}.") from error
+
+
+Targets = dict[str, dict[str, str]]
+"""Per group: instance type -> "lt-id:number" it would launch now; "" is the type without an override."""
+
+
+class Task(Strict):
+    """What every step is given. `since` is when its current wait began (epoch seconds)."""
+
+    roll: str = Field(min_length=1)
+    since: float | None = None
+
+
+class PlanTask(Task):
+    """`input` is the execution's input as it came."""
+
+    input: Any = None
+
+
+class NodeFailure(Strict):
+    """A RollNode execution that failed: the state's error output, as Step Functions has it."""
+
+    node: str
+    failure: dict[str, Any]
+
+
+class RollTask(Task):
+    """A step of the Roll: the instances of its plan, and what it asked for."""
+
+    nodes: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    targets: Targets = {}
+    surge: int = 1
+    keep_taints: bool = False
+    waves: int = 0
+    unready: tuple[str, ...] = ()
+    failures: tuple[NodeFailure, ...] = ()
+
+
+class ApprovalTask(Task):
+    """`token` is the Step Functions task token to answer with."""
+
+    token: str
+    plan: str = ""
+
+
+class NodeTask(Task):
+    """A step of RollNode: one old instance."""
+
+    instance: str = Field(pattern=r"^i-[0-9a-zA-Z]+$")
+    node: str = Field(min_length=1)
+    group: str = Field(min_length=1)
+    replacement: str = ""
+    replacement_node: str = ""
+
+
+class NodeOutcomeTask(NodeTask):
+    """The last step of RollNode: `execution` is its own ARN, `failure` what stopped it."""
+
+    execution: str
+    failure: dict[str, Any] | None = None
+
+    @field_validator("failure", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        return value or None
+
+
+class ReportTask(Task):
+    """The last step of Roll."""
+
+    input: Any = None
+    plan: dict[str, Any] | None = None
+    failure: dict[str, Any] | None = None
+    restored: tuple[str, ...] = ()
+    left_behind: tuple[str, ...] = ()
+    execution: str = ""
+    started: str = ""
+
+
+class Status(StrEnum):
+    """A step is done, or it waits. Faults are exceptions."""
+
+    DONE = "done"
+    WAIT = "wait"
+
+
+class StepResult(Strict):
+    """What every step answers. `output` carries identifiers for the states after it."""
+
+    status: Status
+    reason: str
+    wait_seconds: int = Field(0, ge=0, le=900)
+    since: float | None = None
+    output: dict[str, Any] = {}
+
+    @classmethod
+    def done(cls, reason: str, **output: Any) -> "StepResult":
+        return cls(status=Status.DONE, reason=reason, output=output)
+
+    @classmethod
+    def wait(cls, reason: str, seconds: float, **output: Any) -> "StepResult":
+        """A hold. `seconds` is rounded up to whole seconds, at least 1: what a Wait state can do."""
+        whole = max(1, min(900, math.ceil(seconds)))
+        return cls(status=Status.WAIT, reason=reason, wait_seconds=whole, output=output)
+
+
+def backoff(waited_seconds: float, *, first: float = 1.0, longest: float = 15.0) -> float:
+    """Seconds until the next look at something that gives no hint of its own: a tenth of the time waited so far.
+
+    Short waits stay short, and an hour's wait costs about 250 looks (2,250 of a history's 25,000 events).
+    """
+    return min(longest, max(first, waited_seconds / 10))

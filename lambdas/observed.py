@@ -1,0 +1,362 @@
+"""What decisions see: plain frozen values, read from Kubernetes and AWS by `lambdas.clients`.
+
+No SDK object, no client and no clock is in here. Times are epoch seconds.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+class Effect(StrEnum):
+    """What a taint does to pods that do not tolerate it."""
+
+    NO_SCHEDULE = "NoSchedule"
+    PREFER_NO_SCHEDULE = "PreferNoSchedule"
+    NO_EXECUTE = "NoExecute"
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    key: str
+    effect: str
+    value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Toleration:
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+
+    def tolerates(self, taint: Taint) -> bool:
+        """Whether this toleration matches the taint, by the rules of core/v1 Toleration."""
+        if self.effect and self.effect != taint.effect:
+            return False
+        if not self.key:
+            return self.operator == "Exists"
+        if self.key != taint.key:
+            return False
+        return self.operator == "Exists" or self.value == taint.value
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A Kubernetes node. `instance` is the EC2 instance id out of spec.providerID, "" where there is none."""
+
+    name: str
+    uid: str = ""
+    resource_version: str = ""
+    instance: str = ""
+    zone: str = ""
+    ready: bool = True
+    unschedulable: bool = False
+    taints: tuple[Taint, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def roll_taint(self) -> Taint | None:
+        """Our own taint on this node, if any."""
+        return next((t for t in self.taints if t.key == ROLL_TAINT_KEY), None)
+
+
+ROLL_TAINT_KEY = "eks-rolling"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The controller of a pod. For a ReplicaSet of a Deployment it is the Deployment."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Owner":
+        """Reads back what `str()` writes. Raises ValueError for anything else."""
+        kind, _, path = text.partition(" ")
+        namespace, _, name = path.partition("/")
+        if not (kind and namespace and name):
+            raise ValueError(f"not an owner: {text!r}")
+        return cls(kind, namespace, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod, as far as moving it is concerned."""
+
+    namespace: str
+    name: str
+    uid: str = ""
+    node: str = ""
+    owner: Owner | None = None
+    phase: str = "Running"
+    ready: bool = True
+    deleting_until: float | None = None
+    mirror: bool = False
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+    tolerations: tuple[Toleration, ...] = ()
+    claims: tuple[str, ...] = ()
+    local_volumes: tuple[str, ...] = ()
+    host_paths: tuple[str, ...] = ()
+    host_ports: tuple[int, ...] = ()
+    images: tuple[str, ...] = ()
+    unschedulable_because: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def deleting(self) -> bool:
+        return self.deleting_until is not None
+
+    @property
+    def finished(self) -> bool:
+        return self.phase in {"Succeeded", "Failed"}
+
+    @property
+    def stays_with_node(self) -> bool:
+        """Pods that a drain leaves alone: DaemonSet pods, static (mirror) pods and finished ones [N2]."""
+        return self.mirror or self.finished or (self.owner is not None and self.owner.kind == "DaemonSet")
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """One matchExpressions entry of a label selector."""
+
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+    def matches(self, labels: dict[str, str]) -> bool:
+        match self.operator:
+            case "In":
+                return labels.get(self.key) in self.values
+            case "NotIn":
+                return labels.get(self.key) not in self.values
+            case "Exists":
+                return self.key in labels
+            case "DoesNotExist":
+                return self.key not in labels
+            case _:
+                return False
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """A label selector. An empty one matches everything, as policy/v1 has it for budgets."""
+
+    labels: tuple[tuple[str, str], ...] = ()
+    expressions: tuple[Expression, ...] = ()
+
+    def matches(self, labels: dict[str, str]) -> bool:
+        return all(labels.get(k) == v for k, v in self.labels) and all(e.matches(labels) for e in self.expressions)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A PodDisruptionBudget. `ours` marks the temporary ones a roll makes for workloads that have none."""
+
+    namespace: str
+    name: str
+    uid: str = ""
+    selector: Selector | None = None
+    allowed: int = 0
+    healthy: int = 0
+    desired_healthy: int = 0
+    expected: int = 0
+    observed: bool = True
+    max_unavailable: str = ""
+    min_available: str = ""
+    ours: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+    def covers(self, pod: Pod) -> bool:
+        return self.namespace == pod.namespace and self.selector is not None and self.selector.matches(pod.labels)
+
+    @property
+    def can_never_allow(self) -> bool:
+        """True where no eviction can succeed even with every pod healthy (max 0, or min >= all)."""
+        return self.expected > 0 and self.desired_healthy >= self.expected
+
+
+class Strategy(StrEnum):
+    """How a workload's pods leave a node; the annotation `eks-rolling.io/strategy` chooses."""
+
+    EVICT = "evict"
+    RESTART = "restart"
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A Deployment, StatefulSet, ReplicaSet or DaemonSet."""
+
+    owner: Owner
+    uid: str = ""
+    resource_version: str = ""
+    desired: int = 1
+    ready: int = 1
+    updated: int = 1
+    current: int = 1
+    selector: Selector | None = None
+    annotations: dict[str, str] = field(default_factory=dict)
+    restarted_for: str = ""
+    surges: bool = True
+    settled: bool = True
+    scaled_by: str = ""
+
+    @property
+    def all_ready(self) -> bool:
+        return self.settled and self.ready >= self.desired
+
+    @property
+    def strategy(self) -> Strategy | None:
+        """The strategy asked for by annotation; None where the annotation says something unknown."""
+        asked = self.annotations.get(STRATEGY_ANNOTATION, Strategy.EVICT)
+        return Strategy(asked) if asked in set(Strategy) else None
+
+
+STRATEGY_ANNOTATION = "eks-rolling.io/strategy"
+
+RESTARTED_FOR = "eks-rolling.io/restarted-for"
+"""Pod template annotation whose change is a rollout restart: the node it was done for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A PersistentVolume bound to a claim: `zones` it can be attached in (empty: anywhere)."""
+
+    claim: str
+    name: str
+    zones: tuple[str, ...] = ()
+    local: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A Service with node ports."""
+
+    namespace: str
+    name: str
+    node_ports: tuple[int, ...] = ()
+    local_traffic: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A coordination/v1 Lease. `holder` is "" when nobody holds it."""
+
+    name: str
+    holder: str = ""
+    renewed: float = 0.0
+    duration: float = 0.0
+    resource_version: str = ""
+    annotations: dict[str, str] = field(default_factory=dict)
+
+    def expired(self, now: float) -> bool:
+        return not self.holder or now > self.renewed + self.duration
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchTemplate:
+    """A launch template reference as it is written on a group: `version` may be $Latest or $Default."""
+
+    id: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupInstance:
+    """An instance as its Auto Scaling group lists it. `template` is "lt-id:number", "" for a launch configuration."""
+
+    id: str
+    zone: str
+    lifecycle: str = "InService"
+    template: str = ""
+    type: str = ""
+    protected: bool = False
+    healthy: bool = True
+
+    @property
+    def alive(self) -> bool:
+        return self.lifecycle in {"Pending", "Pending:Wait", "Pending:Proceed", "InService"}
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """An Auto Scaling group."""
+
+    name: str
+    minimum: int = 0
+    maximum: int = 0
+    desired: int = 0
+    zones: tuple[str, ...] = ()
+    instances: tuple[GroupInstance, ...] = ()
+    template: LaunchTemplate | None = None
+    overrides: tuple[tuple[str, LaunchTemplate], ...] = ()
+    subnets: tuple[str, ...] = ()
+    mixed_purchasing: bool = False
+    tags: dict[str, str] = field(default_factory=dict)
+    suspended: frozenset[str] = frozenset()
+    warm_pool: bool = False
+    new_instances_protected: bool = False
+    refresh_running: bool = False
+
+    def instance(self, instance_id: str) -> GroupInstance | None:
+        return next((i for i in self.instances if i.id == instance_id), None)
+
+    @property
+    def managed(self) -> bool:
+        """A managed node group's: AWS replaces its nodes, we must not [N4]."""
+        return "eks:nodegroup-name" in self.tags
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceState:
+    """An EC2 instance: pending, running, shutting-down, terminated, ... and its tags."""
+
+    id: str
+    state: str
+    tags: dict[str, str] = field(default_factory=dict)
+    launched: float = 0.0
+    zone: str = ""
+
+    @property
+    def gone(self) -> bool:
+        return self.state in {"terminated", ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An instance's registration in one target group (or classic load balancer: `classic`)."""
+
+    group: str
+    instance: str
+    port: int | None
+    state: str
+    others_healthy: int = 0
+    delay_seconds: float = 0.0
+    classic: bool = False
+
+    @property
+    def name(self) -> str:
+        """The target group's name out of its ARN (arn:...:targetgroup/NAME/ID)."""
+        parts = self.group.split("/")
+        return parts[1] if len(parts) > 2 else self.group
+
+    @property
+    def receives_traffic(self) -> bool:
+        return self.state not in {"unused", "gone"}
+
+
+def epoch(text: str | None) -> float:
+    """RFC 3339 text as epoch seconds; 0 for nothing."""
+    return datetime.fromisoformat(text).timestamp() if text else 0.0

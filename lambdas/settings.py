@@ -1,0 +1,138 @@
+"""Settings of a deployment: validated when the stack is synthesized, read again by every function.
+
+All durations are seconds. Every problem of a settings document is reported at once.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lambdas.errors import BadRequest
+
+ENVIRONMENT_VARIABLE = "EKS_ROLLING_SETTINGS"
+
+
+class Strict(BaseModel):
+    """Values that cross a boundary: immutable, and unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AutoscalerMode(StrEnum):
+    """What a roll does about cluster-autoscaler."""
+
+    PAUSE = "pause"
+    ANNOTATE = "annotate"
+    IGNORE = "ignore"
+
+
+class Autoscaler(Strict):
+    """Where cluster-autoscaler runs, and how it is kept from removing nodes during a roll."""
+
+    mode: AutoscalerMode = Field(
+        AutoscalerMode.PAUSE,
+        description="pause: scaled to 0 and back; annotate: kept running, scale-down disabled on the nodes of the roll",
+    )
+    namespace: str = "kube-system"
+    deployment: str = "cluster-autoscaler"
+
+
+class Deadlines(Strict):
+    """How long a step may hold before the roll gives up and restores, in seconds."""
+
+    take_lock: int = Field(4 * 3600, ge=1, description="waiting for another roll on the same cluster")
+    pause_interference: int = Field(600, ge=1)
+    taint_nodes: int = Field(900, ge=1)
+    launch_replacement: int = Field(1800, ge=1, description="no capacity, or the group is at its maximum")
+    await_ready: int = Field(1200, ge=1, description="the new node joins, its DaemonSets and targets are ready")
+    close_node: int = Field(600, ge=1)
+    leave_load_balancers: int = Field(1800, ge=1)
+    evict: int = Field(3600, ge=1, description="the node is empty and what left it is Ready elsewhere")
+    await_load_balancers: int = Field(1800, ge=1)
+    await_volumes: int = Field(900, ge=1)
+    terminate: int = Field(1200, ge=1)
+    gate: int = Field(3600, ge=1, description="health after a wave, bake time included, pauses not")
+    restore: int = Field(1800, ge=1)
+    approval: int = Field(24 * 3600, ge=60)
+    roll: int = Field(3 * 24 * 3600, ge=60, description="the whole roll")
+
+
+class Settings(Strict):
+    """One cluster's settings."""
+
+    cluster: str = Field(min_length=1, description="EKS cluster name")
+    surge: int = Field(2, ge=1, le=40, description="nodes replaced at the same time")
+    wave: int = Field(10, ge=1, le=1000, description="nodes between two health gates")
+    canary: bool = Field(True, description="the first wave is a single node")
+    bake_seconds: int = Field(60, ge=0, description="quiet time after each wave before the gate opens")
+    alarms: tuple[str, ...] = Field((), description="CloudWatch alarms that hold the gate while in ALARM")
+    approval: bool = Field(False, description="wait for a person after the plan")
+    autoscaler: Autoscaler = Autoscaler()
+    healthy_target_floor: int = Field(
+        1, ge=1, description="healthy targets that must remain in a target group when a node leaves it"
+    )
+    accept: tuple[str, ...] = Field((), description="codes of blockers that are accepted beforehand")
+    namespace: str = Field("kube-system", description="where the roll's lock (a Lease) lives")
+    lease_seconds: int = Field(180, ge=15, description="a holder silent for so long has lost the lock")
+    deadlines: Deadlines = Deadlines()
+    bucket: str = Field("", description="where plans and reports are kept; set by the stack")
+    topic: str = Field("", description="where messages go; set by the stack")
+
+    @model_validator(mode="after")
+    def _gate_outlasts_the_bake(self) -> "Settings":
+        if self.deadlines.gate <= self.bake_seconds:
+            raise ValueError(
+                f"deadlines.gate ({self.deadlines.gate}) must be longer than bake_seconds ({self.bake_seconds})"
+            )
+        return self
+
+    def deadline(self, step: str) -> int | None:
+        """Seconds the named step may hold; None for steps that never do."""
+        value = getattr(self.deadlines, step, None)
+        return value if isinstance(value, int) else None
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> "Settings":
+        """Validates a settings document. Raises BadRequest naming every problem at once."""
+        try:
+            return cls.model_validate(dict(document))
+        except ValidationError as error:
+            raise BadRequest(f"The settings have {problems(error, cls)}.") from error
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
+        """Reads what the stack put into the function's environment. Raises BadRequest if it is absent or wrong."""
+        environment = os.environ if environment is None else environment
+        text = environment.get(ENVIRONMENT_VARIABLE)
+        if not text:
+            raise BadRequest(f"The environment variable {ENVIRONMENT_VARIABLE} is not set; deploy the stack again.")
+        return cls.parse(json.loads(text))
+
+
+def problems(error: ValidationError, model: type[BaseModel]) -> str:
+    """Every problem of a validation as one phrase: what is wrong, where, and what is known there."""
+    phrases = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"]) or "the document"
+        if problem["type"] == "extra_forbidden":
+            known = ", ".join(sorted(_fields_at(model, problem["loc"][:-1])))
+            phrases.append(f"{where} is not a known field (known: {known})")
+        elif problem["type"] == "missing":
+            phrases.append(f"{where} is missing")
+        else:
+            phrases.append(f"{where}: {problem['msg'][0].lower()}{problem['msg'][1:]}, not {problem['input']!r}")
+    count = f"{len(phrases)} problem{'s' if len(phrases) > 1 else ''}"
+    return f"{count}: {'; '.join(phrases)}"
+
+
+def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> set[str]:
+    for part in path:
+        annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return set()
+        model = annotation
+    return set(model.model_fields)

@@ -1,0 +1,266 @@
+"""Evict pods: within their budgets, until the node is empty and what left it is Ready elsewhere.
+
+- Pods that a budget covers: as many at a time as it allows. The Eviction API has the last word.
+- Pods of a workload without a budget: a temporary one is made, one pod at a time.
+- Pods with volumes and StatefulSet pods: one at a time, the next when the last one is Ready elsewhere.
+- Deployments that ask for it by annotation: a rollout restart, which starts the new pod before it stops the old one.
+- Once empty, the node is cordoned, so that pods which tolerate everything do not come back.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from lambdas.clients import Clients, EvictionStatus
+from lambdas.entry import handler_for
+from lambdas.errors import NotFound
+from lambdas.marks import NODE_CORDONED, NODE_MOVING, NODE_ROLL
+from lambdas.model import NodeTask, StepResult, backoff
+from lambdas.observed import RESTARTED_FOR, Budget, Node, Owner, Pod, Strategy, Workload
+
+BUDGET_PREFIX = "eks-rolling-"
+
+BUDGETABLE = frozenset({"Deployment", "StatefulSet", "ReplicaSet"})
+"""Kinds whose size the disruption controller knows, so that maxUnavailable works for them."""
+
+SEPARATOR = " | "
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A node that is being emptied, and everything its pods' going depends on."""
+
+    node: Node
+    pods: tuple[Pod, ...]
+    budgets: tuple[Budget, ...] = ()
+    workloads: dict[Owner, Workload | None] = field(default_factory=dict)
+    moving: tuple[Workload | None, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EvictPods:
+    """Ask for these evictions now; `moving` are the workloads to see Ready again afterwards."""
+
+    pods: tuple[Pod, ...]
+    moving: frozenset[Owner]
+
+
+@dataclass(frozen=True, slots=True)
+class MakeBudgets:
+    workloads: tuple[Workload, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DropBudgets:
+    """Temporary budgets of ours beside one that came later: two on a pod forbid every eviction."""
+
+    budgets: tuple[Budget, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    workload: Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Cordon:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Empty:
+    reason: str
+
+
+Decision = EvictPods | MakeBudgets | DropBudgets | Restart | Cordon | Hold | Empty
+
+
+def decide(seen: Observed) -> Decision:
+    """The next action on the way to an empty node. One kind of action at a time; then look again."""
+    here = [p for p in seen.pods if not p.stays_with_node]
+    movers = [p for p in here if not p.deleting]
+    covering = {p.uid: [b for b in seen.budgets if b.covers(p)] for p in movers}
+    if not here:
+        return _finish(seen)
+    if surplus := _surplus_budgets(covering):
+        return DropBudgets(surplus)
+    for pod in movers:
+        workload = seen.workloads.get(pod.owner) if pod.owner else None
+        if workload and workload.strategy is Strategy.RESTART and workload.restarted_for != restart_mark(seen.node):
+            return Restart(workload)
+    if missing := _without_budget(seen, movers, covering):
+        return MakeBudgets(missing)
+    allowed, holds = _allowed(seen, movers, covering)
+    if allowed:
+        moving = frozenset(p.owner for p in allowed if p.owner and _was_whole(seen, p.owner))
+        return EvictPods(tuple(allowed), moving)
+    ending = [f"pod {p} is ending" for p in here if p.deleting]
+    return Hold("; ".join(holds + ending))
+
+
+def _finish(seen: Observed) -> Decision:
+    late = [w for w in seen.moving if w is not None and not w.all_ready]
+    if not seen.node.unschedulable:
+        return Cordon()
+    if late:
+        return Hold("; ".join(f"{w.owner}: {w.ready} of {w.desired} pods are Ready again" for w in late))
+    return Empty("the node is empty")
+
+
+def _surplus_budgets(covering: dict[str, list[Budget]]) -> tuple[Budget, ...]:
+    return tuple({b for budgets in covering.values() if len(budgets) > 1 for b in budgets if b.ours})
+
+
+def _without_budget(seen: Observed, movers: list[Pod], covering: dict[str, list[Budget]]) -> tuple[Workload, ...]:
+    wanted = {
+        workload.owner: workload
+        for pod in movers
+        if pod.owner
+        and not covering[pod.uid]
+        and pod.owner.kind in BUDGETABLE
+        and (workload := seen.workloads.get(pod.owner))
+        and workload.strategy is not Strategy.RESTART
+    }
+    return tuple(wanted.values())
+
+
+def _allowed(seen: Observed, movers: list[Pod], covering: dict[str, list[Budget]]) -> tuple[list[Pod], list[str]]:
+    """Which pods may be asked for now, and why not the others."""
+    left: dict[Budget, int] = {}
+    taken: defaultdict[Owner, int] = defaultdict(int)
+    one_by_one_busy = any(p.deleting and _one_by_one(p) for p in seen.pods) or any(
+        w is not None and w.owner.kind not in {"Deployment", "ReplicaSet"} and not w.all_ready for w in seen.moving
+    )
+    allowed: list[Pod] = []
+    holds: list[str] = []
+    for pod in movers:
+        if why := _why_not(seen, pod, covering[pod.uid], left, taken, one_by_one_busy=one_by_one_busy):
+            holds.append(f"pod {pod}: {why}")
+            continue
+        allowed.append(pod)
+        one_by_one_busy = one_by_one_busy or _one_by_one(pod)
+        if pod.owner:
+            taken[pod.owner] += 1
+        for budget in covering[pod.uid]:
+            left[budget] = left.get(budget, budget.allowed) - 1
+    return allowed, holds
+
+
+def _why_not(
+    seen: Observed,
+    pod: Pod,
+    budgets: list[Budget],
+    left: dict[Budget, int],
+    taken: dict[Owner, int],
+    *,
+    one_by_one_busy: bool,
+) -> str:
+    workload = seen.workloads.get(pod.owner) if pod.owner else None
+    if workload and workload.strategy is Strategy.RESTART:
+        return f"{workload.owner} is restarting"
+    if len(budgets) > 1:
+        return f"budgets {' and '.join(str(b) for b in budgets)} both cover it; narrow the selector of one"
+    if budgets:
+        budget = budgets[0]
+        if not budget.observed:
+            return f"budget {budget} has not been looked at yet"
+        # A pod that is not Ready may go where the budget is met by the others; the API decides that.
+        if pod.ready and left.get(budget, budget.allowed) < 1:
+            return f"budget {budget} needs {budget.desired_healthy} healthy pods and has {budget.healthy}"
+    elif pod.owner and pod.owner.kind not in {"Job", "Node"} and pod.owner in taken:
+        return f"another pod of {pod.owner} goes first"
+    if _one_by_one(pod) and one_by_one_busy:
+        return "pods with volumes go one at a time"
+    return ""
+
+
+def _one_by_one(pod: Pod) -> bool:
+    return bool(pod.claims) or (pod.owner is not None and pod.owner.kind == "StatefulSet")
+
+
+def _was_whole(seen: Observed, owner: Owner) -> bool:
+    workload = seen.workloads.get(owner)
+    return workload is not None and workload.all_ready
+
+
+def restart_mark(node: Node) -> str:
+    """What a Deployment's pod template says once it was restarted for this node in this roll."""
+    return f"{node.annotations.get(NODE_ROLL, '')}/{node.name}"
+
+
+def run(task: NodeTask, clients: Clients) -> StepResult:
+    seen = observe(task.node, clients)
+    decision = decide(seen)
+    waited = clients.now() - (task.since or clients.now())
+    match decision:
+        case EvictPods(pods, moving):
+            return _evict(seen.node, pods, moving, clients)
+        case MakeBudgets(workloads):
+            for workload in workloads:
+                name = f"{BUDGET_PREFIX}{workload.owner.kind.lower()}-{workload.owner.name}"
+                clients.kubernetes.create_budget(workload, name, {NODE_ROLL: task.roll})
+            names = ", ".join(str(w.owner) for w in workloads)
+            return StepResult.wait(f"{names}: without a budget, so one pod at a time", 1)
+        case DropBudgets(budgets):
+            for budget in budgets:
+                clients.kubernetes.delete_budget(budget)
+            return StepResult.wait("temporary budgets gave way to ones of the cluster's own", 1)
+        case Restart(workload):
+            clients.kubernetes.update_workload(workload, template_annotations={RESTARTED_FOR: restart_mark(seen.node)})
+            return StepResult.wait(f"{workload.owner} restarts elsewhere, as it asks for", 2)
+        case Cordon():
+            clients.kubernetes.update_node(seen.node, unschedulable=True, annotations={NODE_CORDONED: "true"})
+            return StepResult.wait("the node is empty and was cordoned", 1)
+        case Hold(reason):
+            return StepResult.wait(reason, backoff(waited))
+        case Empty(reason):
+            return StepResult.done(reason)
+        case _:
+            assert_never(decision)
+
+
+def observe(node_name: str, clients: Clients) -> Observed:
+    """The node, its pods and what they belong to. Raises NotFound when the node is gone."""
+    kubernetes = clients.kubernetes
+    node = kubernetes.node(node_name)
+    if node is None:
+        raise NotFound(f"Node {node_name} left the cluster before it was empty; start a new roll.")
+    pods = tuple(kubernetes.pods_on(node_name))
+    owners = {p.owner for p in pods if p.owner and not p.stays_with_node}
+    return Observed(
+        node=node,
+        pods=pods,
+        budgets=tuple(kubernetes.budgets()),
+        workloads={owner: kubernetes.workload(owner) for owner in owners},
+        moving=tuple(kubernetes.workload(owner) for owner in sorted(_moving(node), key=str)),
+    )
+
+
+def _moving(node: Node) -> frozenset[Owner]:
+    text = node.annotations.get(NODE_MOVING, "")
+    return frozenset(Owner.parse(part) for part in text.split(SEPARATOR) if part)
+
+
+def _evict(node: Node, pods: tuple[Pod, ...], moving: frozenset[Owner], clients: Clients) -> StepResult:
+    """Remembers whom to wait for, then evicts: after a crash in between, somebody is waited for in vain at worst."""
+    if moving - _moving(node):
+        text = SEPARATOR.join(sorted(str(o) for o in _moving(node) | moving))
+        clients.kubernetes.update_node(node, annotations={NODE_MOVING: text})
+    refused = []
+    retry_after = 1.0
+    for pod in pods:
+        answer = clients.kubernetes.evict(pod)
+        if answer.status in {EvictionStatus.REFUSED, EvictionStatus.FORBIDDEN_BY_TWO_BUDGETS}:
+            refused.append(f"pod {pod}: {answer.reason}")
+            retry_after = max(retry_after, answer.retry_after)
+    evicted = len(pods) - len(refused)
+    reasons = ([f"{evicted} pods were evicted"] if evicted else []) + refused
+    return StepResult.wait("; ".join(reasons), retry_after, refused=len(refused), evicted=evicted)
+
+
+handler = handler_for(run, NodeTask)

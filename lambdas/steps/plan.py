@@ -1,0 +1,128 @@
+"""Plan the roll: which nodes are outdated, what stands in the way. Changes nothing."""
+
+import json
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from lambdas.clients import Clients
+from lambdas.entry import handler_for
+from lambdas.marks import AUTOSCALER_REPLICAS, GROUP_MAXIMUM, GROUP_RESUME, NODE_ROLL
+from lambdas.model import PlanTask, RollRequest, StepResult, Targets
+from lambdas.preflight import Candidate, Finding, Severity, View, candidates, findings, resolve
+from lambdas.settings import Settings
+
+
+class Outcome(StrEnum):
+    """Where the roll goes from here."""
+
+    ROLL = "roll"
+    NOTHING = "nothing"
+    BLOCKED = "blocked"
+    DRY_RUN = "dry-run"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the roll will do, and what was found."""
+
+    outcome: Outcome
+    reason: str
+    chosen: tuple[Candidate, ...]
+    findings: tuple[Finding, ...]
+    targets: Targets
+
+    @property
+    def groups(self) -> list[str]:
+        return sorted({c.group.name for c in self.chosen})
+
+
+def decide(view: View, request: RollRequest, settings: Settings) -> Plan:
+    """The plan. A blocker blocks even a roll that would otherwise have work to do; all of them are named."""
+    targets = resolve(view.groups, view.versions)
+    chosen = candidates(view, targets, request)
+    found = findings(view, request, settings, chosen)
+    blockers = [f for f in found if f.severity is Severity.BLOCKS]
+    nodes = f"{len(chosen)} outdated node{'' if len(chosen) == 1 else 's'}"
+    if blockers:
+        outcome, reason = Outcome.BLOCKED, f"{nodes}; blocked: {' | '.join(str(b) for b in blockers)}"
+    elif not chosen:
+        outcome, reason = Outcome.NOTHING, "no node is outdated"
+    elif request.dry_run:
+        outcome, reason = Outcome.DRY_RUN, f"{nodes} would be replaced"
+    else:
+        outcome, reason = Outcome.ROLL, f"{nodes} will be replaced"
+    return Plan(outcome, reason, tuple(chosen), tuple(found), targets)
+
+
+def leftovers(view: View) -> bool:
+    """Whether a roll is at work or died: its marks are on groups, nodes, budgets or workloads [R4]."""
+    return (
+        any(key in group.tags for group in view.groups for key in (GROUP_MAXIMUM, GROUP_RESUME))
+        or any(NODE_ROLL in node.annotations for node in view.nodes)
+        or any(budget.ours for budget in view.budgets)
+        or any(AUTOSCALER_REPLICAS in workload.annotations for workload in view.workloads)
+    )
+
+
+def run(task: PlanTask, clients: Clients) -> StepResult:
+    request = RollRequest.from_input(task.input)
+    settings = clients.settings
+    view = observe(request, clients)
+    plan = decide(view, request, settings)
+    clients.aws.save(f"rolls/{task.roll}/plan.json", json.dumps(document(plan, request), indent=2), "application/json")
+    return StepResult.done(
+        plan.reason,
+        outcome=plan.outcome,
+        nodes=[c.instance.id for c in plan.chosen],
+        groups=plan.groups,
+        targets={group: plan.targets[group] for group in plan.groups},
+        surge=request.surge or settings.surge,
+        approval=settings.approval if request.approval is None else request.approval,
+        dry_run=request.dry_run,
+        leftovers=leftovers(view) and not request.dry_run,
+        keep_taints=request.keep_taints,
+        unready=[str(w.owner) for w in view.workloads if not w.all_ready],
+    )
+
+
+def observe(request: RollRequest, clients: Clients) -> View:
+    """Everything the plan looks at, read once."""
+    aws, kubernetes = clients.aws, clients.kubernetes
+    groups = aws.groups(request.groups)
+    rollable = [g for g in groups if not g.managed]
+    templates = [t.id for g in rollable for t in (g.template, *(t for _, t in g.overrides)) if t]
+    return View(
+        groups=tuple(groups),
+        nodes=tuple(kubernetes.nodes()),
+        pods=tuple(kubernetes.pods()),
+        budgets=tuple(kubernetes.budgets()),
+        workloads=tuple(kubernetes.workloads()),
+        volumes=tuple(kubernetes.volumes()),
+        versions=aws.template_versions(templates),
+        free_addresses={g.name: aws.free_addresses(g) for g in rollable},
+    )
+
+
+def document(plan: Plan, request: RollRequest) -> dict[str, Any]:
+    """The plan as people read it, kept beside the report."""
+    return {
+        "outcome": plan.outcome,
+        "reason": plan.reason,
+        "request": request.model_dump(mode="json"),
+        "nodes": [
+            {
+                "node": c.name,
+                "instance": c.instance.id,
+                "group": c.group.name,
+                "zone": c.instance.zone,
+                "from": c.instance.template,
+                "to": plan.targets[c.group.name].get(c.instance.type, plan.targets[c.group.name][""]),
+            }
+            for c in plan.chosen
+        ],
+        "findings": [asdict(f) for f in plan.findings],
+    }
+
+
+handler = handler_for(run, PlanTask, locked=False)

@@ -1,0 +1,106 @@
+"""One cluster's stack: composes functions, workflow, triggers and observability; defines nothing itself."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from aws_cdk import App, CfnOutput, RemovalPolicy, Stack
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_sns as sns
+from constructs import Construct
+from pydantic import ValidationError
+
+from lambdas.errors import BadRequest
+from lambdas.settings import Settings, Strict, problems
+from stacks.functions import Functions, Network
+from stacks.observability import Observability
+from stacks.state_machine import Restore, Roll, RollNode
+from stacks.triggers import Triggers
+
+
+def machine_name(cluster: str, what: str) -> str:
+    """A state machine's name: 80 characters at most; a cluster's name may have 100."""
+    short = cluster if len(cluster) <= 50 else f"{cluster[:42]}-{hashlib.sha256(cluster.encode()).hexdigest()[:7]}"
+    return f"eks-rolling-{short}-{what}"
+
+
+class Document(Strict):
+    """One cluster as it is written in the context key `eks-rolling`: its settings, and where the functions run."""
+
+    settings: Settings
+    network: Network | None = None
+
+
+def add_cluster(app: App, document: Mapping[str, Any]) -> "RollStack":
+    """Adds the stack of one cluster. Raises BadRequest naming every problem of the document at once."""
+    try:
+        read = Document.model_validate(dict(document))
+    except ValidationError as error:
+        raise BadRequest(f"The context key eks-rolling has {problems(error, Document)}.") from error
+    cluster = read.settings.cluster
+    return RollStack(
+        app,
+        f"EksRolling-{cluster}",
+        settings=read.settings,
+        network=read.network,
+        description=f"Replaces outdated worker nodes of the EKS cluster {cluster} while it serves",
+    )
+
+
+class RollStack(Stack):
+    """Everything that rolls one cluster."""
+
+    def __init__(
+        self, scope: Construct, construct_id: str, *, settings: Settings, network: Network | None, **options: Any
+    ) -> None:
+        super().__init__(scope, construct_id, **options)
+        cluster = settings.cluster
+        names = {what: machine_name(cluster, what) for what in ("roll", "node", "restore")}
+        bucket = s3.Bucket(
+            self,
+            "Reports",
+            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+            encryption=s3.BucketEncryption.S3_MANAGED,
+            enforce_ssl=True,
+            removal_policy=RemovalPolicy.RETAIN,
+        )
+        topic = sns.Topic(self, "Messages", display_name=f"eks-rolling {cluster}", enforce_ssl=True)
+        log_group = logs.LogGroup(
+            self, "Workflow", retention=logs.RetentionDays.THREE_MONTHS, removal_policy=RemovalPolicy.DESTROY
+        )
+        functions = Functions(
+            self,
+            "Functions",
+            settings=settings,
+            network=network,
+            bucket=bucket,
+            topic=topic,
+            node_machine=names["node"],
+        ).of
+        node = RollNode(
+            self,
+            "RollNode",
+            functions=functions,
+            settings=settings,
+            name=names["node"],
+            roll_name=names["roll"],
+            log_group=log_group,
+        )
+        roll = Roll(
+            self,
+            "Roll",
+            functions=functions,
+            settings=settings,
+            name=names["roll"],
+            roll_node=node.machine,
+            log_group=log_group,
+        )
+        restore = Restore(
+            self, "Restore", functions=functions, settings=settings, name=names["restore"], log_group=log_group
+        )
+        Triggers(self, "Triggers", roll=roll.machine, restore=restore.machine)
+        Observability(self, "Observability", machines=[roll.machine, node.machine, restore.machine], topic=topic)
+        CfnOutput(self, "RollMachine", value=roll.machine.state_machine_arn, description="start a roll here")
+        CfnOutput(self, "ReportsBucket", value=bucket.bucket_name, description="plans and reports")
+        CfnOutput(self, "MessagesTopic", value=topic.topic_arn, description="subscribe here")

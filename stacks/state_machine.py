@@ -1,0 +1,507 @@
+"""The workflow: every state, wait, retry and catch of a roll, top to bottom.
+
+A step is a Lambda that looks, decides and acts once, and answers `done` or `wait`. `Page.step` makes of it three
+states: the task, the question whether it is done, and the wait. Variables carry identifiers only:
+
+    roll      the roll's name: who holds the lock
+    since     when the step at hand began to wait; null between steps
+    plan      the plan's answer: nodes, groups, targets, surge
+    failure   what ended the roll, as Step Functions has it; null while nothing has
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aws_cdk import ArnFormat, Duration, Stack
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_stepfunctions as sfn
+from aws_cdk import aws_stepfunctions_tasks as tasks
+from constructs import Construct
+
+from lambdas.errors import Transient
+from lambdas.settings import Settings
+
+RETRIED = (
+    Transient.__name__,
+    "Runtime.ExitError",
+    "Sandbox.Timedout",
+    "States.Timeout",
+    "Lambda.Unknown",
+    "Lambda.ServiceException",
+    "Lambda.AWSLambdaException",
+    "Lambda.SdkClientException",
+    "Lambda.TooManyRequestsException",
+    "Lambda.ClientExecutionTimeoutException",
+)
+"""Faults after which a step is run again: ours, a killed or timed-out function, the Lambda service's own.
+
+A function that dies is an ordinary event for a step: each one looks before it acts [R3].
+"""
+
+CALL_TIMEOUT = Duration.minutes(3)
+"""Longer than any function's own timeout: what Step Functions waits for an answer that was lost."""
+
+NULL = "{% null %}"
+
+
+def jsonata(expression: str) -> str:
+    """A JSONata expression as the Amazon States Language marks it."""
+    return f"{{% {expression} %}}"
+
+
+ANSWER = "$states.result.Payload"
+"""A step's answer, in the task that called it."""
+
+
+class Roll(Construct):
+    """One execution per roll."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        functions: Mapping[str, lambda_.IFunction],
+        settings: Settings,
+        name: str,
+        roll_node: sfn.IStateMachine,
+        log_group: logs.ILogGroup,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        page = Page(self, functions)
+        plan = "$plan.output"
+        about = {
+            "nodes": jsonata(f"{plan}.nodes"),
+            "groups": jsonata(f"{plan}.groups"),
+            "targets": jsonata(f"{plan}.targets"),
+            "surge": jsonata(f"{plan}.surge"),
+            "keep_taints": jsonata(f"{plan}.keep_taints"),
+        }
+
+        begin = page.state(
+            "Read the request",
+            assign={
+                "roll": jsonata("$states.context.Execution.Name"),
+                "input": jsonata("$states.input"),
+                "started": jsonata("$states.context.Execution.StartTime"),
+                "plan": NULL,
+                "since": NULL,
+                "failure": NULL,
+                "approved": jsonata("false"),
+                "locked": jsonata("false"),
+                "waves": jsonata("0"),
+                "restored": jsonata("[]"),
+                "leftBehind": jsonata("[]"),
+            },
+        )
+        report = page.call(
+            "Report",
+            "report",
+            {
+                "input": jsonata("$input"),
+                "plan": jsonata("$plan"),
+                "failure": jsonata("$failure"),
+                "restored": jsonata("$restored"),
+                "left_behind": jsonata("$leftBehind"),
+                "execution": jsonata("$states.context.Execution.Id"),
+                "started": jsonata("$started"),
+            },
+        )
+        restore = page.step(
+            "Restore",
+            "restore",
+            {"keep_taints": jsonata(f"$plan = null ? false : {plan}.keep_taints")},
+            catch=None,
+            assign={
+                "restored": jsonata(f"[$append($restored, {ANSWER}.output.restored)]"),
+                "leftBehind": jsonata(f"[{ANSWER}.output.left_behind]"),
+            },
+        )
+
+        restore.start.add_catch(
+            report,
+            errors=["States.ALL"],
+            assign={
+                "failure": jsonata("$failure = null ? $states.errorOutput : $failure"),
+                "leftBehind": jsonata("['the restore did not finish: ' & $states.errorOutput.Cause]"),
+            },
+        )
+
+        plan_roll = page.call("Plan the roll", "plan", {"input": jsonata("$input")}, assign={"plan": jsonata(ANSWER)})
+        plan_roll.add_catch(report, errors=["States.ALL"], assign=FAILED)
+        what_now = page.choice("What does the plan say?")
+        approval = page.call(
+            "Wait for approval",
+            "ask_approval",
+            {"token": jsonata("$states.context.Task.Token"), "plan": jsonata("$plan.reason")},
+            integration_pattern=sfn.IntegrationPattern.WAIT_FOR_TASK_TOKEN,
+            task_timeout=sfn.Timeout.duration(Duration.seconds(settings.deadlines.approval)),
+            # Nobody answered: asking again would not be what they were told.
+            retried=[error for error in RETRIED if error != "States.Timeout"],
+            outputs=None,
+            assign={"approved": jsonata("true")},
+        )
+        approval.add_catch(report, errors=["States.ALL"], assign=FAILED)
+        take_lock = page.step(
+            "Take the lock", "take_lock", {}, catch=restore,
+            assign={"locked": jsonata(f"{ANSWER}.status = 'done'")},
+        )  # fmt: skip
+        plan_old = page.choice("Is the plan still fresh?")
+        pause = page.step("Pause what interferes", "pause_interference", about, catch=restore)
+        taint = page.step("Taint every outdated node", "taint_nodes", about, catch=restore)
+        pick = page.call(
+            "Pick the next nodes",
+            "pick_wave",
+            {**about, "waves": jsonata("$waves")},
+            assign={"waves": jsonata("$waves + 1")},
+        )
+        pick.add_catch(restore.start, errors=["States.ALL"], assign=FAILED)
+        any_left = page.choice("Is any node left?")
+        replace = sfn.Map.jsonata(
+            self,
+            "Map Replace nodes",
+            state_name="Replace nodes",
+            items=sfn.ProvideItems.jsonata(jsonata("$states.input.output.wave")),
+            jsonata_max_concurrency=jsonata(f"{plan}.surge"),
+            outputs={"failures": jsonata("[$states.result[$exists(failure)]]")},
+        )
+        gate = page.step(
+            "Open the gate to the next wave",
+            "gate",
+            {
+                **about,
+                "unready": jsonata(f"{plan}.unready"),
+                "failures": jsonata("$exists($states.input.failures) ? $states.input.failures : []"),
+            },
+            catch=restore,
+        )
+        how_did_it_end = page.choice("How did the roll end?")
+
+        begin.next(plan_roll)
+        plan_roll.next(what_now)
+        what_now.when(page.when(f"{plan}.outcome = 'roll' and {plan}.approval and $not($approved)"), approval)
+        what_now.when(page.when(f"{plan}.outcome = 'roll' or {plan}.leftovers"), take_lock.start)
+        what_now.when(page.when("$locked"), restore.start)
+        what_now.otherwise(report)
+        approval.next(take_lock.start)
+        take_lock.then(plan_old)
+        plan_old.when(page.when("$states.input.output.waited"), plan_roll)
+        # Nothing to roll: the lock was taken to put back what a roll that died has left.
+        plan_old.when(page.when(f"{plan}.outcome != 'roll'"), restore.start)
+        plan_old.otherwise(pause.start)
+        pause.then(taint.start)
+        taint.then(pick)
+        pick.next(any_left)
+        any_left.when(page.when("$count($states.input.output.wave) = 0"), restore.start)
+        any_left.otherwise(replace)
+        replace.item_processor(self._replace_one(page, roll_node))
+        replace.next(gate.start)
+        gate.then(pick)
+        restore.then(report)
+        report.next(how_did_it_end)
+        how_did_it_end.when(
+            page.when("$failure != null"),
+            page.fail("Failed", jsonata("$failure.Error"), jsonata("$states.input.reason")),
+        )
+        how_did_it_end.when(
+            page.when(f"{plan}.outcome = 'blocked' and $not({plan}.dry_run)"),
+            page.fail("Blocked", "Blocked", jsonata("$states.input.reason")),
+        )
+        how_did_it_end.otherwise(page.succeed("Done"))
+        report.add_catch(
+            page.fail("Not reported", jsonata("$states.input.Error"), jsonata("$states.input.Cause")),
+            errors=["States.ALL"],
+        )
+
+        self.machine = page.machine(name, begin, Duration.seconds(settings.deadlines.roll), log_group)
+
+    @staticmethod
+    def _replace_one(page: "Page", roll_node: sfn.IStateMachine) -> sfn.IChainable:
+        """One node of a wave: an execution of its own, so that its history has room of its own."""
+        child = tasks.StepFunctionsStartExecution.jsonata(
+            page.scope,
+            "Task Replace node",
+            state_name="Replace node",
+            state_machine=roll_node,
+            integration_pattern=sfn.IntegrationPattern.RUN_JOB,
+            associate_with_parent=True,
+            # Names hold 80 characters, and are unique per machine: an instance is replaced once in a roll.
+            name=jsonata("$states.input.instance & '-' & $substring($roll, 0, 60)"),
+            input=sfn.TaskInput.from_object(
+                {
+                    "roll": jsonata("$roll"),
+                    "instance": jsonata("$states.input.instance"),
+                    "node": jsonata("$states.input.node"),
+                    "group": jsonata("$states.input.group"),
+                }
+            ),
+            outputs={"node": jsonata("$states.input.node")},
+        )
+        not_replaced = page.state("Node not replaced")
+        child.add_catch(
+            not_replaced,
+            errors=["States.ALL"],
+            outputs={"node": jsonata("$states.input.node"), "failure": jsonata("$states.errorOutput")},
+        )
+        return child
+
+
+class RollNode(Construct):
+    """One execution per node."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        functions: Mapping[str, lambda_.IFunction],
+        settings: Settings,
+        name: str,
+        roll_name: str,
+        log_group: logs.ILogGroup,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        page = Page(self, functions)
+        about = {
+            "instance": jsonata("$instance"),
+            "node": jsonata("$node"),
+            "group": jsonata("$group"),
+            "replacement": jsonata("$replacement"),
+            "replacement_node": jsonata("$replacementNode"),
+        }
+
+        by_whom = page.choice("Started by a roll?")
+        own_roll = self._start_roll(page, roll_name)
+        begin = page.state(
+            "Read which node",
+            assign={
+                "roll": jsonata("$states.input.roll"),
+                "instance": jsonata("$states.input.instance"),
+                "node": jsonata("$states.input.node"),
+                "group": jsonata("$states.input.group"),
+                "replacement": jsonata("''"),
+                "replacementNode": jsonata("''"),
+                "since": NULL,
+                "failure": NULL,
+            },
+        )
+        record = page.call(
+            "Record what was done",
+            "record_node",
+            {**about, "execution": jsonata("$states.context.Execution.Id"), "failure": jsonata("$failure")},
+        )
+        launch = page.step(
+            "Launch the replacement", "launch_replacement", about, catch=record,
+            assign={"replacement": _once("replacement", "replacement")},
+        )  # fmt: skip
+        await_ready = page.step(
+            "Wait for the replacement", "await_ready", about, catch=record,
+            assign={"replacementNode": _once("replacement_node", "replacementNode")},
+        )  # fmt: skip
+        close = page.step("Close the old node to new pods", "close_node", about, catch=record)
+        leave = page.step("Leave the load balancers", "leave_load_balancers", about, catch=record)
+        evict = page.step("Evict pods", "evict", about, catch=record)
+        drained = page.step("Wait for the last connections", "await_load_balancers", about, catch=record)
+        detached = page.step("Wait for volumes to detach", "await_volumes", about, catch=record)
+        terminate = page.step("Terminate the instance", "terminate", about, catch=record)
+        replaced = page.choice("Was it replaced?")
+
+        by_whom.when(page.when("$exists($states.input.roll)"), begin)
+        by_whom.otherwise(own_roll)
+        own_roll.next(page.succeed("A roll was started for this node"))
+        begin.next(launch.start)
+        launch.then(await_ready.start)
+        await_ready.then(close.start)
+        close.then(leave.start)
+        leave.then(evict.start)
+        evict.then(drained.start)
+        drained.then(detached.start)
+        detached.then(terminate.start)
+        terminate.then(record)
+        record.add_catch(replaced, errors=["States.ALL"], outputs={"reason": jsonata("$states.errorOutput.Cause")})
+        record.next(replaced)
+        replaced.when(
+            page.when("$failure != null"),
+            page.fail("Not replaced", jsonata("$failure.Error"), jsonata("$states.input.reason")),
+        )
+        replaced.otherwise(page.succeed("Replaced"))
+
+        deadlines = settings.deadlines
+        longest = sum(
+            getattr(deadlines, step)
+            for step in (
+                "launch_replacement", "await_ready", "close_node", "leave_load_balancers", "evict",
+                "await_load_balancers", "await_volumes", "terminate",
+            )
+        )  # fmt: skip
+        self.machine = page.machine(name, by_whom, Duration.seconds(longest + 3600), log_group)
+
+    @staticmethod
+    def _start_roll(page: "Page", roll_name: str) -> tasks.StepFunctionsStartExecution:
+        """By hand, for one node: the same as a roll that names it, with lock, plan and restore."""
+        # The roll's machine needs this one's ARN, so this one knows the roll's by its name.
+        arn = Stack.of(page.scope).format_arn(
+            service="states",
+            resource="stateMachine",
+            resource_name=roll_name,
+            arn_format=ArnFormat.COLON_RESOURCE_NAME,
+        )
+        node = "$exists($states.input.instance) ? $states.input.instance : $states.input.node"
+        return tasks.StepFunctionsStartExecution.jsonata(
+            page.scope,
+            "Task Start a roll",
+            state_name="Start a roll for this node",
+            state_machine=sfn.StateMachine.from_state_machine_arn(page.scope, "Roll", arn),
+            input=sfn.TaskInput.from_object({"nodes": [jsonata(node)]}),
+        )
+
+
+class Restore(Construct):
+    """Puts everything back after a roll that could not do it itself; started by the watchdog or by hand."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        functions: Mapping[str, lambda_.IFunction],
+        settings: Settings,
+        name: str,
+        log_group: logs.ILogGroup,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        page = Page(self, functions)
+        begin = page.state(
+            "Read whose roll",
+            assign={
+                # The watchdog passes the dead roll's name; by hand it is whoever asks.
+                "roll": jsonata("$exists($states.input.roll) ? $states.input.roll : $states.context.Execution.Name"),
+                "since": NULL,
+            },
+        )
+        restore = page.step("Restore", "restore", {}, catch=None)
+        begin.next(restore.start)
+        restore.then(page.succeed("Restored"))
+        self.machine = page.machine(name, begin, Duration.seconds(settings.deadlines.restore + 600), log_group)
+
+
+FAILED = {"failure": jsonata("$states.errorOutput"), "since": NULL}
+"""What a Catch remembers; the next step's wait has not begun."""
+
+
+def _once(output: str, variable: str) -> str:
+    """Takes an output of the step's answer into a variable when it is there."""
+    return jsonata(f"$exists({ANSWER}.output.{output}) ? {ANSWER}.output.{output} : ${variable}")
+
+
+@dataclass(frozen=True)
+class Step:
+    """The three states of a step: `start` is the task; `then` says what follows once it is done."""
+
+    start: tasks.LambdaInvoke
+    question: sfn.Choice
+
+    def then(self, following: sfn.IChainable) -> None:
+        self.question.when(Page.when("$states.input.status = 'done'"), following)
+
+
+@dataclass(frozen=True)
+class Page:
+    """Makes the states of one machine. Names are sentences; construct ids are made of them."""
+
+    scope: Construct
+    functions: Mapping[str, lambda_.IFunction]
+
+    def call(
+        self,
+        name: str,
+        step: str,
+        payload: Mapping[str, Any],
+        *,
+        assign: Mapping[str, Any] | None = None,
+        retried: Sequence[str] = RETRIED,
+        **more: Any,
+    ) -> tasks.LambdaInvoke:
+        """One call of a step's function, run again after faults that pass; its answer is the state's output."""
+        options: dict[str, Any] = {
+            "outputs": jsonata(ANSWER),
+            "task_timeout": sfn.Timeout.duration(CALL_TIMEOUT),
+            "retry_on_service_exceptions": False,
+        } | more
+        task = tasks.LambdaInvoke.jsonata(
+            self.scope,
+            f"Task {name}",
+            state_name=name,
+            lambda_function=self.functions[step],
+            payload=sfn.TaskInput.from_object({"roll": jsonata("$roll"), **payload}),
+            assign=assign,
+            **options,
+        )
+        task.add_retry(
+            errors=list(retried),
+            interval=Duration.seconds(1),
+            backoff_rate=2,
+            max_attempts=8,
+            max_delay=Duration.seconds(30),
+            jitter_strategy=sfn.JitterType.FULL,
+        )
+        return task
+
+    def step(
+        self,
+        name: str,
+        step: str,
+        payload: Mapping[str, Any],
+        *,
+        catch: "Step | sfn.IChainable | None",
+        assign: Mapping[str, Any] | None = None,
+    ) -> Step:
+        """A step, called again until it is done. What it cannot get over goes to `catch`."""
+        since = {"since": jsonata(f"{ANSWER}.status = 'wait' ? {ANSWER}.since : null")}
+        task = self.call(name, step, {"since": jsonata("$since"), **payload}, assign={**since, **(assign or {})})
+        if catch is not None:
+            task.add_catch(catch.start if isinstance(catch, Step) else catch, errors=["States.ALL"], assign=FAILED)
+        question = self.choice(f"{name}: done?")
+        wait = sfn.Wait.jsonata(
+            self.scope,
+            f"Wait {name}",
+            state_name=f"{name}: wait",
+            time=sfn.WaitTime.seconds(jsonata("$states.input.wait_seconds")),
+        )
+        task.next(question)
+        question.otherwise(wait)
+        wait.next(task)
+        return Step(task, question)
+
+    def choice(self, name: str) -> sfn.Choice:
+        return sfn.Choice.jsonata(self.scope, f"Choice {name}", state_name=name)
+
+    def state(self, name: str, *, assign: Mapping[str, Any] | None = None) -> sfn.Pass:
+        return sfn.Pass.jsonata(self.scope, f"Pass {name}", state_name=name, assign=assign)
+
+    def succeed(self, name: str) -> sfn.Succeed:
+        return sfn.Succeed.jsonata(self.scope, f"Succeed {name}", state_name=name)
+
+    def fail(self, name: str, error: str, cause: str) -> sfn.Fail:
+        return sfn.Fail.jsonata(self.scope, f"Fail {name}", state_name=name, error=error, cause=cause)
+
+    @staticmethod
+    def when(expression: str) -> sfn.Condition:
+        return sfn.Condition.jsonata(jsonata(expression))
+
+    def machine(
+        self, name: str, start: sfn.IChainable, timeout: Duration, log_group: logs.ILogGroup
+    ) -> sfn.StateMachine:
+        """The state machine; constructed last, because its states are rendered at that moment."""
+        return sfn.StateMachine(
+            self.scope,
+            "Machine",
+            state_machine_name=name,
+            query_language=sfn.QueryLanguage.JSONATA,
+            definition_body=sfn.DefinitionBody.from_chainable(start),
+            timeout=timeout,
+            tracing_enabled=True,
+            logs=sfn.LogOptions(destination=log_group, level=sfn.LogLevel.ERROR, include_execution_data=False),
+        )

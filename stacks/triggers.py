@@ -1,0 +1,79 @@
+"""What starts a roll, and what looks after one that ended badly."""
+
+from aws_cdk import Duration
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_sqs as sqs
+from aws_cdk import aws_stepfunctions as sfn
+from constructs import Construct
+
+NO_ERROR = {"errorCode": [{"exists": False}]}
+"""CloudTrail writes failed and dry-run calls too; they carry an error code."""
+
+
+class Triggers(Construct):
+    """EventBridge rules: a changed launch template starts Roll; a roll that was stopped or failed starts Restore."""
+
+    def __init__(
+        self, scope: Construct, construct_id: str, *, roll: sfn.IStateMachine, restore: sfn.IStateMachine
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self._dead_letters = sqs.Queue(self, "DeadLetters", retention_period=Duration.days(14), enforce_ssl=True)
+        self._rule(
+            "LaunchTemplateChanged",
+            "A launch template has a new version or another default",
+            events.EventPattern(
+                source=["aws.ec2"],
+                detail_type=["AWS API Call via CloudTrail"],
+                detail={"eventName": ["CreateLaunchTemplateVersion", "ModifyLaunchTemplate"], **NO_ERROR},
+            ),
+            roll,
+        )
+        self._rule(
+            "GroupChanged",
+            "An Auto Scaling group was pointed at another launch template version",
+            events.EventPattern(
+                source=["aws.autoscaling"],
+                detail_type=["AWS API Call via CloudTrail"],
+                detail={
+                    "eventName": ["UpdateAutoScalingGroup"],
+                    "$or": [
+                        {"requestParameters": {"launchTemplate": [{"exists": True}]}},
+                        {"requestParameters": {"mixedInstancesPolicy": [{"exists": True}]}},
+                    ],
+                    **NO_ERROR,
+                },
+            ),
+            roll,
+        )
+        self._rule(
+            "RollEndedBadly",
+            "A roll was stopped, timed out or failed: put everything back",
+            events.EventPattern(
+                source=["aws.states"],
+                detail_type=["Step Functions Execution Status Change"],
+                detail={
+                    "stateMachineArn": [roll.state_machine_arn],
+                    "status": ["ABORTED", "FAILED", "TIMED_OUT"],
+                },
+            ),
+            restore,
+            events.RuleTargetInput.from_object({"roll": events.EventField.from_path("$.detail.name")}),
+        )
+
+    def _rule(
+        self,
+        construct_id: str,
+        description: str,
+        pattern: events.EventPattern,
+        machine: sfn.IStateMachine,
+        rule_input: events.RuleTargetInput | None = None,
+    ) -> None:
+        target = targets.SfnStateMachine(
+            machine,
+            input=rule_input,
+            dead_letter_queue=self._dead_letters,
+            max_event_age=Duration.hours(2),
+            retry_attempts=20,
+        )
+        events.Rule(self, construct_id, description=description, event_pattern=pattern, targets=[target])

@@ -1,0 +1,340 @@
+"""Runs the synthesized state machines on the in-memory world, as far as they use the Amazon States Language.
+
+Executions are generators that yield how long they sleep, so that nodes rolled in parallel interleave and time moves
+only where everybody waits. A function that is killed fails with Runtime.ExitError, as on Lambda, and the definition's
+own Retry and Catch decide what follows.
+"""
+
+import heapq
+import importlib
+import json
+import random
+import re
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import count
+from typing import Any
+
+import jsonata
+from jsonata.utils import Utils
+
+from lambdas.clients import Clients
+from lambdas.entry import Handler, parse
+from lambdas.errors import Transient
+from tests.assembly import Assembly
+from tests.world import InvariantBroken, Killed, World
+
+Run = Generator[float, None, Any]
+
+
+class StateFault(Exception):
+    """An error as a state sees it."""
+
+    def __init__(self, error: str, cause: str) -> None:
+        super().__init__(f"{error}: {cause}")
+        self.error, self.cause = error, cause
+
+
+class Stopped(Exception):
+    """The execution was stopped from outside: no Catch sees it."""
+
+
+@dataclass
+class Execution:
+    """One run of a machine."""
+
+    machine: str
+    name: str
+    input: Any
+    status: str = "RUNNING"
+    output: Any = None
+    error: str = ""
+    cause: str = ""
+    events: list[dict[str, Any]] = field(default_factory=list)
+    visited: list[str] = field(default_factory=list)
+
+    @property
+    def arn(self) -> str:
+        return f"execution:{self.machine}:{self.name}"
+
+
+class Engine:
+    """Step Functions and Lambda for the world. `shuffle` seeds the order in which parallel executions take turns."""
+
+    def __init__(self, assembly: Assembly, world: World, clients: Clients, shuffle: int | None = None) -> None:
+        self.definitions = {machine: assembly.definition(machine) for machine in ("roll", "node", "restore")}
+        self.world = world
+        self.clients = clients
+        self.executions: list[Execution] = []
+        self.kills_stop_execution = False
+        self.approve = True
+        self._random = random.Random(shuffle) if shuffle is not None else None  # noqa: S311
+        self._queue: list[tuple[float, float, int, Run]] = []
+        self._order = count()
+
+    # Running
+
+    def run(self, machine: str, name: str, request: Any, *, limit_seconds: float = 20_000) -> Execution:
+        """Runs an execution to its end. Raises Stopped when a kill stops it, InvariantBroken, TimeoutError."""
+        execution = Execution(machine, name, request)
+        root = self._execute(execution)
+        self._push(root, 0)
+        deadline = self.world.time + limit_seconds
+        while execution.status == "RUNNING":
+            if not self._queue:
+                raise AssertionError("nothing is left to run, and the execution has not ended")
+            when, _, _, run = heapq.heappop(self._queue)
+            if when > self.world.time:
+                self.world.advance(when - self.world.time)
+            if self.world.time > deadline:
+                raise TimeoutError(f"{machine} {name} did not end; last states: {execution.visited[-5:]}")
+            try:
+                delay = next(run)
+            except StopIteration:
+                continue
+            except Killed as killed:
+                self._queue.clear()
+                execution.status = "ABORTED"
+                raise Stopped(str(killed)) from killed
+            self._push(run, delay)
+        return execution
+
+    def _push(self, run: Run, delay: float) -> None:
+        tie = self._random.random() if self._random else 0.0
+        heapq.heappush(self._queue, (self.world.time + delay, tie, next(self._order), run))
+
+    def _execute(self, execution: Execution) -> Run:
+        self.executions.append(execution)
+        self.world.histories[execution.arn] = execution.events
+        context = {
+            "Execution": {
+                "Id": execution.arn,
+                "Name": execution.name,
+                "Input": execution.input,
+                "StartTime": f"T+{self.world.time:.0f}",
+            }
+        }
+        scope = Scope(context)
+        try:
+            execution.output = yield from self._states(
+                self.definitions[execution.machine], execution.input, scope, execution
+            )
+            execution.status = "SUCCEEDED"
+        except StateFault as fault:
+            execution.status, execution.error, execution.cause = "FAILED", fault.error, fault.cause
+
+    def _states(self, machine: Mapping[str, Any], given: Any, scope: "Scope", execution: Execution) -> Run:
+        name = machine["StartAt"]
+        while True:
+            state = machine["States"][name]
+            execution.visited.append(name)
+            given, following = yield from self._state(name, state, given, scope, execution)
+            if following is None:
+                return given
+            name = following
+
+    def _state(self, name: str, state: Mapping[str, Any], given: Any, scope: "Scope", execution: Execution) -> Run:
+        here = {"input": given, "context": scope.context}
+        match state["Type"]:
+            case "Pass":
+                output = scope.evaluate(state["Output"], here) if "Output" in state else given
+                scope.assign(state.get("Assign"), here)
+                return output, state.get("Next")
+            case "Wait":
+                yield float(scope.evaluate(state["Seconds"], here))
+                return given, state["Next"]
+            case "Choice":
+                for choice in state["Choices"]:
+                    if scope.evaluate(choice["Condition"], here):
+                        scope.assign(choice.get("Assign"), here)
+                        return given, choice["Next"]
+                return given, state["Default"]
+            case "Succeed":
+                return given, None
+            case "Fail":
+                raise StateFault(str(scope.evaluate(state["Error"], here)), str(scope.evaluate(state["Cause"], here)))
+            case "Map":
+                return (yield from self._map(state, here, scope, execution))
+            case "Task":
+                return (yield from self._task(name, state, here, scope, execution))
+            case other:
+                raise AssertionError(f"the interpreter knows no {other} state")
+
+    def _map(self, state: Mapping[str, Any], here: dict[str, Any], scope: "Scope", execution: Execution) -> Run:
+        items = scope.evaluate(state["Items"], here)
+        limit = int(scope.evaluate(state["MaxConcurrency"], here))
+        results: list[Any] = [None] * len(items)
+        waiting = list(enumerate(items))
+        running = 0
+
+        def iterate(index: int, item: Any) -> Run:
+            nonlocal running
+            results[index] = yield from self._states(
+                state["ItemProcessor"], item, Scope(scope.context, scope), execution
+            )
+            running -= 1
+
+        while waiting or running:
+            while waiting and running < limit:
+                running += 1
+                self._push(iterate(*waiting.pop(0)), 0)
+            yield 1
+        here["result"] = results
+        return scope.evaluate(state["Output"], here), state["Next"]
+
+    def _task(
+        self, name: str, state: Mapping[str, Any], here: dict[str, Any], scope: "Scope", execution: Execution
+    ) -> Run:
+        execution.events.append(
+            {"type": "TaskStateEntered", "timestamp": self.world.time, "stateEnteredEventDetails": {"name": name}}
+        )
+        try:
+            here["result"] = yield from self._retried(state, here, scope)
+        except StateFault as fault:
+            here["errorOutput"] = {"Error": fault.error, "Cause": fault.cause}
+            for catch in state.get("Catch", ()):
+                if "States.ALL" in catch["ErrorEquals"] or fault.error in catch["ErrorEquals"]:
+                    output = scope.evaluate(catch["Output"], here) if "Output" in catch else here["errorOutput"]
+                    scope.assign(catch.get("Assign"), here)
+                    return output, catch["Next"]
+            raise
+        output = scope.evaluate(state["Output"], here) if "Output" in state else here["result"]
+        scope.assign(state.get("Assign"), here)
+        execution.events.append(
+            {
+                "type": "TaskStateExited",
+                "timestamp": self.world.time,
+                "stateExitedEventDetails": {"name": name, "output": json.dumps(output)},
+            }
+        )
+        return output, state.get("Next")
+
+    def _retried(self, state: Mapping[str, Any], here: dict[str, Any], scope: "Scope") -> Run:
+        attempts: dict[int, int] = {}
+        while True:
+            arguments = scope.evaluate(state["Arguments"], {**here, "context": {**scope.context, "Task": TOKEN}})
+            try:
+                return (yield from self._call(state["Resource"], arguments))
+            except StateFault as fault:
+                index, retry = next(
+                    (
+                        (i, r)
+                        for i, r in enumerate(state.get("Retry", ()))
+                        if fault.error in r["ErrorEquals"] or "States.ALL" in r["ErrorEquals"]
+                    ),
+                    (-1, None),
+                )
+                if retry is None or attempts.get(index, 0) >= retry["MaxAttempts"]:
+                    raise
+                done = attempts[index] = attempts.get(index, 0) + 1
+                yield min(retry["IntervalSeconds"] * retry["BackoffRate"] ** (done - 1), retry["MaxDelaySeconds"])
+
+    def _call(self, resource: str, arguments: Mapping[str, Any]) -> Run:
+        service = resource.rpartition(":::")[2]
+        if service.startswith("lambda:invoke"):
+            payload = self.invoke(arguments["FunctionName"].removeprefix("step:"), arguments["Payload"])
+            if service.endswith("waitForTaskToken"):
+                if not self.approve:
+                    raise StateFault("Refused", "not on a Friday")
+                return {}
+            return {"Payload": payload}
+        if service.startswith("states:startExecution"):
+            machine = re.split("[:-]", arguments["StateMachineArn"])[-1]
+            child = Execution(machine, arguments.get("Name", "by-hand"), arguments["Input"])
+            yield from self._execute(child)
+            if child.status != "SUCCEEDED":
+                document = {"Status": child.status, "Error": child.error, "Cause": child.cause}
+                raise StateFault("States.TaskFailed", json.dumps(document))
+            return {"Output": child.output}
+        raise AssertionError(f"the interpreter knows no {resource}")
+
+    def invoke(self, step: str, event: dict[str, Any]) -> Any:
+        """Calls a step as Lambda does, with the world as its clients."""
+        handler: Handler[Any] = importlib.import_module(f"lambdas.steps.{step}").handler
+        try:
+            # Payloads cross as JSON.
+            task = parse(json.loads(json.dumps(event)), handler.task_type)
+            return json.loads(handler.run(task, self.clients).model_dump_json())
+        except Killed:
+            self.world.kill_after = None
+            if self.kills_stop_execution:
+                raise
+            raise StateFault("Runtime.ExitError", "the process was killed") from None
+        except InvariantBroken:
+            raise
+        except Exception as error:
+            kind = Transient.__name__ if isinstance(error, Transient) else type(error).__name__
+            cause = json.dumps({"errorType": kind, "errorMessage": str(error)})
+            raise StateFault(kind, cause) from error
+
+
+TOKEN = {"Token": "token"}
+
+
+class Scope:
+    """Variables of an execution; a Map's iteration sees its parent's and writes its own."""
+
+    def __init__(self, context: Mapping[str, Any], parent: "Scope | None" = None) -> None:
+        self.context = context
+        self._parent = parent
+        self._variables: dict[str, Any] = {}
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        return (self._parent.variables if self._parent else {}) | self._variables
+
+    def assign(self, assignments: Mapping[str, Any] | None, here: Mapping[str, Any]) -> None:
+        """All at once, as the language has it: no assignment sees another of the same state."""
+        if assignments:
+            self._variables |= {name: self.evaluate(value, here) for name, value in assignments.items()}
+
+    def evaluate(self, value: Any, here: Mapping[str, Any]) -> Any:
+        """A value with every JSONata string in it evaluated. Undefined results are an error, as on Step Functions."""
+        if isinstance(value, Mapping):
+            return {key: self.evaluate(item, here) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.evaluate(item, here) for item in value]
+        if isinstance(value, str) and value.startswith("{%"):
+            return self._expression(value[2:-2].strip(), here)
+        return value
+
+    def _expression(self, text: str, here: Mapping[str, Any]) -> Any:
+        expression = _parsed(text)
+        frame = expression.create_frame()
+        for name, value in (self.variables | {"states": here}).items():
+            if f"${name}" in text:
+                frame.bind(name, _nulls_in(value))
+        result = expression.evaluate(None, frame)
+        if result is None:
+            raise StateFault("States.QueryEvaluationError", f"{text} returned nothing (undefined)")
+        return _nulls_out(result)
+
+
+@cache
+def _parsed(text: str) -> jsonata.Jsonata:
+    expression = jsonata.Jsonata(text)
+    # None is the library's undefined; JSON's null has a value of its own.
+    expression.set_output_convert_nulls(False)
+    return expression
+
+
+def _nulls_in(value: Any) -> Any:
+    match value:
+        case None:
+            return Utils.NULL_VALUE
+        case dict():
+            return {key: _nulls_in(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_nulls_in(item) for item in value]
+    return value
+
+
+def _nulls_out(value: Any) -> Any:
+    if value is Utils.NULL_VALUE:
+        return None
+    if isinstance(value, dict):
+        return {key: _nulls_out(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_nulls_out(item) for item in value]
+    return value

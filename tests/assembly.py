@@ -1,0 +1,75 @@
+"""The synthesized application: template, state machine definitions, and which step each function is."""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import aws_cdk as cdk
+
+from stacks.roll_stack import add_cluster
+
+DOCUMENT = {
+    "settings": {
+        "cluster": "demo",
+        "bake_seconds": 20,
+        "alarms": ["shop-errors"],
+        "deadlines": {"gate": 1800},
+    }
+}
+
+
+PSEUDO = {"AWS::Partition": "aws", "AWS::Region": "eu-central-1", "AWS::AccountId": "123456789012"}
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """One stack as CDK wrote it."""
+
+    template: dict[str, Any]
+
+    def of_type(self, kind: str) -> dict[str, dict[str, Any]]:
+        """Resources of a CloudFormation type: logical id -> properties."""
+        resources = self.template["Resources"]
+        return {name: r.get("Properties", {}) for name, r in resources.items() if r["Type"] == kind}
+
+    def definition(self, machine: str) -> dict[str, Any]:
+        """A machine's definition ("roll", "node" or "restore"), functions and machines named by what they are."""
+        definition: dict[str, Any] = json.loads(self._text(self._machine(machine)["DefinitionString"]))
+        return definition
+
+    def machine_id(self, machine: str) -> str:
+        machines = self.of_type("AWS::StepFunctions::StateMachine")
+        return next(n for n, p in machines.items() if p["StateMachineName"].endswith(f"-{machine}"))
+
+    def _machine(self, machine: str) -> dict[str, Any]:
+        return self.of_type("AWS::StepFunctions::StateMachine")[self.machine_id(machine)]
+
+    def _text(self, value: Any) -> str:
+        match value:
+            case str():
+                return value
+            case {"Fn::Join": [separator, parts]}:
+                return str(separator).join(self._text(p) for p in parts)
+            case {"Fn::GetAtt": [name, _]} | {"Ref": name}:
+                return self._name(name)
+            case _:
+                raise ValueError(f"not resolvable here: {value}")
+
+    def _name(self, logical_id: str) -> str:
+        resource = self.template["Resources"].get(logical_id, {})
+        match resource.get("Type"):
+            case "AWS::Lambda::Function":
+                return f"step:{resource['Properties']['Handler'].split('.')[2]}"
+            case "AWS::StepFunctions::StateMachine":
+                return f"machine:{resource['Properties']['StateMachineName'].rpartition('-')[2]}"
+            case _:
+                return PSEUDO.get(logical_id, logical_id)
+
+
+@cache
+def synthesize() -> Assembly:
+    """The application with the settings above; the dependency layer is not built."""
+    app = cdk.App(context={"aws:cdk:bundling-stacks": []})
+    stack = add_cluster(app, DOCUMENT)
+    return Assembly(app.synth().get_stack_by_name(stack.stack_name).template)

@@ -1,0 +1,165 @@
+"""A real AWS server for the contract tests, with the probe app deployed into it."""
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from lab.aws.deploy import deploy
+from lab.paths import REPOSITORY, LabPaths, cache_directory
+from lab.spec import Delays, GroupSpec, LabSpec, TargetGroupSpec
+
+REGION = "eu-central-1"
+ZONES = ("eu-central-1a", "eu-central-1b")
+PROBE = Path(__file__).parent / "probe"
+SPEC = LabSpec(
+    groups=(
+        GroupSpec(name="launching", zones=ZONES, size=1, max=20),
+        GroupSpec(name="single", zones=ZONES[:1], size=0, max=3),
+        GroupSpec(name="limited", zones=ZONES, size=2, min=1, max=2),
+        GroupSpec(name="replaced", zones=ZONES, size=2, max=4),
+        GroupSpec(name="serving", zones=ZONES, size=2, max=4, target_groups=("web", "raw")),
+        GroupSpec(name="managed", zones=ZONES[:1], size=1, managed_node_group=True),
+    ),
+    target_groups=(
+        TargetGroupSpec(
+            name="web", node_port=30080, listener_port=8080, health_path="/healthz", deregistration_delay_seconds=1
+        ),
+        TargetGroupSpec(name="raw", node_port=30090, listener_port=8090, deregistration_delay_seconds=0),
+    ),
+    delays=Delays(boot=0.5, terminate=0.5),
+)
+_READY_SECONDS = 60.0
+
+
+def until(look: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
+    """Looks again and again until there is something to see; raises AssertionError naming it when time is up."""
+    deadline = time.monotonic() + seconds
+    while not (seen := look()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.05)
+    return seen
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running AWS server."""
+
+    process: subprocess.Popen[str]
+    port: int
+    paths: LabPaths
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def client(self, service: str) -> Any:
+        """A boto3 client, made once."""
+        return _client(service, self.endpoint)
+
+    def lab(self, method: str, path: str, body: Any = None) -> Any:
+        """A request to `/_lab/...`; answers its JSON, raises urllib.error.HTTPError for an error."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.endpoint}/_lab/{path}", data, method=method)  # noqa: S310
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            return json.load(answer)
+
+    def instance(self, instance_id: str) -> dict[str, Any]:
+        """What `/_lab/instances` says of an instance."""
+        (found,) = [i for i in self.lab("GET", "instances") if i["id"] == instance_id]
+        return dict(found)
+
+    def ended(self, execution: str, seconds: float = 30.0) -> dict[str, Any]:
+        """Waits for an execution's end; answers its description."""
+
+        def look() -> dict[str, Any] | None:
+            described: dict[str, Any] = self.client("stepfunctions").describe_execution(executionArn=execution)
+            return described if described["status"] != "RUNNING" else None
+
+        return dict(until(look, f"{execution} has ended", seconds))
+
+    def invoke(self, function: str, payload: Any) -> tuple[Any, str | None]:
+        """Invokes a function; answers its payload and what kind of function error it was."""
+        answer = self.client("lambda").invoke(FunctionName=function, Payload=json.dumps(payload))
+        return json.load(answer["Payload"]), answer.get("FunctionError")
+
+
+@cache
+def _client(service: str, endpoint: str) -> Any:
+    session: Any = boto3.session.Session("test", "test", region_name=REGION)
+    return session.client(service, endpoint_url=endpoint, config=Config(retries={"total_max_attempts": 1}))
+
+
+def start_server(directory: Path, spec: LabSpec = SPEC) -> Server:
+    """Starts a server with a lab's directory of its own and waits until it answers."""
+    paths = LabPaths(directory)
+    spec.save(paths.spec)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "lab.aws.server", str(directory), "--host", "127.0.0.1", "--port", str(port)]
+    log = (directory / "server.log").open("w")
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=subprocess.STDOUT, text=True)
+    log.close()
+    server = Server(process, port, paths)
+
+    def ready() -> bool:
+        assert process.poll() is None, (directory / "server.log").read_text()
+        try:
+            return bool(server.lab("GET", "ready")["ready"])
+        except urllib.error.URLError:
+            return False
+
+    until(ready, "the AWS server is ready", _READY_SECONDS)
+    return server
+
+
+def stop_server(server: Server) -> None:
+    server.process.send_signal(signal.SIGTERM)
+    server.process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The AWS server that all tests share; each test uses groups of its own."""
+    server = start_server(tmp_path_factory.mktemp("lab"))
+    yield server
+    stop_server(server)
+    print((server.paths.root / "server.log").read_text())
+
+
+@pytest.fixture(scope="session")
+def assembly() -> Path:
+    """The probe app as CDK synthesizes it, kept until the app changes."""
+    sources = sorted(PROBE.rglob("*.py"))
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+    directory = cache_directory() / "probe" / digest
+    if not (directory / "manifest.json").exists():
+        making = directory.with_name(f"{digest}.{os.getpid()}")
+        environment = os.environ | {"PYTHONPYCACHEPREFIX": str(cache_directory() / "bytecode"), "PYTHONPATH": "."}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        command = [sys.executable, "-m", "tests.contract.aws.probe.app", str(making)]
+        subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, capture_output=True)
+        making.rename(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def deployed(aws: Server, assembly: Path) -> dict[str, str]:
+    """The outputs of the probe app, deployed."""
+    return deploy(assembly, endpoint=aws.endpoint, region=REGION)["Probe"]

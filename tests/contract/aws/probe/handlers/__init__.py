@@ -1,0 +1,1 @@
+"""Handlers of the probe's Lambda functions."""

@@ -1,0 +1,189 @@
+"""Instances and Auto Scaling groups, over real boto3."""
+
+from typing import Any
+
+import pytest
+
+from tests.contract.aws.conftest import ZONES, Server, until
+
+pytestmark = pytest.mark.lab
+
+
+def group(aws: Server, name: str) -> dict[str, Any]:
+    described = aws.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[name])
+    return dict(described["AutoScalingGroups"][0])
+
+
+def members(aws: Server, name: str, state: str = "InService") -> list[str]:
+    return [i["InstanceId"] for i in group(aws, name)["Instances"] if i["LifecycleState"] == state]
+
+
+def launch(aws: Server, name: str, **more: Any) -> dict[str, Any]:
+    parameters = {"AutoScalingGroupName": name, "RequestedCapacity": 1} | more
+    return dict(aws.client("autoscaling").launch_instances(**parameters))
+
+
+def refused(aws: Server, match: str) -> Any:
+    return pytest.raises(aws.client("autoscaling").exceptions.ClientError, match=match)
+
+
+def settled(aws: Server, name: str, size: int) -> list[str]:
+    """Waits until the group has so many instances, all in service."""
+
+    def look() -> list[str] | None:
+        instances = group(aws, name)["Instances"]
+        ready = [i["InstanceId"] for i in instances if i["LifecycleState"] == "InService"]
+        return ready if len(ready) == len(instances) == size else None
+
+    return list(until(look, f"{name} has {size} instances in service")) if size else []
+
+
+def test_launch_instances_launches_in_the_zone_asked_and_answers_ids_at_once(aws: Server) -> None:
+    before = group(aws, "launching")["DesiredCapacity"]
+    answer = launch(aws, "launching", RequestedCapacity=2, AvailabilityZones=[ZONES[1]], ClientToken="two")
+    (collection,) = answer["Instances"]
+    assert answer["Errors"] == []
+    assert (answer["AutoScalingGroupName"], answer["ClientToken"]) == ("launching", "two")
+    assert collection["AvailabilityZone"] == ZONES[1]
+    assert (collection["InstanceType"], collection["MarketType"]) == ("m6i.large", "OnDemand")
+    assert len(collection["InstanceIds"]) == 2
+    assert {aws.instance(i)["zone"] for i in collection["InstanceIds"]} == {ZONES[1]}
+    assert group(aws, "launching")["DesiredCapacity"] == before + 2
+
+
+def test_a_client_token_gives_the_same_instances_again(aws: Server) -> None:
+    first = launch(aws, "launching", AvailabilityZones=[ZONES[0]], ClientToken="again")
+    desired = group(aws, "launching")["DesiredCapacity"]
+    second = launch(aws, "launching", AvailabilityZones=[ZONES[0]], ClientToken="again")
+    assert second["Instances"] == first["Instances"]
+    assert group(aws, "launching")["DesiredCapacity"] == desired
+    mismatch = aws.client("autoscaling").exceptions.IdempotentParameterMismatchError
+    with pytest.raises(mismatch):
+        launch(aws, "launching", AvailabilityZones=[ZONES[1]], ClientToken="again")
+
+
+def test_a_group_in_several_zones_needs_one_named_and_a_group_in_one_does_not(aws: Server) -> None:
+    with refused(aws, "ValidationError.*must specify AvailabilityZones"):
+        launch(aws, "launching")
+    with refused(aws, "ValidationError.*not in the configuration"):
+        launch(aws, "launching", AvailabilityZones=["eu-central-1c"])
+    assert launch(aws, "single")["Instances"][0]["AvailabilityZone"] == ZONES[0]
+
+
+def test_launch_instances_takes_a_subnet_for_a_zone(aws: Server) -> None:
+    subnet = group(aws, "launching")["VPCZoneIdentifier"].split(",")[1]
+    (collection,) = launch(aws, "launching", SubnetIds=[subnet])["Instances"]
+    assert (collection["SubnetId"], collection["AvailabilityZone"]) == (subnet, ZONES[1])
+
+
+def test_launch_instances_stays_within_the_maximum_size(aws: Server) -> None:
+    with refused(aws, "ValidationError.*above max value 2"):
+        launch(aws, "limited", AvailabilityZones=[ZONES[0]])
+    assert group(aws, "limited")["DesiredCapacity"] == 2
+
+
+def test_launch_instances_refuses_on_demand_mixed_with_spot_and_takes_either_alone(aws: Server) -> None:
+    client = aws.client("autoscaling")
+
+    def policy(percentage: int) -> dict[str, Any]:
+        template = {"LaunchTemplateSpecification": {"LaunchTemplateName": "single", "Version": "$Latest"}}
+        distribution = {"OnDemandBaseCapacity": 0, "OnDemandPercentageAboveBaseCapacity": percentage}
+        return {
+            "LaunchTemplate": template | {"Overrides": [{"InstanceType": "m7i.large"}]},
+            "InstancesDistribution": distribution,
+        }
+
+    subnet = group(aws, "single")["VPCZoneIdentifier"]
+    client.create_auto_scaling_group(
+        AutoScalingGroupName="mixed",
+        MinSize=0,
+        MaxSize=5,
+        DesiredCapacity=0,
+        VPCZoneIdentifier=subnet,
+        MixedInstancesPolicy=policy(50),
+    )
+    with refused(aws, "ValidationError.*On-Demand and Spot"):
+        launch(aws, "mixed")
+    client.update_auto_scaling_group(AutoScalingGroupName="mixed", MixedInstancesPolicy=policy(0))
+    (collection,) = launch(aws, "mixed")["Instances"]
+    assert (collection["MarketType"], collection["InstanceType"]) == ("Spot", "m7i.large")
+    described = aws.client("ec2").describe_instances(InstanceIds=collection["InstanceIds"])
+    assert described["Reservations"][0]["Instances"][0]["InstanceLifecycle"] == "spot"
+
+
+def test_an_instance_boots_before_it_is_in_service(aws: Server) -> None:
+    (instance,) = launch(aws, "launching", AvailabilityZones=[ZONES[0]])["Instances"][0]["InstanceIds"]
+    assert aws.instance(instance)["state"] == "pending"
+    assert instance in members(aws, "launching", "Pending")
+    until(lambda: instance in members(aws, "launching"), "the instance is in service")
+    described = aws.client("ec2").describe_instances(InstanceIds=[instance])
+    assert described["Reservations"][0]["Instances"][0]["State"]["Name"] == "running"
+
+
+def test_terminating_with_decrement_shrinks_the_group_after_a_while(aws: Server) -> None:
+    client = aws.client("autoscaling")
+    (instance,) = launch(aws, "launching", AvailabilityZones=[ZONES[0]])["Instances"][0]["InstanceIds"]
+    until(lambda: instance in members(aws, "launching"), "the instance is in service")
+    before = group(aws, "launching")["DesiredCapacity"]
+    activity = client.terminate_instance_in_auto_scaling_group(
+        InstanceId=instance, ShouldDecrementDesiredCapacity=True
+    )["Activity"]
+    assert activity["AutoScalingGroupName"] == "launching"
+    assert group(aws, "launching")["DesiredCapacity"] == before - 1
+    assert instance in members(aws, "launching", "Terminating")
+    assert aws.instance(instance)["state"] == "shutting-down"
+    with refused(aws, "ScalingActivityInProgress"):
+        client.terminate_instance_in_auto_scaling_group(InstanceId=instance, ShouldDecrementDesiredCapacity=True)
+    until(lambda: aws.instance(instance)["state"] == "terminated", "the instance is terminated")
+    assert instance not in [i["InstanceId"] for i in group(aws, "launching")["Instances"]]
+    with refused(aws, "ValidationError.*Instance Id not found"):
+        client.terminate_instance_in_auto_scaling_group(InstanceId=instance, ShouldDecrementDesiredCapacity=True)
+    activities = client.describe_scaling_activities(AutoScalingGroupName="launching")["Activities"]
+    (found,) = [a for a in activities if a["ActivityId"] == activity["ActivityId"]]
+    assert found["StatusCode"] == "Successful"
+
+
+def test_the_minimum_size_refuses_a_decrement(aws: Server) -> None:
+    client = aws.client("autoscaling")
+    first, second = settled(aws, "limited", 2)
+    client.terminate_instance_in_auto_scaling_group(InstanceId=first, ShouldDecrementDesiredCapacity=True)
+    with refused(aws, "ValidationError.*min size constraint"):
+        client.terminate_instance_in_auto_scaling_group(InstanceId=second, ShouldDecrementDesiredCapacity=True)
+
+
+def test_an_instance_that_goes_is_replaced_in_its_zone_unless_launch_is_suspended(aws: Server) -> None:
+    client = aws.client("autoscaling")
+    gone, kept = settled(aws, "replaced", 2)
+    zone = aws.instance(gone)["zone"]
+    client.suspend_processes(AutoScalingGroupName="replaced", ScalingProcesses=["Launch"])
+    aws.client("ec2").terminate_instances(InstanceIds=[gone])
+    until(lambda: aws.instance(gone)["state"] == "terminated", "the instance is terminated")
+    assert settled(aws, "replaced", 1) == [kept]
+    client.resume_processes(AutoScalingGroupName="replaced", ScalingProcesses=["Launch"])
+    new = set(settled(aws, "replaced", 2)) - {kept}
+    assert {aws.instance(i)["zone"] for i in new} == {zone}
+
+
+def test_protected_instances_survive_a_smaller_capacity_and_a_suspended_terminate_keeps_all(aws: Server) -> None:
+    client = aws.client("autoscaling")
+    protected, other = settled(aws, "replaced", 2)
+    client.suspend_processes(AutoScalingGroupName="replaced", ScalingProcesses=["Terminate"])
+    client.set_desired_capacity(AutoScalingGroupName="replaced", DesiredCapacity=1)
+    assert len(members(aws, "replaced")) == 2
+    client.set_instance_protection(AutoScalingGroupName="replaced", InstanceIds=[protected], ProtectedFromScaleIn=True)
+    client.resume_processes(AutoScalingGroupName="replaced")
+    assert settled(aws, "replaced", 1) == [protected]
+    assert aws.instance(other)["state"] in ("shutting-down", "terminated")
+
+
+def test_an_instance_refresh_can_be_seen(aws: Server) -> None:
+    client = aws.client("autoscaling")
+    assert client.describe_instance_refreshes(AutoScalingGroupName="managed")["InstanceRefreshes"] == []
+    started = client.start_instance_refresh(AutoScalingGroupName="managed")["InstanceRefreshId"]
+    (refresh,) = client.describe_instance_refreshes(AutoScalingGroupName="managed")["InstanceRefreshes"]
+    assert (refresh["InstanceRefreshId"], refresh["Status"]) == (started, "InProgress")
+    with pytest.raises(client.exceptions.InstanceRefreshInProgressFault):
+        client.start_instance_refresh(AutoScalingGroupName="managed")
+    client.cancel_instance_refresh(AutoScalingGroupName="managed")
+    (refresh,) = client.describe_instance_refreshes(AutoScalingGroupName="managed")["InstanceRefreshes"]
+    assert refresh["Status"] == "Cancelled"

@@ -1,0 +1,245 @@
+"""What steps count on in the cluster: the same cases on the world in memory and on a real API server."""
+
+from dataclasses import replace
+
+import pytest
+
+from lambdas.clients import EvictionStatus
+from lambdas.clients.k8s import KubernetesClient
+from lambdas.errors import AccessDenied, Conflict, NotFound, Transient
+from lambdas.marks import SOFT_TAINT, with_roll_taint
+from lambdas.observed import RESTARTED_FOR, Budget, Lease, Owner, Taint
+from tests.contract.kubernetes_sides import InMemory, Real, Side, node_called, pods_of, until
+from tests.lab_fixtures import ControlPlane
+from tests.world import UNSCHEDULABLE
+
+
+@pytest.fixture(params=["in memory", pytest.param("real", marks=pytest.mark.lab)])
+def side(request: pytest.FixtureRequest) -> Side:
+    if request.param == "in memory":
+        return InMemory()
+    return Real(request.getfixturevalue("cluster"))
+
+
+# Nodes
+
+
+def test_a_node_is_read_as_it_was_written_and_other_taints_stay(side: Side) -> None:
+    name = side.add_node()
+    others = (Taint("dedicated", "PreferNoSchedule", "batch"),)
+    node = node_called(side, name)
+    if isinstance(side, InMemory):
+        side.world.nodes_by_name[name] = node = replace(node, taints=others)
+    else:
+        node = side.kubernetes.update_node(node, taints=others)
+    written = side.kubernetes.update_node(
+        node, taints=with_roll_taint(node, SOFT_TAINT), annotations={"eks-rolling.io/roll": "r"}, labels={"x": "y"}
+    )
+    assert written == node_called(side, name)
+    assert written.taints == (*others, SOFT_TAINT)
+    assert written.annotations["eks-rolling.io/roll"] == "r"
+
+    cleared = side.kubernetes.update_node(
+        written, taints=others, annotations={"eks-rolling.io/roll": None}, labels={"x": None}, unschedulable=True
+    )
+    assert "eks-rolling.io/roll" not in cleared.annotations
+    assert "x" not in cleared.labels
+    assert cleared.unschedulable
+    until(side, lambda: UNSCHEDULABLE in node_called(side, name).taints, "the controller's own taint")
+    assert not side.kubernetes.update_node(node_called(side, name), unschedulable=False).unschedulable
+    until(side, lambda: node_called(side, name).taints == others, "the controller's taint is gone")
+
+
+def test_a_node_that_somebody_changed_meanwhile_is_not_written(side: Side) -> None:
+    stale = node_called(side, side.add_node())
+    side.kubernetes.update_node(stale, annotations={"a": "1"})
+    with pytest.raises(Conflict):
+        side.kubernetes.update_node(stale, annotations={"a": "2"})
+    assert node_called(side, stale.name).annotations["a"] == "1"
+
+
+def test_a_node_that_is_not_there_is_none_and_cannot_be_written(side: Side) -> None:
+    assert side.kubernetes.node("nobody") is None
+    node = replace(node_called(side, side.add_node()), name="nobody")
+    with pytest.raises(NotFound):
+        side.kubernetes.update_node(node, annotations={"a": "1"})
+
+
+# Evictions
+
+
+def test_an_evicted_pod_goes_and_its_owner_makes_another(side: Side) -> None:
+    side.add_node()
+    web = side.add_deployment("web", 2)
+    gone = pods_of(side, web)[0]
+    assert side.kubernetes.evict(gone).status is EvictionStatus.EVICTED
+    until(side, lambda: gone.uid not in {p.uid for p in pods_of(side, web)}, "the pod is gone")
+    until(side, lambda: (side.kubernetes.workload(web) or pytest.fail("no web")).all_ready, "two pods again")
+
+
+def test_a_pod_that_is_gone_or_another_is_gone_for_the_one_who_asks(side: Side) -> None:
+    side.add_node()
+    pod = pods_of(side, side.add_deployment("web", 1))[0]
+    assert side.kubernetes.evict(replace(pod, uid="00000000-0000-0000-0000-000000000000")).status is (
+        EvictionStatus.GONE
+    )
+    assert side.kubernetes.evict(replace(pod, name="nobody")).status is EvictionStatus.GONE
+    assert pods_of(side, pod.owner or Owner("", "", ""))[0].uid == pod.uid
+
+
+def test_a_budget_refuses_in_its_own_words(side: Side) -> None:
+    side.add_node()
+    web = side.add_deployment("web", 2)
+    side.add_budget("web", "web", 1)
+    first, second = pods_of(side, web)
+    assert side.kubernetes.evict(first).status is EvictionStatus.EVICTED
+    refused = side.kubernetes.evict(second)
+    assert refused.status is EvictionStatus.REFUSED
+    assert "needs 1 healthy pods and has 1 currently" in refused.reason
+
+
+def test_a_pod_under_two_budgets_can_not_be_evicted(side: Side) -> None:
+    side.add_node()
+    pod = pods_of(side, side.add_deployment("web", 2))[0]
+    side.add_budget("one", "web", 1)
+    side.add_budget("two", "web", 1)
+    answer = side.kubernetes.evict(pod)
+    assert answer.status is EvictionStatus.FORBIDDEN_BY_TWO_BUDGETS
+    assert "more than one PodDisruptionBudget" in answer.reason
+
+
+# Budgets
+
+
+def budgets(side: Side) -> dict[str, Budget]:
+    return {b.name: b for b in side.kubernetes.budgets() if b.namespace == side.namespace}
+
+
+def test_a_temporary_budget_allows_one_pod_at_a_time_and_is_known_as_ours(side: Side) -> None:
+    side.add_node()
+    web = side.kubernetes.workload(side.add_deployment("web", 3))
+    assert web
+    side.kubernetes.create_budget(web, "eks-rolling-web", {"eks-rolling.io/roll": "r"})
+    side.kubernetes.create_budget(web, "eks-rolling-web", {"eks-rolling.io/roll": "another"})
+    until(side, lambda: budgets(side)["eks-rolling-web"].allowed == 1, "the budget was looked at")
+    made = budgets(side)["eks-rolling-web"]
+    assert made.ours
+    assert (made.expected, made.healthy, made.desired_healthy) == (3, 3, 2)
+    assert all(made.covers(pod) for pod in pods_of(side, web.owner))
+
+    side.kubernetes.delete_budget(replace(made, uid="00000000-0000-0000-0000-000000000000"))
+    assert "eks-rolling-web" in budgets(side)
+    side.kubernetes.delete_budget(made)
+    side.kubernetes.delete_budget(made)
+    assert "eks-rolling-web" not in budgets(side)
+
+
+# Workloads
+
+
+def test_replicas_and_annotation_change_together_or_not_at_all(side: Side) -> None:
+    """R1."""
+    side.add_node()
+    owner = side.add_deployment("autoscaler", 1)
+    stale = side.kubernetes.workload(owner)
+    assert stale
+    side.kubernetes.update_workload(stale, replicas=0, annotations={"original": "1"})
+    with pytest.raises(Conflict):
+        side.kubernetes.update_workload(stale, replicas=5, annotations={"original": "5"})
+    until(side, lambda: (side.kubernetes.workload(owner) or stale).current == 0, "it is scaled down")
+    down = side.kubernetes.workload(owner)
+    assert down
+    assert (down.desired, down.annotations["original"]) == (0, "1")
+    side.kubernetes.update_workload(down, replicas=1, annotations={"original": None})
+    up = side.kubernetes.workload(owner)
+    assert up
+    assert "original" not in up.annotations
+
+
+def test_a_restart_starts_the_new_pod_before_it_stops_the_old_one(side: Side) -> None:
+    side.add_node()
+    owner = side.add_deployment("single", 1)
+    before = pods_of(side, owner)[0]
+
+    def asked() -> bool:
+        workload = side.kubernetes.workload(owner)
+        assert workload
+        assert workload.surges
+        try:
+            side.kubernetes.update_workload(workload, template_annotations={RESTARTED_FOR: "r/node"})
+        except Conflict:
+            # The controller wrote its status in between; the workflow runs the step again.
+            return False
+        return True
+
+    until(side, asked, "the restart is asked for")
+    ready_counts = []
+
+    def moved() -> bool:
+        pods = pods_of(side, owner)
+        ready_counts.append(sum(1 for p in pods if p.ready and not p.deleting))
+        return before.uid not in {p.uid for p in pods}
+
+    until(side, moved, "the old pod is gone")
+    assert min(ready_counts) == 1
+    restarted = side.kubernetes.workload(owner)
+    assert restarted
+    assert restarted.restarted_for == "r/node"
+
+
+def test_workloads_of_every_kind_are_counted_and_others_are_none(side: Side) -> None:
+    side.add_node()
+    web, db = side.add_deployment("web", 2), side.add_stateful_set("db", 1)
+    for owner, desired in ((web, 2), (db, 1)):
+        workload = side.kubernetes.workload(owner)
+        assert workload
+        assert (workload.desired, workload.ready, workload.all_ready) == (desired, desired, True)
+    assert {web, db} <= {w.owner for w in side.kubernetes.workloads()}
+    assert side.kubernetes.workload(Owner("Job", side.namespace, "web")) is None
+    assert side.kubernetes.workload(Owner("Deployment", side.namespace, "nobody")) is None
+
+
+def test_pods_are_listed_with_their_owner_node_and_readiness(side: Side) -> None:
+    name = side.add_node()
+    web = side.add_deployment("web", 2)
+    listed = [p for p in side.kubernetes.pods_on(name) if p.owner == web]
+    assert len(listed) == 2
+    assert all(p.ready and p.node == name and not p.deleting and not p.stays_with_node for p in listed)
+    assert sorted(p.uid for p in listed) == [p.uid for p in sorted(pods_of(side, web), key=lambda p: p.uid)]
+
+
+# Leases
+
+
+def test_of_two_who_write_a_lease_at_once_one_loses(side: Side) -> None:
+    """R4."""
+    name = f"{side.namespace}/eks-rolling"
+    assert side.kubernetes.lease(name) is None
+    made = side.kubernetes.put_lease(Lease(name, "roll-1", renewed=1_700_000_000.5, duration=60))
+    with pytest.raises(Conflict):
+        side.kubernetes.put_lease(Lease(name, "roll-2", renewed=1_700_000_000.5, duration=60))
+    renewed = side.kubernetes.put_lease(replace(made, renewed=1_700_000_010.25, annotations={"a": "b"}))
+    with pytest.raises(Conflict):
+        side.kubernetes.put_lease(replace(made, holder="roll-2"))
+    assert side.kubernetes.lease(name) == renewed
+    assert (renewed.holder, renewed.renewed, renewed.duration) == ("roll-1", 1_700_000_010.25, 60)
+    freed = side.kubernetes.put_lease(replace(renewed, holder="", annotations={}))
+    assert freed.holder == ""
+
+
+# Only where there is a server
+
+
+@pytest.mark.lab
+def test_an_unreachable_server_is_named_with_what_to_look_at() -> None:
+    client = KubernetesClient("https://127.0.0.1:9", "", lambda: "token")
+    with pytest.raises(Transient, match=r"https://127.0.0.1:9 cannot be reached.*security group"):
+        client.nodes()
+
+
+@pytest.mark.lab
+def test_a_token_that_is_not_accepted_asks_for_an_access_entry(control_plane: ControlPlane) -> None:
+    access = control_plane.kube.access
+    client = KubernetesClient(access.server, access.authority or "", lambda: "nobody")
+    with pytest.raises(AccessDenied, match="give the function's role an EKS access entry"):
+        client.nodes()

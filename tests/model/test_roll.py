@@ -1,0 +1,337 @@
+"""Whole rolls on the in-memory world, by the synthesized definition: to the end, killed anywhere, interleaved."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lambdas.lock import ABORT, PAUSE
+from lambdas.marks import HARD_TAINT
+from lambdas.observed import Owner, Taint
+from tests.asl import Engine, Execution, Stopped
+from tests.assembly import synthesize
+from tests.model.situations import AUTOSCALER, by_zone, outdated, shop, watch_unavailable
+from tests.model.situations import settings as roll_settings
+from tests.world import World
+
+SMALL = (2, 1)
+
+
+def engine_for(world: World, shuffle: int | None = None) -> Engine:
+    return Engine(synthesize(), world, world.clients(roll_settings()), shuffle)
+
+
+def effects_of_a_roll() -> int:
+    world = shop(SMALL)
+    engine_for(world).run("roll", "roll-1", {})
+    return len(world.effects)
+
+
+def launches(world: World) -> int:
+    return sum(1 for effect in world.effects if effect.startswith("launch "))
+
+
+def test_a_roll_replaces_every_outdated_node_in_its_zone_and_leaves_nothing_behind() -> None:
+    """N1 to N4 are checked by the world after every effect; R2 here."""
+    world = shop()
+    before, zones, web = world.snapshot(), by_zone(world), watch_unavailable(world)
+    execution = engine_for(world).run("roll", "roll-1", {})
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    assert outdated(world) == []
+    assert by_zone(world) == zones
+    assert launches(world) == 6
+    assert web["most"] == 1
+    assert world.snapshot() == before
+
+
+def test_the_first_wave_is_a_single_node() -> None:
+    world = shop()
+    engine = engine_for(world)
+    roll = engine.run("roll", "roll-1", {})
+    waves = "\n".join(roll.visited).split("Replace nodes\n")[1:]
+    assert [wave.count("Replace node\n") for wave in waves] == [1, 5]
+
+
+def test_no_more_nodes_are_in_flight_than_the_surge_allows() -> None:
+    world = shop()
+    most = 0
+
+    def look(current: World) -> None:
+        nonlocal most
+        closed = [n for n in current.nodes_by_name.values() if HARD_TAINT in n.taints and n.ready]
+        most = max(most, len(closed))
+
+    world.watchers.append(look)
+    engine_for(world).run("roll", "roll-1", {"surge": 1})
+    assert most == 1
+
+
+@pytest.mark.parametrize("after", range(1, effects_of_a_roll() + 1))
+def test_a_function_killed_after_any_effect_changes_nothing_in_the_result(after: int) -> None:
+    """R3: the workflow runs the step again; nothing happens twice."""
+    world = shop(SMALL)
+    before, zones, web = world.snapshot(), by_zone(world), watch_unavailable(world)
+    world.kill_after = after
+    execution = engine_for(world).run("roll", "roll-1", {})
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    assert (outdated(world), by_zone(world), launches(world)) == ([], zones, 3)
+    assert web["most"] == 1
+    assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("after", range(1, effects_of_a_roll() + 1))
+def test_a_roll_stopped_after_any_effect_is_restored_and_the_next_one_finishes(after: int) -> None:
+    """R2 by the watchdog, R3 by the next roll."""
+    world = shop(SMALL)
+    before, zones, web = world.snapshot(), by_zone(world), watch_unavailable(world)
+    engine = engine_for(world)
+    stop_after(engine, after)
+
+    restore = engine.run("restore", "watchdog-1", {"roll": "roll-1"})
+    assert (restore.status, restore.cause) == ("SUCCEEDED", "")
+    restored = world.snapshot()
+    for part in ("workloads", "budgets", "lock", "taints", "cordons", "labels", "marks", "protected"):
+        assert restored[part] == before[part], part
+    assert world.workloads_by_owner[AUTOSCALER].workload.desired == 1
+
+    again = engine.run("roll", "roll-2", {})
+    assert (again.status, again.cause) == ("SUCCEEDED", "")
+    assert (outdated(world), by_zone(world)) == ([], zones)
+    assert web["most"] == 1
+    assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("after", range(1, effects_of_a_roll() + 1, 3))
+def test_a_roll_that_dies_unnoticed_is_taken_over_once_its_lock_runs_out(after: int) -> None:
+    """R4: the next roll waits for the lease, resumes the half-states, and puts back the first one's originals [R1]."""
+    world = shop(SMALL)
+    before, zones = world.snapshot(), by_zone(world)
+    engine = engine_for(world)
+    stop_after(engine, after)
+    again = engine.run("roll", "roll-2", {})
+    assert (again.status, again.cause) == ("SUCCEEDED", "")
+    assert (outdated(world), by_zone(world)) == ([], zones)
+    assert world.snapshot() == before
+
+
+def stop_after(engine: Engine, after: int) -> None:
+    """Stops the roll's execution right after its `after`th effect."""
+    engine.kills_stop_execution = True
+    engine.world.kill_after = after
+    with pytest.raises(Stopped):
+        engine.run("roll", "roll-1", {})
+    engine.kills_stop_execution = False
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    shuffle=st.integers(0, 10_000),
+    kills=st.lists(st.integers(1, 60), max_size=4),
+    surge=st.integers(1, 4),
+    sizes=st.tuples(st.integers(1, 3), st.integers(0, 2)),
+)
+def test_any_interleaving_with_any_kills_ends_the_same(
+    shuffle: int, kills: list[int], surge: int, sizes: tuple[int, int]
+) -> None:
+    world = shop(sizes)
+    before, zones, web = world.snapshot(), by_zone(world), watch_unavailable(world)
+    deaths = list(kills)
+
+    def arm(current: World) -> None:
+        if deaths and current.kill_after is None:
+            current.kill_after = len(current.effects) + deaths.pop()
+
+    world.watchers.append(arm)
+    execution = engine_for(world, shuffle).run("roll", "roll-1", {"surge": surge})
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    assert (outdated(world), by_zone(world), launches(world)) == ([], zones, sum(sizes))
+    assert web["most"] <= 1
+    assert world.snapshot() == before
+
+
+# What holds or ends a roll
+
+
+def failed(execution: Execution) -> str:
+    assert execution.status == "FAILED"
+    return execution.cause
+
+
+def test_nothing_outdated_ends_at_once_and_changes_nothing() -> None:
+    world = shop(new_version=False)
+    execution = engine_for(world).run("roll", "roll-1", {})
+    assert execution.status == "SUCCEEDED"
+    assert world.effects == []
+    assert "no node is outdated" in world.messages[-1][1]
+
+
+def test_a_dry_run_plans_and_changes_nothing() -> None:
+    world = shop()
+    execution = engine_for(world).run("roll", "roll-1", {"dry_run": True})
+    assert execution.status == "SUCCEEDED"
+    assert world.effects == []
+    assert json.loads(world.documents["rolls/roll-1/plan.json"])["outcome"] == "dry-run"
+
+
+def test_only_the_nodes_asked_for_are_touched() -> None:
+    """N4."""
+    world = shop()
+    chosen = next(iter(world.machines))
+    world.planned = {chosen}
+    engine_for(world).run("roll", "roll-1", {"nodes": [f"node-{chosen}"]})
+    assert len(outdated(world)) == 5
+    assert chosen not in outdated(world)
+
+
+def test_a_replacement_that_never_joins_fails_the_canary_and_everything_is_put_back() -> None:
+    """R2: the instance that was launched in vain is given back, the old node takes pods again."""
+    world = shop()
+    before = world.snapshot()
+    world.new_nodes_never_join = True
+    execution = engine_for(world).run("roll", "roll-1", {})
+    assert "has not joined the cluster" in failed(execution)
+    assert len(outdated(world)) == 6
+    world.advance(60)
+    assert world.snapshot() == before
+
+
+def test_no_capacity_holds_the_launch_until_there_is_some() -> None:
+    world = shop(SMALL)
+    world.launch_failures = 3
+    execution = engine_for(world).run("roll", "roll-1", {})
+    assert execution.status == "SUCCEEDED"
+    assert launches(world) == 3
+
+
+def test_a_budget_that_stays_exhausted_fails_with_the_pod_and_the_budget_named() -> None:
+    """N1: nothing is forced."""
+    world = shop(SMALL)
+    world.budget("api", "api", 1)
+    api = Owner("Deployment", "default", "api")
+    # Its pods never become Ready again once one of them has moved.
+    world.broken.add(api)
+    cause = failed(engine_for(world).run("roll", "roll-1", {}))
+    assert "Deployment default/api: 2 of 3 pods are Ready again" in cause
+    assert world.unavailable(api) == 1
+
+
+def test_a_firing_alarm_holds_the_gate_and_no_second_wave_starts() -> None:
+    world = shop()
+    world.alarms.add("shop-errors")
+    cause = failed(engine_for(world).run("roll", "roll-1", {}))
+    assert "alarms are firing: shop-errors" in cause
+    assert len(outdated(world)) == 5
+
+
+def test_an_approval_that_is_refused_ends_the_roll_before_any_change() -> None:
+    world = shop()
+    engine = engine_for(world)
+    engine.approve = False
+    cause = failed(engine.run("roll", "roll-1", {"approval": True}))
+    assert "not on a Friday" in cause
+    assert world.effects == []
+    assert any("waits for approval" in subject for subject, _ in world.messages)
+
+
+def test_an_approved_roll_goes_on() -> None:
+    world = shop(SMALL)
+    assert engine_for(world).run("roll", "roll-1", {"approval": True}).status == "SUCCEEDED"
+    assert outdated(world) == []
+
+
+@pytest.mark.parametrize(
+    ("request_", "sentence"),
+    [
+        ({"surg": 2}, "surg is not a known field (known: accept, approval, dry_run, groups"),
+        ({"surge": 0}, "surge: input should be greater than or equal to 1, not 0"),
+        ({"groups": ["ng-z"]}, "group ng-z: there is no such Auto Scaling group"),
+        ({"nodes": ["node-x"]}, "node node-x: neither a node of demo nor an instance of its groups"),
+        ({"accept": ["everything"]}, "accept everything: this is not the code of a blocker"),
+        ("now", "must be a JSON object"),
+    ],
+)
+def test_bad_input_is_one_sentence_before_anything_is_changed(request_: object, sentence: str) -> None:
+    world = shop()
+    cause = failed(engine_for(world).run("roll", "roll-1", request_))
+    assert sentence in cause
+    assert world.effects == []
+
+
+def test_two_problems_of_a_request_are_both_named() -> None:
+    world = shop()
+    cause = failed(engine_for(world).run("roll", "roll-1", {"surg": 2, "groups": 7}))
+    assert "2 problems" in cause
+    assert "surg" in cause
+    assert "groups" in cause
+
+
+def test_a_managed_node_group_is_refused_by_name_and_left_alone_otherwise() -> None:
+    """N4."""
+    world = shop()
+    world.group("managed", ["zone-a"], maximum=1, tags={"eks:nodegroup-name": "workers"})
+    world.add_node("managed", "zone-a")
+    world.baseline = world.capacity()
+    world.new_template_version("managed")
+    cause = failed(engine_for(world).run("roll", "roll-1", {"groups": ["managed"]}))
+    assert "update the node group workers in EKS" in cause
+    assert world.effects == []
+    assert engine_for(world).run("roll", "roll-2", {}).status == "SUCCEEDED"
+    assert [world.machines[i].group for i in outdated(world)] == ["managed"]
+
+
+def test_the_taints_of_others_are_left_untouched() -> None:
+    """N4: the world checks every write; here they are still there in the end."""
+    world = shop(SMALL)
+    name = next(iter(world.nodes_by_name))
+    world.nodes_by_name[name] = replace(world.nodes_by_name[name], taints=(Taint("dedicated", "PreferNoSchedule"),))
+    assert engine_for(world).run("roll", "roll-1", {}).status == "SUCCEEDED"
+
+
+def test_taints_stay_where_they_are_asked_to() -> None:
+    world = shop()
+    world.alarms.add("shop-errors")
+    engine_for(world).run("roll", "roll-1", {"keep_taints": True})
+    tainted = [n for n in world.nodes_by_name.values() if n.roll_taint]
+    assert len(tainted) == 5
+
+
+def test_a_roll_node_started_by_hand_becomes_a_roll_for_that_node() -> None:
+    world = shop()
+    engine = engine_for(world)
+    node = next(iter(world.nodes_by_name))
+    assert engine.run("node", "by-hand", {"node": node}).status == "SUCCEEDED"
+    assert len(outdated(world)) == 5
+
+
+def test_groups_that_mix_on_demand_and_spot_are_raised_one_at_a_time() -> None:
+    world = shop(SMALL)
+    for name in ("ng-a", "ng-b"):
+        world.groups_by_name[name] = replace(world.groups_by_name[name], mixed_purchasing=True)
+    before, zones = world.snapshot(), by_zone(world)
+    execution = engine_for(world).run("roll", "roll-1", {})
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    assert (outdated(world), by_zone(world)) == ([], zones)
+    assert world.snapshot() == before
+
+
+def test_a_pause_holds_the_gate_without_a_deadline_and_an_abort_ends_the_roll() -> None:
+    world = shop()
+    engine = engine_for(world)
+    asked = {"paused_at": 0.0}
+
+    def ask(current: World) -> None:
+        lease = current.leases.get("kube-system/eks-rolling")
+        if lease is None or not lease.holder:
+            return
+        if not asked["paused_at"] and any("terminate" in e for e in current.effects):
+            asked["paused_at"] = current.time
+            current.leases[lease.name] = replace(lease, annotations={PAUSE: "lunch"})
+        elif asked["paused_at"] and current.time > asked["paused_at"] + 5000 and PAUSE in lease.annotations:
+            current.leases[lease.name] = replace(lease, annotations={ABORT: "enough for today"})
+
+    world.watchers.append(ask)
+    cause = failed(engine.run("roll", "roll-1", {}))
+    assert "enough for today" in cause
+    assert len(outdated(world)) == 5

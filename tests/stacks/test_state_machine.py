@@ -1,0 +1,139 @@
+"""The workflow page, as CDK wrote it: no step without a retry, a catch and a deadline."""
+
+import importlib
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lambdas import errors
+from lambdas.settings import Deadlines
+from stacks.functions import STEPS
+from stacks.state_machine import RETRIED
+from tests.assembly import synthesize
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+MACHINES = ("roll", "node", "restore")
+
+
+def states(definition: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every state, those inside a Map too."""
+    for name, state in definition["States"].items():
+        yield name, state
+        if state["Type"] == "Map":
+            yield from states(state["ItemProcessor"])
+
+
+def tasks(machine: str) -> list[tuple[str, dict[str, Any]]]:
+    return [(n, s) for n, s in states(synthesize().definition(machine)) if s["Type"] == "Task"]
+
+
+def step_of(state: dict[str, Any]) -> str:
+    return str(state["Arguments"].get("FunctionName", "")).removeprefix("step:")
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_every_call_of_a_step_is_retried_after_faults_that_pass(machine: str) -> None:
+    """R3."""
+    for name, state in tasks(machine):
+        if not step_of(state):
+            continue
+        (retry,) = state["Retry"]
+        expected = [e for e in RETRIED if name != "Wait for approval" or e != "States.Timeout"]
+        assert retry["ErrorEquals"] == expected, name
+        assert retry["JitterStrategy"] == "FULL", name
+
+
+def test_every_step_of_a_roll_that_fails_leads_to_restore_or_before_the_lock_to_the_report() -> None:
+    """R2."""
+    before_the_lock = {"Plan the roll", "Wait for approval"}
+    for name, state in tasks("roll"):
+        if name in {"Report", "Replace node"}:
+            continue
+        (catch,) = state["Catch"]
+        assert catch["ErrorEquals"] == ["States.ALL"], name
+        assert catch["Next"] == ("Report" if name in before_the_lock | {"Restore"} else "Restore"), name
+
+
+def test_every_step_of_a_node_that_fails_is_recorded() -> None:
+    for name, state in tasks("node"):
+        if name in {"Record what was done", "Start a roll for this node"}:
+            continue
+        (catch,) = state["Catch"]
+        assert (catch["ErrorEquals"], catch["Next"]) == (["States.ALL"], "Record what was done"), name
+
+
+def test_a_node_that_fails_does_not_end_the_map_around_it() -> None:
+    (child,) = [s for n, s in tasks("roll") if n == "Replace node"]
+    assert child["Catch"][0]["Next"] == "Node not replaced"
+    assert child["Resource"].endswith("startExecution.sync:2")
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_every_loop_has_a_deadline(machine: str) -> None:
+    for name, state in tasks(machine):
+        waits = f"{name}: wait" in synthesize().definition(machine)["States"]
+        if waits:
+            assert step_of(state) in Deadlines.model_fields, name
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_every_state_is_reached_and_every_way_on_exists(machine: str) -> None:
+    definition = synthesize().definition(machine)
+    targets = {definition["StartAt"]}
+    for _, state in states(definition):
+        targets |= {state.get("Next"), state.get("Default")}
+        targets |= {c["Next"] for c in (*state.get("Choices", ()), *state.get("Catch", ()))}
+    targets |= {s["ItemProcessor"]["StartAt"] for _, s in states(definition) if s["Type"] == "Map"}
+    assert targets - {None} == {name for name, _ in states(definition)}
+
+
+def test_names_are_sentences_and_unique_within_a_machine() -> None:
+    for machine in MACHINES:
+        names = [name for name, _ in states(synthesize().definition(machine))]
+        assert len(names) == len(set(names))
+        assert all(len(name) <= 80 and name[0].isupper() for name in names)
+
+
+def test_every_function_is_a_step_module_and_every_step_module_a_function() -> None:
+    modules = {p.stem for p in (REPOSITORY / "lambdas" / "steps").glob("*.py")} - {"__init__"}
+    assert modules == set(STEPS)
+    handlers = {p["Handler"] for p in synthesize().of_type("AWS::Lambda::Function").values() if "Handler" in p}
+    assert {f"lambdas.steps.{step}.handler" for step in STEPS} <= handlers
+    for step in STEPS:
+        assert callable(importlib.import_module(f"lambdas.steps.{step}").handler)
+
+
+def test_every_step_is_called_by_a_machine() -> None:
+    called = {step_of(state) for machine in MACHINES for _, state in tasks(machine)} - {""}
+    assert called == set(STEPS)
+
+
+def test_the_error_that_is_retried_is_the_class_that_steps_raise() -> None:
+    assert errors.Transient.__name__ in RETRIED
+    assert not {c.__name__ for c in errors.Permanent.__subclasses__()} & set(RETRIED)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_an_independent_validator_finds_nothing_wrong(machine: str, tmp_path: Path) -> None:
+    file = tmp_path / f"{machine}.json"
+    definition = json.dumps(synthesize().definition(machine))
+    for kind in ("step", "machine"):
+        definition = definition.replace(f'"{kind}:', f'"arn:aws:{kind}:eu-central-1:123456789012:')
+    file.write_text(definition)
+    validator = REPOSITORY / "node_modules" / ".bin" / "asl-validator"
+    result = subprocess.run([validator, "--json-path", str(file)], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_a_name_of_eighty_characters_is_enough_for_any_cluster_and_instance() -> None:
+    assembly = synthesize()
+    names = [p["StateMachineName"] for p in assembly.of_type("AWS::StepFunctions::StateMachine").values()]
+    assert all(len(name) <= 80 for name in names)
+    (child,) = [s for n, s in tasks("roll") if n == "Replace node"]
+    # i- and seventeen digits, a dash, and at most sixty characters of the roll's name.
+    assert "$substring($roll, 0, 60)" in child["Arguments"]["Name"]
+    assert 19 + 1 + 60 <= 80

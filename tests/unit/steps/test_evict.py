@@ -1,0 +1,163 @@
+"""What is evicted next, and what is waited for."""
+
+from dataclasses import replace
+
+import pytest
+
+from lambdas.marks import HARD_TAINT, NODE_ROLL
+from lambdas.observed import STRATEGY_ANNOTATION, Budget, Node, Owner, Pod, Selector, Strategy, Workload
+from lambdas.steps.evict import (
+    Cordon,
+    Decision,
+    DropBudgets,
+    Empty,
+    EvictPods,
+    Hold,
+    MakeBudgets,
+    Observed,
+    Restart,
+    decide,
+    restart_mark,
+)
+
+NODE = Node("old", taints=(HARD_TAINT,), annotations={NODE_ROLL: "roll-1"})
+WEB = Owner("Deployment", "shop", "web")
+DB = Owner("StatefulSet", "shop", "db")
+
+
+def pod(name: str, owner: Owner | None = WEB, **more: object) -> Pod:
+    labels = {"app": owner.name} if owner else {}
+    return replace(Pod("shop", name, uid=f"uid-{name}", node="old", owner=owner, labels=labels), **more)  # type: ignore[arg-type]
+
+
+def budget(owner: Owner = WEB, allowed: int = 1, **more: object) -> Budget:
+    made = Budget(
+        owner.namespace,
+        owner.name,
+        uid=f"uid-{owner.name}",
+        selector=Selector((("app", owner.name),)),
+        allowed=allowed,
+        healthy=2 + allowed,
+        desired_healthy=2,
+        expected=3,
+    )
+    return replace(made, **more)  # type: ignore[arg-type]
+
+
+def workload(owner: Owner = WEB, **more: object) -> Workload:
+    return replace(Workload(owner, desired=3, ready=3, selector=Selector((("app", owner.name),))), **more)  # type: ignore[arg-type]
+
+
+def seen(*pods: Pod, budgets: tuple[Budget, ...] = (), node: Node = NODE, **more: object) -> Observed:
+    workloads = {p.owner: workload(p.owner) for p in pods if p.owner}
+    return replace(Observed(node, pods, budgets, workloads), **more)  # type: ignore[arg-type]
+
+
+def evicted(decision: Decision) -> list[str]:
+    assert isinstance(decision, EvictPods), decision
+    return [p.name for p in decision.pods]
+
+
+def reason(decision: Decision) -> str:
+    assert isinstance(decision, Hold), decision
+    return decision.reason
+
+
+def test_as_many_pods_go_as_the_budget_allows() -> None:
+    """N1."""
+    pods = [pod("web-1"), pod("web-2"), pod("web-3")]
+    assert evicted(decide(seen(*pods, budgets=(budget(allowed=2),)))) == ["web-1", "web-2"]
+
+
+def test_an_exhausted_budget_holds_and_is_named_with_its_numbers() -> None:
+    """N1."""
+    held = reason(decide(seen(pod("web-1"), budgets=(budget(allowed=0),))))
+    assert held == "pod shop/web-1: budget shop/web needs 2 healthy pods and has 2"
+
+
+def test_a_pod_that_is_not_ready_is_asked_for_even_when_the_budget_is_exhausted() -> None:
+    """The API decides it (unhealthyPodEvictionPolicy); to wait for ever would be wrong where it allows."""
+    assert evicted(decide(seen(pod("web-1", ready=False), budgets=(budget(allowed=0),)))) == ["web-1"]
+
+
+def test_a_budget_that_nobody_has_looked_at_yet_holds() -> None:
+    assert "has not been looked at yet" in reason(decide(seen(pod("web-1"), budgets=(budget(observed=False),))))
+
+
+def test_two_budgets_on_a_pod_hold_and_both_are_named() -> None:
+    budgets = (budget(), budget(name="all"))
+    assert "budgets shop/web and shop/all both cover it" in reason(decide(seen(pod("web-1"), budgets=budgets)))
+
+
+def test_a_temporary_budget_gives_way_to_one_that_came_later() -> None:
+    ours, theirs = budget(name="eks-rolling-web", ours=True), budget()
+    decision = decide(seen(pod("web-1"), budgets=(ours, theirs)))
+    assert decision == DropBudgets((ours,))
+
+
+def test_a_workload_without_a_budget_gets_a_temporary_one_before_its_first_pod_goes() -> None:
+    assert decide(seen(pod("web-1"))) == MakeBudgets((workload(),))
+
+
+@pytest.mark.parametrize("owner", [None, Owner("Job", "shop", "import"), Owner("Rollout", "shop", "web")])
+def test_pods_whose_owner_no_budget_can_count_are_evicted_without_one(owner: Owner | None) -> None:
+    assert evicted(decide(seen(pod("p", owner), workloads={}))) == ["p"]
+
+
+def test_of_an_owner_nobody_can_count_one_pod_goes_at_a_time() -> None:
+    custom = Owner("Rollout", "shop", "web")
+    assert evicted(decide(seen(pod("a", custom), pod("b", custom), workloads={}))) == ["a"]
+
+
+def test_pods_with_volumes_go_one_at_a_time() -> None:
+    cache = Owner("StatefulSet", "shop", "cache")
+    pods = [pod("db-0", DB, claims=("data",)), pod("cache-0", cache), pod("web-1")]
+    budgets = (budget(DB), budget(cache), budget())
+    assert evicted(decide(seen(*pods, budgets=budgets))) == ["db-0", "web-1"]
+
+
+def test_the_next_pod_with_a_volume_waits_until_the_last_one_is_ready_elsewhere() -> None:
+    moving = (workload(DB, ready=2),)
+    cache = pod("cache-0", Owner("StatefulSet", "shop", "cache"))
+    held = reason(decide(seen(cache, budgets=(budget(cache.owner or WEB),), moving=moving)))
+    assert held == "pod shop/cache-0: pods with volumes go one at a time"
+
+
+def test_whoever_was_whole_is_waited_for_and_whoever_was_not_is_not() -> None:
+    pods = [pod("web-1"), pod("api-1", Owner("Deployment", "shop", "api"))]
+    api = workload(Owner("Deployment", "shop", "api"), ready=1)
+    observed = seen(*pods, budgets=(budget(), budget(api.owner)))
+    decision = decide(replace(observed, workloads=observed.workloads | {api.owner: api}))
+    assert isinstance(decision, EvictPods)
+    assert decision.moving == frozenset({WEB})
+
+
+def test_a_deployment_that_asks_for_it_is_restarted_and_not_evicted() -> None:
+    asking = workload(annotations={STRATEGY_ANNOTATION: Strategy.RESTART})
+    observed = seen(pod("web-1"), workloads={WEB: asking})
+    assert decide(observed) == Restart(asking)
+    restarted = replace(asking, restarted_for=restart_mark(NODE))
+    assert "is restarting" in reason(decide(replace(observed, workloads={WEB: restarted})))
+
+
+def test_daemon_mirror_and_finished_pods_stay() -> None:
+    """N2."""
+    stay = [
+        pod("daemon", Owner("DaemonSet", "kube-system", "proxy")),
+        pod("static", Owner("Node", "", "old"), mirror=True),
+        pod("done", Owner("Job", "shop", "import"), phase="Succeeded"),
+    ]
+    assert decide(seen(*stay)) == Cordon()
+
+
+def test_an_empty_node_is_cordoned_and_then_waits_for_what_left_it() -> None:
+    cordoned = replace(NODE, unschedulable=True)
+    assert decide(seen()) == Cordon()
+    assert reason(decide(seen(node=cordoned, moving=(workload(ready=2),)))) == (
+        "Deployment shop/web: 2 of 3 pods are Ready again"
+    )
+    assert isinstance(decide(seen(node=cordoned, moving=(workload(), None))), Empty)
+
+
+def test_a_pod_that_is_ending_is_waited_for_by_name() -> None:
+    assert reason(decide(seen(pod("web-1", deleting_until=5.0)))) == "pod shop/web-1 is ending"

@@ -1,0 +1,351 @@
+"""Decisions about one node: launch, ready, load balancers, terminate, restore."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from lambdas.marks import (
+    EXCLUDE_LABEL,
+    GROUP_MAXIMUM,
+    GROUP_RESUME,
+    HARD_TAINT,
+    INSTANCE_REPLACES,
+    INTERFERING_PROCESSES,
+    NODE_CORDONED,
+    NODE_LAUNCH,
+    NODE_ROLL,
+    NODE_TARGETS,
+    SOFT_TAINT,
+    LaunchMark,
+    with_roll_taint,
+)
+from lambdas.observed import (
+    Group,
+    GroupInstance,
+    InstanceState,
+    Node,
+    Owner,
+    Pod,
+    Service,
+    Taint,
+    Target,
+    Workload,
+)
+from lambdas.settings import AutoscalerMode
+from lambdas.steps import (
+    await_load_balancers,
+    await_ready,
+    launch_replacement,
+    leave_load_balancers,
+    pause_interference,
+    restore,
+    taint_nodes,
+    terminate,
+)
+
+OLD, NEW = "i-0ld", "i-new"
+ARN = "arn:aws:elasticloadbalancing:eu-central-1:1:targetgroup/web/abc"
+NODE = Node("old", uid="u", instance=OLD, zone="a", annotations={NODE_ROLL: "roll-1"})
+
+
+def group(*instances: GroupInstance, **more: object) -> Group:
+    made = Group("ng", maximum=5, desired=3, zones=("a",), instances=(GroupInstance(OLD, "a"), *instances))
+    return replace(made, **more)  # type: ignore[arg-type]
+
+
+def state(instance: str, **more: object) -> InstanceState:
+    return replace(InstanceState(instance, "running", zone="a", launched=50.0), **more)  # type: ignore[arg-type]
+
+
+class TestLaunch:
+    def decide(self, group_: Group, *states: InstanceState, node: Node = NODE) -> launch_replacement.Decision:
+        known = {s.id: s for s in (state(OLD), *states)}
+        return launch_replacement.decide(group_, known, node, known[OLD], "roll-1", 100.0)
+
+    def test_the_request_is_written_down_before_it_is_made(self) -> None:
+        """R3: whoever comes after a crash asks with the same token, and gets the same instance."""
+        first = self.decide(group())
+        assert isinstance(first, launch_replacement.Remember)
+        noted = replace(NODE, annotations=NODE.annotations | {NODE_LAUNCH: str(first.mark)})
+        assert self.decide(group(), node=noted) == launch_replacement.Launch(first.mark.token)
+
+    def test_a_replacement_that_exists_is_found_by_its_tag(self) -> None:
+        known = state(NEW, tags={INSTANCE_REPLACES: OLD})
+        assert self.decide(group(GroupInstance(NEW, "a")), known) == launch_replacement.Found(NEW)
+
+    def test_a_replacement_that_has_ended_does_not_count(self) -> None:
+        known = state(NEW, tags={INSTANCE_REPLACES: OLD})
+        decision = self.decide(group(GroupInstance(NEW, "a", lifecycle="Terminating")), known)
+        assert isinstance(decision, launch_replacement.Remember)
+
+    def test_a_suspended_launch_holds(self) -> None:
+        assert isinstance(self.decide(group(suspended=frozenset({"Launch"}))), launch_replacement.Hold)
+
+    def test_tokens_are_what_the_api_takes_and_differ_by_roll_node_and_attempt(self) -> None:
+        tokens = {
+            launch_replacement.token_of(roll, instance, attempt)
+            for roll in ("r" * 80, "s")
+            for instance in (OLD, NEW)
+            for attempt in (1, 2)
+        }
+        assert len(tokens) == 8
+        assert all(len(t) <= 64 and t.replace("-", "").isalnum() for t in tokens)
+
+    def test_a_mixed_group_is_raised_by_one_from_what_was_seen_never_set_lower(self) -> None:
+        """N3: a stale write of a lower desired capacity would terminate nodes."""
+        noted = replace(NODE, annotations={NODE_LAUNCH: str(LaunchMark(90, desired=3))})
+        mixed = group(mixed_purchasing=True)
+        assert self.decide(mixed, node=noted) == launch_replacement.RaiseDesired(4)
+        grown = replace(mixed, desired=4)
+        assert isinstance(self.decide(grown, node=noted), launch_replacement.Hold)
+
+    def test_what_a_mixed_group_launches_elsewhere_is_left_for_whoever_needs_it_there(self) -> None:
+        noted = replace(NODE, annotations={NODE_LAUNCH: str(LaunchMark(90, desired=3))})
+        elsewhere = state(NEW, zone="b", launched=95.0)
+        decision = self.decide(group(GroupInstance(NEW, "b"), mixed_purchasing=True, desired=4), elsewhere, node=noted)
+        assert decision == launch_replacement.Claim(NEW, launch_replacement.SURPLUS)
+
+
+class TestReady:
+    OLD_SIDE = await_ready.Side(
+        NODE,
+        frozenset({"ebs.csi.aws.com"}),
+        (Pod("kube-system", "proxy-1", owner=Owner("DaemonSet", "kube-system", "proxy")),),
+    )
+    NEW_NODE = Node("new", instance=NEW, zone="a")
+
+    def new_side(self, **more: object) -> await_ready.Side:
+        side = await_ready.Side(self.NEW_NODE, self.OLD_SIDE.drivers, self.OLD_SIDE.pods)
+        return replace(side, **more)  # type: ignore[arg-type]
+
+    def hold(self, new: await_ready.Side | None, *targets: Target) -> str:
+        decision = await_ready.decide(NEW, state(NEW), self.OLD_SIDE, new, targets)
+        assert isinstance(decision, await_ready.Hold), decision
+        return decision.reason
+
+    def test_it_is_ready_when_it_can_do_what_the_old_node_does(self) -> None:
+        assert await_ready.decide(NEW, state(NEW), self.OLD_SIDE, self.new_side(), ()) == await_ready.Ready("new")
+
+    def test_it_waits_in_turn_for_node_kubelet_taints_driver_daemons_and_targets(self) -> None:
+        uninitialized = Taint("node.cloudprovider.kubernetes.io/uninitialized", "NoSchedule")
+        assert "has not joined" in self.hold(None)
+        assert "not Ready yet" in self.hold(self.new_side(node=replace(self.NEW_NODE, ready=False)))
+        assert "startup taint node.cloudprovider" in self.hold(
+            self.new_side(node=replace(self.NEW_NODE, taints=(uninitialized,)))
+        )
+        assert "ebs.csi.aws.com is not registered" in self.hold(self.new_side(drivers=None))
+        assert "DaemonSet kube-system/proxy" in self.hold(self.new_side(pods=()))
+        healthy_old, new_initial = Target(ARN, OLD, 80, "healthy"), Target(ARN, NEW, 80, "initial")
+        assert "not healthy in target group web" in self.hold(self.new_side(), healthy_old, new_initial)
+
+    def test_a_taint_that_the_group_carries_for_good_is_not_waited_for(self) -> None:
+        dedicated = Taint("dedicated", "NoSchedule", "gpu")
+        old = replace(self.OLD_SIDE, node=replace(NODE, taints=(dedicated, HARD_TAINT)))
+        new = self.new_side(node=replace(self.NEW_NODE, taints=(dedicated,)))
+        assert await_ready.decide(NEW, state(NEW), old, new, ()) == await_ready.Ready("new")
+
+    @pytest.mark.parametrize("ended", [None, state(NEW, state="terminated"), state(NEW, state="shutting-down")])
+    def test_an_instance_that_ended_fails_the_node(self, ended: InstanceState | None) -> None:
+        assert isinstance(await_ready.decide(NEW, ended, self.OLD_SIDE, None, ()), await_ready.Failed)
+
+
+class TestLoadBalancers:
+    LOCAL = Service("shop", "web", (30080,), local_traffic=True)
+    CLUSTER = Service("shop", "web", (30080,), local_traffic=False)
+    MARKED = replace(NODE, annotations=NODE.annotations | {NODE_TARGETS: "[]"}, labels={EXCLUDE_LABEL: "true"})
+
+    def decide(
+        self, *targets: Target, services: tuple[Service, ...] = (), node: Node = MARKED, waited: float = 0.0
+    ) -> leave_load_balancers.Decision:
+        return leave_load_balancers.decide(node, list(targets), list(services), 1, waited)
+
+    def test_registrations_are_recorded_before_the_node_leaves(self) -> None:
+        """R1."""
+        decision = self.decide(Target(ARN, OLD, 30080, "healthy", 2), node=NODE)
+        assert isinstance(decision, leave_load_balancers.Remember)
+        assert json.loads(decision.targets) == [[ARN, 30080, False]]
+
+    def test_it_leaves_while_others_are_healthy(self) -> None:
+        target = Target(ARN, OLD, 30080, "healthy", 2)
+        assert self.decide(target) == leave_load_balancers.Deregister((target,))
+
+    def test_it_stays_while_no_other_target_is_healthy(self) -> None:
+        decision = self.decide(Target(ARN, OLD, 30080, "healthy", 0))
+        assert isinstance(decision, leave_load_balancers.Hold)
+        assert decision.reason == "target group web has 0 other healthy targets and must keep 1"
+
+    def test_pods_that_serve_the_node_itself_wait_until_connections_have_drained(self) -> None:
+        draining = Target(ARN, OLD, 30080, "draining", 2, delay_seconds=40)
+        decision = self.decide(draining, services=(self.LOCAL,), waited=32)
+        assert isinstance(decision, leave_load_balancers.Hold)
+        assert decision.seconds == 8
+
+    def test_pods_behind_cluster_wide_traffic_go_while_connections_drain(self) -> None:
+        draining = Target(ARN, OLD, 30080, "draining", 2, delay_seconds=40)
+        assert isinstance(self.decide(draining, services=(self.CLUSTER,)), leave_load_balancers.Left)
+
+    def test_a_port_that_no_service_explains_counts_as_local(self) -> None:
+        draining = Target(ARN, OLD, 8080, "draining", 2, delay_seconds=40)
+        assert isinstance(self.decide(draining, services=(self.CLUSTER,)), leave_load_balancers.Hold)
+
+    def test_termination_waits_for_the_last_registration(self) -> None:
+        """N2."""
+        draining = Target(ARN, OLD, 30080, "draining", 2, delay_seconds=40)
+        assert await_load_balancers.decide([draining], 10).status == "wait"
+        assert await_load_balancers.decide([replace(draining, state="unused")], 10).status == "done"
+
+
+class TestTerminate:
+    REPLACEMENT = Node("new", instance=NEW)
+    EMPTY = replace(NODE, unschedulable=True)
+
+    def seen(self, **more: object) -> terminate.Observed:
+        made = terminate.Observed(state(OLD), self.EMPTY, self.REPLACEMENT, group=group())
+        return replace(made, **more)  # type: ignore[arg-type]
+
+    def test_an_empty_cordoned_node_of_the_plan_is_terminated(self) -> None:
+        assert terminate.decide(self.seen(), OLD, "roll-1") == terminate.Terminate()
+
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            ({"node": replace(EMPTY, annotations={})}, "is not in the plan"),
+            ({"node": NODE}, "cordon was lifted"),
+            ({"replacement": None}, "the replacement has left"),
+            ({"replacement": replace(REPLACEMENT, ready=False)}, "is not Ready any more"),
+            ({"pods": (Pod("shop", "web-1"),)}, "pods are on it: shop/web-1"),
+            ({"attachments": ("pv-1",)}, "volumes are attached: pv-1"),
+            ({"targets": (Target(ARN, OLD, 80, "draining"),)}, "target groups send it traffic: web"),
+            ({"group": None}, "Auto Scaling group is gone"),
+            ({"group": group(suspended=frozenset({"Terminate"}))}, "Terminate of group ng is suspended"),
+            ({"group": group(minimum=3)}, "below its minimum size 3"),
+            ({"node": None}, "left the cluster while the instance runs"),
+        ],
+    )
+    def test_anything_of_value_on_it_or_missing_elsewhere_holds(self, change: dict[str, object], reason: str) -> None:
+        """N2, N3, N4."""
+        decision = terminate.decide(self.seen(**change), OLD, "roll-1")
+        assert isinstance(decision, terminate.Hold)
+        assert reason in decision.reason
+
+    def test_it_is_over_when_instance_and_node_are_gone(self) -> None:
+        assert isinstance(terminate.decide(self.seen(instance=None), OLD, "roll-1"), terminate.Hold)
+        assert isinstance(terminate.decide(self.seen(instance=None, node=None), OLD, "roll-1"), terminate.Gone)
+
+
+class TestPauseAndRestore:
+    def test_only_what_the_roll_suspends_is_resumed_later(self) -> None:
+        """R1, R2: a process that a person had suspended stays so."""
+        pause = pause_interference.decide(group(suspended=frozenset({"AZRebalance"})), surge=1)
+        assert pause.suspend == INTERFERING_PROCESSES - {"AZRebalance"}
+        assert "AZRebalance" not in pause.tags[GROUP_RESUME]
+
+    def test_a_record_that_is_there_is_kept(self) -> None:
+        """R1: a second roll's reading is not the original."""
+        paused = group(
+            suspended=INTERFERING_PROCESSES, maximum=4, tags={GROUP_RESUME: "AZRebalance", GROUP_MAXIMUM: "3"}
+        )
+        pause = pause_interference.decide(paused, surge=2)
+        assert (pause.tags, pause.suspend, pause.maximum) == ({}, frozenset(), 5)
+
+    def test_a_maximum_with_room_is_left_alone(self) -> None:
+        assert pause_interference.decide(group(maximum=10), surge=2).maximum is None
+
+    def test_the_autoscaler_is_scaled_down_once_and_waited_for(self) -> None:
+        owner = Owner("Deployment", "kube-system", "cluster-autoscaler")
+        running = Workload(owner, desired=2, current=2)
+        decide = pause_interference.decide_autoscaler
+        assert decide(running, AutoscalerMode.PAUSE) == pause_interference.ScaleToZero("2")
+        again = replace(running, annotations={"eks-rolling.io/original-replicas": "1"})
+        assert decide(again, AutoscalerMode.PAUSE) == pause_interference.ScaleToZero(None)
+        stopping = replace(running, desired=0)
+        assert decide(stopping, AutoscalerMode.PAUSE) == pause_interference.AwaitStopped(2)
+        assert isinstance(decide(replace(stopping, current=0), AutoscalerMode.PAUSE), pause_interference.Paused)
+        assert isinstance(decide(running, AutoscalerMode.ANNOTATE), pause_interference.Paused)
+        assert isinstance(decide(None, AutoscalerMode.PAUSE), pause_interference.Paused)
+
+    def test_a_maximum_is_never_put_below_what_runs(self) -> None:
+        """N2: AWS would terminate instances, undrained, to obey."""
+        undo = restore.decide_group(group(desired=4, tags={GROUP_MAXIMUM: "3"}))
+        assert undo.maximum is None
+        assert GROUP_MAXIMUM not in undo.untag
+        assert "keeps the maximum size 5 (was 3)" in undo.left
+
+    def test_a_node_that_was_not_replaced_gets_everything_back(self) -> None:
+        """R2."""
+        marked = replace(
+            NODE,
+            unschedulable=True,
+            taints=(Taint("other", "NoSchedule"), HARD_TAINT),
+            annotations=NODE.annotations | {NODE_CORDONED: "true", NODE_TARGETS: json.dumps([[ARN, 80, False]])},
+        )
+        undo = restore.decide_node(marked, keep_taints=False)
+        assert undo is not None
+        assert undo.taints == (Taint("other", "NoSchedule"),)
+        assert undo.uncordon
+        assert [t.group for t in undo.register] == [ARN]
+        assert set(undo.annotations) == set(marked.annotations)
+
+    def test_a_cordon_of_somebody_else_is_left_alone(self) -> None:
+        undo = restore.decide_node(replace(NODE, unschedulable=True), keep_taints=False)
+        assert undo is not None
+        assert not undo.uncordon
+
+    def test_nothing_is_undone_on_a_node_without_marks(self) -> None:
+        assert restore.decide_node(replace(NODE, annotations={}), keep_taints=False) is None
+
+    @pytest.mark.parametrize(
+        ("change", "verdict"),
+        [
+            ({}, "cordon"),
+            ({"node": Node("new", unschedulable=True, annotations={NODE_CORDONED: "true"})}, "terminate"),
+            ({"node": None}, "terminate"),
+            ({"pods": (Pod("shop", "web-1"),)}, "keep"),
+            (
+                {
+                    "pods": (Pod("shop", "web-1"),),
+                    "node": Node("new", unschedulable=True, annotations={NODE_CORDONED: "true"}),
+                },
+                "uncordon",
+            ),
+            ({"node": None, "targets": (Target(ARN, NEW, 80, "healthy"),)}, "deregister"),
+            ({"node": None, "targets": (Target(ARN, NEW, 80, "draining"),)}, "wait"),
+            ({"group": group(minimum=3)}, "keep"),
+            ({"instance": state(NEW, state="shutting-down")}, "gone"),
+        ],
+    )
+    def test_a_replacement_that_was_not_needed_is_given_back_if_nothing_runs_on_it(
+        self, change: dict[str, object], verdict: str
+    ) -> None:
+        """N2."""
+        seen = restore.Replacement(state(NEW), group(), Node("new"), (), ())
+        assert restore.decide_replacement(replace(seen, **change)) == verdict  # type: ignore[arg-type]
+
+    def test_an_autoscaler_that_somebody_scaled_up_meanwhile_keeps_that_count(self) -> None:
+        owner = Owner("Deployment", "kube-system", "cluster-autoscaler")
+        paused = Workload(owner, desired=0, annotations={"eks-rolling.io/original-replicas": "2"})
+        assert restore.decide_autoscaler(paused) == 2
+        assert restore.decide_autoscaler(replace(paused, desired=1)) == 1
+        assert restore.decide_autoscaler(replace(paused, annotations={})) is None
+
+
+class TestTaints:
+    def test_the_soft_taint_is_added_beside_the_taints_of_others(self) -> None:
+        node = replace(NODE, annotations={}, taints=(Taint("other", "NoExecute"),))
+        mark = taint_nodes.decide(node, "roll-1", AutoscalerMode.PAUSE)
+        assert mark is not None
+        assert mark.taints == (Taint("other", "NoExecute"), SOFT_TAINT)
+        assert mark.annotations == {NODE_ROLL: "roll-1"}
+
+    def test_a_hard_taint_of_an_earlier_run_stays_hard(self) -> None:
+        mark = taint_nodes.decide(replace(NODE, taints=(HARD_TAINT,)), "roll-2", AutoscalerMode.PAUSE)
+        assert mark is not None
+        assert mark.taints is None
+
+    def test_a_node_that_has_everything_is_left_alone(self) -> None:
+        assert taint_nodes.decide(replace(NODE, taints=(SOFT_TAINT,)), "roll-1", AutoscalerMode.PAUSE) is None
+
+    def test_the_roll_taint_replaces_its_own_kind_only(self) -> None:
+        node = replace(NODE, taints=(Taint("a", "NoSchedule"), SOFT_TAINT, Taint("b", "NoSchedule")))
+        assert with_roll_taint(node, HARD_TAINT) == (Taint("a", "NoSchedule"), Taint("b", "NoSchedule"), HARD_TAINT)

@@ -1,0 +1,203 @@
+"""Settings, requests, events and answers: what crosses the application's edge."""
+
+import json
+from typing import Any
+
+import pytest
+
+from lambdas.clients import EvictionStatus
+from lambdas.clients.k8s import _pod, _surges, _workload, instance_of, read_eviction
+from lambdas.errors import BadRequest, Transient
+from lambdas.model import NodeOutcomeTask, ReportTask, RollRequest, StepResult, backoff
+from lambdas.observed import Owner
+from lambdas.settings import ENVIRONMENT_VARIABLE, Settings
+from lambdas.steps import record_node, report
+from lambdas.timeline import explain, steps_of
+
+
+class TestSettings:
+    def test_every_problem_is_reported_at_once_with_what_is_known_there(self) -> None:
+        document = {"surge": 0, "autoscaler": {"mode": "sleep"}, "deadlines": {"evct": 1}}
+        with pytest.raises(BadRequest) as raised:
+            Settings.parse(document)
+        message = str(raised.value)
+        assert "4 problems" in message
+        assert "cluster is missing" in message
+        assert "surge: input should be greater than or equal to 1, not 0" in message
+        assert "autoscaler.mode: input should be 'pause', 'annotate' or 'ignore', not 'sleep'" in message
+        assert "deadlines.evct is not a known field (known: approval, await_load_balancers" in message
+
+    def test_a_gate_that_ends_before_the_bake_is_refused(self) -> None:
+        with pytest.raises(BadRequest, match="must be longer than bake_seconds"):
+            Settings.parse({"cluster": "demo", "bake_seconds": 100, "deadlines": {"gate": 100}})
+
+    def test_they_survive_the_way_through_a_functions_environment(self) -> None:
+        settings = Settings(cluster="demo", alarms=("a", "b"))
+        environment = {ENVIRONMENT_VARIABLE: settings.model_dump_json()}
+        assert Settings.from_environment(environment) == settings
+
+    def test_a_function_without_them_says_what_to_do(self) -> None:
+        with pytest.raises(BadRequest, match="EKS_ROLLING_SETTINGS is not set; deploy the stack again"):
+            Settings.from_environment({})
+
+
+class TestRequest:
+    def test_an_event_asks_for_everything_and_says_who_it_was(self) -> None:
+        event = {
+            "id": "e-1",
+            "detail-type": "AWS API Call via CloudTrail",
+            "source": "aws.ec2",
+            "detail": {"eventName": "CreateLaunchTemplateVersion"},
+        }
+        assert RollRequest.from_input(event) == RollRequest(trigger="CreateLaunchTemplateVersion (e-1)")
+
+    @pytest.mark.parametrize("raw", [None, [], "roll", 7])
+    def test_anything_but_an_object_is_refused(self, raw: Any) -> None:
+        with pytest.raises(BadRequest, match="must be a JSON object"):
+            RollRequest.from_input(raw)
+
+
+class TestAnswers:
+    @pytest.mark.parametrize(("seconds", "whole"), [(0.1, 1), (1, 1), (1.2, 2), (5000, 900)])
+    def test_waits_are_whole_seconds_that_a_wait_state_takes(self, seconds: float, whole: int) -> None:
+        assert StepResult.wait("why", seconds).wait_seconds == whole
+
+    @pytest.mark.parametrize(("waited", "seconds"), [(0, 1), (5, 1), (60, 6), (10_000, 15)])
+    def test_looks_become_rarer_the_longer_nothing_happens(self, waited: float, seconds: float) -> None:
+        assert backoff(waited) == seconds
+
+
+class TestEviction:
+    """The answers as a real API server gives them (contract tests see them there)."""
+
+    @staticmethod
+    def read(status: int, answer: dict[str, Any], headers: dict[str, str] | None = None) -> Any:
+        return read_eviction(status, answer, headers or {}, lambda *_: Transient("a fault"))
+
+    def test_a_refusal_carries_the_budgets_own_words(self) -> None:
+        causes = [{"reason": "DisruptionBudget", "message": "needs 2 healthy pods and has 2 currently"}]
+        answer = {"message": "Cannot evict pod", "details": {"causes": causes}}
+        eviction = self.read(429, answer)
+        assert (eviction.status, eviction.reason) == (EvictionStatus.REFUSED, causes[0]["message"])
+        assert eviction.retry_after == 0
+
+    def test_retry_after_is_kept_in_seconds(self) -> None:
+        assert self.read(429, {"message": "being processed"}, {"Retry-After": "10"}).retry_after == 10
+
+    @pytest.mark.parametrize("status", [404, 409])
+    def test_a_pod_that_is_another_or_none_is_gone(self, status: int) -> None:
+        assert self.read(status, {}).status is EvictionStatus.GONE
+
+    def test_two_budgets_are_told_from_a_broken_server(self) -> None:
+        two = {"message": "This pod has more than one PodDisruptionBudget, which the eviction subresource ..."}
+        assert self.read(500, two).status is EvictionStatus.FORBIDDEN_BY_TWO_BUDGETS
+        with pytest.raises(Transient):
+            self.read(500, {"message": "etcd is away"})
+
+
+class TestReading:
+    @pytest.mark.parametrize(
+        ("provider_id", "instance"),
+        [("aws:///eu-central-1a/i-0abc", "i-0abc"), ("kind://docker/x", ""), ("", ""), ("aws:///a/fargate-1", "")],
+    )
+    def test_nodes_are_told_by_their_provider_id(self, provider_id: str, instance: str) -> None:
+        assert instance_of(provider_id) == instance
+
+    def test_a_replica_sets_pod_belongs_to_its_deployment(self) -> None:
+        reference = {"kind": "ReplicaSet", "name": "web-7d4b9", "controller": True}
+        metadata = {"namespace": "shop", "name": "web-7d4b9-x", "uid": "u", "ownerReferences": [reference]}
+        labelled = metadata | {"labels": {"pod-template-hash": "7d4b9"}}
+        assert _pod({"metadata": labelled, "spec": {}}).owner == Owner("Deployment", "shop", "web")
+        assert _pod({"metadata": metadata, "spec": {}}).owner == Owner("ReplicaSet", "shop", "web-7d4b9")
+
+    @pytest.mark.parametrize(
+        ("replicas", "rolling", "surges"),
+        [(1, {}, True), (4, {}, False), (4, {"maxUnavailable": 0}, True), (1, {"maxSurge": 0}, False)],
+    )
+    def test_whether_a_restart_surges_follows_the_deployments_rounding(
+        self, replicas: int, rolling: dict[str, int], surges: bool
+    ) -> None:
+        assert _surges("Deployment", {"replicas": replicas, "strategy": {"rollingUpdate": rolling}}) is surges
+        assert not _surges("Deployment", {"replicas": replicas, "strategy": {"type": "Recreate"}})
+
+    def test_a_status_that_lags_behind_the_spec_is_not_settled(self) -> None:
+        metadata = {"namespace": "s", "name": "w", "uid": "u", "resourceVersion": "1", "generation": 2}
+        item = {"metadata": metadata, "spec": {"replicas": 1}, "status": {"observedGeneration": 1, "readyReplicas": 1}}
+        assert not _workload("Deployment", item).all_ready
+
+
+def entered(name: str, when: float) -> dict[str, Any]:
+    return {"type": "TaskStateEntered", "timestamp": when, "stateEnteredEventDetails": {"name": name}}
+
+
+def exited(name: str, when: float, **answer: Any) -> dict[str, Any]:
+    details = {"name": name, "output": json.dumps(answer)}
+    return {"type": "TaskStateExited", "timestamp": when, "stateExitedEventDetails": details}
+
+
+HISTORY = [
+    entered("Evict pods", 10),
+    exited("Evict pods", 11, status="wait", reason="budget", output={"refused": 1}),
+    entered("Evict pods", 14),
+    exited("Evict pods", 15, status="wait", reason="budget"),
+    entered("Evict pods", 20),
+    exited("Evict pods", 21, status="wait", reason="ending", output={"evicted": 2}),
+    entered("Evict pods", 23),
+    exited("Evict pods", 24, status="done", reason="empty"),
+    entered("Terminate the instance", 24),
+    exited("Terminate the instance", 30, status="done", reason="gone"),
+]
+
+
+class TestReport:
+    def test_looks_of_one_step_are_folded_into_holds_by_reason(self) -> None:
+        evict, terminate = steps_of(HISTORY)
+        assert (evict.started, evict.ended, evict.looks) == (10, 24, 4)
+        assert [(h.reason, h.since, h.seconds) for h in evict.holds] == [("budget", 11, 9), ("ending", 21, 2)]
+        assert terminate.last == "gone"
+
+    @pytest.mark.parametrize(
+        ("failure", "text"),
+        [
+            (None, ""),
+            ({"Error": "Refused", "Cause": json.dumps({"errorType": "Refused", "errorMessage": "No."})}, "No."),
+            (
+                {"Error": "KeyError", "Cause": json.dumps({"errorType": "KeyError", "errorMessage": "'x'"})},
+                "KeyError: 'x'",
+            ),
+            ({"Error": "States.TaskFailed", "Cause": json.dumps({"Error": "Refused", "Cause": "No."})}, "No."),
+            ({"Error": "States.Timeout", "Cause": ""}, "States.Timeout"),
+            ({"Error": "Lambda.Unknown", "Cause": "it broke"}, "Lambda.Unknown: it broke"),
+        ],
+    )
+    def test_failures_are_explained_in_the_words_of_whoever_raised_them(
+        self, failure: dict[str, Any] | None, text: str
+    ) -> None:
+        assert explain(failure) == text
+
+    def test_a_nodes_page_counts_what_was_evicted_and_refused(self) -> None:
+        task = NodeOutcomeTask(
+            roll="r", instance="i-1", node="n", group="g", replacement="i-2", replacement_node="n2", execution="arn"
+        )
+        page = record_node.record(task, steps_of(HISTORY))
+        assert (page["outcome"], page["evicted"], page["refused"]) == ("replaced", 2, 1)
+
+    def test_the_page_is_self_contained_and_escapes_what_it_shows(self) -> None:
+        task = NodeOutcomeTask(
+            roll="r", instance="i-1", node="<b>n", group="g", replacement="i-2", replacement_node="n2", execution="arn"
+        )
+        node = record_node.record(task, steps_of(HISTORY))
+        plan = {"output": {"outcome": "roll"}}
+        summary = report.summary(
+            ReportTask(roll="r", plan=plan, left_behind=("group g keeps 4",), started="2026-01-01"),
+            [node],
+            {"nodes": [{}], "findings": []},
+            "demo",
+        )
+        html = report.page(summary)
+        assert summary["reason"] == "1 of 1 nodes were replaced"
+        assert "&lt;b&gt;n" in html
+        assert "<b>n" not in html
+        assert "group g keeps 4" in html
+        assert "http" not in html.replace("http-equiv", "")
+        assert "left behind: group g keeps 4" in report.message(summary, "s3://x")

@@ -1,0 +1,228 @@
+"""Every finding of the plan: named exactly, with a remedy, and none on a clean cluster."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from lambdas.marks import outdated
+from lambdas.model import RollRequest
+from lambdas.observed import (
+    STRATEGY_ANNOTATION,
+    Budget,
+    Group,
+    GroupInstance,
+    LaunchTemplate,
+    Node,
+    Owner,
+    Pod,
+    Selector,
+    Toleration,
+    Volume,
+    Workload,
+)
+from lambdas.preflight import ACCEPTABLE, Finding, Severity, View, candidates, findings, resolve
+from lambdas.settings import Settings
+from lambdas.steps.plan import Outcome, decide
+
+SETTINGS = Settings(cluster="demo")
+WEB = Owner("Deployment", "shop", "web")
+AUTOSCALER = Workload(Owner("Deployment", "kube-system", "cluster-autoscaler"), desired=2, ready=2)
+NODE = Node("node-1", instance="i-1", zone="a")
+WEB_POD = Pod("shop", "web-1", uid="u1", node="node-1", owner=WEB, labels={"app": "web"})
+WEB_BUDGET = Budget("shop", "web", "b1", Selector((("app", "web"),)), 1, 3, 2, 3, max_unavailable="1")
+GROUP = Group(
+    "ng",
+    maximum=5,
+    desired=1,
+    zones=("a",),
+    instances=(GroupInstance("i-1", "a", template="lt-1:1", type="m6i.large"),),
+    template=LaunchTemplate("lt-1", "$Latest"),
+    tags={"kubernetes.io/cluster/demo": "owned"},
+)
+CLEAN = View(
+    groups=(GROUP,),
+    nodes=(NODE,),
+    pods=(WEB_POD,),
+    budgets=(WEB_BUDGET,),
+    workloads=(Workload(WEB, desired=3, ready=3), AUTOSCALER),
+    versions={"lt-1": (2, 1)},
+    free_addresses={"ng": {"a": 10}},
+)
+
+Change = Callable[[View], View]
+
+
+def found(view: View, request: RollRequest | None = None, settings: Settings = SETTINGS) -> list[Finding]:
+    request = request or RollRequest()
+    return findings(view, request, settings, candidates(view, resolve(view.groups, view.versions), request))
+
+
+def group(**more: object) -> Change:
+    return lambda view: replace(view, groups=(replace(GROUP, **more),))  # type: ignore[arg-type]
+
+
+def pod(**more: object) -> Change:
+    return lambda view: replace(view, pods=(replace(WEB_POD, **more),))  # type: ignore[arg-type]
+
+
+def budget(**more: object) -> Change:
+    return lambda view: replace(view, budgets=(replace(WEB_BUDGET, **more),))  # type: ignore[arg-type]
+
+
+def workload(**more: object) -> Change:
+    return lambda view: replace(view, workloads=(replace(CLEAN.workloads[0], **more), AUTOSCALER))  # type: ignore[arg-type]
+
+
+def with_volume(**more: object) -> Change:
+    volume = replace(Volume("shop/data", "pv-1", ("a",)), **more)  # type: ignore[arg-type]
+    return lambda view: replace(pod(claims=("data",))(view), volumes=(volume,))
+
+
+def test_a_clean_cluster_has_no_findings() -> None:
+    assert found(CLEAN) == []
+
+
+BLOCKS, HOLDS, NOTE = Severity.BLOCKS, Severity.HOLDS, Severity.NOTE
+
+
+@pytest.mark.parametrize(
+    ("code", "severity", "subject", "change"),
+    [
+        ("managed-node-group", NOTE, "group ng", group(tags=GROUP.tags | {"eks:nodegroup-name": "workers"})),
+        ("foreign-group", BLOCKS, "group ng", group(tags={})),
+        ("no-launch-template", BLOCKS, "group ng", group(template=None)),
+        ("launch-suspended", BLOCKS, "group ng", group(suspended=frozenset({"Launch"}))),
+        ("terminate-suspended", BLOCKS, "group ng", group(suspended=frozenset({"Terminate"}))),
+        ("instance-refresh", BLOCKS, "group ng", group(refresh_running=True)),
+        ("warm-pool", BLOCKS, "group ng", group(warm_pool=True)),
+        ("mixed-purchasing", NOTE, "group ng", group(mixed_purchasing=True)),
+        ("maximum-raised", NOTE, "group ng", group(maximum=1)),
+        ("zone-not-served", BLOCKS, "node node-1", group(zones=("b",))),
+        ("standby", BLOCKS, "instance i-2", group(instances=(*GROUP.instances, GroupInstance("i-2", "a", "Standby")))),
+        ("no-addresses", BLOCKS, "group ng", lambda v: replace(v, free_addresses={"ng": {"a": 0}})),
+        ("not-joined", BLOCKS, "instance i-1", lambda v: replace(v, nodes=())),
+        ("node-not-ready", BLOCKS, "node node-1", lambda v: replace(v, nodes=(replace(NODE, ready=False),))),
+        (
+            "karpenter-node",
+            BLOCKS,
+            "node node-1",
+            lambda v: replace(v, nodes=(replace(NODE, labels={"karpenter.sh/nodepool": "x"}),)),
+        ),
+        ("bare-pod", BLOCKS, "pod shop/web-1", pod(owner=None)),
+        ("tolerates-everything", NOTE, "pod shop/web-1", pod(tolerations=(Toleration(operator="Exists"),))),
+        ("local-storage", NOTE, "pod shop/web-1", pod(local_volumes=("cache",))),
+        ("local-volume", BLOCKS, "pod shop/web-1", with_volume(local=True)),
+        ("redis", BLOCKS, "pod shop/web-1", pod(images=("registry:5000/library/redis:8@sha256:1",))),
+        (
+            "two-budgets",
+            BLOCKS,
+            "pod shop/web-1",
+            lambda v: replace(v, budgets=(WEB_BUDGET, replace(WEB_BUDGET, name="b"))),
+        ),
+        ("budget-never-allows", BLOCKS, "budget shop/web", budget(desired_healthy=3, allowed=0, max_unavailable="0")),
+        ("budget-exhausted", HOLDS, "budget shop/web", budget(allowed=0, healthy=2)),
+        ("single-replica", NOTE, str(WEB), workload(desired=1, ready=1)),
+        ("not-ready", HOLDS, str(WEB), workload(ready=2)),
+        ("unknown-strategy", BLOCKS, str(WEB), workload(annotations={STRATEGY_ANNOTATION: "recreate"})),
+        (
+            "restart-without-surge",
+            BLOCKS,
+            str(WEB),
+            workload(annotations={STRATEGY_ANNOTATION: "restart"}, surges=False),
+        ),
+        ("no-autoscaler", NOTE, str(AUTOSCALER.owner), lambda v: replace(v, workloads=v.workloads[:1])),
+        (
+            "other-node-actor",
+            NOTE,
+            "DaemonSet kube-system/kured",
+            lambda v: replace(v, workloads=(*v.workloads, Workload(Owner("DaemonSet", "kube-system", "kured")))),
+        ),
+    ],
+)
+def test_each_finding_is_named_exactly_with_its_object_and_a_remedy(
+    code: str, severity: Severity, subject: str, change: Change
+) -> None:
+    (finding,) = found(change(CLEAN))
+    assert (finding.code, finding.severity, finding.object) == (code, severity, subject)
+    assert finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        (RollRequest(groups=("ng-z",)), "unknown-group"),
+        (RollRequest(nodes=("node-z",)), "unknown-node"),
+        (RollRequest(accept=("anything",)), "unknown-code"),
+    ],
+)
+def test_a_request_that_names_something_unknown_is_blocked(request_: RollRequest, code: str) -> None:
+    assert [f.code for f in found(CLEAN, request_)] == [code]
+
+
+def test_a_restart_excuses_a_budget_that_never_allows() -> None:
+    view = workload(annotations={STRATEGY_ANNOTATION: "restart"}, desired=1, ready=1)(
+        budget(desired_healthy=3, allowed=0)(CLEAN)
+    )
+    assert found(view) == []
+
+
+def test_what_may_be_accepted_becomes_a_note_and_what_may_not_stays_a_blocker() -> None:
+    (accepted,) = found(pod(owner=None)(CLEAN), RollRequest(accept=("bare-pod",)))
+    assert (accepted.severity, accepted.code) == (NOTE, "bare-pod")
+    assert "warm-pool" not in ACCEPTABLE
+
+
+@pytest.mark.parametrize("image", ["redis-exporter:1", "oliver006/redis_exporter", "shop/web:redis"])
+def test_what_only_speaks_of_redis_is_not_taken_for_it(image: str) -> None:
+    assert found(pod(images=(image,))(CLEAN)) == []
+
+
+def test_pods_on_nodes_that_stay_are_nobodys_concern() -> None:
+    assert found(replace(CLEAN, pods=(WEB_POD, replace(WEB_POD, name="bare", owner=None, node="node-9")))) == []
+
+
+class TestOutdated:
+    TARGETS = {"": "lt-1:2", "m6g.large": "lt-2:7"}
+
+    @pytest.mark.parametrize(
+        ("template", "kind", "is_outdated"),
+        [
+            ("lt-1:2", "m6i.large", False),
+            ("lt-1:1", "m6i.large", True),
+            ("lt-9:2", "m6i.large", True),
+            ("lt-2:7", "m6g.large", False),
+            ("lt-1:2", "m6g.large", True),
+            ("", "m6i.large", True),
+        ],
+    )
+    def test_template_id_and_number_are_compared_and_an_override_concerns_its_own_type_only(
+        self, template: str, kind: str, is_outdated: bool
+    ) -> None:
+        assert outdated(GroupInstance("i", "a", template=template, type=kind), self.TARGETS) is is_outdated
+
+    @pytest.mark.parametrize(("version", "number"), [("$Latest", 2), ("$Default", 1), ("5", 5)])
+    def test_latest_and_default_are_resolved_to_numbers(self, version: str, number: int) -> None:
+        view = replace(GROUP, template=LaunchTemplate("lt-1", version))
+        assert resolve([view], {"lt-1": (2, 1)}) == {"ng": {"": f"lt-1:{number}"}}
+
+
+class TestPlan:
+    def test_all_blockers_are_answered_at_once(self) -> None:
+        view = replace(pod(owner=None)(CLEAN), groups=(replace(GROUP, warm_pool=True, refresh_running=True),))
+        plan = decide(view, RollRequest(), SETTINGS)
+        assert plan.outcome is Outcome.BLOCKED
+        assert {f.code for f in plan.findings} == {"bare-pod", "instance-refresh", "warm-pool"}
+        assert all(str(f) in plan.reason for f in plan.findings)
+
+    def test_nothing_outdated_is_nothing_to_do(self) -> None:
+        plan = decide(replace(CLEAN, versions={"lt-1": (1, 1)}), RollRequest(), SETTINGS)
+        assert (plan.outcome, plan.reason) == (Outcome.NOTHING, "no node is outdated")
+
+    def test_a_dry_run_says_what_would_be_replaced(self) -> None:
+        plan = decide(CLEAN, RollRequest(dry_run=True), SETTINGS)
+        assert (plan.outcome, plan.reason) == (Outcome.DRY_RUN, "1 outdated node would be replaced")
+
+    def test_instances_on_their_way_out_are_not_planned(self) -> None:
+        leaving = (replace(GROUP.instances[0], lifecycle="Terminating"),)
+        assert decide(group(instances=leaving)(CLEAN), RollRequest(), SETTINGS).chosen == ()

@@ -1,0 +1,849 @@
+"""A cluster and an account in memory, behind the same protocols as the real clients.
+
+Time stands still unless `advance` moves it. Controllers, scheduler, kubelets, EC2 and load balancers do what is due
+whenever something changed. After every effect the world checks the invariants that DESIGN numbers; `effects` counts
+what was done to it, and `kill_after` makes the caller die right after one of them.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lambdas.clients import Clients, Eviction, EvictionStatus, Launched
+from lambdas.errors import Conflict, NotFound, Permanent
+from lambdas.marks import GROUP_MAXIMUM, GROUP_RESUME, NODE_ROLL
+from lambdas.observed import (
+    RESTARTED_FOR,
+    ROLL_TAINT_KEY,
+    Budget,
+    Effect,
+    Group,
+    GroupInstance,
+    InstanceState,
+    LaunchTemplate,
+    Lease,
+    Node,
+    Owner,
+    Pod,
+    Selector,
+    Service,
+    Taint,
+    Target,
+    Volume,
+    Workload,
+)
+from lambdas.settings import Settings
+
+ZONES = ("zone-a", "zone-b")
+CLUSTER = "demo"
+UNSCHEDULABLE = Taint("node.kubernetes.io/unschedulable", Effect.NO_SCHEDULE)
+
+
+class Killed(BaseException):
+    """The function's process died: not an Exception, so that no step can catch it."""
+
+
+class InvariantBroken(AssertionError):
+    """The message begins with the invariant's number."""
+
+
+@dataclass(slots=True)
+class MachineState:
+    """An EC2 instance."""
+
+    id: str
+    group: str
+    zone: str
+    template: str
+    state: str = "pending"
+    launched: float = 0.0
+    changes_at: float = 0.0
+    protected: bool = False
+    tags: dict[str, str] = field(default_factory=dict)
+    never_joins: bool = False
+
+    @property
+    def lifecycle(self) -> str:
+        return {"pending": "Pending", "running": "InService"}.get(self.state, "Terminating")
+
+    @property
+    def alive(self) -> bool:
+        return self.state in {"pending", "running"}
+
+
+@dataclass(slots=True)
+class PodState:
+    """A pod; `revision` is its template's restart mark."""
+
+    pod: Pod
+    ready_at: float = 0.0
+    gone_at: float | None = None
+    revision: str = ""
+
+
+@dataclass(slots=True)
+class WorkloadState:
+    """A controller's object."""
+
+    workload: Workload
+    labels: dict[str, str]
+    claims: bool = False
+    zone: str = ""
+    daemon: bool = False
+    restarts: str = ""
+
+
+@dataclass(slots=True)
+class TargetState:
+    state: str
+    changes_at: float
+    port: int
+
+
+@dataclass(slots=True)
+class Delays:
+    """Seconds."""
+
+    boot: float = 20
+    node_ready: float = 5
+    pod_start: float = 3
+    grace: float = 5
+    shutdown: float = 10
+    detach: float = 4
+    target_healthy: float = 6
+    deregistration: float = 30
+
+
+class World:
+    """The in-memory cluster. Build it with `node`, `deployment`, `stateful_set`, ... and `settle` it once."""
+
+    def __init__(self, delays: Delays | None = None) -> None:
+        self.delays = delays or Delays()
+        self.time = 1_000_000.0
+        self.groups_by_name: dict[str, Group] = {}
+        self.machines: dict[str, MachineState] = {}
+        self.nodes_by_name: dict[str, Node] = {}
+        self.pods_by_name: dict[tuple[str, str], PodState] = {}
+        self.workloads_by_owner: dict[Owner, WorkloadState] = {}
+        self.budgets_by_name: dict[tuple[str, str], Budget] = {}
+        self.leases: dict[str, Lease] = {}
+        self.targets: dict[tuple[str, str], TargetState] = {}
+        self.node_services: list[Service] = []
+        self.attached: dict[str, tuple[str, float | None]] = {}
+        self.volume_list: list[Volume] = []
+        self.templates: dict[str, tuple[int, int]] = {}
+        self.tokens: dict[str, str] = {}
+        self.documents: dict[str, str] = {}
+        self.messages: list[tuple[str, str]] = []
+        self.alarms: set[str] = set()
+        self.histories: dict[str, list[dict[str, Any]]] = {}
+        self.launch_failures = 0
+        self.new_nodes_never_join = False
+        self.broken: set[Owner] = set()
+        self.effects: list[str] = []
+        self.kill_after: int | None = None
+        self.watchers: list[Callable[[World], None]] = []
+        self.baseline: dict[str, int] | None = None
+        self.planned: set[str] = set()
+        self._serial = 0
+        self._revision = 0
+
+    # Building
+
+    def group(self, name: str, zones: Sequence[str] = ZONES, *, maximum: int, version: int = 1, **more: Any) -> None:
+        template = f"lt-{name}"
+        self.templates[template] = (version, 1)
+        self.groups_by_name[name] = Group(
+            name,
+            maximum=maximum,
+            zones=tuple(zones),
+            template=LaunchTemplate(template, "$Latest"),
+            tags={f"kubernetes.io/cluster/{CLUSTER}": "owned"} | more.pop("tags", {}),
+            **more,
+        )
+
+    def add_node(self, group: str, zone: str) -> str:
+        """A node that is up already, with the launch template version of now; answers its name."""
+        machine = self._launch(group, zone)
+        machine.state, machine.launched = "running", self.time - 3600
+        self._join(machine)
+        node = self._node_of(machine.id)
+        assert node
+        self._set_node(replace(node, ready=True, taints=()))
+        self.groups_by_name[group] = replace(self.groups_by_name[group], desired=self.groups_by_name[group].desired + 1)
+        return node.name
+
+    def new_template_version(self, group: str) -> None:
+        template = f"lt-{group}"
+        latest, default = self.templates[template]
+        self.templates[template] = (latest + 1, default)
+
+    def deployment(
+        self, name: str, replicas: int, *, namespace: str = "default", annotations: Mapping[str, str] | None = None
+    ) -> Owner:
+        return self._add("Deployment", namespace, name, replicas, annotations or {})
+
+    def stateful_set(self, name: str, replicas: int, *, zone: str) -> Owner:
+        owner = self._add("StatefulSet", "default", name, replicas, {}, zone=zone)
+        for ordinal in range(replicas):
+            self.volume_list.append(Volume(f"default/data-{name}-{ordinal}", f"pv-{name}-{ordinal}", (zone,)))
+        return owner
+
+    def daemon_set(self, name: str) -> Owner:
+        return self._add("DaemonSet", "kube-system", name, 0, {}, daemon=True)
+
+    def budget(self, name: str, app: str, max_unavailable: int) -> None:
+        selector = Selector((("app", app),))
+        self.budgets_by_name["default", name] = Budget(
+            "default", name, f"uid-{name}", selector, max_unavailable=str(max_unavailable)
+        )
+
+    def target_group(self, name: str, node_port: int, *, local: bool, instances: Iterable[str]) -> None:
+        self.node_services.append(Service("default", name, (node_port,), local))
+        for instance in instances:
+            self.targets[self._arn(name), instance] = TargetState("healthy", 0.0, node_port)
+
+    def ready(self) -> None:
+        """Lets everything come up, and takes the capacity of now as the one that may not fall [N3]."""
+        for _ in range(50):
+            self.advance(5)
+        self.effects.clear()
+        self.baseline = self.capacity()
+
+    def clients(self, settings: Settings) -> Clients:
+        return Clients(self, self, settings, lambda: self.time)
+
+    # Time and controllers
+
+    def advance(self, seconds: float) -> None:
+        """Moves time in steps, so that what follows from something happens at its own time."""
+        end = self.time + seconds
+        while self.time < end:
+            self.time = min(end, self.time + 1)
+            self._settle()
+
+    def _settle(self) -> None:
+        self._run_instances()
+        self._taint_cordoned()
+        self._run_pods()
+        self._run_workloads()
+        self._schedule()
+        self._run_volumes_and_targets()
+        self.check()
+
+    def _run_instances(self) -> None:
+        for machine in list(self.machines.values()):
+            if machine.state == "pending" and self.time >= machine.changes_at:
+                machine.state, machine.changes_at = "running", self.time + self.delays.node_ready
+                if not (machine.never_joins or self.new_nodes_never_join):
+                    self._join(machine)
+                self._register_targets(machine)
+            elif machine.state == "running" and self.time >= machine.changes_at:
+                node = self._node_of(machine.id)
+                if node and not node.ready:
+                    self._set_node(replace(node, ready=True, taints=()))
+            elif machine.state == "shutting-down" and self.time >= machine.changes_at:
+                machine.state = "terminated"
+                self._forget(machine)
+        for group in list(self.groups_by_name.values()):
+            alive = sum(1 for m in self.machines.values() if m.group == group.name and m.alive)
+            if group.mixed_purchasing and alive < group.desired and "Launch" not in group.suspended:
+                zones = {z: sum(1 for m in self._alive(group.name) if m.zone == z) for z in group.zones}
+                self._launch(group.name, min(zones, key=lambda z: (zones[z], z)))
+
+    def _taint_cordoned(self) -> None:
+        """The node lifecycle controller keeps a taint in step with a cordon."""
+        for node in list(self.nodes_by_name.values()):
+            others = tuple(t for t in node.taints if t != UNSCHEDULABLE)
+            wanted = (*others, UNSCHEDULABLE) if node.unschedulable else others
+            if node.taints != wanted:
+                self._set_node(replace(node, taints=wanted))
+
+    def _alive(self, group: str) -> list[MachineState]:
+        return [m for m in self.machines.values() if m.group == group and m.alive]
+
+    def _register_targets(self, machine: MachineState) -> None:
+        groups = {g for g, i in self.targets if self.machines[i].group == machine.group}
+        for arn in groups:
+            port = next(t.port for (g, _), t in self.targets.items() if g == arn)
+            self.targets[arn, machine.id] = TargetState("initial", self.time + self.delays.target_healthy, port)
+
+    def _join(self, machine: MachineState) -> None:
+        name = f"node-{machine.id}"
+        self._set_node(
+            Node(
+                name,
+                uid=f"uid-{machine.id}",
+                instance=machine.id,
+                zone=machine.zone,
+                ready=False,
+                taints=(Taint("node.kubernetes.io/not-ready", Effect.NO_SCHEDULE),),
+            )
+        )
+
+    def _forget(self, machine: MachineState) -> None:
+        node = self._node_of(machine.id)
+        if node:
+            for key in [k for k, p in self.pods_by_name.items() if p.pod.node == node.name]:
+                del self.pods_by_name[key]
+            del self.nodes_by_name[node.name]
+        for key in [k for k in self.targets if k[1] == machine.id]:
+            del self.targets[key]
+
+    def _run_pods(self) -> None:
+        for key, state in list(self.pods_by_name.items()):
+            if state.gone_at is not None and self.time >= state.gone_at:
+                del self.pods_by_name[key]
+            elif self._may_be_ready(state):
+                state.pod = replace(state.pod, ready=True, phase="Running")
+
+    def _may_be_ready(self, state: PodState) -> bool:
+        pod = state.pod
+        due = state.gone_at is None and self.time >= state.ready_at
+        return bool(pod.node) and not pod.ready and due and pod.owner not in self.broken
+
+    def _run_workloads(self) -> None:
+        for owner, state in self.workloads_by_owner.items():
+            if state.daemon:
+                self._run_daemons(owner, state)
+            else:
+                self._run_replicas(owner, state)
+
+    def _run_daemons(self, owner: Owner, state: WorkloadState) -> None:
+        for node in self.nodes_by_name.values():
+            key = (owner.namespace, f"{owner.name}-{node.name}")
+            if key not in self.pods_by_name:
+                self._create_pod(owner, key[1], state, node=node.name)
+
+    def _run_replicas(self, owner: Owner, state: WorkloadState) -> None:
+        pods = [p for p in self.pods_by_name.values() if p.pod.owner == owner]
+        active = [p for p in pods if p.gone_at is None]
+        wanted = state.workload.desired
+        current = [p for p in active if p.revision == state.restarts]
+        outdated = [p for p in active if p.revision != state.restarts]
+        if outdated and len(active) <= wanted and all(p.pod.ready for p in current):
+            self._create_pod(owner, self._name(owner), state)
+        elif outdated and len(active) > wanted and all(p.pod.ready for p in current):
+            self._delete(outdated[0])
+        for surplus in active[wanted:] if not outdated else []:
+            self._delete(surplus)
+        if len(active) < wanted:
+            if owner.kind == "StatefulSet":
+                for ordinal in range(wanted):
+                    if (owner.namespace, f"{owner.name}-{ordinal}") not in self.pods_by_name:
+                        self._create_pod(owner, f"{owner.name}-{ordinal}", state)
+            else:
+                for _ in range(wanted - len(active)):
+                    self._create_pod(owner, self._name(owner), state)
+
+    def _create_pod(self, owner: Owner, name: str, state: WorkloadState, node: str = "") -> None:
+        pod = Pod(
+            owner.namespace,
+            name,
+            uid=f"uid-{self._next()}",
+            node=node,
+            owner=owner,
+            phase="Pending",
+            ready=False,
+            labels=dict(state.labels),
+            claims=(f"data-{name}",) if state.zone else (),
+        )
+        self.pods_by_name[owner.namespace, name] = PodState(
+            pod, self.time + self.delays.pod_start, revision=state.restarts
+        )
+
+    def _delete(self, state: PodState) -> None:
+        state.gone_at = self.time + self.delays.grace
+        state.pod = replace(state.pod, ready=False, deleting_until=state.gone_at)
+
+    def _schedule(self) -> None:
+        for state in self.pods_by_name.values():
+            if state.pod.node or state.gone_at is not None:
+                continue
+            node = self._place(state.pod)
+            if node:
+                state.pod = replace(state.pod, node=node)
+                state.ready_at = self.time + self.delays.pod_start
+
+    def _place(self, pod: Pod) -> str:
+        owner = self.workloads_by_owner[pod.owner] if pod.owner else None
+        fits = [
+            n
+            for n in self.nodes_by_name.values()
+            if n.ready
+            and not n.unschedulable
+            and all(t.effect == Effect.PREFER_NO_SCHEDULE for t in n.taints)
+            and (owner is None or not owner.zone or n.zone == owner.zone)
+            and not (pod.claims and self._attached_elsewhere(pod, n.name))
+        ]
+        if not fits:
+            return ""
+        load = {n.name: sum(1 for p in self.pods_by_name.values() if p.pod.node == n.name) for n in fits}
+        return min(fits, key=lambda n: (n.roll_taint is not None, load[n.name], n.name)).name
+
+    def _attached_elsewhere(self, pod: Pod, node: str) -> bool:
+        return any(self.attached.get(claim, (node, None))[0] != node for claim in pod.claims)
+
+    def _run_volumes_and_targets(self) -> None:
+        using = {claim: s.pod.node for s in self.pods_by_name.values() if s.pod.node for claim in s.pod.claims}
+        for claim, node in using.items():
+            self.attached.setdefault(claim, (node, None))
+        for claim, (node, until) in list(self.attached.items()):
+            if using.get(claim) == node:
+                self.attached[claim] = (node, None)
+            elif until is None:
+                self.attached[claim] = (node, self.time + self.delays.detach)
+            elif self.time >= until:
+                del self.attached[claim]
+        for key, target in list(self.targets.items()):
+            if target.state == "initial" and self.time >= target.changes_at:
+                target.state = "healthy"
+            elif target.state == "draining" and self.time >= target.changes_at:
+                del self.targets[key]
+
+    # Invariants
+
+    def capacity(self) -> dict[str, int]:
+        """Ready, schedulable nodes per zone."""
+        counts = dict.fromkeys(ZONES, 0)
+        for node in self.nodes_by_name.values():
+            hard = any(t.effect != Effect.PREFER_NO_SCHEDULE for t in node.taints)
+            if node.ready and not node.unschedulable and not hard:
+                counts[node.zone] += 1
+        return counts
+
+    def check(self) -> None:
+        """Raises InvariantBroken."""
+        if self.baseline is not None:
+            for zone, count in self.capacity().items():
+                if count < self.baseline[zone]:
+                    raise InvariantBroken(
+                        f"N3: {count} schedulable nodes in {zone}, {self.baseline[zone]} at the start"
+                    )
+        for watcher in self.watchers:
+            watcher(self)
+
+    def unavailable(self, owner: Owner) -> int:
+        """How many of the wanted pods are not Ready now."""
+        ready = sum(1 for p in self.pods_by_name.values() if p.pod.owner == owner and p.pod.ready)
+        return max(0, self.workloads_by_owner[owner].workload.desired - ready)
+
+    def _effect(self, what: str) -> None:
+        self.effects.append(what)
+        self._settle()
+        if self.kill_after is not None and len(self.effects) == self.kill_after:
+            raise Killed(what)
+
+    # Kubernetes
+
+    def nodes(self) -> list[Node]:
+        return list(self.nodes_by_name.values())
+
+    def node(self, name: str) -> Node | None:
+        return self.nodes_by_name.get(name)
+
+    def update_node(
+        self,
+        node: Node,
+        *,
+        taints: Sequence[Taint] | None = None,
+        annotations: Mapping[str, str | None] | None = None,
+        labels: Mapping[str, str | None] | None = None,
+        unschedulable: bool | None = None,
+    ) -> Node:
+        current = self.nodes_by_name.get(node.name)
+        if current is None:
+            raise NotFound(f"node {node.name} not found")
+        if current.resource_version != node.resource_version:
+            raise Conflict(f"node {node.name} was changed")
+        if taints is not None:
+            hardened = any(t.key == ROLL_TAINT_KEY for t in taints)
+            if hardened and self.planned and current.instance not in self.planned:
+                raise InvariantBroken(f"N4: {node.name} is not of the plan and was tainted")
+            untouched = [t for t in current.taints if t.key != ROLL_TAINT_KEY]
+            if [t for t in taints if t.key != ROLL_TAINT_KEY] != untouched:
+                raise InvariantBroken(f"N4: taints of others on {node.name} were changed")
+        changed = replace(
+            current,
+            taints=current.taints if taints is None else tuple(taints),
+            annotations=_merged(current.annotations, annotations),
+            labels=_merged(current.labels, labels),
+            unschedulable=current.unschedulable if unschedulable is None else unschedulable,
+        )
+        result = self._set_node(changed)
+        self._effect(f"update node {node.name}: {taints=} {annotations=} {labels=} {unschedulable=}")
+        return result
+
+    def pods(self) -> list[Pod]:
+        return [p.pod for p in self.pods_by_name.values()]
+
+    def pods_on(self, node: str) -> list[Pod]:
+        return [p.pod for p in self.pods_by_name.values() if p.pod.node == node]
+
+    def evict(self, pod: Pod) -> Eviction:
+        state = self.pods_by_name.get((pod.namespace, pod.name))
+        if state is None or state.pod.uid != pod.uid:
+            return Eviction(EvictionStatus.GONE)
+        if state.gone_at is not None:
+            return Eviction(EvictionStatus.EVICTED)
+        budgets = [b for b in self.budgets() if b.covers(state.pod)]
+        if len(budgets) > 1:
+            return Eviction(EvictionStatus.FORBIDDEN_BY_TWO_BUDGETS, "more than one PodDisruptionBudget")
+        if budgets and state.pod.ready and budgets[0].allowed < 1:
+            budget = budgets[0]
+            return Eviction(
+                EvictionStatus.REFUSED,
+                f"The disruption budget {budget.name} needs {budget.desired_healthy} healthy pods "
+                f"and has {budget.healthy} currently",
+            )
+        self._delete(state)
+        self._effect(f"evict {pod}")
+        return Eviction(EvictionStatus.EVICTED)
+
+    def budgets(self) -> list[Budget]:
+        return [self._judged(b) for b in self.budgets_by_name.values()]
+
+    def _judged(self, budget: Budget) -> Budget:
+        pods = [p for p in self.pods_by_name.values() if budget.covers(p.pod)]
+        expected = sum(self.workloads_by_owner[o].workload.desired for o in {p.pod.owner for p in pods if p.pod.owner})
+        healthy = sum(1 for p in pods if p.pod.ready)
+        desired_healthy = max(0, expected - int(budget.max_unavailable))
+        return replace(
+            budget,
+            expected=expected,
+            healthy=healthy,
+            desired_healthy=desired_healthy,
+            allowed=max(0, healthy - desired_healthy) if expected else 0,
+        )
+
+    def create_budget(self, workload: Workload, name: str, annotations: Mapping[str, str]) -> None:
+        key = (workload.owner.namespace, name)
+        if key in self.budgets_by_name:
+            return
+        self.budgets_by_name[key] = Budget(
+            *key, uid=f"uid-{self._next()}", selector=workload.selector, max_unavailable="1", ours=True
+        )
+        self._effect(f"create budget {name}")
+
+    def delete_budget(self, budget: Budget) -> None:
+        key = (budget.namespace, budget.name)
+        current = self.budgets_by_name.get(key)
+        if current and current.uid == budget.uid:
+            del self.budgets_by_name[key]
+            self._effect(f"delete budget {budget}")
+
+    def workload(self, owner: Owner) -> Workload | None:
+        state = self.workloads_by_owner.get(owner)
+        return self._counted(state) if state else None
+
+    def workloads(self) -> list[Workload]:
+        return [self._counted(s) for s in self.workloads_by_owner.values()]
+
+    def _counted(self, state: WorkloadState) -> Workload:
+        pods = [p for p in self.pods_by_name.values() if p.pod.owner == state.workload.owner]
+        active = [p for p in pods if p.gone_at is None]
+        return replace(
+            state.workload,
+            desired=len(self.nodes_by_name) if state.daemon else state.workload.desired,
+            ready=sum(1 for p in active if p.pod.ready),
+            current=len(active) if state.daemon else len(pods),
+            restarted_for=state.restarts,
+        )
+
+    def update_workload(
+        self,
+        workload: Workload,
+        *,
+        replicas: int | None = None,
+        annotations: Mapping[str, str | None] | None = None,
+        template_annotations: Mapping[str, str | None] | None = None,
+    ) -> None:
+        state = self.workloads_by_owner.get(workload.owner)
+        if state is None:
+            raise NotFound(f"{workload.owner} not found")
+        if state.workload.resource_version != workload.resource_version:
+            raise Conflict(f"{workload.owner} was changed")
+        state.workload = replace(
+            state.workload,
+            desired=state.workload.desired if replicas is None else replicas,
+            annotations=_merged(state.workload.annotations, annotations),
+            resource_version=self._next(),
+        )
+        state.restarts = (template_annotations or {}).get(RESTARTED_FOR) or state.restarts
+        self._effect(f"update {workload.owner}: {replicas=} {annotations=} {template_annotations=}")
+
+    def volumes(self) -> list[Volume]:
+        return self.volume_list
+
+    def services(self) -> list[Service]:
+        return self.node_services
+
+    def csi_drivers(self, node: str) -> frozenset[str] | None:
+        return frozenset({"ebs.csi.aws.com"}) if node in self.nodes_by_name else None
+
+    def attachments(self, node: str) -> list[str]:
+        return sorted(claim for claim, (where, _) in self.attached.items() if where == node)
+
+    def lease(self, name: str) -> Lease | None:
+        return self.leases.get(name)
+
+    def put_lease(self, lease: Lease) -> Lease:
+        current = self.leases.get(lease.name)
+        if (current.resource_version if current else "") != lease.resource_version:
+            raise Conflict(f"Lease {lease.name} was changed")
+        self.leases[lease.name] = replace(lease, resource_version=self._next())
+        self._effect(f"lease {lease.name}: {lease.holder} {lease.annotations}")
+        return self.leases[lease.name]
+
+    # AWS
+
+    def groups(self, names: Sequence[str] = ()) -> list[Group]:
+        return [self._filled(g) for n, g in sorted(self.groups_by_name.items()) if not names or n in names]
+
+    def _filled(self, group: Group) -> Group:
+        members = [m for m in self.machines.values() if m.group == group.name and m.state != "terminated"]
+        return replace(
+            group,
+            instances=tuple(
+                GroupInstance(m.id, m.zone, m.lifecycle, m.template, "m6i.large", m.protected) for m in members
+            ),
+        )
+
+    def template_versions(self, ids: Iterable[str]) -> dict[str, tuple[int, int]]:
+        return {i: self.templates[i] for i in ids if i in self.templates}
+
+    def free_addresses(self, group: Group) -> dict[str, int]:
+        return dict.fromkeys(group.zones, 100)
+
+    def launch(self, group: str, zone: str, token: str) -> Launched:
+        if token in self.tokens:
+            return Launched(self.tokens[token])
+        if self.launch_failures > 0:
+            self.launch_failures -= 1
+            return Launched(error="InsufficientInstanceCapacity", message="there is none now")
+        current = self.groups_by_name[group]
+        if current.desired >= current.maximum:
+            raise Permanent(f"group {group} would exceed its maximum {current.maximum}")
+        machine = self._launch(group, zone)
+        self.tokens[token] = machine.id
+        self.groups_by_name[group] = replace(current, desired=current.desired + 1)
+        self._effect(f"launch {machine.id} in {zone}")
+        return Launched(machine.id)
+
+    def set_desired(self, group: str, desired: int) -> None:
+        current = self.groups_by_name[group]
+        if not current.minimum <= desired <= current.maximum:
+            raise Permanent(f"desired {desired} is outside {current.minimum}..{current.maximum}")
+        if desired < current.desired:
+            raise InvariantBroken("N3: the desired capacity was lowered to an absolute value")
+        self.groups_by_name[group] = replace(current, desired=desired)
+        self._effect(f"desired of {group}: {desired}")
+
+    def set_maximum(self, group: str, maximum: int) -> None:
+        current = self.groups_by_name[group]
+        if GROUP_MAXIMUM not in current.tags:
+            raise InvariantBroken(f"R1: the maximum of {group} was changed with no record of {current.maximum}")
+        if maximum < current.desired:
+            raise InvariantBroken(f"N2: maximum {maximum} below desired {current.desired} makes AWS terminate nodes")
+        self.groups_by_name[group] = replace(current, maximum=maximum)
+        self._effect(f"maximum of {group}: {maximum}")
+
+    def suspend(self, group: str, processes: Iterable[str]) -> None:
+        current, wanted = self.groups_by_name[group], frozenset(processes)
+        if not wanted - current.suspended <= set(current.tags.get(GROUP_RESUME, "").split()):
+            raise InvariantBroken(f"R1: processes of {group} were suspended with no record of it")
+        self.groups_by_name[group] = replace(current, suspended=current.suspended | wanted)
+        self._effect(f"suspend {sorted(wanted)} of {group}")
+
+    def resume(self, group: str, processes: Iterable[str]) -> None:
+        current = self.groups_by_name[group]
+        self.groups_by_name[group] = replace(current, suspended=current.suspended - set(processes))
+        self._effect(f"resume {group}")
+
+    def tag_group(self, group: str, tags: Mapping[str, str]) -> None:
+        current = self.groups_by_name[group]
+        if GROUP_MAXIMUM in current.tags and GROUP_MAXIMUM in tags:
+            raise InvariantBroken(f"R1: the recorded maximum of {group} was overwritten")
+        self.groups_by_name[group] = replace(current, tags=current.tags | dict(tags))
+        self._effect(f"tag {group}: {dict(tags)}")
+
+    def untag_group(self, group: str, keys: Iterable[str]) -> None:
+        current, gone = self.groups_by_name[group], set(keys)
+        self.groups_by_name[group] = replace(current, tags={k: v for k, v in current.tags.items() if k not in gone})
+        self._effect(f"untag {group}: {sorted(gone)}")
+
+    def instances(self, ids: Sequence[str]) -> dict[str, InstanceState]:
+        return {
+            m.id: InstanceState(m.id, m.state, dict(m.tags), m.launched, m.zone)
+            for m in self.machines.values()
+            if m.id in ids
+        }
+
+    def tag_instance(self, instance: str, tags: Mapping[str, str]) -> None:
+        self.machines[instance].tags |= dict(tags)
+        self._effect(f"tag {instance}: {dict(tags)}")
+
+    def untag_instance(self, instance: str, keys: Iterable[str]) -> None:
+        for key in keys:
+            self.machines[instance].tags.pop(key, None)
+        self._effect(f"untag {instance}")
+
+    def protect(self, group: str, instance: str, *, protected: bool) -> None:
+        self.machines[instance].protected = protected
+        self._effect(f"protect {instance}: {protected}")
+
+    def terminate(self, instance: str) -> None:
+        machine = self.machines.get(instance)
+        if machine is None or not machine.alive:
+            return
+        self._may_terminate(machine)
+        group = self.groups_by_name[machine.group]
+        self.groups_by_name[machine.group] = replace(group, desired=group.desired - 1)
+        machine.state, machine.changes_at = "shutting-down", self.time + self.delays.shutdown
+        node = self._node_of(instance)
+        if node:
+            self._set_node(replace(node, ready=False))
+        self._effect(f"terminate {instance}")
+
+    def _may_terminate(self, machine: MachineState) -> None:
+        node = self._node_of(machine.id)
+        if self.planned and machine.id not in self.planned and "eks-rolling/replaces" not in machine.tags:
+            raise InvariantBroken(f"N4: {machine.id} is not of the plan and was terminated")
+        if node:
+            staying = [str(p) for p in self.pods_on(node.name) if not p.stays_with_node]
+            if staying:
+                raise InvariantBroken(f"N2: {machine.id} was terminated with {staying} on it")
+            if self.attachments(node.name):
+                raise InvariantBroken(f"N2: {machine.id} was terminated with volumes attached")
+            if machine.id in self.planned and NODE_ROLL not in node.annotations:
+                raise InvariantBroken(f"N4: {machine.id} was terminated without a mark of the roll")
+        if any(i == machine.id for _, i in self.targets):
+            raise InvariantBroken(f"N2: {machine.id} was terminated while a target group uses it")
+
+    def targets_of(self, instances: Sequence[str]) -> list[Target]:
+        return [
+            Target(
+                arn,
+                instance,
+                target.port,
+                target.state,
+                sum(1 for (g, i), t in self.targets.items() if g == arn and i != instance and t.state == "healthy"),
+                self.delays.deregistration,
+            )
+            for (arn, instance), target in self.targets.items()
+            if instance in instances
+        ]
+
+    def deregister(self, target: Target) -> None:
+        state = self.targets.get((target.group, target.instance))
+        if state and state.state != "draining":
+            state.state, state.changes_at = "draining", self.time + self.delays.deregistration
+            self._effect(f"deregister {target.instance} from {target.name}")
+
+    def register(self, target: Target) -> None:
+        self.targets[target.group, target.instance] = TargetState(
+            "initial", self.time + self.delays.target_healthy, target.port or 0
+        )
+        self._effect(f"register {target.instance} with {target.name}")
+
+    def alarms_firing(self, names: Sequence[str]) -> list[str]:
+        return sorted(self.alarms & set(names))
+
+    def save(self, key: str, text: str, content_type: str) -> str:
+        self.documents[key] = text
+        return f"s3://world/{key}"
+
+    def load(self, prefix: str) -> list[str]:
+        return [text for key, text in sorted(self.documents.items()) if key.startswith(prefix)]
+
+    def notify(self, subject: str, message: str) -> None:
+        self.messages.append((subject, message))
+
+    def history(self, execution: str) -> list[dict[str, Any]]:
+        return self.histories.get(execution, [])
+
+    # Helpers
+
+    def _launch(self, group: str, zone: str) -> MachineState:
+        template = self.groups_by_name[group].template
+        assert template
+        number = self.templates[template.id][0]
+        machine = MachineState(
+            f"i-{self._next()}",
+            group,
+            zone,
+            f"{template.id}:{number}",
+            launched=self.time,
+            changes_at=self.time + self.delays.boot,
+        )
+        self.machines[machine.id] = machine
+        return machine
+
+    def _add(
+        self, kind: str, namespace: str, name: str, replicas: int, annotations: Mapping[str, str], **more: Any
+    ) -> Owner:
+        owner = Owner(kind, namespace, name)
+        workload = Workload(
+            owner,
+            uid=f"uid-{name}",
+            resource_version=self._next(),
+            desired=replicas,
+            selector=Selector((("app", name),)),
+            annotations=dict(annotations),
+            surges=kind == "Deployment",
+        )
+        self.workloads_by_owner[owner] = WorkloadState(workload, {"app": name}, **more)
+        return owner
+
+    def _node_of(self, instance: str) -> Node | None:
+        return next((n for n in self.nodes_by_name.values() if n.instance == instance), None)
+
+    def _set_node(self, node: Node) -> Node:
+        self._revision += 1
+        self.nodes_by_name[node.name] = replace(node, resource_version=str(self._revision))
+        return self.nodes_by_name[node.name]
+
+    def _name(self, owner: Owner) -> str:
+        return f"{owner.name}-{self._next()}"
+
+    def _next(self) -> str:
+        self._serial += 1
+        return f"{self._serial:05d}"
+
+    @staticmethod
+    def _arn(name: str) -> str:
+        return f"arn:aws:elasticloadbalancing:region:1:targetgroup/{name}/1"
+
+    def snapshot(self) -> dict[str, Any]:
+        """What must be as before at the end of any roll [R2], of instances that are not on their way out."""
+        nodes = [n for n in self.nodes_by_name.values() if self.machines[n.instance].alive]
+        return {
+            "groups": {
+                g.name: (g.minimum, g.maximum, g.desired, g.suspended, tuple(sorted(g.tags.items())))
+                for g in self.groups_by_name.values()
+            },
+            "protected": sorted(m.id for m in self.machines.values() if m.alive and m.protected),
+            "workloads": {
+                str(o): (s.workload.desired, tuple(sorted(s.workload.annotations.items())))
+                for o, s in self.workloads_by_owner.items()
+            },
+            "budgets": sorted(self.budgets_by_name),
+            "lock": {name: lease.holder for name, lease in self.leases.items() if lease.holder},
+            "marks": sorted(f"{n.name} {key}" for n in nodes for key in n.annotations if "eks-rolling" in key),
+            "tags": sorted(
+                f"{m.id} {key}" for m in self.machines.values() if m.alive for key in m.tags if "eks-rolling" in key
+            ),
+            "taints": sorted(n.name for n in nodes if n.taints),
+            "cordons": sorted(n.name for n in nodes if n.unschedulable),
+            "labels": sorted(f"{n.name} {k}" for n in nodes for k in n.labels),
+        }
+
+
+def _merged(current: Mapping[str, str], changes: Mapping[str, str | None] | None) -> dict[str, str]:
+    merged = dict(current)
+    for key, value in (changes or {}).items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = value
+    return merged
