@@ -60,8 +60,7 @@ class Relay:
             return
         self._open[client] = answer.depends_on
         client.on_lost = lambda: self._open.pop(client, None)
-        client.other = target
-        client.transport.resume_reading()
+        client.go_on(target)
 
 
 class _Side(asyncio.Protocol):
@@ -118,11 +117,15 @@ class _Side(asyncio.Protocol):
 
 
 class _Client(_Side):
-    """A connection that has come in and does not yet lead anywhere: nothing is read before it does."""
+    """A connection that has come in and does not yet lead anywhere: nothing is read before it does.
+
+    Python before 3.11.4 reads all the same, so what came early is kept.
+    """
 
     def __init__(self, arrived: Callable[["_Client"], object]) -> None:
         super().__init__()
         self._arrived = arrived
+        self._early = b""
         self.peer = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -130,6 +133,28 @@ class _Client(_Side):
         cast(asyncio.Transport, transport).pause_reading()
         self.peer = transport.get_extra_info("peername")[0]
         self._arrived(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self.other is None:
+            self._early += data
+        else:
+            super().data_received(data)
+
+    def eof_received(self) -> bool:
+        if self.other is not None:
+            return super().eof_received()
+        self.ended = True
+        return True
+
+    def go_on(self, target: _Side) -> None:
+        """Leads on to `target`, with all that has come so far."""
+        self.other = target
+        if self._early:
+            super().data_received(self._early)
+        if self.ended:
+            super().eof_received()
+        if self.transport is not None:
+            self.transport.resume_reading()
 
     def say(self, answer: bytes) -> None:
         """Answers, without having listened, and closes."""

@@ -1,5 +1,6 @@
 """Nodes, pods and volumes of the lab behave as a cluster's do: on a real control plane, with real processes."""
 
+import signal
 import time
 
 import pytest
@@ -371,3 +372,20 @@ def test_kubectl_logs_reads_tails_follows_and_dates(nodes: Nodes) -> None:
     assert nodes.logs("talker", "--tail=1", "--timestamps").startswith("20")
     assert nodes.logs("talker", "--limit-bytes=4") == "line"
     assert nodes.logs("talker", "--since=1h", "--follow").endswith("oops\nend\n")
+
+
+@pytest.mark.slow
+def test_a_node_whose_heartbeats_come_back_is_ready_again_and_its_pods_with_it(nodes: Nodes) -> None:
+    machine = nodes.launch()
+    nodes.add_pod("steady", containers=[shell("sleep infinity")])
+    nodes.wait_for_pod("steady", "ready", is_ready)
+    selector = f"metadata.name={machine.node}"
+    nodes.node_lab.lab.signal("heartbeats", signal.SIGSTOP)
+    try:
+        nodes.kube.wait_for("NotReady", "/api/v1/nodes", lambda found: None if node_is_ready(found[0]) else True,
+                            seconds=90, fieldSelector=selector)  # fmt: skip
+        nodes.wait_for_pod("steady", "unready", lambda p: not is_ready(p))
+    finally:
+        nodes.node_lab.lab.signal("heartbeats", signal.SIGCONT)
+    nodes.kube.wait_for("Ready", "/api/v1/nodes", lambda found: node_is_ready(found[0]) or None, fieldSelector=selector)
+    nodes.wait_for_pod("steady", "ready again", is_ready)

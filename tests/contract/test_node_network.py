@@ -9,7 +9,7 @@ from http.client import HTTPConnection, HTTPException
 
 import pytest
 
-from lab.addresses import LAB_ADDRESS
+from lab.addresses import LAB_ADDRESS, pod_network
 from lab.kube import Json
 from tests.cluster import is_ready
 from tests.node_lab import ZONES, Machine, NodeLab, Nodes, shell, web
@@ -297,3 +297,39 @@ def test_a_pod_in_the_hosts_network_has_its_nodes_address(nodes: Nodes) -> None:
     pod = nodes.wait_for_pod("ingress", "ready", is_ready)
     assert pod["status"]["podIP"] == machine.address
     assert nodes.node_lab.get(machine.address, 8080)["pod"] == "ingress"
+
+
+def test_two_zones_can_be_cut_off_from_each_other_services_included(nodes: Nodes) -> None:
+    near, far = nodes.launch(ZONES[0]), nodes.launch(ZONES[1])
+    nodes.add_deployment("web", 1, containers=[web()], nodeSelector={"kubernetes.io/hostname": far.node})
+    service = add_service(nodes)
+    pod = nodes.pods("web")[0]["status"]["podIP"]
+    nodes.add_pod("caller", containers=[CALLER], nodeSelector={"kubernetes.io/hostname": near.node})
+    nodes.wait_for_pod("caller", "ready", is_ready)
+    fetch = f"import socket; socket.create_connection(('{pod}', 8080), 1).close()"
+    direct = ("python3", "-c", fetch)
+    nodes.run_inside("caller", *direct)
+
+    rule = ["from", pod_network(0), "to", pod_network(1), "blackhole"]
+    assert nodes.node_lab.lab.run(["ip", "rule", "add", *rule]).returncode == 0
+    try:
+        with pytest.raises(AssertionError, match="timed out"):
+            nodes.run_inside("caller", *direct)
+        # A Service's address takes the connection, but nothing comes through it.
+        assert seen_or_nothing(nodes, service["clusterIP"]) == ""
+    finally:
+        nodes.node_lab.lab.run(["ip", "rule", "del", *rule])
+    nodes.run_inside("caller", *direct)
+    assert seen_or_nothing(nodes, service["clusterIP"]) != ""
+
+
+def seen_or_nothing(nodes: Nodes, address: str) -> str:
+    """What "caller" is answered within two seconds, if anything."""
+    fetch = f"""
+import urllib.request
+try:
+    print(urllib.request.urlopen("http://{address}/whoami", timeout=2).read().decode())
+except OSError:
+    pass
+"""
+    return nodes.run_inside("caller", "python3", "-c", fetch)
