@@ -623,7 +623,7 @@ class World:
             return Launched(error="InsufficientInstanceCapacity", message="there is none now")
         current = self.groups_by_name[group]
         if current.desired >= current.maximum:
-            raise Permanent(f"group {group} would exceed its maximum {current.maximum}")
+            return Launched(error="ValidationError", message=f"{group} would exceed its maximum {current.maximum}")
         machine = self._launch(group, zone)
         self.tokens[token] = machine.id
         self.groups_by_name[group] = replace(current, desired=current.desired + 1)

@@ -45,8 +45,9 @@ def decide(seen: Observed, instance: str, roll: str) -> Terminate | Hold | Gone:
         return Gone(f"{instance} and its node are gone")
     if gone and seen.node:
         return Hold(f"{instance} is gone; the cloud controller has yet to remove node {seen.node.name}")
-    if seen.instance and seen.instance.state == "shutting-down":
-        return Hold(f"{instance} is shutting down")
+    member = seen.group.instance(instance) if seen.group else None
+    if (seen.instance and seen.instance.state == "shutting-down") or (member and not member.alive):
+        return Hold(f"{instance} is on its way out")
     if reason := forbidden(seen, roll):
         return Hold(reason)
     return Terminate()

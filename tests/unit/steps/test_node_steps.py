@@ -244,6 +244,14 @@ class TestTerminate:
         assert isinstance(decision, terminate.Hold)
         assert reason in decision.reason
 
+    def test_what_is_on_its_way_out_is_not_terminated_again(self) -> None:
+        """R3: a load balancer may still drain it while EC2 calls it running."""
+        leaving = Group("ng", desired=2, instances=(GroupInstance(OLD, "a", "Terminating"),))
+        for change in ({"group": leaving}, {"instance": state(OLD, state="shutting-down")}):
+            decision = terminate.decide(self.seen(**change), OLD, "roll-1")
+            assert isinstance(decision, terminate.Hold)
+            assert "on its way out" in decision.reason
+
     def test_it_is_over_when_instance_and_node_are_gone(self) -> None:
         assert isinstance(terminate.decide(self.seen(instance=None), OLD, "roll-1"), terminate.Hold)
         assert isinstance(terminate.decide(self.seen(instance=None, node=None), OLD, "roll-1"), terminate.Gone)

@@ -1,0 +1,321 @@
+"""What steps count on in the account: the same cases on the world in memory and on the lab's AWS server."""
+
+import itertools
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import boto3
+import pytest
+
+from lambdas.clients import Aws
+from lambdas.clients.aws import AwsClient
+from lambdas.clients.eks import connect
+from lambdas.errors import AccessDenied, NotFound, Permanent, Transient
+from lambdas.marks import GROUP_MAXIMUM, GROUP_RESUME
+from lambdas.observed import Group, GroupInstance, Target
+from tests.contract.aws.conftest import REGION, ZONES, Server
+from tests.world import CLUSTER, World
+
+GIVE_UP_SECONDS = 20
+_numbers = itertools.count(1)
+
+
+class Side(Protocol):
+    """An account with one group for one test: two instances in one zone, room for one more, one target group."""
+
+    aws: Aws
+    group: str
+    zone: str
+
+    def new_version(self) -> None: ...
+
+    def pass_time(self) -> None: ...
+
+
+class InMemory:
+    zone = "zone-a"
+    group = "own"
+
+    def __init__(self) -> None:
+        world = World()
+        world.group(self.group, [self.zone], maximum=3)
+        for _ in range(2):
+            world.add_node(self.group, self.zone)
+        world.target_group("web", 30080, local=False, instances=list(world.machines))
+        self.world = world
+        self.aws: Aws = world
+
+    def new_version(self) -> None:
+        self.world.new_template_version(self.group)
+
+    def pass_time(self) -> None:
+        self.world.advance(5)
+
+
+class Real:
+    zone = ZONES[0]
+
+    def __init__(self, server: Server) -> None:
+        self.group = f"own-{next(_numbers)}"
+        self._server = server
+        ec2, autoscaling, elb = (server.client(s) for s in ("ec2", "autoscaling", "elbv2"))
+        data = {"ImageId": "ami-1", "InstanceType": "m6i.large"}
+        ec2.create_launch_template(LaunchTemplateName=self.group, LaunchTemplateData=data)
+        subnets = ec2.describe_subnets(Filters=[{"Name": "availability-zone", "Values": [self.zone]}])["Subnets"]
+        arns = [g["TargetGroupArn"] for g in elb.describe_target_groups(Names=["web"])["TargetGroups"]]
+        autoscaling.create_auto_scaling_group(
+            AutoScalingGroupName=self.group,
+            MinSize=0,
+            MaxSize=3,
+            DesiredCapacity=2,
+            LaunchTemplate={"LaunchTemplateName": self.group, "Version": "$Latest"},
+            VPCZoneIdentifier=subnets[0]["SubnetId"],
+            TargetGroupARNs=arns,
+            Tags=[{"Key": f"kubernetes.io/cluster/{CLUSTER}", "Value": "owned", "PropagateAtLaunch": False}],
+        )
+        self.aws: Aws = AwsClient(CLUSTER, session=_Session(server))
+        until(self, lambda: all(i.lifecycle == "InService" for i in group_of(self).instances), "two instances")
+        for instance in group_of(self).instances:
+            for port in (30080,):
+                report = [{"target_group": arns[0], "id": instance.id, "port": port, "healthy": True}]
+                server.lab("POST", "target-health", report)
+
+    def new_version(self) -> None:
+        self._server.client("ec2").create_launch_template_version(
+            LaunchTemplateName=self.group, SourceVersion="1", LaunchTemplateData={"ImageId": "ami-2"}
+        )
+
+    def pass_time(self) -> None:
+        time.sleep(0.1)
+
+
+class _Session(boto3.session.Session):
+    """A session whose clients talk to the lab's server."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__("test", "test", region_name=REGION)
+        self._endpoint = server.endpoint
+
+    def client(self, name: str, **options: object) -> object:  # type: ignore[override]
+        return super().client(name, endpoint_url=self._endpoint, **options)  # type: ignore[call-overload]
+
+
+@pytest.fixture(params=["in memory", pytest.param("real", marks=pytest.mark.lab)])
+def side(request: pytest.FixtureRequest) -> Side:
+    if request.param == "in memory":
+        return InMemory()
+    return Real(request.getfixturevalue("aws"))
+
+
+def group_of(side: Side) -> Group:
+    (group,) = side.aws.groups([side.group])
+    return group
+
+
+def member(side: Side, instance: str) -> GroupInstance:
+    found = group_of(side).instance(instance)
+    assert found is not None
+    return found
+
+
+def targets_of(side: Side, instance: str) -> list[Target]:
+    return [t for t in side.aws.targets_of([instance]) if t.name == "web" and t.state != "unused"]
+
+
+def until(side: Side, condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + GIVE_UP_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {GIVE_UP_SECONDS} s: {what}"
+        side.pass_time()
+
+
+# Groups
+
+
+def test_a_group_is_read_with_its_sizes_instances_and_template(side: Side) -> None:
+    group = group_of(side)
+    assert (group.minimum, group.maximum, group.desired, group.zones) == (0, 3, 2, (side.zone,))
+    assert group.template
+    assert group.template.version == "$Latest"
+    assert {i.template for i in group.instances} == {f"{group.template.id}:1"}
+    assert {i.zone for i in group.instances} == {side.zone}
+    assert all(i.alive and not i.protected for i in group.instances)
+    assert not any((group.managed, group.warm_pool, group.refresh_running, group.mixed_purchasing))
+    assert side.aws.free_addresses(group)[side.zone] > 0
+
+
+def test_groups_nobody_knows_are_absent_and_the_clusters_own_are_found_by_tag(side: Side) -> None:
+    assert side.aws.groups(["nobody"]) == []
+    assert side.group in {g.name for g in side.aws.groups()}
+
+
+def test_a_new_template_version_is_the_latest_and_not_the_default(side: Side) -> None:
+    side.new_version()
+    template = group_of(side).template
+    assert template
+    assert side.aws.template_versions([template.id]) == {template.id: (2, 1)}
+
+
+def test_tags_remember_and_can_be_taken_away(side: Side) -> None:
+    """R1."""
+    side.aws.tag_group(side.group, {GROUP_MAXIMUM: "3", GROUP_RESUME: "AZRebalance ScheduledActions"})
+    tags = group_of(side).tags
+    assert (tags[GROUP_MAXIMUM], tags[GROUP_RESUME]) == ("3", "AZRebalance ScheduledActions")
+    side.aws.untag_group(side.group, [GROUP_MAXIMUM, GROUP_RESUME])
+    assert not {GROUP_MAXIMUM, GROUP_RESUME} & set(group_of(side).tags)
+
+
+def test_processes_are_suspended_and_resumed_one_by_one(side: Side) -> None:
+    side.aws.tag_group(side.group, {GROUP_RESUME: "AZRebalance ScheduledActions"})
+    side.aws.suspend(side.group, {"AZRebalance", "ScheduledActions"})
+    assert group_of(side).suspended == {"AZRebalance", "ScheduledActions"}
+    side.aws.resume(side.group, {"AZRebalance"})
+    assert group_of(side).suspended == {"ScheduledActions"}
+
+
+# Instances
+
+
+def test_the_same_token_launches_one_instance_in_the_zone_asked_for(side: Side) -> None:
+    """R3."""
+    first = side.aws.launch(side.group, side.zone, f"{side.group}-1")
+    again = side.aws.launch(side.group, side.zone, f"{side.group}-1")
+    assert first.instance
+    assert again == first
+    assert group_of(side).desired == 3
+    assert member(side, first.instance).zone == side.zone
+    until(side, lambda: member(side, first.instance).lifecycle == "InService", "the new instance is in service")
+    assert side.aws.instances([first.instance])[first.instance].state == "running"
+
+
+def test_a_launch_beyond_the_maximum_is_an_answer_and_not_a_fault(side: Side) -> None:
+    side.aws.launch(side.group, side.zone, f"{side.group}-1")
+    refused = side.aws.launch(side.group, side.zone, f"{side.group}-2")
+    assert (refused.instance, refused.error) == ("", "ValidationError")
+    assert group_of(side).desired == 3
+    side.aws.tag_group(side.group, {GROUP_MAXIMUM: "3"})
+    side.aws.set_maximum(side.group, 4)
+    assert side.aws.launch(side.group, side.zone, f"{side.group}-3").instance
+
+
+def test_a_desired_capacity_outside_the_sizes_is_refused(side: Side) -> None:
+    with pytest.raises(Permanent):
+        side.aws.set_desired(side.group, 9)
+    side.aws.set_desired(side.group, 3)
+    assert group_of(side).desired == 3
+
+
+def test_a_terminated_instance_lowers_the_desired_capacity_and_goes(side: Side) -> None:
+    (old, other) = group_of(side).instances
+    for target in targets_of(side, old.id):
+        side.aws.deregister(target)
+    until(side, lambda: not targets_of(side, old.id), "it left its target group")
+    side.aws.terminate(old.id)
+    assert group_of(side).desired == 1
+    assert not member(side, old.id).alive
+    until(side, lambda: group_of(side).instance(old.id) is None, "it left its group")
+    until(side, lambda: side.aws.instances([old.id])[old.id].gone, "it ended")
+    assert group_of(side).instance(other.id) is not None
+    side.aws.terminate("i-0123456789abcdef0")
+
+
+def test_protection_and_tags_of_an_instance(side: Side) -> None:
+    instance = group_of(side).instances[0].id
+    side.aws.protect(side.group, instance, protected=True)
+    side.aws.tag_instance(instance, {"eks-rolling/protected": "true"})
+    assert member(side, instance).protected
+    assert side.aws.instances([instance])[instance].tags["eks-rolling/protected"] == "true"
+    side.aws.protect(side.group, instance, protected=False)
+    side.aws.untag_instance(instance, ["eks-rolling/protected"])
+    assert not member(side, instance).protected
+    assert "eks-rolling/protected" not in side.aws.instances([instance])[instance].tags
+
+
+def test_an_instance_that_nobody_knows_is_absent(side: Side) -> None:
+    assert side.aws.instances(["i-0123456789abcdef0"]) == {}
+
+
+# Target groups
+
+
+def test_a_target_that_leaves_drains_and_then_is_gone_and_can_come_back(side: Side) -> None:
+    """N2."""
+    old, other = (i.id for i in group_of(side).instances)
+    (target,) = targets_of(side, old)
+    assert (target.state, target.port) == ("healthy", 30080)
+    assert target.others_healthy >= 1
+    side.aws.deregister(target)
+    (draining,) = targets_of(side, old)
+    assert draining.state == "draining"
+    assert draining.receives_traffic
+    until(side, lambda: not targets_of(side, old), "it has drained")
+    assert targets_of(side, other)[0].state == "healthy"
+    side.aws.register(target)
+    assert targets_of(side, old)[0].state in {"initial", "healthy", "unhealthy"}
+
+
+# Only where there is a server
+
+
+@pytest.fixture
+def account(aws: Server) -> AwsClient:
+    return AwsClient(CLUSTER, session=_Session(aws))
+
+
+@pytest.mark.lab
+def test_alarms_are_told_by_their_state_and_missing_ones_are_named(aws: Server, account: AwsClient) -> None:
+    cloudwatch = aws.client("cloudwatch")
+    for name in ("calm", "loud"):
+        cloudwatch.put_metric_alarm(
+            AlarmName=name, ComparisonOperator="GreaterThanThreshold", EvaluationPeriods=1, Threshold=1,
+            MetricName="m", Namespace="n", Period=60, Statistic="Sum",
+        )  # fmt: skip
+    cloudwatch.set_alarm_state(AlarmName="loud", StateValue="ALARM", StateReason="test")
+    assert account.alarms_firing(["calm", "loud"]) == ["loud"]
+    with pytest.raises(NotFound, match="absent do not exist; correct the setting alarms"):
+        account.alarms_firing(["calm", "absent"])
+
+
+@pytest.mark.lab
+def test_documents_are_kept_and_found_by_prefix(aws: Server) -> None:
+    location = {"LocationConstraint": REGION}
+    aws.client("s3").create_bucket(Bucket="documents", CreateBucketConfiguration=location)
+    account = AwsClient(CLUSTER, bucket="documents", session=_Session(aws))
+    address = account.save("rolls/r/nodes/i-1.json", "one", "application/json")
+    account.save("rolls/r/nodes/i-2.json", "two", "application/json")
+    assert address == "s3://documents/rolls/r/nodes/i-1.json"
+    assert account.load("rolls/r/nodes/") == ["one", "two"]
+    assert account.load("rolls/s/") == []
+
+
+@pytest.mark.lab
+def test_a_managed_node_groups_group_is_told_by_its_tag(account: AwsClient) -> None:
+    """N4."""
+    assert account.groups(["managed"])[0].managed
+
+
+@pytest.mark.lab
+def test_a_cluster_that_does_not_exist_is_named(aws: Server) -> None:
+    with pytest.raises(NotFound, match="There is no EKS cluster nowhere in eu-central-1; correct the setting cluster"):
+        connect("nowhere", _Session(aws))
+
+
+@pytest.mark.lab
+def test_an_account_that_cannot_be_reached_is_a_fault_that_may_pass() -> None:
+    session = boto3.session.Session("test", "test", region_name=REGION)
+    client = AwsClient(CLUSTER, session=session)
+    client.__dict__["_autoscaling"] = session.client("autoscaling", endpoint_url="http://127.0.0.1:9")
+    with pytest.raises(Transient, match="Cannot describe the Auto Scaling groups now"):
+        client.groups()
+
+
+@pytest.mark.lab
+def test_missing_credentials_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    client = AwsClient(CLUSTER, session=boto3.session.Session(region_name=REGION))
+    with pytest.raises(AccessDenied, match="no AWS credentials were found"):
+        client.groups()
