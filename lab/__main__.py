@@ -2,7 +2,7 @@
 
 import typer
 
-from lab import cli
+from lab import cli, commands
 
 app = typer.Typer(
     help="A small production-like EKS on this machine: real Kubernetes, pods that are real processes, AWS's APIs.",
@@ -11,6 +11,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 cli.register(app)
+commands.register(app)
 
 if __name__ == "__main__":
     app(prog_name="python -m lab")

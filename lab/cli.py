@@ -62,10 +62,10 @@ def up(
     as_json: AsJson = False,
 ) -> None:
     """Start a lab and return when its cluster can be used. The first time this builds the control plane."""
-    with _told_errors():
+    with told_errors():
         shape = _read_spec(spec)
         began = time.monotonic()
-        _prepare_machine(name, shape)
+        prepare_machine(name, shape)
         bound = lifecycle.begin(shape, name)
         try:
             lab = _wait_until_running(bound)
@@ -87,7 +87,7 @@ def down(
     as_json: AsJson = False,
 ) -> None:
     """End a lab. Its logs stay until a lab of that name is started again."""
-    with _told_errors():
+    with told_errors():
         names = [paths.name for paths in lifecycle.known_labs() if lifecycle.is_running(paths)] if every else [name]
         ended = []
         for each in names:
@@ -96,7 +96,7 @@ def down(
             if not as_json:
                 _output.print(f"lab {each} has ended", highlight=False)
         if as_json:
-            _print_json([{"name": each, "state": "stopped"} for each in ended])
+            print_json([{"name": each, "state": "stopped"} for each in ended])
         elif not ended:
             _output.print("no lab is running")
 
@@ -104,14 +104,14 @@ def down(
 def status(name: Name = DEFAULT_NAME, as_json: AsJson = False) -> None:
     """Say what a lab is doing; exit code 1 unless it runs."""
     paths = LabPaths.of(name)
-    with _told_errors():
+    with told_errors():
         if not paths.spec.exists():
             raise LabError(f"there is no lab called {name}; `python -m lab up --name {name}` starts one")
         state = lifecycle.current_state(paths)
         lines = read_status(paths.status)
         if as_json:
             last = asdict(lines[-1]) if lines else {}
-            _print_json({**_summary(paths), "parts": _parts(paths), "said": last})
+            print_json({**_summary(paths), "parts": _parts(paths), "said": last})
         else:
             _output.print(f"lab {name}: {state}", highlight=False)
             for part, message in _parts(paths).items():
@@ -128,7 +128,7 @@ def list_labs(as_json: AsJson = False) -> None:
     """List the labs that there are, and what became of those that ended."""
     labs = [_summary(paths) for paths in lifecycle.known_labs()]
     if as_json:
-        _print_json(labs)
+        print_json(labs)
         return
     table = Table("name", "state", "cluster", "directory", box=None)
     for lab in labs:
@@ -144,7 +144,7 @@ def shell(
 
     The command's exit code is this one's.
     """
-    with _told_errors():
+    with told_errors():
         lab = lifecycle.find(name)
         _become(lab, command or _interactive_shell(lab))
 
@@ -155,7 +155,7 @@ def apply(
     as_json: AsJson = False,
 ) -> None:
     """Apply manifests to a lab's cluster (kubectl's server-side apply), whoever changed their objects before."""
-    with _told_errors():
+    with told_errors():
         _become(lifecycle.find(name), apply_command(files, *(["--output=json"] if as_json else [])))
 
 
@@ -166,7 +166,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as they come.")] = False,
 ) -> None:
     """Show the logs of a lab's parts, also of a lab that has ended."""
-    with _told_errors():
+    with told_errors():
         files = {file.stem: file for file in sorted(LabPaths.of(name).logs.glob("*.log"))}
         if not files:
             raise LabError(f"there are no logs of a lab called {name}")
@@ -194,7 +194,7 @@ def _read_spec(path: Path | None) -> LabSpec:
         raise LabError(f"{path} is no lab's shape", details=problems) from error
 
 
-def _prepare_machine(name: str, spec: LabSpec) -> None:
+def prepare_machine(name: str, spec: LabSpec) -> None:
     """Raises LabError for what cannot be helped from here; builds what can be built."""
     try:
         parts = [part.name for part in process_table(LabPaths.of(name), spec)]
@@ -213,7 +213,7 @@ def _wait_until_running(bound: BoundLab) -> Lab:
 
 def _tell_running(lab: Lab, seconds: float, *, as_json: bool) -> None:
     if as_json:
-        _print_json({**_summary(lab.paths), "kubeconfig": str(lab.paths.kubeconfig), "seconds": round(seconds, 1)})
+        print_json({**_summary(lab.paths), "kubeconfig": str(lab.paths.kubeconfig), "seconds": round(seconds, 1)})
         return
     chosen = "" if lab.name == DEFAULT_NAME else f" --name {lab.name}"
     _output.print(
@@ -248,13 +248,13 @@ def _interactive_shell(lab: Lab) -> list[str]:
     return ["bash", "--rcfile", str(settings), "-i"]
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
     sys.stdout.flush()
 
 
 @contextmanager
-def _told_errors() -> Iterator[None]:
+def told_errors() -> Iterator[None]:
     """Turns what people can do something about into a sentence and exit code 1."""
     try:
         yield

@@ -29,6 +29,11 @@ class GroupSpec(_Model):
     def max_size(self) -> int:
         return self.size if self.max is None else self.max
 
+    @property
+    def template(self) -> str:
+        """The launch template's name."""
+        return self.launch_template or self.name
+
 
 class TargetGroupSpec(_Model):
     """A target group of instances behind a listener of the lab's load balancer."""

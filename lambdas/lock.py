@@ -1,8 +1,8 @@
 """One roll at a time on one cluster [R4]: a Lease in the cluster, held by the execution's name.
 
-Every step of a roll renews it; a holder that is silent for the lease's duration has lost it. The Lease also carries
-what people ask of a running roll, as annotations: pause, abort, and `ended`, with which a restore turns away steps of
-the roll that are still on their way.
+Every step of a roll renews it; a holder that is silent for the lease's duration has lost it. The Lease also carries,
+as annotations, what people ask of a running roll (pause, abort), `failed`, after which no further node is begun, and
+`ended`, with which a restore turns away steps of the roll that are still on their way.
 """
 
 from dataclasses import dataclass, replace
@@ -14,6 +14,7 @@ from lambdas.observed import Lease
 NAME = "eks-rolling"
 PAUSE = "eks-rolling.io/pause"
 ABORT = "eks-rolling.io/abort"
+FAILED = "eks-rolling.io/failed"
 ENDED = "eks-rolling.io/ended"
 
 
@@ -99,6 +100,13 @@ def _ours(clients: Clients, roll: str, name: str) -> Lease:
     if ENDED in lease.annotations:
         raise LockLost(f"The roll {roll} is being restored: it changes nothing any more.")
     return lease
+
+
+def note_failure(clients: Clients, roll: str, node: str) -> None:
+    """Notes that a node failed, if the roll still holds the lock; the first one's name stays. Raises Conflict."""
+    lease = clients.kubernetes.lease(lock_name(clients.settings.namespace))
+    if lease is not None and lease.holder == roll and FAILED not in lease.annotations:
+        clients.kubernetes.put_lease(replace(lease, annotations=dict(lease.annotations) | {FAILED: node}))
 
 
 def end(clients: Clients, roll: str) -> bool:

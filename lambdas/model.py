@@ -154,3 +154,8 @@ def backoff(waited_seconds: float, *, first: float = 1.0, longest: float = 15.0)
     Short waits stay short, and an hour's wait costs about 250 looks (2,250 of a history's 25,000 events).
     """
     return min(longest, max(first, waited_seconds / 10))
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 pod", "2 pods"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -58,7 +58,8 @@ def steps_of(history: Iterable[dict[str, Any]]) -> list[StepTime]:
             step.ended = when
             step.looks += 1
             _note(step, _answer(details.get("output", "")), when)
-    return list(steps.values())
+    # A step without an answer is the one that reads this.
+    return [step for step in steps.values() if step.looks]
 
 
 def _note(step: StepTime, answer: dict[str, Any], when: float) -> None:

@@ -106,7 +106,7 @@ STEPS: Mapping[str, Permissions] = {
         describe=(*DESCRIBE_GROUPS, *DESCRIBE_TARGETS, "ec2:DescribeInstances"),
         groups=("autoscaling:TerminateInstanceInAutoScalingGroup",),
     ),
-    "record_node": Permissions(writes_reports=True, reads_histories=True),
+    "record_node": Permissions(ROLLS_CLUSTER, writes_reports=True, reads_histories=True),
     "gate": Permissions(ROLLS_CLUSTER, describe=("cloudwatch:DescribeAlarms",)),
     "restore": Permissions(
         ROLLS_CLUSTER,

@@ -64,6 +64,14 @@ class AccessEntries:
         with self._lock:
             return self._entries.get((cluster, principal_arn))
 
+    def of_role(self, cluster: str, account: str, role: str) -> AccessEntry | None:
+        """The entry of a role that is known by its name only, as STS tells it: without the path."""
+        for entry in self.of(cluster):
+            arn = entry.principal_arn
+            if arn.startswith(f"arn:aws:iam::{account}:role/") and arn.rsplit("/", 1)[1] == role:
+                return entry
+        return None
+
     def of(self, cluster: str) -> list[AccessEntry]:
         with self._lock:
             return [entry for (name, _), entry in self._entries.items() if name == cluster]

@@ -11,6 +11,7 @@ from typing import Any
 
 from moto.core.exceptions import ServiceException
 from moto.core.responses import ActionResult, BaseResponse
+from moto.s3.responses import S3Response
 
 from lab.aws.account import Account
 from lab.aws.compat.registry import around
@@ -20,6 +21,12 @@ from lab.aws.fleet import Fleet
 _KEPT = 50_000
 _LONGEST_TEXT = 200
 _FLEET_SERVICES = {"autoscaling", "ec2", "elb", "elbv2"}
+_PERMISSIONS = {
+    "HeadBucket": "ListBucket",
+    "HeadObject": "GetObject",
+    "ListObjects": "ListBucket",
+    "ListObjectsV2": "ListBucket",
+}
 _NAMES = {"stepfunctions": "states", "elb": "elasticloadbalancing", "elbv2": "elasticloadbalancing"}
 
 
@@ -102,7 +109,23 @@ def install(log: CallLog, fleet: Fleet, faults: Faults, role_of: RoleOfKey, list
         listener(call, parameters, body)
         return answer
 
+    def s3_response(original: Any, self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        at = time.time()
+        time.sleep(faults.delay("s3"))
+        answer = original(self, request, *args, **kwargs)
+        status, _, body = answer
+        bucket, _, key = request.path.strip("/").partition("/")
+        told = {"Bucket": bucket, "Key": key} if key else {"Bucket": bucket}
+        error = error_code(body) if status >= 400 else None
+        action = str(self.data.get("Action", request.method))
+        log.add(
+            Call(at, "s3", _PERMISSIONS.get(action, action), role_of(self.get_access_key()), told, int(status), error)
+        )
+        return answer
+
     around(BaseResponse, "call_action", call_action)
+    around(S3Response, "bucket_response", s3_response)
+    around(S3Response, "key_response", s3_response)
 
 
 def _throttling(service: str) -> Exception:

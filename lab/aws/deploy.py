@@ -41,13 +41,14 @@ def deploy(assembly: Path, *, endpoint: str, region: str, parameters: Mapping[st
     outputs: Outputs = {}
     for stack in _stacks(assembly):
         maker = Maker(stack.name, region, lab_clients(endpoint, region))
-        if stack.assets is not None:
-            _publish(maker, assembly, json.loads(stack.assets.read_text()))
         values = _pseudo_parameters(stack.name, region) | dict(parameters or {})
         template = Template(json.loads(stack.template.read_text()), values)
         unknown = template.types() - set(MAKERS) - NOT_MADE
         if unknown:
             raise TemplateError(f"stack {stack.name}: the lab knows no {', '.join(sorted(unknown))}")
+        if stack.assets is not None:
+            layers = {properties["Content"]["S3Key"] for properties in template.of_type("AWS::Lambda::LayerVersion")}
+            _publish(maker, assembly, json.loads(stack.assets.read_text()), unused=layers)
         for logical_id, kind, properties in template.resources():
             made = Made(logical_id) if kind in NOT_MADE else MAKERS[kind](maker, logical_id, properties)
             template.made[logical_id] = made
@@ -86,16 +87,17 @@ def _stacks(assembly: Path) -> Iterator[_Stack]:
             )
 
 
-def _publish(maker: Maker, assembly: Path, manifest: Json) -> None:
-    """Puts the files of an assets manifest where the templates look for them."""
+def _publish(maker: Maker, assembly: Path, manifest: Json, unused: set[str]) -> None:
+    """Puts the files of an assets manifest where the templates look for them, but for those whose key is unused."""
     names = _pseudo_parameters(maker.stack, maker.region)
     for asset in manifest.get("files", {}).values():
         source = assembly / asset["source"]["path"]
-        content = zipped(source) if asset["source"]["packaging"] == "zip" else source.read_bytes()
         for destination in asset["destinations"].values():
             bucket, key = (_fill(destination[field], names) for field in ("bucketName", "objectKey"))
-            make_bucket(maker, bucket)
-            maker.client("s3").put_object(Bucket=bucket, Key=key, Body=content)
+            if key not in unused:
+                content = zipped(source) if asset["source"]["packaging"] == "zip" else source.read_bytes()
+                make_bucket(maker, bucket)
+                maker.client("s3").put_object(Bucket=bucket, Key=key, Body=content)
 
 
 def _fill(text: str, names: Mapping[str, str]) -> str:

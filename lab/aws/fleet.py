@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from typing import Any
 
+from moto.autoscaling.exceptions import ValidationError
 from moto.autoscaling.models import InstanceState
 from moto.ec2.models.instances import Instance
 
@@ -329,8 +330,10 @@ def what_it_launches(group: Any, account: Account) -> Launch:
     """The template version, type and market that the group would launch an instance with now.
 
     With a mixed instances policy the first override decides, as its `prioritized` strategy does, and spot makes up what
-    the on-demand base and percentage leave.
+    the on-demand base and percentage leave. Raises ValidationError for a group with a launch configuration.
     """
+    if group.ec2_launch_template is None:
+        raise ValidationError(f"AutoScalingGroup {group.name}: the lab launches from launch templates only.")
     policy = group.mixed_instances_policy or {}
     override: dict[str, Any] = next(iter(policy.get("LaunchTemplate", {}).get("Overrides", [])), {})
     template, version = group.ec2_launch_template, group.launch_template_version

@@ -115,19 +115,21 @@ class Lambdas:
             role=described.role,
             memory_mib=int(described.memory_size),
             timeout_seconds=float(described.timeout),
-            code=self._code(described.code_bytes),
+            code=self._code(described),
             variables=tuple(sorted(described.environment_vars.items())),
             log=self._paths.logs / "lambda" / f"{described.function_name}.log",
         )
         reserved = described.reserved_concurrency
         return function, None if reserved is None else int(reserved)
 
-    def _code(self, zipped: bytes) -> Path:
-        directory = self._paths.root / "lambda" / hashlib.sha256(zipped).hexdigest()[:16]
+    def _code(self, described: Any) -> Path:
+        """Where the function's code is unpacked; functions with the same code share it."""
+        digest = hashlib.sha256(described.code_sha_256.encode()).hexdigest()[:16]
+        directory = self._paths.root / "lambda" / digest
         with self._changed:
             if not directory.exists():
                 unpacking = directory.with_name(f"{directory.name}.new")
-                zipfile.ZipFile(io.BytesIO(zipped)).extractall(unpacking)
+                zipfile.ZipFile(io.BytesIO(described.code_bytes)).extractall(unpacking)
                 unpacking.rename(directory)
         return directory
 
@@ -216,6 +218,7 @@ class Lambdas:
             "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
             "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{function.name}",
             "AWS_LAMBDA_LOG_STREAM_NAME": function.log.name,
+            "HOME": str(function.code),  # no configuration of whoever runs the lab
             "LAMBDA_TASK_ROOT": str(function.code),
             "LANG": "en_US.UTF-8",
             "PATH": os.environ.get("PATH", os.defpath),

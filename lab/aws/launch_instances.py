@@ -5,7 +5,6 @@ be left out only for a group in a single zone; it raises the desired capacity by
 size; a repeated call with the same ClientToken answers what the first did, and with other parameters is refused.
 """
 
-import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,11 +42,10 @@ class Request:
 def install(fleet: Fleet) -> None:
     """Adds the operation to moto's Auto Scaling API."""
     answered: dict[str, tuple[Request, dict[str, Any]]] = {}
-    lock = threading.Lock()
 
     def launch_instances(self: Any) -> Any:
         token, request = self.params["ClientToken"], Request.of(self.params)
-        with lock, fleet.lock:
+        with fleet.lock:
             if token not in answered:
                 answered[token] = (request, _launch(fleet, request, token))
             first, answer = answered[token]

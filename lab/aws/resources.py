@@ -66,6 +66,7 @@ class Maker:
             return None
 
 
+@cache
 def lab_clients(endpoint: str, region: str) -> Callable[[str], Any]:
     """boto3 clients of a lab's AWS server, each made once."""
     session: Any = boto3.session.Session("deployment", "any secret will do", region_name=region)

@@ -1,5 +1,6 @@
 """The Lambda Runtime API of one execution environment: hands it one event at a time and takes its answer."""
 
+import functools
 import queue
 import threading
 from dataclasses import dataclass
@@ -46,7 +47,9 @@ class RuntimeApi:
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.api = self
-        threading.Thread(target=self._server.serve_forever, name="runtime-api", daemon=True).start()
+        # Looks that rarely whether it shall end; requests wake it at once.
+        serve = functools.partial(self._server.serve_forever, poll_interval=5.0)
+        threading.Thread(target=serve, name="runtime-api", daemon=True).start()
 
     @property
     def address(self) -> str:

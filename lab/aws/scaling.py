@@ -6,7 +6,7 @@ from typing import Any
 from moto.autoscaling.exceptions import AutoscalingClientError, ValidationError
 from moto.autoscaling.models import AutoScalingBackend, FakeAutoScalingGroup
 from moto.autoscaling.responses import AutoScalingResponse
-from moto.core.responses import ActionResult
+from moto.core.responses import ActionResult, EmptyResult
 from moto.ec2.models.instances import Instance, InstanceBackend
 
 from lab.aws.compat.registry import around, replace
@@ -88,11 +88,23 @@ def _install_membership(fleet: Fleet) -> None:
         for state in group.active_instances():
             fleet.join_load_balancers(group, state.instance.id)
 
+    def delete_auto_scaling_group(self: Any) -> Any:
+        group = self.autoscaling_backend.autoscaling_groups[self.params["AutoScalingGroupName"]]
+        if group.instance_states and not self.params.get("ForceDelete"):
+            raise AutoscalingClientError(
+                "ResourceInUse", "You cannot delete an AutoScalingGroup while there are instances still in the group."
+            )
+        del self.autoscaling_backend.autoscaling_groups[group.name]
+        for state in group.instance_states:
+            fleet.shut_down(state.instance)
+        return EmptyResult()
+
     # moto registers a group's instances anew at every change of its capacity, those deregistered by hand as well.
     replace(AutoScalingBackend, "update_attached_target_groups", lambda _self, _group_name: None)
     replace(AutoScalingBackend, "update_attached_elbs", lambda _self, _group_name: None)
     # The instances' own termination has told the fleet.
     replace(AutoScalingBackend, "notify_terminate_instances", lambda _self, _instance_ids: None)
+    replace(AutoScalingResponse, "delete_auto_scaling_group", delete_auto_scaling_group)
     around(AutoScalingBackend, "detach_instances", detach_instances)
     around(AutoScalingBackend, "attach_instances", attach_instances)
     around(AutoScalingBackend, "attach_load_balancer_target_groups", attach)

@@ -14,12 +14,12 @@ from lab.spec import GroupSpec, LabSpec, TargetGroupSpec
 
 VPC_CIDR = "10.0.0.0/16"
 ENDPOINT = "https://127.0.0.1:6443"
-KUBERNETES_VERSION = "1.36"
+KUBERNETES_VERSION = "1.37"
 
 
-def image_id(group: str, version: int) -> str:
-    """The AMI that a version of a group's launch template names; the lab has no images, so any id will do."""
-    return f"ami-{hashlib.sha256(group.encode()).hexdigest()[:13]}{version:04x}"
+def image_id(template: str, version: int) -> str:
+    """The AMI that a version of a launch template names; the lab has no images, so any id will do."""
+    return f"ami-{hashlib.sha256(template.encode()).hexdigest()[:13]}{version:04x}"
 
 
 def seed(account: Account, fleet: Fleet, spec: LabSpec, ca_certificate: Path) -> None:
@@ -37,10 +37,19 @@ def seed(account: Account, fleet: Fleet, spec: LabSpec, ca_certificate: Path) ->
         target_group.name: _make_target_group(account, spec, target_group, vpc.id, list(subnets.values()))
         for target_group in spec.target_groups
     }
+    owners = {g.template: g for g in reversed(spec.groups)}
+    templates = {name: _make_template(account, group) for name, group in owners.items()}
     with fleet.booted_at_once():
         for group in spec.groups:
             arns = [target_groups[name] for name in group.target_groups]
-            _make_group(account, spec, group, [subnets[zone] for zone in group.zones], arns)
+            zones = [subnets[zone] for zone in group.zones]
+            _make_group(account, spec, group, templates[group.template], zones, arns)
+
+
+def _make_template(account: Account, group: GroupSpec) -> str:
+    """A launch template with one version; its id."""
+    data = {"ImageId": image_id(group.template, 1), "InstanceType": group.instance_type}
+    return str(account.ec2.create_launch_template(group.template, "", data, {}).id)
 
 
 def _make_cluster(account: Account, name: str, subnet_ids: list[str], ca_certificate: Path) -> None:
@@ -96,14 +105,16 @@ def _make_target_group(
 
 
 def _make_group(
-    account: Account, spec: LabSpec, group: GroupSpec, subnet_ids: list[str], target_group_arns: list[str]
+    account: Account,
+    spec: LabSpec,
+    group: GroupSpec,
+    template: str,
+    subnet_ids: list[str],
+    target_group_arns: list[str],
 ) -> None:
     tags = {f"kubernetes.io/cluster/{spec.cluster}": "owned", "Name": group.name}
     if group.managed_node_group:
         tags |= {"eks:cluster-name": spec.cluster, "eks:nodegroup-name": group.name}
-    template = account.ec2.create_launch_template(
-        group.name, "", {"ImageId": image_id(group.name, 1), "InstanceType": group.instance_type}, {}
-    )
     account.autoscaling.create_auto_scaling_group(
         name=group.name,
         availability_zones=[],
@@ -111,7 +122,7 @@ def _make_group(
         max_size=group.max_size,
         min_size=group.min,
         launch_config_name=None,
-        launch_template={"LaunchTemplateId": template.id, "Version": group.launch_template_version},
+        launch_template={"LaunchTemplateId": template, "Version": group.launch_template_version},
         vpc_zone_identifier=",".join(subnet_ids),
         default_cooldown=None,
         health_check_period=None,

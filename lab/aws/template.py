@@ -57,6 +57,11 @@ class Template:
         """The types of all resources."""
         return {resource["Type"] for resource in self._content.get("Resources", {}).values()}
 
+    def of_type(self, kind: str) -> list[Json]:
+        """The properties of all resources of a type, as they are written."""
+        resources = self._content.get("Resources", {}).values()
+        return [resource.get("Properties", {}) for resource in resources if resource["Type"] == kind]
+
     def outputs(self) -> dict[str, Json]:
         """The stack's outputs; every resource must be made."""
         return {name: self.resolve(output["Value"]) for name, output in self._content.get("Outputs", {}).items()}

@@ -5,7 +5,6 @@ it, and with the cluster's name in the signed header, who signed it, and lets th
 """
 
 import base64
-import binascii
 import html
 import re
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 import urllib3
 
+from lab.aws import presigned
 from lab.aws.access import AccessEntries
 
 PREFIX = "k8s-aws-v1."
@@ -60,7 +60,7 @@ def _decode(token: str) -> SplitResult:
     encoded = token.removeprefix(PREFIX)
     try:
         decoded = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
-    except (binascii.Error, UnicodeDecodeError) as error:
+    except ValueError as error:  # no base64, no ASCII, no UTF-8
         raise DeniedError("the token is not base64url") from error
     return urlsplit(decoded)
 
@@ -71,10 +71,10 @@ def _check_time(query: Mapping[str, str], now: datetime) -> None:
         expires = int(query.get("x-amz-expires", ""))
     except ValueError as error:
         raise DeniedError("the token has no X-Amz-Date or no X-Amz-Expires") from error
-    if not 0 < expires <= _MAX_EXPIRES_SECONDS:
-        raise DeniedError(f"the token is valid for {expires} s, at most {_MAX_EXPIRES_SECONDS} s are allowed")
-    if now > signed + timedelta(seconds=expires):
-        raise DeniedError(f"the token expired at {signed + timedelta(seconds=expires):%H:%M:%S}")
+    if not 0 <= expires <= _MAX_EXPIRES_SECONDS:
+        raise DeniedError(f"the token's X-Amz-Expires is {expires} s, at most {_MAX_EXPIRES_SECONDS} s are allowed")
+    if now > signed + presigned.LIFETIME:
+        raise DeniedError(f"the token expired at {signed + presigned.LIFETIME:%H:%M:%S}")
     if signed > now + _CLOCK_SKEW:
         raise DeniedError(f"the token was signed in the future, at {signed:%H:%M:%S}")
 
@@ -85,17 +85,16 @@ def user_of(identity: Identity, cluster: str, entries: AccessEntries) -> dict[st
     if assumed is None:
         raise DeniedError(f"{identity.arn} is no assumed role")
     account, role, session = assumed.groups()
-    principal = f"arn:aws:iam::{account}:role/{role}"
-    entry = entries.find(cluster, principal)
+    entry = entries.of_role(cluster, account, role)
     if entry is None:
-        raise DeniedError(f"{principal} has no access entry in cluster {cluster}")
+        raise DeniedError(f"arn:aws:iam::{account}:role/{role} has no access entry in cluster {cluster}")
     return {
         "username": entry.username.replace("{{SessionName}}", session.replace("@", "-")),
         "uid": f"aws-iam-authenticator:{account}:{identity.user_id.split(':')[0]}",
         "groups": [*entry.kubernetes_groups, "system:authenticated"],
         "extra": {
             "arn": [identity.arn],
-            "canonicalArn": [principal],
+            "canonicalArn": [entry.principal_arn],
             "principalId": [identity.user_id.split(":")[0]],
             "sessionName": [session],
         },

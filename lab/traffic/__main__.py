@@ -1,4 +1,4 @@
-"""`python -m lab.traffic LAB`: clients and a job queue, from now until SIGTERM or SIGINT.
+"""`python -m lab.traffic LAB`: clients and a job queue, from now until its standard input ends.
 
 Writes `traffic/live.json` twice a second, for whoever watches, and `traffic/record.json` at the end, for the judge.
 """
@@ -135,8 +135,9 @@ async def main(lab: Path) -> None:
     """Runs until told to stop."""
     paths = LabPaths(lab)
     ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    # Signals would end only the command that leads into the lab's namespaces.
+    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), ended.set)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     async with Kube.from_kubeconfig(paths.kubeconfig) as kube:
         await Traffic(paths, kube).run(ended)
 

@@ -138,7 +138,7 @@ class Aws(Protocol):
         ...
 
     def template_versions(self, ids: Iterable[str]) -> dict[str, tuple[int, int]]:
-        """Per launch template id: (latest, default) version numbers; unknown ids are absent."""
+        """Per launch template id: (latest, default) version numbers. Raises Permanent for an unknown id."""
         ...
 
     def free_addresses(self, group: Group) -> dict[str, int]:

@@ -164,9 +164,7 @@ class AwsClient:
         if not wanted:
             return {}
         with translated(f"describe launch templates {', '.join(wanted)}"):
-            pages = self._ec2.get_paginator("describe_launch_templates").paginate(
-                Filters=[{"Name": "launch-template-id", "Values": wanted}]
-            )
+            pages = self._ec2.get_paginator("describe_launch_templates").paginate(LaunchTemplateIds=wanted)
             templates = [t for page in pages for t in page["LaunchTemplates"]]
         return {t["LaunchTemplateId"]: (t["LatestVersionNumber"], t["DefaultVersionNumber"]) for t in templates}
 
@@ -182,13 +180,19 @@ class AwsClient:
 
     def launch(self, group: str, zone: str, token: str) -> Launched:
         with translated(f"launch an instance in {group}, {zone}"):
-            answer = self._autoscaling.launch_instances(
-                AutoScalingGroupName=group,
-                RequestedCapacity=1,
-                ClientToken=token,
-                AvailabilityZones=[zone],
-                RetryStrategy="none",
-            )
+            try:
+                answer = self._autoscaling.launch_instances(
+                    AutoScalingGroupName=group,
+                    RequestedCapacity=1,
+                    ClientToken=token,
+                    AvailabilityZones=[zone],
+                    RetryStrategy="none",
+                )
+            except ClientError as error:
+                if error.response["Error"].get("Code") != "ValidationError":
+                    raise
+                # No room below the maximum, above all; somebody else's instance may end soon.
+                return Launched(error="ValidationError", message=error.response["Error"].get("Message", ""))
         launched = [i for batch in answer.get("Instances", []) for i in batch.get("InstanceIds", [])]
         if launched:
             return Launched(instance=launched[0])

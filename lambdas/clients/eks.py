@@ -14,8 +14,8 @@ from lambdas.errors import AccessDenied, NotFound
 if TYPE_CHECKING:
     from mypy_boto3_eks import EKSClient
 
-PRESIGNED_SECONDS = 60
-"""What the signature says of itself; EKS takes the token for 15 minutes after signing, whatever this says."""
+PRESIGNED_SECONDS = 900
+"""How long the signature is good for: the most that the cluster's side accepts (aws-iam-authenticator)."""
 
 
 def connect(cluster: str, session: boto3.session.Session | None = None) -> KubernetesClient:

@@ -42,6 +42,9 @@ PAGE = 500
 TOKEN_SECONDS = 600
 """A token is good for 15 minutes after its signature; a new one is made well before."""
 
+SIGN_IN_TRIES = 3
+"""How often a token is made anew when the server does not know it: its authenticator may be away for a moment."""
+
 TIMEOUT = (5, 30)
 """Connect and read timeout of a request, in seconds."""
 
@@ -269,6 +272,16 @@ class KubernetesClient:
         return answer
 
     def _request(self, method: str, path: str, body: Json | None = None) -> tuple[int, Json, Mapping[str, str]]:
+        answer = self._request_once(method, path, body)
+        for attempt in range(1, SIGN_IN_TRIES):
+            if answer[0] != 401:
+                break
+            self._token = ""
+            time.sleep(attempt / 2)
+            answer = self._request_once(method, path, body)
+        return answer
+
+    def _request_once(self, method: str, path: str, body: Json | None) -> tuple[int, Json, Mapping[str, str]]:
         headers = {"Accept": "application/json", "Authorization": f"Bearer {self._bearer()}"}
         if body is not None:
             headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else "application/json"
@@ -298,7 +311,6 @@ class KubernetesClient:
         message = answer.get("message") or answer.get("reason") or f"HTTP {status}"
         match status:
             case 401:
-                self._token = ""
                 return AccessDenied(
                     f"The API server {self._server} does not accept this role ({message}): give the function's role an "
                     "EKS access entry, as deploy/README.md says."

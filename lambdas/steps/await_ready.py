@@ -7,7 +7,7 @@ from lambdas.entry import handler_for
 from lambdas.errors import Permanent, Refused
 from lambdas.marks import INSTANCE_PROTECTED
 from lambdas.model import NodeTask, StepResult, backoff
-from lambdas.observed import ROLL_TAINT_KEY, Effect, InstanceState, Node, Pod, Target
+from lambdas.observed import ROLL_TAINT_KEY, Effect, InstanceState, Node, Pod, Service, Target
 from lambdas.steps.taint_nodes import keep_from_scale_down
 
 
@@ -38,7 +38,12 @@ class Side:
 
 
 def decide(
-    replacement: str, instance: InstanceState | None, old: Side, new: Side | None, targets: tuple[Target, ...]
+    replacement: str,
+    instance: InstanceState | None,
+    old: Side,
+    new: Side | None,
+    targets: tuple[Target, ...] = (),
+    services: tuple[Service, ...] = (),
 ) -> Ready | Hold | Failed:
     """Whether the replacement can do now what the old node does."""
     if instance is None or instance.state in {"shutting-down", "terminated", "stopping", "stopped"}:
@@ -55,7 +60,7 @@ def decide(
         return Hold(f"the CSI driver {', '.join(sorted(missing))} is not registered on node {name} yet")
     if daemons := _daemons_missing(old, new):
         return Hold(f"DaemonSet {daemons} is not Ready on node {name} yet")
-    if groups := _targets_missing(old.node.instance, replacement, targets):
+    if groups := _targets_missing(old.node.instance, replacement, targets, services):
         return Hold(f"{replacement} is not healthy in target group {groups} yet")
     return Ready(name)
 
@@ -77,8 +82,14 @@ def _daemons_missing(old: Side, new: Side) -> str:
     return ", ".join(sorted(f"{o.namespace}/{o.name}" for o in wanted - have))
 
 
-def _targets_missing(old: str, new: str, targets: tuple[Target, ...]) -> str:
-    wanted = {t.group: t.name for t in targets if t.instance == old and t.state == "healthy"}
+def _targets_missing(old: str, new: str, targets: tuple[Target, ...], services: tuple[Service, ...]) -> str:
+    """Target groups in which the old instance is healthy and the new one is not.
+
+    With externalTrafficPolicy Local a node is healthy only while it has a pod of the Service, and the new one gets
+    its pods from the old one: there is nothing to wait for.
+    """
+    local = {port for s in services if s.local_traffic for port in s.node_ports}
+    wanted = {t.group: t.name for t in targets if t.instance == old and t.state == "healthy" and t.port not in local}
     have = {t.group for t in targets if t.instance == new and t.state == "healthy"}
     return ", ".join(sorted(name for group, name in wanted.items() if group not in have))
 
@@ -98,6 +109,7 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
         _side(nodes[task.instance], clients),
         _side(new, clients) if new else None,
         tuple(aws.targets_of([task.instance, task.replacement])) if new and new.ready else (),
+        tuple(kubernetes.services()),
     )
     match decision:
         case Ready(node):

@@ -15,7 +15,7 @@ from lambdas.clients import Clients, EvictionStatus
 from lambdas.entry import handler_for
 from lambdas.errors import NotFound
 from lambdas.marks import NODE_CORDONED, NODE_MOVING, NODE_ROLL
-from lambdas.model import NodeTask, StepResult, backoff
+from lambdas.model import NodeTask, StepResult, backoff, counted
 from lambdas.observed import RESTARTED_FOR, Budget, Node, Owner, Pod, Strategy, Workload
 
 BUDGET_PREFIX = "eks-rolling-"
@@ -259,7 +259,7 @@ def _evict(node: Node, pods: tuple[Pod, ...], moving: frozenset[Owner], clients:
             refused.append(f"pod {pod}: {answer.reason}")
             retry_after = max(retry_after, answer.retry_after)
     evicted = len(pods) - len(refused)
-    reasons = ([f"{evicted} pods were evicted"] if evicted else []) + refused
+    reasons = ([f"{counted(evicted, 'pod')} evicted"] if evicted else []) + refused
     return StepResult.wait("; ".join(reasons), retry_after, refused=len(refused), evicted=evicted)
 
 

@@ -86,7 +86,14 @@ def decide(
         return _decide_serially(group, states, mark, old, now)
     if mark is None or not mark.token:
         return Remember(LaunchMark(now, token=token_of(roll, old.id, 1)))
+    if group.desired >= group.maximum and not _launched(group, states, mark):
+        return Hold(f"group {group.name} is at its maximum size {group.maximum}")
     return Launch(mark.token)
+
+
+def _launched(group: Group, states: dict[str, InstanceState], mark: LaunchMark) -> bool:
+    """Whether the request may have been granted already: asking again then only tells which instance it was."""
+    return any(i.id in states and mark.may_be_answered_by(states[i.id]) for i in group.instances)
 
 
 def _decide_serially(
@@ -125,6 +132,9 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
         if isinstance(held, Busy):
             return StepResult.wait(f"group {group.name} launches one at a time, now for {held.holder}", 5)
     states = clients.aws.instances([i.id for i in group.instances])
+    failed = lock.confirm(clients, task.roll).annotations.get(lock.FAILED)
+    if failed and LaunchMark.on(node) is None:
+        raise Refused(f"not begun, because {failed} was not replaced")
     result = _act(decide(group, states, node, states[task.instance], task.roll, clients.now()), task, node, clients)
     if group.mixed_purchasing and result.output:
         lock.release(clients, task.instance, serial)

@@ -6,7 +6,7 @@ from lambdas.clients import Clients
 from lambdas.entry import handler_for
 from lambdas.errors import Refused
 from lambdas.marks import AUTOSCALER_REPLICAS, GROUP_MAXIMUM, GROUP_RESUME, INTERFERING_PROCESSES
-from lambdas.model import RollTask, StepResult
+from lambdas.model import RollTask, StepResult, counted
 from lambdas.observed import Group, Owner, Workload
 from lambdas.settings import Autoscaler, AutoscalerMode
 
@@ -93,7 +93,7 @@ def _pause_autoscaler(setting: Autoscaler, clients: Clients) -> StepResult:
             clients.kubernetes.update_workload(workload, replicas=0, annotations=annotations)
             return StepResult.wait("cluster-autoscaler was scaled to 0", 1)
         case AwaitStopped(pods):
-            return StepResult.wait(f"cluster-autoscaler is stopping ({pods} pods left)", 2)
+            return StepResult.wait(f"cluster-autoscaler is stopping ({counted(pods, 'pod')} left)", 2)
         case Paused(reason):
             return StepResult.done(reason)
 

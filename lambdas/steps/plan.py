@@ -8,7 +8,7 @@ from typing import Any
 from lambdas.clients import Clients
 from lambdas.entry import handler_for
 from lambdas.marks import AUTOSCALER_REPLICAS, GROUP_MAXIMUM, GROUP_RESUME, NODE_ROLL
-from lambdas.model import PlanTask, RollRequest, StepResult, Targets
+from lambdas.model import PlanTask, RollRequest, StepResult, Targets, counted
 from lambdas.preflight import Candidate, Finding, Severity, View, candidates, findings, resolve
 from lambdas.settings import Settings
 
@@ -43,7 +43,7 @@ def decide(view: View, request: RollRequest, settings: Settings) -> Plan:
     chosen = candidates(view, targets, request)
     found = findings(view, request, settings, chosen)
     blockers = [f for f in found if f.severity is Severity.BLOCKS]
-    nodes = f"{len(chosen)} outdated node{'' if len(chosen) == 1 else 's'}"
+    nodes = counted(len(chosen), "outdated node")
     if blockers:
         outcome, reason = Outcome.BLOCKED, f"{nodes}; blocked: {' | '.join(str(b) for b in blockers)}"
     elif not chosen:

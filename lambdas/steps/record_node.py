@@ -1,8 +1,12 @@
-"""Record what was done to a node: times and holds out of the execution's own history, for the report."""
+"""Record what was done to a node: times and holds out of the execution's own history, for the report.
+
+A failure is noted on the lock as well, so that the nodes of the wave that have not begun do not.
+"""
 
 import json
 from typing import Any
 
+from lambdas import lock
 from lambdas.clients import Clients
 from lambdas.entry import handler_for
 from lambdas.model import NodeOutcomeTask, StepResult
@@ -29,6 +33,8 @@ def record(task: NodeOutcomeTask, steps: list[StepTime]) -> dict[str, Any]:
 
 
 def run(task: NodeOutcomeTask, clients: Clients) -> StepResult:
+    if task.failure:
+        lock.note_failure(clients, task.roll, task.node)
     page = record(task, steps_of(clients.aws.history(task.execution)))
     key = f"rolls/{task.roll}/nodes/{task.instance}.json"
     clients.aws.save(key, json.dumps(page, indent=2), "application/json")

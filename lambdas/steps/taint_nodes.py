@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from lambdas.clients import Clients
 from lambdas.entry import handler_for
 from lambdas.marks import NODE_ROLL, NODE_SCALE_DOWN, SCALE_DOWN_DISABLED, SOFT_TAINT, with_roll_taint
-from lambdas.model import RollTask, StepResult
+from lambdas.model import RollTask, StepResult, counted
 from lambdas.observed import Node, Taint
 from lambdas.settings import AutoscalerMode
 
@@ -52,7 +52,7 @@ def run(task: RollTask, clients: Clients) -> StepResult:
         mark = decide(node, task.roll, clients.settings.autoscaler.mode)
         if mark:
             clients.kubernetes.update_node(node, taints=mark.taints, annotations=mark.annotations)
-    return StepResult.done(f"{len(nodes)} nodes are tainted")
+    return StepResult.done(f"{counted(len(nodes), 'node')} tainted")
 
 
 handler = handler_for(run, RollTask)

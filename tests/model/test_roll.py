@@ -197,6 +197,20 @@ def test_a_replacement_that_never_joins_fails_the_canary_and_everything_is_put_b
     assert world.snapshot() == before
 
 
+def test_once_a_node_of_a_wave_has_failed_the_others_do_not_begin() -> None:
+    world = shop()
+
+    def spoil(current: World) -> None:
+        current.new_nodes_never_join = any("terminate" in effect for effect in current.effects)
+
+    world.watchers.append(spoil)
+    cause = failed(engine_for(world).run("roll", "roll-1", {"surge": 2}))
+    assert "has not joined the cluster" in cause
+    assert cause.count("not begun, because") == 3
+    assert launches(world) == 3
+    assert len(outdated(world)) == 5
+
+
 def test_no_capacity_holds_the_launch_until_there_is_some() -> None:
     world = shop(SMALL)
     world.launch_failures = 3

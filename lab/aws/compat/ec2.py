@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 from moto.core.responses import ActionResult
-from moto.ec2.exceptions import InvalidLaunchTemplateIdNotFound
+from moto.ec2.exceptions import InvalidLaunchTemplateIdNotFound, InvalidParameterValue
 from moto.ec2.models.launch_templates import LaunchTemplate
 from moto.ec2.responses.launch_templates import LaunchTemplates
 from moto.ec2.utils import parse_user_data
@@ -66,3 +66,17 @@ def launch_templates_have_pages() -> None:
 
     around(LaunchTemplates, "describe_launch_templates", paged("LaunchTemplates"))
     around(LaunchTemplates, "describe_launch_template_versions", paged("LaunchTemplateVersions"))
+
+
+@correction
+def unknown_launch_template_filters_are_refused() -> None:
+    """AWS refuses a filter that DescribeLaunchTemplates does not have with InvalidParameterValue; moto breaks."""
+    known = ("create-time", "launch-template-name", "tag-key")
+
+    def describe(original: Any, self: Any) -> Any:
+        for given in self._get_param("Filters", []):
+            if given["Name"] not in known and not given["Name"].startswith("tag:"):
+                raise InvalidParameterValue(f"The filter '{given['Name']}' is invalid")
+        return original(self)
+
+    around(LaunchTemplates, "describe_launch_templates", describe)

@@ -524,6 +524,13 @@ def all_versions_of_a_launch_template_are_listed(aws: Aws) -> None:
     assert unknown == "InvalidLaunchTemplateId.NotFound"
 
 
+@shows("unknown_launch_template_filters_are_refused")
+def a_filter_that_launch_templates_do_not_have_is_refused(aws: Aws) -> None:
+    aws.group()
+    by_id = [{"Name": "launch-template-id", "Values": ["lt-0"]}]
+    assert refusal(aws.ec2.describe_launch_templates, Filters=by_id) == "InvalidParameterValue"
+
+
 # How they are run
 
 

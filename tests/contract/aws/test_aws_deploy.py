@@ -46,7 +46,7 @@ def test_deploying_again_changes_only_what_is_different(
         assert client.get_function_configuration(FunctionName="probe-work")["Timeout"] == 6
     finally:
         assert deploy(assembly, endpoint=aws.endpoint, region=REGION)["Probe"] == deployed
-    assert client.get_function_configuration(FunctionName="probe-work")["Timeout"] == 5
+    assert client.get_function_configuration(FunctionName="probe-work")["Timeout"] == 3
     assert _machines(aws) == before
 
 

@@ -187,3 +187,19 @@ def test_an_instance_refresh_can_be_seen(aws: Server) -> None:
     client.cancel_instance_refresh(AutoScalingGroupName="managed")
     (refresh,) = client.describe_instance_refreshes(AutoScalingGroupName="managed")["InstanceRefreshes"]
     assert refresh["Status"] == "Cancelled"
+
+
+def test_a_group_with_instances_is_deleted_only_by_force(aws: Server) -> None:
+    client = aws.client("autoscaling")
+    client.create_auto_scaling_group(
+        AutoScalingGroupName="doomed",
+        MinSize=1,
+        MaxSize=1,
+        LaunchTemplate={"LaunchTemplateName": "single", "Version": "$Latest"},
+        VPCZoneIdentifier=group(aws, "single")["VPCZoneIdentifier"],
+    )
+    (instance,) = settled(aws, "doomed", 1)
+    with pytest.raises(client.exceptions.ResourceInUseFault):
+        client.delete_auto_scaling_group(AutoScalingGroupName="doomed")
+    client.delete_auto_scaling_group(AutoScalingGroupName="doomed", ForceDelete=True)
+    until(lambda: aws.instance(instance)["state"] == "terminated", "the instance is terminated")

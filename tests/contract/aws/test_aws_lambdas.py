@@ -25,7 +25,7 @@ def test_a_function_runs_with_its_own_configuration_and_nothing_of_the_lab(aws: 
     answer, error = work(aws, "whoami")
     assert error is None
     assert (answer["function"], answer["memory"]) == ("probe-work", "256")
-    assert 4_000 < answer["remaining_ms"] <= 5_000
+    assert 2_000 < answer["remaining_ms"] <= 3_000
     assert answer["variables"] == {
         "GREETING": "hello",
         "AWS_REGION": "eu-central-1",
@@ -70,8 +70,8 @@ def test_a_function_that_takes_too_long_is_killed(aws: Server) -> None:
     before = time.monotonic()
     answer, error = work(aws, "slow")
     assert (error, answer["errorType"]) == ("Unhandled", "Sandbox.Timedout")
-    assert "timed out after 5.00 seconds" in answer["errorMessage"]
-    assert 5 <= time.monotonic() - before < 15
+    assert "timed out after 3.00 seconds" in answer["errorMessage"]
+    assert 3 <= time.monotonic() - before < 13
 
 
 def test_a_handler_that_cannot_be_imported_says_so(aws: Server) -> None:
@@ -106,15 +106,15 @@ def _starts(log: Path) -> int:
 
 
 def test_a_seeded_share_of_invocations_loses_its_process(aws: Server) -> None:
-    def round_of_twelve() -> list[str]:
+    def round_of_ten() -> list[str]:
         aws.lab("PUT", "faults", {"lambda_kill": {"seed": 7, "share": 0.5, "within_seconds": 0.2}})
-        return [(work(aws, "nap-1")[0]).get("errorType", "none") for _ in range(12)]
+        return [(work(aws, "nap-1")[0]).get("errorType", "none") for _ in range(10)]
 
     try:
-        first = round_of_twelve()
+        first = round_of_ten()
         assert set(first) == {"none", "Runtime.ExitError"}
         assert aws.lab("GET", "faults")["kills"] == first.count("Runtime.ExitError")
-        assert round_of_twelve() == first
+        assert round_of_ten() == first
     finally:
         aws.lab("PUT", "faults", {})
     assert aws.lab("GET", "faults") == {"duplicate_events": False, "kills": 0, "throttled": 0}

@@ -23,6 +23,7 @@ def test_the_groups_of_the_spec_are_there_with_running_instances(aws: Server) ->
     assert tags["kubernetes.io/cluster/demo"] == "owned"
     assert tags["eks:nodegroup-name"] == "managed"
     assert groups["limited"]["LaunchTemplate"]["Version"] == "$Latest"
+    assert groups["sharing"]["LaunchTemplate"] == groups["limited"]["LaunchTemplate"]
     assert {instance["LifecycleState"] for instance in groups["managed"]["Instances"]} == {"InService"}
 
 

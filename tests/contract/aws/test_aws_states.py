@@ -47,6 +47,8 @@ def test_a_machines_calls_are_made_by_its_role(aws: Server, deployed: dict[str, 
     calls = {(call["service"], call["action"]): call["role"] for call in aws.lab("GET", "calls")}
     assert "ProbeMachineRole" in calls["states", "StartExecution"]
     assert "NodeMachineRole" in calls["lambda", "InvokeFunction"]
+    assert "ProbeMachineRole" in calls["s3", "PutObject"]
+    assert "ProbeMachineRole" in calls["sns", "Publish"]
 
 
 def test_stopping_the_parent_stops_the_children(aws: Server, deployed: dict[str, str]) -> None:
@@ -71,3 +73,79 @@ def test_a_machine_can_be_started_twice_without_a_name(aws: Server, deployed: di
     client = aws.client("stepfunctions")
     with pytest.raises(client.exceptions.ClientError, match="less than or equal to 80"):
         start(aws, deployed["NodeArn"], {"node": "quick"}, name="x" * 81)
+
+
+def machine(aws: Server, states: dict[str, Any]) -> str:
+    """A state machine of the test's own, in JSONata; it starts at its first state."""
+    definition = {"QueryLanguage": "JSONata", "StartAt": next(iter(states)), "States": states}
+    made = aws.client("stepfunctions").create_state_machine(
+        name=f"test-{time.time_ns()}",
+        definition=json.dumps(definition),
+        roleArn="arn:aws:iam::123456789012:role/test",
+    )
+    return str(made["stateMachineArn"])
+
+
+def test_a_task_that_takes_too_long_times_out_and_can_be_caught(aws: Server, deployed: dict[str, str]) -> None:
+    task = {
+        "Type": "Task",
+        "Resource": "arn:aws:states:::lambda:invoke",
+        "Arguments": {"FunctionName": "probe-work", "Payload": {"node": "slow", "round": 0}},
+        "TimeoutSeconds": "{% $states.input.limit %}",
+        "Catch": [{"ErrorEquals": ["States.Timeout"], "Next": "late"}],
+        "End": True,
+    }
+    late = {"Type": "Pass", "Output": "{% $states.input.Error %}", "End": True}
+    ended = aws.ended(start(aws, machine(aws, {"work": task, "late": late}), {"limit": 1}), 5)
+    assert json.loads(ended["output"]) == "States.Timeout"
+
+
+def test_a_waiting_task_lives_as_long_as_its_heart_beats(aws: Server, deployed: dict[str, str]) -> None:
+    client = aws.client("stepfunctions")
+    task = {
+        "Type": "Task",
+        "Resource": "arn:aws:states:::sns:publish.waitForTaskToken",
+        "Arguments": {"TopicArn": deployed["Topic"], "Message": {"token": "{% $states.context.Task.Token %}"}},
+        "HeartbeatSeconds": 1,
+        "TimeoutSeconds": 60,
+        "End": True,
+    }
+    execution = start(aws, machine(aws, {"wait": task}), {})
+
+    def tokens() -> list[str]:
+        messages = [json.loads(m["message"]) for m in aws.lab("GET", "messages") if m["topic"] == deployed["Topic"]]
+        return [message["token"] for message in messages if "token" in message]
+
+    (token,) = until(tokens, "the token is sent")
+    for _ in range(4):
+        client.send_task_heartbeat(taskToken=token)
+        time.sleep(0.5)
+    assert client.describe_execution(executionArn=execution)["status"] == "RUNNING"
+    assert aws.ended(execution, 5)["error"] == "States.Timeout"
+    with pytest.raises(client.exceptions.TaskTimedOut):
+        client.send_task_success(taskToken=token, output="{}")
+
+
+def test_an_execution_is_started_without_waiting_for_it(aws: Server, deployed: dict[str, str]) -> None:
+    task = {
+        "Type": "Task",
+        "Resource": "arn:aws:states:::states:startExecution",
+        "Arguments": {"StateMachineArn": deployed["NodeArn"], "Input": {"node": "quick"}},
+        "Output": "{% $states.result.ExecutionArn %}",
+        "End": True,
+    }
+    child = json.loads(aws.ended(start(aws, machine(aws, {"start": task}), {}))["output"])
+    assert aws.ended(child)["status"] == "SUCCEEDED"
+
+
+def test_a_maps_concurrency_can_be_an_expression(aws: Server) -> None:
+    each = {
+        "Type": "Map",
+        "Items": [1, 2, 3, 4],
+        "MaxConcurrency": "{% $states.input.width %}",
+        "ItemProcessor": {"StartAt": "w", "States": {"w": {"Type": "Wait", "Seconds": 1, "End": True}}},
+        "End": True,
+    }
+    ended = aws.ended(start(aws, machine(aws, {"each": each}), {"width": 2}))
+    assert ended["status"] == "SUCCEEDED"
+    assert 2 <= (ended["stopDate"] - ended["startDate"]).total_seconds() < 3.5

@@ -70,6 +70,13 @@ class TestLaunch:
         noted = replace(NODE, annotations=NODE.annotations | {NODE_LAUNCH: str(first.mark)})
         assert self.decide(group(), node=noted) == launch_replacement.Launch(first.mark.token)
 
+    def test_a_group_without_room_holds_and_is_not_asked(self) -> None:
+        noted = replace(NODE, annotations={NODE_LAUNCH: str(LaunchMark(90, token="token-1"))})
+        assert isinstance(self.decide(group(maximum=3), node=noted), launch_replacement.Hold)
+        # What was granted before a crash has filled the group: asking with the token tells which instance it was.
+        granted = group(GroupInstance(NEW, "a"), maximum=4, desired=4)
+        assert self.decide(granted, state(NEW, launched=95), node=noted) == launch_replacement.Launch("token-1")
+
     def test_a_replacement_that_exists_is_found_by_its_tag(self) -> None:
         known = state(NEW, tags={INSTANCE_REPLACES: OLD})
         assert self.decide(group(GroupInstance(NEW, "a")), known) == launch_replacement.Found(NEW)
@@ -138,6 +145,14 @@ class TestReady:
         assert "DaemonSet kube-system/proxy" in self.hold(self.new_side(pods=()))
         healthy_old, new_initial = Target(ARN, OLD, 80, "healthy"), Target(ARN, NEW, 80, "initial")
         assert "not healthy in target group web" in self.hold(self.new_side(), healthy_old, new_initial)
+
+    def test_a_target_that_needs_pods_of_its_own_is_not_waited_for(self) -> None:
+        """It gets them only from the node that it replaces."""
+        targets = (Target(ARN, OLD, 30080, "healthy"), Target(ARN, NEW, 30080, "unhealthy"))
+        local = (Service("shop", "web", (30080,), local_traffic=True),)
+        decide = await_ready.decide
+        assert decide(NEW, state(NEW), self.OLD_SIDE, self.new_side(), targets, local) == await_ready.Ready("new")
+        assert isinstance(decide(NEW, state(NEW), self.OLD_SIDE, self.new_side(), targets), await_ready.Hold)
 
     def test_a_taint_that_the_group_carries_for_good_is_not_waited_for(self) -> None:
         dedicated = Taint("dedicated", "NoSchedule", "gpu")

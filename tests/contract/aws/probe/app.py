@@ -36,7 +36,7 @@ class ProbeStack(cdk.Stack):
         )
         self._bucket = s3.Bucket(self, "Reports", removal_policy=cdk.RemovalPolicy.DESTROY)
         self._topic = sns.Topic(self, "Summaries")
-        work = self._function("Work", "handlers.work.handler", timeout=5)
+        work = self._function("Work", "handlers.work.handler", timeout=3)
         identity = self._function("Identity", "handlers.identity.handler")
         restore = self._function("Restore", "handlers.restore.handler")
         restore.add_environment("BUCKET", self._bucket.bucket_name)

@@ -1,0 +1,166 @@
+"""Commands that use a lab: deploy the application, roll, send traffic, judge, break things, and the demo."""
+
+import json
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from lab import demo, judge, lifecycle
+from lab.application import deploy as deploy_application
+from lab.cli import DEFAULT_NAME, AsJson, Name, prepare_machine, print_json, told_errors
+from lab.lifecycle import LabError
+from lab.operator import Operator, operator_of
+from lab.spec import LabSpec
+from lab.view import LineView, LiveView, View
+
+_output = Console()
+_errors = Console(stderr=True)
+
+NoTty = Annotated[bool, typer.Option("--no-tty", help="Print lines instead of drawing.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this module."""
+    app.command()(deploy)
+    app.command()(roll)
+    app.command()(traffic)
+    app.command("judge")(judge_traffic)
+    app.command()(fault)
+    app.command("demo")(play_demo)
+
+
+def deploy(
+    name: Name = DEFAULT_NAME,
+    settings: Annotated[str, typer.Option(help="Settings as JSON, over the lab's own.")] = "{}",
+    as_json: AsJson = False,
+) -> None:
+    """Synthesize the application with CDK and deploy it into a lab."""
+    with told_errors():
+        outputs = deploy_application(lifecycle.find(name), _json(settings, "--settings"))
+        if as_json:
+            print_json(outputs)
+        else:
+            for key, value in outputs.items():
+                _output.print(f"{key}: {value}", highlight=False, soft_wrap=True)
+
+
+def roll(
+    name: Name = DEFAULT_NAME,
+    request: Annotated[
+        str | None, typer.Option(help="Start by hand with this request, e.g. '{\"dry_run\": true}'.")
+    ] = None,
+    no_tty: NoTty = False,
+    as_json: AsJson = False,
+) -> None:
+    """Roll a lab's cluster: publish a new launch template version and watch what follows.
+
+    With --request the roll is started by hand instead, as from the console. The exit code is 0 if it succeeded.
+    """
+    with told_errors(), operator_of(lifecycle.find(name)) as operator:
+        if not as_json:
+            _deploy_if_absent(operator)
+        view = _view(operator, live=not (no_tty or as_json), publishes=request is None)
+        with view:
+            if request is not None:
+                execution = operator.rolls.start(_json(request, "--request"))
+            else:
+                published = time.time()
+                for template in sorted({g.template for g in operator.lab.spec.groups}):
+                    version = operator.rolls.publish_version(template)
+                    view.say(f"launch template {template} has a new version, {version}")
+                execution = operator.rolls.started_since(published)
+            outcome = operator.follow(execution, view.show, within_seconds=demo.ROLL_SECONDS)
+        if as_json:
+            print_json({"status": outcome.status, "reason": outcome.reason, "report": outcome.report})
+        else:
+            style = "green" if outcome.succeeded else "red"
+            _output.print(f"[{style}]{outcome.status}[/]: {outcome.reason}", highlight=False, soft_wrap=True)
+        if not outcome.succeeded:
+            raise typer.Exit(1)
+
+
+def traffic(
+    name: Name = DEFAULT_NAME,
+    seconds: Annotated[float | None, typer.Option(help="End after so long; by default at Ctrl-C.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send HTTP requests and jobs through a lab's cluster, then say what clients saw."""
+    with told_errors(), operator_of(lifecycle.find(name)) as operator:
+        with operator.traffic():
+            _errors.print("clients ask; Ctrl-C ends them", highlight=False)
+            try:
+                time.sleep(seconds if seconds is not None else 365 * 86400)
+            except KeyboardInterrupt:
+                _errors.print("the last jobs are waited for", highlight=False)
+        _tell_verdict(operator, None, as_json=as_json)
+
+
+def judge_traffic(
+    name: Name = DEFAULT_NAME,
+    execution: Annotated[str | None, typer.Option(help="The roll whose phases to go by: its execution's ARN.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge the clients' last record again. The exit code is 0 if nothing was dropped and no job lost."""
+    with told_errors(), operator_of(lifecycle.find(name)) as operator:
+        _tell_verdict(operator, execution, as_json=as_json)
+
+
+def fault(
+    faults: Annotated[
+        str, typer.Argument(help="Faults as JSON (docs/lab.md lists them); '{}' takes all of them away.")
+    ],
+    name: Name = DEFAULT_NAME,
+) -> None:
+    """Put faults into force, e.g. '{"lambda_kill": {"seed": 7, "share": 0.2, "within_seconds": 0.5}}'."""
+    with told_errors(), operator_of(lifecycle.find(name)) as operator:
+        operator.fault(_json(faults, "faults"))
+
+
+def play_demo(no_tty: NoTty = False) -> None:
+    """Roll a small production-like cluster under live traffic, and judge it. The exit code is 0 if all went well."""
+    console = Console(force_terminal=False) if no_tty else _output
+    with told_errors():
+        prepare_machine(demo.NAME, LabSpec.from_yaml(demo.SPEC))
+        try:
+            code = demo.run(console, live=console.is_terminal)
+        except KeyboardInterrupt:
+            _errors.print("the demo was ended, and its lab with it", highlight=False)
+            raise typer.Exit(130) from None
+    raise typer.Exit(code)
+
+
+def _deploy_if_absent(operator: Operator) -> None:
+    try:
+        operator.rolls.machine("roll")
+    except LabError:
+        with _errors.status("deploying the application") if _errors.is_terminal else nullcontext():
+            deploy_application(operator.lab)
+
+
+def _view(operator: Operator, *, live: bool, publishes: bool) -> View:
+    newest = str(int(operator.newest_version()) + publishes)
+    console = _output if live and _output.is_terminal else _errors
+    if live and console.is_terminal:
+        return LiveView(console, f"eks-rolling  {operator.lab.spec.cluster}", lambda: newest)
+    return LineView(_errors, lambda: newest)
+
+
+def _tell_verdict(operator: Operator, execution: str | None, *, as_json: bool) -> None:
+    verdict = operator.judge(execution)
+    if as_json:
+        print_json(verdict.to_json())
+    else:
+        _output.print(judge.table(verdict))
+    if verdict.failed or verdict.jobs["lost"]:
+        raise typer.Exit(1)
+
+
+def _json(text: str, what: str) -> Any:
+    try:
+        return json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
+    except (ValueError, OSError) as error:
+        raise LabError(f"{what} is not JSON: {error}") from error

@@ -1,0 +1,178 @@
+"""The demo: a small production-like cluster, rolled under live traffic by its own event; then the judge speaks."""
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from lab import judge
+from lab.application import deploy, synthesize
+from lab.cluster_state import ClusterState
+from lab.judge import Verdict
+from lab.lifecycle import running_lab
+from lab.operator import Operator, operator_of
+from lab.paths import REPOSITORY, LabPaths
+from lab.rolls import Outcome
+from lab.spec import LabSpec
+from lab.view import LineView, LiveView, View
+
+Json = dict[str, Any]
+
+SPEC = REPOSITORY / "lab" / "clusters" / "demo.yaml"
+NAME = "demo"
+QUIET_SECONDS = 5.0
+"""Traffic before and after the roll, to compare it with."""
+
+ROLL_SECONDS = 900.0
+"""After so long the demo gives up on the roll."""
+
+
+@dataclass(frozen=True)
+class Played:
+    """A roll under traffic: what was there before and after, how the roll ended, what clients saw."""
+
+    before: ClusterState
+    after: ClusterState
+    outcome: Outcome
+    verdict: Verdict
+
+
+def play(operator: Operator, view: View, *, roll_seconds: float = ROLL_SECONDS) -> Played:
+    """Clients first, then a new launch template version; everything else happens by itself. Raises LabError."""
+    operator.wait_for_workloads()
+    before = operator.state()
+    with operator.traffic():
+        view.say("clients ask; nothing else happens yet")
+        time.sleep(QUIET_SECONDS)
+        published = time.time()
+        for template in sorted({g.template for g in operator.lab.spec.groups if not g.managed_node_group}):
+            version = operator.rolls.publish_version(template)
+            view.say(f"launch template {template} has a new version, {version}, with another AMI")
+        execution = operator.rolls.started_since(published)
+        outcome = operator.follow(execution, view.show, within_seconds=roll_seconds)
+        view.say("the roll has ended; clients ask on for a moment")
+        time.sleep(QUIET_SECONDS)
+        after = operator.state()
+    return Played(before, after, outcome, operator.judge(execution))
+
+
+def result(played: Played, seconds: dict[str, float], report: Path) -> Json:
+    """The demo's result.json."""
+    verdict = played.verdict.to_json()
+    old = {n.instance for n in played.before.nodes}
+    return {
+        "nodes": {
+            "outdated": len(old),
+            "replaced": len(old - {n.instance for n in played.after.nodes}),
+            "zones_kept": played.before.zones == played.after.zones,
+        },
+        "http": verdict["http"],
+        "jobs": verdict["jobs"],
+        "max_unavailable_seen": verdict["max_unavailable_seen"],
+        "restored": played.after.restored(played.before),
+        "left_behind": [*played.outcome.report.get("left_behind", []), *played.after.marks],
+        "redis": [],
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        "report": str(report),
+        "roll": {"status": played.outcome.status, "reason": played.outcome.reason},
+        "phases": verdict["phases"],
+        "errors": verdict["errors"],
+    }
+
+
+def succeeded(document: Json) -> bool:
+    """Whether the demo showed what it is there to show."""
+    nodes, http, jobs = document["nodes"], document["http"], document["jobs"]
+    return bool(
+        document["roll"]["status"] == "SUCCEEDED"
+        and nodes["replaced"] == nodes["outdated"] > 0
+        and nodes["zones_kept"]
+        and http["requests"] > 0
+        and http["failed"] == 0
+        and http["longest_gap_seconds"] < 1
+        and jobs["lost"] == 0
+        and document["max_unavailable_seen"].get("web", 0) <= 1
+        and document["restored"]
+        and not document["left_behind"]
+    )
+
+
+def run(console: Console, *, live: bool) -> int:
+    """Starts a lab, plays, writes result.json and report.html, and says what came out. Answers the exit code.
+
+    Raises LabError for whatever keeps it from being played.
+    """
+    spec = LabSpec.from_yaml(SPEC)
+    paths = LabPaths.of(NAME)
+    began = time.monotonic()
+    with ThreadPoolExecutor(1) as background:
+        # CDK and the control plane start side by side.
+        assembly = background.submit(synthesize, spec.cluster)
+        view_words: list[str] = []
+        with running_lab(spec, NAME, lambda line: _tell(console, line.message, view_words)) as lab:
+            console.print("synthesizing and deploying the application", highlight=False)
+            assembly.result()
+            deploy(lab)
+            started = time.monotonic() - began
+            with operator_of(lab) as operator:
+                newest = ""
+
+                def newest_version() -> str:
+                    return newest
+
+                view: View = (
+                    LiveView(console, f"eks-rolling  {spec.cluster}", newest_version)
+                    if live
+                    else LineView(console, newest_version)
+                )
+                newest = str(int(operator.newest_version()) + 1)
+                with view:
+                    played = play(operator, view)
+                report = paths.root / "report.html"
+                report_text = operator.rolls.text(played.outcome.roll, "report.html")
+    report.write_text(report_text)
+    seconds = {
+        "start": started,
+        "roll": played.outcome.ended - played.outcome.began,
+        "total": time.monotonic() - began,
+    }
+    document = result(played, seconds, report)
+    file = paths.root / "result.json"
+    file.write_text(json.dumps(document, indent=2) + "\n")
+    _conclude(console, played, document, file)
+    return 0 if succeeded(document) else 1
+
+
+def _tell(console: Console, words: str, said: list[str]) -> None:
+    said.append(words)
+    console.print(words, style="dim", highlight=False, markup=False)
+
+
+def _conclude(console: Console, played: Played, document: Json, file: Path) -> None:
+    console.print()
+    console.print(judge.table(played.verdict))
+    nodes = document["nodes"]
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("roll", f"{played.outcome.reason} in {document['seconds']['roll']:.0f} s")
+    facts.add_row(
+        "nodes",
+        f"{nodes['replaced']} of {nodes['outdated']} replaced, "
+        + ("each in its zone" if nodes["zones_kept"] else "[red]not as many in each zone as before"),
+    )
+    facts.add_row("as before", _before_and_after(played) if document["restored"] else "[red]no: see result.json")
+    facts.add_row("left behind", ", ".join(document["left_behind"]) or "nothing")
+    facts.add_row("report", document["report"])
+    facts.add_row("result", str(file))
+    console.print(facts)
+    if not succeeded(document):
+        console.print("[bold red]The roll was not what it should have been.")
+
+
+def _before_and_after(played: Played) -> str:
+    sizes = ", ".join(f"{name} at most {group['max']}" for name, group in sorted(played.after.groups.items()))
+    return f"cluster-autoscaler at {played.after.autoscaler}; {sizes}; no process suspended; no taint"

@@ -1,0 +1,160 @@
+"""An operator's machine outside a lab: the AWS side, the Kubernetes side, and the clients' records."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from lab import judge
+from lab.addresses import APISERVER_PORT, AWS_PORT
+from lab.cluster_state import ClusterState, look
+from lab.judge import Phase, Verdict
+from lab.kube import Access, Json, Kube
+from lab.lifecycle import Lab, LabError, outside_ports
+from lab.loop_thread import LoopThread
+from lab.paths import REPOSITORY
+from lab.rolls import Outcome, Rolls
+from lab.view import LOOK_SECONDS, Looker, Snapshot
+
+TRAFFIC_END_SECONDS = 60.0
+"""How long the clients may take to end: workers finish their jobs first."""
+
+
+@dataclass
+class Operator:
+    """Somebody who works with a lab from outside."""
+
+    lab: Lab
+    rolls: Rolls
+    kube: Kube
+    loop: LoopThread
+
+    def state(self) -> ClusterState:
+        """What the cluster looks like now."""
+        return self.loop.run(look(self.kube, self.rolls))
+
+    def wait_for_workloads(self, *, within_seconds: float = 60.0) -> None:
+        """Until every workload has all its pods. Raises LabError naming those that lack some."""
+        deadline = time.monotonic() + within_seconds
+        while lacking := self.loop.run(_lacking(self.kube)):
+            if time.monotonic() > deadline:
+                raise LabError(f"not Ready within {within_seconds:.0f} s: {', '.join(lacking)}")
+            time.sleep(0.3)
+
+    def follow(self, execution: str, show: Callable[[Snapshot], None], *, within_seconds: float) -> Outcome:
+        """Shows a roll until it has ended. Raises LabError if it does not end in time."""
+        looker = Looker(self.lab, self.rolls, self.kube, self.loop)
+        deadline = time.monotonic() + within_seconds
+        while True:
+            snapshot = looker.look(execution)
+            show(snapshot)
+            if snapshot.roll is not None and not snapshot.roll.running:
+                return self.rolls.outcome(execution)
+            if time.monotonic() > deadline:
+                raise LabError(f"the roll did not end within {within_seconds:.0f} s; it is at {snapshot.roll}")
+            time.sleep(LOOK_SECONDS)
+
+    def newest_version(self) -> str:
+        """The latest version of the first group's launch template."""
+        template = self.lab.spec.groups[0].template
+        answer = self.rolls.ec2.describe_launch_templates(LaunchTemplateNames=[template])
+        return str(answer["LaunchTemplates"][0]["LatestVersionNumber"])
+
+    @contextmanager
+    def traffic(self) -> Iterator[None]:
+        """Clients ask and jobs are made for the time of the block; afterwards `record` has what they saw.
+
+        Raises LabError if they fail, which is not the same as their requests failing.
+        """
+        log = (self.lab.paths.logs / "traffic.log").open("w")
+        with log:
+            process = self.lab.popen(
+                [sys.executable, "-m", "lab.traffic", str(self.lab.paths.root)],
+                cwd=REPOSITORY,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+            )
+            try:
+                yield
+            finally:
+                assert process.stdin is not None  # noqa: S101  (asked for above)
+                process.stdin.close()
+                try:
+                    code = process.wait(TRAFFIC_END_SECONDS)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    code = process.wait()
+        if code != 0:
+            said = (self.lab.paths.logs / "traffic.log").read_text()
+            raise LabError(f"the clients ended with exit code {code}", details=said[-2000:])
+
+    def record(self) -> Json:
+        """What the clients of the last run saw. Raises LabError if there was none."""
+        try:
+            record: Json = json.loads((self.lab.paths.traffic / "record.json").read_text())
+        except FileNotFoundError as error:
+            raise LabError("there is no record of clients; `python -m lab traffic` makes one") from error
+        return record
+
+    def judge(self, execution: str | None) -> Verdict:
+        """The verdict on the last run of clients, by the phases of a roll (None: one phase)."""
+        record = self.record()
+        return judge.judge(record, phases(record, self.rolls.phases(execution) if execution else []))
+
+    def fault(self, faults: dict[str, Any]) -> None:
+        """Puts faults into force in the AWS server; {} takes them away."""
+        self.lab.run(
+            [
+                sys.executable,
+                "-c",
+                "import sys, urllib.request as u; u.urlopen(u.Request(sys.argv[1], sys.argv[2].encode(), "
+                "{'Content-Type': 'application/json'}, method='PUT'))",
+                f"http://127.0.0.1:{AWS_PORT}/_lab/faults",
+                json.dumps(faults),
+            ],
+            check=True,
+        )
+
+
+@contextmanager
+def operator_of(lab: Lab) -> Iterator[Operator]:
+    """An operator of a running lab."""
+    with outside_ports(lab) as port_for, LoopThread() as loop:
+        inside = Access.from_kubeconfig(lab.paths.kubeconfig)
+        server = f"https://127.0.0.1:{port_for('127.0.0.1', APISERVER_PORT)}"
+        kube = Kube(Access(server, inside.token, inside.authority))
+        loop.run(kube.__aenter__())
+        try:
+            rolls = Rolls(lab.spec, f"http://127.0.0.1:{port_for('127.0.0.1', AWS_PORT)}")
+            yield Operator(lab, rolls, kube, loop)
+        finally:
+            loop.run(kube.__aexit__(None, None, None))
+
+
+def phases(record: Json, entered: list[tuple[str, float]]) -> list[Phase]:
+    """A record's time, cut where the roll went from one phase to the next."""
+    times = [r["at"] for r in record["requests"]]
+    if not times:
+        return []
+    cuts = [("before", min(times)), *entered, ("", max(times) + 1e-3)]
+    found = [Phase(name, begins, cuts[i + 1][1]) for i, (name, begins) in enumerate(cuts[:-1])]
+    return [p for p in found if p.ends > p.begins]
+
+
+async def _lacking(kube: Kube) -> list[str]:
+    """Workloads that have not all their pods Ready."""
+    lacking = []
+    for kind in ("deployments", "statefulsets", "daemonsets"):
+        for item in await kube.list(f"/apis/apps/v1/{kind}"):
+            status = item.get("status", {})
+            wanted = status.get("desiredNumberScheduled") if kind == "daemonsets" else item["spec"]["replicas"]
+            ready = status.get("numberReady" if kind == "daemonsets" else "readyReplicas", 0)
+            settled = status.get("observedGeneration", 0) >= item["metadata"].get("generation", 0)
+            if wanted is None or ready < wanted or not settled:
+                lacking.append(f"{item['metadata']['namespace']}/{item['metadata']['name']} ({ready} of {wanted})")
+    return lacking
