@@ -70,10 +70,10 @@ class NodeLab:
         """From an address inside to the port of 127.0.0.1 that leads there."""
         self._instances: dict[str, Json] = {}
 
-    def launch(self, group: str, zone: str) -> Machine:
-        """An instance that runs from now on."""
+    def launch(self, group: str, zone: str, address: str | None = None) -> Machine:
+        """An instance that runs from now on; at an address of its own unless one is given."""
         number = next(_hosts)
-        machine = Machine(f"i-{number:017x}", zone, f"10.0.{ZONES.index(zone)}.{number}")
+        machine = Machine(f"i-{number:017x}", zone, address or f"10.0.{ZONES.index(zone)}.{number}")
         self._instances[machine.id] = {
             "id": machine.id, "state": "running", "group": group, "zone": zone, "type": "m6i.large",
             "private_ip": machine.address, "image_id": "ami-0123456789abcdef0", "launched": time.time(),
@@ -142,9 +142,9 @@ class Nodes(Cluster):
         self.node_lab = node_lab
         self.machines: list[Machine] = []
 
-    def launch(self, zone: str = ZONES[0], *, wait: bool = True) -> Machine:
+    def launch(self, zone: str = ZONES[0], *, address: str | None = None, wait: bool = True) -> Machine:
         """An instance of this test's own; returns once its node is Ready and untainted."""
-        machine = self.node_lab.launch(self.name, zone)
+        machine = self.node_lab.launch(self.name, zone, address)
         self.machines.append(machine)
         if wait:
             self.kube.wait_for(

@@ -45,6 +45,8 @@ class NodeAgent:
         self._version = ""
         self._nodes: dict[str, WorkerNode] = {}
         """By node name."""
+        self._ending: dict[str, asyncio.Task[None]] = {}
+        """By node name; the latest of each name."""
         self._removing: dict[str, asyncio.Task[None]] = {}
         self._bound: dict[str, Json] = {}
         """Every pod that is bound to a node, by UID."""
@@ -96,7 +98,7 @@ class NodeAgent:
         )
         _log.info("instance %s runs: node %s", instance.id, node.name)
         self._nodes[node.name] = node
-        node.start(self._version)
+        node.start(self._version, after=self._ending.pop(node.name, None))
         for pod in self._bound.values():
             if pod["spec"]["nodeName"] == node.name:
                 node.see_pod(pod)
@@ -107,7 +109,7 @@ class NodeAgent:
             node.kill()
             del self._nodes[node.name]
         for node in nodes:
-            in_background(node.end(), f"the end of {node.name}")
+            self._ending[node.name] = in_background(node.end(), f"the end of {node.name}")
 
     def _remove_orphans(self) -> None:
         """Has Nodes removed whose instance is no more: the cloud's node lifecycle controller."""

@@ -13,6 +13,7 @@ from lab.node.logs import write_log
 from lab.node.mounts import Mount, bubblewrap, in_container, in_network
 
 _START_SECONDS = 20.0
+_LOOK_AGAIN_SECONDS = 0.002
 _KILLED_BY_SIGNAL = 128
 _NOT_EXECUTED = "bwrap: execvp "
 
@@ -93,9 +94,10 @@ class ContainerProcess:
         try:
             async with asyncio.timeout(_START_SECONDS):
                 pid = json.loads(await _read_all(info))["child-pid"]
-            # Only now may it go on: it could have ended before anybody had hold of it.
-            process = cls(launch, monitor, pid, log, writing)
-            os.write(gate_write, b"go")
+                # Only now may it go on: it could have ended before anybody had hold of it.
+                process = cls(launch, monitor, pid, log, writing)
+                os.write(gate_write, b"go")
+                await _until_executed(pid)
         except BaseException as error:
             _kill(monitor)
             await monitor.wait()
@@ -148,6 +150,21 @@ class ContainerProcess:
         if code == 1 and (words := _last_words(self._log_file)).startswith(_NOT_EXECUTED):
             self.start_error = words.removeprefix("bwrap: ")
         return code if code >= 0 else _KILLED_BY_SIGNAL - code
+
+
+async def _until_executed(pid: int) -> None:
+    """Waits until bubblewrap has become the command: until then the container's files are not all in place, and what
+    a probe or hook ran inside would see the lab's."""
+    while _program_of(pid) == "bwrap":  # noqa: ASYNC110
+        await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
+
+def _program_of(pid: int) -> str | None:
+    """The name of the program that a process runs; None if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/exe").readlink().name
+    except OSError:
+        return None
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:

@@ -41,11 +41,14 @@ class WorkerNode:
         self._registering: asyncio.Task[None] | None = None
         self._reasserting: asyncio.Task[None] | None = None
 
-    def start(self, version: str) -> None:
-        """Begins to register the node and to get it Ready; `version` is the kubelet's."""
-        self._registering = in_background(self._start(version), f"{self.name}'s registration")
+    def start(self, version: str, after: asyncio.Task[None] | None = None) -> None:
+        """Begins to register the node and to get it Ready; `version` is the kubelet's, `after` the end of the node
+        that had this address before."""
+        self._registering = in_background(self._start(version, after), f"{self.name}'s registration")
 
-    async def _start(self, version: str) -> None:
+    async def _start(self, version: str, after: asyncio.Task[None] | None) -> None:
+        if after is not None:
+            await asyncio.wait([after])
         await insist(lambda: add_host_address(self.address))
         node = await insist(lambda: self._register(version))
         await insist(lambda: self._register_driver(node))
@@ -114,8 +117,17 @@ class WorkerNode:
         return await self._services.kube.create("/api/v1/nodes", wanted)
 
     async def _register_driver(self, node: Json) -> None:
-        with contextlib.suppress(ConflictError):
-            await self._services.kube.create("/apis/storage.k8s.io/v1/csinodes", csi_node(self.instance, node))
+        path = "/apis/storage.k8s.io/v1/csinodes"
+        wanted = csi_node(self.instance, node)
+        try:
+            await self._services.kube.create(path, wanted)
+        except ConflictError:
+            found = await self._services.kube.get(f"{path}/{self.name}")
+            if found["metadata"].get("ownerReferences") == wanted["metadata"]["ownerReferences"]:
+                return
+            # It would go with the former holder of this name.
+            await self._services.kube.delete(f"{path}/{self.name}")
+            await self._services.kube.create(path, wanted)
 
     async def _report_ready(self) -> None:
         conditions = node_conditions(ready=True, now=times.now())

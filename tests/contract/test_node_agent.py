@@ -6,7 +6,7 @@ import time
 import pytest
 
 from lab.kube import Items, Json
-from tests.cluster import condition, is_ready
+from tests.cluster import condition, is_ready, taints
 from tests.node_lab import ZONES, Nodes, node_is_ready, shell, web
 
 pytestmark = pytest.mark.lab
@@ -77,6 +77,25 @@ def test_an_instance_that_goes_takes_its_processes_at_once_and_its_node_a_moment
     nodes.node_lab.set_state(machine, "terminated")
     nodes.kube.wait_for("the node gone", "/api/v1/nodes", lambda found: None if found else True,
                         fieldSelector=f"metadata.name={machine.node}")  # fmt: skip
+
+
+def test_an_instance_that_inherits_an_address_gets_a_node_of_its_own(nodes: Nodes) -> None:
+    former = nodes.launch()
+    old = nodes.kube.get(f"/api/v1/nodes/{former.node}")["metadata"]["uid"]
+    nodes.node_lab.set_state(former, "terminated")
+    heir = nodes.launch(address=former.address, wait=False)
+
+    def inherited(found: Items) -> Json | None:
+        fresh = found and found[0]["metadata"]["uid"] != old and node_is_ready(found[0]) and not taints(found[0])
+        return found[0] if fresh else None
+
+    node = nodes.kube.wait_for("a new node", "/api/v1/nodes", inherited, fieldSelector=f"metadata.name={heir.node}")
+    assert node["spec"]["providerID"].endswith(heir.id)
+    driver = nodes.kube.get(f"/apis/storage.k8s.io/v1/csinodes/{heir.node}")
+    assert driver["metadata"]["ownerReferences"][0]["uid"] == node["metadata"]["uid"]
+    assert driver["spec"]["drivers"][0]["nodeID"] == heir.id
+    nodes.add_pod("tenant", containers=[shell("sleep infinity")])
+    nodes.wait_for_pod("tenant", "ready", is_ready)
 
 
 def test_a_pod_that_something_else_called_unready_is_reported_ready_again(nodes: Nodes) -> None:
