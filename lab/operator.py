@@ -4,10 +4,11 @@ import json
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from lab import judge
 from lab.addresses import APISERVER_PORT, AWS_PORT
@@ -29,6 +30,8 @@ class Operator:
     """Somebody who works with a lab from outside."""
 
     lab: Lab
+    aws_url: str
+    """The AWS server, from here."""
     rolls: Rolls
     kube: Kube
     loop: LoopThread
@@ -106,19 +109,27 @@ class Operator:
         record = self.record()
         return judge.judge(record, phases(record, self.rolls.phases(execution) if execution else []))
 
-    def fault(self, faults: dict[str, Any]) -> None:
-        """Puts faults into force in the AWS server; {} takes them away."""
-        self.lab.run(
-            [
-                sys.executable,
-                "-c",
-                "import sys, urllib.request as u; u.urlopen(u.Request(sys.argv[1], sys.argv[2].encode(), "
-                "{'Content-Type': 'application/json'}, method='PUT'))",
-                f"http://127.0.0.1:{AWS_PORT}/_lab/faults",
-                json.dumps(faults),
-            ],
-            check=True,
+    def fault(self, faults: Json) -> None:
+        """Puts faults into force in the AWS server (docs/lab.md lists them); {} takes them away.
+
+        Raises LabError saying what is wrong with them.
+        """
+        request = urllib.request.Request(  # noqa: S310  (http, to the lab)
+            f"{self.aws_url}/_lab/faults",
+            json.dumps(faults).encode(),
+            {"Content-Type": "application/json"},
+            method="PUT",
         )
+        try:
+            urllib.request.urlopen(request).close()  # noqa: S310
+        except urllib.error.HTTPError as error:
+            raise LabError("the lab knows no such faults", details=error.read().decode()) from error
+
+    def faults(self) -> Json:
+        """The faults in force, and how often they struck."""
+        with urllib.request.urlopen(f"{self.aws_url}/_lab/faults") as answer:  # noqa: S310
+            faults: Json = json.load(answer)
+        return faults
 
 
 @contextmanager
@@ -130,8 +141,8 @@ def operator_of(lab: Lab) -> Iterator[Operator]:
         kube = Kube(Access(server, inside.token, inside.authority))
         loop.run(kube.__aenter__())
         try:
-            rolls = Rolls(lab.spec, f"http://127.0.0.1:{port_for('127.0.0.1', AWS_PORT)}")
-            yield Operator(lab, rolls, kube, loop)
+            aws_url = f"http://127.0.0.1:{port_for('127.0.0.1', AWS_PORT)}"
+            yield Operator(lab, aws_url, Rolls(lab.spec, aws_url), kube, loop)
         finally:
             loop.run(kube.__aexit__(None, None, None))
 

@@ -117,6 +117,15 @@ class Pod:
         return self.deleting_until is not None
 
     @property
+    def not_ready_because(self) -> str:
+        """What is known of why the pod is not Ready; "" for one that is."""
+        if self.ready and not self.deleting:
+            return ""
+        if self.unschedulable_because:
+            return f"cannot be scheduled: {self.unschedulable_because}"
+        return "is ending" if self.deleting else f"is {self.phase} on {self.node or 'no node'}"
+
+    @property
     def finished(self) -> bool:
         return self.phase in {"Succeeded", "Failed"}
 

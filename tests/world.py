@@ -480,6 +480,11 @@ class World:
     def pods_on(self, node: str) -> list[Pod]:
         return [p.pod for p in self.pods_by_name.values() if p.pod.node == node]
 
+    def pods_of(self, workload: Workload) -> list[Pod]:
+        selector = workload.selector or Selector()
+        in_namespace = (p.pod for p in self.pods_by_name.values() if p.pod.namespace == workload.owner.namespace)
+        return [p for p in in_namespace if selector.matches(p.labels)]
+
     def evict(self, pod: Pod) -> Eviction:
         state = self.pods_by_name.get((pod.namespace, pod.name))
         if state is None or state.pod.uid != pod.uid:

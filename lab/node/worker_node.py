@@ -37,6 +37,8 @@ class WorkerNode:
         self._storage = storage
         self._addresses = addresses
         self._pods: dict[str, tuple[PodRunner, asyncio.Task[None]]] = {}
+        self._ended: set[str] = set()
+        """Pods whose run is over. Their ids never come back, and a lab's life is short: none is taken out again."""
         self._ready = False
         self._registering: asyncio.Task[None] | None = None
         self._reasserting: asyncio.Task[None] | None = None
@@ -70,12 +72,17 @@ class WorkerNode:
         if uid in self._pods:
             self._pods[uid][0].update(pod)
             return
-        if is_ended(pod) and not pod["metadata"].get("deletionTimestamp"):
+        if uid in self._ended or (is_ended(pod) and not pod["metadata"].get("deletionTimestamp")):
+            # News of a pod may still be on the way when its run is over: to run it again would take its volume.
             return
         runner = PodRunner(pod, self, self._services, self._storage, self._addresses)
         task = in_background(runner.run(), f"pod {runner.key}")
-        task.add_done_callback(lambda _: self._pods.pop(uid))
+        task.add_done_callback(lambda _: self._end_pod(uid))
         self._pods[uid] = (runner, task)
+
+    def _end_pod(self, uid: str) -> None:
+        del self._pods[uid]
+        self._ended.add(uid)
 
     def forget_pod(self, pod: Json) -> None:
         """Takes in that the API server has forgotten a pod."""

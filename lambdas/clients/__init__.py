@@ -76,6 +76,10 @@ class Kubernetes(Protocol):
 
     def pods_on(self, node: str) -> list[Pod]: ...
 
+    def pods_of(self, workload: Workload) -> list[Pod]:
+        """The pods that the workload's selector matches, wherever they are."""
+        ...
+
     def evict(self, pod: Pod) -> Eviction:
         """Asks the Eviction API (policy/v1), under the pod's UID."""
         ...

@@ -115,6 +115,11 @@ class KubernetesClient:
     def pods_on(self, node: str) -> list[Pod]:
         return [_pod(item) for item in self._list("/api/v1/pods", fieldSelector=f"spec.nodeName={node}")]
 
+    def pods_of(self, workload: Workload) -> list[Pod]:
+        path = f"/api/v1/namespaces/{workload.owner.namespace}/pods"
+        selector = _selector_text(workload.selector or Selector())
+        return [_pod(item) for item in self._list(path, labelSelector=selector)]
+
     def evict(self, pod: Pod) -> Eviction:
         body = {
             "apiVersion": "policy/v1",
@@ -446,6 +451,23 @@ def _selector_json(selector: Selector) -> Json:
         for e in selector.expressions
     ]
     return {"matchLabels": dict(selector.labels)} | ({"matchExpressions": expressions} if expressions else {})
+
+
+def _selector_text(selector: Selector) -> str:
+    """A selector as list requests take it."""
+    terms = [f"{key}={value}" for key, value in selector.labels]
+    for expression in selector.expressions:
+        key, values = expression.key, f"({','.join(expression.values)})"
+        match expression.operator:
+            case "In":
+                terms.append(f"{key} in {values}")
+            case "NotIn":
+                terms.append(f"{key} notin {values}")
+            case "Exists":
+                terms.append(key)
+            case "DoesNotExist":
+                terms.append(f"!{key}")
+    return ",".join(terms)
 
 
 def _budget(item: Json) -> Budget:

@@ -8,6 +8,7 @@
 """
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -27,6 +28,23 @@ SEPARATOR = " | "
 
 
 @dataclass(frozen=True, slots=True)
+class Moving:
+    """A workload that pods of this node belong to and that is awaited whole again; `pods` only while it is not."""
+
+    workload: Workload
+    pods: tuple[Pod, ...] = ()
+
+    @property
+    def lacking(self) -> str:
+        """What is missing, and why; "" if nothing is."""
+        if self.workload.all_ready:
+            return ""
+        reasons = [f"pod {p} {p.not_ready_because}" for p in self.pods if p.not_ready_because]
+        counts = f"{self.workload.owner}: {self.workload.ready} of {self.workload.desired} pods are Ready again"
+        return f"{counts} ({'; '.join(reasons)})" if reasons else counts
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """A node that is being emptied, and everything its pods' going depends on."""
 
@@ -34,7 +52,7 @@ class Observed:
     pods: tuple[Pod, ...]
     budgets: tuple[Budget, ...] = ()
     workloads: dict[Owner, Workload | None] = field(default_factory=dict)
-    moving: tuple[Workload | None, ...] = ()
+    moving: tuple[Moving, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +122,11 @@ def decide(seen: Observed) -> Decision:
 
 
 def _finish(seen: Observed) -> Decision:
-    late = [w for w in seen.moving if w is not None and not w.all_ready]
+    late = [m.lacking for m in seen.moving if m.lacking]
     if not seen.node.unschedulable:
         return Cordon()
     if late:
-        return Hold("; ".join(f"{w.owner}: {w.ready} of {w.desired} pods are Ready again" for w in late))
+        return Hold("; ".join(late))
     return Empty("the node is empty")
 
 
@@ -134,7 +152,7 @@ def _allowed(seen: Observed, movers: list[Pod], covering: dict[str, list[Budget]
     left: dict[Budget, int] = {}
     taken: defaultdict[Owner, int] = defaultdict(int)
     one_by_one_busy = any(p.deleting and _one_by_one(p) for p in seen.pods) or any(
-        w is not None and w.owner.kind not in {"Deployment", "ReplicaSet"} and not w.all_ready for w in seen.moving
+        m.workload.owner.kind not in {"Deployment", "ReplicaSet"} and m.lacking for m in seen.moving
     )
     allowed: list[Pod] = []
     holds: list[str] = []
@@ -237,8 +255,16 @@ def observe(node_name: str, clients: Clients) -> Observed:
         pods=pods,
         budgets=tuple(kubernetes.budgets()),
         workloads={owner: kubernetes.workload(owner) for owner in owners},
-        moving=tuple(kubernetes.workload(owner) for owner in sorted(_moving(node), key=str)),
+        moving=tuple(_look_at_moving(node, clients)),
     )
+
+
+def _look_at_moving(node: Node, clients: Clients) -> Iterator[Moving]:
+    for owner in sorted(_moving(node), key=str):
+        workload = clients.kubernetes.workload(owner)
+        if workload is not None:
+            pods = () if workload.all_ready else tuple(clients.kubernetes.pods_of(workload))
+            yield Moving(workload, pods)
 
 
 def _moving(node: Node) -> frozenset[Owner]:

@@ -204,6 +204,9 @@ def test_pods_are_listed_with_their_owner_node_and_readiness(side: Side) -> None
     web = side.add_deployment("web", 2)
     listed = [p for p in side.kubernetes.pods_on(name) if p.owner == web]
     assert len(listed) == 2
+    workload = side.kubernetes.workload(web)
+    assert workload
+    assert {p.uid for p in side.kubernetes.pods_of(workload)} == {p.uid for p in listed}
     assert all(p.ready and p.node == name and not p.deleting and not p.stays_with_node for p in listed)
     assert sorted(p.uid for p in listed) == [p.uid for p in sorted(pods_of(side, web), key=lambda p: p.uid)]
 

@@ -14,6 +14,7 @@ from lambdas.steps.evict import (
     EvictPods,
     Hold,
     MakeBudgets,
+    Moving,
     Observed,
     Restart,
     decide,
@@ -117,7 +118,7 @@ def test_pods_with_volumes_go_one_at_a_time() -> None:
 
 
 def test_the_next_pod_with_a_volume_waits_until_the_last_one_is_ready_elsewhere() -> None:
-    moving = (workload(DB, ready=2),)
+    moving = (Moving(workload(DB, ready=2)),)
     cache = pod("cache-0", Owner("StatefulSet", "shop", "cache"))
     held = reason(decide(seen(cache, budgets=(budget(cache.owner or WEB),), moving=moving)))
     assert held == "pod shop/cache-0: pods with volumes go one at a time"
@@ -153,10 +154,12 @@ def test_daemon_mirror_and_finished_pods_stay() -> None:
 def test_an_empty_node_is_cordoned_and_then_waits_for_what_left_it() -> None:
     cordoned = replace(NODE, unschedulable=True)
     assert decide(seen()) == Cordon()
-    assert reason(decide(seen(node=cordoned, moving=(workload(ready=2),)))) == (
-        "Deployment shop/web: 2 of 3 pods are Ready again"
+    pending = pod("web-2", ready=False, unschedulable_because="0/3 nodes are available")
+    late = Moving(workload(ready=2), (pod("web-1"), pending))
+    assert reason(decide(seen(node=cordoned, moving=(late,)))) == (
+        "Deployment shop/web: 2 of 3 pods are Ready again (pod shop/web-2 cannot be scheduled: 0/3 nodes are available)"
     )
-    assert isinstance(decide(seen(node=cordoned, moving=(workload(), None))), Empty)
+    assert isinstance(decide(seen(node=cordoned, moving=(Moving(workload()),))), Empty)
 
 
 def test_a_pod_that_is_ending_is_waited_for_by_name() -> None:

@@ -1,0 +1,53 @@
+"""Labs with the application deployed, for whole rolls."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lab.application import deploy
+from lab.lifecycle import running_lab
+from lab.operator import Operator, operator_of
+from lab.spec import GroupSpec, LabSpec, TargetGroupSpec
+from lab.view import LineView
+
+MANAGED = "managed"
+
+
+def small_spec() -> LabSpec:
+    """Three nodes in two zones, the demo's workloads, traffic forwarded by any node; and a managed node group."""
+    zones = ("eu-central-1a", "eu-central-1b")
+    return LabSpec(
+        cluster="small",
+        zones=zones,
+        groups=(
+            GroupSpec(name="workers-a", launch_template="workers", zones=zones[:1], size=2, target_groups=("web",)),
+            GroupSpec(name="workers-b", launch_template="workers", zones=zones[1:], size=1, target_groups=("web",)),
+            GroupSpec(name=MANAGED, zones=zones[:1], size=0, managed_node_group=True),
+        ),
+        target_groups=(TargetGroupSpec(name="web", node_port=30080, listener_port=8000, health_path="/healthz"),),
+        manifests=("lab/clusters/demo", "tests/e2e/forwarded.yaml"),
+    )
+
+
+@pytest.fixture(scope="session")
+def small_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    """One lab for all tests of this worker; each leaves it as it found it, newer nodes apart."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EKS_ROLLING_LABS", str(tmp_path_factory.mktemp("labs")))
+        with running_lab(small_spec(), "small") as lab:
+            deploy(lab)
+            with operator_of(lab) as operator:
+                operator.wait_for_workloads()
+                yield operator
+
+
+@pytest.fixture
+def view() -> LineView:
+    """What happens, in the test's captured output."""
+    return LineView(Console(file=sys.stdout, width=200), lambda: "")
+
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent

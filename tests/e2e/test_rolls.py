@@ -1,0 +1,167 @@
+"""Whole rolls in the lab under traffic, judged by what clients saw."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import boto3
+import pytest
+
+from lab import demo
+from lab.lifecycle import LabError
+from lab.operator import Operator
+from lab.view import LineView
+from tests.e2e.conftest import MANAGED, REPOSITORY
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+
+SEEDS = (1, 2, 3, 4, 5)
+
+
+@pytest.mark.xdist_group("demo")
+def test_the_demo_rolls_six_nodes_and_clients_see_nothing(tmp_path: Path) -> None:
+    """N1 to N4 and R2, as the watch, the clients and the account tell."""
+    done = subprocess.run(
+        [sys.executable, "-m", "lab", "demo", "--no-tty"],
+        cwd=REPOSITORY,
+        env=os.environ | {"EKS_ROLLING_LABS": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0
+    result = json.loads((tmp_path / "demo" / "result.json").read_text())
+    assert result["nodes"] == {"outdated": 6, "replaced": 6, "zones_kept": True}
+    assert result["http"]["failed"] == 0
+    assert result["http"]["requests"] > 1000
+    assert result["http"]["longest_gap_seconds"] < 1
+    assert (result["jobs"]["lost"], result["jobs"]["twice"]) == (0, 0)
+    assert result["jobs"]["done"] > 50
+    assert result["max_unavailable_seen"]["web"] == 1
+    assert result["max_unavailable_seen"]["singleton"] == 0
+    assert (result["restored"], result["left_behind"], result["redis"]) == (True, [], [])
+    page = Path(result["report"]).read_text()
+    assert "6 of 6 nodes were replaced" in page
+    assert page.count('class="bar"') == 6
+
+
+@pytest.mark.xdist_group("small")
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_roll_whose_functions_are_killed_at_random_ends_the_same(
+    small_lab: Operator, view: LineView, seed: int
+) -> None:
+    """R3, on real processes: a fifth of all invocations die within half a second."""
+    small_lab.fault({"lambda_kill": {"seed": seed, "share": 0.2, "within_seconds": 0.5}})
+    try:
+        played = demo.play(small_lab, view)
+        killed = small_lab.faults()["kills"]
+    finally:
+        small_lab.fault({})
+    assert (played.outcome.status, played.outcome.report["left_behind"]) == ("SUCCEEDED", [])
+    assert killed > 0
+    old = {n.instance for n in played.before.nodes}
+    assert not old & {n.instance for n in played.after.nodes}
+    assert played.after.zones == played.before.zones
+    assert played.after.restored(played.before), (played.before, played.after)
+    assert (played.verdict.failed, played.verdict.errors) == (0, {})
+    assert played.verdict.jobs["lost"] == 0
+    assert played.verdict.max_unavailable_seen["web"] <= 1
+
+
+@pytest.mark.xdist_group("small")
+def test_a_roll_that_is_stopped_is_restored_by_the_watchdog_and_the_next_one_finishes(
+    small_lab: Operator, view: LineView
+) -> None:
+    """R2: StopExecution skips every Catch."""
+    before = small_lab.state()
+    with small_lab.traffic():
+        published = time.time()
+        small_lab.rolls.publish_version("workers")
+        execution = small_lab.rolls.started_since(published)
+        until(
+            lambda: any(p.state == "Evict pods" for p in small_lab.rolls.nodes_in_flight()), "a node is being emptied"
+        )
+        small_lab.rolls.stop(execution, "lunch")
+        until(lambda: small_lab.state().autoscaler == 1, "cluster-autoscaler is back")
+        until(lambda: not small_lab.rolls.nodes_in_flight(), "no node is being replaced any more")
+        until(lambda: not [m for m in small_lab.state().marks if m.startswith(("node", "lock", "budget"))], "no marks")
+        stopped = small_lab.state()
+        assert not [n for n in stopped.nodes if n.taint or n.cordoned]
+        assert stopped.groups["workers-b"] == before.groups["workers-b"]
+
+        again = small_lab.follow(small_lab.rolls.start({}), view.show, within_seconds=400)
+    assert again.succeeded, again.reason
+    after = small_lab.state()
+    assert after.restored(before), (before, after)
+    assert {n.version for n in after.nodes} == {small_lab.newest_version()}
+    verdict = small_lab.judge(None)
+    assert (verdict.failed, verdict.jobs["lost"]) == (0, 0)
+
+
+@pytest.mark.xdist_group("small")
+@pytest.mark.parametrize(
+    ("request_", "sentence"),
+    [
+        ({"surge": 1, "grups": ["workers-a"]}, "grups is not a known field (known: accept, approval, dry_run, groups"),
+        ({"groups": ["workers-z"]}, "group workers-z: there is no such Auto Scaling group"),
+        ({"groups": [MANAGED]}, "it belongs to an EKS managed node group, whose nodes only EKS replaces"),
+        ({"nodes": ["ip-1-2-3-4"]}, "node ip-1-2-3-4: neither a node of small nor an instance of its groups"),
+    ],
+)
+def test_bad_input_is_one_clear_sentence_before_anything_is_changed(
+    small_lab: Operator, view: LineView, request_: dict[str, object], sentence: str
+) -> None:
+    before = small_lab.state()
+    outcome = small_lab.follow(small_lab.rolls.start(request_), view.show, within_seconds=60)
+    assert outcome.status == "FAILED"
+    assert sentence in outcome.reason
+    assert small_lab.state() == before
+
+
+@pytest.mark.xdist_group("small")
+def test_a_role_without_access_to_the_cluster_is_named_with_the_remedy(small_lab: Operator, view: LineView) -> None:
+    before = small_lab.state()
+    with access_taken_from(small_lab, "FunctionsPlan"):
+        outcome = small_lab.follow(small_lab.rolls.start({}), view.show, within_seconds=60)
+    assert outcome.status == "FAILED"
+    assert "does not accept this role" in outcome.reason
+    assert "give the function's role an EKS access entry" in outcome.reason
+    assert small_lab.state() == before
+
+
+@contextmanager
+def access_taken_from(operator: Operator, role: str) -> Iterator[None]:
+    """The EKS access entry of a function's role is gone for the time of the block."""
+    eks = boto3.client(
+        "eks",
+        endpoint_url=operator.aws_url,
+        region_name=operator.lab.spec.region,
+        aws_access_key_id="lab",
+        aws_secret_access_key="lab",
+    )
+    cluster = operator.lab.spec.cluster
+    (arn,) = [a for a in eks.list_access_entries(clusterName=cluster)["accessEntries"] if role in a]
+    entry = eks.describe_access_entry(clusterName=cluster, principalArn=arn)["accessEntry"]
+    eks.delete_access_entry(clusterName=cluster, principalArn=arn)
+    try:
+        yield
+    finally:
+        eks.create_access_entry(
+            clusterName=cluster, principalArn=arn, kubernetesGroups=entry["kubernetesGroups"], type="STANDARD"
+        )
+
+
+def until(condition: object, what: str, *, within_seconds: float = 120.0) -> None:
+    """Looks until it is so; raises LabError naming what was waited for."""
+    assert callable(condition)
+    deadline = time.monotonic() + within_seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise LabError(f"not within {within_seconds:.0f} s: {what}")
+        time.sleep(0.3)
