@@ -1,0 +1,81 @@
+# `make help` lists the targets. Everything is installed into .venv and node_modules; scripts/prepare says what else.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+PYTEST := $(BIN)/python -m pytest
+LAB := $(BIN)/python -m lab
+NAME ?= demo
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  %-16s %s\n", $$1, $$2}'
+
+.PHONY: prepare
+prepare: ## Install what the other targets need
+	@scripts/prepare
+
+.PHONY: control-plane
+control-plane: prepare ## Build the lab's Kubernetes control plane, unless it is there (ten minutes the first time)
+	@$(BIN)/python -m lab.controlplane.build
+
+.PHONY: demo
+demo: control-plane ## Roll a small cluster under live traffic and judge it
+	@$(LAB) demo
+
+.PHONY: test
+test: lint control-plane ## Everything that CI runs
+	$(PYTEST) -n 3 --dist loadgroup tests/unit tests/stacks tests/model tests/contract
+	$(PYTEST) -n 2 --dist loadgroup tests/e2e
+
+.PHONY: quick
+quick: prepare ## The tests that need no lab
+	$(PYTEST) tests/unit tests/stacks tests/model
+
+.PHONY: lint
+lint: prepare ## Format check, linter, types, import rules
+	@$(BIN)/ruff format --check --quiet . || (echo "run: make format" && exit 1)
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+.PHONY: format
+format: prepare ## Format the code
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format --quiet .
+
+.PHONY: synth
+synth: prepare ## Synthesize the stack that cdk.json describes into cdk.out
+	@npx cdk synth --quiet
+
+.PHONY: lab-up
+lab-up: control-plane ## Start a lab with the demo's cluster (NAME=demo) and deploy the application into it
+	@$(LAB) up --name $(NAME) --spec lab/clusters/demo.yaml
+	@$(LAB) deploy --name $(NAME)
+
+.PHONY: lab-roll
+lab-roll: ## Roll that lab's cluster
+	@$(LAB) roll --name $(NAME)
+
+.PHONY: lab-shell
+lab-shell: ## A shell inside that lab, with kubectl
+	@$(LAB) shell --name $(NAME)
+
+.PHONY: lab-down
+lab-down: ## End that lab
+	@$(LAB) down --name $(NAME)
+
+.PHONY: lock
+lock: prepare ## Resolve the dependencies of pyproject.toml anew
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --all-extras --custom-compile-command "make lock" \
+		--output-file requirements.txt pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --custom-compile-command "make lock" \
+		--output-file lambdas/requirements.txt pyproject.toml
+	@npm install --package-lock-only --silent
+
+.PHONY: clean
+clean: ## Remove everything that was made here, labs included; the built control plane stays in the user's cache
+	@if [ -x $(BIN)/python ]; then $(LAB) down --all >/dev/null 2>&1 || true; fi
+	@rm -rf .venv node_modules cdk.out .lab .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
