@@ -2,12 +2,12 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from lab.addresses import AWS_URL
 from lab.lifecycle import Lab, LabError
 from lab.paths import REPOSITORY, cache_directory
 
@@ -76,8 +76,6 @@ def _key(document: dict[str, Any]) -> str:
 
 
 def _environment(context: dict[str, Any], directory: Path) -> dict[str, str]:
-    import os
-
     return {
         **os.environ,
         # jsii starts `node`, which comes with this environment.
@@ -85,6 +83,3 @@ def _environment(context: dict[str, Any], directory: Path) -> dict[str, str]:
         "CDK_CONTEXT_JSON": json.dumps(context),
         "CDK_OUTDIR": str(directory),
     }
-
-
-ENDPOINT = AWS_URL

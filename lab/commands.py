@@ -145,8 +145,8 @@ def _view(operator: Operator, *, live: bool, publishes: bool) -> View:
     newest = str(int(operator.newest_version()) + publishes)
     console = _output if live and _output.is_terminal else _errors
     if live and console.is_terminal:
-        return LiveView(console, f"eks-rolling  {operator.lab.spec.cluster}", lambda: newest)
-    return LineView(_errors, lambda: newest)
+        return LiveView(console, f"eks-rolling  {operator.lab.spec.cluster}", newest)
+    return LineView(_errors, newest)
 
 
 def _tell_verdict(operator: Operator, execution: str | None, *, as_json: bool) -> None:

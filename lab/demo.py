@@ -113,24 +113,16 @@ def run(console: Console, *, live: bool) -> int:
     with ThreadPoolExecutor(1) as background:
         # CDK and the control plane start side by side.
         assembly = background.submit(synthesize, spec.cluster)
-        view_words: list[str] = []
-        with running_lab(spec, NAME, lambda line: _tell(console, line.message, view_words)) as lab:
+        with running_lab(spec, NAME, lambda line: _tell(console, line.message)) as lab:
             console.print("synthesizing and deploying the application", highlight=False)
             assembly.result()
             deploy(lab)
             started = time.monotonic() - began
             with operator_of(lab) as operator:
-                newest = ""
-
-                def newest_version() -> str:
-                    return newest
-
+                coming = str(int(operator.newest_version()) + 1)
                 view: View = (
-                    LiveView(console, f"eks-rolling  {spec.cluster}", newest_version)
-                    if live
-                    else LineView(console, newest_version)
+                    LiveView(console, f"eks-rolling  {spec.cluster}", coming) if live else LineView(console, coming)
                 )
-                newest = str(int(operator.newest_version()) + 1)
                 with view:
                     played = play(operator, view)
                 report = paths.root / "report.html"
@@ -148,8 +140,7 @@ def run(console: Console, *, live: bool) -> int:
     return 0 if succeeded(document) else 1
 
 
-def _tell(console: Console, words: str, said: list[str]) -> None:
-    said.append(words)
+def _tell(console: Console, words: str) -> None:
     console.print(words, style="dim", highlight=False, markup=False)
 
 

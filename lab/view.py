@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
@@ -86,7 +86,7 @@ class View(Protocol):
 class LiveView:
     """The whole picture, redrawn in place."""
 
-    def __init__(self, console: Console, title: str, newest: Callable[[], str]) -> None:
+    def __init__(self, console: Console, title: str, newest: str) -> None:
         self._title = title
         self._newest = newest
         self._began = time.monotonic()
@@ -110,7 +110,7 @@ class LiveView:
     def _render(self) -> RenderableType:
         seconds = time.monotonic() - self._began
         clock = f"{int(seconds) // 60:02d}:{int(seconds) % 60:02d}"
-        return picture(self._snapshot, f"{self._title}  {clock}", self._words, self._newest())
+        return picture(self._snapshot, f"{self._title}  {clock}", self._words, self._newest)
 
 
 def picture(snapshot: Snapshot, title: str, words: str, newest: str) -> RenderableType:
@@ -138,7 +138,7 @@ def _roll_line(snapshot: Snapshot, words: str) -> Text:
 def _node_table(snapshot: Snapshot, newest: str) -> Table:
     steps = {p.instance: p for p in snapshot.in_flight}
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
-    for column in ("zone", "node", "version", "pods"):
+    for column in ("zone", "node", "state", "version", "pods"):
         table.add_column(column, no_wrap=True, justify="right" if column in {"version", "pods"} else "left")
     table.add_column("step", no_wrap=True, ratio=2)
     table.add_column("waits for", no_wrap=True, overflow="ellipsis", ratio=4)
@@ -150,6 +150,7 @@ def _node_table(snapshot: Snapshot, newest: str) -> Table:
         table.add_row(
             node.zone,
             short(node.name),
+            state,
             node.version,
             str(node.pods),
             step.state if step else ("" if node.ready else "not Ready"),
@@ -172,7 +173,7 @@ def _traffic_line(traffic: dict[str, Any]) -> Text:
 class LineView:
     """What changed, a line each."""
 
-    def __init__(self, console: Console, newest: Callable[[], str]) -> None:
+    def __init__(self, console: Console, newest: str) -> None:
         self._console = console
         self._newest = newest
         self._began = time.monotonic()
@@ -190,7 +191,7 @@ class LineView:
         self._console.print(f"{seconds:6.1f} s  {words}", highlight=False, markup=False, soft_wrap=True)
 
     def show(self, snapshot: Snapshot) -> None:
-        for line in changes(self._last, snapshot, self._newest()):
+        for line in changes(self._last, snapshot, self._newest):
             self.say(line)
         if snapshot.traffic and snapshot.at - self._said_traffic > 10:
             self._said_traffic = snapshot.at

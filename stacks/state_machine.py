@@ -129,7 +129,14 @@ class Roll(Construct):
             },
         )
 
-        plan_roll = page.call("Plan the roll", "plan", {"input": jsonata("$input")}, assign={"plan": jsonata(ANSWER)})
+        plan_roll = page.call(
+            "Plan the roll",
+            "plan",
+            {"input": jsonata("$input")},
+            assign={"plan": jsonata(ANSWER)},
+            # Nothing has been changed yet, and somebody may be watching: better an early sentence than a late success.
+            attempts=4,
+        )
         plan_roll.add_catch(report, errors=["States.ALL"], assign=FAILED)
         what_now = page.choice("What does the plan say?")
         approval = page.call(
@@ -422,6 +429,7 @@ class Page:
         *,
         assign: Mapping[str, Any] | None = None,
         retried: Sequence[str] = RETRIED,
+        attempts: int = 8,
         **more: Any,
     ) -> tasks.LambdaInvoke:
         """One call of a step's function, run again after faults that pass; its answer is the state's output."""
@@ -443,7 +451,7 @@ class Page:
             errors=list(retried),
             interval=Duration.seconds(1),
             backoff_rate=2,
-            max_attempts=8,
+            max_attempts=attempts,
             max_delay=Duration.seconds(30),
             jitter_strategy=sfn.JitterType.FULL,
         )

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lambdas.errors import AccessDenied, RollError, Transient
 from lambdas.lock import ABORT, PAUSE
 from lambdas.marks import HARD_TAINT
-from lambdas.observed import Owner, Taint
+from lambdas.observed import Node, Owner, Taint
 from tests.asl import Engine, Execution, Stopped
 from tests.assembly import synthesize
 from tests.model.situations import AUTOSCALER, by_zone, outdated, shop, watch_unavailable
@@ -271,6 +272,32 @@ def test_bad_input_is_one_sentence_before_anything_is_changed(request_: object, 
     cause = failed(engine_for(world).run("roll", "roll-1", request_))
     assert sentence in cause
     assert world.effects == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "tries"),
+    [
+        (Transient("The API server https://10.0.0.1 cannot be reached: timed out. Check its security group."), 5),
+        (AccessDenied("The API server https://10.0.0.1 does not accept this role: give it an access entry."), 1),
+    ],
+    ids=["unreachable", "refused"],
+)
+def test_a_cluster_that_does_not_answer_is_one_sentence_before_anything_is_changed(
+    monkeypatch: pytest.MonkeyPatch, fault: RollError, tries: int
+) -> None:
+    world = shop()
+    asked = 0
+
+    def nodes(_: World) -> list[Node]:
+        nonlocal asked
+        asked += 1
+        raise fault
+
+    monkeypatch.setattr(World, "nodes", nodes)
+    began = world.time
+    assert failed(engine_for(world).run("roll", "roll-1", {})) == str(fault)
+    assert (world.effects, asked) == ([], tries)
+    assert world.time - began < 30
 
 
 def test_two_problems_of_a_request_are_both_named() -> None:
