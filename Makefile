@@ -49,6 +49,10 @@ format: prepare ## Format the code
 synth: prepare ## Synthesize the stack that cdk.json describes into cdk.out
 	@npx cdk synth --quiet
 
+.PHONY: drawing
+drawing: prepare ## Draw the state machines anew into docs/workflow.md
+	@$(BIN)/python -m scripts.draw_workflow
+
 .PHONY: lab-up
 lab-up: control-plane ## Start a lab with the demo's cluster (NAME=demo) and deploy the application into it
 	@$(LAB) up --name $(NAME) --spec lab/clusters/demo.yaml

@@ -188,20 +188,31 @@ class Roll(Construct):
 
         begin.next(plan_roll)
         plan_roll.next(what_now)
-        what_now.when(page.when(f"{plan}.outcome = 'roll' and {plan}.approval and $not($approved)"), approval)
-        what_now.when(page.when(f"{plan}.outcome = 'roll' or {plan}.leftovers"), take_lock.start)
-        what_now.when(page.when("$locked"), restore.start)
+        what_now.when(
+            page.when(f"{plan}.outcome = 'roll' and {plan}.approval and $not($approved)"),
+            approval,
+            comment="approval asked for",
+        )
+        what_now.when(
+            page.when(f"{plan}.outcome = 'roll' or {plan}.leftovers"),
+            take_lock.start,
+            comment="nodes to replace, or marks of a dead roll",
+        )
+        what_now.when(page.when("$locked"), restore.start, comment="nothing left to do, but the lock is ours")
         what_now.otherwise(report)
         approval.next(take_lock.start)
         take_lock.then(plan_old)
-        plan_old.when(page.when("$states.input.output.waited"), plan_roll)
-        # Nothing to roll: the lock was taken to put back what a roll that died has left.
-        plan_old.when(page.when(f"{plan}.outcome != 'roll'"), restore.start)
+        plan_old.when(page.when("$states.input.output.waited"), plan_roll, comment="the lock was waited for")
+        plan_old.when(
+            page.when(f"{plan}.outcome != 'roll'"),
+            restore.start,
+            comment="nothing to roll: only a dead roll's marks to put back",
+        )
         plan_old.otherwise(pause.start)
         pause.then(taint.start)
         taint.then(pick)
         pick.next(any_left)
-        any_left.when(page.when("$count($states.input.output.wave) = 0"), restore.start)
+        any_left.when(page.when("$count($states.input.output.wave) = 0"), restore.start, comment="none left")
         any_left.otherwise(replace)
         replace.item_processor(self._replace_one(page, roll_node))
         replace.next(gate.start)
@@ -211,10 +222,12 @@ class Roll(Construct):
         how_did_it_end.when(
             page.when("$failure != null"),
             page.fail("Failed", jsonata("$failure.Error"), jsonata("$states.input.reason")),
+            comment="a step failed",
         )
         how_did_it_end.when(
             page.when(f"{plan}.outcome = 'blocked' and $not({plan}.dry_run)"),
             page.fail("Blocked", "Blocked", jsonata("$states.input.reason")),
+            comment="the plan is blocked",
         )
         how_did_it_end.otherwise(page.succeed("Done"))
         report.add_catch(
@@ -315,7 +328,7 @@ class RollNode(Construct):
         terminate = page.step("Terminate the instance", "terminate", about, catch=record)
         replaced = page.choice("Was it replaced?")
 
-        by_whom.when(page.when("$exists($states.input.roll)"), begin)
+        by_whom.when(page.when("$exists($states.input.roll)"), begin, comment="by a roll")
         by_whom.otherwise(own_roll)
         own_roll.next(page.succeed("A roll was started for this node"))
         begin.next(launch.start)
@@ -332,6 +345,7 @@ class RollNode(Construct):
         replaced.when(
             page.when("$failure != null"),
             page.fail("Not replaced", jsonata("$failure.Error"), jsonata("$states.input.reason")),
+            comment="a step failed",
         )
         replaced.otherwise(page.succeed("Replaced"))
 
@@ -411,7 +425,7 @@ class Step:
     question: sfn.Choice
 
     def then(self, following: sfn.IChainable) -> None:
-        self.question.when(Page.when("$states.input.status = 'done'"), following)
+        self.question.when(Page.when("$states.input.status = 'done'"), following, comment="done")
 
 
 @dataclass(frozen=True)

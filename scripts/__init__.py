@@ -1,0 +1,1 @@
+"""Tools of the project's own: preparing a machine, drawing the workflow."""
