@@ -3,6 +3,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
+# Compiled bytecode halves what a second run costs.
+unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 PYTEST := $(BIN)/python -m pytest
 LAB := $(BIN)/python -m lab
@@ -26,7 +28,7 @@ demo: control-plane ## Roll a small cluster under live traffic and judge it
 
 .PHONY: test
 test: lint control-plane ## Everything that CI runs
-	$(PYTEST) -n 3 --dist loadgroup tests/unit tests/stacks tests/model tests/contract
+	$(PYTEST) -n 3 --dist loadgroup --durations 60 tests/contract tests/model tests/stacks tests/unit
 	$(PYTEST) -n 2 --dist loadgroup tests/e2e
 
 .PHONY: quick

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.lifecycle import Lab, LabError
-from lab.paths import REPOSITORY, cache_directory
+from lab.paths import REPOSITORY, cache_directory, made_once
 
 RBAC = REPOSITORY / "deploy" / "rbac.yaml"
 
@@ -22,27 +22,30 @@ SETTINGS: dict[str, Any] = {
 
 
 def synthesize(cluster: str, settings: dict[str, Any] | None = None) -> Path:
-    """The cloud assembly for these settings, made by `app.py` as a deployment's would be; kept for the next time.
+    """The cloud assembly of a lab's application. Raises LabError with what the app said."""
+    return assembly({"settings": {"cluster": cluster, **SETTINGS, **(settings or {})}})
+
+
+def assembly(document: dict[str, Any]) -> Path:
+    """The cloud assembly for the context key `eks-rolling`, made by `app.py` as a deployment's would be; kept.
 
     Only the dependency layer is left out: functions in a lab run in this environment. Raises LabError with what the
     app said.
     """
-    document = {"settings": {"cluster": cluster, **SETTINGS, **(settings or {})}}
-    directory = cache_directory() / "assemblies" / _key(document)
-    if (directory / "manifest.json").exists():
-        return directory
-    context = {"eks-rolling": document, "aws:cdk:bundling-stacks": []}
-    result = subprocess.run(
-        [sys.executable, "app.py"],
-        cwd=REPOSITORY,
-        env=_environment(context, directory),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if result.returncode != 0:
-        raise LabError("the application cannot be synthesized", details=result.stderr or result.stdout)
-    return directory
+
+    def make(directory: Path) -> None:
+        result = subprocess.run(
+            [sys.executable, "app.py"],
+            cwd=REPOSITORY,
+            env=_environment({"eks-rolling": document, "aws:cdk:bundling-stacks": []}, directory),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if result.returncode != 0:
+            raise LabError("the application cannot be synthesized", details=result.stderr or result.stdout)
+
+    return made_once(cache_directory() / "assemblies" / _key(document), make)
 
 
 def deploy(lab: Lab, settings: dict[str, Any] | None = None) -> dict[str, str]:
@@ -50,9 +53,9 @@ def deploy(lab: Lab, settings: dict[str, Any] | None = None) -> dict[str, str]:
 
     Raises LabError.
     """
-    assembly = synthesize(lab.spec.cluster, settings)
+    directory = synthesize(lab.spec.cluster, settings)
     result = lab.run(
-        [sys.executable, "-m", "lab.aws.deploy", str(lab.paths.root), str(assembly)],
+        [sys.executable, "-m", "lab.aws.deploy", str(lab.paths.root), str(directory)],
         cwd=REPOSITORY,
         capture_output=True,
     )

@@ -1,6 +1,9 @@
 """Where a lab keeps its files."""
 
+import fcntl
 import os
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +16,19 @@ def cache_directory() -> Path:
     if chosen:
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "eks-rolling"
+
+
+def made_once(directory: Path, make: Callable[[Path], None]) -> Path:
+    """`directory`, which `make` fills the first time; whoever comes meanwhile waits. Raises what `make` raises."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with directory.with_name(f"{directory.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not directory.exists():
+            making = directory.with_name(f"{directory.name}.making")
+            shutil.rmtree(making, ignore_errors=True)
+            make(making)
+            making.rename(directory)
+    return directory
 
 
 def labs_directory() -> Path:

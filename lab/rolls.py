@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 
-from lab.aws.seed import image_id
 from lab.lifecycle import LabError
-from lab.spec import LabSpec
+from lab.spec import LabSpec, image_id
 
 if TYPE_CHECKING:
     from mypy_boto3_autoscaling import AutoScalingClient

@@ -1,5 +1,6 @@
 """What a lab looks like: zones, Auto Scaling groups, delays. Read from YAML, kept as JSON."""
 
+import hashlib
 from pathlib import Path
 
 import yaml
@@ -126,3 +127,8 @@ class LabSpec(_Model):
 
     def save(self, path: Path) -> None:
         path.write_text(self.model_dump_json(indent=2))
+
+
+def image_id(template: str, version: int) -> str:
+    """The AMI that a version of a launch template names; the lab has no images, so any id will do."""
+    return f"ami-{hashlib.sha256(template.encode()).hexdigest()[:13]}{version:04x}"

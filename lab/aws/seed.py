@@ -1,7 +1,6 @@
 """Fills the account with what a lab starts with: network, launch templates, groups, load balancers, EKS cluster."""
 
 import base64
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +9,11 @@ from moto.eks.models import EKSBackend
 from lab.aws.account import Account
 from lab.aws.compat.registry import around
 from lab.aws.fleet import Fleet
-from lab.spec import GroupSpec, LabSpec, TargetGroupSpec
+from lab.spec import GroupSpec, LabSpec, TargetGroupSpec, image_id
 
 VPC_CIDR = "10.0.0.0/16"
 ENDPOINT = "https://127.0.0.1:6443"
 KUBERNETES_VERSION = "1.37"
-
-
-def image_id(template: str, version: int) -> str:
-    """The AMI that a version of a launch template names; the lab has no images, so any id will do."""
-    return f"ami-{hashlib.sha256(template.encode()).hexdigest()[:13]}{version:04x}"
 
 
 def seed(account: Account, fleet: Fleet, spec: LabSpec, ca_certificate: Path) -> None:

@@ -141,6 +141,8 @@ def test_replicas_and_annotation_change_together_or_not_at_all(side: Side) -> No
     """R1."""
     side.add_node()
     owner = side.add_deployment("autoscaler", 1)
+    # The controller writes the status, too, until the pod is Ready.
+    until(side, lambda: (side.kubernetes.workload(owner) or pytest.fail("it is gone")).all_ready, "its pod is Ready")
     stale = side.kubernetes.workload(owner)
     assert stale
     side.kubernetes.update_workload(stale, replicas=0, annotations={"original": "1"})

@@ -383,7 +383,7 @@ def test_a_pod_deleted_before_it_could_start_is_gone_at_once(nodes: Nodes) -> No
 
 def test_kubectl_logs_reads_tails_follows_and_dates(nodes: Nodes) -> None:
     nodes.launch()
-    nodes.add_pod("talker", containers=[shell("seq -f 'line %g' 5; echo oops >&2; sleep 1.5; echo end")],
+    nodes.add_pod("talker", containers=[shell("seq -f 'line %g' 5; echo oops >&2; sleep 4; echo end")],
                   restartPolicy="Never")  # fmt: skip
     nodes.wait_for_pod("talker", "ready", is_ready)
     assert wait_for_lines(nodes, "talker", 6)[4:] == ["line 5", "oops"]

@@ -51,7 +51,6 @@ def test_the_demo_rolls_six_nodes_and_clients_see_nothing(tmp_path: Path) -> Non
     assert page.count('class="bar"') == 6
 
 
-@pytest.mark.xdist_group("small")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_roll_whose_functions_are_killed_at_random_ends_the_same(
     small_lab: Operator, view: LineView, seed: int
@@ -74,7 +73,6 @@ def test_a_roll_whose_functions_are_killed_at_random_ends_the_same(
     assert played.verdict.max_unavailable_seen["web"] <= 1
 
 
-@pytest.mark.xdist_group("small")
 def test_a_roll_that_is_stopped_is_restored_by_the_watchdog_and_the_next_one_finishes(
     small_lab: Operator, view: LineView
 ) -> None:
@@ -104,7 +102,6 @@ def test_a_roll_that_is_stopped_is_restored_by_the_watchdog_and_the_next_one_fin
     assert (verdict.failed, verdict.jobs["lost"]) == (0, 0)
 
 
-@pytest.mark.xdist_group("small")
 @pytest.mark.parametrize(
     ("request_", "sentence"),
     [
@@ -124,7 +121,6 @@ def test_bad_input_is_one_clear_sentence_before_anything_is_changed(
     assert small_lab.state() == before
 
 
-@pytest.mark.xdist_group("small")
 def test_a_role_without_access_to_the_cluster_is_named_with_the_remedy(small_lab: Operator, view: LineView) -> None:
     before = small_lab.state()
     with access_taken_from(small_lab, "FunctionsPlan"):

@@ -21,7 +21,7 @@ import pytest
 from botocore.config import Config
 
 from lab.aws.deploy import deploy
-from lab.paths import REPOSITORY, LabPaths, cache_directory
+from lab.paths import REPOSITORY, LabPaths, cache_directory, made_once
 from lab.spec import Delays, GroupSpec, LabSpec, TargetGroupSpec
 
 REGION = "eu-central-1"
@@ -149,15 +149,14 @@ def assembly() -> Path:
     """The probe app as CDK synthesizes it, kept until the app changes."""
     sources = sorted(PROBE.rglob("*.py"))
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
-    directory = cache_directory() / "probe" / digest
-    if not (directory / "manifest.json").exists():
-        making = directory.with_name(f"{digest}.{os.getpid()}")
+
+    def make(directory: Path) -> None:
         environment = os.environ | {"PYTHONPYCACHEPREFIX": str(cache_directory() / "bytecode"), "PYTHONPATH": "."}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        command = [sys.executable, "-m", "tests.contract.aws.probe.app", str(making)]
+        command = [sys.executable, "-m", "tests.contract.aws.probe.app", str(directory)]
         subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, capture_output=True)
-        making.rename(directory)
-    return directory
+
+    return made_once(cache_directory() / "probe" / digest, make)
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,8 @@ class Real:
         ec2, autoscaling, elb = (server.client(s) for s in ("ec2", "autoscaling", "elbv2"))
         data = {"ImageId": "ami-1", "InstanceType": "m6i.large"}
         ec2.create_launch_template(LaunchTemplateName=self.group, LaunchTemplateData=data)
-        subnets = ec2.describe_subnets(Filters=[{"Name": "availability-zone", "Values": [self.zone]}])["Subnets"]
+        in_zone = ec2.describe_subnets(Filters=[{"Name": "availability-zone", "Values": [self.zone]}])["Subnets"]
+        (subnet,) = [s["SubnetId"] for s in in_zone if not s["DefaultForAz"]]
         arns = [g["TargetGroupArn"] for g in elb.describe_target_groups(Names=["web"])["TargetGroups"]]
         autoscaling.create_auto_scaling_group(
             AutoScalingGroupName=self.group,
@@ -70,7 +71,7 @@ class Real:
             MaxSize=3,
             DesiredCapacity=2,
             LaunchTemplate={"LaunchTemplateName": self.group, "Version": "$Latest"},
-            VPCZoneIdentifier=subnets[0]["SubnetId"],
+            VPCZoneIdentifier=subnet,
             TargetGroupARNs=arns,
             Tags=[{"Key": f"kubernetes.io/cluster/{CLUSTER}", "Value": "owned", "PropagateAtLaunch": False}],
         )
