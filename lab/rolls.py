@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-RECENT = 40
+RECENT = 20
 """Events that tell where an execution is: the last state entered, and the last answer before it."""
 
 

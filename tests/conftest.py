@@ -8,12 +8,11 @@ from tests.node_lab import node_lab, nodes
 __all__ = ["_kubelet", "cluster", "control_plane", "node_lab", "nodes"]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a lab run in one process, so that there is one of it."""
-    for item in items:
-        fixtures = getattr(item, "fixturenames", ())
-        for name in ("node_lab", "control_plane", "aws", "small_lab"):
-            if name in fixtures:
-                item.add_marker(pytest.mark.xdist_group(name))
-                break
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Tests that share a lab run in one process, so that there is one of it; of the nodes' lab one per module."""
+    fixtures = getattr(item, "fixturenames", ())
+    for name in ("node_lab", "control_plane", "aws", "answers"):
+        if name in fixtures:
+            group = f"{name}-{item.path.stem}" if name == "node_lab" else name
+            item.add_marker(pytest.mark.xdist_group(group))
+            break

@@ -20,7 +20,10 @@ from tests.e2e.conftest import MANAGED, REPOSITORY
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
-SEEDS = (1, 2, 3, 4, 5)
+FIRST, SECOND = (pytest.mark.xdist_group(name) for name in ("first", "second"))
+"""Two labs, so that tests on them run side by side."""
+
+SEEDS = [pytest.param(seed, marks=FIRST if seed <= 3 else SECOND) for seed in (1, 2, 3, 4, 5)]
 
 
 @pytest.mark.xdist_group("demo")
@@ -73,6 +76,7 @@ def test_a_roll_whose_functions_are_killed_at_random_ends_the_same(
     assert played.verdict.max_unavailable_seen["web"] <= 1
 
 
+@SECOND
 def test_a_roll_that_is_stopped_is_restored_by_the_watchdog_and_the_next_one_finishes(
     small_lab: Operator, view: LineView
 ) -> None:
@@ -102,6 +106,7 @@ def test_a_roll_that_is_stopped_is_restored_by_the_watchdog_and_the_next_one_fin
     assert (verdict.failed, verdict.jobs["lost"]) == (0, 0)
 
 
+@SECOND
 @pytest.mark.parametrize(
     ("request_", "sentence"),
     [
@@ -121,14 +126,26 @@ def test_bad_input_is_one_clear_sentence_before_anything_is_changed(
     assert small_lab.state() == before
 
 
+@SECOND
 def test_a_role_without_access_to_the_cluster_is_named_with_the_remedy(small_lab: Operator, view: LineView) -> None:
     before = small_lab.state()
+    # The API server remembers a token that it has let in for two minutes; another process has another token.
+    small_lab.lab.run([sys.executable, "-c", KILL, "lambdas.steps.plan.handler"], check=True)
     with access_taken_from(small_lab, "FunctionsPlan"):
         outcome = small_lab.follow(small_lab.rolls.start({}), view.show, within_seconds=60)
     assert outcome.status == "FAILED"
     assert "does not accept this role" in outcome.reason
     assert "give the function's role an EKS access entry" in outcome.reason
     assert small_lab.state() == before
+
+
+KILL = """
+import os, pathlib, sys
+for file in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+    if sys.argv[1].encode() in file.read_bytes() and file.parent.name != str(os.getpid()):
+        os.kill(int(file.parent.name), 9)
+"""
+"""Ends every process that has a word in its command line."""
 
 
 @contextmanager
