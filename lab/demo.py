@@ -42,13 +42,15 @@ class Played:
     verdict: Verdict
 
 
-def play(operator: Operator, view: View, *, roll_seconds: float = ROLL_SECONDS) -> Played:
+def play(
+    operator: Operator, view: View, *, quiet_seconds: float = QUIET_SECONDS, roll_seconds: float = ROLL_SECONDS
+) -> Played:
     """Clients first, then a new launch template version; everything else happens by itself. Raises LabError."""
     operator.wait_for_workloads()
     before = operator.state()
     with operator.traffic():
         view.say("clients ask; nothing else happens yet")
-        time.sleep(QUIET_SECONDS)
+        time.sleep(quiet_seconds)
         published = time.time()
         for template in sorted({g.template for g in operator.lab.spec.groups if not g.managed_node_group}):
             version = operator.rolls.publish_version(template)
@@ -56,7 +58,7 @@ def play(operator: Operator, view: View, *, roll_seconds: float = ROLL_SECONDS) 
         execution = operator.rolls.started_since(published)
         outcome = operator.follow(execution, view.show, within_seconds=roll_seconds)
         view.say("the roll has ended; clients ask on for a moment")
-        time.sleep(QUIET_SECONDS)
+        time.sleep(quiet_seconds)
         after = operator.state()
     return Played(before, after, outcome, operator.judge(execution))
 

@@ -15,6 +15,9 @@ from lab.view import LineView
 
 MANAGED = "managed"
 
+SETTINGS = {"canary": False, "surge": 3}
+"""All nodes at once: the hardest for what is killed, and the quickest."""
+
 
 def small_spec() -> LabSpec:
     """Three nodes in two zones, the demo's workloads, traffic forwarded by any node; and a managed node group."""
@@ -38,7 +41,7 @@ def small_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EKS_ROLLING_LABS", str(tmp_path_factory.mktemp("labs")))
         with running_lab(small_spec(), "small") as lab:
-            deploy(lab)
+            deploy(lab, SETTINGS)
             with operator_of(lab) as operator:
                 operator.wait_for_workloads()
                 yield operator

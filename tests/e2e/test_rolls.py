@@ -61,7 +61,7 @@ def test_a_roll_whose_functions_are_killed_at_random_ends_the_same(
     """R3, on real processes: a fifth of all invocations die within half a second."""
     small_lab.fault({"lambda_kill": {"seed": seed, "share": 0.2, "within_seconds": 0.5}})
     try:
-        played = demo.play(small_lab, view)
+        played = demo.play(small_lab, view, quiet_seconds=2)
         killed = small_lab.faults()["kills"]
     finally:
         small_lab.fault({})
