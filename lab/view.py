@@ -19,7 +19,7 @@ from lab.lifecycle import Lab
 from lab.loop_thread import LoopThread
 from lab.rolls import Progress, Rolls
 
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 1.5
 
 OLD, LEAVING, NEW = "old", "leaving", "new"
 
