@@ -29,7 +29,7 @@ demo: control-plane ## Roll a small cluster under live traffic and judge it
 .PHONY: test
 test: lint control-plane ## Everything that CI runs
 	$(PYTEST) -n 4 --dist loadgroup tests/contract tests/model tests/stacks tests/unit
-	$(PYTEST) -n 4 --dist loadgroup tests/e2e
+	$(PYTEST) -n 2 --dist loadgroup tests/e2e
 
 .PHONY: quick
 quick: prepare ## The tests that need no lab

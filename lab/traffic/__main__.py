@@ -24,7 +24,7 @@ from lab.traffic.broker import Broker
 from lab.traffic.clients import Endpoints, Request, Route, ask
 
 BROKER_PORT = 8088
-LAST_JOBS_SECONDS = 40.0
+LAST_JOBS_SECONDS = 90.0
 """How long unfinished jobs are waited for at the end: longer than a lease, so that others do a lost worker's."""
 
 
