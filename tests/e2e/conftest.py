@@ -10,12 +10,12 @@ from rich.console import Console
 from lab.application import deploy
 from lab.lifecycle import running_lab
 from lab.operator import Operator, operator_of
-from lab.spec import GroupSpec, LabSpec, TargetGroupSpec
+from lab.spec import Delays, GroupSpec, LabSpec, TargetGroupSpec
 from lab.view import LineView
 
 MANAGED = "managed"
 
-SETTINGS = {"canary": False}
+SETTINGS = {"canary": False, "bake_seconds": 1}
 """Two nodes at once from the start: harder on what is killed than a canary, and quicker."""
 
 
@@ -30,8 +30,17 @@ def small_spec() -> LabSpec:
             GroupSpec(name="workers-b", launch_template="workers", zones=zones[1:], size=1, target_groups=("web",)),
             GroupSpec(name=MANAGED, zones=zones[:1], size=0, managed_node_group=True),
         ),
-        target_groups=(TargetGroupSpec(name="web", node_port=30080, listener_port=8000, health_path="/healthz"),),
+        target_groups=(
+            TargetGroupSpec(
+                name="web",
+                node_port=30080,
+                listener_port=8000,
+                health_path="/healthz",
+                deregistration_delay_seconds=2,
+            ),
+        ),
         manifests=("lab/clusters/demo", "tests/e2e/forwarded.yaml"),
+        delays=Delays(boot=2.0, node_removal=1.0),
     )
 
 
