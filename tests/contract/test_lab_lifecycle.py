@@ -44,7 +44,14 @@ class Starter:
     def __init__(self, directory: Path, *arguments: str) -> None:
         self._words = directory / "said"
         with self._words.open("wb") as words:
-            self.process = subprocess.Popen([sys.executable, *arguments], cwd=REPOSITORY, stdout=words, stderr=words)
+            self.process = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=REPOSITORY,
+                stdout=words,
+                stderr=words,
+                # As on a terminal: a shell's background jobs ignore Ctrl-C, and so would their children.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
 
     def wait_until_it_said(self, message: str) -> None:
         wait_until(lambda: message in self._words.read_text(), f"the words: {message}")
