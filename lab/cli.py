@@ -140,7 +140,7 @@ def shell(
     name: Name = DEFAULT_NAME,
     command: Annotated[list[str] | None, typer.Argument(help="A command; without one, an interactive shell.")] = None,
 ) -> None:
-    """Run a command, or a shell, inside a lab: kubectl, aws and redis-cli work there without further ado.
+    """Run a command, or a shell, inside a lab: kubectl and redis-cli work there without further ado, and aws where installed.
 
     The command's exit code is this one's.
     """
@@ -173,13 +173,13 @@ def logs(
         if part is not None and part not in files:
             raise LabError(f"lab {name} has no log of a part called {part}; there are {', '.join(files)}")
     chosen = [files[part]] if part else list(files.values())
-    os.execvp("tail", ["tail", f"--lines={lines}", *(["-F"] if follow else []), *map(str, chosen)])  # noqa: S606
+    os.execvp("tail", ["tail", f"--lines={lines}", *(["-F"] if follow else []), *map(str, chosen)])  # noqa: S606 (becomes that program, on purpose)
 
 
 def _become(lab: Lab, command: Sequence[str]) -> NoReturn:
     """Puts a command inside the lab in this process's place."""
     line = lab.command(command)
-    os.execvpe(line[0], line, lab.environment)  # noqa: S606
+    os.execvpe(line[0], line, lab.environment)  # noqa: S606 (becomes that program, on purpose)
 
 
 def _read_spec(path: Path | None) -> LabSpec:

@@ -264,7 +264,7 @@ class Kube:
             except GoneError:
                 version = None
             except (KubeError, UnreachableError):
-                await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311
+                await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
                 backoff = min(backoff * 2, _RECONNECT_SECONDS[1])
 
     @property
@@ -287,7 +287,7 @@ class Kube:
 
     async def _stream(self, path: str, parameters: Parameters, version: str) -> AsyncGenerator[tuple[str, Json]]:
         """One watch connection, until the server ends it."""
-        seconds = random.randint(*_WATCH_SECONDS)  # noqa: S311
+        seconds = random.randint(*_WATCH_SECONDS)  # noqa: S311 (jitter)
         watching = {
             **parameters,
             "watch": True,

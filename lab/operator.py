@@ -121,13 +121,13 @@ class Operator:
             method="PUT",
         )
         try:
-            urllib.request.urlopen(request).close()  # noqa: S310
+            urllib.request.urlopen(request).close()  # noqa: S310 (http, to the lab)
         except urllib.error.HTTPError as error:
             raise LabError("the lab knows no such faults", details=error.read().decode()) from error
 
     def faults(self) -> Json:
         """The faults in force, and how often they struck."""
-        with urllib.request.urlopen(f"{self.aws_url}/_lab/faults") as answer:  # noqa: S310
+        with urllib.request.urlopen(f"{self.aws_url}/_lab/faults") as answer:  # noqa: S310 (http, to the lab)
             faults: Json = json.load(answer)
         return faults
 

@@ -62,7 +62,7 @@ class Rolls:
         session = boto3.session.Session(
             region_name=spec.region,
             aws_access_key_id="lab",
-            aws_secret_access_key="lab",  # noqa: S106
+            aws_secret_access_key="lab",  # noqa: S106 (any key will do)
         )
         self._spec = spec
         self._stepfunctions: SFNClient = session.client("stepfunctions", endpoint_url=endpoint)

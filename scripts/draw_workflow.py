@@ -1,9 +1,8 @@
-"""Draws the state machines as synthesized into docs/workflow.md (Mermaid); `--check` only says whether it is current.
+"""Draws the state machines as synthesized into docs/workflow.md (Mermaid).
 
 A step is three states (call, "done?", wait); the drawing shows it as one, with an arrow to itself.
 """
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,13 +76,5 @@ def page() -> str:
     return text
 
 
-def main() -> int:
-    drawn = page()
-    if "--check" in sys.argv:
-        return 0 if drawn == PAGE.read_text() else 1
-    PAGE.write_text(drawn)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    PAGE.write_text(page())

@@ -51,7 +51,7 @@ class Faults:
         self.spec = FaultSpec()
         self._lock = threading.Lock()
         self._kill_dice = random.Random()  # noqa: S311 (a seeded sequence)
-        self._throttle_dice = random.Random()  # noqa: S311
+        self._throttle_dice = random.Random()  # noqa: S311 (a seeded sequence)
         self._struck = {"kills": 0, "throttled": 0}
 
     def put(self, given: dict[str, Any]) -> None:

@@ -70,11 +70,11 @@ class Worker:
 
     def _ask(self, path: str, body: dict[str, object]) -> tuple[int | None, dict[str, str]]:
         """Status and answer of one request; None after a pause where there was no useful answer."""
-        request = urllib.request.Request(  # noqa: S310
+        request = urllib.request.Request(  # noqa: S310 (http, to the broker)
             self.broker + path, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
         )
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310 (http, to the broker)
                 self._backoff = _BACKOFF_SECONDS[0]
                 content = response.read()
                 return response.status, json.loads(content) if content else {}

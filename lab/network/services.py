@@ -74,7 +74,7 @@ class ServiceProxy:
         route = self._listeners.table.get(listen)
         if not isinstance(route, Route):
             raise ConnectionRefusedError(f"nothing is behind {listen.address}:{listen.port} any more")
-        backend = random.choice(route.backends)  # noqa: S311
+        backend = random.choice(route.backends)  # noqa: S311 (spreads load)
         at_node = listen.address in self._nodes.values()
         source: str | None = client if route.source == "client" else listen.address
         if client == listen.address and not at_node:

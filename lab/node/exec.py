@@ -58,7 +58,7 @@ def main() -> None:
         found = container_command(paths, namespace, pod, sys.argv[3:], container[0] if container else None)
     except NoSuchContainerError as error:
         sys.exit(str(error))
-    os.execve(found.arguments[0], list(found.arguments), dict(found.environment))  # noqa: S606
+    os.execve(found.arguments[0], list(found.arguments), dict(found.environment))  # noqa: S606 (becomes that program, on purpose)
 
 
 if __name__ == "__main__":

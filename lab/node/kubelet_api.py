@@ -46,7 +46,7 @@ async def serve_kubelet_api(paths: LabPaths, find_pod: FindPod) -> None:
         context.load_cert_chain(paths.pki / "kubelet.crt", paths.pki / "kubelet.key")
         context.verify_mode = ssl.CERT_OPTIONAL
         # Every node's address is the lab's own: one socket serves them all, while they have them.
-        await web.TCPSite(runner, "0.0.0.0", KUBELET_PORT, ssl_context=context).start()  # noqa: S104
+        await web.TCPSite(runner, "0.0.0.0", KUBELET_PORT, ssl_context=context).start()  # noqa: S104 (in the lab's own namespace)
         await asyncio.Event().wait()
     finally:
         await runner.cleanup()

@@ -53,7 +53,7 @@ def bubblewrap(
         *(argument for capability in _CAPABILITIES for argument in ("--cap-add", capability)),
         "--tmpfs", "/", *_machine(),
         "--proc", "/proc", "--dev", "/dev", "--ro-bind", "/sys", "/sys",
-        "--tmpfs", "/tmp", "--tmpfs", "/run", "--dir", "/root", "--symlink", "../run", "/var/run",  # noqa: S108
+        "--tmpfs", "/tmp", "--tmpfs", "/run", "--dir", "/root", "--symlink", "../run", "/var/run",  # noqa: S108 (the container's own)
     ]  # fmt: skip
     arguments += _program_files()
     # Outer directories first, so that a mount inside another volume lies on top of it.

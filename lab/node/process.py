@@ -155,7 +155,7 @@ class ContainerProcess:
 async def _until_executed(pid: int) -> None:
     """Waits until bubblewrap has become the command: until then the container's files are not all in place, and what
     a probe or hook ran inside would see the lab's."""
-    while _program_of(pid) == "bwrap":  # noqa: ASYNC110
+    while _program_of(pid) == "bwrap":  # noqa: ASYNC110 (/proc has no events)
         await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
 
