@@ -5,16 +5,13 @@ import json
 import os
 import queue
 import signal
-import subprocess
-import sys
 import threading
 import time
 import uuid
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.aws import lambda_bootstrap
+from lab.aws.nursery import Birth, Nursery
 from lab.aws.runtime_api import Event, Kind, Outcome, RuntimeApi
 
 _INIT_SECONDS = 60.0
@@ -55,35 +52,15 @@ class Environment:
     and would raise a MemoryError that the function could catch.
     """
 
-    def __init__(self, function: Function, variables: dict[str, str], spawner: Executor) -> None:
-        """Starts the process. `spawner` must run on one thread that lives as long as the server does: the kernel ends
-        the process when the thread that started it ends."""
+    def __init__(self, function: Function, variables: dict[str, str], nursery: Nursery) -> None:
         self.function = function
         self.idle_since = time.monotonic()
         self.dead = False
         self._api = RuntimeApi()
         function.log.parent.mkdir(parents=True, exist_ok=True)
         self._log = function.log.open("ab", buffering=0)
-        command = [sys.executable, lambda_bootstrap.__file__, function.handler]
-        environment = variables | {
-            "AWS_LAMBDA_RUNTIME_API": self._api.address,
-            lambda_bootstrap.PARENT: str(os.getpid()),
-        }
-        self._process = spawner.submit(
-            subprocess.Popen,
-            command,
-            cwd=function.code,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-            start_new_session=True,
-        ).result()
-        threading.Thread(target=self._watch, name=f"watch-{function.name}", daemon=True).start()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+        variables = variables | {"AWS_LAMBDA_RUNTIME_API": self._api.address}
+        self.pid = nursery.bear(Birth(function.handler, function.code, variables, function.log), self._end)
 
     def invoke(self, payload: bytes, kill_after: float | None = None) -> tuple[Result, bool]:
         """Handles one event. `kill_after` seconds into it the process is killed, if it still works on it; the second
@@ -106,10 +83,10 @@ class Environment:
 
     def kill(self) -> None:
         """Ends the process and all that it started, at once."""
-        self.dead = True
-        if self._process.poll() is None:
+        ended, self.dead = self.dead, True
+        if not ended:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+                os.killpg(self.pid, signal.SIGKILL)
 
     def _initialized(self, request_id: str) -> Result | None:
         """Waits until the function is imported; the failure's result if it can't be."""
@@ -160,8 +137,7 @@ class Environment:
         self.kill()
         return result
 
-    def _watch(self) -> None:
-        status = self._process.wait()
+    def _end(self, status: int) -> None:
         self.dead = True
         words = (
             "signal: killed"
@@ -171,6 +147,9 @@ class Environment:
             else f"exit status {status}"
         )
         self._api.outcomes.put(Outcome(Kind.EXIT, words.encode()))
+        threading.Thread(target=self._close, name=f"close-{self.function.name}", daemon=True).start()
+
+    def _close(self) -> None:
         self._api.close()
         self._log.close()
 

@@ -21,6 +21,7 @@ from typing import Any
 from lab.aws.account import Account
 from lab.aws.environment import Environment, Function, Result
 from lab.aws.faults import Faults
+from lab.aws.nursery import Nursery
 from lab.paths import LabPaths, cache_directory
 
 LOG = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class Lambdas:
         self._idle: dict[Function, list[Environment]] = defaultdict(list)
         self._busy: dict[Function, int] = defaultdict(int)
         self._changed = threading.Condition()
-        self._spawner = ThreadPoolExecutor(1, "lambda-spawner")
+        self._nursery = Nursery()
         self._later = ThreadPoolExecutor(capacity, "lambda-later")
         threading.Thread(target=self._reap, name="lambda-reaper", daemon=True).start()
 
@@ -143,7 +144,7 @@ class Lambdas:
         if free is not None:
             return free
         try:
-            return Environment(function, self._variables(function), self._spawner)
+            return Environment(function, self._variables(function), self._nursery)
         except BaseException:
             with self._changed:
                 self._busy[function] -= 1

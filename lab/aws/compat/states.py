@@ -66,7 +66,7 @@ def evaluation_failed(env: Any, cause: str) -> Exception:
         event_type=HistoryEventType.EvaluationFailed,
         event_details=EventDetails(evaluationFailedEventDetails=failure.get_evaluation_failed_event_details()),
     )
-    return failure  # type: ignore[no-any-return] (moto has no types)
+    return failure  # type: ignore[no-any-return]  # moto has no types
 
 
 @correction
@@ -216,7 +216,7 @@ def _execution_failed(env: Any, error: Any, cause: str) -> Exception:
         event_type=HistoryEventType.ExecutionFailed,
         event_details=EventDetails(executionFailedEventDetails=details),
     )
-    return FailureEventException(event)  # type: ignore[no-any-return] (moto has no types)
+    return FailureEventException(event)  # type: ignore[no-any-return]  # moto has no types
 
 
 @correction
