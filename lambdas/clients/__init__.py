@@ -4,7 +4,7 @@ Every write carries a precondition: the resourceVersion or UID of what was obser
 A precondition that no longer holds raises `Conflict`: the step is run again and looks again.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from lambdas.observed import (
     Volume,
     Workload,
 )
+from lambdas.redis_observed import Address, Endpoint, Role, Sentinel, Server, Silent
 from lambdas.settings import Settings
 
 
@@ -206,6 +207,64 @@ class Aws(Protocol):
         ...
 
 
+class Redis(Protocol):
+    """Redis servers and sentinels, one command a call. Times out after seconds, so that a step always ends.
+
+    Reads answer `Silent` for what does not answer. Writes raise Transient where the server does not answer or its
+    answer is an error that may pass, AccessDenied where it refuses the credentials or the command, and Conflict where
+    the server is not the one that was looked at: `expected` is compared by run id and role on the same connection,
+    just before.
+    """
+
+    def server(self, endpoint: Endpoint) -> Server | Silent: ...
+
+    def sentinel(self, endpoint: Endpoint, name: str) -> Sentinel | Silent: ...
+
+    def offset(self, endpoint: Endpoint) -> tuple[Role, int]:
+        """Role and replication offset alone, by INFO replication: the quick look inside a switch."""
+        ...
+
+    def current_master(self, endpoint: Endpoint, name: str) -> Address | None:
+        """A sentinel's GET-MASTER-ADDR-BY-NAME alone."""
+        ...
+
+    def follow(self, endpoint: Endpoint, expected: Server, master: Address) -> None:
+        """REPLICAOF."""
+        ...
+
+    def set_priority(self, endpoint: Endpoint, expected: Server, priority: int) -> None:
+        """CONFIG SET replica-priority."""
+        ...
+
+    def pause_writes(self, endpoint: Endpoint, expected: Server, milliseconds: int) -> None:
+        """CLIENT PAUSE ... WRITE; the server ends it by itself after that time."""
+        ...
+
+    def unpause(self, endpoint: Endpoint) -> None:
+        """CLIENT UNPAUSE; not paused is fine."""
+        ...
+
+    def hand_over(self, endpoint: Endpoint, expected: Server, to: Address) -> None:
+        """FAILOVER TO ... FORCE TIMEOUT 1 on the master."""
+        ...
+
+    def abort_hand_over(self, endpoint: Endpoint) -> None:
+        """FAILOVER ABORT; none in progress is fine."""
+        ...
+
+    def disconnect_clients(self, endpoint: Endpoint) -> None:
+        """CLIENT KILL TYPE normal SKIPME yes, so that clients ask for the master again."""
+        ...
+
+    def fail_over(self, endpoint: Endpoint, name: str) -> None:
+        """SENTINEL FAILOVER. Raises Refused with the sentinel's word where it will not now (INPROG, NOGOODSLAVE)."""
+        ...
+
+    def reset(self, endpoint: Endpoint, name: str) -> None:
+        """SENTINEL RESET: the sentinel forgets replicas and other sentinels, and finds those that live again."""
+        ...
+
+
 class Clock(Protocol):
     """Epoch seconds."""
 
@@ -218,5 +277,8 @@ class Clients:
 
     kubernetes: Kubernetes
     aws: Aws
+    redis: Redis
     settings: Settings
     now: Clock
+    sleep: Callable[[float], None]
+    """Seconds; only the switch of a Redis master sleeps, for milliseconds."""

@@ -1,0 +1,165 @@
+"""What decisions see of Redis: plain frozen values, read by `lambdas.clients.redis`. No secret is in here.
+
+Offsets and sizes are in bytes, durations in seconds unless a name says milliseconds.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server is said to be: an IP address, or a name where names are announced."""
+
+    host: str
+    port: int = 6379
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How to speak to a pod's server: which Secrets (in `namespace`) hold the password and the TLS files.
+
+    The auth Secret's keys: `password`, `username` (ACL user), `sentinel-password`, `sentinel-username`; the latter
+    default to the former two where present. The TLS Secret's: `ca.crt`, and `tls.crt` with `tls.key` for a client
+    certificate. "" is no authentication, no TLS.
+    """
+
+    namespace: str
+    auth: str = ""
+    tls: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A server or sentinel to speak to: a pod's own address."""
+
+    address: Address
+    login: Login
+    name: str = ""
+    """The pod, NAMESPACE/NAME, for messages."""
+
+    def __str__(self) -> str:
+        return self.name or str(self.address)
+
+
+class Role(StrEnum):
+    """What a server says it is."""
+
+    MASTER = "master"
+    REPLICA = "slave"
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """A server that does not answer, and why. Refused credentials are not silence: they are AccessDenied."""
+
+    address: Address
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Follower:
+    """A replica as its master lists it. `offset` is what it acknowledged; `lag` seconds since it last did."""
+
+    address: Address
+    online: bool
+    offset: int
+    lag: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One Redis server, as INFO and CONFIG GET tell.
+
+    `offset` is master_repl_offset of a master, slave_repl_offset of a replica. `master` is what a replica was told to
+    follow, a name perhaps. `sync_left` is None while no full synchronization transfers data. `failover` is
+    master_failover_state. `announced` is replica-announce-ip, "" where none is set. Renamed or forbidden CONFIG leaves
+    the settings at None, and the commands that the server does not know or permit are in `denied`.
+    """
+
+    address: Address
+    version: tuple[int, ...]
+    flavor: str
+    run_id: str
+    role: Role
+    offset: int
+    loading: bool = False
+    followers: tuple[Follower, ...] = ()
+    master: Address | None = None
+    link_up: bool = False
+    syncing: bool = False
+    sync_left: int | None = None
+    failover: str = "no-failover"
+    keys: int = 0
+    used_bytes: int = 0
+    priority: int = 100
+    announced: str = ""
+    min_replicas_to_write: int | None = None
+    persists: bool | None = None
+    can_follow: bool | None = None
+    """Whether masterauth is set, or no password is required."""
+    paused: bool = False
+    """Writes are paused by CLIENT PAUSE (INFO clients, where the version tells; else False)."""
+    denied: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class KnownReplica:
+    """A replica in a sentinel's list. `info_age` is seconds since its last INFO reply (info-refresh)."""
+
+    address: Address
+    flags: frozenset[str]
+    priority: int = 100
+    master: Address | None = None
+    link_ok: bool = True
+    info_age: float = 0.0
+
+    @property
+    def alive(self) -> bool:
+        return not self.flags & {"s_down", "o_down", "disconnected"}
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSentinel:
+    """Another sentinel in a sentinel's list."""
+
+    address: Address
+    run_id: str
+    flags: frozenset[str]
+
+    @property
+    def alive(self) -> bool:
+        return not self.flags & {"s_down", "disconnected"}
+
+
+@dataclass(frozen=True, slots=True)
+class Sentinel:
+    """One sentinel's view of one master name.
+
+    `current` is what GET-MASTER-ADDR-BY-NAME answers, what clients are told; `master` the ip of SENTINEL MASTER, which
+    changes last in a failover. `known` is False where the sentinel monitors no master of that name.
+    """
+
+    address: Address
+    run_id: str
+    known: bool = True
+    current: Address | None = None
+    master: Address | None = None
+    flags: frozenset[str] = frozenset()
+    replicas: tuple[KnownReplica, ...] = ()
+    sentinels: tuple[KnownSentinel, ...] = ()
+    quorum: int = 0
+    quorum_ok: bool = True
+    quorum_says: str = ""
+    down_after_ms: int = 30_000
+    failover_timeout_ms: int = 180_000
+    epoch: int = 0
+    resolves_names: bool = False
+    announces_names: bool = False
+
+    @property
+    def failing_over(self) -> bool:
+        return bool(self.flags & {"failover_in_progress", "force_failover"})
