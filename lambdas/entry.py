@@ -30,10 +30,12 @@ def connected_clients() -> Clients:
     # Imported late: unit tests and the stacks need no SDK.
     from lambdas.clients.aws import AwsClient
     from lambdas.clients.eks import connect
+    from lambdas.clients.redis import RedisClient
 
     settings = Settings.from_environment()
     aws = AwsClient(settings.cluster, settings.bucket, settings.topic)
-    return Clients(connect(settings.cluster), aws, settings, time.time)
+    kubernetes = connect(settings.cluster)
+    return Clients(kubernetes, aws, RedisClient(kubernetes.secret), settings, time.time, time.sleep)
 
 
 @dataclass(frozen=True)

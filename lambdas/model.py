@@ -97,6 +97,12 @@ class NodeTask(Task):
     replacement_node: str = ""
 
 
+class RedisTask(NodeTask):
+    """A step that migrates a Redis group, NAMESPACE/NAME."""
+
+    redis_group: str = ""
+
+
 class NodeOutcomeTask(NodeTask):
     """The last step of RollNode: `execution` is its own ARN, `failure` what stopped it."""
 

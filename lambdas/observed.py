@@ -108,6 +108,8 @@ class Pod:
     host_ports: tuple[int, ...] = ()
     images: tuple[str, ...] = ()
     unschedulable_because: str = ""
+    address: str = ""
+    resource_version: str = ""
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"

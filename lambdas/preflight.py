@@ -9,8 +9,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
 
+from lambdas.findings import Finding, Severity, blocks, note
 from lambdas.marks import outdated
 from lambdas.model import RollRequest, Targets
 from lambdas.observed import (
@@ -28,29 +28,10 @@ from lambdas.observed import (
     Volume,
     Workload,
 )
+from lambdas.redis_groups import Part, Problem
+from lambdas.redis_preflight import ACCEPTABLE as ACCEPTABLE_REDIS
+from lambdas.redis_preflight import RedisView, redis_findings
 from lambdas.settings import AutoscalerMode, Settings
-
-
-class Severity(StrEnum):
-    """What a finding does to the roll."""
-
-    BLOCKS = "blocks"
-    HOLDS = "holds"
-    NOTE = "note"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing an operator should know before the roll."""
-
-    code: str
-    severity: Severity
-    object: str
-    reason: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.object}: {self.reason}; {self.remedy}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +46,8 @@ class View:
     volumes: tuple[Volume, ...] = ()
     versions: dict[str, tuple[int, int]] = field(default_factory=dict)
     free_addresses: dict[str, dict[str, int]] = field(default_factory=dict)
+    redis: tuple[RedisView, ...] = ()
+    redis_problems: tuple[Problem, ...] = ()
 
     def node_of(self, instance: str) -> Node | None:
         return next((n for n in self.nodes if n.instance == instance), None)
@@ -86,7 +69,7 @@ class Candidate:
         return self.node.name if self.node else self.instance.id
 
 
-ACCEPTABLE = frozenset({"bare-pod", "budget-never-allows", "local-volume", "redis"})
+ACCEPTABLE = frozenset({"bare-pod", "budget-never-allows", "local-volume", "redis"}) | ACCEPTABLE_REDIS
 """Codes of blockers that a person may accept. The others cannot be rolled over."""
 
 OTHER_ACTORS = ("karpenter", "kured", "descheduler", "aws-node-termination-handler")
@@ -133,15 +116,17 @@ def findings(view: View, request: RollRequest, settings: Settings, chosen: list[
     """Every finding, the gravest first. What is accepted becomes a note."""
     accepted = (set(request.accept) | set(settings.accept)) & ACCEPTABLE
     pods = _moving_pods(view, chosen)
+    others = [p for p in pods if not any(r.group.part_set(p.owner) for r in view.redis)]
     found = [
         *_request_findings(view, request, settings),
         *_node_findings(chosen),
         *_capacity_findings(view, chosen),
-        *_budget_findings(view, pods),
-        *_owner_findings(view, pods),
-        *_storage_findings(view, pods),
+        *_budget_findings(view, [p for p in pods if not _is_master_pod(view, p)]),
+        *_owner_findings(view, others),
+        *_storage_findings(view, others),
         *_toleration_findings(pods),
-        *_redis_findings(pods),
+        *_undeclared_redis(others),
+        *redis_findings(view.redis, view.redis_problems, {p.owner for p in pods}),
         *_actor_findings(view, settings),
     ]
     softened = [
@@ -158,7 +143,7 @@ def _request_findings(view: View, request: RollRequest, settings: Settings) -> I
     known = {g.name for g in view.groups}
     for name in request.groups:
         if name not in known:
-            yield _blocks(
+            yield blocks(
                 "unknown-group",
                 f"group {name}",
                 "there is no such Auto Scaling group",
@@ -167,14 +152,14 @@ def _request_findings(view: View, request: RollRequest, settings: Settings) -> I
     nodes = {n.name for n in view.nodes} | {i.id for g in view.groups for i in g.instances}
     for name in request.nodes:
         if name not in nodes:
-            yield _blocks(
+            yield blocks(
                 "unknown-node",
                 f"node {name}",
                 f"neither a node of {settings.cluster} nor an instance of its groups",
                 "correct the name",
             )
     for code in sorted((set(request.accept) | set(settings.accept)) - ACCEPTABLE):
-        yield _blocks(
+        yield blocks(
             "unknown-code",
             f"accept {code}",
             "this is not the code of a blocker that can be accepted",
@@ -197,35 +182,35 @@ def _group_findings(group: Group, request: RollRequest, settings: Settings) -> I
         )
         return
     if f"kubernetes.io/cluster/{settings.cluster}" not in group.tags:
-        yield _blocks(
+        yield blocks(
             "foreign-group",
             subject,
             f"it is not tagged kubernetes.io/cluster/{settings.cluster}",
             "tag it `owned` if its instances are nodes of this cluster, or leave it out",
         )
     if group.template is None:
-        yield _blocks(
+        yield blocks(
             "no-launch-template",
             subject,
             "it uses a launch configuration",
             "give it a launch template",
         )
     for process in sorted(group.suspended & {"Launch", "Terminate"}):
-        yield _blocks(
+        yield blocks(
             f"{process.lower()}-suspended",
             subject,
             f"its process {process} is suspended",
             "find out why it was suspended, and resume it",
         )
     if group.refresh_running:
-        yield _blocks(
+        yield blocks(
             "instance-refresh",
             subject,
             "an instance refresh is replacing its instances",
             "let it end, or cancel it",
         )
     if group.warm_pool:
-        yield _blocks(
+        yield blocks(
             "warm-pool",
             subject,
             "it has a warm pool, from which replacements would come with the old version",
@@ -233,7 +218,7 @@ def _group_findings(group: Group, request: RollRequest, settings: Settings) -> I
         )
     for instance in group.instances:
         if instance.lifecycle in {"Standby", "EnteringStandby", "Detaching", "Detached"}:
-            yield _blocks(
+            yield blocks(
                 "standby",
                 f"instance {instance.id}",
                 f"it is {instance.lifecycle} in {group.name}",
@@ -247,28 +232,28 @@ def _group_findings(group: Group, request: RollRequest, settings: Settings) -> I
 def _node_findings(chosen: list[Candidate]) -> Iterator[Finding]:
     for candidate in chosen:
         if candidate.node is None:
-            yield _blocks(
+            yield blocks(
                 "not-joined",
                 f"instance {candidate.instance.id}",
                 "it is in service but has no node in the cluster",
                 "find out why it did not join, or terminate it",
             )
         elif not candidate.node.ready:
-            yield _blocks(
+            yield blocks(
                 "node-not-ready",
                 f"node {candidate.name}",
                 "its kubelet does not answer, so evicted pods cannot end",
                 "mend or terminate it, then roll again",
             )
         elif candidate.node.labels.get("karpenter.sh/nodepool"):
-            yield _blocks(
+            yield blocks(
                 "karpenter-node",
                 f"node {candidate.name}",
                 "Karpenter made it and replaces it by itself",
                 "leave its group out",
             )
         if candidate.instance.zone not in candidate.group.zones:
-            yield _blocks(
+            yield blocks(
                 "zone-not-served",
                 f"node {candidate.name}",
                 f"group {candidate.group.name} launches nothing in {candidate.instance.zone} any more",
@@ -281,7 +266,7 @@ def _capacity_findings(view: View, chosen: list[Candidate]) -> Iterator[Finding]
     for (group, zone), _ in sorted(wanted.items()):
         free = view.free_addresses.get(group, {}).get(zone)
         if free == 0:
-            yield _blocks(
+            yield blocks(
                 "no-addresses",
                 f"group {group}",
                 f"its subnets in {zone} have no free address for a replacement",
@@ -289,14 +274,14 @@ def _capacity_findings(view: View, chosen: list[Candidate]) -> Iterator[Finding]
             )
     for group_view in {c.group.name: c.group for c in chosen}.values():
         if group_view.mixed_purchasing:
-            yield _note(
+            yield note(
                 "mixed-purchasing",
                 f"group {group_view.name}",
                 "it mixes on-demand and spot, so replacements come by raising its desired capacity, one at a time",
                 "nothing; it is slower",
             )
         if group_view.desired >= group_view.maximum:
-            yield _note(
+            yield note(
                 "maximum-raised",
                 f"group {group_view.name}",
                 f"its maximum size {group_view.maximum} leaves no room for replacements and is raised for the roll",
@@ -319,7 +304,7 @@ def _budget_findings(view: View, pods: list[Pod]) -> Iterator[Finding]:
         key = tuple(str(b) for b in budgets)
         if len(budgets) > 1 and key not in seen:
             seen.add(key)
-            yield _blocks(
+            yield blocks(
                 "two-budgets",
                 f"pod {pod}",
                 f"budgets {' and '.join(key)} both cover it, so every eviction fails",
@@ -339,7 +324,7 @@ def _one_budget(budget: Budget, workload: Workload | None) -> Iterator[Finding]:
             if budget.max_unavailable
             else (f"minAvailable {budget.min_available}")
         )
-        yield _blocks(
+        yield blocks(
             "budget-never-allows",
             f"budget {budget}",
             f"{rule} with {budget.expected} pods allows no disruption even when all are healthy",
@@ -358,7 +343,7 @@ def _one_budget(budget: Budget, workload: Workload | None) -> Iterator[Finding]:
 def _owner_findings(view: View, pods: list[Pod]) -> Iterator[Finding]:
     for pod in pods:
         if pod.owner is None:
-            yield _blocks(
+            yield blocks(
                 "bare-pod",
                 f"pod {pod}",
                 "no controller would recreate it elsewhere",
@@ -373,21 +358,21 @@ def _owner_findings(view: View, pods: list[Pod]) -> Iterator[Finding]:
 def _workload_findings(workload: Workload) -> Iterator[Finding]:
     subject = str(workload.owner)
     if workload.strategy is None:
-        yield _blocks(
+        yield blocks(
             "unknown-strategy",
             subject,
             "its annotation eks-rolling.io/strategy is neither evict nor restart",
             "correct the annotation",
         )
     elif workload.strategy is Strategy.RESTART and not workload.surges:
-        yield _blocks(
+        yield blocks(
             "restart-without-surge",
             subject,
             "it asks for a restart, but a restart would stop its pods first",
             "use a RollingUpdate strategy with maxSurge of at least 1 and maxUnavailable 0",
         )
     elif workload.strategy is Strategy.EVICT and workload.desired == 1:
-        yield _note(
+        yield note(
             "single-replica",
             subject,
             "its one replica is away while it moves",
@@ -409,7 +394,7 @@ def _storage_findings(view: View, pods: list[Pod]) -> Iterator[Finding]:
         for claim in pod.claims:
             volume = volumes.get(f"{pod.namespace}/{claim}")
             if volume and volume.local:
-                yield _blocks(
+                yield blocks(
                     "local-volume",
                     f"pod {pod}",
                     f"its volume {volume.name} exists on its node only",
@@ -417,7 +402,7 @@ def _storage_findings(view: View, pods: list[Pod]) -> Iterator[Finding]:
                 )
         if pod.local_volumes or pod.host_paths:
             names = ", ".join((*pod.local_volumes, *pod.host_paths))
-            yield _note(
+            yield note(
                 "local-storage",
                 f"pod {pod}",
                 f"what it keeps in {names} stays behind on the old node",
@@ -429,7 +414,7 @@ def _toleration_findings(pods: list[Pod]) -> Iterator[Finding]:
     ours = Taint(ROLL_TAINT_KEY, Effect.NO_SCHEDULE)
     for pod in pods:
         if any(t.tolerates(ours) for t in pod.tolerations):
-            yield _note(
+            yield note(
                 "tolerates-everything",
                 f"pod {pod}",
                 "it tolerates our taint and may land on an old node again",
@@ -437,16 +422,21 @@ def _toleration_findings(pods: list[Pod]) -> Iterator[Finding]:
             )
 
 
-def _redis_findings(pods: list[Pod]) -> Iterator[Finding]:
+def _undeclared_redis(pods: list[Pod]) -> Iterator[Finding]:
     for pod in pods:
         image = next((i for i in pod.images if _is_redis(i)), None)
         if image:
-            yield _blocks(
+            yield blocks(
                 "redis",
                 f"pod {pod}",
                 f"it runs {image}, and an eviction would take its role and its data with it",
-                "move it by hand first, or accept an ordinary eviction with accept: redis",
+                "annotate its StatefulSet as README says, or accept an ordinary eviction with accept: redis",
             )
+
+
+def _is_master_pod(view: View, pod: Pod) -> bool:
+    """The pod that is deleted rather than evicted, once its role is elsewhere: no budget is asked."""
+    return any((s := r.group.part_set(pod.owner)) and s.part is Part.MASTER for r in view.redis)
 
 
 def _is_redis(image: str) -> bool:
@@ -461,7 +451,7 @@ def _actor_findings(view: View, settings: Settings) -> Iterator[Finding]:
     for workload in view.workloads:
         name = workload.owner.name
         if any(actor in name for actor in OTHER_ACTORS) and workload.desired > 0:
-            yield _note(
+            yield note(
                 "other-node-actor",
                 str(workload.owner),
                 "it acts on nodes or pods by itself",
@@ -469,17 +459,9 @@ def _actor_findings(view: View, settings: Settings) -> Iterator[Finding]:
             )
     autoscaler = Owner("Deployment", settings.autoscaler.namespace, settings.autoscaler.deployment)
     if settings.autoscaler.mode is not AutoscalerMode.IGNORE and view.workload(autoscaler) is None:
-        yield _note(
+        yield note(
             "no-autoscaler",
             str(autoscaler),
             "it was not found, so nothing is paused",
             "nothing, if the cluster has none; else correct the setting autoscaler",
         )
-
-
-def _blocks(code: str, subject: str, reason: str, remedy: str) -> Finding:
-    return Finding(code, Severity.BLOCKS, subject, reason, remedy)
-
-
-def _note(code: str, subject: str, reason: str, remedy: str) -> Finding:
-    return Finding(code, Severity.NOTE, subject, reason, remedy)

@@ -128,6 +128,13 @@ class Roll(Construct):
                 "leftBehind": jsonata("['the restore did not finish: ' & $states.errorOutput.Cause]"),
             },
         )
+        settle = page.step("Finish Redis migrations that were begun", "settle_redis", {}, catch=None)
+        settle.start.add_catch(
+            restore.start,
+            errors=["States.ALL"],
+            assign={"failure": jsonata("$failure = null ? $states.errorOutput : $failure"), "since": NULL},
+        )
+        settle.then(restore.start)
 
         plan_roll = page.call(
             "Plan the roll",
@@ -152,19 +159,19 @@ class Roll(Construct):
         )
         approval.add_catch(report, errors=["States.ALL"], assign=FAILED)
         take_lock = page.step(
-            "Take the lock", "take_lock", {}, catch=restore,
+            "Take the lock", "take_lock", {}, catch=settle,
             assign={"locked": jsonata(f"{ANSWER}.status = 'done'")},
         )  # fmt: skip
         plan_old = page.choice("Is the plan still fresh?")
-        pause = page.step("Pause what interferes", "pause_interference", about, catch=restore)
-        taint = page.step("Taint every outdated node", "taint_nodes", about, catch=restore)
+        pause = page.step("Pause what interferes", "pause_interference", about, catch=settle)
+        taint = page.step("Taint every outdated node", "taint_nodes", about, catch=settle)
         pick = page.call(
             "Pick the next nodes",
             "pick_wave",
             {**about, "waves": jsonata("$waves")},
             assign={"waves": jsonata("$waves + 1")},
         )
-        pick.add_catch(restore.start, errors=["States.ALL"], assign=FAILED)
+        pick.add_catch(settle.start, errors=["States.ALL"], assign=FAILED)
         any_left = page.choice("Is any node left?")
         replace = sfn.Map.jsonata(
             self,
@@ -182,7 +189,7 @@ class Roll(Construct):
                 "unready": jsonata(f"{plan}.unready"),
                 "failures": jsonata("$exists($states.input.failures) ? $states.input.failures : []"),
             },
-            catch=restore,
+            catch=settle,
         )
         how_did_it_end = page.choice("How did the roll end?")
 
@@ -198,21 +205,21 @@ class Roll(Construct):
             take_lock.start,
             comment="nodes to replace, or marks of a dead roll",
         )
-        what_now.when(page.when("$locked"), restore.start, comment="nothing left to do, but the lock is ours")
+        what_now.when(page.when("$locked"), settle.start, comment="nothing left to do, but the lock is ours")
         what_now.otherwise(report)
         approval.next(take_lock.start)
         take_lock.then(plan_old)
         plan_old.when(page.when("$states.input.output.waited"), plan_roll, comment="the lock was waited for")
         plan_old.when(
             page.when(f"{plan}.outcome != 'roll'"),
-            restore.start,
+            settle.start,
             comment="nothing to roll: only a dead roll's marks to put back",
         )
         plan_old.otherwise(pause.start)
         pause.then(taint.start)
         taint.then(pick)
         pick.next(any_left)
-        any_left.when(page.when("$count($states.input.output.wave) = 0"), restore.start, comment="none left")
+        any_left.when(page.when("$count($states.input.output.wave) = 0"), settle.start, comment="none left")
         any_left.otherwise(replace)
         replace.item_processor(self._replace_one(page, roll_node))
         replace.next(gate.start)
@@ -303,6 +310,7 @@ class RollNode(Construct):
                 "group": jsonata("$states.input.group"),
                 "replacement": jsonata("''"),
                 "replacementNode": jsonata("''"),
+                "redisGroup": jsonata("''"),
                 "since": NULL,
                 "failure": NULL,
             },
@@ -321,6 +329,7 @@ class RollNode(Construct):
             assign={"replacementNode": _once("replacement_node", "replacementNode")},
         )  # fmt: skip
         close = page.step("Close the old node to new pods", "close_node", about, catch=record)
+        redis = self._migrate_redis(page, about, record)
         leave = page.step("Leave the load balancers", "leave_load_balancers", about, catch=record)
         evict = page.step("Evict pods", "evict", about, catch=record)
         drained = page.step("Wait for the last connections", "await_load_balancers", about, catch=record)
@@ -334,7 +343,8 @@ class RollNode(Construct):
         begin.next(launch.start)
         launch.then(await_ready.start)
         await_ready.then(close.start)
-        close.then(leave.start)
+        close.then(redis.start)
+        redis.settled.when(page.when("$states.input.output.next = 'none'"), leave.start, comment="nothing")
         leave.then(evict.start)
         evict.then(drained.start)
         drained.then(detached.start)
@@ -353,11 +363,29 @@ class RollNode(Construct):
         longest = sum(
             getattr(deadlines, step)
             for step in (
-                "launch_replacement", "await_ready", "close_node", "leave_load_balancers", "evict",
-                "await_load_balancers", "await_volumes", "terminate",
+                "launch_replacement", "await_ready", "close_node", "look_at_redis", *REDIS_STATES.values(),
+                "leave_load_balancers", "evict", "await_load_balancers", "await_volumes", "terminate",
             )
         )  # fmt: skip
         self.machine = page.machine(name, by_whom, Duration.seconds(longest + 3600), log_group)
+
+    @staticmethod
+    def _migrate_redis(page: "Page", about: Mapping[str, str], record: sfn.IChainable) -> "RedisPart":
+        """Redis pods leave first, each with its role: look which is next, do what it needs, look again."""
+        about = {**about, "redis_group": jsonata("$redisGroup")}
+        look = page.step(
+            "Look at the Redis pods", "look_at_redis", about, catch=record,
+            assign={"redisGroup": _once("group", "redisGroup")},
+        )  # fmt: skip
+        what = page.choice("What do the Redis pods need?")
+        look.then(what)
+        for name, module in REDIS_STATES.items():
+            step = page.step(name, module, about, catch=record)
+            what.when(
+                page.when(f"$states.input.output.next = '{module}'"), step.start, comment=module.replace("_", " ")
+            )
+            step.then(look.start)
+        return RedisPart(look.start, what)
 
     @staticmethod
     def _start_roll(page: "Page", roll_name: str) -> tasks.StepFunctionsStartExecution:
@@ -402,11 +430,27 @@ class Restore(Construct):
                 "since": NULL,
             },
         )
+        settle = page.step("Finish Redis migrations that were begun", "settle_redis", {}, catch=None)
         restore = page.step("Restore", "restore", {}, catch=None)
-        begin.next(restore.start)
+        # A group that needs a person must not keep the rest from being put back.
+        settle.start.add_catch(restore.start, errors=["States.ALL"], assign={"since": NULL})
+        begin.next(settle.start)
+        settle.then(restore.start)
         restore.then(page.succeed("Restored"))
-        self.machine = page.machine(name, begin, Duration.seconds(settings.deadlines.restore + 600), log_group)
+        longest = settings.deadlines.settle_redis + settings.deadlines.restore
+        self.machine = page.machine(name, begin, Duration.seconds(longest + 600), log_group)
 
+
+REDIS_STATES = {
+    "Move the replica": "move_replica",
+    "Fail over to a replica": "fail_over",
+    "Move the master pod": "move_master",
+    "Attach the master pod as a replica": "attach_master",
+    "Fail back to the master pod": "fail_back",
+    "Refresh sentinels": "refresh_sentinels",
+    "Move the sentinel": "move_sentinel",
+}
+"""What a Sentinel group goes through, in the order of a master pod's move: state -> step module."""
 
 FAILED = {"failure": jsonata("$states.errorOutput"), "since": NULL}
 """What a Catch remembers; the next step's wait has not begun."""
@@ -426,6 +470,14 @@ class Step:
 
     def then(self, following: sfn.IChainable) -> None:
         self.question.when(Page.when("$states.input.status = 'done'"), following, comment="done")
+
+
+@dataclass(frozen=True)
+class RedisPart:
+    """The states that migrate Redis: where they begin, and the question that leads out of them."""
+
+    start: tasks.LambdaInvoke
+    settled: sfn.Choice
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,7 @@ class World:
         self.tokens: dict[str, str] = {}
         self.documents: dict[str, str] = {}
         self.messages: list[tuple[str, str]] = []
+        self.secrets: dict[tuple[str, str], dict[str, str]] = {}
         self.alarms: set[str] = set()
         self.histories: dict[str, list[dict[str, Any]]] = {}
         self.launch_failures = 0
@@ -183,8 +184,12 @@ class World:
     ) -> Owner:
         return self._add("Deployment", namespace, name, replicas, annotations or {})
 
-    def stateful_set(self, name: str, replicas: int, *, zone: str) -> Owner:
-        owner = self._add("StatefulSet", "default", name, replicas, {}, zone=zone)
+    def stateful_set(
+        self, name: str, replicas: int, *, zone: str, annotations: Mapping[str, str] | None = None, volumes: bool = True
+    ) -> Owner:
+        owner = self._add("StatefulSet", "default", name, replicas, annotations or {}, zone=zone, claims=volumes)
+        if not volumes:
+            return owner
         for ordinal in range(replicas):
             self.volume_list.append(Volume(f"default/data-{name}-{ordinal}", f"pv-{name}-{ordinal}", (zone,)))
         return owner
@@ -346,7 +351,9 @@ class World:
             phase="Pending",
             ready=False,
             labels=dict(state.labels),
-            claims=(f"data-{name}",) if state.zone else (),
+            claims=(f"data-{name}",) if state.claims else (),
+            address=self._address(),
+            resource_version=self._next(),
         )
         self.pods_by_name[owner.namespace, name] = PodState(
             pod, self.time + self.delays.pod_start, revision=state.restarts
@@ -505,6 +512,29 @@ class World:
         self._effect(f"evict {pod}")
         return Eviction(EvictionStatus.EVICTED)
 
+    def delete_pod(self, pod: Pod) -> None:
+        state = self.pods_by_name.get((pod.namespace, pod.name))
+        if state is None or state.pod.uid != pod.uid or state.gone_at is not None:
+            return
+        self._delete(state)
+        self._effect(f"delete {pod}")
+
+    def annotate_pod(self, pod: Pod, annotations: Mapping[str, str | None]) -> None:
+        state = self.pods_by_name.get((pod.namespace, pod.name))
+        if state is None or state.pod.uid != pod.uid:
+            raise NotFound(f"pod {pod} not found")
+        if state.pod.resource_version != pod.resource_version:
+            raise Conflict(f"pod {pod} was changed")
+        merged = _merged(state.pod.annotations, annotations)
+        state.pod = replace(state.pod, annotations=merged, resource_version=self._next())
+        self._effect(f"annotate {pod}: {annotations}")
+
+    def secret(self, namespace: str, name: str) -> dict[str, str]:
+        try:
+            return dict(self.secrets[namespace, name])
+        except KeyError as error:
+            raise NotFound(f"secret {namespace}/{name} not found") from error
+
     def budgets(self) -> list[Budget]:
         return [self._judged(b) for b in self.budgets_by_name.values()]
 
@@ -543,6 +573,10 @@ class World:
 
     def workloads(self) -> list[Workload]:
         return [self._counted(s) for s in self.workloads_by_owner.values()]
+
+    def stateful_sets(self, namespace: str) -> list[Workload]:
+        found = [w for w in self.workloads() if w.owner.kind == "StatefulSet"]
+        return [w for w in found if w.owner.namespace == namespace]
 
     def _counted(self, state: WorkloadState) -> Workload:
         pods = [p for p in self.pods_by_name.values() if p.pod.owner == state.workload.owner]
@@ -799,6 +833,10 @@ class World:
         )
         self.workloads_by_owner[owner] = WorkloadState(workload, {"app": name}, **more)
         return owner
+
+    def _address(self) -> str:
+        number = int(self._next())
+        return f"10.1.{number // 250}.{number % 250 + 1}"
 
     def _node_of(self, instance: str) -> Node | None:
         return next((n for n in self.nodes_by_name.values() if n.instance == instance), None)

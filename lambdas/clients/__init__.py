@@ -120,6 +120,20 @@ class Kubernetes(Protocol):
         """Services with node ports."""
         ...
 
+    def stateful_sets(self, namespace: str) -> list[Workload]: ...
+
+    def delete_pod(self, pod: Pod) -> None:
+        """Deletes under the UID; gone already, or another one, is fine."""
+        ...
+
+    def annotate_pod(self, pod: Pod, annotations: Mapping[str, str | None]) -> None:
+        """One patch under the pod's resourceVersion. None as a value removes the key. Raises Conflict, NotFound."""
+        ...
+
+    def secret(self, namespace: str, name: str) -> dict[str, str]:
+        """A Secret's keys, decoded. Raises NotFound, AccessDenied."""
+        ...
+
     def csi_drivers(self, node: str) -> frozenset[str] | None:
         """Drivers registered in the node's CSINode; None while there is none."""
         ...
@@ -222,6 +236,10 @@ class Redis(Protocol):
 
     def offset(self, endpoint: Endpoint) -> tuple[Role, int]:
         """Role and replication offset alone, by INFO replication: the quick look inside a switch."""
+        ...
+
+    def hand_over_state(self, endpoint: Endpoint) -> str:
+        """master_failover_state alone: "no-failover" where none goes on."""
         ...
 
     def current_master(self, endpoint: Endpoint, name: str) -> Address | None:

@@ -4,6 +4,7 @@ The package's model classes cost 0.7 s and 70 MB at a cold start; its configurat
 Nothing outside this module knows that.
 """
 
+import base64
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -132,6 +133,26 @@ class KubernetesClient:
         )
         return read_eviction(status, answer, headers, self._fault)
 
+    def delete_pod(self, pod: Pod) -> None:
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": pod.uid}}
+        status, answer, _ = self._request("DELETE", f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}", body)
+        if status not in {200, 202, 404, 409}:
+            raise self._fault(status, answer, f"delete pod {pod}")
+
+    def annotate_pod(self, pod: Pod, annotations: Mapping[str, str | None]) -> None:
+        metadata = {"resourceVersion": pod.resource_version, "uid": pod.uid, "annotations": dict(annotations)}
+        self._patch(f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}", {"metadata": metadata}, f"pod {pod}")
+
+    def secret(self, namespace: str, name: str) -> dict[str, str]:
+        status, answer, _ = self._request("GET", f"/api/v1/namespaces/{namespace}/secrets/{name}")
+        if status == 403:
+            raise AccessDenied(
+                f"The Secret {namespace}/{name} may not be read: name it in a Role as deploy/redis-rbac.yaml shows."
+            )
+        if status != 200:
+            raise self._fault(status, answer, f"read the Secret {namespace}/{name}")
+        return {key: base64.b64decode(value).decode() for key, value in (answer.get("data") or {}).items()}
+
     # Disruption budgets
 
     def budgets(self) -> list[Budget]:
@@ -171,6 +192,9 @@ class KubernetesClient:
     def workloads(self) -> list[Workload]:
         kinds = ("Deployment", "StatefulSet", "DaemonSet")
         return [_workload(kind, item) for kind in kinds for item in self._list(_workload_path(kind))]
+
+    def stateful_sets(self, namespace: str) -> list[Workload]:
+        return [_workload("StatefulSet", item) for item in self._list(_workload_path("StatefulSet", namespace))]
 
     def update_workload(
         self,
@@ -418,6 +442,8 @@ def _pod(item: Json) -> Pod:
         host_ports=tuple(p["hostPort"] for c in containers for p in c.get("ports") or () if p.get("hostPort")),
         images=tuple(c.get("image", "") for c in containers),
         unschedulable_because=scheduled.get("message", "") if scheduled.get("status") == "False" else "",
+        address=status.get("podIP", ""),
+        resource_version=metadata["resourceVersion"],
     )
 
 

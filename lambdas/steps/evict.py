@@ -18,6 +18,7 @@ from lambdas.errors import NotFound
 from lambdas.marks import NODE_CORDONED, NODE_MOVING, NODE_ROLL
 from lambdas.model import NodeTask, StepResult, backoff, counted
 from lambdas.observed import RESTARTED_FOR, Budget, Node, Owner, Pod, Strategy, Workload
+from lambdas.redis_groups import GROUP
 
 BUDGET_PREFIX = "eks-rolling-"
 
@@ -143,6 +144,7 @@ def _without_budget(seen: Observed, movers: list[Pod], covering: dict[str, list[
         and pod.owner.kind in BUDGETABLE
         and (workload := seen.workloads.get(pod.owner))
         and workload.strategy is not Strategy.RESTART
+        and GROUP not in workload.annotations
     }
     return tuple(wanted.values())
 
@@ -179,6 +181,8 @@ def _why_not(
     one_by_one_busy: bool,
 ) -> str:
     workload = seen.workloads.get(pod.owner) if pod.owner else None
+    if workload and GROUP in workload.annotations:
+        return f"it belongs to Redis group {workload.annotations[GROUP]}, which is migrated, not evicted"
     if workload and workload.strategy is Strategy.RESTART:
         return f"{workload.owner} is restarting"
     if len(budgets) > 1:

@@ -7,9 +7,15 @@ from typing import Any
 
 from lambdas.clients import Clients
 from lambdas.entry import handler_for
+from lambdas.errors import Permanent, sentence
+from lambdas.findings import Finding, Severity
 from lambdas.marks import AUTOSCALER_REPLICAS, GROUP_MAXIMUM, GROUP_RESUME, NODE_ROLL
+from lambdas.migration import observe as observe_redis
 from lambdas.model import PlanTask, RollRequest, StepResult, Targets, counted
-from lambdas.preflight import Candidate, Finding, Severity, View, candidates, findings, resolve
+from lambdas.observed import Node, Pod
+from lambdas.preflight import Candidate, View, candidates, findings, resolve
+from lambdas.redis_groups import Part, RedisGroup, declared
+from lambdas.redis_preflight import RedisView, describe
 from lambdas.settings import Settings
 
 
@@ -31,6 +37,7 @@ class Plan:
     chosen: tuple[Candidate, ...]
     findings: tuple[Finding, ...]
     targets: Targets
+    redis: tuple[RedisView, ...] = ()
 
     @property
     def groups(self) -> list[str]:
@@ -52,7 +59,14 @@ def decide(view: View, request: RollRequest, settings: Settings) -> Plan:
         outcome, reason = Outcome.DRY_RUN, f"{nodes} would be replaced"
     else:
         outcome, reason = Outcome.ROLL, f"{nodes} will be replaced"
-    return Plan(outcome, reason, tuple(chosen), tuple(found), targets)
+    return Plan(outcome, reason, tuple(_masters_last(view, chosen)), tuple(found), targets, view.redis)
+
+
+def _masters_last(view: View, chosen: list[Candidate]) -> list[Candidate]:
+    """Nodes of Redis masters after all others: their replicas are on new nodes by then, and need not move again."""
+    masters = {s.owner for r in view.redis for s in r.group.of(Part.MASTER)}
+    hosts = {p.node for p in view.pods if p.owner in masters}
+    return sorted(chosen, key=lambda c: c.name in hosts)
 
 
 def leftovers(view: View) -> bool:
@@ -92,16 +106,31 @@ def observe(request: RollRequest, clients: Clients) -> View:
     groups = aws.groups(request.groups)
     rollable = [g for g in groups if not g.managed]
     templates = [t.id for g in rollable for t in (g.template, *(t for _, t in g.overrides)) if t]
+    nodes, pods, workloads = kubernetes.nodes(), kubernetes.pods(), kubernetes.workloads()
+    redis_groups, problems = declared(workloads)
     return View(
         groups=tuple(groups),
-        nodes=tuple(kubernetes.nodes()),
-        pods=tuple(kubernetes.pods()),
+        nodes=tuple(nodes),
+        pods=tuple(pods),
         budgets=tuple(kubernetes.budgets()),
-        workloads=tuple(kubernetes.workloads()),
+        workloads=tuple(workloads),
         volumes=tuple(kubernetes.volumes()),
         versions=aws.template_versions(templates),
         free_addresses={g.name: aws.free_addresses(g) for g in rollable},
+        redis=tuple(_look_at(group, nodes, pods, clients) for group in redis_groups),
+        redis_problems=tuple(problems),
     )
+
+
+def _look_at(group: RedisGroup, nodes: list[Node], pods: list[Pod], clients: Clients) -> RedisView:
+    zones = {n.name: n.zone for n in nodes}
+    placed = tuple((p.name, zones.get(p.node, "")) for p in pods if group.part_set(p.owner))
+    try:
+        lease = clients.kubernetes.lease(group.lease)
+        seen = observe_redis(group, "", clients)
+    except Permanent as error:
+        return RedisView(group, fault=sentence(error), zones=placed)
+    return RedisView(group, seen, begun_by=lease.holder if lease else "", zones=placed)
 
 
 def document(plan: Plan, request: RollRequest) -> dict[str, Any]:
@@ -121,6 +150,7 @@ def document(plan: Plan, request: RollRequest) -> dict[str, Any]:
             }
             for c in plan.chosen
         ],
+        "redis": [describe(view) for view in plan.redis],
         "findings": [asdict(f) for f in plan.findings],
     }
 

@@ -31,6 +31,8 @@ from lambdas.marks import (
 )
 from lambdas.model import RollTask, StepResult, backoff
 from lambdas.observed import Group, InstanceState, Node, Owner, Pod, Taint, Target, Workload
+from lambdas.redis_groups import declared
+from lambdas.steps.settle_redis import begun_by
 
 NODE_ANNOTATIONS = (NODE_ROLL, NODE_LAUNCH, NODE_MOVING, NODE_TARGETS, NODE_CORDONED, NODE_EXCLUDED, NODE_SCALE_DOWN)
 
@@ -174,6 +176,7 @@ def run(task: RollTask, clients: Clients) -> StepResult:
             clients.kubernetes.delete_budget(budget)
             progress.restored.append(f"temporary budget {budget} removed")
     _restore_autoscaler(clients, progress)
+    progress.left += _half_moved(task.roll, clients)
     if progress.waiting:
         waited = clients.now() - (task.since or clients.now())
         return StepResult.wait("; ".join(progress.waiting), backoff(waited), restored=progress.restored)
@@ -287,6 +290,13 @@ def _restore_autoscaler(clients: Clients, progress: Progress) -> None:
     if workload is not None and replicas is not None:
         clients.kubernetes.update_workload(workload, replicas=replicas, annotations={AUTOSCALER_REPLICAS: None})
         progress.restored.append(f"cluster-autoscaler: back at {replicas}")
+
+
+def _half_moved(roll: str, clients: Clients) -> Iterator[str]:
+    """Redis groups that the step before could not bring back to normal; their Leases are still held."""
+    for group in declared(clients.kubernetes.workloads())[0]:
+        if begun_by(clients.kubernetes.lease(group.lease), roll, clients.now()):
+            yield f"Redis group {group} is half moved; the next roll goes on with it"
 
 
 handler = handler_for(run, RollTask, locked=False)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from lambdas.findings import Finding, Severity
 from lambdas.marks import outdated
 from lambdas.model import RollRequest
 from lambdas.observed import (
@@ -21,7 +22,7 @@ from lambdas.observed import (
     Volume,
     Workload,
 )
-from lambdas.preflight import ACCEPTABLE, Finding, Severity, View, candidates, findings, resolve
+from lambdas.preflight import ACCEPTABLE, View, candidates, findings, resolve
 from lambdas.settings import Settings
 from lambdas.steps.plan import Outcome, decide
 

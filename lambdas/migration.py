@@ -1,0 +1,201 @@
+"""Looks at a Sentinel group, and does what `sentinel.decide` says: the common part of the steps that migrate Redis.
+
+Every such step looks at the whole group anew. What is its own to do it does, one action an invocation; what is
+another's it leaves to it: it is done then, and "Look at the Redis pods" leads on.
+"""
+
+from typing import assert_never
+
+from lambdas import lock
+from lambdas.clients import Clients, EvictionStatus
+from lambdas.errors import NotFound, Refused
+from lambdas.model import NodeTask, RedisTask, StepResult, backoff
+from lambdas.observed import Node, Owner, Pod
+from lambdas.redis_groups import Part, PartSet, RedisGroup, declared, endpoint_of
+from lambdas.redis_observed import Endpoint, Sentinel, Server, Silent
+from lambdas.sentinel import (
+    AbortHandOver,
+    Action,
+    Follow,
+    Hold,
+    Lead,
+    Member,
+    MovePod,
+    Refresh,
+    Seen,
+    Settled,
+    Steer,
+    Step,
+    Stop,
+    Switch,
+    Watcher,
+    decide,
+)
+from lambdas.switch import lead, switch
+
+PRIORITY = "eks-rolling.io/original-replica-priority"
+"""On a pod whose replica priority was changed: what it was."""
+
+AFTER_ACTION_SECONDS = 1
+
+
+def observe(group: RedisGroup, node: str, clients: Clients, waited: float = 0.0) -> Seen:
+    """The group, server by server and sentinel by sentinel. Raises AccessDenied, NotFound, Transient."""
+    pods = {s.owner: _pods_of(s, clients) for s in group.sets}
+    names = {p.node for of_set in pods.values() for p in of_set.values() if p.node}
+    nodes = {name: clients.kubernetes.node(name) for name in sorted(names)}
+    members = [
+        _member(part_set, name, pods[part_set.owner].get(name), nodes, clients)
+        for part_set in (*group.of(Part.MASTER), *group.of(Part.REPLICA))
+        for name in part_set.pods
+    ]
+    watchers = [
+        _watcher(part_set, name, pods[part_set.owner].get(name), group, clients)
+        for part_set in group.of(Part.SENTINEL)
+        for name in part_set.pods
+    ]
+    return Seen(group, tuple(members), tuple(watchers), node, waited)
+
+
+def _pods_of(part_set: PartSet, clients: Clients) -> dict[str, Pod]:
+    workload = clients.kubernetes.workload(part_set.owner)
+    if workload is None:
+        raise NotFound(f"{part_set.owner} is gone while its Redis group is migrated: create it again.")
+    return {p.name: p for p in clients.kubernetes.pods_of(workload) if p.owner == part_set.owner}
+
+
+def _reachable(part_set: PartSet, pod: Pod | None) -> Endpoint | None:
+    if pod is None or not pod.address or pod.finished:
+        return None
+    return endpoint_of(part_set, pod.name, pod.address)
+
+
+def _member(part_set: PartSet, name: str, pod: Pod | None, nodes: dict[str, Node | None], clients: Clients) -> Member:
+    endpoint = _reachable(part_set, pod)
+    server: Server | Silent | None = clients.redis.server(endpoint) if endpoint else None
+    node = nodes.get(pod.node) if pod else None
+    original = pod.annotations.get(PRIORITY) if pod else None
+    return Member(
+        name,
+        part_set.part,
+        pod,
+        endpoint,
+        server,
+        int(original) if original is not None else None,
+        leaving=node is not None and node.roll_taint is not None,
+    )
+
+
+def _watcher(part_set: PartSet, name: str, pod: Pod | None, group: RedisGroup, clients: Clients) -> Watcher:
+    endpoint = _reachable(part_set, pod)
+    view: Sentinel | Silent | None = clients.redis.sentinel(endpoint, group.master_name) if endpoint else None
+    return Watcher(name, pod, endpoint, view)
+
+
+def groups_on(node: str, clients: Clients) -> list[RedisGroup]:
+    """The declared groups that have pods on the node. Raises Refused for a declaration that cannot be followed."""
+    owners = {p.owner for p in clients.kubernetes.pods_on(node) if p.owner and p.owner.kind == "StatefulSet"}
+    return [g for g in _groups_of(owners, clients) if any(g.part_set(owner) for owner in owners)]
+
+
+def _groups_of(owners: set[Owner], clients: Clients) -> list[RedisGroup]:
+    found = []
+    for namespace in sorted({owner.namespace for owner in owners}):
+        workloads = clients.kubernetes.stateful_sets(namespace)
+        groups, problems = declared(workloads)
+        for problem in problems:
+            raise Refused(f"{problem.object}: {problem.reason}; {problem.remedy}.")
+        found += groups
+    return found
+
+
+def group_called(name: str, clients: Clients) -> RedisGroup:
+    """The group NAMESPACE/NAME. Raises NotFound when nothing declares it any more."""
+    namespace = name.partition("/")[0]
+    groups, _ = declared(clients.kubernetes.stateful_sets(namespace))
+    for group in groups:
+        if str(group) == name:
+            return group
+    raise NotFound(f"No StatefulSet declares the Redis group {name} any more: put its annotations back.")
+
+
+def holder(task: NodeTask) -> str:
+    """Who holds a group's Lease: one node of one roll."""
+    return f"{task.roll}/{task.node}"
+
+
+def run_step(step: Step, task: RedisTask, clients: Clients) -> StepResult:
+    """One invocation of a step. Raises Refused where a person has to decide."""
+    group = group_called(task.redis_group, clients)
+    taken = lock.acquire(clients, holder(task), group.lease)
+    if isinstance(taken, lock.Busy):
+        return StepResult.wait(f"Redis group {group} is being migrated for {taken.holder}", min(taken.seconds + 1, 10))
+    now = clients.now()
+    seen = observe(group, task.node, clients, now - (task.since or now))
+    return answer(step, decide(seen), seen, clients)
+
+
+def answer(step: Step, action: Action, seen: Seen, clients: Clients) -> StepResult:
+    """Does the action if it is this step's own, and says what the workflow is to do next."""
+    match action:
+        case Stop(reason):
+            raise Refused(f"Redis group {seen.group}: {reason}.")
+        case Settled(reason):
+            return StepResult.done(reason)
+        case Hold(reason, own, seconds) if own in {None, step}:
+            return StepResult.wait(reason, max(seconds, backoff(seen.waited, longest=5)))
+        case _ if action.step is not step:
+            return StepResult.done(action.reason)
+        case _:
+            said = perform(action, seen, clients)
+            # What it waits for from here on is another thing than before.
+            waiting = StepResult.wait(said, AFTER_ACTION_SECONDS)
+            return waiting.model_copy(update={"since": clients.now()})
+
+
+def perform(action: Action, seen: Seen, clients: Clients) -> str:
+    """One action, under the precondition that what it was decided on is still so. Answers what was done."""
+    redis, name = clients.redis, seen.group.master_name
+    match action:
+        case Steer(member, server, priority, mark):
+            pod, endpoint = _known(member)
+            if mark is not None:
+                clients.kubernetes.annotate_pod(pod, {PRIORITY: str(mark)})
+            redis.set_priority(endpoint, server, priority)
+            if mark is None:
+                clients.kubernetes.annotate_pod(pod, {PRIORITY: None})
+        case Switch():
+            return switch(action, seen.watchers, name, clients)
+        case Lead():
+            return lead(action, seen.watchers, name, clients)
+        case AbortHandOver(member):
+            redis.abort_hand_over(_known(member)[1])
+        case Follow(member, server, master):
+            redis.follow(_known(member)[1], server, master.known_as)
+        case MovePod(pod):
+            return _move(action, pod, clients)
+        case Refresh(watcher):
+            assert watcher.endpoint is not None  # noqa: S101 (it answered)
+            redis.reset(watcher.endpoint, name)
+        case Hold() | Stop() | Settled():
+            pass
+        case _:
+            assert_never(action)
+    return action.reason
+
+
+def _move(action: MovePod, pod: Pod, clients: Clients) -> str:
+    if action.step is Step.MOVE_MASTER:
+        # A budget of one pod would never allow it; its role has been moved away, and that was verified [N1].
+        clients.kubernetes.delete_pod(pod)
+        return action.reason
+    answered = clients.kubernetes.evict(pod)
+    if answered.status in {EvictionStatus.REFUSED, EvictionStatus.FORBIDDEN_BY_TWO_BUDGETS}:
+        return f"pod {pod}: {answered.reason}"
+    return action.reason
+
+
+def _known(member: Member) -> tuple[Pod, Endpoint]:
+    assert member.pod is not None  # noqa: S101 (decided on)
+    assert member.endpoint is not None  # noqa: S101 (decided on)
+    return member.pod, member.endpoint

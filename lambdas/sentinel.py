@@ -1,0 +1,459 @@
+"""What a Sentinel group needs next: one pure function from what was observed to one action with a reason.
+
+The order in which a group moves: replicas, then the master pod (fail over to a replica; delete the pod; attach the new,
+empty one as a replica; refresh sentinels; fail back), then sentinels. A group that is found half way, whoever left it
+so, is brought back to normal before anything else is begun: the master pod is master, every replica is in sync,
+every sentinel lists exactly the live pods [S2].
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from lambdas.observed import Pod
+from lambdas.redis_groups import Part, RedisGroup
+from lambdas.redis_observed import Address, Endpoint, Follower, KnownReplica, Role, Sentinel, Server, Silent
+
+STEERED = 1
+"""The replica priority of a failover's target; sentinels promote the lowest but 0, which is never promoted."""
+
+NEAR_BYTES = 1024 * 1024
+"""A replica that is behind by less is in sync: it needs milliseconds."""
+
+STUCK_SECONDS = 5.0
+"""A hand-over that has not ended by then was left by somebody: it takes milliseconds once offsets are equal."""
+
+PATIENCE_SECONDS = 20.0
+"""What Redis and Sentinel settle by themselves is settled by then: INFO every 10 s, hello every 2 s."""
+
+
+class Step(StrEnum):
+    """The states of the workflow that migrate a group, by their modules in `lambdas.steps`."""
+
+    MOVE_REPLICA = "move_replica"
+    FAIL_OVER = "fail_over"
+    MOVE_MASTER = "move_master"
+    ATTACH_MASTER = "attach_master"
+    FAIL_BACK = "fail_back"
+    REFRESH_SENTINELS = "refresh_sentinels"
+    MOVE_SENTINEL = "move_sentinel"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A pod that should be a Redis server; `pod` is None while there is none, `server` while it has no address.
+
+    `original_priority` is what a roll wrote on the pod before it changed its replica priority.
+    """
+
+    name: str
+    part: Part
+    pod: Pod | None = None
+    endpoint: Endpoint | None = None
+    server: Server | Silent | None = None
+    original_priority: int | None = None
+    leaving: bool = False
+    """Its node is closed to new pods, or about to be."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    def is_at(self, address: Address | None) -> bool:
+        """Whether that is this pod's address, or the name it announces."""
+        if address is None or self.endpoint is None:
+            return False
+        own = {self.endpoint.address.host}
+        if isinstance(self.server, Server) and self.server.announced:
+            own.add(self.server.announced)
+        return address.host in own and address.port == self.endpoint.address.port
+
+    @property
+    def known_as(self) -> Address:
+        """The address that Redis knows it by: FAILOVER TO takes no other where names are announced."""
+        assert self.endpoint is not None  # noqa: S101 (asked only of servers that answered)
+        announced = self.server.announced if isinstance(self.server, Server) else ""
+        return Address(announced or self.endpoint.address.host, self.endpoint.address.port)
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """A pod that should be a sentinel."""
+
+    name: str
+    pod: Pod | None = None
+    endpoint: Endpoint | None = None
+    view: Sentinel | Silent | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A group as one look found it. `node` is the one being emptied; "" asks for nothing but a normal group."""
+
+    group: RedisGroup
+    members: tuple[Member, ...]
+    """The master pod first."""
+    watchers: tuple[Watcher, ...]
+    node: str = ""
+    waited: float = 0.0
+    """Seconds since the step at hand began to wait."""
+
+    @property
+    def master_pod(self) -> Member:
+        return self.members[0]
+
+
+# Actions. `step` is the state that does it.
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Nothing to do but wait; without a `step` whichever state looks waits."""
+
+    reason: str
+    step: Step | None = None
+    seconds: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A person has to decide."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Steer:
+    """Set the member's replica priority. `mark` is what the pod says of the one before: written before the change,
+    erased after it where it is None."""
+
+    member: Member
+    server: Server
+    priority: int
+    mark: int | None
+    reason: str
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Make `new` the master in place of `old`."""
+
+    old: Member
+    new: Member
+    reason: str
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """`new` is master already: lead the sentinels, which still name `old`, to it."""
+
+    old: Member
+    new: Member
+    reason: str
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class AbortHandOver:
+    member: Member
+    reason: str
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Make the member a replica of the acting master."""
+
+    member: Member
+    server: Server
+    master: Member
+    reason: str
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class MovePod:
+    """Take the pod off its node: by eviction, but the master pod, whose role is elsewhere now, by deletion."""
+
+    pod: Pod
+    reason: str
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """Have one sentinel forget what it lists, and find again what lives."""
+
+    watcher: Watcher
+    reason: str
+    step: Step = Step.REFRESH_SENTINELS
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The group is normal and nothing of it is on the node."""
+
+    reason: str
+
+
+Action = Hold | Stop | Steer | Switch | Lead | AbortHandOver | Follow | MovePod | Refresh | Settled
+
+
+def decide(seen: Seen) -> Action:
+    """The next action for the group. One at a time; then look again."""
+    answering = [(m, m.server) for m in seen.members if isinstance(m.server, Server)]
+    acting = _acting(seen, answering)
+    if not isinstance(acting, Member):
+        return acting
+    checks = (_handing_over, _absent, _sentinels, _replication, _lists, _roles, _priorities, _node)
+    for check in checks:
+        if (action := check(seen, acting)) is not None:
+            return action
+    return Settled(f"{acting} is master, {len(seen.members) - 1} in sync, {len(seen.watchers)} sentinels agree")
+
+
+def _acting(seen: Seen, answering: list[tuple[Member, Server]]) -> Member | Action:
+    """The server that has the data and takes writes."""
+    masters = [(m, s) for m, s in answering if s.role is Role.MASTER]
+    home = seen.master_pod
+    if not masters:
+        silent = [f"{m} {m.server.reason}" for m in seen.members if isinstance(m.server, Silent)]
+        return Hold(f"no server is master now{_listing(silent)}; the sentinels promote one")
+    if len(masters) == 1:
+        member, server = masters[0]
+        return Hold(f"{member} loads its data set") if server.loading else member
+    names = " and ".join(str(m) for m, _ in masters)
+    leading = [(m, s) for m, s in masters if any(f.online for f in s.followers)]
+    if len(leading) > 1:
+        return Stop(
+            f"{names} are both masters with replicas: decide which one's data counts, and make the other follow"
+        )
+    others = [(m, s) for m, s in masters if m is not home]
+    if len(others) == len(masters):
+        return Hold(f"{names} are both masters; the sentinels demote one")
+    if len(others) > 1:
+        return Stop(f"{names} are all masters: decide which one's data counts, and make the others follow")
+    other, _ = others[0]
+    empty = next(s for m, s in masters if m is home)
+    if any(f.online for f in empty.followers):
+        return Hold(f"{names} are both masters; the sentinels demote {other}")
+    if _named_by_most(seen, home):
+        return Stop(
+            f"{names} are both masters, and the sentinels name {home}, which no replica follows: decide which one's "
+            "data counts, and make the other follow"
+        )
+    return Follow(home, empty, other, f"{home} came back as a master without replicas", Step.ATTACH_MASTER)
+
+
+def _named_by_most(seen: Seen, member: Member) -> bool:
+    views = [w.view for w in seen.watchers if isinstance(w.view, Sentinel)]
+    return sum(member.is_at(v.current) for v in views) * 2 > len(seen.watchers)
+
+
+def _handing_over(seen: Seen, acting: Member) -> Action | None:
+    for member in seen.members:
+        if isinstance(member.server, Server) and member.server.failover != "no-failover":
+            step = _switch_step(seen)
+            if seen.waited > STUCK_SECONDS:
+                return AbortHandOver(member, f"a hand-over that {member} began does not end", step)
+            return Hold(f"{member} hands over ({member.server.failover})", step)
+    return None
+
+
+def _switch_step(seen: Seen) -> Step:
+    """Which of the two switches is due, or goes on: away from the master pod while that has to move, else back."""
+    return Step.FAIL_OVER if _on(seen, seen.master_pod) else Step.FAIL_BACK
+
+
+def _absent(seen: Seen, _: Member) -> Action | None:
+    """Pods that are not there, or do not answer."""
+    steps = {Part.MASTER: Step.MOVE_MASTER, Part.REPLICA: Step.MOVE_REPLICA}
+    absent = [(m.name, m.pod, m.server, steps[m.part]) for m in seen.members if not isinstance(m.server, Server)]
+    absent += [(w.name, w.pod, w.view, Step.MOVE_SENTINEL) for w in seen.watchers if not isinstance(w.view, Sentinel)]
+    for name, pod, answer, step in absent:
+        if pod is None:
+            return Hold(f"pod {name} is not there yet", step)
+        if isinstance(answer, Silent) and not pod.not_ready_because:
+            return Hold(f"pod {name} does not answer: {answer.reason}", step, 2)
+        return Hold(f"pod {name} {pod.not_ready_because or 'has no address yet'}", step)
+    for member in seen.members:
+        if member.pod and member.pod.deleting:
+            return Hold(f"pod {member} is ending", steps[member.part])
+    for watcher in seen.watchers:
+        if watcher.pod and watcher.pod.deleting:
+            return Hold(f"pod {watcher} is ending", Step.MOVE_SENTINEL)
+    return None
+
+
+def _views(seen: Seen) -> Iterator[tuple[Watcher, Sentinel]]:
+    for watcher in seen.watchers:
+        if isinstance(watcher.view, Sentinel):
+            yield watcher, watcher.view
+
+
+def _sentinels(seen: Seen, acting: Member) -> Action | None:
+    """Whether every sentinel names the acting master and nothing else goes on."""
+    name = seen.group.master_name
+    for watcher, view in _views(seen):
+        if not view.known:
+            return Stop(f"sentinel {watcher} monitors no master {name}: correct its configuration or the annotation")
+        if view.failing_over:
+            return Hold(f"sentinel {watcher} is failing over", _switch_step(seen))
+    wrong = [(w, v) for w, v in _views(seen) if not acting.is_at(v.current)]
+    if wrong:
+        watchers = ", ".join(str(w) for w, _ in wrong)
+        old = next((m for m in seen.members if m is not acting and all(m.is_at(v.current) for _, v in wrong)), None)
+        if len(wrong) == len(seen.watchers) and old and isinstance(old.server, Server):
+            reason = f"{acting} is master, and the sentinels still name {old}"
+            return Lead(old, acting, reason, _switch_step(seen))
+        return Hold(f"{watchers} do not name {acting} yet", _switch_step(seen))
+    for watcher, view in _views(seen):
+        if not acting.is_at(view.master):
+            return Hold(f"sentinel {watcher} ends its failover", _switch_step(seen))
+        if view.flags != {"master"}:
+            return Hold(f"sentinel {watcher} says of {acting}: {', '.join(sorted(view.flags))}")
+    return None
+
+
+def _replication(seen: Seen, acting: Member) -> Action | None:
+    """Whether everybody follows the acting master, and how far they are behind."""
+    source = acting.server
+    assert isinstance(source, Server)  # noqa: S101 (the acting master answered)
+    for member in seen.members:
+        if member is acting or not isinstance(member.server, Server):
+            continue
+        server = member.server
+        step = Step.ATTACH_MASTER if member.part is Part.MASTER else Step.MOVE_REPLICA
+        if server.loading:
+            return Hold(f"{member} loads its data set", step)
+        if server.syncing:
+            left = "" if server.sync_left is None else f", {server.sync_left:,} bytes left"
+            return Hold(f"{member} synchronizes{left}", step)
+        follower = _follower(source, member)
+        if not server.link_up or follower is None or not follower.online:
+            if seen.waited > PATIENCE_SECONDS and not acting.is_at(server.master):
+                return Follow(member, server, acting, f"{member} follows {server.master}, not {acting}", step)
+            return Hold(f"{member} has no link to {acting}", step)
+        if source.offset - follower.offset > NEAR_BYTES:
+            return Hold(f"{member} is {source.offset - follower.offset:,} bytes behind", step)
+    return None
+
+
+def _follower(source: Server, member: Member) -> Follower | None:
+    return next((f for f in source.followers if member.is_at(f.address)), None)
+
+
+def _lists(seen: Seen, acting: Member) -> Action | None:
+    """Whether every sentinel lists exactly the live pods: a stale one delays or spoils the next failover."""
+    others = [m for m in seen.members if m is not acting]
+    stale: list[tuple[Watcher, str]] = []
+    missing: list[tuple[Watcher, str]] = []
+    for watcher, view in _views(seen):
+        strangers = [r.address for r in view.replicas if not any(m.is_at(r.address) for m in others)]
+        stale += [(watcher, f"lists {address}, where no replica is") for address in strangers]
+        missing += [(watcher, f"does not list {m} yet") for m in others if _entry(view, m) is None]
+        missing += [(watcher, f"takes {m} for down") for m in others if (e := _entry(view, m)) and not e.alive]
+        colleagues = [(w, v) for w, v in _views(seen) if w is not watcher]
+        gone = [s.address for s in view.sentinels if not any(v.run_id == s.run_id for _, v in colleagues)]
+        stale += [(watcher, f"lists a sentinel at {address}, which is gone") for address in gone]
+        known_ids = {s.run_id for s in view.sentinels if s.alive}
+        missing += [(watcher, f"does not know {w} yet") for w, v in colleagues if v.run_id not in known_ids]
+        if not view.quorum_ok and not stale:
+            missing.append((watcher, f"has no quorum ({view.quorum_says})"))
+    # Only one sentinel may be without its lists at a time: if all forgot, nobody could fail over.
+    stale_ones = {w.name for w, _ in stale}
+    waiting = [(w, why) for w, why in missing if w.name not in stale_ones]
+    if waiting:
+        watcher, why = waiting[0]
+        return Hold(f"sentinel {watcher} {why}", Step.REFRESH_SENTINELS)
+    if stale:
+        watcher, why = stale[0]
+        return Refresh(watcher, f"sentinel {watcher} {why}")
+    return None
+
+
+def _entry(view: Sentinel, member: Member) -> KnownReplica | None:
+    return next((r for r in view.replicas if member.is_at(r.address)), None)
+
+
+def _roles(seen: Seen, acting: Member) -> Action | None:
+    """Back to the master pod, unless it still has to move."""
+    home = seen.master_pod
+    if acting is home:
+        return None
+    if (back := _unsteer(seen, acting, keep=None if _on(seen, home) else home)) is not None:
+        return back
+    if _on(seen, home):
+        assert home.pod is not None  # noqa: S101 (it is on a node)
+        return MovePod(home.pod, f"{acting} is master; the master pod {home} moves", Step.MOVE_MASTER)
+    return _switch(seen, acting, home, Step.FAIL_BACK)
+
+
+def _priorities(seen: Seen, acting: Member) -> Action | None:
+    target = _target(seen) if _on(seen, acting) and acting is seen.master_pod else None
+    return _unsteer(seen, acting, keep=target)
+
+
+def _unsteer(seen: Seen, acting: Member, keep: Member | None) -> Action | None:
+    """Gives back their priorities to all but the one that is about to be promoted [R1]."""
+    for member in seen.members:
+        if member is keep or member.original_priority is None or not isinstance(member.server, Server):
+            continue
+        reason = f"{member} gets its priority {member.original_priority} back"
+        return Steer(member, member.server, member.original_priority, None, reason, _switch_step(seen))
+    return None
+
+
+def _on(seen: Seen, member: Member) -> bool:
+    return bool(seen.node) and member.pod is not None and member.pod.node == seen.node
+
+
+def _node(seen: Seen, acting: Member) -> Action | None:
+    """What of a normal group is on the node that is being emptied."""
+    for member in seen.members:
+        if member.part is Part.REPLICA and _on(seen, member) and member.pod:
+            return MovePod(member.pod, f"replica {member} moves", Step.MOVE_REPLICA)
+    if _on(seen, acting):
+        target = _target(seen)
+        if target is None:
+            return Stop(f"{acting} has no replica that may become master: every replica's priority is 0")
+        return _switch(seen, acting, target, Step.FAIL_OVER)
+    for watcher in seen.watchers:
+        if seen.node and watcher.pod and watcher.pod.node == seen.node:
+            return MovePod(watcher.pod, f"sentinel {watcher} moves", Step.MOVE_SENTINEL)
+    return None
+
+
+def _target(seen: Seen) -> Member | None:
+    """The replica to fail over to: the one that is steered already, else one that stays where it is."""
+    able = [
+        m
+        for m in seen.members
+        if m.part is Part.REPLICA and isinstance(m.server, Server) and (m.server.priority or m.original_priority)
+    ]
+    return min(able, key=lambda m: (m.original_priority is None, m.leaving, m.name), default=None)
+
+
+def _switch(seen: Seen, old: Member, new: Member, step: Step) -> Action:
+    """Steer first; switch once every sentinel has seen whom to promote."""
+    server = new.server
+    assert isinstance(server, Server)  # noqa: S101 (every member answered)
+    if server.priority != STEERED or new.original_priority is None:
+        mark = server.priority if new.original_priority is None else new.original_priority
+        return Steer(new, server, STEERED, mark, f"{new} will be promoted", step)
+    for watcher, view in _views(seen):
+        entry = _entry(view, new)
+        if entry is None or entry.priority != STEERED:
+            return Hold(f"sentinel {watcher} has not seen yet that {new} is to be promoted", step)
+        for other in view.replicas:
+            if not new.is_at(other.address) and 0 < other.priority <= STEERED:
+                return Hold(f"sentinel {watcher} would rather promote {other.address}", step)
+    return Switch(old, new, f"{new} becomes master in place of {old}", step)
+
+
+def _listing(parts: list[str]) -> str:
+    return f" ({'; '.join(parts)})" if parts else ""

@@ -1,0 +1,14 @@
+"""Fail back to the master pod, which is in sync on its new node [S2]."""
+
+from lambdas.clients import Clients
+from lambdas.entry import handler_for
+from lambdas.migration import run_step
+from lambdas.model import RedisTask, StepResult
+from lambdas.sentinel import Step
+
+
+def run(task: RedisTask, clients: Clients) -> StepResult:
+    return run_step(Step.FAIL_BACK, task, clients)
+
+
+handler = handler_for(run, RedisTask)

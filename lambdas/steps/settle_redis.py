@@ -1,0 +1,62 @@
+"""Finish the Redis migrations that were begun: before anything is restored, every group is normal again [S2].
+
+A group whose migration was begun by this roll, or by a dead one, is brought to the nearest normal state: the master pod
+is master, wherever it is, and every replica is in sync. Nothing more is moved.
+"""
+
+from dataclasses import replace
+
+from lambdas import lock
+from lambdas.clients import Clients
+from lambdas.entry import handler_for
+from lambdas.errors import Refused
+from lambdas.migration import observe, perform
+from lambdas.model import StepResult, Task, backoff
+from lambdas.observed import Lease
+from lambdas.redis_groups import RedisGroup, declared
+from lambdas.sentinel import Hold, Settled, Stop, decide
+
+
+def begun_by(lease: Lease | None, roll: str, now: float) -> bool:
+    """Whether the group's migration was begun by this roll, or by somebody who is silent since."""
+    return lease is not None and bool(lease.holder) and (lease.holder.startswith(f"{roll}/") or lease.expired(now))
+
+
+def run(task: Task, clients: Clients) -> StepResult:
+    if not lock.end(clients, task.roll):
+        return StepResult.done("another roll holds the lock: nothing here is this one's")
+    waited = clients.now() - (task.since or clients.now())
+    holder = f"{task.roll}/settle"
+    holds: list[str] = []
+    groups, _ = declared(clients.kubernetes.workloads())
+    for group in groups:
+        lease = clients.kubernetes.lease(group.lease)
+        if lease is None or not begun_by(lease, task.roll, clients.now()):
+            continue
+        if lease.holder != holder or clients.now() > lease.renewed + lease.duration / 4:
+            clients.kubernetes.put_lease(replace(lease, holder=holder, renewed=clients.now()))
+        if hold := _settle(group, waited, clients):
+            holds.append(f"Redis group {group}: {hold}")
+        else:
+            lock.release(clients, holder, group.lease)
+    if holds:
+        return StepResult.wait("; ".join(holds), backoff(waited, longest=5))
+    return StepResult.done("no Redis group is half moved")
+
+
+def _settle(group: RedisGroup, waited: float, clients: Clients) -> str:
+    """One action; "" once the group is normal. Raises Refused where a person has to decide."""
+    seen = observe(group, "", clients, waited)
+    action = decide(seen)
+    match action:
+        case Settled():
+            return ""
+        case Stop(reason):
+            raise Refused(f"Redis group {group}: {reason}.")
+        case Hold(reason):
+            return reason
+        case _:
+            return perform(action, seen, clients)
+
+
+handler = handler_for(run, Task, locked=False)

@@ -1,0 +1,121 @@
+"""The switch of a Sentinel group's master: the one critical section that polls instead of coming back.
+
+Sequence F of the research: pause writes, wait for equal offsets, hand over, lead the sentinels, cut old connections.
+From the pause on clients wait, so it is whole inside one invocation. Wherever it is cut off, the pause ends by itself
+on the server, and the next look (`sentinel.decide`) knows what is left to do.
+"""
+
+from collections.abc import Callable, Sequence
+
+from lambdas.clients import Clients
+from lambdas.errors import Refused, RollError
+from lambdas.redis_observed import Endpoint, Role, Sentinel, Server
+from lambdas.sentinel import Lead, Member, Switch, Watcher
+
+PAUSE_MILLISECONDS = 3000
+"""Longer than what follows takes by far, and short enough for clients to sit out if we die."""
+
+EQUAL_SECONDS = 0.5
+"""For the replica to catch up under the pause: it takes 1 to 8 ms."""
+
+HAND_OVER_SECONDS = 1.5
+LED_SECONDS = 5.0
+ALIGN_SECONDS = 11.0
+"""A sentinel asks for INFO every 10 s."""
+
+ALIGNED = (0.65, 0.8)
+"""How old the leader's INFO of the target should be when the switch begins. In a failover it asks once a second, so
+its next one comes just when the target has become master; unaligned it costs up to a second more.
+"""
+
+POLL_SECONDS = 0.005
+
+
+def switch(action: Switch, watchers: Sequence[Watcher], name: str, clients: Clients) -> str:
+    """Makes `action.new` the master. Answers what came of it; clients are never left paused by a refusal.
+
+    Raises what the clients raise; then at worst writes stay paused until the pause's own end.
+    """
+    old, new = action.old, action.new
+    source, target = _endpoint(old), _endpoint(new)
+    expected = old.server
+    assert isinstance(expected, Server)  # noqa: S101 (decided on)
+    _align(new, watchers[0], name, clients)
+    redis = clients.redis
+    redis.pause_writes(source, expected, PAUSE_MILLISECONDS)
+    try:
+        _, offset = redis.offset(source)
+        if not _within(EQUAL_SECONDS, lambda: redis.offset(target)[1] >= offset, clients):
+            redis.unpause(source)
+            return f"{new} did not catch up within {EQUAL_SECONDS} s; writes go on, tried again later"
+        redis.hand_over(source, expected, new.known_as)
+        if not _within(HAND_OVER_SECONDS, lambda: _handed_over(source, target, clients), clients):
+            redis.abort_hand_over(source)
+            redis.unpause(source)
+            return f"{old} did not hand over within {HAND_OVER_SECONDS} s; writes go on, tried again later"
+    except RollError:
+        redis.unpause(source)
+        raise
+    return lead(Lead(old, new, action.reason, action.step), watchers, name, clients)
+
+
+def lead(action: Lead, watchers: Sequence[Watcher], name: str, clients: Clients) -> str:
+    """Makes the sentinels name the new master, then cuts the old one's connections so that clients ask them.
+
+    No acknowledged write can be lost any more: the old master is read-only.
+    """
+    redis, new = clients.redis, action.new
+    refusals = []
+    for watcher in watchers:
+        try:
+            redis.fail_over(_endpoint(watcher), name)
+            break
+        except Refused as error:
+            refusals.append(f"{watcher}: {error}")
+    else:
+        return f"no sentinel fails over now ({'; '.join(refusals)})"
+    led = _within(LED_SECONDS, lambda: _all_name(new, watchers, name, clients), clients)
+    source = _endpoint(action.old)
+    redis.disconnect_clients(source)
+    redis.unpause(source)
+    return action.reason if led else f"{new} is master, and not every sentinel names it yet"
+
+
+def _align(new: Member, leader: Watcher, name: str, clients: Clients) -> None:
+    deadline = clients.now() + ALIGN_SECONDS
+    while clients.now() < deadline:
+        view = clients.redis.sentinel(_endpoint(leader), name)
+        if not isinstance(view, Sentinel):
+            return
+        age = next((r.info_age for r in view.replicas if new.is_at(r.address)), None)
+        if age is None or ALIGNED[0] <= age <= ALIGNED[1]:
+            return
+        # Until shortly before the moment; the sentinel's clock is looked at again then.
+        ahead = ALIGNED[0] - age if age < ALIGNED[0] else 10.0 - age
+        clients.sleep(min(1.0, max(0.04, ahead - 0.04)))
+
+
+def _handed_over(source: Endpoint, target: Endpoint, clients: Clients) -> bool:
+    return (
+        clients.redis.offset(target)[0] is Role.MASTER
+        and clients.redis.offset(source)[0] is Role.REPLICA
+        and clients.redis.hand_over_state(source) == "no-failover"
+    )
+
+
+def _all_name(new: Member, watchers: Sequence[Watcher], name: str, clients: Clients) -> bool:
+    return all(new.is_at(clients.redis.current_master(_endpoint(w), name)) for w in watchers)
+
+
+def _within(seconds: float, condition: Callable[[], bool], clients: Clients) -> bool:
+    deadline = clients.now() + seconds
+    while not condition():
+        if clients.now() > deadline:
+            return False
+        clients.sleep(POLL_SECONDS)
+    return True
+
+
+def _endpoint(of: Member | Watcher) -> Endpoint:
+    assert of.endpoint is not None  # noqa: S101 (decided on)
+    return of.endpoint
