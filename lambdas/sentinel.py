@@ -254,7 +254,7 @@ def _named_by_most(seen: Seen, member: Member) -> bool:
     return sum(member.is_at(v.current) for v in views) * 2 > len(seen.watchers)
 
 
-def _handing_over(seen: Seen, acting: Member) -> Action | None:
+def _handing_over(seen: Seen, _: Member) -> Action | None:
     for member in seen.members:
         if isinstance(member.server, Server) and member.server.failover != "no-failover":
             step = _switch_step(seen)
@@ -385,7 +385,7 @@ def _roles(seen: Seen, acting: Member) -> Action | None:
     home = seen.master_pod
     if acting is home:
         return None
-    if (back := _unsteer(seen, acting, keep=None if _on(seen, home) else home)) is not None:
+    if (back := _unsteer(seen, keep=None if _on(seen, home) else home)) is not None:
         return back
     if _on(seen, home):
         assert home.pod is not None  # noqa: S101 (it is on a node)
@@ -395,10 +395,10 @@ def _roles(seen: Seen, acting: Member) -> Action | None:
 
 def _priorities(seen: Seen, acting: Member) -> Action | None:
     target = _target(seen) if _on(seen, acting) and acting is seen.master_pod else None
-    return _unsteer(seen, acting, keep=target)
+    return _unsteer(seen, keep=target)
 
 
-def _unsteer(seen: Seen, acting: Member, keep: Member | None) -> Action | None:
+def _unsteer(seen: Seen, keep: Member | None) -> Action | None:
     """Gives back their priorities to all but the one that is about to be promoted [R1]."""
     for member in seen.members:
         if member is keep or member.original_priority is None or not isinstance(member.server, Server):

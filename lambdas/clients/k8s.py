@@ -443,7 +443,7 @@ def _pod(item: Json) -> Pod:
         images=tuple(c.get("image", "") for c in containers),
         unschedulable_because=scheduled.get("message", "") if scheduled.get("status") == "False" else "",
         address=status.get("podIP", ""),
-        resource_version=metadata["resourceVersion"],
+        resource_version=metadata.get("resourceVersion", ""),
     )
 
 

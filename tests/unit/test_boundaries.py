@@ -25,7 +25,7 @@ class TestSettings:
         assert "cluster is missing" in message
         assert "surge: input should be greater than or equal to 1, not 0" in message
         assert "autoscaler.mode: input should be 'pause', 'annotate' or 'ignore', not 'sleep'" in message
-        assert "deadlines.evct is not a known field (known: approval, await_load_balancers" in message
+        assert "deadlines.evct is not a known field (known: approval, attach_master, await_load" in message
 
     def test_a_gate_that_ends_before_the_bake_is_refused(self) -> None:
         with pytest.raises(BadRequest, match="must be longer than bake_seconds"):

@@ -99,6 +99,7 @@ def group(acting: str = "m-0", *, node: str = "", old: tuple[str, ...] = (), wai
                 if o != name
             ),
             quorum=2,
+            down_after_ms=5000,
         )
         pod = Pod("default", name, f"uid-{name}", OLD if name in old else NEW, address=HOST[name])
         watchers.append(Watcher(name, pod, Endpoint(view.address, LOGIN), view))

@@ -1,0 +1,170 @@
+"""Redis groups as they are declared, and what a plan says of them before anything is changed."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+
+from lambdas.findings import Severity
+from lambdas.observed import Owner, Workload
+from lambdas.redis_groups import AUTH, GROUP, MASTER_NAME, PART, PORT, TLS, Part, Problem, declared, endpoint_of
+from lambdas.redis_observed import Address, Login, Sentinel, Silent
+from lambdas.redis_preflight import RedisView, describe, redis_findings
+from tests.unit.test_sentinel import GROUP as CACHE
+from tests.unit.test_sentinel import HOST, group, server, views
+
+
+def stateful_set(name: str, part: str, desired: int = 1, **annotations: str) -> Workload:
+    said = {GROUP: "cache", PART: part, MASTER_NAME: "mymaster"} | {
+        {"auth": AUTH, "tls": TLS, "port": PORT, "group": GROUP, "master_name": MASTER_NAME}[k]: v
+        for k, v in annotations.items()
+    }
+    return Workload(
+        Owner("StatefulSet", "default", name), desired=desired, annotations={k: v for k, v in said.items() if v}
+    )
+
+
+def whole() -> list[Workload]:
+    return [
+        stateful_set("m", "sentinel-master", auth="redis-auth"),
+        stateful_set("r", "sentinel-replica", 2, auth="redis-auth", port="6380"),
+        stateful_set("s", "sentinel", 3, tls="redis-tls"),
+    ]
+
+
+def problems(workloads: Iterable[Workload]) -> list[str]:
+    groups, found = declared(workloads)
+    assert groups == []
+    return [f"{p.object}: {p.reason}; {p.remedy}" for p in found]
+
+
+def test_a_group_is_its_stateful_sets() -> None:
+    (found,), wrong = declared([*whole(), Workload(Owner("Deployment", "default", "web"))])
+    assert wrong == []
+    assert (str(found), found.master_name, found.lease) == (
+        "default/cache",
+        "mymaster",
+        "default/eks-rolling-redis-cache",
+    )
+    (replicas,) = found.of(Part.REPLICA)
+    assert (replicas.pods, replicas.login) == (("r-0", "r-1"), Login("default", auth="redis-auth"))
+    endpoint = endpoint_of(replicas, "r-1", "10.0.0.7")
+    assert (endpoint.address, str(endpoint)) == (Address("10.0.0.7", 6380), "default/r-1")
+    (sentinels,) = found.of(Part.SENTINEL)
+    assert (sentinels.port, sentinels.login.tls) == (26379, "redis-tls")
+
+
+@pytest.mark.parametrize(
+    ("workloads", "words"),
+    [
+        ([stateful_set("m", "primary")], "says 'primary'; it must be one of sentinel-master, sentinel-replica"),
+        ([stateful_set("m", "sentinel", group="")], "redis-group is missing; name its group"),
+        ([stateful_set("m", "sentinel-master", 2)], "it is the group's master and has 2 replicas"),
+        ([stateful_set("m", "sentinel", port="70000")], "says '70000'; it must be a TCP port"),
+        (
+            [replace(stateful_set("m", "sentinel"), owner=Owner("Deployment", "default", "m"))],
+            "its annotations declare Redis, which only a StatefulSet can be",
+        ),
+        ([w for w in whole() if w.owner.name != "r"], "default/cache: it has no replica, so its master cannot move"),
+        ([w for w in whole() if w.owner.name != "s"], "default/cache: it has no sentinels"),
+        ([w for w in whole() if w.owner.name != "m"], "0 StatefulSets are sentinel-master; declare exactly one"),
+        ([*whole(), stateful_set("m2", "sentinel-master")], "2 StatefulSets are sentinel-master"),
+        (
+            [*whole(), stateful_set("r2", "sentinel-replica", master_name="other")],
+            "its StatefulSets name mymaster and other",
+        ),
+        ([stateful_set("c", "cluster", 3)], "it is a Redis Cluster, which is not migrated yet"),
+    ],
+)
+def test_a_wrong_declaration_is_one_sentence_with_a_remedy(workloads: list[Workload], words: str) -> None:
+    assert any(words in problem for problem in problems(workloads)), problems(workloads)
+
+
+MOVING: set[Owner | None] = {s.owner for s in CACHE.sets}
+TWO_ZONES = (("m-0", "zone-a"), ("r-0", "zone-b"), ("r-1", "zone-b"))
+
+
+def said(view: RedisView, wrong: tuple[Problem, ...] = ()) -> list[tuple[str, Severity, str]]:
+    return [(f.code, f.severity, str(f)) for f in redis_findings([view], wrong, MOVING)]
+
+
+def test_a_group_in_order_is_nothing_to_speak_of() -> None:
+    assert said(RedisView(CACHE, group(), zones=TWO_ZONES)) == []
+
+
+def test_a_group_that_has_no_pod_on_the_nodes_is_left_alone() -> None:
+    view = RedisView(CACHE, fault="wrong password")
+    assert list(redis_findings([view], (), {Owner("Deployment", "default", "web")})) == []
+
+
+def test_a_declaration_that_cannot_be_followed_blocks() -> None:
+    ((code, severity, text),) = said(RedisView(CACHE, group(), zones=TWO_ZONES), (Problem("x", "y", "z"),))
+    assert (code, severity, text) == ("redis-declaration", Severity.BLOCKS, "x: y; z")
+
+
+def test_a_wrong_password_blocks_with_the_clients_sentence() -> None:
+    ((code, severity, text),) = said(RedisView(CACHE, fault="r-0 refuses the password of Secret default/auth"))
+    assert (code, severity) == ("redis-access", Severity.BLOCKS)
+    assert "r-0 refuses the password of Secret default/auth" in text
+
+
+def test_a_group_that_is_not_healthy_blocks_and_says_why() -> None:
+    silent = group()
+    watcher = replace(silent.watchers[0], view=Silent(Address(HOST["s-0"], 26379), "connection refused"))
+    silent = replace(silent, watchers=(watcher, *silent.watchers[1:]))
+    ((code, severity, text),) = said(RedisView(CACHE, silent, zones=TWO_ZONES))
+    assert (code, severity) == ("redis-not-healthy", Severity.BLOCKS)
+    assert "pod s-0 does not answer: connection refused" in text
+
+
+def test_a_group_that_a_dead_roll_left_half_moved_only_holds() -> None:
+    ((code, severity, text),) = said(RedisView(CACHE, group("r-0"), begun_by="roll-1/node-a", zones=TWO_ZONES))
+    assert (code, severity) == ("redis-half-moved", Severity.HOLDS)
+    assert "roll-1/node-a left it half moved" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "code", "words"),
+    [
+        ("r-0", {"version": (6, 0, 16)}, "redis-too-old", "r-0 runs redis 6.0.16"),
+        ("r-0", {"denied": frozenset({"FAILOVER"})}, "redis-commands", "r-0 does not know or permit FAILOVER"),
+        ("m-0", {"can_follow": False}, "redis-masterauth", "m-0 has no masterauth"),
+        ("m-0", {"min_replicas_to_write": 2}, "redis-min-replicas", "with one of 2 replicas away, writes would stop"),
+        ("m-0", {"persists": False}, "redis-no-persistence", "m-0 persists nothing"),
+    ],
+)
+def test_what_would_hurt_is_named(name: str, changes: dict[str, object], code: str, words: str) -> None:
+    ((found, _, text),) = said(RedisView(CACHE, server(group(), name, **changes), zones=TWO_ZONES))
+    assert found == code
+    assert words in text
+
+
+def test_no_replica_that_may_become_master_blocks() -> None:
+    seen = server(server(group(), "r-0", priority=0), "r-1", priority=0)
+    assert [code for code, _, _ in said(RedisView(CACHE, seen, zones=TWO_ZONES))] == ["redis-priority"]
+
+
+def test_all_servers_in_one_zone_block() -> None:
+    one = tuple((pod, "zone-a") for pod, _ in TWO_ZONES)
+    ((code, severity, text),) = said(RedisView(CACHE, group(), zones=one))
+    assert (code, severity) == ("redis-one-zone", Severity.BLOCKS)
+    assert "its master and all its replicas are in zone-a" in text
+
+
+def test_a_quorum_of_all_sentinels_holds_and_a_slow_detection_is_noted() -> None:
+    def slow(view: Sentinel) -> Sentinel:
+        return replace(view, quorum=3, down_after_ms=30_000)
+
+    found = said(RedisView(CACHE, views(group(), slow), zones=TWO_ZONES))
+    assert [code for code, _, _ in found] == ["redis-quorum", "redis-down-after"]
+
+
+def test_the_plan_shows_who_is_what_and_where() -> None:
+    shown = describe(RedisView(CACHE, group(), zones=TWO_ZONES))
+    assert shown["healthy"] is True
+    assert [(s["pod"], s["role"], s["zone"]) for s in shown["servers"]] == [
+        ("m-0", "master", "zone-a"),
+        ("r-0", "replica", "zone-b"),
+        ("r-1", "replica", "zone-b"),
+    ]
+    assert shown["sentinels"][0]["master"] == "10.0.0.1:6379"
