@@ -11,7 +11,7 @@ from lambdas.clients import Clients, EvictionStatus
 from lambdas.errors import NotFound, Refused
 from lambdas.model import NodeTask, RedisTask, StepResult, backoff
 from lambdas.observed import Node, Owner, Pod
-from lambdas.redis_groups import Part, PartSet, RedisGroup, declared, endpoint_of
+from lambdas.redis_groups import Part, PartSet, RedisGroup, RefreshBy, declared, endpoint_of
 from lambdas.redis_observed import Endpoint, Sentinel, Server, Silent
 from lambdas.sentinel import (
     AbortHandOver,
@@ -176,6 +176,9 @@ def perform(action: Action, seen: Seen, clients: Clients) -> str:
             return _move(action, pod, clients)
         case Refresh(watcher):
             assert watcher.endpoint is not None  # noqa: S101 (it answered)
+            assert watcher.pod is not None  # noqa: S101 (it answered)
+            if seen.group.refresh_by is RefreshBy.RESTART:
+                return _evict(watcher.pod, action.reason, clients)
             redis.reset(watcher.endpoint, name)
         case Hold() | Stop() | Settled():
             pass
@@ -189,10 +192,14 @@ def _move(action: MovePod, pod: Pod, clients: Clients) -> str:
         # A budget of one pod would never allow it; its role has been moved away, and that was verified [N1].
         clients.kubernetes.delete_pod(pod)
         return action.reason
+    return _evict(pod, action.reason, clients)
+
+
+def _evict(pod: Pod, reason: str, clients: Clients) -> str:
     answered = clients.kubernetes.evict(pod)
     if answered.status in {EvictionStatus.REFUSED, EvictionStatus.FORBIDDEN_BY_TWO_BUDGETS}:
         return f"pod {pod}: {answered.reason}"
-    return action.reason
+    return reason
 
 
 def _known(member: Member) -> tuple[Pod, Endpoint]:

@@ -77,6 +77,7 @@ class RollTask(Task):
     keep_taints: bool = False
     waves: int = 0
     unready: tuple[str, ...] = ()
+    redis: tuple[str, ...] = ()
     failures: tuple[NodeFailure, ...] = ()
 
 

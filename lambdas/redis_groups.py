@@ -17,8 +17,16 @@ MASTER_NAME = "eks-rolling.io/sentinel-master-name"
 AUTH = "eks-rolling.io/redis-auth"
 TLS = "eks-rolling.io/redis-tls"
 PORT = "eks-rolling.io/redis-port"
+REFRESH = "eks-rolling.io/sentinel-refresh"
 
-ANNOTATIONS = frozenset({GROUP, PART, MASTER_NAME, AUTH, TLS, PORT})
+ANNOTATIONS = frozenset({GROUP, PART, MASTER_NAME, AUTH, TLS, PORT, REFRESH})
+
+
+class RefreshBy(StrEnum):
+    """How a sentinel is made to forget addresses where nothing is any more: SENTINEL RESET, or a new pod."""
+
+    RESET = "reset"
+    RESTART = "restart"
 
 
 class Part(StrEnum):
@@ -53,6 +61,7 @@ class RedisGroup:
     name: str
     master_name: str
     sets: tuple[PartSet, ...]
+    refresh_by: RefreshBy = RefreshBy.RESET
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -93,7 +102,8 @@ def declared(workloads: Iterable[Workload]) -> tuple[list[RedisGroup], list[Prob
     groups = []
     for (namespace, name), members in sorted(sets.items()):
         names = sorted({w.annotations[MASTER_NAME] for w, _ in members if MASTER_NAME in w.annotations})
-        group = RedisGroup(namespace, name, names[0] if names else "", tuple(s for _, s in members))
+        refresh = next((w.annotations[REFRESH] for w, _ in members if REFRESH in w.annotations), RefreshBy.RESET)
+        group = RedisGroup(namespace, name, names[0] if names else "", tuple(s for _, s in members), RefreshBy(refresh))
         found = list(_wrong_with_group(group, names))
         problems += found
         if not found:
@@ -116,6 +126,11 @@ def _wrong_with_set(workload: Workload) -> Iterator[Problem]:
     if part not in set(Part):
         known = ", ".join(Part)
         yield Problem(subject, f"the annotation {PART} says {part!r}", f"it must be one of {known}")
+    refresh = annotations.get(REFRESH, RefreshBy.RESET)
+    if refresh not in set(RefreshBy):
+        yield Problem(
+            subject, f"the annotation {REFRESH} says {refresh!r}", f"it must be one of {', '.join(RefreshBy)}"
+        )
     port = annotations.get(PORT, "1")
     if not port.isdigit() or not 0 < int(port) < 65536:
         yield Problem(subject, f"the annotation {PORT} says {port!r}", "it must be a TCP port")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from lambdas.observed import Pod
-from lambdas.redis_groups import Part, RedisGroup
+from lambdas.redis_groups import Part, RedisGroup, RefreshBy
 from lambdas.redis_observed import Address, Endpoint, Follower, KnownReplica, Role, Sentinel, Server, Silent
 
 STEERED = 1
@@ -370,7 +370,9 @@ def _lists(seen: Seen, acting: Member) -> Action | None:
     if waiting:
         watcher, why = waiting[0]
         return Hold(f"sentinel {watcher} {why}", Step.REFRESH_SENTINELS)
-    if stale:
+    # A sentinel that starts resolves the master pod's name: until that pod is master again it would be misled.
+    may_restart = acting is seen.master_pod or seen.group.refresh_by is RefreshBy.RESET
+    if stale and may_restart:
         watcher, why = stale[0]
         return Refresh(watcher, f"sentinel {watcher} {why}")
     return None

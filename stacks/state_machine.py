@@ -187,6 +187,7 @@ class Roll(Construct):
             {
                 **about,
                 "unready": jsonata(f"{plan}.unready"),
+                "redis": jsonata(f"{plan}.redis"),
                 "failures": jsonata("$exists($states.input.failures) ? $states.input.failures : []"),
             },
             catch=settle,

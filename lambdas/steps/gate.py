@@ -1,13 +1,17 @@
 """The gate between waves: alarms quiet, workloads back to Ready, bake time over, nobody asked to pause or abort."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lambdas import lock
 from lambdas.clients import Clients
 from lambdas.entry import handler_for
 from lambdas.errors import Refused
+from lambdas.migration import group_called, observe
 from lambdas.model import RollTask, StepResult, backoff
 from lambdas.observed import Lease, Workload
+from lambdas.sentinel import Action, Settled
+from lambdas.sentinel import decide as needs
 from lambdas.timeline import explain
 
 
@@ -39,10 +43,11 @@ def decide(
     lease: Lease,
     baked: float,
     bake: float,
+    redis: Sequence[tuple[str, Action]] = (),
 ) -> Open | Hold | Paused | Abort:
     """Whether the next wave may start. What was not Ready before the roll is nobody's sign of trouble.
 
-    `baked` and `bake` are seconds.
+    `baked` and `bake` are seconds; `redis` is what each Redis group of the plan needs next.
     """
     if reason := lease.annotations.get(lock.ABORT):
         return Abort(f"The roll was aborted: {reason}.")
@@ -54,6 +59,8 @@ def decide(
     if worse:
         names = ", ".join(f"{w.owner} ({w.ready} of {w.desired} Ready)" for w in worse)
         return Hold(f"not back to strength: {names}", backoff(baked, first=2))
+    if unsettled := [f"{group} ({a.reason})" for group, a in redis if not isinstance(a, Settled)]:
+        return Hold(f"Redis groups are not back to normal: {', '.join(unsettled)}", backoff(baked, first=2))
     if baked < bake:
         return Hold(f"baking for {bake - baked:.0f} s more", min(15, bake - baked))
     return Open("the wave is healthy")
@@ -70,6 +77,7 @@ def run(task: RollTask, clients: Clients) -> StepResult:
         lock.confirm(clients, task.roll),
         clients.now() - (task.since or clients.now()),
         clients.settings.bake_seconds,
+        [(name, needs(observe(group_called(name, clients), "", clients))) for name in task.redis],
     )
     match decision:
         case Open(reason):

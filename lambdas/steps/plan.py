@@ -62,6 +62,13 @@ def decide(view: View, request: RollRequest, settings: Settings) -> Plan:
     return Plan(outcome, reason, tuple(_masters_last(view, chosen)), tuple(found), targets, view.redis)
 
 
+def redis_to_move(view: View, chosen: list[Candidate]) -> list[str]:
+    """The Redis groups that have pods on nodes of the plan."""
+    nodes = {c.name for c in chosen}
+    owners = {p.owner for p in view.pods if p.node in nodes}
+    return [str(r.group) for r in view.redis if any(r.group.part_set(owner) for owner in owners)]
+
+
 def _masters_last(view: View, chosen: list[Candidate]) -> list[Candidate]:
     """Nodes of Redis masters after all others: their replicas are on new nodes by then, and need not move again."""
     masters = {s.owner for r in view.redis for s in r.group.of(Part.MASTER)}
@@ -96,6 +103,7 @@ def run(task: PlanTask, clients: Clients) -> StepResult:
         dry_run=request.dry_run,
         leftovers=leftovers(view) and not request.dry_run,
         keep_taints=request.keep_taints,
+        redis=redis_to_move(view, list(plan.chosen)),
         unready=[str(w.owner) for w in view.workloads if not w.all_ready],
     )
 

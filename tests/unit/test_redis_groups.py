@@ -7,7 +7,19 @@ import pytest
 
 from lambdas.findings import Severity
 from lambdas.observed import Owner, Workload
-from lambdas.redis_groups import AUTH, GROUP, MASTER_NAME, PART, PORT, TLS, Part, Problem, declared, endpoint_of
+from lambdas.redis_groups import (
+    AUTH,
+    GROUP,
+    MASTER_NAME,
+    PART,
+    PORT,
+    REFRESH,
+    TLS,
+    Part,
+    Problem,
+    declared,
+    endpoint_of,
+)
 from lambdas.redis_observed import Address, Login, Sentinel, Silent
 from lambdas.redis_preflight import RedisView, describe, redis_findings
 from tests.unit.test_sentinel import GROUP as CACHE
@@ -16,7 +28,7 @@ from tests.unit.test_sentinel import HOST, group, server, views
 
 def stateful_set(name: str, part: str, desired: int = 1, **annotations: str) -> Workload:
     said = {GROUP: "cache", PART: part, MASTER_NAME: "mymaster"} | {
-        {"auth": AUTH, "tls": TLS, "port": PORT, "group": GROUP, "master_name": MASTER_NAME}[k]: v
+        {"auth": AUTH, "tls": TLS, "port": PORT, "group": GROUP, "master_name": MASTER_NAME, "refresh": REFRESH}[k]: v
         for k, v in annotations.items()
     }
     return Workload(
@@ -60,6 +72,7 @@ def test_a_group_is_its_stateful_sets() -> None:
         ([stateful_set("m", "primary")], "says 'primary'; it must be one of sentinel-master, sentinel-replica"),
         ([stateful_set("m", "sentinel", group="")], "redis-group is missing; name its group"),
         ([stateful_set("m", "sentinel-master", 2)], "it is the group's master and has 2 replicas"),
+        ([stateful_set("m", "sentinel", refresh="often")], "says 'often'; it must be one of reset, restart"),
         ([stateful_set("m", "sentinel", port="70000")], "says '70000'; it must be a TCP port"),
         (
             [replace(stateful_set("m", "sentinel"), owner=Owner("Deployment", "default", "m"))],

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lambdas.observed import Owner, Pod
-from lambdas.redis_groups import Part, PartSet, RedisGroup
+from lambdas.redis_groups import Part, PartSet, RedisGroup, RefreshBy
 from lambdas.redis_observed import (
     Address,
     Endpoint,
@@ -280,6 +280,14 @@ def test_stale_addresses_are_forgotten_one_sentinel_at_a_time_before_the_fail_ba
     assert action.watcher.name == "s-1"
     emptied = views(seen, lambda v: replace(v, replicas=()), "s-1")
     expect(emptied, Hold, Step.REFRESH_SENTINELS, "sentinel s-1 does not list m-0 yet")
+
+
+def test_sentinels_that_are_refreshed_by_a_restart_wait_for_the_master_pod() -> None:
+    """S1: they resolve its name when they start."""
+    restarting = replace(GROUP, refresh_by=RefreshBy.RESTART)
+    seen = replace(views(group("r-0"), stale), group=restarting)
+    expect(seen, Steer, Step.FAIL_BACK, "m-0 will be promoted")
+    expect(replace(views(group(), stale), group=restarting), Refresh, Step.REFRESH_SENTINELS, "where no replica is")
 
 
 def test_a_sentinel_that_is_gone_for_good_is_forgotten() -> None:
