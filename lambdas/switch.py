@@ -40,7 +40,7 @@ def switch(action: Switch, watchers: Sequence[Watcher], name: str, clients: Clie
     source, target = _endpoint(old), _endpoint(new)
     expected = old.server
     assert isinstance(expected, Server)  # noqa: S101 (decided on)
-    _align(new, watchers[0], name, clients)
+    _align(new, _leaders(watchers)[0], name, clients)
     redis = clients.redis
     redis.pause_writes(source, expected, PAUSE_MILLISECONDS)
     try:
@@ -66,7 +66,7 @@ def lead(action: Lead, watchers: Sequence[Watcher], name: str, clients: Clients)
     """
     redis, new = clients.redis, action.new
     refusals = []
-    for watcher in watchers:
+    for watcher in _leaders(watchers):
         try:
             redis.fail_over(_endpoint(watcher), name)
             break
@@ -79,6 +79,13 @@ def lead(action: Lead, watchers: Sequence[Watcher], name: str, clients: Clients)
     redis.disconnect_clients(source)
     redis.unpause(source)
     return action.reason if led else f"{new} is master, and not every sentinel names it yet"
+
+
+def _leaders(watchers: Sequence[Watcher]) -> list[Watcher]:
+    """The last sentinel first. The one that leads is a second later than the others in SENTINEL MASTERS, by which some
+    clients go (redis-py), and clients ask the first of their list first: measured 1.5 s of stall instead of 0.6 s.
+    """
+    return list(reversed(watchers))
 
 
 def _align(new: Member, leader: Watcher, name: str, clients: Clients) -> None:

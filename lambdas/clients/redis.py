@@ -4,6 +4,7 @@ Pods are addressed by their IP address, so certificates are checked against the 
 """
 
 import atexit
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -109,14 +110,14 @@ class RedisClient:
         return read_sentinel(endpoint.address, answers)
 
     def offset(self, endpoint: Endpoint) -> tuple[Role, int]:
-        info = self._one(endpoint, "INFO", "replication")
+        info = self._read(endpoint, "INFO", "replication")
         return Role(info["role"]), _offset(info)
 
     def hand_over_state(self, endpoint: Endpoint) -> str:
-        return str(self._one(endpoint, "INFO", "replication").get("master_failover_state", "no-failover"))
+        return str(self._read(endpoint, "INFO", "replication").get("master_failover_state", "no-failover"))
 
     def current_master(self, endpoint: Endpoint, name: str) -> Address | None:
-        return _address(self._one(endpoint, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", name, sentinel=True))
+        return _address(self._read(endpoint, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", name, sentinel=True))
 
     # Writes
 
@@ -159,7 +160,7 @@ class RedisClient:
 
     def _confirm(self, endpoint: Endpoint, expected: Server) -> None:
         """Raises Conflict where another process, or one of another role, answers now."""
-        info = self._one(endpoint, "INFO", "server") | self._one(endpoint, "INFO", "replication")
+        info = self._read(endpoint, "INFO", "server") | self._read(endpoint, "INFO", "replication")
         if str(info["run_id"]) != expected.run_id or info["role"] != expected.role:
             raise Conflict(f"Redis {endpoint} is not what it was: it restarted, or its role changed meanwhile.")
 
@@ -167,21 +168,34 @@ class RedisClient:
         with _translated(endpoint):
             return self._raw(endpoint, *command, sentinel=sentinel)
 
+    def _read(self, endpoint: Endpoint, *command: str, sentinel: bool = False) -> Any:
+        """Asks again where the connection was closed meanwhile, as sentinels do to all clients in a failover."""
+        with contextlib.suppress(NotConnected):
+            return self._raw(endpoint, *command, sentinel=sentinel)
+        return self._one(endpoint, *command, sentinel=sentinel)
+
     def _raw(self, endpoint: Endpoint, *command: str, sentinel: bool = False) -> Any:
         return self._connected(endpoint, sentinel=sentinel).execute_command(*command)  # type: ignore[no-untyped-call]
 
     def _ask(self, endpoint: Endpoint, commands: Sequence[tuple[str, ...]], *, sentinel: bool = False) -> list[Any]:
         """All at once. Errors of single commands are among the answers. Raises AccessDenied for refused credentials."""
         try:
-            pipeline = self._connected(endpoint, sentinel=sentinel).pipeline(transaction=False)
-            for command in commands:
-                pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-            answers: list[Any] = pipeline.execute(raise_on_error=False)
+            try:
+                answers = self._pipeline(endpoint, commands, sentinel=sentinel)
+            except NotConnected:
+                answers = self._pipeline(endpoint, commands, sentinel=sentinel)
         except AuthenticationError as error:
             raise _denied(endpoint, error) from None
         refused = next((a for a in answers if isinstance(a, AuthenticationError)), None)
         if refused:
             raise _denied(endpoint, refused)
+        return answers
+
+    def _pipeline(self, endpoint: Endpoint, commands: Sequence[tuple[str, ...]], *, sentinel: bool) -> list[Any]:
+        pipeline = self._connected(endpoint, sentinel=sentinel).pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+        answers: list[Any] = pipeline.execute(raise_on_error=False)
         return answers
 
     def _connected(self, endpoint: Endpoint, *, sentinel: bool) -> redis.Redis:
