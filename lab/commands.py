@@ -155,7 +155,7 @@ def _tell_verdict(operator: Operator, execution: str | None, *, as_json: bool) -
         print_json(verdict.to_json())
     else:
         _output.print(judge.table(verdict))
-    if verdict.failed or verdict.jobs["lost"]:
+    if verdict.failed or verdict.jobs["lost"] or any(r.lost for r in verdict.redis):
         raise typer.Exit(1)
 
 

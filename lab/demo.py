@@ -78,7 +78,7 @@ def result(played: Played, seconds: dict[str, float], report: Path) -> Json:
         "max_unavailable_seen": verdict["max_unavailable_seen"],
         "restored": played.after.restored(played.before),
         "left_behind": [*played.outcome.report.get("left_behind", []), *played.after.marks],
-        "redis": [],
+        "redis": verdict["redis"],
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "report": str(report),
         "roll": {"status": played.outcome.status, "reason": played.outcome.reason},
@@ -100,6 +100,7 @@ def succeeded(document: Json) -> bool:
         and jobs["lost"] == 0
         and document["max_unavailable_seen"].get("web", 0) <= 1
         and document["restored"]
+        and all(group["acked"] > 0 and group["lost"] == 0 for group in document["redis"])
         and not document["left_behind"]
     )
 

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.table import Table
@@ -32,6 +32,24 @@ class HttpVerdict:
 
 
 @dataclass(frozen=True, slots=True)
+class RedisVerdict:
+    """Writes to one Redis group. The stall is the longest time that one client went without an acknowledged write."""
+
+    group: str
+    kind: str
+    acked: int
+    lost: int
+    longest_stall_seconds: float
+    failovers: int
+    errors: dict[str, int]
+    reads: int
+    read_errors: dict[str, int]
+
+    def to_json(self) -> Json:
+        return asdict(self) | {"longest_stall_seconds": round(self.longest_stall_seconds, 3)}
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What clients saw."""
 
@@ -39,6 +57,7 @@ class Verdict:
     errors: dict[str, int]
     jobs: dict[str, int]
     max_unavailable_seen: dict[str, int]
+    redis: tuple[RedisVerdict, ...] = ()
 
     @property
     def requests(self) -> int:
@@ -73,6 +92,7 @@ class Verdict:
                 for v in self.http
             ],
             "errors": self.errors,
+            "redis": [r.to_json() for r in self.redis],
         }
 
 
@@ -88,6 +108,23 @@ def judge(record: Json, phases: Sequence[Phase]) -> Verdict:
         errors=errors,
         jobs=_judge_jobs(record["jobs"]),
         max_unavailable_seen=dict(record["most_unavailable"]),
+        redis=tuple(_judge_redis(each) for each in record.get("redis", ())),
+    )
+
+
+def _judge_redis(record: Json) -> RedisVerdict:
+    writers = record["writers"]
+    stalls = [later - earlier for w in writers for earlier, later in itertools.pairwise(w["at"])]
+    return RedisVerdict(
+        record["group"],
+        record["kind"],
+        acked=sum(w["acked"] for w in writers),
+        lost=sum(len(w["lost"]) for w in writers),
+        longest_stall_seconds=max(stalls, default=0.0),
+        failovers=max(0, len(record["masters"]) - 1),
+        errors=dict(record["errors"]),
+        reads=record["reads"],
+        read_errors=dict(record["read_errors"]),
     )
 
 
@@ -116,6 +153,14 @@ def _judge_jobs(jobs: Iterable[Json]) -> dict[str, int]:
     return counts
 
 
+def _redis_line(verdict: RedisVerdict) -> str:
+    times = f"{verdict.failovers} failover{'' if verdict.failovers == 1 else 's'}"
+    return (
+        f"redis {verdict.group}: {verdict.acked:,} writes acknowledged, {verdict.lost:,} lost, {times}, "
+        f"longest stall {verdict.longest_stall_seconds:.2f} s"
+    )
+
+
 def table(verdict: Verdict) -> Table:
     """The verdict as people read it."""
     result = Table("phase", "way", title="what clients saw", title_justify="left")
@@ -134,7 +179,7 @@ def table(verdict: Verdict) -> Table:
     missing = ", ".join(f"{app} {most}" for app, most in sorted(verdict.max_unavailable_seen.items()))
     result.caption = (
         f"jobs: {jobs['done']} done, {jobs['lost']} lost, {jobs['twice']} done twice\n"
-        f"most pods unavailable at any moment: {missing}"
+        f"most pods unavailable at any moment: {missing}" + "".join(f"\n{_redis_line(r)}" for r in verdict.redis)
     )
     result.caption_justify = "left"
     return result

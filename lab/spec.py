@@ -68,6 +68,17 @@ class RestartBackoff(_Model):
     longest: float = Field(10.0, gt=0, description="a kubelet's is 300")
 
 
+class RedisTraffic(_Model):
+    """Writers and readers of one Redis group under Sentinel, in the traffic's namespace."""
+
+    group: str = Field(description="its name in what the judge says")
+    sentinels: str = Field(description="the Service whose pods are its sentinels")
+    master_name: str
+    secret: str | None = Field(None, description="the Secret whose key `password` the clients use")
+    writers: int = Field(4, ge=1)
+    writes_per_second: float = Field(160.0, gt=0, description="of all writers together")
+
+
 class TrafficSpec(_Model):
     """What the lab's clients do while it is rolled."""
 
@@ -76,6 +87,7 @@ class TrafficSpec(_Model):
     requests_per_second: float = Field(30.0, gt=0, description="on each way to the application")
     jobs_per_second: float = Field(4.0, gt=0)
     work_ms: int = Field(300, ge=0, description="how long a job takes")
+    redis: tuple[RedisTraffic, ...] = ()
 
 
 class LabSpec(_Model):

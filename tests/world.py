@@ -135,6 +135,7 @@ class World:
         self.tokens: dict[str, str] = {}
         self.documents: dict[str, str] = {}
         self.messages: list[tuple[str, str]] = []
+        self.redis: Any = None
         self.secrets: dict[tuple[str, str], dict[str, str]] = {}
         self.alarms: set[str] = set()
         self.histories: dict[str, list[dict[str, Any]]] = {}
@@ -216,7 +217,7 @@ class World:
         self.baseline = self.capacity()
 
     def clients(self, settings: Settings) -> Clients:
-        return Clients(self, self, settings, lambda: self.time)
+        return Clients(self, self, self.redis, settings, lambda: self.time, self.advance)
 
     # Time and controllers
 

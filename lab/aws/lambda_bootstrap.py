@@ -30,6 +30,7 @@ LAYER = (
 """The slow imports besides a function's own code. Not awslambdaric, which reads its variables while it is imported."""
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
 _LIBC = ctypes.CDLL(None)
 
 
@@ -79,6 +80,8 @@ def _become(request: dict[str, Any], parent: int) -> None:
     try:
         os.setpgid(0, 0)
         _live_no_longer_than(parent)
+        # What ps and top show: the step's name.
+        _LIBC.prctl(_PR_SET_NAME, request["handler"].split(".")[-2].encode())
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})

@@ -1,4 +1,4 @@
-"""The service proxy's process: Service addresses, node ports, the load balancer.
+"""The service proxy's process: Service addresses, node ports, the load balancer, the cluster's DNS.
 
 python -m lab.network.proxy LAB
 """
@@ -16,6 +16,7 @@ from lab.controlplane.identities import SERVICE_PROXY
 from lab.instances import follow_instances, node_name
 from lab.kube import Kube
 from lab.network.balancer import Balancer
+from lab.network.dns import Dns
 from lab.network.services import ServiceProxy
 from lab.network.sources import prepare_namespace
 from lab.paths import LabPaths
@@ -29,6 +30,7 @@ async def serve(paths: LabPaths, spec: LabSpec) -> None:
         services = ServiceProxy(kube)
         tasks.create_task(services.run())
         tasks.create_task(balancer.run())
+        tasks.create_task(Dns(services.names).run())
         tasks.create_task(_follow_instances(spec.region, services, balancer))
 
 

@@ -8,6 +8,7 @@ from typing import cast
 
 from lab.kube import Json, Kube
 from lab.network.listeners import Listeners
+from lab.network.names import names
 from lab.network.relay import Outgoing, Relay
 from lab.network.routes import HealthCheck, Listen, Route, routes
 from lab.network.sources import Connector
@@ -25,6 +26,7 @@ class ServiceProxy:
         self._services: dict[str, Json] = {}
         self._slices: dict[str, Json] = {}
         self._nodes: Mapping[str, str] = {}
+        self._names: Mapping[str, tuple[str, ...]] = {}
         self._changes = Changes()
         self._due = False
         self._relay = Relay()
@@ -37,6 +39,10 @@ class ServiceProxy:
         addresses = set(nodes.values())
         self._relay.abort(lambda node_address: bool(node_address) and node_address not in addresses)
         self._tell()
+
+    def names(self) -> Mapping[str, tuple[str, ...]]:
+        """The cluster's DNS names, as of now."""
+        return self._names
 
     async def run(self) -> None:
         """Serves for ever."""
@@ -63,6 +69,7 @@ class ServiceProxy:
         while True:
             await self._changes.until(lambda: self._due)
             self._due = False
+            self._names = names(self._services.values(), self._slices.values())
             await self._listeners.follow(routes(self._services.values(), self._slices.values(), self._nodes))
 
     def _protocol(self, listen: Listen) -> asyncio.Protocol:

@@ -22,6 +22,7 @@ from lab.spec import LabSpec
 from lab.traffic.availability import Availability
 from lab.traffic.broker import Broker
 from lab.traffic.clients import Endpoints, Request, Route, ask
+from lab.traffic.redis_clients import RedisClients
 
 BROKER_PORT = 8088
 LAST_JOBS_SECONDS = 90.0
@@ -48,6 +49,7 @@ class Traffic:
             url = f"http://{LAB_ADDRESS}:{target.listener_port}/"
             routes.append(Route(f"load balancer {target.name}", lambda url=url: url, rate, keep_alive=True))  # type: ignore[misc]
         self._routes = routes
+        self._redis = [RedisClients(each, kube, spec.traffic.namespace) for each in spec.traffic.redis]
 
     async def run(self, ended: asyncio.Event) -> None:
         """Until `ended`; then the last jobs are waited for and the record is written."""
@@ -60,19 +62,27 @@ class Traffic:
             self.availability.follow(self._kube, self._namespace),
             self.broker.hand_out_again(),
             self._tell(),
+            *(redis.follow_sentinels() for redis in self._redis),
         )
         while not self.endpoints.addresses:  # noqa: ASYNC110  (the watch fills them)
             await asyncio.sleep(0.05)
-        clients = self._tasks(self.broker.make_jobs(), *(ask(route, self._record) for route in self._routes))
+        await asyncio.gather(*(redis.prepare() for redis in self._redis))
+        clients = self._tasks(
+            self.broker.make_jobs(),
+            *(ask(route, self._record) for route in self._routes),
+            *(redis.write(writer) for redis in self._redis for writer in redis.writers),
+            *(work for redis in self._redis for work in (redis.read(), redis.watch_master())),
+        )
         await _first(ended.wait(), *followers, *clients)
         await _cancel(clients)
+        concluded = [await redis.conclude() for redis in self._redis]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_JOBS_SECONDS):
                 while self.broker.open_jobs:  # noqa: ASYNC110  (workers report them)
                     await asyncio.sleep(0.1)
         await _cancel(followers)
         await runner.cleanup()
-        self._write("record.json", self._everything())
+        self._write("record.json", self._everything() | {"redis": concluded})
 
     @staticmethod
     def _tasks(*work: Coroutine[Any, Any, None]) -> list["asyncio.Task[None]"]:
@@ -94,6 +104,7 @@ class Traffic:
                 "jobs": {"made": len(self.broker.jobs), "done": done},
                 "unavailable": {app: self._missing(app) for app in self.availability.wanted},
                 "most_unavailable": self.availability.most,
+                "redis": [redis.live() for redis in self._redis],
             }
             self._write("live.json", live)
             await asyncio.sleep(0.5)

@@ -49,3 +49,37 @@ def test_a_replica_behind_a_service_and_a_sentinel_know_the_true_addresses(nodes
     sentinel = nodes.wait_for_pod("sentinel", "ready", is_ready)["status"]["podIP"]
     until(nodes, "sentinel", replica, "sentinel", "replicas", "main", port=26379)
     assert sentinel in redis(nodes, "master", "client", "list")
+
+
+LOOK_UP = """
+import socket, sys
+try:
+    print(*sorted({a[4][0] for a in socket.getaddrinfo(sys.argv[1], 80, type=socket.SOCK_STREAM)}))
+except socket.gaierror as error:
+    print(error.strerror)
+"""
+
+
+def test_pods_find_each_other_by_name(nodes: Nodes) -> None:
+    nodes.launch(ZONES[0])
+    nodes.create("v1/services", {
+        "metadata": {"name": "peers"},
+        "spec": {"clusterIP": "None", "selector": {"app": "peer"}, "ports": [{"port": 80}]},
+    })  # fmt: skip
+    pause = {"name": "main", "image": "pause"}
+    nodes.add_pod("peer-0", {"app": "peer"}, containers=[pause], hostname="peer-0", subdomain="peers")
+    address = nodes.wait_for_pod("peer-0", "ready", is_ready)["status"]["podIP"]
+    nodes.add_pod("caller", containers=[pause])
+    nodes.wait_for_pod("caller", "ready", is_ready)
+
+    def look_up(name: str) -> str:
+        return nodes.run_inside("caller", "python3", "-c", LOOK_UP, name).strip()
+
+    deadline = time.monotonic() + 10
+    while look_up("peer-0.peers") != address:
+        assert time.monotonic() < deadline, look_up("peer-0.peers")
+        time.sleep(0.2)
+    assert look_up(f"peers.{nodes.name}.svc.cluster.local") == address
+    began = time.monotonic()
+    assert "not known" in look_up("nobody.peers")
+    assert time.monotonic() - began < 3

@@ -130,7 +130,7 @@ def test_bad_input_is_one_clear_sentence_before_anything_is_changed(
 def test_a_role_without_access_to_the_cluster_is_named_with_the_remedy(small_lab: Operator, view: LineView) -> None:
     before = small_lab.state()
     # The API server remembers a token that it has let in for two minutes; another process has another token.
-    small_lab.lab.run([sys.executable, "-c", KILL, "lambdas.steps.plan.handler"], check=True)
+    small_lab.lab.run([sys.executable, "-c", KILL, "plan"], check=True)
     with access_taken_from(small_lab, "FunctionsPlan"):
         outcome = small_lab.follow(small_lab.rolls.start({}), view.show, within_seconds=60)
     assert outcome.status == "FAILED"
@@ -141,11 +141,11 @@ def test_a_role_without_access_to_the_cluster_is_named_with_the_remedy(small_lab
 
 KILL = """
 import os, pathlib, sys
-for file in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-    if sys.argv[1].encode() in file.read_bytes() and file.parent.name != str(os.getpid()):
+for file in pathlib.Path("/proc").glob("[0-9]*/comm"):
+    if file.read_text().strip() == sys.argv[1]:
         os.kill(int(file.parent.name), 9)
 """
-"""Ends every process that has a word in its command line."""
+"""Ends every process of a name, which is a step's for its Lambda environments."""
 
 
 @contextmanager

@@ -1,0 +1,191 @@
+"""Clients of a Redis group under Sentinel, as applications are: they ask the sentinels for the master, write, and when
+that fails ask again. Every acknowledged write is remembered, and looked for in the end."""
+
+import asyncio
+import base64
+import contextlib
+import itertools
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from lab.kube import Json, Kube
+from lab.spec import RedisTraffic
+
+TIMEOUT_SECONDS = 1.0
+AGAIN_SECONDS = 0.01
+"""How soon a client tries again after an error."""
+
+KEY = "traffic"
+READS_PER_SECOND = 5.0
+LOOK_SECONDS = 0.1
+FIRST_SECONDS = 60.0
+LAST_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class Writer:
+    """What one writer had acknowledged: numbers, and when (epoch seconds)."""
+
+    name: str
+    acked: list[int] = field(default_factory=list)
+    at: list[float] = field(default_factory=list)
+    failed: int = 0
+
+
+class RedisClients:
+    """All clients of one group."""
+
+    def __init__(self, spec: RedisTraffic, kube: Kube, namespace: str) -> None:
+        self.spec = spec
+        self._kube = kube
+        self._namespace = namespace
+        self._options: dict[str, Any] = {}
+        self._pods: dict[str, Json] = {}
+        self._sentinel: Sentinel | None = None
+        self.writers = [Writer(f"{spec.group}-{n}") for n in range(spec.writers)]
+        self.masters: list[tuple[float, str]] = []
+        self.reads = 0
+        self.errors: Counter[str] = Counter()
+        self.read_errors: Counter[str] = Counter()
+
+    async def prepare(self) -> None:
+        """Until the group has a master. Raises TimeoutError."""
+        if self.spec.secret:
+            secret = await self._kube.get(f"/api/v1/namespaces/{self._namespace}/secrets/{self.spec.secret}")
+            password = base64.b64decode(secret["data"]["password"]).decode()
+            self._options = {"password": password}
+        async with asyncio.timeout(FIRST_SECONDS):
+            while not await self._master():  # noqa: ASYNC110 (sentinels tell nobody when they are ready)
+                await asyncio.sleep(LOOK_SECONDS)
+
+    async def follow_sentinels(self) -> None:
+        """Keeps up with the sentinels' addresses, as a client that knows them by name does; until cancelled."""
+        path = f"/apis/discovery.k8s.io/v1/namespaces/{self._namespace}/endpointslices"
+        async for event in self._kube.watch(path, labelSelector=f"kubernetes.io/service-name={self.spec.sentinels}"):
+            if event.type == "DELETED":
+                self._pods.pop(event.object["metadata"]["name"], None)
+            elif event.type != "SYNCED":
+                self._pods[event.object["metadata"]["name"]] = event.object
+            self._point_at(addresses_by_name(list(self._pods.values())))
+
+    async def write(self, writer: Writer) -> None:
+        """One number after the other, at the writer's rate; until cancelled."""
+        sentinel = self._known()
+        master = sentinel.master_for(self.spec.master_name, **self._client_options())
+        pause = self.spec.writers / self.spec.writes_per_second
+        for number in itertools.count(1):
+            try:
+                await master.rpush(f"{KEY}:{writer.name}", number)
+            except (RedisError, OSError, TimeoutError) as error:
+                writer.failed += 1
+                self.errors[type(error).__name__] += 1
+                await asyncio.sleep(AGAIN_SECONDS)
+                continue
+            writer.acked.append(number)
+            writer.at.append(time.time())
+            await asyncio.sleep(pause)
+
+    async def read(self) -> None:
+        """From replicas; until cancelled."""
+        replicas = self._known().slave_for(self.spec.master_name, **self._client_options())
+        while True:
+            try:
+                await replicas.llen(f"{KEY}:{self.writers[0].name}")
+                self.reads += 1
+            except (RedisError, OSError, TimeoutError) as error:
+                self.read_errors[type(error).__name__] += 1
+            await asyncio.sleep(1 / READS_PER_SECOND)
+
+    async def watch_master(self) -> None:
+        """Notes every change of the master that the sentinels tell of; until cancelled."""
+        while True:
+            master = await self._master()
+            if master and (not self.masters or self.masters[-1][1] != master):
+                self.masters.append((time.time(), master))
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def conclude(self) -> Json:
+        """What was acknowledged and what is there, read from the master of the end. Raises TimeoutError."""
+        master = self._known().master_for(self.spec.master_name, **self._client_options())
+        held: dict[str, set[int]] = {}
+        async with asyncio.timeout(LAST_SECONDS):
+            while len(held) < len(self.writers):
+                with contextlib.suppress(RedisError, OSError):
+                    for writer in self.writers:
+                        numbers = await master.lrange(f"{KEY}:{writer.name}", 0, -1)
+                        held[writer.name] = {int(n) for n in numbers}
+        return {
+            "group": self.spec.group,
+            "kind": "sentinel",
+            "writers": [
+                {
+                    "name": w.name,
+                    "acked": len(w.acked),
+                    "lost": sorted(set(w.acked) - held[w.name]),
+                    "unacknowledged": len(held[w.name] - set(w.acked)),
+                    "failed": w.failed,
+                    "at": w.at,
+                }
+                for w in self.writers
+            ],
+            "masters": self.masters,
+            "errors": dict(self.errors),
+            "reads": self.reads,
+            "read_errors": dict(self.read_errors),
+        }
+
+    def live(self) -> Json:
+        """For whoever watches."""
+        return {"group": self.spec.group, "acked": sum(len(w.acked) for w in self.writers)}
+
+    async def _master(self) -> str:
+        """The address that the first sentinel that answers names; "" while none does."""
+        for sentinel in self._sentinel.sentinels if self._sentinel else ():
+            with contextlib.suppress(RedisError, OSError, TimeoutError):
+                command = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.spec.master_name)
+                answer = await sentinel.execute_command(*command)  # type: ignore[no-untyped-call]
+                if answer:
+                    return ":".join(part.decode() if isinstance(part, bytes) else part for part in answer)
+        return ""
+
+    def _known(self) -> Sentinel:
+        assert self._sentinel is not None  # noqa: S101 (prepared)
+        return self._sentinel
+
+    def _point_at(self, addresses: Sequence[str]) -> None:
+        if not addresses:
+            return
+        if self._sentinel is None:
+            self._sentinel = Sentinel([])  # type: ignore[no-untyped-call]
+        # Connections to the master live on; only the next question goes elsewhere.
+        self._sentinel.sentinels = [
+            Redis(host=host, port=int(port), socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS)
+            for host, port in (address.rsplit(":", 1) for address in addresses)
+        ]
+
+    def _client_options(self) -> dict[str, Any]:
+        return self._options | {
+            "socket_timeout": TIMEOUT_SECONDS,
+            "socket_connect_timeout": TIMEOUT_SECONDS,
+            "retry": Retry(NoBackoff(), 0),
+        }
+
+
+def addresses_by_name(slices: Sequence[Json]) -> list[str]:
+    """host:port of every pod of a Service that is not ending, in the order of the pods' names."""
+    found = {
+        endpoint["targetRef"]["name"]: f"{endpoint['addresses'][0]}:{piece['ports'][0]['port']}"
+        for piece in slices
+        for endpoint in piece.get("endpoints") or ()
+        if not (endpoint.get("conditions") or {}).get("terminating")
+    }
+    return [found[name] for name in sorted(found)]
