@@ -108,7 +108,8 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class KnownReplica:
-    """A replica in a sentinel's list. `info_age` is seconds since its last INFO reply (info-refresh)."""
+    """A replica in a sentinel's list. `info_age` is seconds since its last INFO reply (info-refresh); `name` is the
+    address at which the sentinel first met it."""
 
     address: Address
     flags: frozenset[str]
@@ -116,6 +117,7 @@ class KnownReplica:
     master: Address | None = None
     link_ok: bool = True
     info_age: float = 0.0
+    name: str = ""
 
     @property
     def alive(self) -> bool:

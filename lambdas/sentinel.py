@@ -1,8 +1,8 @@
 """What a Sentinel group needs next: one pure function from what was observed to one action with a reason.
 
-The order in which a group moves: replicas, then the master pod (fail over to a replica; delete the pod; attach the new,
-empty one as a replica; refresh sentinels; fail back), then sentinels. A group that is found half way, whoever left it
-so, is brought back to normal before anything else is begun: the master pod is master, every replica is in sync,
+The order in which a group leaves a node: replicas, sentinels, then the master pod (fail over to a replica; delete the
+pod; attach the new, empty one as a replica; refresh sentinels; fail back). A group that is found half way, whoever left
+it so, is brought back to normal before anything else is begun: the master pod is master, every replica is in sync,
 every sentinel lists exactly the live pods [S2].
 """
 
@@ -209,7 +209,20 @@ def decide(seen: Seen) -> Action:
     acting = _acting(seen, answering)
     if not isinstance(acting, Member):
         return acting
-    checks = (_handing_over, _absent, _sentinels, _replication, _lists, _roles, _priorities, _node)
+    checks = (
+        _handing_over,
+        _absent,
+        _sentinels,
+        _replication,
+        _unknown,
+        _replicas,
+        _ghosts,
+        _moving_sentinels,
+        _strangers,
+        _roles,
+        _priorities,
+        _master,
+    )
     for check in checks:
         if (action := check(seen, acting)) is not None:
             return action
@@ -347,39 +360,66 @@ def _follower(source: Server, member: Member) -> Follower | None:
     return next((f for f in source.followers if member.is_at(f.address)), None)
 
 
-def _lists(seen: Seen, acting: Member) -> Action | None:
-    """Whether every sentinel lists exactly the live pods: a stale one delays or spoils the next failover."""
-    others = [m for m in seen.members if m is not acting]
-    stale: list[tuple[Watcher, str]] = []
-    missing: list[tuple[Watcher, str]] = []
+def _unknown(seen: Seen, acting: Member) -> Action | None:
+    """Whether every sentinel knows all that live [S1]."""
     for watcher, view in _views(seen):
-        strangers = [r.address for r in view.replicas if not any(m.is_at(r.address) for m in others)]
-        stale += [(watcher, f"lists {address}, where no replica is") for address in strangers]
-        missing += [(watcher, f"does not list {m} yet") for m in others if _entry(view, m) is None]
-        missing += [(watcher, f"takes {m} for down") for m in others if (e := _entry(view, m)) and not e.alive]
-        colleagues = [(w, v) for w, v in _views(seen) if w is not watcher]
-        gone = [s.address for s in view.sentinels if not any(v.run_id == s.run_id for _, v in colleagues)]
-        stale += [(watcher, f"lists a sentinel at {address}, which is gone") for address in gone]
-        known_ids = {s.run_id for s in view.sentinels if s.alive}
-        missing += [(watcher, f"does not know {w} yet") for w, v in colleagues if v.run_id not in known_ids]
+        stale = _stale(seen, acting, watcher, view)
+        if stale and acting is not seen.master_pod:
+            # No pod moves until the master pod is master again, and a refresh finds what lives sooner.
+            continue
+        for member in seen.members:
+            entry = _entry(view, member)
+            if member is not acting and (entry is None or not entry.alive):
+                said = "does not list" if entry is None else "takes for down"
+                return Hold(f"sentinel {watcher} {said} {member}", Step.REFRESH_SENTINELS)
+        known = {s.run_id for s in view.sentinels if s.alive}
+        for colleague, other in _views(seen):
+            if colleague is not watcher and other.run_id not in known:
+                return Hold(f"sentinel {watcher} does not know {colleague} yet", Step.REFRESH_SENTINELS)
         if not view.quorum_ok and not stale:
-            missing.append((watcher, f"has no quorum ({view.quorum_says})"))
-    # Only one sentinel may be without its lists at a time: if all forgot, nobody could fail over.
-    stale_ones = {w.name for w, _ in stale}
-    waiting = [(w, why) for w, why in missing if w.name not in stale_ones]
-    if waiting:
-        watcher, why = waiting[0]
-        return Hold(f"sentinel {watcher} {why}", Step.REFRESH_SENTINELS)
-    # A sentinel that starts resolves the master pod's name: until that pod is master again it would be misled.
-    may_restart = acting is seen.master_pod or seen.group.refresh_by is RefreshBy.RESET
-    if stale and may_restart:
-        watcher, why = stale[0]
-        return Refresh(watcher, f"sentinel {watcher} {why}")
+            return Hold(f"sentinel {watcher} has no quorum ({view.quorum_says})", Step.REFRESH_SENTINELS)
     return None
 
 
+def _ghosts(seen: Seen, acting: Member) -> Action | None:
+    """Sentinels that are gone still count as voters, so nobody could be elected once another one moves."""
+    return _refresh(seen, acting, sentinels_only=True)
+
+
+def _strangers(seen: Seen, acting: Member) -> Action | None:
+    """Replicas that are gone, or listed twice, delay or spoil the next failover."""
+    return _refresh(seen, acting, sentinels_only=False)
+
+
+def _refresh(seen: Seen, acting: Member, *, sentinels_only: bool) -> Action | None:
+    # A sentinel that starts resolves the master pod's name: until that pod is master again it would be misled.
+    if seen.group.refresh_by is RefreshBy.RESTART and acting is not seen.master_pod:
+        return None
+    for watcher, view in _views(seen):
+        if why := _stale(seen, acting, watcher, view, sentinels_only=sentinels_only):
+            return Refresh(watcher, f"sentinel {watcher} {why}")
+    return None
+
+
+def _stale(seen: Seen, acting: Member, watcher: Watcher, view: Sentinel, *, sentinels_only: bool = False) -> str:
+    """What a sentinel lists that is not there; "" if nothing."""
+    colleagues = {v.run_id for w, v in _views(seen) if w is not watcher}
+    for sentinel in view.sentinels:
+        if sentinel.run_id not in colleagues:
+            return f"lists a sentinel at {sentinel.address}, which is gone"
+    for replica in view.replicas if not sentinels_only else ():
+        if not any(m.is_at(replica.address) for m in seen.members if m is not acting):
+            return f"lists {replica.address}, where no replica is"
+        if replica.name not in {"", str(replica.address)}:
+            # An entry made of a name follows it to the pod's new address, and is then the second one for that pod: a
+            # failover would promote one of the two and make the other, the same server, follow it.
+            return f"lists {replica.address} under its former address {replica.name}"
+    return ""
+
+
 def _entry(view: Sentinel, member: Member) -> KnownReplica | None:
-    return next((r for r in view.replicas if member.is_at(r.address)), None)
+    found = [r for r in view.replicas if member.is_at(r.address)]
+    return next((r for r in found if r.alive), found[0] if found else None)
 
 
 def _roles(seen: Seen, acting: Member) -> Action | None:
@@ -414,20 +454,27 @@ def _on(seen: Seen, member: Member) -> bool:
     return bool(seen.node) and member.pod is not None and member.pod.node == seen.node
 
 
-def _node(seen: Seen, acting: Member) -> Action | None:
-    """What of a normal group is on the node that is being emptied."""
+def _replicas(seen: Seen, acting: Member) -> Action | None:
     for member in seen.members:
-        if member.part is Part.REPLICA and _on(seen, member) and member.pod:
+        if acting is seen.master_pod and member is not acting and _on(seen, member) and member.pod:
             return MovePod(member.pod, f"replica {member} moves", Step.MOVE_REPLICA)
-    if _on(seen, acting):
-        target = _target(seen)
-        if target is None:
-            return Stop(f"{acting} has no replica that may become master: every replica's priority is 0")
-        return _switch(seen, acting, target, Step.FAIL_OVER)
+    return None
+
+
+def _moving_sentinels(seen: Seen, acting: Member) -> Action | None:
     for watcher in seen.watchers:
-        if seen.node and watcher.pod and watcher.pod.node == seen.node:
+        if acting is seen.master_pod and seen.node and watcher.pod and watcher.pod.node == seen.node:
             return MovePod(watcher.pod, f"sentinel {watcher} moves", Step.MOVE_SENTINEL)
     return None
+
+
+def _master(seen: Seen, acting: Member) -> Action | None:
+    if not _on(seen, acting):
+        return None
+    target = _target(seen)
+    if target is None:
+        return Stop(f"{acting} has no replica that may become master: every replica's priority is 0")
+    return _switch(seen, acting, target, Step.FAIL_OVER)
 
 
 def _target(seen: Seen) -> Member | None:

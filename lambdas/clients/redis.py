@@ -413,6 +413,7 @@ def _replica(about: Mapping[str, str]) -> KnownReplica:
         master=None if host == "?" else Address(host, int(port)),
         link_ok=about.get("master-link-status") == "ok",
         info_age=int(about.get("info-refresh", 0)) / 1000,
+        name=about.get("name", ""),
     )
 
 

@@ -173,11 +173,45 @@ def test_a_normal_group_away_from_the_node_needs_nothing() -> None:
     expect(group(), Settled, None, "m-0 is master, 2 in sync, 3 sentinels agree")
 
 
-def test_replicas_go_before_the_master_and_sentinels_last() -> None:
+def test_replicas_go_first_then_sentinels_then_the_master() -> None:
     seen = group(old=("m-0", "r-1", "s-2"))
     assert expect(seen, MovePod, Step.MOVE_REPLICA, "replica r-1 moves").pod.name == "r-1"
-    assert expect(group(old=("m-0", "s-2")), Steer, Step.FAIL_OVER, "will be promoted").member.name == "r-0"
-    assert expect(group(old=("s-2",)), MovePod, Step.MOVE_SENTINEL, "sentinel s-2 moves").pod.name == "s-2"
+    assert expect(group(old=("m-0", "s-2")), MovePod, Step.MOVE_SENTINEL, "sentinel s-2 moves").pod.name == "s-2"
+    assert expect(group(old=("m-0",)), Steer, Step.FAIL_OVER, "will be promoted").member.name == "r-0"
+
+
+def test_no_sentinel_moves_while_the_master_pod_is_not_master() -> None:
+    """S1: it would resolve that pod's name and monitor the wrong server."""
+    expect(group("r-0", old=("s-2",)), Steer, Step.FAIL_BACK, "m-0 will be promoted")
+
+
+def test_a_replica_moves_before_the_former_ones_address_is_forgotten_but_nothing_else_does() -> None:
+    """One refresh of the sentinels for all that left the node."""
+    expect(views(group(old=("r-1", "s-2")), stale), MovePod, Step.MOVE_REPLICA, "")
+    expect(views(group(old=("s-2",)), stale), MovePod, Step.MOVE_SENTINEL, "")
+    expect(views(group(old=("s-2",)), ghost), Refresh, Step.REFRESH_SENTINELS, "which is gone")
+    expect(views(group(old=("m-0",)), stale), Refresh, Step.REFRESH_SENTINELS, "where no replica is")
+
+
+def test_the_next_replica_waits_until_every_sentinel_lists_the_one_that_moved() -> None:
+    """S1: there is always one that a quorum of sentinels could promote."""
+
+    def not_yet(view: Sentinel) -> Sentinel:
+        return stale(replace(view, replicas=tuple(r for r in view.replicas if r.address != at("r-0"))))
+
+    seen = views(group(old=("r-1",)), not_yet)
+    expect(seen, Hold, Step.REFRESH_SENTINELS, "sentinel s-0 does not list r-0")
+
+
+def test_a_server_that_a_sentinel_lists_twice_is_listed_anew_before_a_failover() -> None:
+    """S1: one of the two entries would be promoted, and the same server then made to follow it."""
+
+    def twice(view: Sentinel) -> Sentinel:
+        entry = KnownReplica(at("m-0"), frozenset({"slave"}), name="10.0.0.99:6379")
+        return replace(view, replicas=(*view.replicas, entry))
+
+    seen = views(group("r-0"), twice, "s-2")
+    expect(seen, Refresh, Step.REFRESH_SENTINELS, "s-2 lists 10.0.0.1:6379 under its former address 10.0.0.99:6379")
 
 
 def test_nothing_moves_while_another_replica_is_not_in_sync() -> None:
@@ -279,7 +313,7 @@ def test_stale_addresses_are_forgotten_one_sentinel_at_a_time_before_the_fail_ba
     action = expect(seen, Refresh, Step.REFRESH_SENTINELS, "sentinel s-1 lists 10.0.0.9:6379, where no replica is")
     assert action.watcher.name == "s-1"
     emptied = views(seen, lambda v: replace(v, replicas=()), "s-1")
-    expect(emptied, Hold, Step.REFRESH_SENTINELS, "sentinel s-1 does not list m-0 yet")
+    expect(emptied, Hold, Step.REFRESH_SENTINELS, "sentinel s-1 does not list m-0")
 
 
 def test_sentinels_that_are_refreshed_by_a_restart_wait_for_the_master_pod() -> None:
@@ -290,9 +324,13 @@ def test_sentinels_that_are_refreshed_by_a_restart_wait_for_the_master_pod() -> 
     expect(replace(views(group(), stale), group=restarting), Refresh, Step.REFRESH_SENTINELS, "where no replica is")
 
 
+def ghost(view: Sentinel) -> Sentinel:
+    gone = KnownSentinel(Address("10.0.2.9", 26379), "id-gone", frozenset({"sentinel", "s_down"}))
+    return replace(view, sentinels=(*view.sentinels, gone))
+
+
 def test_a_sentinel_that_is_gone_for_good_is_forgotten() -> None:
-    ghost = KnownSentinel(Address("10.0.2.9", 26379), "id-gone", frozenset({"sentinel", "s_down"}))
-    seen = views(group(), lambda v: replace(v, sentinels=(*v.sentinels, ghost)), "s-0")
+    seen = views(group(), ghost, "s-0")
     expect(seen, Refresh, Step.REFRESH_SENTINELS, "sentinel s-0 lists a sentinel at 10.0.2.9:26379, which is gone")
 
 
