@@ -98,6 +98,12 @@ class NodeTask(Task):
     replacement_node: str = ""
 
 
+class SettleTask(Task):
+    """Finishing Redis migrations: before a roll begins, or when it ends."""
+
+    ending: bool = True
+
+
 class RedisTask(NodeTask):
     """A step that migrates a Redis group, NAMESPACE/NAME."""
 

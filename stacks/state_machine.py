@@ -165,6 +165,9 @@ class Roll(Construct):
         plan_old = page.choice("Is the plan still fresh?")
         pause = page.step("Pause what interferes", "pause_interference", about, catch=settle)
         taint = page.step("Taint every outdated node", "taint_nodes", about, catch=settle)
+        resume = page.step(
+            "Finish Redis migrations of a dead roll", "settle_redis", {"ending": jsonata("false")}, catch=settle
+        )
         pick = page.call(
             "Pick the next nodes",
             "pick_wave",
@@ -218,7 +221,8 @@ class Roll(Construct):
         )
         plan_old.otherwise(pause.start)
         pause.then(taint.start)
-        taint.then(pick)
+        taint.then(resume.start)
+        resume.then(pick)
         pick.next(any_left)
         any_left.when(page.when("$count($states.input.output.wave) = 0"), settle.start, comment="none left")
         any_left.otherwise(replace)

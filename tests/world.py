@@ -32,7 +32,9 @@ from lambdas.observed import (
     Volume,
     Workload,
 )
+from lambdas.redis_groups import GROUP, PART, Part
 from lambdas.settings import Settings
+from tests.redis_world import RedisWorld
 
 ZONES = ("zone-a", "zone-b")
 CLUSTER = "demo"
@@ -135,7 +137,7 @@ class World:
         self.tokens: dict[str, str] = {}
         self.documents: dict[str, str] = {}
         self.messages: list[tuple[str, str]] = []
-        self.redis: Any = None
+        self.redis = RedisWorld(self._effect)
         self.secrets: dict[tuple[str, str], dict[str, str]] = {}
         self.alarms: set[str] = set()
         self.histories: dict[str, list[dict[str, Any]]] = {}
@@ -227,6 +229,7 @@ class World:
         while self.time < end:
             self.time = min(end, self.time + 1)
             self._settle()
+            self._run_redis()
 
     def _settle(self) -> None:
         self._run_instances()
@@ -307,6 +310,41 @@ class World:
         pod = state.pod
         due = state.gone_at is None and self.time >= state.ready_at
         return bool(pod.node) and not pod.ready and due and pod.owner not in self.broken
+
+    def _run_redis(self) -> None:
+        """Servers and sentinels run in the pods of annotated StatefulSets, from start to SIGTERM."""
+        home = self._redis_pod(Part.MASTER)
+        living = set()
+        for owner, state in self.workloads_by_owner.items():
+            if GROUP not in state.workload.annotations:
+                continue
+            part = Part(state.workload.annotations[PART])
+            for pod in (p.pod for p in self.pods_by_name.values() if p.pod.owner == owner and self._serves(p)):
+                living.add(pod.address)
+                if part is Part.SENTINEL:
+                    if pod.address not in self.redis.sentinels and home in self.redis.servers:
+                        self.redis.start_sentinel(pod.address, home)
+                elif pod.address not in self.redis.servers:
+                    name = None if part is Part.MASTER else lambda: self._redis_pod(Part.MASTER) or None
+                    self.redis.start_server(pod.address, name)
+        for address in [*self.redis.servers]:
+            if address not in living:
+                self.redis.stop_server(address)
+        for address in [*self.redis.sentinels]:
+            if address not in living:
+                self.redis.stop_sentinel(address)
+        self.redis.tick(self.time)
+
+    def _serves(self, state: PodState) -> bool:
+        return bool(state.pod.node) and state.gone_at is None and self.time >= state.ready_at
+
+    def _redis_pod(self, part: Part) -> str:
+        """The address of the first pod that is this part and runs."""
+        for state in self.pods_by_name.values():
+            owner = self.workloads_by_owner.get(state.pod.owner) if state.pod.owner else None
+            if owner and owner.workload.annotations.get(PART) == part and self._serves(state):
+                return state.pod.address
+        return ""
 
     def _run_workloads(self) -> None:
         for owner, state in self.workloads_by_owner.items():

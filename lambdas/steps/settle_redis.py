@@ -1,7 +1,7 @@
-"""Finish the Redis migrations that were begun: before anything is restored, every group is normal again [S2].
+"""Finish the Redis migrations that were begun: by a dead roll, before this one begins; by this one, before it restores.
 
-A group whose migration was begun by this roll, or by a dead one, is brought to the nearest normal state: the master pod
-is master, wherever it is, and every replica is in sync. Nothing more is moved.
+A group whose Lease is still held is brought to the nearest normal state [S2]: the master pod is master, wherever it is,
+and every replica is in sync. Nothing more is moved.
 """
 
 from dataclasses import replace
@@ -11,7 +11,7 @@ from lambdas.clients import Clients
 from lambdas.entry import handler_for
 from lambdas.errors import Refused
 from lambdas.migration import observe, perform
-from lambdas.model import StepResult, Task, backoff
+from lambdas.model import SettleTask, StepResult, backoff
 from lambdas.observed import Lease
 from lambdas.redis_groups import RedisGroup, declared
 from lambdas.sentinel import Hold, Settled, Stop, decide
@@ -22,8 +22,10 @@ def begun_by(lease: Lease | None, roll: str, now: float) -> bool:
     return lease is not None and bool(lease.holder) and (lease.holder.startswith(f"{roll}/") or lease.expired(now))
 
 
-def run(task: Task, clients: Clients) -> StepResult:
-    if not lock.end(clients, task.roll):
+def run(task: SettleTask, clients: Clients) -> StepResult:
+    if not task.ending:
+        lock.confirm(clients, task.roll)
+    elif not lock.end(clients, task.roll):
         return StepResult.done("another roll holds the lock: nothing here is this one's")
     waited = clients.now() - (task.since or clients.now())
     holder = f"{task.roll}/settle"
@@ -31,7 +33,10 @@ def run(task: Task, clients: Clients) -> StepResult:
     groups, _ = declared(clients.kubernetes.workloads())
     for group in groups:
         lease = clients.kubernetes.lease(group.lease)
-        if lease is None or not begun_by(lease, task.roll, clients.now()):
+        if lease is None or not lease.holder:
+            continue
+        # At the beginning whoever holds it is dead: this roll has the cluster's lock [R4].
+        if task.ending and not begun_by(lease, task.roll, clients.now()):
             continue
         if lease.holder != holder or clients.now() > lease.renewed + lease.duration / 4:
             clients.kubernetes.put_lease(replace(lease, holder=holder, renewed=clients.now()))
@@ -59,4 +64,4 @@ def _settle(group: RedisGroup, waited: float, clients: Clients) -> str:
             return perform(action, seen, clients)
 
 
-handler = handler_for(run, Task, locked=False)
+handler = handler_for(run, SettleTask, locked=False)

@@ -1,6 +1,9 @@
 """Clusters that rolls are tried on."""
 
+from lambdas.migration import PRIORITY, observe
 from lambdas.observed import STRATEGY_ANNOTATION, Owner, Strategy
+from lambdas.redis_groups import GROUP, MASTER_NAME, PART, Part, declared
+from lambdas.sentinel import Settled, decide
 from lambdas.settings import Settings
 from tests.assembly import DOCUMENT
 from tests.world import World
@@ -60,3 +63,45 @@ def watch_unavailable(world: World, owner: Owner = WEB) -> dict[str, int]:
 
     world.watchers.append(look)
     return seen
+
+
+MASTER_SET = Owner("StatefulSet", "default", "redis-master")
+
+
+def cache(*, new_version: bool = True) -> World:
+    """Two groups in a zone each, and a Redis group: master in the first, two replicas in the second, three sentinels.
+
+    A writer is at work. The master pod's node and a sentinel are in the first zone, which has two nodes.
+    """
+    world = World()
+    for group, zone, size in (("ng-a", "zone-a", 2), ("ng-b", "zone-b", 2)):
+        world.group(group, [zone], maximum=size)
+        for _ in range(size):
+            world.add_node(group, zone)
+    world.deployment("web", 2)
+    world.deployment("cluster-autoscaler", 1, namespace="kube-system")
+    for name, part, replicas, zone in (
+        ("redis-master", Part.MASTER, 1, "zone-a"),
+        ("redis-replica", Part.REPLICA, 2, "zone-b"),
+        ("redis-sentinel", Part.SENTINEL, 3, ""),
+    ):
+        said = {GROUP: "cache", PART: str(part), MASTER_NAME: "mymaster"}
+        world.stateful_set(name, replicas, zone=zone, annotations=said, volumes=False)
+    world.ready()
+    world.redis.writes_every = 0.1
+    world.advance(5)
+    if new_version:
+        for group in ("ng-a", "ng-b"):
+            world.new_template_version(group)
+        world.planned = set(world.machines)
+    return world
+
+
+def redis_is_normal(world: World) -> bool:
+    """S2, by the decision that the workflow itself goes by, and by who has what."""
+    clients = world.clients(settings())
+    ((group,), _) = declared(world.stateful_sets("default"))
+    seen = observe(group, "", clients)
+    marks = [p.pod.annotations for p in world.pods_by_name.values() if PRIORITY in p.pod.annotations]
+    priorities = {s.priority for s in world.redis.servers.values()}
+    return isinstance(decide(seen), Settled) and not marks and priorities == {100}

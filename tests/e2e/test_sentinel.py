@@ -1,0 +1,176 @@
+"""A Redis group under Sentinel, rolled in the lab under writers that remember every acknowledged write."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from lab import demo
+from lab.application import deploy
+from lab.lifecycle import running_lab
+from lab.operator import Operator, operator_of
+from lab.spec import LabSpec
+from lab.view import LineView
+from tests.e2e.conftest import REPOSITORY, SETTINGS
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900), pytest.mark.xdist_group("sentinel")]
+
+SERVERS = ("redis-master-0", "redis-replica-0", "redis-replica-1")
+SENTINELS = ("redis-sentinel-0", "redis-sentinel-1", "redis-sentinel-2")
+
+
+@pytest.fixture(scope="module")
+def cache_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    """Four nodes, a group over two zones."""
+    spec = LabSpec.from_yaml(REPOSITORY / "lab" / "clusters" / "sentinel.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EKS_ROLLING_LABS", str(tmp_path_factory.mktemp("labs")))
+        with running_lab(spec, "cache") as lab:
+            deploy(lab, SETTINGS)
+            with operator_of(lab) as operator:
+                operator.wait_for_workloads()
+                yield operator
+
+
+def redis(operator: Operator, pod: str, *command: str) -> list[str]:
+    """What redis-cli says inside a pod, line by line."""
+    port = "26379" if pod in SENTINELS else "6379"
+    script = 'REDISCLI_AUTH=$(cat /etc/redis-auth/password) exec redis-cli -p "$@"'
+    inside = [sys.executable, "-m", "lab.node.exec", str(operator.lab.paths.root), f"shop/{pod}"]
+    done = operator.lab.run([*inside, "sh", "-c", script, "sh", port, *command], capture_output=True)
+    assert done.returncode == 0, done.stderr
+    return str(done.stdout).split("\n")
+
+
+def addresses(operator: Operator) -> dict[str, str]:
+    """Pod -> address."""
+    pods = json.loads(kubectl(operator, "get", "pods", "-n", "shop", "-o", "json"))["items"]
+    return {p["metadata"]["name"]: p["status"].get("podIP", "") for p in pods}
+
+
+def kubectl(operator: Operator, *command: str) -> str:
+    done = operator.lab.run(["kubectl", *command], capture_output=True)
+    assert done.returncode == 0, done.stderr
+    return str(done.stdout)
+
+
+def values(lines: list[str], key: str) -> list[str]:
+    """The values after a key in redis-cli's flat output."""
+    return [lines[i + 1] for i, line in enumerate(lines[:-1]) if line == key]
+
+
+def assert_normal(operator: Operator) -> None:
+    """S2: the master pod is master, every replica is in sync, every sentinel lists exactly the live pods; R1, R2:
+    priorities as before, nothing paused."""
+    at = addresses(operator)
+    replicas = {at["redis-replica-0"], at["redis-replica-1"]}
+    role, _, *followers = redis(operator, "redis-master-0", "role")
+    assert role == "master"
+    assert set(followers[::3]) - {""} == replicas
+    for pod in SERVERS:
+        assert redis(operator, pod, "config", "get", "replica-priority")[1] == "100", pod
+    for sentinel in SENTINELS:
+        name = "mymaster"
+        assert redis(operator, sentinel, "sentinel", "get-master-addr-by-name", name)[0] == at["redis-master-0"]
+        listed = values(redis(operator, sentinel, "sentinel", "replicas", name), "ip")
+        assert sorted(listed) == sorted(replicas), sentinel
+        others = values(redis(operator, sentinel, "sentinel", "sentinels", name), "ip")
+        assert sorted(others) == sorted(at[s] for s in SENTINELS if s != sentinel), sentinel
+    marks = kubectl(operator, "get", "pods", "-n", "shop", "-o", "jsonpath={.items[*].metadata.annotations}")
+    assert "original-replica-priority" not in marks
+
+
+def assert_rolled(played: demo.Played) -> None:
+    assert (played.outcome.status, played.outcome.report["left_behind"]) == ("SUCCEEDED", [])
+    assert not {n.instance for n in played.before.nodes} & {n.instance for n in played.after.nodes}
+    assert played.after.zones == played.before.zones
+    assert played.after.restored(played.before), (played.before, played.after)
+    assert (played.verdict.failed, played.verdict.jobs["lost"]) == (0, 0)
+
+
+def test_a_roll_moves_the_group_and_no_acknowledged_write_is_lost(cache_lab: Operator, view: LineView) -> None:
+    """S1 as the writers see it, S2 as Redis tells."""
+    played = demo.play(cache_lab, view, quiet_seconds=2)
+    assert_rolled(played)
+    (cache,) = played.verdict.redis
+    assert (cache.lost, cache.failovers) == (0, 2)
+    assert cache.acked > 1000
+    assert cache.longest_stall_seconds < 2
+    assert_normal(cache_lab)
+
+
+def test_functions_that_are_killed_at_random_lose_no_write_either(cache_lab: Operator, view: LineView) -> None:
+    """R3, S1: the switch too is cut off anywhere, and finished by the next invocation."""
+    cache_lab.fault({"lambda_kill": {"seed": 11, "share": 0.25, "within_seconds": 1.0}})
+    try:
+        played = demo.play(cache_lab, view, quiet_seconds=2)
+        killed = cache_lab.faults()["kills"]
+    finally:
+        cache_lab.fault({})
+    assert killed > 0
+    assert_rolled(played)
+    (cache,) = played.verdict.redis
+    assert cache.lost == 0
+    assert_normal(cache_lab)
+
+
+@contextmanager
+def annotated(operator: Operator, name: str, value: str, *stateful_sets: str) -> Iterator[None]:
+    """Another annotation on StatefulSets for the time of the block; "" is none."""
+
+    def annotate(said: str, stateful_set: str) -> None:
+        change = f"eks-rolling.io/{name}={said}" if said else f"eks-rolling.io/{name}-"
+        kubectl(operator, "annotate", "-n", "shop", "--overwrite", "statefulset", stateful_set, change)
+
+    path = f"jsonpath={{.metadata.annotations.eks-rolling\\.io/{name}}}"
+    before = {s: kubectl(operator, "get", "statefulset", "-n", "shop", s, "-o", path) for s in stateful_sets}
+    for stateful_set in stateful_sets:
+        annotate(value, stateful_set)
+    try:
+        yield
+    finally:
+        for stateful_set, said in before.items():
+            annotate(said, stateful_set)
+
+
+ALL = ("redis-master", "redis-replica", "redis-sentinel")
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "on", "sentence"),
+    [
+        ("sentinel-master-name", "other", ALL, "sentinel redis-sentinel-0 monitors no master other"),
+        ("sentinel-master-name", "other", ALL[:1], "its StatefulSets name mymaster and other"),
+        ("redis-auth", "redis-wrong", ALL[:1], "Redis shop/redis-master-0 refuses the credentials"),
+        ("redis-auth", "redis-none", ALL[:1], "The Secret shop/redis-none may not be read"),
+        ("redis-port", "26380", ALL[2:], "pod redis-sentinel-0 does not answer"),
+        ("redis-group", "", ALL[1:2], "it has no replica, so its master cannot move without an outage"),
+    ],
+)
+def test_bad_input_is_one_clear_sentence_before_anything_is_changed(
+    cache_lab: Operator, view: LineView, annotation: str, value: str, on: tuple[str, ...], sentence: str
+) -> None:
+    if value == "redis-wrong":
+        let_read_a_wrong_password(cache_lab)
+    with annotated(cache_lab, annotation, value, *on):
+        before = cache_lab.state()
+        published = time.time()
+        cache_lab.rolls.publish_version("workers")
+        outcome = cache_lab.follow(cache_lab.rolls.started_since(published), view.show, within_seconds=90)
+    assert outcome.status == "FAILED"
+    assert sentence in outcome.reason
+    after = cache_lab.state()
+    assert {n.instance for n in after.nodes} == {n.instance for n in before.nodes}
+    assert not [n for n in after.nodes if n.taint or n.cordoned]
+    assert after.marks == ()
+
+
+def let_read_a_wrong_password(operator: Operator) -> None:
+    """A Secret that the plan may read, with a password that no server takes."""
+    kubectl(operator, "create", "secret", "generic", "redis-wrong", "-n", "shop", "--from-literal=password=wrong")
+    allow = ("--verb=get", "--resource=secrets", "--resource-name=redis-wrong")
+    kubectl(operator, "create", "role", "wrong", "-n", "shop", *allow)
+    kubectl(operator, "create", "rolebinding", "wrong", "-n", "shop", "--role=wrong", "--group=eks-rolling-plan")

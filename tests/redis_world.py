@@ -1,0 +1,496 @@
+"""Redis servers, sentinels and a writer in memory, behind the protocol that steps see.
+
+What it knows of Redis and Sentinel was measured on real ones; `tests/contract/test_redis_client.py` holds both to the
+same cases. Time stands still unless `tick` is called: sentinels ask for INFO every 10 s (1 s in a failover), say hello
+every 2 s, and a failover has its stages. The writer asks a sentinel for the master, writes, remembers what was
+acknowledged, and asks again when it is told to go away: in the end all of that must be on the master.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from lambdas.errors import Conflict, Refused, Transient
+from lambdas.redis_observed import (
+    Address,
+    Endpoint,
+    Follower,
+    KnownReplica,
+    KnownSentinel,
+    Role,
+    Sentinel,
+    Server,
+    Silent,
+)
+
+INFO_SECONDS = 10.0
+INFO_IN_FAILOVER_SECONDS = 1.0
+HELLO_SECONDS = 2.0
+DEMOTION_SECONDS = 10.0
+"""How long sentinels let a server that is master, and should not be, go on."""
+
+SYNC_SECONDS = 1.5
+DOWN_AFTER_SECONDS = 5.0
+FAILOVER_TIMEOUT_SECONDS = 30.0
+QUORUM = 2
+BYTES_PER_WRITE = 50
+
+
+@dataclass(slots=True)
+class ServerState:
+    """A redis-server. `data` is the numbers of the writes that it holds."""
+
+    host: str
+    run_id: str
+    started: float
+    master: str | None = None
+    configured: Callable[[], str | None] | None = None
+    """Whom its configuration tells it to follow: a name, resolved whenever it connects."""
+    data: set[int] = field(default_factory=set)
+    priority: int = 100
+    paused_until: float = 0.0
+    link_up: bool = False
+    synced_at: float = 0.0
+    handing_over_to: str | None = None
+    master_since: float = 0.0
+
+    @property
+    def role(self) -> Role:
+        return Role.MASTER if self.master is None else Role.REPLICA
+
+
+@dataclass(slots=True)
+class Listed:
+    """A replica as a sentinel has it. `host` may have moved on from `name`, where an entry was made of a name."""
+
+    name: str
+    host: str
+    asked_at: float
+    priority: int = 100
+    last_seen: float = 0.0
+    since: float = -1000.0
+
+
+@dataclass(slots=True)
+class Failover:
+    target: str
+    began: float
+    promoted_at: float = 0.0
+    announced: bool = False
+
+
+@dataclass(slots=True)
+class SentinelState:
+    """A redis-sentinel. `current` is what clients are told, `master` what it monitors."""
+
+    host: str
+    run_id: str
+    monitors: str
+    epoch: int = 0
+    replicas: dict[str, Listed] = field(default_factory=dict)
+    others: dict[str, str] = field(default_factory=dict)
+    """Other sentinels: run id -> host."""
+    master_asked_at: float = -100.0
+    hello_at: float = 0.0
+    master_seen: float = 0.0
+    failover: Failover | None = None
+    tried_at: float = -1000.0
+    current: str = ""
+
+
+class RedisWorld:
+    """`effect` is called after every command that changes something, and may raise to kill the caller."""
+
+    def __init__(self, effect: Callable[[str], None], name: str = "mymaster") -> None:
+        self.servers: dict[str, ServerState] = {}
+        self.sentinels: dict[str, SentinelState] = {}
+        self.name = name
+        self.now = 0.0
+        self._effect = effect
+        self._serial = 0
+        self.writes_every: float | None = None
+        self.acked: set[int] = set()
+        self.acked_at = 0.0
+        self.longest_stall = 0.0
+        self._number = 0
+        self._connected: str | None = None
+
+    # Building
+
+    def start_server(self, host: str, follows: Callable[[], str | None] | None = None) -> None:
+        """Starts empty. `follows` answers whom its configuration names, at the moment."""
+        self._serial += 1
+        server = ServerState(host, f"run-{self._serial}", self.now, configured=follows)
+        self.servers[host] = server
+        if follows is not None:
+            server.master = follows() or "nobody"
+            server.synced_at = self.now + SYNC_SECONDS
+        else:
+            server.master_since = self.now
+
+    def stop_server(self, host: str) -> None:
+        """SIGTERM: nothing that was acknowledged is missing on replicas in sync (Redis 7 waits for them)."""
+        self._replicate()
+        self.servers.pop(host, None)
+
+    def start_sentinel(self, host: str, monitors: str) -> None:
+        self._serial += 1
+        state = SentinelState(host, f"id-{self._serial}", monitors, current=monitors)
+        state.hello_at, state.master_seen = self.now + HELLO_SECONDS, self.now
+        self.sentinels[host] = state
+
+    def stop_sentinel(self, host: str) -> None:
+        self.sentinels.pop(host, None)
+
+    # Verdict
+
+    def lost(self) -> set[int]:
+        """Acknowledged writes that the master of the end does not hold."""
+        named = {s.current for s in self.sentinels.values()}
+        held: set[int] = set()
+        for host in named:
+            held |= self.servers[host].data if host in self.servers else set()
+        return self.acked - held
+
+    # Time
+
+    def tick(self, now: float) -> None:
+        """Lets everything happen that is due by then."""
+        self.now = now
+        self._link()
+        self._replicate()
+        for sentinel in list(self.sentinels.values()):
+            self._watch(sentinel)
+        self._write()
+
+    def _link(self) -> None:
+        for server in self.servers.values():
+            if server.handing_over_to is not None:
+                self._hand_over_now(server)
+            if server.master is None:
+                continue
+            if server.configured is not None and server.master not in self.servers:
+                server.master = server.configured() or "nobody"
+            source = self.servers.get(server.master)
+            if source is None or source is server or (source.master is not None and not source.link_up):
+                server.link_up = False
+            elif not server.link_up and now_or_later(self.now, server.synced_at):
+                server.link_up, server.data = True, set(source.data)
+
+    def _replicate(self) -> None:
+        for _ in range(2):  # replicas of replicas too
+            for server in self.servers.values():
+                if server.link_up and server.master in self.servers:
+                    server.data = set(self.servers[server.master].data)
+
+    def _hand_over_now(self, server: ServerState) -> None:
+        target = self.servers.get(server.handing_over_to or "")
+        server.handing_over_to = None
+        if target is None:
+            return
+        # FORCE after TIMEOUT: the target is promoted whether or not it has everything.
+        self._promote(target)
+        self._follow(server, target.host, synced=True)
+
+    def _promote(self, server: ServerState) -> None:
+        if server.master is not None:
+            server.master, server.link_up, server.master_since = None, False, self.now
+            server.configured = None
+
+    def _follow(self, server: ServerState, host: str, *, synced: bool = False) -> None:
+        if server.master == host:
+            return
+        server.master, server.link_up, server.configured = host, False, None
+        server.synced_at = self.now if synced else self.now + 0.2
+
+    # Sentinels
+
+    def _watch(self, sentinel: SentinelState) -> None:
+        self._hello(sentinel)
+        master = self.servers.get(sentinel.monitors)
+        every = INFO_IN_FAILOVER_SECONDS if sentinel.failover else INFO_SECONDS
+        if master is not None and self.now >= sentinel.master_asked_at + every:
+            sentinel.master_asked_at = self.now
+            for server in self.servers.values():
+                if server.master == master.host and server.link_up:
+                    sentinel.replicas.setdefault(server.host, Listed(server.host, server.host, -100.0))
+        for listed in sentinel.replicas.values():
+            replica = self.servers.get(listed.host)
+            if replica is None:
+                continue
+            listed.last_seen = self.now
+            if self.now >= listed.asked_at + every:
+                listed.asked_at, listed.priority = self.now, replica.priority
+        self._demote(sentinel, master)
+        if sentinel.failover is not None:
+            self._go_on(sentinel, sentinel.failover)
+        else:
+            self._judge_master(sentinel, master)
+
+    def _hello(self, sentinel: SentinelState) -> None:
+        if self.now < sentinel.hello_at:
+            return
+        sentinel.hello_at = self.now + HELLO_SECONDS
+        for other in self.sentinels.values():
+            if other is not sentinel and other.monitors in self.servers:
+                other.others = {i: h for i, h in other.others.items() if h != sentinel.host} | {
+                    sentinel.run_id: sentinel.host
+                }
+                if sentinel.epoch > other.epoch and other.failover is None:
+                    self._adopt(other, sentinel.current, sentinel.epoch)
+
+    def _adopt(self, sentinel: SentinelState, master: str, epoch: int) -> None:
+        """Another master, by a failover that is over: the former one is a replica now, if it ever comes back."""
+        known = {listed.host: listed for listed in sentinel.replicas.values() if listed.host != master}
+        if sentinel.monitors != master:
+            known[sentinel.monitors] = Listed(sentinel.monitors, sentinel.monitors, -100.0, since=self.now)
+        sentinel.replicas = known
+        sentinel.monitors = sentinel.current = master
+        sentinel.epoch, sentinel.master_asked_at, sentinel.master_seen = epoch, -100.0, self.now
+
+    def _demote(self, sentinel: SentinelState, master: ServerState | None) -> None:
+        sane = master is not None and master.role is Role.MASTER and sentinel.failover is None
+        for listed in sentinel.replicas.values():
+            server = self.servers.get(listed.host)
+            if server is None or not sane or listed.host == sentinel.monitors:
+                continue
+            wrong_since = max(server.master_since, listed.since)
+            if (server.role is Role.MASTER and self.now >= wrong_since + DEMOTION_SECONDS) or (
+                server.role is Role.REPLICA
+                and server.master != sentinel.monitors
+                and server.configured is None
+                and self.now >= server.synced_at + DEMOTION_SECONDS
+            ):
+                self._follow(server, sentinel.monitors)
+
+    def _judge_master(self, sentinel: SentinelState, master: ServerState | None) -> None:
+        if master is not None and master.role is Role.MASTER:
+            sentinel.master_seen = self.now
+        down_after = DOWN_AFTER_SECONDS + (0 if master is None else 2 * INFO_SECONDS)
+        down = self.now - sentinel.master_seen > down_after
+        agreeing = [
+            s
+            for s in self.sentinels.values()
+            if s.monitors == sentinel.monitors and self.now - s.master_seen > DOWN_AFTER_SECONDS
+        ]
+        majority = (len(sentinel.others) + 1) // 2 + 1
+        others_busy = any(s.failover for s in self.sentinels.values())
+        waited = self.now > sentinel.tried_at + 2 * FAILOVER_TIMEOUT_SECONDS
+        if down and len(agreeing) >= max(QUORUM, majority) and not others_busy and waited:
+            self._begin(sentinel)
+
+    def _begin(self, sentinel: SentinelState) -> bool:
+        able = [
+            (listed, self.servers[listed.host])
+            for listed in sentinel.replicas.values()
+            if listed.host in self.servers and listed.priority > 0 and listed.host != sentinel.monitors
+        ]
+        sentinel.tried_at = self.now
+        if not able:
+            return False
+        best, _ = min(able, key=lambda each: (each[0].priority, -len(each[1].data), each[1].run_id))
+        sentinel.failover = Failover(best.host, self.now)
+        return True
+
+    def _go_on(self, sentinel: SentinelState, failover: Failover) -> None:
+        target = self.servers.get(failover.target)
+        if target is None:
+            if self.now > failover.began + FAILOVER_TIMEOUT_SECONDS:
+                sentinel.failover = None
+            return
+        if not failover.promoted_at and self.now >= failover.began + 0.1:
+            self._promote(target)
+            failover.promoted_at = self.now
+        if failover.promoted_at and not failover.announced and self.now >= failover.promoted_at + 0.25:
+            failover.announced = True
+            sentinel.epoch += 1
+            sentinel.current = failover.target
+            for other in self.sentinels.values():
+                if other is not sentinel:
+                    self._adopt(other, failover.target, sentinel.epoch)
+            for listed in sentinel.replicas.values():
+                if listed.host in self.servers and listed.host != failover.target:
+                    self._follow(self.servers[listed.host], failover.target)
+        stale = [r for r in sentinel.replicas.values() if r.host not in self.servers]
+        patience = FAILOVER_TIMEOUT_SECONDS if stale else 1.0
+        if failover.announced and self.now >= failover.promoted_at + patience:
+            sentinel.failover = None
+            self._adopt(sentinel, failover.target, sentinel.epoch)
+
+    # The writer
+
+    def _write(self) -> None:
+        if self.writes_every is None or self.now < self.acked_at + self.writes_every:
+            return
+        server = self.servers.get(self._connected or "")
+        if server is None or server.role is Role.REPLICA:
+            self._connected = self._ask_for_master()
+            server = self.servers.get(self._connected or "")
+        if server is None or server.role is Role.REPLICA or self.now < server.paused_until:
+            return
+        self._number += 1
+        server.data.add(self._number)
+        if self.acked:
+            self.longest_stall = max(self.longest_stall, self.now - self.acked_at)
+        self.acked.add(self._number)
+        self.acked_at = self.now
+
+    def _ask_for_master(self) -> str | None:
+        return next((s.current for _, s in sorted(self.sentinels.items())), None)
+
+    # What steps see
+
+    def server(self, endpoint: Endpoint) -> Server | Silent:
+        state = self.servers.get(endpoint.address.host)
+        if state is None:
+            return Silent(endpoint.address, "connection refused")
+        followers = [s for s in self.servers.values() if s.master == state.host and s is not state]
+        return Server(
+            endpoint.address,
+            version=(7, 0, 15),
+            flavor="redis",
+            run_id=state.run_id,
+            role=state.role,
+            offset=self._offset(state),
+            followers=tuple(Follower(Address(s.host), s.link_up, self._offset(s)) for s in followers),
+            master=Address(state.master) if state.master else None,
+            link_up=state.link_up,
+            syncing=state.master in self.servers and not state.link_up and self.now < state.synced_at,
+            failover="no-failover" if state.handing_over_to is None else "waiting-for-sync",
+            keys=len(state.data),
+            priority=state.priority,
+            min_replicas_to_write=0,
+            persists=False,
+            can_follow=True,
+            paused=self.now < state.paused_until,
+        )
+
+    def sentinel(self, endpoint: Endpoint, name: str) -> Sentinel | Silent:
+        state = self.sentinels.get(endpoint.address.host)
+        if state is None:
+            return Silent(endpoint.address, "connection refused")
+        if name != self.name:
+            return Sentinel(endpoint.address, state.run_id, known=False)
+        flags = {"master"}
+        if state.failover is not None:
+            flags.add("failover_in_progress")
+        if state.monitors not in self.servers and self.now - state.master_seen > DOWN_AFTER_SECONDS:
+            flags.add("s_down")
+        usable = sum(h in self.sentinels for h in state.others.values()) + 1
+        return Sentinel(
+            endpoint.address,
+            state.run_id,
+            current=Address(state.current),
+            master=Address(state.monitors),
+            flags=frozenset(flags),
+            replicas=tuple(self._entry(listed, state) for listed in state.replicas.values()),
+            sentinels=tuple(self._other(i, h) for i, h in state.others.items()),
+            quorum=QUORUM,
+            quorum_ok=usable >= max(QUORUM, (len(state.others) + 1) // 2 + 1),
+            down_after_ms=int(DOWN_AFTER_SECONDS * 1000),
+            failover_timeout_ms=int(FAILOVER_TIMEOUT_SECONDS * 1000),
+            epoch=state.epoch,
+        )
+
+    def _entry(self, listed: Listed, sentinel: SentinelState) -> KnownReplica:
+        server = self.servers.get(listed.host)
+        flags = {"slave"}
+        if server is None and self.now - listed.last_seen > DOWN_AFTER_SECONDS:
+            flags |= {"s_down", "disconnected"}
+        return KnownReplica(
+            Address(listed.host),
+            frozenset(flags),
+            priority=listed.priority,
+            master=Address(sentinel.monitors),
+            link_ok=server is not None and server.link_up,
+            info_age=self.now - listed.asked_at,
+            name=f"{listed.name}:6379",
+        )
+
+    def _other(self, run_id: str, host: str) -> KnownSentinel:
+        there = host in self.sentinels and self.sentinels[host].run_id == run_id
+        return KnownSentinel(
+            Address(host, 26379), run_id, frozenset({"sentinel"} if there else {"sentinel", "s_down", "disconnected"})
+        )
+
+    def offset(self, endpoint: Endpoint) -> tuple[Role, int]:
+        state = self._reachable(endpoint)
+        return state.role, self._offset(state)
+
+    def hand_over_state(self, endpoint: Endpoint) -> str:
+        return "no-failover" if self._reachable(endpoint).handing_over_to is None else "waiting-for-sync"
+
+    def current_master(self, endpoint: Endpoint, name: str) -> Address | None:
+        return Address(self._asked(endpoint).current) if name == self.name else None
+
+    def follow(self, endpoint: Endpoint, expected: Server, master: Address) -> None:
+        self._follow(self._confirmed(endpoint, expected), master.host)
+        self._effect(f"REPLICAOF {master} on {endpoint}")
+
+    def set_priority(self, endpoint: Endpoint, expected: Server, priority: int) -> None:
+        self._confirmed(endpoint, expected).priority = priority
+        self._effect(f"replica-priority {priority} on {endpoint}")
+
+    def pause_writes(self, endpoint: Endpoint, expected: Server, milliseconds: int) -> None:
+        self._confirmed(endpoint, expected).paused_until = self.now + milliseconds / 1000
+        self._effect(f"CLIENT PAUSE on {endpoint}")
+
+    def unpause(self, endpoint: Endpoint) -> None:
+        self._reachable(endpoint).paused_until = 0.0
+        self._effect(f"CLIENT UNPAUSE on {endpoint}")
+
+    def hand_over(self, endpoint: Endpoint, expected: Server, to: Address) -> None:
+        state = self._confirmed(endpoint, expected)
+        target = self.servers.get(to.host)
+        if target is None or target.master != state.host:
+            raise Transient(f"Redis {endpoint} answers: FAILOVER target HOST and PORT is not a replica.")
+        state.handing_over_to = to.host
+        self._effect(f"FAILOVER TO {to} on {endpoint}")
+
+    def abort_hand_over(self, endpoint: Endpoint) -> None:
+        self._reachable(endpoint).handing_over_to = None
+        self._effect(f"FAILOVER ABORT on {endpoint}")
+
+    def disconnect_clients(self, endpoint: Endpoint) -> None:
+        if self._connected == self._reachable(endpoint).host:
+            self._connected = None
+        self._effect(f"CLIENT KILL on {endpoint}")
+
+    def fail_over(self, endpoint: Endpoint, name: str) -> None:
+        sentinel = self._asked(endpoint)
+        if any(s.failover for s in self.sentinels.values()):
+            raise Refused(f"Sentinel {endpoint} does not fail over now: INPROG Failover already in progress.")
+        if not self._begin(sentinel):
+            raise Refused(f"Sentinel {endpoint} does not fail over now: NOGOODSLAVE No suitable replica to promote.")
+        self._effect(f"SENTINEL FAILOVER {name} on {endpoint}")
+
+    def reset(self, endpoint: Endpoint, name: str) -> None:
+        sentinel = self._asked(endpoint)
+        sentinel.replicas, sentinel.others, sentinel.failover = {}, {}, None
+        sentinel.current = sentinel.monitors
+        self._effect(f"SENTINEL RESET {name} on {endpoint}")
+
+    @staticmethod
+    def _offset(state: ServerState) -> int:
+        return len(state.data) * BYTES_PER_WRITE
+
+    def _reachable(self, endpoint: Endpoint) -> ServerState:
+        state = self.servers.get(endpoint.address.host)
+        if state is None:
+            raise Transient(f"Redis {endpoint} does not answer: connection refused.")
+        return state
+
+    def _asked(self, endpoint: Endpoint) -> SentinelState:
+        state = self.sentinels.get(endpoint.address.host)
+        if state is None:
+            raise Transient(f"Redis {endpoint} does not answer: connection refused.")
+        return state
+
+    def _confirmed(self, endpoint: Endpoint, expected: Server) -> ServerState:
+        state = self._reachable(endpoint)
+        if (state.run_id, state.role) != (expected.run_id, expected.role):
+            raise Conflict(f"Redis {endpoint} is not what it was: it restarted, or its role changed meanwhile.")
+        return state
+
+
+def now_or_later(now: float, due: float) -> bool:
+    return now >= due - 1e-9
