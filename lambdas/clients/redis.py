@@ -212,7 +212,7 @@ class RedisClient:
         return self._connections[key]
 
     def _connect(self, endpoint: Endpoint, username: str | None, password: str | None) -> redis.Redis:
-        return redis.Redis(
+        connected = redis.Redis(
             host=endpoint.address.host,
             port=endpoint.address.port,
             username=username,
@@ -226,6 +226,9 @@ class RedisClient:
             retry=Retry(NoBackoff(), 0),
             **self._tls(endpoint.login),
         )
+        # Its reading of COMMAND INFO takes every command for one that exists.
+        connected.response_callbacks.pop("COMMAND", None)
+        return connected
 
     def _credentials(self, login: Login, *, sentinel: bool) -> tuple[str | None, str | None]:
         if not login.auth:

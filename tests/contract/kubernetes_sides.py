@@ -1,6 +1,7 @@
 """The two sides of the Kubernetes contract: the world in memory, and the real client on a real control plane."""
 
 import time
+from collections.abc import Mapping
 from typing import Protocol
 
 from lambdas.clients import Kubernetes
@@ -26,6 +27,8 @@ class Side(Protocol):
     def add_stateful_set(self, name: str, replicas: int) -> Owner: ...
 
     def add_budget(self, name: str, app: str, max_unavailable: int) -> None: ...
+
+    def add_secret(self, name: str, keys: Mapping[str, str]) -> None: ...
 
     def pass_time(self) -> None:
         """Lets controllers and kubelets get on with it."""
@@ -58,6 +61,9 @@ class InMemory:
     def add_budget(self, name: str, app: str, max_unavailable: int) -> None:
         self.world.budget(name, app, max_unavailable)
 
+    def add_secret(self, name: str, keys: Mapping[str, str]) -> None:
+        self.world.secrets[self.namespace, name] = dict(keys)
+
     def pass_time(self) -> None:
         self.world.advance(1)
 
@@ -86,6 +92,9 @@ class Real:
 
     def add_budget(self, name: str, app: str, max_unavailable: int) -> None:
         self._cluster.add_budget(name, app, maxUnavailable=max_unavailable)
+
+    def add_secret(self, name: str, keys: Mapping[str, str]) -> None:
+        self._cluster.create("v1/secrets", {"metadata": {"name": name}, "stringData": dict(keys)})
 
     def pass_time(self) -> None:
         time.sleep(0.1)

@@ -249,3 +249,51 @@ def test_a_token_that_is_not_accepted_asks_for_an_access_entry(control_plane: Co
     client = KubernetesClient(access.server, access.authority or "", lambda: "nobody")
     with pytest.raises(AccessDenied, match="give the function's role an EKS access entry"):
         client.nodes()
+
+
+# What migrating Redis needs
+
+
+def test_a_pod_is_deleted_under_its_uid_only(side: Side) -> None:
+    """N1."""
+    side.add_node()
+    owner = side.add_stateful_set("redis", 1)
+    until(side, lambda: [p for p in pods_of(side, owner) if p.ready], "the pod is Ready")
+    (pod,) = pods_of(side, owner)
+    side.kubernetes.delete_pod(replace(pod, uid="00000000-0000-0000-0000-000000000000"))
+    assert not any(p.deleting for p in pods_of(side, owner))
+    side.kubernetes.delete_pod(pod)
+    until(side, lambda: [p for p in pods_of(side, owner) if p.uid != pod.uid], "another pod of that name")
+    side.kubernetes.delete_pod(pod)
+    assert not any(p.deleting for p in pods_of(side, owner))
+
+
+def test_a_pods_annotation_is_written_only_on_the_pod_that_was_looked_at(side: Side) -> None:
+    """R1."""
+    side.add_node()
+    owner = side.add_stateful_set("redis", 1)
+    until(side, lambda: [p for p in pods_of(side, owner) if p.ready], "the pod is Ready")
+    (stale,) = pods_of(side, owner)
+    side.kubernetes.annotate_pod(stale, {"a": "1", "b": "2"})
+    (pod,) = pods_of(side, owner)
+    assert {k: pod.annotations.get(k) for k in "ab"} == {"a": "1", "b": "2"}
+    with pytest.raises(Conflict):
+        side.kubernetes.annotate_pod(stale, {"a": "3"})
+    side.kubernetes.annotate_pod(pod, {"a": None})
+    assert "a" not in pods_of(side, owner)[0].annotations
+
+
+def test_stateful_sets_are_those_of_the_namespace(side: Side) -> None:
+    side.add_node()
+    owner = side.add_stateful_set("redis", 2)
+    side.add_deployment("web", 1)
+    (found,) = side.kubernetes.stateful_sets(side.namespace)
+    assert (found.owner, found.desired) == (owner, 2)
+    assert side.kubernetes.stateful_sets("nowhere") == []
+
+
+def test_a_secret_is_read_decoded_and_a_missing_one_is_named(side: Side) -> None:
+    side.add_secret("redis-auth", {"password": "correct horse"})
+    assert side.kubernetes.secret(side.namespace, "redis-auth") == {"password": "correct horse"}
+    with pytest.raises(NotFound, match="nothing"):
+        side.kubernetes.secret(side.namespace, "nothing")

@@ -1,0 +1,214 @@
+"""The two sides of the Redis contract: servers and sentinels in memory, and real processes with the real client."""
+
+import contextlib
+import itertools
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from lambdas.clients import Redis
+from lambdas.clients.redis import RedisClient
+from lambdas.redis_observed import Address, Endpoint, Login, Sentinel, Server
+from tests.redis_world import DOWN_AFTER_SECONDS, FAILOVER_TIMEOUT_SECONDS, QUORUM, RedisWorld
+
+NAME = "mymaster"
+PASSWORD = "correct-horse"
+LOGIN = Login("default", auth="redis-auth")
+GIVE_UP_SECONDS = 25
+
+T = TypeVar("T")
+_numbers = itertools.count(1)
+
+
+class Side(Protocol):
+    """A group of one master, two replicas and three sentinels, which know each other."""
+
+    redis: Redis
+    servers: tuple[Endpoint, ...]
+    """The first is the master."""
+    sentinels: tuple[Endpoint, ...]
+
+    def write(self, endpoint: Endpoint, times: int) -> None:
+        """Writes that the server acknowledges."""
+        ...
+
+    def kill(self, endpoint: Endpoint) -> None:
+        """SIGKILL to a server or sentinel."""
+        ...
+
+    def blocked(self, endpoint: Endpoint) -> bool:
+        """Whether a write waits now."""
+        ...
+
+    def pass_time(self) -> None: ...
+
+    def now(self) -> float: ...
+
+
+class InMemory:
+    """The world that whole rolls are tried on."""
+
+    def __init__(self) -> None:
+        self.world = RedisWorld(lambda _: None)
+        self.redis: Redis = self.world
+        self.servers = tuple(Endpoint(Address(f"10.0.0.{n}"), LOGIN, f"default/r-{n}") for n in range(3))
+        self.sentinels = tuple(Endpoint(Address(f"10.0.1.{n}", 26379), LOGIN, f"default/s-{n}") for n in range(3))
+        master = self.servers[0].address.host
+        self.world.start_server(master)
+        for server in self.servers[1:]:
+            self.world.start_server(server.address.host, lambda: master)
+        for sentinel in self.sentinels:
+            self.world.start_sentinel(sentinel.address.host, master)
+
+    def write(self, endpoint: Endpoint, times: int) -> None:
+        server = self.world.servers[endpoint.address.host]
+        server.data |= set(range(len(server.data), len(server.data) + times))
+
+    def kill(self, endpoint: Endpoint) -> None:
+        self.world.servers.pop(endpoint.address.host, None)
+        self.world.sentinels.pop(endpoint.address.host, None)
+
+    def blocked(self, endpoint: Endpoint) -> bool:
+        return self.world.now < self.world.servers[endpoint.address.host].paused_until
+
+    def pass_time(self) -> None:
+        self.world.tick(self.world.now + 0.1)
+
+    def now(self) -> float:
+        return self.world.now
+
+
+class Processes:
+    """redis-server and its sentinels, each on a loopback address of its own."""
+
+    def __init__(self, program: str = "redis-server") -> None:
+        number = os.getpid() % 250 * 200 + next(_numbers)
+        net = f"127.{10 + number // 250 % 200}.{number % 250}"
+        self._directory = Path(tempfile.mkdtemp(prefix="redis-side-"))
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._program = program
+        self.client = RedisClient(lambda _namespace, _name: {"password": PASSWORD})
+        self.redis: Redis = self.client
+        self.servers = tuple(Endpoint(Address(f"{net}.{n}"), LOGIN, f"default/r-{n}") for n in (1, 2, 3))
+        self.sentinels = tuple(Endpoint(Address(f"{net}.{n}", 26379), LOGIN, f"default/s-{n}") for n in (11, 12, 13))
+
+    def start(self) -> None:
+        master = self.servers[0].address
+        for server in self.servers:
+            follows = () if server.address == master else (f"replicaof {master.host} {master.port}",)
+            self.start_server(server, *follows)
+        for sentinel in self.sentinels:
+            self.start_sentinel(sentinel, master)
+
+    def start_server(self, endpoint: Endpoint, *lines: str) -> None:
+        common = (
+            'save ""',
+            f"requirepass {PASSWORD}",
+            f"masterauth {PASSWORD}",
+            "repl-diskless-sync-delay 0",
+            "repl-ping-replica-period 1",
+        )
+        self._run(endpoint, [*common, *lines])
+
+    def start_sentinel(self, endpoint: Endpoint, master: Address, *lines: str) -> None:
+        monitored = (
+            f"sentinel monitor {NAME} {master.host} {master.port} {QUORUM}",
+            f"sentinel auth-pass {NAME} {PASSWORD}",
+            f"sentinel down-after-milliseconds {NAME} {int(DOWN_AFTER_SECONDS * 1000)}",
+            f"sentinel failover-timeout {NAME} {int(FAILOVER_TIMEOUT_SECONDS * 1000)}",
+        )
+        self._run(endpoint, [*monitored, *lines], "--sentinel")
+
+    def _run(self, endpoint: Endpoint, lines: list[str], *options: str) -> None:
+        host, port = endpoint.address.host, endpoint.address.port
+        directory = self._directory / f"{host}-{time.monotonic_ns()}"
+        directory.mkdir()
+        configuration = directory / "redis.conf"
+        bound = [f"bind {host}", f"bind-source-addr {host}", f"port {port}", f"dir {directory}"]
+        configuration.write_text("\n".join([*bound, *lines]) + "\n")
+        with (directory / "log").open("wb") as log:
+            self._processes[host] = subprocess.Popen(
+                [self._program, str(configuration), *options], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+
+    def command(self, endpoint: Endpoint, *command: str, timeout: float = 5.0) -> str:
+        """What redis-cli says. Raises subprocess.TimeoutExpired."""
+        address = endpoint.address
+        line = ["redis-cli", "-h", address.host, "-p", str(address.port), "--no-auth-warning", "-a", PASSWORD, *command]
+        return subprocess.run(line, capture_output=True, text=True, check=True, timeout=timeout).stdout.strip()
+
+    def write(self, endpoint: Endpoint, times: int) -> None:
+        for _ in range(times):
+            assert self.command(endpoint, "rpush", "written", "x" * 20).isdigit()
+
+    def kill(self, endpoint: Endpoint) -> None:
+        process = self._processes.pop(endpoint.address.host)
+        process.kill()
+        process.wait()
+
+    def blocked(self, endpoint: Endpoint) -> bool:
+        try:
+            self.command(endpoint, "set", "probe", "1", timeout=0.3)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
+
+    def pass_time(self) -> None:
+        time.sleep(0.05)
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def close(self) -> None:
+        for process in self._processes.values():
+            process.kill()
+            process.wait()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def processes(program: str = "redis-server") -> Iterator[Processes]:
+    side = Processes(program)
+    try:
+        yield side
+    finally:
+        side.close()
+
+
+def until(side: Side, look: Callable[[], T | None], what: str, seconds: float = GIVE_UP_SECONDS) -> T:
+    """Lets time pass until `look()` answers something; fails as an assertion naming `what`."""
+    deadline = side.now() + seconds
+    while not (found := look()):
+        assert side.now() < deadline, f"not within {seconds} s: {what}"
+        side.pass_time()
+    return found
+
+
+def server(side: Side, number: int) -> Server:
+    found = side.redis.server(side.servers[number])
+    assert isinstance(found, Server), found
+    return found
+
+
+def sentinel(side: Side, number: int) -> Sentinel:
+    found = side.redis.sentinel(side.sentinels[number], NAME)
+    assert isinstance(found, Sentinel), found
+    return found
+
+
+def wait_until_whole(side: Side) -> None:
+    """Until replicas are in sync and every sentinel lists both, and both other sentinels."""
+
+    def whole() -> bool:
+        views = [side.redis.sentinel(s, NAME) for s in side.sentinels]
+        servers = [side.redis.server(s) for s in side.servers]
+        return all(isinstance(s, Server) for s in servers) and all(
+            isinstance(v, Sentinel) and len(v.replicas) == 2 and len(v.sentinels) == 2 for v in views
+        )
+
+    until(side, whole, "the group is whole")
