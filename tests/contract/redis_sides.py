@@ -151,6 +151,12 @@ class Processes:
         process.kill()
         process.wait()
 
+    def stop(self, endpoint: Endpoint) -> None:
+        """SIGTERM, as a pod that is deleted gets it."""
+        process = self._processes.pop(endpoint.address.host)
+        process.terminate()
+        process.wait()
+
     def blocked(self, endpoint: Endpoint) -> bool:
         try:
             self.command(endpoint, "set", "probe", "1", timeout=0.3)
