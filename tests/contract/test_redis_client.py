@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from lab.paths import REPOSITORY
 from lambdas.clients.redis import RedisClient
 from lambdas.errors import AccessDenied, Conflict, Refused, Transient
 from lambdas.redis_observed import Address, Endpoint, KnownReplica, Login, Role, Sentinel, Server, Silent
@@ -272,6 +273,10 @@ SERVER_USER = (
     "+command|info +acl|whoami +acl|dryrun"
 )
 """As deploy/README.md has it."""
+
+
+def test_the_listed_permissions_are_the_documented_ones() -> None:
+    assert SERVER_USER in " ".join((REPOSITORY / "deploy" / "README.md").read_text().split())
 
 
 def test_a_user_with_the_listed_permissions_suffices_and_each_missing_one_is_named(shared: Processes) -> None:

@@ -1,11 +1,13 @@
 """A Redis group under Sentinel, rolled in the lab under writers that remember every acknowledged write."""
 
+import base64
 import json
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import boto3
 import pytest
 
 from lab import demo
@@ -83,6 +85,30 @@ def assert_normal(operator: Operator) -> None:
     assert "original-replica-priority" not in marks
 
 
+def assert_no_secret_told(operator: Operator, played: demo.Played) -> None:
+    """The password is in no log, state, report or plan."""
+    password = kubectl(operator, "get", "secret", "-n", "shop", "redis-auth", "-o", "jsonpath={.data.password}")
+    secret = base64.b64decode(password)
+    logs = [f for f in operator.lab.paths.logs.rglob("*") if f.is_file()]
+    assert any(f.parent.name == "lambda" for f in logs)
+    told = {str(f): f.read_bytes() for f in logs}
+    told |= {name: operator.rolls.text(played.outcome.roll, name).encode() for name in ("plan.json", "report.html")}
+    machines = boto3.client(
+        "stepfunctions",
+        endpoint_url=operator.aws_url,
+        region_name=operator.lab.spec.region,
+        aws_access_key_id="lab",
+        aws_secret_access_key="lab",
+    )
+    for machine in machines.list_state_machines()["stateMachines"]:
+        for execution in machines.list_executions(stateMachineArn=machine["stateMachineArn"])["executions"]:
+            arn = execution["executionArn"]
+            told[arn] = json.dumps(machines.get_execution_history(executionArn=arn), default=str).encode()
+    assert [place for place, text in told.items() if secret in text or password.encode() in text] == []
+    # The search would find it: the functions' logs do name the Secret's group.
+    assert any(b"shop/cache" in text for text in told.values())
+
+
 def assert_rolled(played: demo.Played) -> None:
     assert (played.outcome.status, played.outcome.report["left_behind"]) == ("SUCCEEDED", [])
     assert not {n.instance for n in played.before.nodes} & {n.instance for n in played.after.nodes}
@@ -100,6 +126,7 @@ def test_a_roll_moves_the_group_and_no_acknowledged_write_is_lost(cache_lab: Ope
     assert cache.acked > 1000
     assert cache.longest_stall_seconds < 2
     assert_normal(cache_lab)
+    assert_no_secret_told(cache_lab, played)
 
 
 def test_functions_that_are_killed_at_random_lose_no_write_either(cache_lab: Operator, view: LineView) -> None:
