@@ -8,9 +8,12 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from lab.controlplane.pki import write_pki
+from lab.paths import LabPaths
 from lambdas.clients import Redis
 from lambdas.clients.redis import RedisClient
 from lambdas.redis_observed import Address, Endpoint, Login, Sentinel, Server
@@ -83,19 +86,71 @@ class InMemory:
         return self.world.now
 
 
-class Processes:
-    """redis-server and its sentinels, each on a loopback address of its own."""
+SERVER_USER = (
+    "+ping +info +role +config|get +config|set +client|pause +client|unpause +client|kill +failover +replicaof "
+    "+command|info +acl|whoami +acl|dryrun"
+)
+SENTINEL_USER = "+ping +sentinel"
+"""What the roll's user may do, as deploy/README.md has it."""
 
-    def __init__(self, program: str = "redis-server") -> None:
+SENTINEL_PASSWORD = "battery-staple"
+
+
+class Processes:
+    """redis-server and its sentinels, each on a loopback address of its own.
+
+    `secured`: TLS only, with client certificates; the roll is an ACL user of its own; sentinels have a password.
+    """
+
+    def __init__(self, program: str = "redis-server", *, secured: bool = False) -> None:
         number = os.getpid() % 250 * 200 + next(_numbers)
         net = f"127.{10 + number // 250 % 200}.{number % 250}"
         self._directory = Path(tempfile.mkdtemp(prefix="redis-side-"))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._program = program
-        self.client = RedisClient(lambda _namespace, _name: {"password": PASSWORD})
+        self.secured = secured
+        self.login = replace(LOGIN, tls="redis-tls") if secured else LOGIN
+        self.secrets = self._make_secrets()
+        self.client = RedisClient(lambda _namespace, name: self.secrets[name])
         self.redis: Redis = self.client
-        self.servers = tuple(Endpoint(Address(f"{net}.{n}"), LOGIN, f"default/r-{n}") for n in (1, 2, 3))
-        self.sentinels = tuple(Endpoint(Address(f"{net}.{n}", 26379), LOGIN, f"default/s-{n}") for n in (11, 12, 13))
+        self.servers = tuple(Endpoint(Address(f"{net}.{n}"), self.login, f"default/r-{n}") for n in (1, 2, 3))
+        self.sentinels = tuple(
+            Endpoint(Address(f"{net}.{n}", 26379), self.login, f"default/s-{n}") for n in (11, 12, 13)
+        )
+
+    def _make_secrets(self) -> dict[str, dict[str, str]]:
+        if not self.secured:
+            return {"redis-auth": {"password": PASSWORD}}
+        paths = LabPaths(self._directory / "pki")
+        write_pki(paths)
+        client = paths.pki / "apiserver-kubelet-client"
+        return {
+            "redis-auth": {
+                "username": "roll",
+                "password": PASSWORD,
+                "sentinel-username": "roll",
+                "sentinel-password": SENTINEL_PASSWORD,
+            },
+            "redis-tls": {
+                "ca.crt": (paths.pki / "ca.crt").read_text(),
+                "tls.crt": client.with_suffix(".crt").read_text(),
+                "tls.key": client.with_suffix(".key").read_text(),
+            },
+        }
+
+    @property
+    def client_options(self) -> dict[str, Any]:
+        """How an application connects: as the default user."""
+        if not self.secured:
+            return {}
+        pki = self._directory / "pki" / "pki"
+        return {
+            "ssl": True,
+            "ssl_check_hostname": False,
+            "ssl_ca_certs": str(pki / "ca.crt"),
+            "ssl_certfile": str(pki / "apiserver-kubelet-client.crt"),
+            "ssl_keyfile": str(pki / "apiserver-kubelet-client.key"),
+        }
 
     def start(self) -> None:
         master = self.servers[0].address
@@ -112,16 +167,23 @@ class Processes:
             f"masterauth {PASSWORD}",
             "repl-diskless-sync-delay 0",
             "repl-ping-replica-period 1",
+            *((f"user roll on >{PASSWORD} resetchannels -@all {SERVER_USER}",) if self.secured else ()),
         )
         self._run(endpoint, [*common, *lines])
 
     def start_sentinel(self, endpoint: Endpoint, master: Address, *lines: str) -> None:
-        monitored = (
+        monitored = [
             f"sentinel monitor {NAME} {master.host} {master.port} {QUORUM}",
             f"sentinel auth-pass {NAME} {PASSWORD}",
             f"sentinel down-after-milliseconds {NAME} {int(DOWN_AFTER_SECONDS * 1000)}",
             f"sentinel failover-timeout {NAME} {int(FAILOVER_TIMEOUT_SECONDS * 1000)}",
-        )
+        ]
+        if self.secured:
+            monitored += [
+                f"requirepass {SENTINEL_PASSWORD}",
+                f"sentinel sentinel-pass {SENTINEL_PASSWORD}",
+                f"user roll on >{SENTINEL_PASSWORD} resetchannels -@all {SENTINEL_USER}",
+            ]
         self._run(endpoint, [*monitored, *lines], "--sentinel")
 
     def _run(self, endpoint: Endpoint, lines: list[str], *options: str) -> None:
@@ -129,12 +191,26 @@ class Processes:
         directory = self._directory / f"{host}-{time.monotonic_ns()}"
         directory.mkdir()
         configuration = directory / "redis.conf"
-        bound = [f"bind {host}", f"bind-source-addr {host}", f"port {port}", f"dir {directory}"]
+        bound = [f"bind {host}", f"bind-source-addr {host}", f"dir {directory}"]
+        bound += self._encrypted(port) if self.secured else [f"port {port}"]
         configuration.write_text("\n".join([*bound, *lines]) + "\n")
         with (directory / "log").open("wb") as log:
             self._processes[host] = subprocess.Popen(
                 [self._program, str(configuration), *options], stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
+
+    def _encrypted(self, port: int) -> list[str]:
+        pki = self._directory / "pki" / "pki"
+        return [
+            "port 0",
+            f"tls-port {port}",
+            f"tls-cert-file {pki / 'kubelet.crt'}",
+            f"tls-key-file {pki / 'kubelet.key'}",
+            f"tls-client-cert-file {pki / 'apiserver-kubelet-client.crt'}",
+            f"tls-client-key-file {pki / 'apiserver-kubelet-client.key'}",
+            f"tls-ca-cert-file {pki / 'ca.crt'}",
+            "tls-replication yes",
+        ]
 
     def command(self, endpoint: Endpoint, *command: str, timeout: float = 5.0) -> str:
         """What redis-cli says. Raises subprocess.TimeoutExpired."""
@@ -178,8 +254,8 @@ class Processes:
 
 
 @contextlib.contextmanager
-def processes(program: str = "redis-server") -> Iterator[Processes]:
-    side = Processes(program)
+def processes(program: str = "redis-server", *, secured: bool = False) -> Iterator[Processes]:
+    side = Processes(program, secured=secured)
     try:
         yield side
     finally:

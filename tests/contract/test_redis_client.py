@@ -15,6 +15,8 @@ from tests.contract.redis_sides import (
     LOGIN,
     NAME,
     PASSWORD,
+    SENTINEL_USER,
+    SERVER_USER,
     InMemory,
     Processes,
     Side,
@@ -268,15 +270,10 @@ def test_a_sentinel_without_a_password_is_asked_without_one(shared: Processes) -
     assert isinstance(client(password=PASSWORD).sentinel(shared.sentinels[0], NAME), Sentinel)
 
 
-SERVER_USER = (
-    "+ping +info +role +config|get +config|set +client|pause +client|unpause +client|kill +failover +replicaof "
-    "+command|info +acl|whoami +acl|dryrun"
-)
-"""As deploy/README.md has it."""
-
-
 def test_the_listed_permissions_are_the_documented_ones() -> None:
-    assert SERVER_USER in " ".join((REPOSITORY / "deploy" / "README.md").read_text().split())
+    documented = " ".join((REPOSITORY / "deploy" / "README.md").read_text().split())
+    for permissions in (SERVER_USER, SENTINEL_USER):
+        assert f"resetchannels -@all {permissions} ```" in documented
 
 
 def test_a_user_with_the_listed_permissions_suffices_and_each_missing_one_is_named(shared: Processes) -> None:

@@ -22,11 +22,11 @@ from redis.sentinel import Sentinel as SentinelClient
 from lambdas.clients import Clients, Eviction, EvictionStatus
 from lambdas.migration import observe, perform
 from lambdas.observed import Owner, Pod, Selector, Workload
-from lambdas.redis_groups import AUTH, GROUP, MASTER_NAME, PART, Part, declared
+from lambdas.redis_groups import AUTH, GROUP, MASTER_NAME, PART, TLS, Part, declared
 from lambdas.redis_observed import Address, Endpoint
 from lambdas.sentinel import Hold, Settled, Stop, decide
 from lambdas.settings import Settings
-from tests.contract.redis_sides import LOGIN, NAME, PASSWORD, Processes, processes, wait_until_whole
+from tests.contract.redis_sides import NAME, PASSWORD, SENTINEL_PASSWORD, Processes, processes, wait_until_whole
 from tests.world import Killed
 
 pytestmark = [pytest.mark.xdist_group("redis-migration"), pytest.mark.timeout(240)]
@@ -62,7 +62,13 @@ class Pods:
                 Owner("StatefulSet", "default", name),
                 desired=sum(p.owner is not None and p.owner.name == name for p in self.pods.values()),
                 selector=Selector(),
-                annotations={GROUP: "cache", PART: str(part), MASTER_NAME: NAME, AUTH: LOGIN.auth},
+                annotations={
+                    GROUP: "cache",
+                    PART: str(part),
+                    MASTER_NAME: NAME,
+                    AUTH: self._side.login.auth,
+                    TLS: self._side.login.tls,
+                },
             )
             for name, part in SETS.items()
         ]
@@ -91,9 +97,8 @@ class Pods:
     def evict(self, _pod: Pod) -> Eviction:
         return Eviction(EvictionStatus.REFUSED, "no other pod has to move")
 
-    @staticmethod
-    def _at(host: str, port: int) -> Endpoint:
-        return Endpoint(Address(host, port), LOGIN)
+    def _at(self, host: str, port: int) -> Endpoint:
+        return Endpoint(Address(host, port), self._side.login)
 
 
 class Killing:
@@ -141,7 +146,9 @@ def writers(side: Processes, count: int = 3) -> Iterator[list[Writer]]:
     def write(number: int, writer: Writer) -> None:
         sentinels = [(s.address.host, s.address.port) for s in side.sentinels]
         options = {"socket_timeout": 1.0, "socket_connect_timeout": 0.5, "retry": Retry(NoBackoff(), 0)}
-        manager = SentinelClient(sentinels, sentinel_kwargs=options)  # type: ignore[no-untyped-call]
+        options |= side.client_options
+        asking = options | ({"password": SENTINEL_PASSWORD} if side.secured else {})
+        manager = SentinelClient(sentinels, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
         master = manager.master_for(NAME, password=PASSWORD, **options)  # type: ignore[no-untyped-call]
         for value in itertools.count(1):
             if stop.is_set():
@@ -190,9 +197,9 @@ def migrate(pods: Any, client: Any, within_seconds: float) -> list[str]:
     raise AssertionError(f"not within {within_seconds} s; done: {done}")
 
 
-def lost(host: str, written: list[Writer]) -> int:
+def lost(side: Processes, host: str, written: list[Writer]) -> int:
     """Acknowledged writes that the server does not hold."""
-    server = redis.Redis(host=host, password=PASSWORD, decode_responses=True)
+    server = redis.Redis(host=host, password=PASSWORD, decode_responses=True, **side.client_options)
     held = [{int(v) for v in server.lrange(f"writer-{n}", 0, -1)} for n in range(len(written))]
     return sum(len(set(w.acked) - h) for w, h in zip(written, held, strict=True))
 
@@ -201,16 +208,30 @@ def longest_stall(written: list[Writer]) -> float:
     return max(later - earlier for w in written for earlier, later in zip(w.at, w.at[1:], strict=False))
 
 
-@pytest.fixture
-def side() -> Iterator[Processes]:
-    with processes() as found:
+@contextmanager
+def group(*, secured: bool) -> Iterator[Processes]:
+    with processes(secured=secured) as found:
         found.start()
         wait_until_whole(found)
         yield found
 
 
-def test_a_master_pod_moves_with_two_failovers_and_no_acknowledged_write_is_lost(side: Processes) -> None:
+@pytest.fixture
+def side() -> Iterator[Processes]:
+    with group(secured=False) as found:
+        yield found
+
+
+@pytest.fixture
+def secured() -> Iterator[Processes]:
+    """TLS with client certificates, an ACL user of the roll's own, sentinels with a password."""
+    with group(secured=True) as found:
+        yield found
+
+
+def test_a_secured_master_pod_moves_with_two_failovers_and_no_acknowledged_write_is_lost(secured: Processes) -> None:
     """S1, S2."""
+    side = secured
     pods = Pods(side)
     with writers(side) as written:
         time.sleep(1)
@@ -218,7 +239,7 @@ def test_a_master_pod_moves_with_two_failovers_and_no_acknowledged_write_is_lost
         time.sleep(1)
     moved = pods.pods["redis-master-0"]
     assert moved.node == NEW
-    assert lost(moved.address, written) == 0
+    assert lost(side, moved.address, written) == 0
     assert min(len(w.acked) for w in written) > 100
     counted = Counter("becomes master in place of" in action for action in done)
     assert counted[True] == 2, done
@@ -235,6 +256,6 @@ def test_killed_after_every_command_once_it_ends_the_same(side: Processes) -> No
         time.sleep(1)
     moved = pods.pods["redis-master-0"]
     assert (moved.node, moved.annotations) == (NEW, {})
-    assert lost(moved.address, written) == 0
+    assert lost(side, moved.address, written) == 0
     assert {what.split()[0] for what in died} >= (REDIS_WRITES | KUBERNETES_WRITES) - {"unpause"}
     assert longest_stall(written) < 10
