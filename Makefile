@@ -26,6 +26,10 @@ control-plane: prepare ## Build the lab's Kubernetes control plane, unless it is
 demo: control-plane ## Roll a small cluster under live traffic and judge it
 	@$(LAB) demo
 
+.PHONY: baseline
+baseline: control-plane ## Compare a roll with kubectl drain under the same traffic
+	@$(LAB) baseline
+
 .PHONY: test
 test: lint control-plane ## Everything that CI runs
 	$(PYTEST) -n 4 --dist loadgroup tests/contract tests/model tests/stacks tests/unit

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from lab import demo, judge, lifecycle
+from lab import baseline, demo, judge, lifecycle
 from lab.application import deploy as deploy_application
 from lab.cli import DEFAULT_NAME, AsJson, Name, prepare_machine, print_json, told_errors
 from lab.lifecycle import LabError
@@ -31,6 +31,7 @@ def register(app: typer.Typer) -> None:
     app.command("judge")(judge_traffic)
     app.command()(fault)
     app.command("demo")(play_demo)
+    app.command("baseline")(play_baseline)
 
 
 def deploy(
@@ -129,6 +130,18 @@ def play_demo(no_tty: NoTty = False) -> None:
             code = demo.run(console, live=console.is_terminal)
         except KeyboardInterrupt:
             _errors.print("the demo was ended, and its lab with it", highlight=False)
+            raise typer.Exit(130) from None
+    raise typer.Exit(code)
+
+
+def play_baseline() -> None:
+    """Replace every node twice under the same traffic, by `kubectl drain` and by a roll, and compare. Ten minutes."""
+    with told_errors():
+        prepare_machine(baseline.NAME, LabSpec.from_yaml(baseline.SPEC))
+        try:
+            code = baseline.run(_output)
+        except KeyboardInterrupt:
+            _errors.print("the comparison was ended, and its lab with it", highlight=False)
             raise typer.Exit(130) from None
     raise typer.Exit(code)
 
