@@ -21,7 +21,7 @@ from lab.paths import REPOSITORY
 from lab.rolls import Outcome, Rolls
 from lab.view import LOOK_SECONDS, Looker, Snapshot
 
-TRAFFIC_END_SECONDS = 120.0
+TRAFFIC_END_SECONDS = 150.0
 """How long the clients may take to end: workers finish their jobs first."""
 
 

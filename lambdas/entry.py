@@ -4,16 +4,16 @@ Importing a step has no effect; clients are made at the first invocation and kep
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, Generic, TypeVar
+from functools import cache, cached_property
+from typing import Any, Generic, TypeVar, cast
 
 from aws_lambda_powertools import Logger
 from pydantic import ValidationError
 
 from lambdas import lock
-from lambdas.clients import Clients
+from lambdas.clients import Clients, Redis
 from lambdas.errors import BadRequest, DeadlineExceeded, Permanent, Transient, sentence
 from lambdas.model import NodeTask, Status, StepResult, Task
 from lambdas.settings import Settings, problems
@@ -24,18 +24,33 @@ AnyTask = TypeVar("AnyTask", bound=Task)
 Step = Callable[[AnyTask, Clients], StepResult]
 
 
+class _RedisWhenNeeded:
+    """A RedisClient once it is asked for anything: redis-py takes a second to import, and few steps need it."""
+
+    def __init__(self, secrets: Callable[[str, str], Mapping[str, str]]) -> None:
+        self._secrets = secrets
+
+    @cached_property
+    def _client(self) -> Redis:
+        from lambdas.clients.redis import RedisClient
+
+        return RedisClient(self._secrets)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+
 @cache
 def connected_clients() -> Clients:
     """The clients of this execution environment, from its settings. Raises BadRequest, NotFound, AccessDenied."""
     # Imported late: unit tests and the stacks need no SDK.
     from lambdas.clients.aws import AwsClient
     from lambdas.clients.eks import connect
-    from lambdas.clients.redis import RedisClient
 
     settings = Settings.from_environment()
     aws = AwsClient(settings.cluster, settings.bucket, settings.topic)
     kubernetes = connect(settings.cluster)
-    return Clients(kubernetes, aws, RedisClient(kubernetes.secret), settings, time.time, time.sleep)
+    return Clients(kubernetes, aws, cast(Redis, _RedisWhenNeeded(kubernetes.secret)), settings, time.time, time.sleep)
 
 
 @dataclass(frozen=True)

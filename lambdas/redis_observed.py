@@ -75,9 +75,11 @@ class Server:
     """One Redis server, as INFO and CONFIG GET tell.
 
     `offset` is master_repl_offset of a master, slave_repl_offset of a replica. `master` is what a replica was told to
-    follow, a name perhaps. `sync_left` is None while no full synchronization transfers data. `failover` is
-    master_failover_state. `announced` is replica-announce-ip, "" where none is set. Renamed or forbidden CONFIG leaves
-    the settings at None, and the commands that the server does not know or permit are in `denied`.
+    follow, a name perhaps. `sync_left` is None while no full synchronization transfers data, or where its size is not
+    known (diskless). `failover` is master_failover_state. `announced` is replica-announce-ip, "" where none is set.
+    Renamed or forbidden CONFIG leaves the settings at None, and the commands that the server does not know or permit
+    are in `denied`. It holds writes as well, none of which was tried; "ACL DRYRUN", "ACL GETUSER" and "COMMAND INFO"
+    in it mean that these could not be asked after, nothing worse.
     """
 
     address: Address
@@ -161,6 +163,8 @@ class Sentinel:
     epoch: int = 0
     resolves_names: bool = False
     announces_names: bool = False
+    denied: frozenset[str] = frozenset()
+    """Commands that the sentinel does not know or permit."""
 
     @property
     def failing_over(self) -> bool:

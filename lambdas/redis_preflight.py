@@ -18,6 +18,12 @@ OLDEST = (6, 2)
 
 LONGEST_DOWN_AFTER_MS = 30_000
 
+SHORTEST_DOWN_AFTER_MS = 2_000
+"""A switch pauses writes for half of it at most, and a second is the least that it needs to be sure of its end."""
+
+NOT_NEEDED = frozenset({"ACL DRYRUN", "ACL GETUSER", "COMMAND INFO"})
+"""What the plan asks after permissions with; where it may not, it does not know, and a migration does without."""
+
 
 @dataclass(frozen=True, slots=True)
 class RedisView:
@@ -84,13 +90,7 @@ def _abilities(subject: str, seen: Seen) -> Iterator[Finding]:
                 f"{member} runs {server.flavor} {version}, which cannot hand its role over without losing writes",
                 "upgrade it to 6.2 or newer first",
             )
-        elif server.denied:
-            yield blocks(
-                "redis-commands",
-                subject,
-                f"{member} does not know or permit {', '.join(sorted(server.denied))}",
-                "grant them to the roll's user as deploy/README.md lists, and do not rename them",
-            )
+        yield from _denied(subject, member, server.denied)
         if server.can_follow is False:
             yield blocks(
                 "redis-masterauth",
@@ -98,6 +98,19 @@ def _abilities(subject: str, seen: Seen) -> Iterator[Finding]:
                 f"{member} has no masterauth, so it could not follow another master",
                 "set masterauth on every pod of the group, the master pod included",
             )
+    for watcher, view in _views(seen):
+        yield from _denied(subject, watcher, view.denied)
+
+
+def _denied(subject: str, of: Member | Watcher, denied: frozenset[str]) -> Iterator[Finding]:
+    needed = sorted(denied - NOT_NEEDED)
+    if needed:
+        yield blocks(
+            "redis-commands",
+            subject,
+            f"{of} does not know or permit {', '.join(needed)}",
+            "grant them to the roll's user as deploy/README.md lists, and do not rename them",
+        )
 
 
 def _copies(subject: str, view: RedisView, seen: Seen) -> Iterator[Finding]:
@@ -151,6 +164,14 @@ def _settings(subject: str, seen: Seen) -> Iterator[Finding]:
             subject,
             f"down-after-milliseconds is {slowest}: if the master died, writes would fail for longer than that",
             "lower it, e.g. to 5000",
+        )
+    fastest = min((v.down_after_ms for v in views), default=SHORTEST_DOWN_AFTER_MS)
+    if fastest < SHORTEST_DOWN_AFTER_MS:
+        yield blocks(
+            "redis-down-after",
+            subject,
+            f"down-after-milliseconds is {fastest}: a pause of writes would already look like a dead master",
+            f"raise it to {SHORTEST_DOWN_AFTER_MS} or more",
         )
     for member, server in _servers(seen):
         if member is seen.master_pod and server.persists is False:

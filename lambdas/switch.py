@@ -13,12 +13,18 @@ from lambdas.redis_observed import Endpoint, Role, Sentinel, Server
 from lambdas.sentinel import Lead, Member, Switch, Watcher
 
 PAUSE_MILLISECONDS = 3000
-"""Longer than what follows takes by far, and short enough for clients to sit out if we die."""
+"""Longer than what follows takes by far, and short enough for clients to sit out if we die.
+
+Sentinels' hellos are writes too, so a pause as long as down-after would make them take the master for down: half of
+that at most.
+"""
 
 EQUAL_SECONDS = 0.5
 """For the replica to catch up under the pause: it takes 1 to 8 ms."""
 
-HAND_OVER_SECONDS = 1.5
+HAND_OVER_SECONDS = 0.5
+"""For the role to change hands: it takes 10 to 100 ms."""
+
 LED_SECONDS = 5.0
 ALIGN_SECONDS = 11.0
 """A sentinel asks for INFO every 10 s."""
@@ -42,7 +48,7 @@ def switch(action: Switch, watchers: Sequence[Watcher], name: str, clients: Clie
     assert isinstance(expected, Server)  # noqa: S101 (decided on)
     _align(new, _leaders(watchers)[0], name, clients)
     redis = clients.redis
-    redis.pause_writes(source, expected, PAUSE_MILLISECONDS)
+    redis.pause_writes(source, expected, min(PAUSE_MILLISECONDS, _shortest_down_after(watchers) // 2))
     try:
         _, offset = redis.offset(source)
         if not _within(EQUAL_SECONDS, lambda: redis.offset(target)[1] >= offset, clients):
@@ -79,6 +85,10 @@ def lead(action: Lead, watchers: Sequence[Watcher], name: str, clients: Clients)
     redis.disconnect_clients(source)
     redis.unpause(source)
     return action.reason if led else f"{new} is master, and not every sentinel names it yet"
+
+
+def _shortest_down_after(watchers: Sequence[Watcher]) -> int:
+    return min(w.view.down_after_ms for w in watchers if isinstance(w.view, Sentinel))
 
 
 def _leaders(watchers: Sequence[Watcher]) -> list[Watcher]:

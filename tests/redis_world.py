@@ -458,9 +458,9 @@ class RedisWorld:
     def fail_over(self, endpoint: Endpoint, name: str) -> None:
         sentinel = self._asked(endpoint)
         if any(s.failover for s in self.sentinels.values()):
-            raise Refused(f"Sentinel {endpoint} does not fail over now: INPROG Failover already in progress.")
+            raise Refused(f"{endpoint} does not fail {name} over now: INPROG Failover already in progress.")
         if not self._begin(sentinel):
-            raise Refused(f"Sentinel {endpoint} does not fail over now: NOGOODSLAVE No suitable replica to promote.")
+            raise Refused(f"{endpoint} does not fail {name} over now: NOGOODSLAVE No suitable replica to promote.")
         self._effect(f"SENTINEL FAILOVER {name} on {endpoint}")
 
     def reset(self, endpoint: Endpoint, name: str) -> None:

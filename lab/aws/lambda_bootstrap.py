@@ -25,6 +25,7 @@ LAYER = (
     "botocore.signers",
     "kubernetes.client.api_client",
     "pydantic",
+    "redis",
     "simplejson",
 )
 """The slow imports besides a function's own code. Not awslambdaric, which reads its variables while it is imported."""

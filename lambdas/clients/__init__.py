@@ -224,10 +224,12 @@ class Aws(Protocol):
 class Redis(Protocol):
     """Redis servers and sentinels, one command a call. Times out after seconds, so that a step always ends.
 
-    Reads answer `Silent` for what does not answer. Writes raise Transient where the server does not answer or its
-    answer is an error that may pass, AccessDenied where it refuses the credentials or the command, and Conflict where
-    the server is not the one that was looked at: `expected` is compared by run id and role on the same connection,
-    just before.
+    `server` and `sentinel` answer `Silent` for what does not answer; the other calls raise Transient. All raise
+    AccessDenied where the credentials are refused or certificates do not match, NotFound and BadRequest where a Secret
+    lacks what it must hold, and Permanent where something else than Redis answers. Writes raise Transient where the
+    server does not answer or its answer is an error that may pass, AccessDenied where it refuses the command, and
+    Conflict where the server is not the one that was looked at: `expected` is compared by run id and role on the same
+    connection, just before. No write is sent twice.
     """
 
     def server(self, endpoint: Endpoint) -> Server | Silent: ...
@@ -279,7 +281,10 @@ class Redis(Protocol):
         ...
 
     def reset(self, endpoint: Endpoint, name: str) -> None:
-        """SENTINEL RESET: the sentinel forgets replicas and other sentinels, and finds those that live again."""
+        """SENTINEL RESET: the sentinel forgets replicas and other sentinels, and finds those that live again.
+
+        This and `fail_over` raise NotFound where the sentinel monitors no master of that name.
+        """
         ...
 
 

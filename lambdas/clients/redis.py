@@ -1,25 +1,30 @@
-"""Redis servers and sentinels, through redis-py's connections with plain answers.
+"""Redis servers and sentinels, through the official client's Connection: one connection, plain replies, no retries.
 
-Pods are addressed by their IP address, so certificates are checked against the CA alone, not against a host name.
+The package's client classes repeat commands by themselves; what a roll writes must never be done twice unasked.
+Nothing outside this module knows that, and no message, repr or exception of it holds a password.
 """
 
-import atexit
-import contextlib
-import shutil
+import ssl
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import StrEnum
+from socket import socket
+from typing import Any, NoReturn
 
-import redis
-from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
-from redis.exceptions import ConnectionError as NotConnected
-from redis.exceptions import TimeoutError as NotInTime
-from redis.retry import Retry
+from redis.connection import Connection
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as Unreachable
+from redis.exceptions import TimeoutError as TimedOut
 
-from lambdas.errors import AccessDenied, Conflict, Refused, Transient
+from lambdas.errors import AccessDenied, BadRequest, Conflict, NotFound, Permanent, Refused, Transient
 from lambdas.redis_observed import (
     Address,
     Endpoint,
@@ -33,392 +38,656 @@ from lambdas.redis_observed import (
     Silent,
 )
 
-Json = dict[str, Any]
+Secrets = Callable[[str, str], Mapping[str, str]]
+"""Answers the decoded keys of the Secret of that namespace and name."""
+
+Command = tuple[str | int, ...]
+Reply = Any
+"""What RESP2 has: str, int, list, None; a ResponseError where the server refused the command."""
 
 CONNECT_SECONDS = 1.0
-ANSWER_SECONDS = 2.0
-"""Pods are milliseconds away; a switch must learn of a dead one well before its pause ends."""
+"""Within a cluster a connection takes a millisecond; one lost SYN is sent again after a second. A pod that is gone
+answers nothing at all, and a look at a group must not wait long for each of its dead."""
 
-SETTINGS = (
+READ_SECONDS = 2.0
+"""Every command here is answered at once unless the server is stuck (fork, slow script); a write pause lasts 3 s, and
+a switch must be able to undo it within that."""
+
+IDLE_SECONDS = 60.0
+"""AWS's network forgets a connection that was silent for 350 s, and tells neither side."""
+
+CONFIGURATION = (
     "replica-priority",
     "replica-announce-ip",
     "min-replicas-to-write",
-    "masterauth",
-    "requirepass",
     "save",
     "appendonly",
+    "masterauth",
+    "requirepass",
 )
+"""CONFIG GET of each alone: several at once came with Redis 7."""
 
-NEEDED: tuple[tuple[str, ...], ...] = (
-    ("FAILOVER", "ABORT"),
-    ("REPLICAOF", "NO", "ONE"),
-    ("CLIENT", "PAUSE", "1", "WRITE"),
-    ("CLIENT", "UNPAUSE"),
-    ("CLIENT", "KILL", "TYPE", "normal"),
-    ("CONFIG", "SET", "replica-priority", "100"),
-)
-"""What a migration will call on a server, as ACL DRYRUN is asked about it."""
+SERVER_WRITES: Mapping[str, Command] = {
+    "REPLICAOF": ("REPLICAOF", "NO", "ONE"),
+    "CONFIG SET": ("CONFIG", "SET", "replica-priority", "100"),
+    "CLIENT PAUSE": ("CLIENT", "PAUSE", "1", "WRITE"),
+    "CLIENT UNPAUSE": ("CLIENT", "UNPAUSE"),
+    "CLIENT KILL": ("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"),
+    "FAILOVER": ("FAILOVER", "ABORT"),
+}
+"""What a roll may have to write on a server, as it is asked after (ACL DRYRUN), never executed."""
+
+SENTINEL_WRITES: Mapping[str, Command] = {
+    "SENTINEL FAILOVER": ("SENTINEL", "FAILOVER", "name"),
+    "SENTINEL RESET": ("SENTINEL", "RESET", "name"),
+}
+
+_NO_PASSWORD_WANTED = ("without any password configured", "no password is set")
+"""AUTH's answers, of Redis 6 and before it, where the default user needs no password."""
+
+
+class _Kind(StrEnum):
+    SERVER = "server"
+    SENTINEL = "sentinel"
+
+
+class _TlsConnection(Connection):
+    """TLS with a context of our own: the package's trusts the system's authorities beside the given one."""
+
+    def __init__(self, context: ssl.SSLContext, **arguments: Any) -> None:
+        self._context = context
+        super().__init__(**arguments)  # type: ignore[no-untyped-call]
+
+    def _connect(self) -> socket:
+        plain: socket = super()._connect()  # type: ignore[no-untyped-call]
+        try:
+            return self._context.wrap_socket(plain)
+        except OSError:
+            plain.close()
+            raise
 
 
 class RedisClient:
-    """`secrets` answers a Secret's decoded keys, by namespace and name. Connections are kept, one per server."""
+    """Servers and sentinels at the endpoints that are handed in. Connections are kept, one for each; not for threads.
 
-    def __init__(self, secrets: Callable[[str, str], Mapping[str, str]]) -> None:
+    `secrets` is asked when a connection is made, and again when what it answered before is not accepted any more.
+    """
+
+    def __init__(self, secrets: Secrets) -> None:
         self._secrets = secrets
-        self._connections: dict[tuple[Endpoint, bool], redis.Redis] = {}
-        self._directory: Path | None = None
+        self._known_secrets: dict[tuple[str, str], Mapping[str, str]] = {}
+        self._connections: dict[tuple[Endpoint, _Kind], Connection] = {}
+        self._used: dict[tuple[Endpoint, _Kind], float] = {}
 
     # Reads
 
     def server(self, endpoint: Endpoint) -> Server | Silent:
-        commands = [
-            ("INFO", "everything"),
-            *(("CONFIG", "GET", name) for name in SETTINGS),
-            ("COMMAND", "INFO", *sorted({c[0].lower() for c in NEEDED})),
-            ("ACL", "WHOAMI"),
+        commands: list[Command] = [
+            ("INFO",),
+            *(("CONFIG", "GET", setting) for setting in CONFIGURATION),
+            ("ACL", "GETUSER", "default"),
+            *self._probes(endpoint, _Kind.SERVER, SERVER_WRITES),
         ]
         try:
-            info, *answers = self._ask(endpoint, commands)
-            *values, known, user = answers
-            denied = set(_unknown(known)) | {"CONFIG" for v in values[:1] if isinstance(v, Exception)}
-            if isinstance(user, str):
-                checks = [("ACL", "DRYRUN", user, *command) for command in NEEDED]
-                denied |= set(_forbidden(self._ask(endpoint, checks)))
-        except (NotConnected, NotInTime) as error:
-            return Silent(endpoint.address, _plain(error))
-        if isinstance(info, Exception):
-            raise _denied(endpoint, info)
-        return read_server(endpoint.address, info, _settings(values), frozenset(denied))
+            replies = self._read(endpoint, _Kind.SERVER, *commands)
+        except (Unreachable, TimedOut) as error:
+            return _silence(endpoint, error)
+        info = self._text(endpoint, "INFO", replies[0])
+        settings = replies[1 : 1 + len(CONFIGURATION)]
+        default_user, *probes = replies[1 + len(CONFIGURATION) :]
+        denied = {*_denied_writes(SERVER_WRITES, probes), *_not_permitted({"ACL GETUSER": default_user})}
+        if any(_is_denial(reply) for reply in settings):
+            denied.add("CONFIG GET")
+        return read_server(endpoint, info, _settings(settings), _is_open(default_user), denied)
 
     def sentinel(self, endpoint: Endpoint, name: str) -> Sentinel | Silent:
-        commands = [
+        commands: list[Command] = [
             ("SENTINEL", "MASTER", name),
             ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name),
             ("SENTINEL", "REPLICAS", name),
             ("SENTINEL", "SENTINELS", name),
             ("SENTINEL", "CKQUORUM", name),
             ("SENTINEL", "MYID"),
-            ("SENTINEL", "CONFIG", "GET", "*"),
+            ("SENTINEL", "CONFIG", "GET", "*-hostnames"),
+            *self._probes(endpoint, _Kind.SENTINEL, SENTINEL_WRITES),
         ]
         try:
-            answers = self._ask(endpoint, commands, sentinel=True)
-        except (NotConnected, NotInTime) as error:
-            return Silent(endpoint.address, _plain(error))
-        for answer in answers:
-            if isinstance(answer, (NoPermissionError, AuthenticationError)):
-                raise _denied(endpoint, answer)
-        return read_sentinel(endpoint.address, answers)
+            replies = self._read(endpoint, _Kind.SENTINEL, *commands)
+        except (Unreachable, TimedOut) as error:
+            return _silence(endpoint, error)
+        master, current, replicas, sentinels, quorum, own_id, names, *probes = replies
+        denied = set(_denied_writes(SENTINEL_WRITES, probes))
+        optional = {"SENTINEL CKQUORUM": quorum, "SENTINEL MYID": own_id, "SENTINEL CONFIG": names}
+        denied |= {command for command, reply in optional.items() if _is_denial(reply)}
+        if _is_unknown_master(master):
+            return Sentinel(endpoint.address, _word(own_id), known=False, denied=frozenset(denied))
+        needed = {"MASTER": master, "GET-MASTER-ADDR-BY-NAME": current, "REPLICAS": replicas, "SENTINELS": sentinels}
+        for command, reply in needed.items():
+            if isinstance(reply, ResponseError):
+                self._raise(endpoint, f"SENTINEL {command}", reply)
+        return read_sentinel(endpoint, replies[:7], denied)
 
     def offset(self, endpoint: Endpoint) -> tuple[Role, int]:
-        info = self._read(endpoint, "INFO", "replication")
-        return Role(info["role"]), _offset(info)
+        try:
+            (reply,) = self._read(endpoint, _Kind.SERVER, ("INFO", "replication"))
+        except (Unreachable, TimedOut) as error:
+            raise _unreachable(endpoint, error) from error
+        info = _fields(self._text(endpoint, "INFO", reply))
+        role = Role(info["role"])
+        return role, _offset(role, info)
 
     def hand_over_state(self, endpoint: Endpoint) -> str:
-        return str(self._read(endpoint, "INFO", "replication").get("master_failover_state", "no-failover"))
+        try:
+            (reply,) = self._read(endpoint, _Kind.SERVER, ("INFO", "replication"))
+        except (Unreachable, TimedOut) as error:
+            raise _unreachable(endpoint, error) from error
+        return _fields(self._text(endpoint, "INFO", reply)).get("master_failover_state", "no-failover")
 
     def current_master(self, endpoint: Endpoint, name: str) -> Address | None:
-        return _address(self._read(endpoint, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", name, sentinel=True))
+        try:
+            (reply,) = self._read(endpoint, _Kind.SENTINEL, ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name))
+        except (Unreachable, TimedOut) as error:
+            raise _unreachable(endpoint, error) from error
+        if isinstance(reply, ResponseError):
+            self._raise(endpoint, "SENTINEL GET-MASTER-ADDR-BY-NAME", reply)
+        return _address(reply)
 
-    # Writes
+    # Writes to servers
 
     def follow(self, endpoint: Endpoint, expected: Server, master: Address) -> None:
-        self._confirm(endpoint, expected)
-        self._one(endpoint, "REPLICAOF", master.host, str(master.port))
+        self._write(endpoint, "REPLICAOF", ("REPLICAOF", master.host, master.port), expected)
 
     def set_priority(self, endpoint: Endpoint, expected: Server, priority: int) -> None:
-        self._confirm(endpoint, expected)
-        self._one(endpoint, "CONFIG", "SET", "replica-priority", str(priority))
+        self._write(endpoint, "CONFIG SET", ("CONFIG", "SET", "replica-priority", priority), expected)
 
     def pause_writes(self, endpoint: Endpoint, expected: Server, milliseconds: int) -> None:
-        self._confirm(endpoint, expected)
-        self._one(endpoint, "CLIENT", "PAUSE", str(milliseconds), "WRITE")
+        self._write(endpoint, "CLIENT PAUSE", ("CLIENT", "PAUSE", milliseconds, "WRITE"), expected)
 
     def unpause(self, endpoint: Endpoint) -> None:
-        self._one(endpoint, "CLIENT", "UNPAUSE")
+        self._write(endpoint, "CLIENT UNPAUSE", ("CLIENT", "UNPAUSE"))
 
     def hand_over(self, endpoint: Endpoint, expected: Server, to: Address) -> None:
-        self._confirm(endpoint, expected)
-        self._one(endpoint, "FAILOVER", "TO", to.host, str(to.port), "FORCE", "TIMEOUT", "1")
+        command = ("FAILOVER", "TO", to.host, to.port, "FORCE", "TIMEOUT", 1)
+        self._write(endpoint, "FAILOVER", command, expected)
 
     def abort_hand_over(self, endpoint: Endpoint) -> None:
-        try:
-            self._one(endpoint, "FAILOVER", "ABORT")
-        except Transient as error:
-            if "No failover in progress" not in str(error):
-                raise
+        self._write(endpoint, "FAILOVER", ("FAILOVER", "ABORT"), fine="no failover in progress")
 
     def disconnect_clients(self, endpoint: Endpoint) -> None:
-        self._one(endpoint, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        self._write(endpoint, "CLIENT KILL", ("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
+
+    # Writes to sentinels
 
     def fail_over(self, endpoint: Endpoint, name: str) -> None:
-        self._one(endpoint, "SENTINEL", "FAILOVER", name, sentinel=True)
+        reply = self._reply_to_write(endpoint, _Kind.SENTINEL, ("SENTINEL", "FAILOVER", name))
+        if isinstance(reply, ResponseError):
+            if str(reply).startswith(("INPROG", "NOGOODSLAVE")):
+                raise Refused(f"{endpoint} does not fail {name} over now: {reply}.")
+            if _is_unknown_master(reply):
+                raise _unmonitored(endpoint, name)
+            self._raise(endpoint, "SENTINEL FAILOVER", reply)
 
     def reset(self, endpoint: Endpoint, name: str) -> None:
-        self._one(endpoint, "SENTINEL", "RESET", name, sentinel=True)
+        reply = self._reply_to_write(endpoint, _Kind.SENTINEL, ("SENTINEL", "RESET", _literally(name)))
+        if isinstance(reply, ResponseError):
+            self._raise(endpoint, "SENTINEL RESET", reply)
+        if not reply:
+            raise _unmonitored(endpoint, name)
+
+    # Commands
+
+    def _read(self, endpoint: Endpoint, kind: _Kind, *commands: Command) -> list[Reply]:
+        """One pipeline; once more on a new connection where a kept one turns out to be broken. Reads only.
+
+        Raises Unreachable, TimedOut, AccessDenied.
+        """
+        connection, new = self._connected(endpoint, kind)
+        try:
+            return _exchange(connection, commands)
+        except (AuthenticationError, AuthorizationError):
+            raise self._not_accepted(endpoint) from None
+        except (Unreachable, TimedOut) as error:
+            self._check_tls(endpoint, error)
+            if new or isinstance(error, BusyLoadingError | TimedOut):
+                raise
+        return self._read(endpoint, kind, *commands)
+
+    def _write(
+        self, endpoint: Endpoint, name: str, command: Command, expected: Server | None = None, fine: str = ""
+    ) -> None:
+        """`fine` is how an error begins that says that there is nothing to do."""
+        reply = self._reply_to_write(endpoint, _Kind.SERVER, command, expected)
+        if isinstance(reply, ResponseError) and not (fine and str(reply).lower().startswith(fine)):
+            self._raise(endpoint, name, reply)
+
+    def _reply_to_write(
+        self, endpoint: Endpoint, kind: _Kind, command: Command, expected: Server | None = None
+    ) -> Reply:
+        """Sent once. With `expected`, after a look on the same connection."""
+        try:
+            if expected is not None:
+                self._check(endpoint, expected)
+            connection, _ = self._connected(endpoint, kind)
+            (reply,) = _exchange(connection, [command])
+        except (AuthenticationError, AuthorizationError):
+            raise self._not_accepted(endpoint) from None
+        except (Unreachable, TimedOut) as error:
+            self._check_tls(endpoint, error)
+            raise _unreachable(endpoint, error) from error
+        return reply
+
+    def _check(self, endpoint: Endpoint, expected: Server) -> None:
+        """Raises Conflict; leaves the connection open that it looked through."""
+        server, replication = self._read(endpoint, _Kind.SERVER, ("INFO", "server"), ("INFO", "replication"))
+        found = _fields(self._text(endpoint, "INFO", server)) | _fields(self._text(endpoint, "INFO", replication))
+        if found.get("run_id") != expected.run_id:
+            raise Conflict(f"{endpoint} has been restarted, or is another server now.")
+        if found.get("role") != expected.role:
+            raise Conflict(f"{endpoint} is {found.get('role')} now, and was {expected.role}.")
+
+    def _probes(self, endpoint: Endpoint, kind: _Kind, writes: Mapping[str, Command]) -> list[Command]:
+        """Whether each write would be allowed (Redis 7), and whether the commands exist (also before it)."""
+        user = self._credentials(endpoint, kind)[0] or "default"
+        names = sorted({str(command[0]).lower() for command in writes.values()})
+        return [*(("ACL", "DRYRUN", user, *command) for command in writes.values()), ("COMMAND", "INFO", *names)]
+
+    def _text(self, endpoint: Endpoint, command: str, reply: Reply) -> str:
+        if isinstance(reply, ResponseError):
+            self._raise(endpoint, command, reply)
+        return str(reply)
+
+    def _raise(self, endpoint: Endpoint, command: str, error: ResponseError) -> NoReturn:
+        if isinstance(error, NoPermissionError):
+            raise AccessDenied(
+                f"{endpoint} does not permit {command}: grant it to the roll's user, as deploy/README.md says."
+            ) from None
+        if _is_denial(error):
+            raise AccessDenied(
+                f"{endpoint} does not know {command}: it is renamed, or its version is too old; the roll needs it."
+            ) from None
+        raise Transient(f"{endpoint} refused {command} ({_one_line(error)}).") from None
 
     # Connections
 
-    def _confirm(self, endpoint: Endpoint, expected: Server) -> None:
-        """Raises Conflict where another process, or one of another role, answers now."""
-        info = self._read(endpoint, "INFO", "server") | self._read(endpoint, "INFO", "replication")
-        if str(info["run_id"]) != expected.run_id or info["role"] != expected.role:
-            raise Conflict(f"Redis {endpoint} is not what it was: it restarted, or its role changed meanwhile.")
-
-    def _one(self, endpoint: Endpoint, *command: str, sentinel: bool = False) -> Any:
-        with _translated(endpoint):
-            return self._raw(endpoint, *command, sentinel=sentinel)
-
-    def _read(self, endpoint: Endpoint, *command: str, sentinel: bool = False) -> Any:
-        """Asks again where the connection was closed meanwhile, as sentinels do to all clients in a failover."""
-        with contextlib.suppress(NotConnected):
-            return self._raw(endpoint, *command, sentinel=sentinel)
-        return self._one(endpoint, *command, sentinel=sentinel)
-
-    def _raw(self, endpoint: Endpoint, *command: str, sentinel: bool = False) -> Any:
-        return self._connected(endpoint, sentinel=sentinel).execute_command(*command)  # type: ignore[no-untyped-call]
-
-    def _ask(self, endpoint: Endpoint, commands: Sequence[tuple[str, ...]], *, sentinel: bool = False) -> list[Any]:
-        """All at once. Errors of single commands are among the answers. Raises AccessDenied for refused credentials."""
+    def _connected(self, endpoint: Endpoint, kind: _Kind) -> tuple[Connection, bool]:
+        """A connection that is signed in, and whether it is new. Raises Unreachable, TimedOut, AccessDenied."""
+        kept = self._connections.get((endpoint, kind))
+        used, self._used[endpoint, kind] = self._used.get((endpoint, kind), 0.0), time.monotonic()
+        if kept is not None and kept.is_connected and time.monotonic() - used < IDLE_SECONDS and not _is_over(kept):
+            return kept, False
         try:
+            connection = self._sign_in(endpoint, kind)
+        except AuthenticationError:
+            # The Secret may have been changed since it was read.
+            self._known_secrets.clear()
             try:
-                answers = self._pipeline(endpoint, commands, sentinel=sentinel)
-            except NotConnected:
-                answers = self._pipeline(endpoint, commands, sentinel=sentinel)
+                connection = self._sign_in(endpoint, kind)
+            except AuthenticationError:
+                # Not chained, and not quoted: a server without AUTH answers with the words it was given.
+                raise self._not_accepted(endpoint) from None
+        self._connections[endpoint, kind] = connection
+        return connection, True
+
+    def _sign_in(self, endpoint: Endpoint, kind: _Kind) -> Connection:
+        username, password, borrowed = self._credentials(endpoint, kind)
+        try:
+            return self._open(endpoint, username, password)
         except AuthenticationError as error:
-            raise _denied(endpoint, error) from None
-        refused = next((a for a in answers if isinstance(a, AuthenticationError)), None)
-        if refused:
-            raise _denied(endpoint, refused)
-        return answers
+            # A server's password may be given to sentinels that want none.
+            if not borrowed and not any(words in str(error) for words in _NO_PASSWORD_WANTED):
+                raise
+        return self._open(endpoint, "", "")
 
-    def _pipeline(self, endpoint: Endpoint, commands: Sequence[tuple[str, ...]], *, sentinel: bool) -> list[Any]:
-        pipeline = self._connected(endpoint, sentinel=sentinel).pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-        answers: list[Any] = pipeline.execute(raise_on_error=False)
-        return answers
+    def _open(self, endpoint: Endpoint, username: str, password: str) -> Connection:
+        arguments: dict[str, Any] = {
+            "host": endpoint.address.host,
+            "port": endpoint.address.port,
+            "username": username or None,
+            "password": password or None,
+            "socket_connect_timeout": CONNECT_SECONDS,
+            "socket_timeout": READ_SECONDS,
+            "protocol": 2,
+            "decode_responses": True,
+            "encoding_errors": "replace",
+            "driver_info": None,
+        }
+        login = endpoint.login
+        connection = _TlsConnection(self._tls(login), **arguments) if login.tls else Connection(**arguments)
+        try:
+            connection.connect()
+            if login.tls and not password:
+                # With TLS 1.3 the server looks at our certificate only after the handshake has succeeded for us, so
+                # that the first words tell. With a password AUTH is them.
+                _exchange(connection, [("PING",)])
+        except (AuthenticationError, AuthorizationError):
+            raise
+        except (Unreachable, TimedOut) as error:
+            self._check_tls(endpoint, error)
+            if login.tls and isinstance(error, Unreachable):
+                self._listen(endpoint, arguments)
+            raise
+        except ResponseError:
+            # AUTH itself was refused, or is not known; the words that it was given are in the error.
+            raise AuthenticationError("AUTH was refused") from None
+        return connection
 
-    def _connected(self, endpoint: Endpoint, *, sentinel: bool) -> redis.Redis:
-        key = (endpoint, sentinel)
-        if key not in self._connections:
-            username, password = self._credentials(endpoint.login, sentinel=sentinel)
-            try:
-                self._connections[key] = self._connect(endpoint, username, password)
-            except AuthenticationError as error:
-                # Sentinels often have no password although their servers have one.
-                if not (sentinel and "without any password" in str(error)):
-                    raise
-                self._connections[key] = self._connect(endpoint, None, None)
-        return self._connections[key]
+    def _listen(self, endpoint: Endpoint, arguments: Mapping[str, Any]) -> None:
+        """Raises AccessDenied where the server says why it hung up; while we were writing that got lost."""
+        listener = _TlsConnection(self._tls(endpoint.login), **{**arguments, "username": None, "password": None})
+        try:
+            listener.connect()  # type: ignore[no-untyped-call]
+            listener.read_response()
+        except (RedisError, OSError) as error:
+            self._check_tls(endpoint, error)
 
-    def _connect(self, endpoint: Endpoint, username: str | None, password: str | None) -> redis.Redis:
-        connected = redis.Redis(
-            host=endpoint.address.host,
-            port=endpoint.address.port,
-            username=username,
-            password=password,
-            socket_connect_timeout=CONNECT_SECONDS,
-            socket_timeout=ANSWER_SECONDS,
-            decode_responses=True,
-            protocol=2,
-            single_connection_client=True,
-            # Nothing is sent twice: whoever decided looks again first.
-            retry=Retry(NoBackoff(), 0),
-            **self._tls(endpoint.login),
-        )
-        # Its reading of COMMAND INFO takes every command for one that exists.
-        connected.response_callbacks.pop("COMMAND", None)
-        return connected
-
-    def _credentials(self, login: Login, *, sentinel: bool) -> tuple[str | None, str | None]:
+    def _credentials(self, endpoint: Endpoint, kind: _Kind) -> tuple[str, str, bool]:
+        """User name, password, and whether they are a server's that are tried on a sentinel."""
+        login = endpoint.login
         if not login.auth:
-            return None, None
-        secret = self._secrets(login.namespace, login.auth)
-        if sentinel and "sentinel-password" in secret:
-            return secret.get("sentinel-username"), secret["sentinel-password"]
-        return secret.get("username"), secret.get("password")
+            return "", "", False
+        secret = self._secret(login.namespace, login.auth)
+        username, password = secret.get("username", ""), secret.get("password", "")
+        if kind is _Kind.SENTINEL:
+            own = "sentinel-password" in secret
+            username = secret.get("sentinel-username", "" if own else username)
+            return username, secret.get("sentinel-password", password), not own
+        if not password:
+            raise NotFound(f"The Secret {login.namespace}/{login.auth} has no key password; {endpoint} needs it.")
+        return username, password, False
 
-    def _tls(self, login: Login) -> dict[str, Any]:
-        if not login.tls:
-            return {}
-        secret = self._secrets(login.namespace, login.tls)
-        options: dict[str, Any] = {"ssl": True, "ssl_check_hostname": False, "ssl_cert_reqs": "required"}
-        if "ca.crt" in secret:
-            options["ssl_ca_data"] = secret["ca.crt"]
-        if "tls.crt" in secret and "tls.key" in secret:
-            # Python's ssl module loads a client certificate from files only.
-            directory = self._private_directory() / f"{login.namespace}.{login.tls}"
-            directory.mkdir(exist_ok=True)
-            for key in ("tls.crt", "tls.key"):
-                (directory / key).write_text(secret[key])
-            options |= {"ssl_certfile": str(directory / "tls.crt"), "ssl_keyfile": str(directory / "tls.key")}
-        return options
+    def _tls(self, login: Login) -> ssl.SSLContext:
+        secret = self._secret(login.namespace, login.tls)
+        where = f"The Secret {login.namespace}/{login.tls}"
+        if not secret.get("ca.crt"):
+            raise NotFound(f"{where} has no key ca.crt; Redis over TLS needs it.")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        # Pods are addressed by IP, which is in no certificate. That the authority signed it is checked.
+        context.check_hostname = False
+        try:
+            context.load_verify_locations(cadata=secret["ca.crt"])
+            if secret.get("tls.crt") and secret.get("tls.key"):
+                _load_client_certificate(context, secret["tls.crt"], secret["tls.key"])
+        except (ssl.SSLError, ValueError):
+            raise BadRequest(f"{where} holds no usable certificates: correct ca.crt, tls.crt and tls.key.") from None
+        return context
 
-    def _private_directory(self) -> Path:
-        if self._directory is None:
-            self._directory = Path(tempfile.mkdtemp(prefix="redis-tls-"))
-            atexit.register(shutil.rmtree, self._directory, ignore_errors=True)
-        return self._directory
+    def _secret(self, namespace: str, name: str) -> Mapping[str, str]:
+        if (namespace, name) not in self._known_secrets:
+            self._known_secrets[namespace, name] = self._secrets(namespace, name)
+        return self._known_secrets[namespace, name]
 
-
-def _plain(error: Exception) -> str:
-    """An error in one line. redis-py's messages name host and reason, never credentials."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
-
-
-def _denied(endpoint: Endpoint, error: Exception) -> AccessDenied:
-    if isinstance(error, NoPermissionError) or "NOPERM" in str(error) or "unknown command" in str(error).lower():
-        return AccessDenied(
-            f"Redis {endpoint} does not permit a command ({_plain(error)}): grant what deploy/README.md lists."
-        )
-    secret = f"Secret {endpoint.login.namespace}/{endpoint.login.auth}" if endpoint.login.auth else "no Secret at all"
-    return AccessDenied(
-        f"Redis {endpoint} refuses the credentials ({_plain(error)}): they come from {secret}; correct it, or the "
-        "annotation eks-rolling.io/redis-auth."
-    )
-
-
-@contextmanager
-def _translated(endpoint: Endpoint) -> Iterator[None]:
-    """redis-py's errors as ours. Raises Transient, AccessDenied, Refused."""
-    try:
-        yield
-    except (AuthenticationError, NoPermissionError) as error:
-        raise _denied(endpoint, error) from None
-    except ResponseError as error:
-        text = _plain(error)
-        if text.startswith(("INPROG", "NOGOODSLAVE")):
-            raise Refused(f"Sentinel {endpoint} does not fail over now: {text}.") from None
-        if "unknown command" in text.lower():
-            raise _denied(endpoint, error) from None
-        raise Transient(f"Redis {endpoint} answers: {text}.") from None
-    except RedisError as error:
-        raise Transient(f"Redis {endpoint} does not answer: {_plain(error)}.") from None
-
-
-def _settings(values: Sequence[Any]) -> dict[str, str]:
-    """CONFIG GET's answers, those that were permitted."""
-    pairs = [v for v in values if isinstance(v, list) and len(v) >= 2]
-    return {str(v[0]): str(v[1]) for v in pairs}
-
-
-def _unknown(known: Any) -> Iterator[str]:
-    """Commands that COMMAND INFO knows nothing of: renamed ones."""
-    names = sorted({c[0].lower() for c in NEEDED})
-    if isinstance(known, Mapping):
-        yield from (name.upper() for name in names if name not in known)
-    elif isinstance(known, list):
-        yield from (name.upper() for name, entry in zip(names, known, strict=False) if entry is None)
-
-
-def _forbidden(answers: Sequence[Any]) -> Iterator[str]:
-    """Commands that ACL DRYRUN says the user may not run; where it may not be asked, nothing is known."""
-    for command, answer in zip(NEEDED, answers, strict=True):
-        if isinstance(answer, str) and answer != "OK":
-            yield " ".join(command[:2]) if command[0] in {"CLIENT", "CONFIG"} else command[0]
-
-
-def _offset(info: Json) -> int:
-    """A master's own, or what a replica has processed."""
-    return int(info["master_repl_offset"] if info["role"] == Role.MASTER else info.get("slave_repl_offset", 0))
-
-
-def _address(answer: Any) -> Address | None:
-    return Address(str(answer[0]), int(answer[1])) if answer else None
-
-
-def read_server(address: Address, info: Json, settings: Mapping[str, str], denied: frozenset[str]) -> Server:
-    """INFO and CONFIG GET as a Server. Settings that were not told stay None."""
-    role = Role(info["role"])
-    followers = [v for k, v in info.items() if k.startswith("slave") and isinstance(v, Mapping) and "ip" in v]
-    syncing = role is Role.REPLICA and bool(info.get("master_sync_in_progress"))
-    left = info.get("master_sync_left_bytes", -1)
-    password = settings.get("requirepass")
-    persists = None
-    if "save" in settings and "appendonly" in settings:
-        persists = bool(settings["save"]) or settings["appendonly"] == "yes"
-    version = info.get("valkey_version") or info["redis_version"]
-    return Server(
-        address,
-        version=tuple(int(part) for part in str(version).split(".") if part.isdigit()),
-        flavor="valkey" if "valkey_version" in info else "redis",
-        run_id=str(info["run_id"]),
-        role=role,
-        offset=_offset(info),
-        loading=bool(info.get("loading")),
-        followers=tuple(
-            Follower(
-                Address(str(f["ip"]), int(f["port"])), f["state"] == "online", int(f["offset"]), int(f.get("lag", 0))
+    def _not_accepted(self, endpoint: Endpoint) -> AccessDenied:
+        login = endpoint.login
+        if not login.auth:
+            return AccessDenied(
+                f"{endpoint} wants a password: name the Secret that holds it, as deploy/README.md says."
             )
-            for f in followers
-        ),
-        master=Address(str(info["master_host"]), int(info["master_port"])) if role is Role.REPLICA else None,
+        self._known_secrets.pop((login.namespace, login.auth), None)
+        return AccessDenied(
+            f"{endpoint} does not accept the credentials in Secret {login.namespace}/{login.auth}: correct its keys, "
+            "as deploy/README.md says."
+        )
+
+    def _check_tls(self, endpoint: Endpoint, error: BaseException) -> None:
+        """Raises AccessDenied where the two sides do not trust each other: such a server is not silent."""
+        cause = error.__context__
+        if not isinstance(cause, ssl.SSLError) or isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+            return
+        login = endpoint.login
+        self._known_secrets.pop((login.namespace, login.tls), None)
+        raise AccessDenied(
+            f"{endpoint} and the certificates in Secret {login.namespace}/{login.tls} do not trust each other "
+            f"({cause.reason or 'TLS failed'}): correct its keys ca.crt, tls.crt and tls.key."
+        ) from None
+
+
+def read_server(
+    endpoint: Endpoint, text: str, settings: Mapping[str, str], default_open: bool | None, denied: Iterable[str]
+) -> Server:
+    """What INFO and CONFIG GET tell. `default_open`: whether the default user needs no password, None if unknown."""
+    info = _fields(text)
+    if info.get("role") not in set(Role):
+        raise Permanent(f"{endpoint} is a {info.get('redis_mode', 'stranger')}, not a Redis server: correct its port.")
+    role = Role(info["role"])
+    flavor = info.get("server_name", "redis")
+    return Server(
+        address=endpoint.address,
+        version=_version(info.get(f"{flavor}_version") or info["redis_version"]),
+        flavor=flavor,
+        run_id=info["run_id"],
+        role=role,
+        offset=_offset(role, info),
+        loading=info.get("loading", "0") != "0",
+        followers=_followers(info),
+        master=Address(info["master_host"], int(info["master_port"])) if info.get("master_host") else None,
         link_up=info.get("master_link_status") == "up",
-        syncing=syncing,
-        sync_left=int(left) if syncing and int(left) >= 0 else None,
-        failover=str(info.get("master_failover_state", "no-failover")),
-        keys=sum(v["keys"] for k, v in info.items() if k.startswith("db") and isinstance(v, Mapping) and "keys" in v),
+        syncing=info.get("master_sync_in_progress", "0") != "0",
+        sync_left=_sync_left(info),
+        failover=info.get("master_failover_state", "no-failover"),
+        keys=_keys(info),
         used_bytes=int(info.get("used_memory", 0)),
-        priority=int(settings.get("replica-priority", info.get("slave_priority", 100))),
+        priority=int(settings.get("replica-priority") or info.get("slave_priority") or 100),
         announced=settings.get("replica-announce-ip", ""),
-        min_replicas_to_write=int(m) if (m := settings.get("min-replicas-to-write")) is not None else None,
-        persists=persists,
-        can_follow=None if password is None else (not password or bool(settings.get("masterauth"))),
-        paused=str(info.get("paused_reason", "none")) != "none",
-        denied=denied,
+        min_replicas_to_write=int(settings["min-replicas-to-write"]) if settings.get("min-replicas-to-write") else None,
+        persists=_persists(settings),
+        can_follow=_can_follow(settings, default_open),
+        paused=info.get("paused_reason") == "client_pause" and info.get("paused_actions") in {"write", "all"},
+        denied=frozenset(denied),
     )
 
 
-def read_sentinel(address: Address, answers: Sequence[Any]) -> Sentinel:
-    """The answers to SENTINEL MASTER, GET-MASTER-ADDR-BY-NAME, REPLICAS, SENTINELS, CKQUORUM, MYID, CONFIG GET."""
-    master, current, replicas, sentinels, quorum, run_id, config = answers
-    own_id = str(run_id) if isinstance(run_id, str) else ""
-    if isinstance(master, Exception):
-        return Sentinel(address, own_id, known=False)
-    about = _pairs(master)
-    settings = _pairs(config) if isinstance(config, list) else {}
+def read_sentinel(endpoint: Endpoint, replies: Sequence[Reply], denied: Iterable[str]) -> Sentinel:
+    """What SENTINEL MASTER, GET-MASTER-ADDR-BY-NAME, REPLICAS, SENTINELS, CKQUORUM, MYID and CONFIG GET tell."""
+    master, current, replicas, sentinels, quorum, own_id, names = replies
+    state, names = _pairs(master), _pairs(names)
     return Sentinel(
-        address,
-        own_id,
-        current=_address(current if isinstance(current, list) else None),
-        master=Address(about["ip"], int(about["port"])),
-        flags=_flags(about["flags"]),
-        replicas=tuple(_replica(_pairs(r)) for r in replicas) if isinstance(replicas, list) else (),
-        sentinels=tuple(_sentinel(_pairs(s)) for s in sentinels) if isinstance(sentinels, list) else (),
-        quorum=int(about["quorum"]),
-        quorum_ok=not isinstance(quorum, Exception),
-        quorum_says=_plain(quorum) if isinstance(quorum, Exception) else str(quorum),
-        down_after_ms=int(about["down-after-milliseconds"]),
-        failover_timeout_ms=int(about["failover-timeout"]),
-        epoch=int(about["config-epoch"]),
-        resolves_names=settings.get("resolve-hostnames") == "yes",
-        announces_names=settings.get("announce-hostnames") == "yes",
+        address=endpoint.address,
+        run_id=_word(own_id),
+        current=_address(current),
+        master=_address((state["ip"], state["port"])),
+        flags=_flags(state),
+        replicas=tuple(_known_replica(_pairs(item)) for item in replicas),
+        sentinels=tuple(_known_sentinel(_pairs(item)) for item in sentinels),
+        quorum=int(state["quorum"]),
+        quorum_ok=not isinstance(quorum, ResponseError),
+        quorum_says=_one_line(quorum),
+        down_after_ms=int(state["down-after-milliseconds"]),
+        failover_timeout_ms=int(state["failover-timeout"]),
+        epoch=int(state["config-epoch"]),
+        resolves_names=names.get("resolve-hostnames") == "yes",
+        announces_names=names.get("announce-hostnames") == "yes",
+        denied=frozenset(denied),
     )
 
 
-def _pairs(answer: Any) -> dict[str, str]:
-    """A flat list of names and values."""
-    if isinstance(answer, Mapping):
-        return {str(k): str(v) for k, v in answer.items()}
-    return dict(zip(map(str, answer[::2]), map(str, answer[1::2]), strict=False))
-
-
-def _flags(text: str) -> frozenset[str]:
-    return frozenset(text.split(","))
-
-
-def _replica(about: Mapping[str, str]) -> KnownReplica:
-    host, port = about.get("master-host", "?"), about.get("master-port", "0")
+def _known_replica(item: Mapping[str, str]) -> KnownReplica:
     return KnownReplica(
-        Address(about["ip"], int(about["port"])),
-        _flags(about["flags"]),
-        priority=int(about.get("slave-priority", 100)),
-        master=None if host == "?" else Address(host, int(port)),
-        link_ok=about.get("master-link-status") == "ok",
-        info_age=int(about.get("info-refresh", 0)) / 1000,
-        name=about.get("name", ""),
+        address=Address(item["ip"], int(item["port"])),
+        flags=_flags(item),
+        priority=int(item.get("slave-priority", 100)),
+        master=_address((item.get("master-host"), item.get("master-port"))),
+        link_ok=item.get("master-link-status") == "ok",
+        info_age=int(item.get("info-refresh", 0)) / 1000,
+        name=item.get("name", ""),
     )
 
 
-def _sentinel(about: Mapping[str, str]) -> KnownSentinel:
-    return KnownSentinel(Address(about["ip"], int(about["port"])), about.get("runid", ""), _flags(about["flags"]))
+def _known_sentinel(item: Mapping[str, str]) -> KnownSentinel:
+    return KnownSentinel(Address(item["ip"], int(item["port"])), item.get("runid", ""), _flags(item))
+
+
+def _flags(item: Mapping[str, str]) -> frozenset[str]:
+    return frozenset(filter(None, item.get("flags", "").split(",")))
+
+
+def _fields(text: str) -> dict[str, str]:
+    """INFO's lines KEY:VALUE; a value may hold colons."""
+    lines = (line.partition(":") for line in text.splitlines() if line and not line.startswith("#"))
+    return {key: value for key, colon, value in lines if colon}
+
+
+def _offset(role: Role, info: Mapping[str, str]) -> int:
+    return int(info.get("master_repl_offset" if role is Role.MASTER else "slave_repl_offset") or 0)
+
+
+def _followers(info: Mapping[str, str]) -> tuple[Follower, ...]:
+    """slave0, slave1, ...: ip=...,port=...,state=...,offset=...,lag=...
+
+    Valkey lists the channel that a data set is sent through beside its replica; it is none.
+    """
+    followers = []
+    for key, value in info.items():
+        if not (key.startswith("slave") and key[5:].isdigit()):
+            continue
+        item = dict(part.partition("=")[::2] for part in value.split(","))
+        if item.get("type") != "rdb-channel":
+            online = item.get("state") == "online"
+            address = Address(item["ip"], int(item["port"]))
+            followers.append(Follower(address, online, int(item.get("offset", 0)), int(item.get("lag", 0))))
+    return tuple(followers)
+
+
+def _sync_left(info: Mapping[str, str]) -> int | None:
+    """Negative where the master does not know the size (diskless): None."""
+    left = int(info.get("master_sync_left_bytes", -1))
+    return left if info.get("master_sync_in_progress", "0") != "0" and left >= 0 else None
+
+
+def _keys(info: Mapping[str, str]) -> int:
+    """db0:keys=12,expires=0,avg_ttl=0"""
+    databases = (value for key, value in info.items() if key.startswith("db") and key[2:].isdigit())
+    return sum(int(value.partition("keys=")[2].partition(",")[0] or 0) for value in databases)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    parts = (part for part in text.partition("-")[0].split("."))
+    return tuple(int(part) for part in parts if part.isdigit())
+
+
+def _persists(settings: Mapping[str, str]) -> bool | None:
+    if "save" not in settings and "appendonly" not in settings:
+        return None
+    return bool(settings.get("save")) or settings.get("appendonly") == "yes"
+
+
+def _can_follow(settings: Mapping[str, str], default_open: bool | None) -> bool | None:
+    if "masterauth" not in settings:
+        return None
+    if settings["masterauth"]:
+        return True
+    # Without ACL the password is all there is.
+    return not settings.get("requirepass") if default_open is None else default_open
+
+
+def _settings(replies: Iterable[Reply]) -> dict[str, str]:
+    return {key: value for reply in replies if isinstance(reply, list) for key, value in _pairs(reply).items()}
+
+
+def _is_open(user: Reply) -> bool | None:
+    """Whether ACL GETUSER default says that it is on and needs no password; None where it says nothing."""
+    if not isinstance(user, list):
+        return None
+    flags = _pairs(user).get("flags") or ()
+    return "on" in flags and "nopass" in flags
+
+
+def _pairs(reply: Reply) -> dict[str, Any]:
+    """A flat list of keys and values as a mapping."""
+    return dict(zip(reply[::2], reply[1::2], strict=False)) if isinstance(reply, list) else {}
+
+
+def _denied_writes(writes: Mapping[str, Command], probes: Sequence[Reply]) -> list[str]:
+    """The writes that ACL DRYRUN says no to or COMMAND INFO does not know, and those two where not permitted."""
+    *trials, existing = probes
+    known = {str(item[0]) for item in existing if item} if isinstance(existing, list) else None
+    return [
+        *_not_permitted({"ACL DRYRUN": trials[0], "COMMAND INFO": existing}),
+        *(
+            name
+            for (name, command), trial in zip(writes.items(), trials, strict=True)
+            if (known is not None and str(command[0]).lower() not in known) or _says_no(trial)
+        ),
+    ]
+
+
+def _not_permitted(asked: Mapping[str, Reply]) -> list[str]:
+    """Of commands that older versions lack and that are not needed: those that a user has to be granted."""
+    return [command for command, reply in asked.items() if isinstance(reply, NoPermissionError)]
+
+
+def _says_no(trial: Reply) -> bool:
+    """OK, "This user has no permissions to run the '...' command", or the error "Command '...' not found"."""
+    if isinstance(trial, ResponseError):
+        return str(trial).startswith("Command ") and str(trial).endswith("not found")
+    return "has no permissions" in str(trial)
+
+
+def _is_denial(reply: Reply) -> bool:
+    """Not permitted, or not known: renamed, or of another version."""
+    return isinstance(reply, ResponseError) and (
+        isinstance(reply, NoPermissionError) or str(reply).lower().startswith("unknown")
+    )
+
+
+def _is_unknown_master(reply: Reply) -> bool:
+    return isinstance(reply, ResponseError) and str(reply).startswith("No such master")
+
+
+def _unmonitored(endpoint: Endpoint, name: str) -> NotFound:
+    return NotFound(f"{endpoint} monitors no master called {name}.")
+
+
+def _literally(name: str) -> str:
+    """SENTINEL RESET takes a pattern; this one matches the name alone."""
+    return "".join(f"\\{letter}" if letter in "*?[]^\\" else letter for letter in name)
+
+
+def _address(pair: Reply) -> Address | None:
+    """A sentinel's host and port; it writes ? and 0 for what it does not know yet."""
+    if not pair or not pair[0] or pair[0] == "?":
+        return None
+    return Address(pair[0], int(pair[1]))
+
+
+def _word(reply: Reply) -> str:
+    return reply if isinstance(reply, str) else ""
+
+
+def _one_line(what: object) -> str:
+    return " ".join(str(what).split()).rstrip(".")
+
+
+def _is_over(connection: Connection) -> bool:
+    """Whether the server has closed it; nothing else can be there to read between two commands."""
+    try:
+        return connection.can_read(0)
+    except (Unreachable, TimedOut):
+        return True
+
+
+def _exchange(connection: Connection, commands: Iterable[Command]) -> list[Reply]:
+    """One pipeline. A refused command is a ResponseError among the replies. Raises Unreachable, TimedOut."""
+    connection.send_packed_command(connection.pack_commands(list(commands)), check_health=False)
+    replies: list[Reply] = []
+    for _ in commands:
+        try:
+            replies.append(connection.read_response())
+        except ResponseError as error:
+            replies.append(error)
+    return replies
+
+
+def _silence(endpoint: Endpoint, error: BaseException) -> Silent:
+    return Silent(endpoint.address, _one_line(error))
+
+
+def _unreachable(endpoint: Endpoint, error: BaseException) -> Transient:
+    return Transient(f"{endpoint} does not answer: {_one_line(error)}.")
+
+
+def _load_client_certificate(context: ssl.SSLContext, certificate: str, key: str) -> None:
+    """The ssl module reads these from files only: a private one that is gone when this returns."""
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
+        file.write(f"{certificate}\n{key}\n")
+        file.flush()
+        context.load_cert_chain(file.name)

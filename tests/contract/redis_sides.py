@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from lab.controlplane.pki import write_pki
-from lab.paths import LabPaths
+from lab.paths import REPOSITORY, LabPaths
 from lambdas.clients import Redis
 from lambdas.clients.redis import RedisClient
 from lambdas.redis_observed import Address, Endpoint, Login, Sentinel, Server
@@ -86,14 +86,14 @@ class InMemory:
         return self.world.now
 
 
-SERVER_USER = (
-    "+ping +info +role +config|get +config|set +client|pause +client|unpause +client|kill +failover +replicaof "
-    "+command|info +acl|whoami +acl|dryrun"
-)
-SENTINEL_USER = "+ping +sentinel"
-"""What the roll's user may do, as deploy/README.md has it."""
-
 SENTINEL_PASSWORD = "battery-staple"
+
+
+def granted() -> tuple[str, str]:
+    """What deploy/README.md grants the roll's user, on servers and on sentinels."""
+    lines = (REPOSITORY / "deploy" / "README.md").read_text().splitlines()
+    server, sentinel = (line.partition(">PASSWORD ")[2] for line in lines if line.startswith("ACL SETUSER"))
+    return server, sentinel
 
 
 class Processes:
@@ -167,7 +167,7 @@ class Processes:
             f"masterauth {PASSWORD}",
             "repl-diskless-sync-delay 0",
             "repl-ping-replica-period 1",
-            *((f"user roll on >{PASSWORD} resetchannels -@all {SERVER_USER}",) if self.secured else ()),
+            *((f"user roll on >{PASSWORD} resetchannels -@all {granted()[0]}",) if self.secured else ()),
         )
         self._run(endpoint, [*common, *lines])
 
@@ -182,7 +182,7 @@ class Processes:
             monitored += [
                 f"requirepass {SENTINEL_PASSWORD}",
                 f"sentinel sentinel-pass {SENTINEL_PASSWORD}",
-                f"user roll on >{SENTINEL_PASSWORD} resetchannels -@all {SENTINEL_USER}",
+                f"user roll on >{SENTINEL_PASSWORD} resetchannels -@all {granted()[1]}",
             ]
         self._run(endpoint, [*monitored, *lines], "--sentinel")
 
@@ -290,7 +290,10 @@ def wait_until_whole(side: Side) -> None:
         views = [side.redis.sentinel(s, NAME) for s in side.sentinels]
         servers = [side.redis.server(s) for s in side.servers]
         return all(isinstance(s, Server) for s in servers) and all(
-            isinstance(v, Sentinel) and len(v.replicas) == 2 and len(v.sentinels) == 2 for v in views
+            isinstance(v, Sentinel)
+            and len([r for r in v.replicas if r.alive and r.link_ok and r.master]) == 2
+            and len(v.sentinels) == 2
+            for v in views
         )
 
     until(side, whole, "the group is whole")

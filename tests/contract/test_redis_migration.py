@@ -148,8 +148,8 @@ def writers(side: Processes, count: int = 3) -> Iterator[list[Writer]]:
         options = {"socket_timeout": 1.0, "socket_connect_timeout": 0.5, "retry": Retry(NoBackoff(), 0)}
         options |= side.client_options
         asking = options | ({"password": SENTINEL_PASSWORD} if side.secured else {})
-        manager = SentinelClient(sentinels, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
-        master = manager.master_for(NAME, password=PASSWORD, **options)  # type: ignore[no-untyped-call]
+        manager = SentinelClient(sentinels, sentinel_kwargs=asking)
+        master = manager.master_for(NAME, password=PASSWORD, **options)
         for value in itertools.count(1):
             if stop.is_set():
                 return

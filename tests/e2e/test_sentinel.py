@@ -171,7 +171,12 @@ ALL = ("redis-master", "redis-replica", "redis-sentinel")
     [
         ("sentinel-master-name", "other", ALL, "sentinel redis-sentinel-0 monitors no master other"),
         ("sentinel-master-name", "other", ALL[:1], "its StatefulSets name mymaster and other"),
-        ("redis-auth", "redis-wrong", ALL[:1], "Redis shop/redis-master-0 refuses the credentials"),
+        (
+            "redis-auth",
+            "redis-wrong",
+            ALL[:1],
+            "shop/redis-master-0 does not accept the credentials in Secret shop/redis-wrong",
+        ),
         ("redis-auth", "redis-none", ALL[:1], "The Secret shop/redis-none may not be read"),
         ("redis-port", "26380", ALL[2:], "pod redis-sentinel-0 does not answer"),
         ("redis-group", "", ALL[1:2], "it has no replica, so its master cannot move without an outage"),

@@ -172,6 +172,23 @@ def test_a_quorum_of_all_sentinels_holds_and_a_slow_detection_is_noted() -> None
     assert [code for code, _, _ in found] == ["redis-quorum", "redis-down-after"]
 
 
+def test_a_detection_quicker_than_a_pause_blocks() -> None:
+    """S1: sentinels would take a paused master for a dead one."""
+    seen = views(group(), lambda v: replace(v, down_after_ms=1500), "s-1")
+    ((code, severity, text),) = said(RedisView(CACHE, seen, zones=TWO_ZONES))
+    assert (code, severity) == ("redis-down-after", Severity.BLOCKS)
+    assert "down-after-milliseconds is 1500" in text
+
+
+def test_what_a_sentinel_does_not_permit_is_named_and_what_is_not_needed_is_not() -> None:
+    seen = views(group(), lambda v: replace(v, denied=frozenset({"SENTINEL RESET", "ACL DRYRUN"})), "s-1")
+    ((code, _, text),) = said(RedisView(CACHE, seen, zones=TWO_ZONES))
+    assert code == "redis-commands"
+    assert "s-1 does not know or permit SENTINEL RESET;" in text
+    unsure = server(group(), "r-0", denied=frozenset({"ACL DRYRUN", "COMMAND INFO"}))
+    assert said(RedisView(CACHE, unsure, zones=TWO_ZONES)) == []
+
+
 def test_the_plan_shows_who_is_what_and_where() -> None:
     shown = describe(RedisView(CACHE, group(), zones=TWO_ZONES))
     assert shown["healthy"] is True
