@@ -165,6 +165,8 @@ def _traffic_line(traffic: dict[str, Any]) -> Text:
     line = Text(f"{traffic['requests']} requests, {traffic['per_second']:.0f}/s, ")
     line.append(f"{traffic['failed']} failed", style="bold red" if traffic["failed"] else "green")
     line.append(f"   jobs {jobs['done']} of {jobs['made']} done")
+    for group in traffic.get("redis", ()):
+        line.append(f"   redis {group['group']} {group['acked']:,} writes")
     missing = [f"{app} {count}" for app, count in sorted(traffic["unavailable"].items()) if count]
     line.append(f"   unavailable now: {', '.join(missing) or 'none'}")
     return line

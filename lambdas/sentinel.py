@@ -259,6 +259,9 @@ def _acting(seen: Seen, answering: list[tuple[Member, Server]]) -> Member | Acti
             f"{names} are both masters, and the sentinels name {home}, which no replica follows: decide which one's "
             "data counts, and make the other follow"
         )
+    if not _named_by_most(seen, other):
+        # Following throws away what it has: not before a majority vouches for the other one [S1].
+        return Hold(f"{names} are both masters, and too few sentinels answer to tell which one counts")
     return Follow(home, empty, other, f"{home} came back as a master without replicas", Step.ATTACH_MASTER)
 
 

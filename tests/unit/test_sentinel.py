@@ -299,6 +299,14 @@ def test_the_master_pod_that_is_back_and_empty_follows_at_once() -> None:
     assert (action.member.name, action.master.name) == ("m-0", "r-0")
 
 
+def test_nobody_follows_without_a_majority_of_sentinels_that_vouches_for_the_master() -> None:
+    """S1: what follows throws away what it has."""
+    seen = back_empty(group("r-0"))
+    gone = tuple(replace(w, view=None, endpoint=None, pod=None) for w in seen.watchers[:2])
+    seen = replace(seen, watchers=(*gone, seen.watchers[2]))
+    expect(seen, Hold, None, "too few sentinels answer to tell which one counts")
+
+
 def test_no_other_pod_moves_while_the_master_pod_has_not_its_data() -> None:
     seen = server(group("r-0", old=("r-1",)), "m-0", syncing=True, link_up=False, sync_left=7)
     expect(seen, Hold, Step.ATTACH_MASTER, "m-0 synchronizes, 7 bytes left")

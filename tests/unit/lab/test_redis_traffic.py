@@ -1,0 +1,48 @@
+"""Writers of a Redis group: what the judge makes of their records, and whom they ask."""
+
+from typing import Any
+
+from lab.judge import judge
+from lab.kube import Json
+from lab.traffic.redis_clients import addresses_by_name
+
+
+def writer(at: list[float], lost: list[int]) -> Json:
+    return {"name": "w", "acked": len(at), "lost": lost, "unacknowledged": 0, "failed": 1, "at": at}
+
+
+def record(*writers: Json, masters: list[Any]) -> Json:
+    group = {
+        "group": "cache", "kind": "sentinel", "writers": list(writers), "masters": masters,
+        "errors": {"ConnectionError": 2}, "reads": 7, "read_errors": {},
+    }  # fmt: skip
+    return {"requests": [], "jobs": [], "most_unavailable": {}, "redis": [group]}
+
+
+def test_losses_are_added_up_and_the_stall_is_the_longest_of_any_single_client() -> None:
+    first, second = writer([1.0, 1.1, 1.7], [2]), writer([1.0, 1.2, 1.3, 1.4], [])
+    (cache,) = judge(record(first, second, masters=[(1.0, "a"), (1.3, "b"), (1.6, "a")]), []).redis
+    assert (cache.acked, cache.lost, cache.failovers) == (7, 1, 2)
+    assert round(cache.longest_stall_seconds, 3) == 0.6
+    assert cache.to_json()["longest_stall_seconds"] == 0.6
+
+
+def test_a_record_without_redis_has_no_verdict_on_it() -> None:
+    without = record(masters=[])
+    del without["redis"]
+    assert judge(without, []).redis == ()
+
+
+def test_sentinels_are_asked_in_the_order_of_their_names_and_not_while_they_end() -> None:
+    def endpoint(name: str, address: str, **conditions: bool) -> Json:
+        return {"addresses": [address], "targetRef": {"name": name}, "conditions": conditions}
+
+    piece = {
+        "ports": [{"port": 26379}],
+        "endpoints": [
+            endpoint("s-2", "10.0.0.1"),
+            endpoint("s-0", "10.0.0.3", ready=False),
+            endpoint("s-1", "10.0.0.2", terminating=True),
+        ],
+    }
+    assert addresses_by_name([piece]) == ["10.0.0.3:26379", "10.0.0.1:26379"]
