@@ -18,7 +18,7 @@ class Hold:
 
 @dataclass(slots=True)
 class StepTime:
-    """One step, from its first entry to its last exit. Times are epoch seconds."""
+    """One step, from its entry to the exit after which another step began. Times are epoch seconds."""
 
     name: str
     started: float
@@ -41,25 +41,27 @@ class StepTime:
 
 
 def steps_of(history: Iterable[dict[str, Any]]) -> list[StepTime]:
-    """The steps of an execution in the order they were first entered, their waiting looks folded into holds.
+    """The steps of an execution in their order, their waiting looks folded into holds. One that came again after others
+    is there again.
 
     `history` is GetExecutionHistory's events, oldest first. A step's answers are the outputs of its Task state.
     """
-    steps: dict[str, StepTime] = {}
+    steps: list[StepTime] = []
     for event in history:
         kind, when = event["type"], _seconds(event["timestamp"])
         if kind == "TaskStateEntered":
             name = event["stateEnteredEventDetails"]["name"]
-            step = steps.setdefault(name, StepTime(name, when, when))
-            _close_hold(step, when)
+            if not steps or steps[-1].name != name:
+                steps.append(StepTime(name, when, when))
+            _close_hold(steps[-1], when)
         elif kind == "TaskStateExited":
             details = event["stateExitedEventDetails"]
-            step = steps[details["name"]]
+            step = next(s for s in reversed(steps) if s.name == details["name"])
             step.ended = when
             step.looks += 1
             _note(step, _answer(details.get("output", "")), when)
     # A step without an answer is the one that reads this.
-    return [step for step in steps.values() if step.looks]
+    return [step for step in steps if step.looks]
 
 
 def _note(step: StepTime, answer: dict[str, Any], when: float) -> None:

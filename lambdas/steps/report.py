@@ -47,6 +47,7 @@ def bars(report: dict[str, Any]) -> list[dict[str, Any]]:
     nodes = [n for n in report["nodes"] if n["started"]]
     if not nodes:
         return []
+    kinds = {name: kind for kind, name in enumerate(legend(report))}
     first, last = min(n["started"] for n in nodes), max(n["ended"] for n in nodes)
     span = max(last - first, 1e-6)
     return [
@@ -56,22 +57,27 @@ def bars(report: dict[str, Any]) -> list[dict[str, Any]]:
             "steps": [
                 {
                     "name": s["name"],
-                    "kind": index,
+                    "kind": kinds[s["name"]],
                     "left": 100 * (s["started"] - first) / span,
                     "width": max(0.2, 100 * (s["ended"] - s["started"]) / span),
                     "seconds": s["ended"] - s["started"],
                 }
-                for index, s in enumerate(n["steps"])
+                for s in n["steps"]
             ],
         }
         for n in nodes
     ]
 
 
+def legend(report: dict[str, Any]) -> list[str]:
+    """Every step of the timeline once, in the order in which they first came: what the bars' colours stand for."""
+    return list(dict.fromkeys(s["name"] for n in report["nodes"] for s in n["steps"]))
+
+
 def page(report: dict[str, Any]) -> str:
     """The report as one HTML file without external resources."""
     environment = Environment(loader=PackageLoader("lambdas", "."), autoescape=select_autoescape(["j2", "html"]))
-    return environment.get_template("report.html.j2").render(report=report, bars=bars(report))
+    return environment.get_template("report.html.j2").render(report=report, bars=bars(report), legend=legend(report))
 
 
 def message(report: dict[str, Any], address: str) -> str:
