@@ -305,10 +305,12 @@ def test_an_orphan_named_like_an_ordinal_is_adopted_and_scaled_away(cluster: Clu
 
     created = cluster.add_pod("db-7", {"app": "db"})
 
-    cluster.wait_for_pod(
-        "db-7",
-        "adopted and deleted",
-        lambda pod: "ownerReferences" in pod["metadata"] and not lives(pod),
+    # On its way out it has an owner; often it is gone before anybody can look.
+    cluster.kube.wait_for(
+        "db-7 adopted and deleted",
+        cluster.path("v1/pods"),
+        lambda pods: all("ownerReferences" in p["metadata"] and not lives(p) for p in pods) or None,
+        fieldSelector="metadata.name=db-7",
     )
     assert "ownerReferences" not in created["metadata"]
 

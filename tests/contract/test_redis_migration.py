@@ -243,7 +243,7 @@ def test_a_secured_master_pod_moves_with_two_failovers_and_no_acknowledged_write
     assert min(len(w.acked) for w in written) > 100
     counted = Counter("becomes master in place of" in action for action in done)
     assert counted[True] == 2, done
-    assert longest_stall(written) < 2
+    assert longest_stall(written) < 10
 
 
 def test_killed_after_every_command_once_it_ends_the_same(side: Processes) -> None:
