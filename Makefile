@@ -33,7 +33,7 @@ baseline: control-plane ## Compare a roll with kubectl drain under the same traf
 .PHONY: test
 test: lint control-plane ## Everything that CI runs
 	$(PYTEST) -n 4 --dist loadgroup tests/contract tests/model tests/stacks tests/unit
-	$(PYTEST) -n 2 --dist loadgroup tests/e2e
+	$(PYTEST) -n 3 --dist loadgroup tests/e2e
 
 .PHONY: quick
 quick: prepare ## The tests that need no lab
