@@ -412,5 +412,6 @@ def test_a_node_whose_heartbeats_come_back_is_ready_again_and_its_pods_with_it(n
         nodes.wait_for_pod("steady", "declared unready", lambda p: ready_since(p) > began)
     finally:
         nodes.node_lab.lab.signal("heartbeats", signal.SIGCONT)
-    nodes.kube.wait_for("Ready", "/api/v1/nodes", lambda found: node_is_ready(found[0]) or None, fieldSelector=selector)
+    nodes.kube.wait_for("Ready", "/api/v1/nodes", lambda found: node_is_ready(found[0]) or None,
+                        seconds=60, fieldSelector=selector)  # fmt: skip
     nodes.wait_for_pod("steady", "ready again", is_ready)
