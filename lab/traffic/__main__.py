@@ -28,6 +28,8 @@ BROKER_PORT = 8088
 LAST_JOBS_SECONDS = 90.0
 """How long unfinished jobs are waited for at the end: longer than a lease, so that others do a lost worker's."""
 
+CANCEL_AGAIN_SECONDS = 0.1
+
 
 class Traffic:
     """One run of all clients."""
@@ -74,13 +76,13 @@ class Traffic:
             *(work for redis in self._redis for work in (redis.read(), redis.watch_master())),
         )
         await _first(ended.wait(), *followers, *clients)
-        await _cancel(clients)
+        await cancel_all(clients)
         concluded = [await redis.conclude() for redis in self._redis]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_JOBS_SECONDS):
                 while self.broker.open_jobs:  # noqa: ASYNC110  (workers report them)
                     await asyncio.sleep(0.1)
-        await _cancel(followers)
+        await cancel_all(followers)
         await runner.cleanup()
         self._write("record.json", self._everything() | {"redis": concluded})
 
@@ -136,10 +138,15 @@ async def _first(ended: Coroutine[Any, Any, Any], *work: "asyncio.Task[None]") -
         task.result()
 
 
-async def _cancel(tasks: "list[asyncio.Task[None]]") -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+async def cancel_all(tasks: "list[asyncio.Task[None]]") -> None:
+    """Ends the tasks and waits until they have ended."""
+    # Once is not enough: up to Python 3.11 `asyncio.wait_for`, which the Redis client sends with, loses a cancellation
+    # that comes while its work ends (python/cpython#86296).
+    open_tasks = set(tasks)
+    while open_tasks:
+        for task in open_tasks:
+            task.cancel()
+        _, open_tasks = await asyncio.wait(open_tasks, timeout=CANCEL_AGAIN_SECONDS)
 
 
 async def main(lab: Path) -> None:

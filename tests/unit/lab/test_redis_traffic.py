@@ -1,9 +1,12 @@
 """Writers of a Redis group: what the judge makes of their records, and whom they ask."""
 
+import asyncio
+import contextlib
 from typing import Any
 
 from lab.judge import judge
 from lab.kube import Json
+from lab.traffic.__main__ import cancel_all
 from lab.traffic.redis_clients import addresses_by_name
 
 
@@ -46,3 +49,19 @@ def test_sentinels_are_asked_in_the_order_of_their_names_and_not_while_they_end(
         ],
     }
     assert addresses_by_name([piece]) == ["10.0.0.3:26379", "10.0.0.1:26379"]
+
+
+def test_clients_end_even_if_their_library_loses_a_cancellation() -> None:
+    async def deaf_once() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        await asyncio.sleep(60)
+
+    async def end_it() -> "asyncio.Task[None]":
+        task = asyncio.create_task(deaf_once())
+        await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            await cancel_all([task])
+        return task
+
+    assert asyncio.run(end_it()).cancelled()
