@@ -9,6 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 PYTEST := $(BIN)/python -m pytest
 LAB := $(BIN)/python -m lab
 NAME ?= demo
+ROLLS ?= 1
 
 .PHONY: help
 help: ## List the targets
@@ -27,8 +28,8 @@ demo: control-plane ## Roll a small cluster under live traffic and judge it
 	@$(LAB) demo
 
 .PHONY: baseline
-baseline: control-plane ## Compare a roll with kubectl drain under the same traffic
-	@$(LAB) baseline
+baseline: control-plane ## Compare a roll with kubectl drain under the same traffic (ROLLS=5 for medians)
+	@$(LAB) baseline --rolls $(ROLLS)
 
 .PHONY: test
 test: lint control-plane ## Everything that CI runs

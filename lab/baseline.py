@@ -5,7 +5,9 @@ New nodes come first, budgets hold because drain evicts, one node at a time; the
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from rich.console import Console
@@ -13,7 +15,7 @@ from rich.table import Table
 
 from lab import demo
 from lab.application import deploy
-from lab.judge import Verdict
+from lab.judge import RedisVerdict, Verdict
 from lab.lifecycle import LabError, running_lab
 from lab.operator import Operator, operator_of
 from lab.paths import REPOSITORY, LabPaths
@@ -31,23 +33,37 @@ AFTER_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
-class Tried:
-    """One way of replacing every node: what clients saw, and how long it took (seconds)."""
+class Run:
+    """Every node replaced once: what clients saw, and how long it took (seconds)."""
 
-    way: str
     verdict: Verdict
     seconds: float
 
+
+@dataclass(frozen=True)
+class Tried:
+    """One way of replacing every node, tried once or several times."""
+
+    way: str
+    runs: tuple[Run, ...]
+
     def to_json(self) -> Json:
-        return {"way": self.way, "seconds": round(self.seconds, 1), **self.verdict.to_json()}
+        runs = [{"seconds": round(run.seconds, 1), **run.verdict.to_json()} for run in self.runs]
+        return {"way": self.way, "runs": runs}
 
 
-def run(console: Console) -> int:
-    """Both ways, one after the other, each on a lab of its own; then one table and `.lab/baseline/result.json`.
+def run(console: Console, rolls: int = 1) -> int:
+    """Both ways, one after the other, each on a lab of its own, rolls as often as asked for; then one table and
+    `.lab/baseline/result.json`.
 
     Raises LabError.
     """
-    tried = [_drain(console), _roll(console)]
+    drained = Tried("kubectl drain", (_drain(console),))
+    rolled: list[Run] = []
+    for number in range(1, rolls + 1):
+        console.print(f"roll {number} of {rolls}", highlight=False)
+        rolled.append(_roll(console))
+    tried = [drained, Tried("eks-rolling", tuple(rolled))]
     file = LabPaths.of(NAME).root / "result.json"
     file.write_text(json.dumps([each.to_json() for each in tried], indent=2) + "\n")
     console.print(table(tried))
@@ -55,7 +71,7 @@ def run(console: Console) -> int:
     return 0
 
 
-def _drain(console: Console) -> Tried:
+def _drain(console: Console) -> Run:
     spec = LabSpec.from_yaml(SPEC)
     with running_lab(spec, NAME) as lab, operator_of(lab) as operator:
         operator.wait_for_workloads()
@@ -65,7 +81,7 @@ def _drain(console: Console) -> Tried:
             drain_every_node(operator, console)
             seconds = time.monotonic() - began
             time.sleep(demo.QUIET_SECONDS)
-        return Tried("kubectl drain", operator.judge(None), seconds)
+        return Run(operator.judge(None), seconds)
 
 
 def drain_every_node(operator: Operator, console: Console) -> None:
@@ -97,34 +113,53 @@ def _kubectl(operator: Operator, *command: str) -> None:
         raise LabError(f"kubectl {' '.join(command)} failed", details=done.stderr)
 
 
-def _roll(console: Console) -> Tried:
+def _roll(console: Console) -> Run:
     with running_lab(LabSpec.from_yaml(SPEC), NAME) as lab:
         deploy(lab)
         with operator_of(lab) as operator:
             played = demo.play(operator, LineView(console, str(int(operator.newest_version()) + 1)))
             if not played.outcome.succeeded:
                 raise LabError(f"the roll failed: {played.outcome.reason}")
-            return Tried("eks-rolling", played.verdict, played.outcome.ended - played.outcome.began)
+            return Run(played.verdict, played.outcome.ended - played.outcome.began)
 
 
 def table(tried: list[Tried]) -> Table:
-    """Both ways as people compare them."""
-    result = Table("", *(each.way for each in tried), title="every node replaced under the same traffic")
+    """Both ways as people compare them: counts of all runs together, times as medians with the worst beside them."""
+    columns = [f"{each.way}, {len(each.runs)} times" if len(each.runs) > 1 else each.way for each in tried]
+    result = Table("", *columns, title="every node replaced under the same traffic")
     result.columns[0].justify = "left"
     for column in result.columns[1:]:
         column.justify = "right"
-    result.add_row("took", *(f"{each.seconds:.0f} s" for each in tried))
-    result.add_row("requests failed", *(f"{v.failed} of {v.requests:,}" for v in _verdicts(tried)))
-    result.add_row("longest gap of requests", *(f"{v.longest_gap_seconds:.2f} s" for v in _verdicts(tried)))
-    result.add_row("jobs lost, done twice", *(f"{v.jobs['lost']}, {v.jobs['twice']}" for v in _verdicts(tried)))
-    for index, group in enumerate(tried[0].verdict.redis):
-        name, of_each = f"redis {group.group}: ", [v.redis[index] for v in _verdicts(tried)]
-        result.add_row(f"{name}writes lost", *(f"{r.lost:,} of {r.acked:,}" for r in of_each))
-        result.add_row(f"{name}longest stall", *(f"{r.longest_stall_seconds:.2f} s" for r in of_each))
-        result.add_row(f"{name}errors of writers", *(f"{sum(r.errors.values()):,}" for r in of_each))
-        result.add_row(f"{name}failovers", *(str(r.failovers) for r in of_each))
+
+    def count(label: str, of: Callable[[Verdict], int], among: Callable[[Verdict], int] | None = None) -> None:
+        cells = []
+        for each in tried:
+            total = sum(of(run.verdict) for run in each.runs)
+            whole = f" of {sum(among(run.verdict) for run in each.runs):,}" if among else ""
+            cells.append(f"{total:,}{whole}")
+        result.add_row(label, *cells)
+
+    def times(label: str, of: Callable[[Run], float], digits: int = 2) -> None:
+        cells = []
+        for each in tried:
+            values = [of(run) for run in each.runs]
+            worst = f" (worst {max(values):.{digits}f} s)" if len(values) > 1 else ""
+            cells.append(f"{median(values):.{digits}f} s{worst}")
+        result.add_row(label, *cells)
+
+    times("took", lambda run: run.seconds, 0)
+    count("requests failed", lambda v: v.failed, lambda v: v.requests)
+    times("longest gap of requests", lambda run: run.verdict.longest_gap_seconds)
+    count("jobs lost", lambda v: v.jobs["lost"])
+    count("jobs done twice", lambda v: v.jobs["twice"])
+    for index, group in enumerate(tried[0].runs[0].verdict.redis):
+
+        def of(verdict: Verdict, index: int = index) -> RedisVerdict:
+            return verdict.redis[index]
+
+        name = f"redis {group.group}: "
+        count(f"{name}writes lost", lambda v, of=of: of(v).lost, lambda v, of=of: of(v).acked)  # type: ignore[misc]
+        times(f"{name}longest stall", lambda run, of=of: of(run.verdict).longest_stall_seconds)  # type: ignore[misc]
+        count(f"{name}errors of writers", lambda v, of=of: sum(of(v).errors.values()))  # type: ignore[misc]
+        count(f"{name}failovers", lambda v, of=of: of(v).failovers)  # type: ignore[misc]
     return result
-
-
-def _verdicts(tried: list[Tried]) -> list[Verdict]:
-    return [each.verdict for each in tried]

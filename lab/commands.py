@@ -134,12 +134,14 @@ def play_demo(no_tty: NoTty = False) -> None:
     raise typer.Exit(code)
 
 
-def play_baseline() -> None:
+def play_baseline(
+    rolls: Annotated[int, typer.Option(min=1, help="How often to roll, for a median; five minutes each.")] = 1,
+) -> None:
     """Replace every node twice under the same traffic, by `kubectl drain` and by a roll, and compare. Ten minutes."""
     with told_errors():
         prepare_machine(baseline.NAME, LabSpec.from_yaml(baseline.SPEC))
         try:
-            code = baseline.run(_output)
+            code = baseline.run(_output, rolls)
         except KeyboardInterrupt:
             _errors.print("the comparison was ended, and its lab with it", highlight=False)
             raise typer.Exit(130) from None

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -217,6 +218,18 @@ class Processes:
         address = endpoint.address
         line = ["redis-cli", "-h", address.host, "-p", str(address.port), "--no-auth-warning", "-a", PASSWORD, *command]
         return subprocess.run(line, capture_output=True, text=True, check=True, timeout=timeout).stdout.strip()
+
+    def sentinel_command(self, endpoint: Endpoint, *command: str) -> str:
+        """What redis-cli says of a sentinel, which has no password."""
+        address = endpoint.address
+        line = ["redis-cli", "-h", address.host, "-p", str(address.port), *command]
+        return subprocess.run(line, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+
+    def freeze(self, endpoint: Endpoint) -> None:
+        self._processes[endpoint.address.host].send_signal(signal.SIGSTOP)
+
+    def thaw(self, endpoint: Endpoint) -> None:
+        self._processes[endpoint.address.host].send_signal(signal.SIGCONT)
 
     def write(self, endpoint: Endpoint, times: int) -> None:
         for _ in range(times):

@@ -1,0 +1,253 @@
+"""Things that break in the middle of a master pod's migration, on real servers under writers: the roll holds, says why,
+and finishes once Redis has repaired itself, or stops and asks. What is lost is at most what the same fault costs without
+a roll [S1]."""
+
+import functools
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contract.redis_pods import NEW, Ended, Pods, Writer, lost, migrate, writers
+from tests.contract.redis_sides import NAME, Processes, processes, wait_until_whole
+
+pytestmark = pytest.mark.timeout(240)
+
+BACK_SECONDS = 8.0
+"""A pod that died is back after the sentinels' down-after: one that is back sooner, empty, is a loss without us too."""
+
+FAULT_SECONDS = 10.0
+PRIVATE = "EKS_ROLLING_TEST_PRIVATE_NETWORK"
+
+
+@dataclass
+class Case:
+    """A group in the middle of a migration. What a fault starts for later is waited for at the end."""
+
+    side: Processes
+    pods: Pods
+    later: list[threading.Timer] = field(default_factory=list)
+    happened: list[str] = field(default_factory=list)
+
+    def after(self, seconds: float, work: Callable[[], None]) -> None:
+        timer = threading.Timer(seconds, work)
+        timer.daemon = True
+        timer.start()
+        self.later.append(timer)
+
+
+Fault = Callable[[Case], None]
+
+
+class Breaking:
+    """Passes calls on; when one of them has been made so many times, the fault happens before it or after it."""
+
+    def __init__(self, inner: Any, point: str, times: int, fault: Callable[[], None], *, before: bool = False) -> None:
+        self._inner, self._point, self._left, self._fault, self._before = inner, point, times, fault, before
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._inner, name)
+        if name != self._point:
+            return call
+
+        def breaks(*arguments: Any) -> Any:
+            self._left -= 1
+            if self._left == 0 and self._before:
+                self._fault()
+            answer = call(*arguments)
+            if self._left == 0 and not self._before:
+                self._fault()
+            return answer
+
+        return breaks
+
+
+def die(case: Case, name: str) -> None:
+    case.happened.append(f"{name} dies")
+    case.pods.crash(name)
+    case.after(BACK_SECONDS, functools.partial(case.pods.come_back, name))
+
+
+def other_replica_dies(case: Case) -> None:
+    master = case.pods.name_of_master()
+    die(case, "redis-replica-1" if master == "redis-replica-0" else "redis-replica-0")
+
+
+def target_dies(case: Case) -> None:
+    die(case, "redis-replica-0")
+
+
+def master_dies(case: Case) -> None:
+    die(case, case.pods.name_of_master())
+
+
+def leader_dies(case: Case) -> None:
+    die(case, "redis-sentinel-2")
+
+
+def new_node_dies(case: Case) -> None:
+    name = "redis-master-0"
+    case.happened.append("the new node dies")
+    host = case.pods.pods[name].address.rpartition(".")[0] + ".98"
+    case.pods.lose_node(name)
+    case.after(3, lambda: case.pods.come_back_elsewhere(host))
+
+
+def has_to_synchronize_anew(case: Case) -> None:
+    """The pod that has just come back is cut off until what it misses is no longer in the backlog."""
+    master = case.pods.endpoint(case.pods.name_of_master())
+    case.happened.append("the replication is broken")
+    case.side.command(master, "config", "set", "repl-backlog-size", "16384")
+    case.side.freeze(case.pods.endpoint("redis-master-0"))
+    case.side.command(master, "client", "kill", "type", "replica")
+    for _ in range(20):
+        case.side.command(master, "set", "large", "x" * 10_000)
+    case.after(2, lambda: case.side.thaw(case.pods.endpoint("redis-master-0")))
+
+
+def somebody_else_fails_over(case: Case) -> None:
+    case.happened.append("a failover by hand")
+    case.side.sentinel_command(case.side.sentinels[2], "sentinel", "failover", NAME)
+
+
+FAULTS: dict[str, tuple[str, int, bool, Fault]] = {
+    "a replica dies before the switch": ("pause_writes", 1, True, other_replica_dies),
+    "the target dies while writes are paused": ("hand_over", 1, True, target_dies),
+    "the target dies once it is master": ("hand_over", 1, False, target_dies),
+    "the acting master dies while the pod is away": ("delete_pod", 1, False, master_dies),
+    "the acting master dies while the pod synchronizes": ("follow", 1, False, master_dies),
+    "the acting master dies before the way back": ("pause_writes", 2, True, master_dies),
+    "the leading sentinel dies before it leads": ("fail_over", 1, True, leader_dies),
+    "a sentinel dies while the pod is away": ("delete_pod", 1, False, leader_dies),
+    "a sentinel dies when its colleague was reset": ("reset", 1, False, leader_dies),
+    "the new node dies": ("follow", 1, False, new_node_dies),
+    "the pod has to synchronize anew": ("set_priority", 2, True, has_to_synchronize_anew),
+    "somebody else fails over at the same time": ("fail_over", 1, True, somebody_else_fails_over),
+    "a second failover is refused": ("fail_over", 2, True, somebody_else_fails_over),
+}
+
+
+@pytest.fixture
+def side() -> Iterator[Processes]:
+    with processes() as found:
+        found.start()
+        wait_until_whole(found)
+        yield found
+
+
+def played(side: Processes, point: str, times: int, fault: Fault, *, before: bool) -> tuple[Case, Ended, list[Writer]]:
+    """A migration during which the fault happens."""
+    case = Case(side, Pods(side))
+    happens = functools.partial(fault, case)
+    client = Breaking(side.client, point, times, happens, before=before)
+    pods = Breaking(case.pods, point, times, happens, before=before)
+    with writers(side) as written:
+        time.sleep(1)
+        ended = migrate(pods, client, 150)
+        time.sleep(1)
+    for timer in case.later:
+        timer.join()
+    return case, ended, written
+
+
+def lost_without_a_roll(fault: Fault) -> int:
+    """What the same fault costs a group that nobody touches."""
+    with processes() as side:
+        side.start()
+        wait_until_whole(side)
+        case = Case(side, Pods(side))
+        with writers(side) as written:
+            time.sleep(1)
+            fault(case)
+            time.sleep(FAULT_SECONDS + 5)
+        for timer in case.later:
+            timer.join()
+        return lost(side, case.pods.endpoint(case.pods.name_of_master()).address.host, written)
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_in_the_middle_of_a_migration(side: Processes, name: str) -> None:
+    """S1, S2, R3."""
+    point, times, before, fault = FAULTS[name]
+    case, ended, written = played(side, point, times, fault, before=before)
+    print(name, *ended.held, *ended.done, sep="\n  ")
+    assert case.happened, "the fault did not happen"
+    assert ended.stopped == ""
+    moved = case.pods.pods["redis-master-0"]
+    assert (moved.node, moved.annotations) == (NEW, {})
+    assert case.pods.name_of_master() == "redis-master-0"
+    missing = lost(side, moved.address, written)
+    assert missing == 0 or missing <= lost_without_a_roll(fault)
+    assert min(len(w.acked) for w in written) > 100
+
+
+# A cut between zones needs rules of routing, so those tests have a network of their own.
+
+
+def zones_are_cut(case: Case) -> None:
+    """The first zone has the master pod and a sentinel, the second one the replicas and two sentinels."""
+    case.happened.append("the zones are cut")
+    network = case.pods.pods["redis-replica-0"].address.rpartition(".")[0]
+    first = [f"{network}.{n}/32" for n in (1, 11, 98, 99)]
+    second = [f"{network}.{n}/32" for n in (2, 3, 12, 13)]
+    pairs = [(a, b) for a in first for b in second]
+    both = [*pairs, *((b, a) for a, b in pairs)]
+
+    def rules(verb: str) -> None:
+        for source, target in both:
+            subprocess.run(["ip", "rule", verb, "pref", "1", "from", source, "to", target, "blackhole"], check=True)
+
+    rules("add")
+    case.after(FAULT_SECONDS, lambda: rules("del"))
+
+
+CUTS: dict[str, tuple[str, int, bool]] = {
+    "before the switch": ("pause_writes", 1, True),
+    "when the role has changed hands": ("hand_over", 1, False),
+    "while the pod is away": ("delete_pod", 1, False),
+    "while the pod synchronizes": ("follow", 1, False),
+    "before the way back": ("pause_writes", 2, True),
+    "on the way back": ("hand_over", 2, False),
+}
+
+
+@pytest.mark.skipif(PRIVATE not in os.environ, reason="runs in a network of its own, from the test below")
+@pytest.mark.parametrize("name", CUTS)
+def test_inside_zones_are_cut(side: Processes, name: str) -> None:
+    """S1."""
+    point, times, before = CUTS[name]
+    case, ended, written = played(side, point, times, zones_are_cut, before=before)
+    print(name, *ended.held, *ended.done, sep="\n  ")
+    assert case.happened, "the fault did not happen"
+    assert ended.stopped == ""
+    moved = case.pods.pods["redis-master-0"]
+    assert (moved.node, moved.annotations) == (NEW, {})
+    missing = lost(side, moved.address, written)
+    compared = lost_without_a_roll(zones_are_cut) if missing else 0
+    print(f"lost: {missing}, without a roll {compared}")
+    assert missing <= compared * 1.2
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_zones_are_cut_for_ten_seconds(name: str) -> None:
+    inside = f"{Path(__file__).relative_to(Path.cwd())}::test_inside_zones_are_cut[{name}]"
+    command = [sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:xdist", "-p", "no:cacheprovider", inside]
+    # The first rule gives way, so that ours come before the table of local addresses.
+    script = 'ip link set lo up && ip rule add pref 10 lookup local && ip rule del pref 0 lookup local && exec "$@"'
+    done = subprocess.run(
+        ["unshare", "--map-root-user", "--net", "sh", "-c", script, "sh", *command],
+        env=os.environ | {PRIVATE: "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0
+    assert "1 passed" in done.stdout
