@@ -53,10 +53,9 @@ class Tried:
 
 
 def run(console: Console, rolls: int = 1) -> int:
-    """Both ways, one after the other, each on a lab of its own, rolls as often as asked for; then one table and
-    `.lab/baseline/result.json`.
+    """Both ways, one after the other, each on a lab of its own, rolls as often as asked for.
 
-    Raises LabError.
+    Ends with one table and `.lab/baseline/result.json`. Raises LabError.
     """
     drained = Tried("kubectl drain", (_drain(console),))
     rolled: list[Run] = []
@@ -152,14 +151,16 @@ def table(tried: list[Tried]) -> Table:
     times("longest gap of requests", lambda run: run.verdict.longest_gap_seconds)
     count("jobs lost", lambda v: v.jobs["lost"])
     count("jobs done twice", lambda v: v.jobs["twice"])
-    for index, group in enumerate(tried[0].runs[0].verdict.redis):
 
-        def of(verdict: Verdict, index: int = index) -> RedisVerdict:
+    def redis_group(index: int, name: str) -> None:
+        def of(verdict: Verdict) -> RedisVerdict:
             return verdict.redis[index]
 
-        name = f"redis {group.group}: "
-        count(f"{name}writes lost", lambda v, of=of: of(v).lost, lambda v, of=of: of(v).acked)  # type: ignore[misc]
-        times(f"{name}longest stall", lambda run, of=of: of(run.verdict).longest_stall_seconds)  # type: ignore[misc]
-        count(f"{name}errors of writers", lambda v, of=of: sum(of(v).errors.values()))  # type: ignore[misc]
-        count(f"{name}failovers", lambda v, of=of: of(v).failovers)  # type: ignore[misc]
+        count(f"redis {name}: writes lost", lambda v: of(v).lost, lambda v: of(v).acked)
+        times(f"redis {name}: longest stall", lambda run: of(run.verdict).longest_stall_seconds)
+        count(f"redis {name}: errors of writers", lambda v: sum(of(v).errors.values()))
+        count(f"redis {name}: failovers", lambda v: of(v).failovers)
+
+    for index, group in enumerate(tried[0].runs[0].verdict.redis):
+        redis_group(index, group.group)
     return result

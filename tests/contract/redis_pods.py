@@ -1,4 +1,4 @@
-"""What a group's migration needs around real servers: pods that are pretended, clients that write, and the workflow's loop.
+"""What a group's migration needs around real servers: pretended pods, clients that write, and the workflow's loop.
 
 Deleting a pod ends its process; another one starts at another address, configured as in `lab/clusters/sentinel`.
 """
@@ -142,17 +142,16 @@ class Pods:
 
 @dataclass
 class Writer:
-    """What a client had acknowledged, and when."""
+    """What a client had acknowledged."""
 
     acked: list[int]
-    at: list[float]
 
 
 @contextmanager
 def writers(side: Processes, count: int = 3) -> Iterator[list[Writer]]:
     """Clients that ask the sentinels for the master, write, and ask again when that fails."""
     stop = threading.Event()
-    found = [Writer([], []) for _ in range(count)]
+    found = [Writer([]) for _ in range(count)]
 
     def write(number: int, writer: Writer) -> None:
         sentinels = [(s.address.host, s.address.port) for s in side.sentinels]
@@ -170,7 +169,6 @@ def writers(side: Processes, count: int = 3) -> Iterator[list[Writer]]:
                 time.sleep(0.01)
                 continue
             writer.acked.append(value)
-            writer.at.append(time.monotonic())
             time.sleep(0.005)
 
     threads = [threading.Thread(target=write, args=each, daemon=True) for each in enumerate(found)]
@@ -235,5 +233,10 @@ def lost(side: Processes, host: str, written: list[Writer]) -> int:
     return sum(len(set(w.acked) - h) for w, h in zip(written, held, strict=True))
 
 
-def longest_stall(written: list[Writer]) -> float:
-    return max(later - earlier for w in written for earlier, later in zip(w.at, w.at[1:], strict=False))
+def wait_until_all_write_on(written: list[Writer], within_seconds: float = 20) -> None:
+    """Every client has another write acknowledged: nobody is paused, or holds on to a server that is none of theirs."""
+    before = [len(w.acked) for w in written]
+    deadline = time.monotonic() + within_seconds
+    while any(len(w.acked) == n for w, n in zip(written, before, strict=True)):
+        assert time.monotonic() < deadline, "a client does not write any more"
+        time.sleep(0.05)

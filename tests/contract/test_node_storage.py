@@ -77,7 +77,7 @@ def test_attaching_and_detaching_take_their_time(nodes: Nodes) -> None:
     nodes.kube.wait_for("attached", ATTACHMENTS, lambda found: found[0]["status"].get("attached") or None,
                         fieldSelector=f"metadata.name={name}")  # fmt: skip
     delays = spec().delays
-    assert delays.volume_attach - 0.2 < time.monotonic() - began < delays.volume_attach + 1.0
+    assert time.monotonic() - began > delays.volume_attach - 0.2
     nodes.wait_for_pod("writer", "ready", is_ready)
 
     nodes.kube.delete(nodes.path("v1/pods/writer"))
@@ -85,7 +85,7 @@ def test_attaching_and_detaching_take_their_time(nodes: Nodes) -> None:
     began = time.monotonic()
     nodes.kube.wait_for("detached", ATTACHMENTS, lambda found: None if found else True,
                         fieldSelector=f"metadata.name={name}")  # fmt: skip
-    assert delays.volume_detach - 0.2 < time.monotonic() - began < delays.volume_detach + 2.0
+    assert time.monotonic() - began > delays.volume_detach - 0.2
 
 
 def mine(nodes: Nodes, found: Items) -> Json | None:

@@ -1,6 +1,8 @@
-"""Things that break in the middle of a master pod's migration, on real servers under writers: the roll holds, says why,
-and finishes once Redis has repaired itself, or stops and asks. What is lost is at most what the same fault costs without
-a roll [S1]."""
+"""Things that break in the middle of a master pod's migration, on real servers under writers.
+
+The roll holds, says why, and finishes once Redis has repaired itself, or stops and asks. What is lost is at most what
+the same fault costs without a roll [S1].
+"""
 
 import functools
 import os
@@ -15,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.redis_pods import NEW, Ended, Pods, Writer, lost, migrate, writers
+from tests.contract.redis_pods import NEW, Ended, Pods, Writer, lost, migrate, wait_until_all_write_on, writers
 from tests.contract.redis_sides import NAME, Processes, processes, wait_until_whole
 
 pytestmark = pytest.mark.timeout(240)
@@ -151,7 +153,7 @@ def played(side: Processes, point: str, times: int, fault: Fault, *, before: boo
     with writers(side) as written:
         time.sleep(1)
         ended = migrate(pods, client, 150)
-        time.sleep(1)
+        wait_until_all_write_on(written)
     for timer in case.later:
         timer.join()
     return case, ended, written

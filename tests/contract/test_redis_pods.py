@@ -80,6 +80,4 @@ def test_pods_find_each_other_by_name(nodes: Nodes) -> None:
         assert time.monotonic() < deadline, look_up("peer-0.peers")
         time.sleep(0.2)
     assert look_up(f"peers.{nodes.name}.svc.cluster.local") == address
-    began = time.monotonic()
     assert "not known" in look_up("nobody.peers")
-    assert time.monotonic() - began < 3

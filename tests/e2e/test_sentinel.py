@@ -124,7 +124,6 @@ def test_a_roll_moves_the_group_and_no_acknowledged_write_is_lost(cache_lab: Ope
     (cache,) = played.verdict.redis
     assert (cache.lost, cache.failovers) == (0, 2)
     assert cache.acked > 1000
-    assert cache.longest_stall_seconds < 2
     assert_normal(cache_lab)
     assert_no_secret_told(cache_lab, played)
 

@@ -71,7 +71,7 @@ def test_a_function_that_takes_too_long_is_killed(aws: Server) -> None:
     answer, error = work(aws, "slow")
     assert (error, answer["errorType"]) == ("Unhandled", "Sandbox.Timedout")
     assert "timed out after 3.00 seconds" in answer["errorMessage"]
-    assert 3 <= time.monotonic() - before < 13
+    assert time.monotonic() - before >= 3
 
 
 def test_a_handler_that_cannot_be_imported_says_so(aws: Server) -> None:
