@@ -33,7 +33,7 @@ baseline: control-plane ## Compare a roll with kubectl drain under the same traf
 
 .PHONY: test
 test: lint control-plane ## Everything that CI runs
-	$(PYTEST) -n 4 --dist loadgroup tests/contract tests/model tests/stacks tests/unit
+	$(PYTEST) -n 6 --dist loadgroup tests/contract tests/model tests/stacks tests/unit
 	$(PYTEST) -n 3 --dist loadgroup tests/e2e
 
 .PHONY: quick

@@ -14,7 +14,6 @@ from lambdas.observed import Node, Owner, Pod
 from lambdas.redis_groups import Part, PartSet, RedisGroup, RefreshBy, declared, endpoint_of
 from lambdas.redis_observed import Endpoint, Sentinel, Server, Silent
 from lambdas.sentinel import (
-    AbortHandOver,
     Action,
     Follow,
     Hold,
@@ -28,10 +27,11 @@ from lambdas.sentinel import (
     Step,
     Stop,
     Switch,
+    TakeBack,
     Watcher,
     decide,
 )
-from lambdas.switch import lead, switch
+from lambdas.switch import lead, switch, take_back
 
 PRIORITY = "eks-rolling.io/original-replica-priority"
 """On a pod whose replica priority was changed: what it was."""
@@ -168,8 +168,8 @@ def perform(action: Action, seen: Seen, clients: Clients) -> str:
             return switch(action, seen.watchers, name, clients)
         case Lead():
             return lead(action, seen.watchers, name, clients)
-        case AbortHandOver(member):
-            redis.abort_hand_over(_known(member)[1])
+        case TakeBack(old, new):
+            take_back(old, new, seen.watchers, clients)
         case Follow(member, server, master):
             redis.follow(_known(member)[1], server, master.known_as)
         case MovePod(pod):

@@ -158,8 +158,11 @@ class Lead:
 
 
 @dataclass(frozen=True, slots=True)
-class AbortHandOver:
-    member: Member
+class TakeBack:
+    """End a hand-over that `old` began and that does not end; `new` is whom it hands over to, where that is known."""
+
+    old: Member
+    new: Member | None
     reason: str
     step: Step
 
@@ -200,7 +203,7 @@ class Settled:
     reason: str
 
 
-Action = Hold | Stop | Steer | Switch | Lead | AbortHandOver | Follow | MovePod | Refresh | Settled
+Action = Hold | Stop | Steer | Switch | Lead | TakeBack | Follow | MovePod | Refresh | Settled
 
 
 def decide(seen: Seen) -> Action:
@@ -234,6 +237,8 @@ def _acting(seen: Seen, answering: list[tuple[Member, Server]]) -> Member | Acti
     masters = [(m, s) for m, s in answering if s.role is Role.MASTER]
     home = seen.master_pod
     if not masters:
+        if (action := _handing_over(seen, None)) is not None:
+            return action
         silent = [f"{m} {m.server.reason}" for m in seen.members if isinstance(m.server, Silent)]
         return Hold(f"no server is master now{_listing(silent)}; the sentinels promote one")
     if len(masters) == 1:
@@ -242,27 +247,29 @@ def _acting(seen: Seen, answering: list[tuple[Member, Server]]) -> Member | Acti
     names = " and ".join(str(m) for m, _ in masters)
     leading = [(m, s) for m, s in masters if any(f.online for f in s.followers)]
     if len(leading) > 1:
-        return Stop(
-            f"{names} are both masters with replicas: decide which one's data counts, and make the other follow"
-        )
+        return _ask(seen, f"{names} are both masters with replicas")
     others = [(m, s) for m, s in masters if m is not home]
     if len(others) == len(masters):
         return Hold(f"{names} are both masters; the sentinels demote one")
     if len(others) > 1:
-        return Stop(f"{names} are all masters: decide which one's data counts, and make the others follow")
+        return _ask(seen, f"{names} are all masters")
     other, _ = others[0]
     empty = next(s for m, s in masters if m is home)
     if any(f.online for f in empty.followers):
         return Hold(f"{names} are both masters; the sentinels demote {other}")
     if _named_by_most(seen, home):
-        return Stop(
-            f"{names} are both masters, and the sentinels name {home}, which no replica follows: decide which one's "
-            "data counts, and make the other follow"
-        )
+        return _ask(seen, f"{names} are both masters, and the sentinels name {home}, which no replica follows")
     if not _named_by_most(seen, other):
         # Following throws away what it has: not before a majority vouches for the other one [S1].
         return Hold(f"{names} are both masters, and too few sentinels answer to tell which one counts")
     return Follow(home, empty, other, f"{home} came back as a master without replicas", Step.ATTACH_MASTER)
+
+
+def _ask(seen: Seen, found: str) -> Action:
+    """A person decides, unless it is the passing state of a failover: after a cut between zones, say."""
+    if seen.waited < PATIENCE_SECONDS or any(view.failing_over for _, view in _views(seen)):
+        return Hold(f"{found}; the sentinels may be about to demote one")
+    return Stop(f"{found}: decide which one's data counts, and make the other follow")
 
 
 def _named_by_most(seen: Seen, member: Member) -> bool:
@@ -270,13 +277,21 @@ def _named_by_most(seen: Seen, member: Member) -> bool:
     return sum(member.is_at(v.current) for v in views) * 2 > len(seen.watchers)
 
 
-def _handing_over(seen: Seen, _: Member) -> Action | None:
+def _handing_over(seen: Seen, acting: Member | None) -> Action | None:
     for member in seen.members:
-        if isinstance(member.server, Server) and member.server.failover != "no-failover":
-            step = _switch_step(seen)
-            if seen.waited > STUCK_SECONDS:
-                return AbortHandOver(member, f"a hand-over that {member} began does not end", step)
-            return Hold(f"{member} hands over ({member.server.failover})", step)
+        server = member.server
+        if not isinstance(server, Server) or server.failover == "no-failover":
+            continue
+        if acting and acting is not member and acting.is_at(server.master):
+            # The other one has taken over already, and an abort would make two masters: the sentinels are to be led.
+            continue
+        step = _switch_step(seen)
+        target = next((m for m in seen.members if m.is_at(server.master)), None)
+        if seen.waited <= STUCK_SECONDS:
+            return Hold(f"{member} hands over ({server.failover})", step)
+        if server.role is Role.REPLICA and not (target and isinstance(target.server, Server)):
+            return Hold(f"{member} hands over to {target or server.master}, which does not answer", step)
+        return TakeBack(member, target, f"a hand-over that {member} began does not end", step)
     return None
 
 

@@ -6,6 +6,7 @@ on the server, and the next look (`sentinel.decide`) knows what is left to do.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from lambdas.clients import Clients
 from lambdas.errors import Refused, RollError
@@ -48,21 +49,42 @@ def switch(action: Switch, watchers: Sequence[Watcher], name: str, clients: Clie
     assert isinstance(expected, Server)  # noqa: S101 (decided on)
     _align(new, _leaders(watchers)[0], name, clients)
     redis = clients.redis
-    redis.pause_writes(source, expected, min(PAUSE_MILLISECONDS, _shortest_down_after(watchers) // 2))
+    redis.pause_writes(source, expected, _pause(watchers))
     try:
         _, offset = redis.offset(source)
         if not _within(EQUAL_SECONDS, lambda: redis.offset(target)[1] >= offset, clients):
             redis.unpause(source)
             return f"{new} did not catch up within {EQUAL_SECONDS} s; writes go on, tried again later"
         redis.hand_over(source, expected, new.known_as)
-        if not _within(HAND_OVER_SECONDS, lambda: _handed_over(source, target, clients), clients):
-            redis.abort_hand_over(source)
-            redis.unpause(source)
-            return f"{old} did not hand over within {HAND_OVER_SECONDS} s; writes go on, tried again later"
+        ended = _within(HAND_OVER_SECONDS, lambda: _handed_over(source, target, clients), clients)
     except RollError:
         redis.unpause(source)
         raise
+    if not ended and take_back(old, new, watchers, clients):
+        return f"{old} did not hand over within {HAND_OVER_SECONDS} s; writes go on, tried again later"
     return lead(Lead(old, new, action.reason, action.step), watchers, name, clients)
+
+
+def take_back(old: Member, new: Member | None, watchers: Sequence[Watcher], clients: Clients) -> bool:
+    """Ends a hand-over, one way or the other. True if `old` is master again and takes writes; False if `new` is master.
+
+    An abort may make two masters: the request to take over can be on its way still (redis.io, FAILOVER). So nobody
+    writes to the old one until the new one has been seen to be a replica, with the connection cut that the request
+    would come on; and a new master is followed. Raises what the clients raise; what is left then is decided on anew.
+    """
+    redis, source, before = clients.redis, _endpoint(old), old.server
+    assert isinstance(before, Server)  # noqa: S101 (decided on)
+    if new is not None:
+        if redis.offset(_endpoint(new))[0] is Role.MASTER:
+            return False
+        redis.pause_writes(source, replace(before, role=redis.offset(source)[0]), _pause(watchers))
+        redis.disconnect_clients(_endpoint(new))
+    redis.abort_hand_over(source)
+    if new is not None and redis.offset(_endpoint(new))[0] is Role.MASTER:
+        redis.follow(source, replace(before, role=Role.MASTER), new.known_as)
+        return False
+    redis.unpause(source)
+    return True
 
 
 def lead(action: Lead, watchers: Sequence[Watcher], name: str, clients: Clients) -> str:
@@ -87,8 +109,10 @@ def lead(action: Lead, watchers: Sequence[Watcher], name: str, clients: Clients)
     return action.reason if led else f"{new} is master, and not every sentinel names it yet"
 
 
-def _shortest_down_after(watchers: Sequence[Watcher]) -> int:
-    return min(w.view.down_after_ms for w in watchers if isinstance(w.view, Sentinel))
+def _pause(watchers: Sequence[Watcher]) -> int:
+    """For how long writes are paused, in milliseconds."""
+    down_after = [w.view.down_after_ms // 2 for w in watchers if isinstance(w.view, Sentinel)]
+    return min([PAUSE_MILLISECONDS, *down_after])
 
 
 def _leaders(watchers: Sequence[Watcher]) -> list[Watcher]:

@@ -21,7 +21,6 @@ from lambdas.redis_observed import (
     Silent,
 )
 from lambdas.sentinel import (
-    AbortHandOver,
     Action,
     Follow,
     Hold,
@@ -35,6 +34,7 @@ from lambdas.sentinel import (
     Step,
     Stop,
     Switch,
+    TakeBack,
     Watcher,
     decide,
 )
@@ -253,10 +253,35 @@ def test_the_priority_before_is_remembered_once() -> None:
     assert expect(again, Steer, Step.FAIL_OVER, "").mark == 50
 
 
-@pytest.mark.parametrize(("waited", "kind"), [(1.0, Hold), (6.0, AbortHandOver)])
-def test_a_hand_over_that_does_not_end_is_aborted(waited: float, kind: type[Action]) -> None:
+@pytest.mark.parametrize(("waited", "kind"), [(1.0, Hold), (6.0, TakeBack)])
+def test_a_hand_over_that_does_not_end_is_ended(waited: float, kind: type[Action]) -> None:
     seen = server(group(old=("m-0",), waited=waited), "m-0", failover="waiting-for-sync")
     expect(seen, kind, Step.FAIL_OVER, "")
+
+
+IN_PROGRESS = {"role": Role.REPLICA, "master": at("r-0"), "failover": "failover-in-progress", "followers": ()}
+
+
+@pytest.mark.parametrize(("waited", "kind"), [(1.0, Hold), (6.0, TakeBack)])
+def test_a_master_that_gave_up_its_role_to_nobody_takes_it_back(waited: float, kind: type[Action]) -> None:
+    """S1: nobody is master, so nobody can write."""
+    seen = server(group(old=("m-0",), waited=waited), "m-0", **IN_PROGRESS)
+    action = expect(seen, kind, Step.FAIL_OVER, "m-0")
+    assert not isinstance(action, TakeBack) or (action.old.name, action.new and action.new.name) == ("m-0", "r-0")
+
+
+def test_a_role_is_not_taken_back_from_somebody_who_does_not_answer() -> None:
+    """S1: it may have taken over, which would make two masters."""
+    seen = server(group(old=("m-0",), waited=6), "m-0", **IN_PROGRESS)
+    seen = member(seen, "r-0", server=Silent(at("r-0"), "timed out"))
+    expect(seen, Hold, Step.FAIL_OVER, "m-0 hands over to r-0, which does not answer")
+
+
+def test_a_role_is_not_taken_back_from_the_new_master() -> None:
+    """S1: the old one has not heard the answer, and is a replica; the sentinels are led on."""
+    seen = views(group("r-0", old=("m-0",), waited=6), lambda v: replace(v, current=at("m-0"), master=at("m-0")))
+    seen = server(seen, "m-0", failover="failover-in-progress")
+    expect(seen, Lead, Step.FAIL_OVER, "r-0 is master, and the sentinels still name m-0")
 
 
 def test_a_failover_in_progress_is_waited_for() -> None:
@@ -360,8 +385,15 @@ def test_a_group_whose_master_is_a_replica_pod_fails_back_before_that_pod_moves(
 
 
 def test_two_masters_with_replicas_ask_a_person() -> None:
+    seen = server(group(waited=30), "r-0", role=Role.MASTER, followers=(Follower(at("r-1"), True, 1),))
+    expect(seen, Stop, None, "m-0 and r-0 are both masters with replicas: decide which one's data counts")
+
+
+def test_two_masters_right_after_a_cut_are_given_time() -> None:
     seen = server(group(), "r-0", role=Role.MASTER, followers=(Follower(at("r-1"), True, 1),))
-    expect(seen, Stop, None, "m-0 and r-0 are both masters with replicas")
+    expect(seen, Hold, None, "m-0 and r-0 are both masters with replicas; the sentinels may be about to demote one")
+    failing_over = views(replace(seen, waited=30), lambda v: replace(v, flags=v.flags | {"failover_in_progress"}))
+    expect(failing_over, Hold, None, "the sentinels may be about to demote one")
 
 
 def test_two_masters_of_which_the_sentinels_demote_one_are_waited_for() -> None:
@@ -371,7 +403,7 @@ def test_two_masters_of_which_the_sentinels_demote_one_are_waited_for() -> None:
 
 def test_an_empty_master_pod_that_the_sentinels_name_asks_a_person() -> None:
     """S1: whoever made them monitor it, following it would throw the data away."""
-    seen = back_empty(group("r-0"))
+    seen = back_empty(group("r-0", waited=30))
     seen = views(seen, lambda v: replace(v, current=Address("10.0.0.9")))
     expect(seen, Stop, None, "the sentinels name m-0, which no replica follows")
 
