@@ -1,95 +1,46 @@
-"""Looks at a Sentinel group, and does what `sentinel.decide` says: the common part of the steps that migrate Redis.
+"""What the steps that migrate Redis share: which groups there are, who holds them, and one invocation of a step.
 
 Every such step looks at the whole group anew. What is its own to do it does, one action an invocation; what is
 another's it leaves to it: it is done then, and "Look at the Redis pods" leads on.
 """
 
-from typing import assert_never
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from lambdas import lock
-from lambdas.clients import Clients, EvictionStatus
+from lambdas import cluster, cluster_migration, lock, sentinel, sentinel_migration
+from lambdas.clients import Clients
 from lambdas.errors import NotFound, Refused
 from lambdas.model import NodeTask, RedisTask, StepResult, backoff
-from lambdas.observed import Node, Owner, Pod
-from lambdas.redis_groups import Part, PartSet, RedisGroup, RefreshBy, declared, endpoint_of
-from lambdas.redis_observed import Endpoint, Sentinel, Server, Silent
-from lambdas.sentinel import (
-    Action,
-    Follow,
-    Hold,
-    Lead,
-    Member,
-    MovePod,
-    Refresh,
-    Seen,
-    Settled,
-    Steer,
-    Step,
-    Stop,
-    Switch,
-    TakeBack,
-    Watcher,
-    decide,
-)
-from lambdas.switch import lead, switch, take_back
-
-PRIORITY = "eks-rolling.io/original-replica-priority"
-"""On a pod whose replica priority was changed: what it was."""
+from lambdas.observed import Owner
+from lambdas.redis_actions import Hold, Settled, Step, Stop
+from lambdas.redis_groups import RedisGroup, declared
 
 AFTER_ACTION_SECONDS = 1
 
 
-def observe(group: RedisGroup, node: str, clients: Clients, waited: float = 0.0) -> Seen:
-    """The group, server by server and sentinel by sentinel. Raises AccessDenied, NotFound, Transient."""
-    pods = {s.owner: _pods_of(s, clients) for s in group.sets}
-    names = {p.node for of_set in pods.values() for p in of_set.values() if p.node}
-    nodes = {name: clients.kubernetes.node(name) for name in sorted(names)}
-    members = [
-        _member(part_set, name, pods[part_set.owner].get(name), nodes, clients)
-        for part_set in (*group.of(Part.MASTER), *group.of(Part.REPLICA))
-        for name in part_set.pods
-    ]
-    watchers = [
-        _watcher(part_set, name, pods[part_set.owner].get(name), group, clients)
-        for part_set in group.of(Part.SENTINEL)
-        for name in part_set.pods
-    ]
-    return Seen(group, tuple(members), tuple(watchers), node, waited)
+@dataclass(frozen=True, slots=True)
+class Next:
+    """What a group needs next. `perform` does it, and answers what was done."""
+
+    group: RedisGroup
+    seen: sentinel.Seen | cluster.Seen
+    action: sentinel.Action | cluster.Action
+    waited: float
+    perform: Callable[[], str]
 
 
-def _pods_of(part_set: PartSet, clients: Clients) -> dict[str, Pod]:
-    workload = clients.kubernetes.workload(part_set.owner)
-    if workload is None:
-        raise NotFound(f"{part_set.owner} is gone while its Redis group is migrated: create it again.")
-    return {p.name: p for p in clients.kubernetes.pods_of(workload) if p.owner == part_set.owner}
+def look(group: RedisGroup, node: str, clients: Clients, waited: float = 0.0) -> Next:
+    """Looks at the group and decides. `node` is the one being emptied; "" asks for nothing but a normal group.
 
-
-def _reachable(part_set: PartSet, pod: Pod | None) -> Endpoint | None:
-    if pod is None or not pod.address or pod.finished:
-        return None
-    return endpoint_of(part_set, pod.name, pod.address)
-
-
-def _member(part_set: PartSet, name: str, pod: Pod | None, nodes: dict[str, Node | None], clients: Clients) -> Member:
-    endpoint = _reachable(part_set, pod)
-    server: Server | Silent | None = clients.redis.server(endpoint) if endpoint else None
-    node = nodes.get(pod.node) if pod else None
-    original = pod.annotations.get(PRIORITY) if pod else None
-    return Member(
-        name,
-        part_set.part,
-        pod,
-        endpoint,
-        server,
-        int(original) if original is not None else None,
-        leaving=node is not None and node.roll_taint is not None,
-    )
-
-
-def _watcher(part_set: PartSet, name: str, pod: Pod | None, group: RedisGroup, clients: Clients) -> Watcher:
-    endpoint = _reachable(part_set, pod)
-    view: Sentinel | Silent | None = clients.redis.sentinel(endpoint, group.master_name) if endpoint else None
-    return Watcher(name, pod, endpoint, view)
+    `waited` is seconds since the step at hand began to wait. Raises AccessDenied, NotFound, Transient.
+    """
+    if group.is_cluster:
+        members = cluster_migration.observe(group, node, clients, waited)
+        change = cluster.decide(members)
+        return Next(group, members, change, waited, lambda: cluster_migration.perform(change, clients))
+    seen = sentinel_migration.observe(group, node, clients, waited)
+    action = sentinel.decide(seen)
+    return Next(group, seen, action, waited, lambda: sentinel_migration.perform(action, seen, clients))
 
 
 def groups_on(node: str, clients: Clients) -> list[RedisGroup]:
@@ -131,78 +82,23 @@ def run_step(step: Step, task: RedisTask, clients: Clients) -> StepResult:
     if isinstance(taken, lock.Busy):
         return StepResult.wait(f"Redis group {group} is being migrated for {taken.holder}", min(taken.seconds + 1, 10))
     now = clients.now()
-    seen = observe(group, task.node, clients, now - (task.since or now))
-    return answer(step, decide(seen), seen, clients)
+    return answer(step, look(group, task.node, clients, now - (task.since or now)), clients)
 
 
-def answer(step: Step, action: Action, seen: Seen, clients: Clients) -> StepResult:
+def answer(step: Step, due: Next, clients: Clients) -> StepResult:
     """Does the action if it is this step's own, and says what the workflow is to do next."""
+    action = due.action
     match action:
         case Stop(reason):
-            raise Refused(f"Redis group {seen.group}: {reason}.")
+            raise Refused(f"Redis group {due.group}: {reason}.")
         case Settled(reason):
             return StepResult.done(reason)
         case Hold(reason, own, seconds) if own in {None, step}:
-            return StepResult.wait(reason, max(seconds, backoff(seen.waited, longest=5)))
+            return StepResult.wait(reason, max(seconds, backoff(due.waited, longest=5)))
         case _ if action.step is not step:
             return StepResult.done(action.reason)
         case _:
-            said = perform(action, seen, clients)
+            said = due.perform()
             # What it waits for from here on is another thing than before.
             waiting = StepResult.wait(said, AFTER_ACTION_SECONDS)
             return waiting.model_copy(update={"since": clients.now()})
-
-
-def perform(action: Action, seen: Seen, clients: Clients) -> str:
-    """One action, under the precondition that what it was decided on is still so. Answers what was done."""
-    redis, name = clients.redis, seen.group.master_name
-    match action:
-        case Steer(member, server, priority, mark):
-            pod, endpoint = _known(member)
-            if mark is not None:
-                clients.kubernetes.annotate_pod(pod, {PRIORITY: str(mark)})
-            redis.set_priority(endpoint, server, priority)
-            if mark is None:
-                clients.kubernetes.annotate_pod(pod, {PRIORITY: None})
-        case Switch():
-            return switch(action, seen.watchers, name, clients)
-        case Lead():
-            return lead(action, seen.watchers, name, clients)
-        case TakeBack(old, new):
-            take_back(old, new, seen.watchers, clients)
-        case Follow(member, server, master):
-            redis.follow(_known(member)[1], server, master.known_as)
-        case MovePod(pod):
-            return _move(action, pod, clients)
-        case Refresh(watcher):
-            assert watcher.endpoint is not None  # noqa: S101 (it answered)
-            assert watcher.pod is not None  # noqa: S101 (it answered)
-            if seen.group.refresh_by is RefreshBy.RESTART:
-                return _evict(watcher.pod, action.reason, clients)
-            redis.reset(watcher.endpoint, name)
-        case Hold() | Stop() | Settled():
-            pass
-        case _:
-            assert_never(action)
-    return action.reason
-
-
-def _move(action: MovePod, pod: Pod, clients: Clients) -> str:
-    if action.step is Step.MOVE_MASTER:
-        # A budget of one pod would never allow it; its role has been moved away, and that was verified [N1].
-        clients.kubernetes.delete_pod(pod)
-        return action.reason
-    return _evict(pod, action.reason, clients)
-
-
-def _evict(pod: Pod, reason: str, clients: Clients) -> str:
-    answered = clients.kubernetes.evict(pod)
-    if answered.status in {EvictionStatus.REFUSED, EvictionStatus.FORBIDDEN_BY_TWO_BUDGETS}:
-        return f"pod {pod}: {answered.reason}"
-    return reason
-
-
-def _known(member: Member) -> tuple[Pod, Endpoint]:
-    assert member.pod is not None  # noqa: S101 (decided on)
-    assert member.endpoint is not None  # noqa: S101 (decided on)
-    return member.pod, member.endpoint

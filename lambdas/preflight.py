@@ -32,6 +32,7 @@ from lambdas.redis_groups import Part, Problem
 from lambdas.redis_preflight import ACCEPTABLE as ACCEPTABLE_REDIS
 from lambdas.redis_preflight import RedisView, redis_findings
 from lambdas.settings import AutoscalerMode, Settings
+from lambdas.stand_in import LABEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,8 @@ def findings(view: View, request: RollRequest, settings: Settings, chosen: list[
     """Every finding, the gravest first. What is accepted becomes a note."""
     accepted = (set(request.accept) | set(settings.accept)) & ACCEPTABLE
     pods = _moving_pods(view, chosen)
-    others = [p for p in pods if not any(r.group.part_set(p.owner) for r in view.redis)]
+    # A stand-in that a dead roll left is dealt with before anything else is.
+    others = [p for p in pods if LABEL not in p.labels and not any(r.group.part_set(p.owner) for r in view.redis)]
     found = [
         *_request_findings(view, request, settings),
         *_node_findings(chosen),

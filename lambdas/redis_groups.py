@@ -1,6 +1,6 @@
 """Which Redis groups a cluster has: what people wrote on their StatefulSets, and what is wrong with it.
 
-A group is what migrates together: one Sentinel master name with its replicas and sentinels.
+A group is what migrates together: one Sentinel master name with its replicas and sentinels, or one Redis Cluster.
 """
 
 from collections import defaultdict
@@ -55,7 +55,7 @@ class PartSet:
 
 @dataclass(frozen=True, slots=True)
 class RedisGroup:
-    """One Sentinel master name, and the StatefulSets that serve it."""
+    """One Sentinel master name or one Redis Cluster, and the StatefulSets that serve it."""
 
     namespace: str
     name: str
@@ -65,6 +65,10 @@ class RedisGroup:
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+    @property
+    def is_cluster(self) -> bool:
+        return bool(self.of(Part.CLUSTER))
 
     @property
     def lease(self) -> str:
@@ -156,8 +160,13 @@ def _part_set(workload: Workload) -> PartSet:
 
 def _wrong_with_group(group: RedisGroup, names: list[str]) -> Iterator[Problem]:
     subject = f"Redis group {group}"
-    if group.of(Part.CLUSTER):
-        yield Problem(subject, "it is a Redis Cluster, which is not migrated yet", "leave its nodes out of the roll")
+    if group.is_cluster:
+        if len(group.of(Part.CLUSTER)) != len(group.sets):
+            yield Problem(
+                subject,
+                "some of its StatefulSets are of a Redis Cluster and some of a Sentinel group",
+                f"give them two names in {GROUP}",
+            )
         return
     masters = group.of(Part.MASTER)
     if len(masters) != 1:

@@ -169,3 +169,61 @@ class Sentinel:
     @property
     def failing_over(self) -> bool:
         return bool(self.flags & {"failover_in_progress", "force_failover"})
+
+
+@dataclass(frozen=True, slots=True)
+class KnownNode:
+    """A line of a node's own table (CLUSTER NODES). `address` is None where none is known (noaddr, or a node of itself
+    before anybody told it); `slots` are ranges, both ends included, of a master."""
+
+    id: str
+    address: Address | None
+    flags: frozenset[str]
+    master: str = ""
+    """Of a replica: the id of the one it follows."""
+    epoch: int = 0
+    connected: bool = True
+    slots: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def role(self) -> Role:
+        return Role.MASTER if "master" in self.flags else Role.REPLICA
+
+    @property
+    def trouble(self) -> str:
+        """Which of its flags say that it is not simply there; "" if none."""
+        return ", ".join(sorted(self.flags & {"fail", "fail?", "handshake", "noaddr"}))
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterNode:
+    """One node of a Redis Cluster, as it sees itself and the others.
+
+    `table` holds every node it knows, itself too. `open_slots` are those being migrated or imported. Settings are None
+    where CONFIG is forbidden.
+    """
+
+    server: Server
+    id: str
+    ok: bool
+    """cluster_state"""
+    slots_ok: int
+    table: tuple[KnownNode, ...]
+    open_slots: int = 0
+    announced: str = ""
+    """cluster-announce-ip, "" where none is set."""
+    full_coverage: bool | None = None
+    node_timeout_ms: int | None = None
+    migrates_replicas: bool | None = None
+
+    @property
+    def itself(self) -> KnownNode:
+        return next(n for n in self.table if "myself" in n.flags)
+
+    @property
+    def alone(self) -> bool:
+        """Whether it knows nobody."""
+        return len(self.table) == 1
+
+    def knows(self, node_id: str) -> KnownNode | None:
+        return next((n for n in self.table if n.id == node_id), None)

@@ -4,11 +4,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lambdas import cluster, sentinel
+from lambdas.cluster_preflight import cluster_findings, describe_cluster
 from lambdas.findings import Finding, blocks, holds, note
 from lambdas.observed import Owner
+from lambdas.redis_actions import Settled
 from lambdas.redis_groups import Part, Problem, RedisGroup
 from lambdas.redis_observed import Role, Sentinel, Server, Silent
-from lambdas.sentinel import Member, Seen, Settled, Watcher, decide
+from lambdas.sentinel import Member, Seen, Watcher
 
 ACCEPTABLE = frozenset({"redis-one-zone", "redis-min-replicas", "redis-one-copy"})
 """Codes of blockers that a person may accept."""
@@ -30,7 +33,7 @@ class RedisView:
     """A declared group as the plan found it; `seen` is None where it may not be looked at, and `fault` says why."""
 
     group: RedisGroup
-    seen: Seen | None = None
+    seen: Seen | cluster.Seen | None = None
     fault: str = ""
     begun_by: str = ""
     """The roll that began to migrate it and did not finish."""
@@ -52,13 +55,20 @@ def redis_findings(
             yield blocks("redis-access", subject, view.fault, "give the functions what deploy/README.md lists")
             continue
         yield from _health(subject, view, view.seen)
+        if isinstance(view.seen, cluster.Seen):
+            yield from cluster_findings(subject, view.seen, dict(view.zones), NOT_NEEDED)
+            continue
         yield from _abilities(subject, view.seen)
         yield from _copies(subject, view, view.seen)
         yield from _settings(subject, view.seen)
 
 
-def _health(subject: str, view: RedisView, seen: Seen) -> Iterator[Finding]:
-    action = decide(seen)
+def _due(seen: Seen | cluster.Seen) -> sentinel.Action | cluster.Action:
+    return cluster.decide(seen) if isinstance(seen, cluster.Seen) else sentinel.decide(seen)
+
+
+def _health(subject: str, view: RedisView, seen: Seen | cluster.Seen) -> Iterator[Finding]:
+    action = _due(seen)
     if isinstance(action, Settled):
         return
     if view.begun_by:
@@ -185,14 +195,16 @@ def _settings(subject: str, seen: Seen) -> Iterator[Finding]:
 
 def describe(view: RedisView) -> dict[str, Any]:
     """The group as the plan's document has it: pods, and what they and every sentinel say."""
+    kind = "cluster" if view.group.is_cluster else "sentinel"
+    about: dict[str, Any] = {"group": str(view.group), "kind": kind}
     if view.seen is None:
-        return {"group": str(view.group), "kind": "sentinel", "fault": view.fault}
+        return about | {"fault": view.fault}
     seen, zones = view.seen, dict(view.zones)
-    return {
-        "group": str(view.group),
-        "kind": "sentinel",
+    about["healthy"] = isinstance(_due(seen), Settled)
+    if isinstance(seen, cluster.Seen):
+        return about | {"servers": describe_cluster(seen, zones)}
+    return about | {
         "master_name": view.group.master_name,
-        "healthy": isinstance(decide(seen), Settled),
         "servers": [_server(m, zones) for m in seen.members],
         "sentinels": [_sentinel(w, zones) for w in seen.watchers],
     }

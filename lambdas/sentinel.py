@@ -8,35 +8,17 @@ every sentinel lists exactly the live pods [S2].
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 
 from lambdas.observed import Pod
+from lambdas.redis_actions import NEAR_BYTES, PATIENCE_SECONDS, Hold, Settled, Step, Stop
 from lambdas.redis_groups import Part, RedisGroup, RefreshBy
 from lambdas.redis_observed import Address, Endpoint, Follower, KnownReplica, Role, Sentinel, Server, Silent
 
 STEERED = 1
 """The replica priority of a failover's target; sentinels promote the lowest but 0, which is never promoted."""
 
-NEAR_BYTES = 1024 * 1024
-"""A replica that is behind by less is in sync: it needs milliseconds."""
-
 STUCK_SECONDS = 5.0
 """A hand-over that has not ended by then was left by somebody: it takes milliseconds once offsets are equal."""
-
-PATIENCE_SECONDS = 20.0
-"""What Redis and Sentinel settle by themselves is settled by then: INFO every 10 s, hello every 2 s."""
-
-
-class Step(StrEnum):
-    """The states of the workflow that migrate a group, by their modules in `lambdas.steps`."""
-
-    MOVE_REPLICA = "move_replica"
-    FAIL_OVER = "fail_over"
-    MOVE_MASTER = "move_master"
-    ATTACH_MASTER = "attach_master"
-    FAIL_BACK = "fail_back"
-    REFRESH_SENTINELS = "refresh_sentinels"
-    MOVE_SENTINEL = "move_sentinel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,22 +91,6 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
-    """Nothing to do but wait; without a `step` whichever state looks waits."""
-
-    reason: str
-    step: Step | None = None
-    seconds: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """A person has to decide."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Steer:
     """Set the member's replica priority. `mark` is what the pod says of the one before: written before the change,
     erased after it where it is None."""
@@ -194,13 +160,6 @@ class Refresh:
     watcher: Watcher
     reason: str
     step: Step = Step.REFRESH_SENTINELS
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """The group is normal and nothing of it is on the node."""
-
-    reason: str
 
 
 Action = Hold | Stop | Steer | Switch | Lead | TakeBack | Follow | MovePod | Refresh | Settled

@@ -454,8 +454,16 @@ REDIS_STATES = {
     "Fail back to the master pod": "fail_back",
     "Refresh sentinels": "refresh_sentinels",
     "Move the sentinel": "move_sentinel",
+    "Create the stand-in": "create_stand_in",
+    "Join the stand-in and wait for its sync": "join_stand_in",
+    "Fail over to the stand-in": "fail_over_to_stand_in",
+    "Move the shard's pod": "move_shard_pod",
+    "Wait for the pod's sync": "sync_shard_pod",
+    "Fail back to the pod": "fail_back_to_shard_pod",
+    "Remove the stand-in": "remove_stand_in",
+    "Delete the stand-in": "delete_stand_in",
 }
-"""What a Sentinel group goes through, in the order of a master pod's move: state -> step module."""
+"""State -> step module: what a Sentinel group goes through, in the order of a master pod's move; then a cluster."""
 
 FAILED = {"failure": jsonata("$states.errorOutput"), "since": NULL}
 """What a Catch remembers; the next step's wait has not begun."""

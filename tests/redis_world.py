@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from lambdas.errors import Conflict, Refused, Transient
 from lambdas.redis_observed import (
     Address,
+    ClusterNode,
     Endpoint,
     Follower,
     KnownReplica,
@@ -21,6 +22,7 @@ from lambdas.redis_observed import (
     Server,
     Silent,
 )
+from tests.cluster_world import ClusterWorld
 
 INFO_SECONDS = 10.0
 INFO_IN_FAILOVER_SECONDS = 1.0
@@ -113,6 +115,8 @@ class RedisWorld:
         self.longest_stall = 0.0
         self._number = 0
         self._connected: str | None = None
+        self.cluster = ClusterWorld(effect)
+        """Nodes of Redis Clusters, beside the servers of Sentinel groups."""
 
     # Building
 
@@ -156,6 +160,7 @@ class RedisWorld:
     def tick(self, now: float) -> None:
         """Lets everything happen that is due by then."""
         self.now = now
+        self.cluster.tick(now)
         self._link()
         self._replicate()
         for sentinel in list(self.sentinels.values()):
@@ -412,7 +417,27 @@ class RedisWorld:
             Address(host, 26379), run_id, frozenset({"sentinel"} if there else {"sentinel", "s_down", "disconnected"})
         )
 
+    def cluster_node(self, endpoint: Endpoint) -> ClusterNode | Silent:
+        return self.cluster.cluster_node(endpoint)
+
+    def meet(self, endpoint: Endpoint, expected: Server, newcomer: Address) -> None:
+        self.cluster.meet(endpoint, expected, newcomer)
+
+    def replicate(self, endpoint: Endpoint, expected: Server, master_id: str) -> None:
+        self.cluster.replicate(endpoint, expected, master_id)
+
+    def take_over(self, endpoint: Endpoint, expected: Server) -> None:
+        self.cluster.take_over(endpoint, expected)
+
+    def forget(self, endpoint: Endpoint, node_id: str) -> None:
+        self.cluster.forget(endpoint, node_id)
+
+    def leave_cluster(self, endpoint: Endpoint, expected: Server) -> None:
+        self.cluster.leave_cluster(endpoint, expected)
+
     def offset(self, endpoint: Endpoint) -> tuple[Role, int]:
+        if endpoint.address.host in self.cluster.nodes:
+            return self.cluster.offset(endpoint)
         state = self._reachable(endpoint)
         return state.role, self._offset(state)
 

@@ -34,6 +34,7 @@ from lambdas.observed import (
 )
 from lambdas.redis_groups import GROUP, PART, Part
 from lambdas.settings import Settings
+from lambdas.stand_in import LABEL, name_for
 from tests.redis_world import RedisWorld
 
 ZONES = ("zone-a", "zone-b")
@@ -319,6 +320,8 @@ class World:
             if GROUP not in state.workload.annotations:
                 continue
             part = Part(state.workload.annotations[PART])
+            if part is Part.CLUSTER:
+                continue
             for pod in (p.pod for p in self.pods_by_name.values() if p.pod.owner == owner and self._serves(p)):
                 living.add(pod.address)
                 if part is Part.SENTINEL:
@@ -333,7 +336,26 @@ class World:
         for address in [*self.redis.sentinels]:
             if address not in living:
                 self.redis.stop_sentinel(address)
+        self._run_clusters()
         self.redis.tick(self.time)
+
+    def _run_clusters(self) -> None:
+        """A pod's node has its volume, a stand-in's is as new as the pod."""
+        volumes = {
+            p.pod.address: p.pod.uid if LABEL in p.pod.labels else p.pod.name
+            for p in self.pods_by_name.values()
+            if self._serves(p) and (LABEL in p.pod.labels or self._is_of_cluster(p.pod.owner))
+        }
+        nodes = self.redis.cluster.nodes
+        for address in [a for a in nodes if a not in volumes]:
+            self.redis.cluster.stop(address)
+        for address, volume in volumes.items():
+            if address not in nodes:
+                self.redis.cluster.start(address, volume)
+
+    def _is_of_cluster(self, owner: Owner | None) -> bool:
+        state = self.workloads_by_owner.get(owner) if owner else None
+        return state is not None and state.workload.annotations.get(PART) == Part.CLUSTER
 
     def _serves(self, state: PodState) -> bool:
         return bool(state.pod.node) and state.gone_at is None and self.time >= state.ready_at
@@ -420,6 +442,7 @@ class World:
             and not n.unschedulable
             and all(t.effect == Effect.PREFER_NO_SCHEDULE for t in n.taints)
             and (owner is None or not owner.zone or n.zone == owner.zone)
+            and pod.labels.get("zone", n.zone) == n.zone
             and not (pod.claims and self._attached_elsewhere(pod, n.name))
         ]
         if not fits:
@@ -557,6 +580,32 @@ class World:
             return
         self._delete(state)
         self._effect(f"delete {pod}")
+
+    def stand_ins(self, namespace: str, group: str) -> list[Pod]:
+        pods = (p.pod for p in self.pods_by_name.values())
+        return [p for p in pods if p.namespace == namespace and p.labels.get(LABEL) == group]
+
+    def create_stand_in(self, workload: Workload, pod: Pod, zone: str, marks: Mapping[str, str]) -> None:
+        state = self.workloads_by_owner.get(workload.owner)
+        if state is None:
+            raise NotFound(f"{workload.owner} is gone.")
+        name = name_for(pod.name)
+        if (pod.namespace, name) not in self.pods_by_name:
+            # The zone is part of the pod's affinity in truth.
+            labels = {LABEL: workload.annotations[GROUP], "zone": zone}
+            made = Pod(
+                pod.namespace,
+                name,
+                uid=f"uid-{self._next()}",
+                phase="Pending",
+                ready=False,
+                labels=labels,
+                annotations=dict(marks),
+                address=self._address(),
+                resource_version=self._next(),
+            )
+            self.pods_by_name[pod.namespace, name] = PodState(made, self.time + self.delays.pod_start)
+        self._effect(f"create redis pod {name}")
 
     def annotate_pod(self, pod: Pod, annotations: Mapping[str, str | None]) -> None:
         state = self.pods_by_name.get((pod.namespace, pod.name))

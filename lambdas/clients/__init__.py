@@ -23,7 +23,7 @@ from lambdas.observed import (
     Volume,
     Workload,
 )
-from lambdas.redis_observed import Address, Endpoint, Role, Sentinel, Server, Silent
+from lambdas.redis_observed import Address, ClusterNode, Endpoint, Role, Sentinel, Server, Silent
 from lambdas.settings import Settings
 
 
@@ -124,6 +124,17 @@ class Kubernetes(Protocol):
 
     def delete_pod(self, pod: Pod) -> None:
         """Deletes under the UID; gone already, or another one, is fine."""
+        ...
+
+    def stand_ins(self, namespace: str, group: str) -> list[Pod]:
+        """The group's stand-ins, by their label."""
+        ...
+
+    def create_stand_in(self, workload: Workload, pod: Pod, zone: str, marks: Mapping[str, str]) -> None:
+        """Creates the pod that stands in for `pod`, with these annotations (`lambdas.stand_in`). There already is fine.
+
+        Raises NotFound when the workload is gone, Conflict when it changed since it was observed.
+        """
         ...
 
     def annotate_pod(self, pod: Pod, annotations: Mapping[str, str | None]) -> None:
@@ -236,6 +247,8 @@ class Redis(Protocol):
 
     def sentinel(self, endpoint: Endpoint, name: str) -> Sentinel | Silent: ...
 
+    def cluster_node(self, endpoint: Endpoint) -> ClusterNode | Silent: ...
+
     def offset(self, endpoint: Endpoint) -> tuple[Role, int]:
         """Role and replication offset alone, by INFO replication: the quick look inside a switch."""
         ...
@@ -274,6 +287,27 @@ class Redis(Protocol):
 
     def disconnect_clients(self, endpoint: Endpoint) -> None:
         """CLIENT KILL TYPE normal SKIPME yes, so that clients ask for the master again."""
+        ...
+
+    def meet(self, endpoint: Endpoint, expected: Server, newcomer: Address) -> None:
+        """CLUSTER MEET: the node introduces the newcomer, which everybody hears of by gossip, within seconds."""
+        ...
+
+    def replicate(self, endpoint: Endpoint, expected: Server, master_id: str) -> None:
+        """CLUSTER REPLICATE."""
+        ...
+
+    def take_over(self, endpoint: Endpoint, expected: Server) -> None:
+        """CLUSTER FAILOVER on a replica, never FORCE or TAKEOVER; it ends later, or silently does not."""
+        ...
+
+    def forget(self, endpoint: Endpoint, node_id: str) -> None:
+        """CLUSTER FORGET, with which the node bans the id for 60 s; not known is fine."""
+        ...
+
+    def leave_cluster(self, endpoint: Endpoint, expected: Server) -> None:
+        """CLUSTER RESET HARD: the node forgets all others and has a new id. A replica drops what it holds; a master
+        that holds keys refuses (redis.io, CLUSTER RESET)."""
         ...
 
     def fail_over(self, endpoint: Endpoint, name: str) -> None:

@@ -34,6 +34,8 @@ from lambdas.observed import (
     Workload,
     epoch,
 )
+from lambdas.redis_groups import GROUP
+from lambdas.stand_in import LABEL, manifest
 
 Json = dict[str, Any]
 
@@ -138,6 +140,22 @@ class KubernetesClient:
         status, answer, _ = self._request("DELETE", f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}", body)
         if status not in {200, 202, 404, 409}:
             raise self._fault(status, answer, f"delete pod {pod}")
+
+    def stand_ins(self, namespace: str, group: str) -> list[Pod]:
+        return [_pod(i) for i in self._list(f"/api/v1/namespaces/{namespace}/pods", labelSelector=f"{LABEL}={group}")]
+
+    def create_stand_in(self, workload: Workload, pod: Pod, zone: str, marks: Mapping[str, str]) -> None:
+        owner = workload.owner
+        item = self._get(f"{_workload_path(owner.kind, owner.namespace)}/{owner.name}")
+        if item is None:
+            raise NotFound(f"{owner} is gone.")
+        if item["metadata"]["uid"] != workload.uid:
+            raise Conflict(f"{owner} is another one than before.")
+        group = workload.annotations[GROUP]
+        body = manifest(item, group, pod.name, zone, marks)
+        status, answer, _ = self._request("POST", f"/api/v1/namespaces/{owner.namespace}/pods", body)
+        if status not in {201, 409}:
+            raise self._fault(status, answer, f"create the pod {owner.namespace}/{body['metadata']['name']}")
 
     def annotate_pod(self, pod: Pod, annotations: Mapping[str, str | None]) -> None:
         metadata = {"resourceVersion": pod.resource_version, "uid": pod.uid, "annotations": dict(annotations)}

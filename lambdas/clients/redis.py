@@ -27,8 +27,10 @@ from redis.exceptions import TimeoutError as TimedOut
 from lambdas.errors import AccessDenied, BadRequest, Conflict, NotFound, Permanent, Refused, Transient
 from lambdas.redis_observed import (
     Address,
+    ClusterNode,
     Endpoint,
     Follower,
+    KnownNode,
     KnownReplica,
     KnownSentinel,
     Login,
@@ -77,6 +79,21 @@ SERVER_WRITES: Mapping[str, Command] = {
 }
 """What a roll may have to write on a server, as it is asked after (ACL DRYRUN), never executed."""
 
+CLUSTER_CONFIGURATION = (
+    "cluster-announce-ip",
+    "cluster-require-full-coverage",
+    "cluster-node-timeout",
+    "cluster-allow-replica-migration",
+)
+
+CLUSTER_WRITES: Mapping[str, Command] = {
+    "CLUSTER MEET": ("CLUSTER", "MEET", "127.0.0.1", "6379"),
+    "CLUSTER REPLICATE": ("CLUSTER", "REPLICATE", "id"),
+    "CLUSTER FAILOVER": ("CLUSTER", "FAILOVER"),
+    "CLUSTER FORGET": ("CLUSTER", "FORGET", "id"),
+    "CLUSTER RESET": ("CLUSTER", "RESET", "HARD"),
+}
+
 SENTINEL_WRITES: Mapping[str, Command] = {
     "SENTINEL FAILOVER": ("SENTINEL", "FAILOVER", "name"),
     "SENTINEL RESET": ("SENTINEL", "RESET", "name"),
@@ -122,20 +139,50 @@ class RedisClient:
     # Reads
 
     def server(self, endpoint: Endpoint) -> Server | Silent:
-        commands: list[Command] = [
-            ("INFO",),
-            *(("CONFIG", "GET", setting) for setting in CONFIGURATION),
-            ("ACL", "GETUSER", "default"),
-            *self._probes(endpoint, _Kind.SERVER, SERVER_WRITES),
-        ]
+        commands = self._questions(endpoint, CONFIGURATION, SERVER_WRITES)
         try:
             replies = self._read(endpoint, _Kind.SERVER, *commands)
         except (Unreachable, TimedOut) as error:
             return _silence(endpoint, error)
+        return self._server(endpoint, replies, CONFIGURATION, SERVER_WRITES)
+
+    def cluster_node(self, endpoint: Endpoint) -> ClusterNode | Silent:
+        configuration = (*CONFIGURATION, *CLUSTER_CONFIGURATION)
+        questions = self._questions(endpoint, configuration, CLUSTER_WRITES)
+        try:
+            state, table, *replies = self._read(
+                endpoint, _Kind.SERVER, ("CLUSTER", "INFO"), ("CLUSTER", "NODES"), *questions
+            )
+        except (Unreachable, TimedOut) as error:
+            return _silence(endpoint, error)
+        server = self._server(endpoint, replies, configuration, CLUSTER_WRITES)
+        if isinstance(state, ResponseError) and "cluster support disabled" in str(state):
+            raise Permanent(f"{endpoint} is no node of a Redis Cluster: correct its annotations or cluster-enabled.")
+        info, nodes = self._text(endpoint, "CLUSTER INFO", state), self._text(endpoint, "CLUSTER NODES", table)
+        return read_cluster_node(server, info, nodes, _settings(replies[1 : 1 + len(configuration)]))
+
+    def _questions(
+        self, endpoint: Endpoint, configuration: Sequence[str], writes: Mapping[str, Command]
+    ) -> list[Command]:
+        return [
+            ("INFO",),
+            *(("CONFIG", "GET", setting) for setting in configuration),
+            ("ACL", "GETUSER", "default"),
+            *self._probes(endpoint, _Kind.SERVER, writes),
+        ]
+
+    def _server(
+        self,
+        endpoint: Endpoint,
+        replies: Sequence[Reply],
+        configuration: Sequence[str],
+        writes: Mapping[str, Command],
+    ) -> Server:
+        """From the answers to `_questions`."""
         info = self._text(endpoint, "INFO", replies[0])
-        settings = replies[1 : 1 + len(CONFIGURATION)]
-        default_user, *probes = replies[1 + len(CONFIGURATION) :]
-        denied = {*_denied_writes(SERVER_WRITES, probes), *_not_permitted({"ACL GETUSER": default_user})}
+        settings = replies[1 : 1 + len(configuration)]
+        default_user, *probes = replies[1 + len(configuration) :]
+        denied = {*_denied_writes(writes, probes), *_not_permitted({"ACL GETUSER": default_user})}
         if any(_is_denial(reply) for reply in settings):
             denied.add("CONFIG GET")
         return read_server(endpoint, info, _settings(settings), _is_open(default_user), denied)
@@ -215,6 +262,23 @@ class RedisClient:
 
     def disconnect_clients(self, endpoint: Endpoint) -> None:
         self._write(endpoint, "CLIENT KILL", ("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
+
+    # Writes to nodes of a cluster
+
+    def meet(self, endpoint: Endpoint, expected: Server, newcomer: Address) -> None:
+        self._write(endpoint, "CLUSTER MEET", ("CLUSTER", "MEET", newcomer.host, newcomer.port), expected)
+
+    def replicate(self, endpoint: Endpoint, expected: Server, master_id: str) -> None:
+        self._write(endpoint, "CLUSTER REPLICATE", ("CLUSTER", "REPLICATE", master_id), expected)
+
+    def take_over(self, endpoint: Endpoint, expected: Server) -> None:
+        self._write(endpoint, "CLUSTER FAILOVER", ("CLUSTER", "FAILOVER"), expected)
+
+    def forget(self, endpoint: Endpoint, node_id: str) -> None:
+        self._write(endpoint, "CLUSTER FORGET", ("CLUSTER", "FORGET", node_id), fine="unknown node")
+
+    def leave_cluster(self, endpoint: Endpoint, expected: Server) -> None:
+        self._write(endpoint, "CLUSTER RESET", ("CLUSTER", "RESET", "HARD"), expected)
 
     # Writes to sentinels
 
@@ -474,6 +538,45 @@ def read_server(
         paused=info.get("paused_reason") == "client_pause" and info.get("paused_actions") in {"write", "all"},
         denied=frozenset(denied),
     )
+
+
+def read_cluster_node(server: Server, state: str, table: str, settings: Mapping[str, str]) -> ClusterNode:
+    """What CLUSTER INFO and CLUSTER NODES tell."""
+    info, lines = _fields(state), [line.split() for line in table.splitlines() if line]
+    itself = next(line for line in lines if "myself" in line[2].split(","))
+    timeout = settings.get("cluster-node-timeout")
+    return ClusterNode(
+        server,
+        id=itself[0],
+        ok=info.get("cluster_state") == "ok",
+        slots_ok=int(info.get("cluster_slots_ok", 0)),
+        table=tuple(_known_node(line) for line in lines),
+        open_slots=sum(word.startswith("[") for word in itself[8:]),
+        announced=settings.get("cluster-announce-ip", ""),
+        full_coverage=_yes(settings.get("cluster-require-full-coverage")),
+        node_timeout_ms=int(timeout) if timeout else None,
+        migrates_replicas=_yes(settings.get("cluster-allow-replica-migration")),
+    )
+
+
+def _known_node(words: Sequence[str]) -> KnownNode:
+    """ID IP:PORT@BUS[,HOSTNAME[,...]] FLAGS MASTER PING PONG EPOCH LINK SLOT... (redis.io, CLUSTER NODES)."""
+    node_id, where, flags, master, _, _, epoch, link, *slots = words
+    host, _, port = where.partition("@")[0].rpartition(":")
+    ranges = (slot.partition("-") for slot in slots if not slot.startswith("["))
+    return KnownNode(
+        node_id,
+        Address(host, int(port)) if host and port != "0" else None,
+        frozenset(flags.split(",")),
+        "" if master == "-" else master,
+        int(epoch),
+        link == "connected",
+        tuple((int(first), int(last or first)) for first, _, last in ranges),
+    )
+
+
+def _yes(value: str | None) -> bool | None:
+    return None if value is None else value == "yes"
 
 
 def read_sentinel(endpoint: Endpoint, replies: Sequence[Reply], denied: Iterable[str]) -> Sentinel:

@@ -7,11 +7,10 @@ from lambdas import lock
 from lambdas.clients import Clients
 from lambdas.entry import handler_for
 from lambdas.errors import Refused
-from lambdas.migration import group_called, observe
+from lambdas.migration import Next, group_called, look
 from lambdas.model import RollTask, StepResult, backoff
 from lambdas.observed import Lease, Workload
-from lambdas.sentinel import Action, Settled
-from lambdas.sentinel import decide as needs
+from lambdas.redis_actions import Settled
 from lambdas.timeline import explain
 
 
@@ -43,7 +42,7 @@ def decide(
     lease: Lease,
     baked: float,
     bake: float,
-    redis: Sequence[tuple[str, Action]] = (),
+    redis: Sequence[Next] = (),
 ) -> Open | Hold | Paused | Abort:
     """Whether the next wave may start. What was not Ready before the roll is nobody's sign of trouble.
 
@@ -59,7 +58,7 @@ def decide(
     if worse:
         names = ", ".join(f"{w.owner} ({w.ready} of {w.desired} Ready)" for w in worse)
         return Hold(f"not back to strength: {names}", backoff(baked, first=2))
-    if unsettled := [f"{group} ({a.reason})" for group, a in redis if not isinstance(a, Settled)]:
+    if unsettled := [f"{r.group} ({r.action.reason})" for r in redis if not isinstance(r.action, Settled)]:
         return Hold(f"Redis groups are not back to normal: {', '.join(unsettled)}", backoff(baked, first=2))
     if baked < bake:
         return Hold(f"baking for {bake - baked:.0f} s more", min(15, bake - baked))
@@ -77,7 +76,7 @@ def run(task: RollTask, clients: Clients) -> StepResult:
         lock.confirm(clients, task.roll),
         clients.now() - (task.since or clients.now()),
         clients.settings.bake_seconds,
-        [(name, needs(observe(group_called(name, clients), "", clients))) for name in task.redis],
+        [look(group_called(name, clients), "", clients) for name in task.redis],
     )
     match decision:
         case Open(reason):

@@ -7,10 +7,10 @@ from lambdas import lock
 from lambdas.clients import Clients
 from lambdas.entry import handler_for
 from lambdas.errors import Refused
-from lambdas.migration import group_called, groups_on, holder, observe
+from lambdas.migration import group_called, groups_on, holder, look
 from lambdas.model import RedisTask, StepResult, backoff
+from lambdas.redis_actions import Hold, Settled, Stop
 from lambdas.redis_groups import RedisGroup
-from lambdas.sentinel import Hold, Settled, Stop, decide
 
 NOTHING = "none"
 """What the Choice after this step takes for the way on."""
@@ -22,8 +22,7 @@ def run(task: RedisTask, clients: Clients) -> StepResult:
         taken = lock.acquire(clients, holder(task), group.lease)
         if isinstance(taken, lock.Busy):
             return StepResult.wait(f"Redis group {group} is being migrated for {taken.holder}", backoff(waited))
-        seen = observe(group, task.node, clients, waited)
-        action = decide(seen)
+        action = look(group, task.node, clients, waited).action
         match action:
             case Settled():
                 lock.release(clients, holder(task), group.lease)

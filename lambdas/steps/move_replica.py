@@ -7,7 +7,7 @@ from lambdas.clients import Clients
 from lambdas.entry import handler_for
 from lambdas.migration import run_step
 from lambdas.model import RedisTask, StepResult
-from lambdas.sentinel import Step
+from lambdas.redis_actions import Step
 
 
 def run(task: RedisTask, clients: Clients) -> StepResult:

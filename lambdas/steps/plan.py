@@ -10,7 +10,7 @@ from lambdas.entry import handler_for
 from lambdas.errors import Permanent, sentence
 from lambdas.findings import Finding, Severity
 from lambdas.marks import AUTOSCALER_REPLICAS, GROUP_MAXIMUM, GROUP_RESUME, NODE_ROLL
-from lambdas.migration import observe as observe_redis
+from lambdas.migration import look
 from lambdas.model import PlanTask, RollRequest, StepResult, Targets, counted
 from lambdas.observed import Node, Pod
 from lambdas.preflight import Candidate, View, candidates, findings, resolve
@@ -135,7 +135,7 @@ def _look_at(group: RedisGroup, nodes: list[Node], pods: list[Pod], clients: Cli
     placed = tuple((p.name, zones.get(p.node, "")) for p in pods if group.part_set(p.owner))
     try:
         lease = clients.kubernetes.lease(group.lease)
-        seen = observe_redis(group, "", clients)
+        seen = look(group, "", clients).seen
     except Permanent as error:
         return RedisView(group, fault=sentence(error), zones=placed)
     return RedisView(group, seen, begun_by=lease.holder if lease else "", zones=placed)

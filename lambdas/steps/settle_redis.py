@@ -10,11 +10,11 @@ from lambdas import lock
 from lambdas.clients import Clients
 from lambdas.entry import handler_for
 from lambdas.errors import Refused
-from lambdas.migration import observe, perform
+from lambdas.migration import look
 from lambdas.model import SettleTask, StepResult, backoff
 from lambdas.observed import Lease
+from lambdas.redis_actions import Hold, Settled, Stop
 from lambdas.redis_groups import RedisGroup, declared
-from lambdas.sentinel import Hold, Settled, Stop, decide
 
 
 def begun_by(lease: Lease | None, roll: str, now: float) -> bool:
@@ -51,9 +51,8 @@ def run(task: SettleTask, clients: Clients) -> StepResult:
 
 def _settle(group: RedisGroup, waited: float, clients: Clients) -> str:
     """One action; "" once the group is normal. Raises Refused where a person has to decide."""
-    seen = observe(group, "", clients, waited)
-    action = decide(seen)
-    match action:
+    due = look(group, "", clients, waited)
+    match due.action:
         case Settled():
             return ""
         case Stop(reason):
@@ -61,7 +60,7 @@ def _settle(group: RedisGroup, waited: float, clients: Clients) -> str:
         case Hold(reason):
             return reason
         case _:
-            return perform(action, seen, clients)
+            return due.perform()
 
 
 handler = handler_for(run, SettleTask, locked=False)

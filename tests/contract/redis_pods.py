@@ -7,10 +7,10 @@ import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import redis
 from redis.backoff import NoBackoff
@@ -19,11 +19,11 @@ from redis.sentinel import Sentinel as SentinelClient
 
 from lambdas.clients import Clients, Eviction, EvictionStatus
 from lambdas.errors import RollError
-from lambdas.migration import observe, perform
+from lambdas.migration import look
 from lambdas.observed import Owner, Pod, Selector, Workload
+from lambdas.redis_actions import Hold, Settled, Stop
 from lambdas.redis_groups import AUTH, GROUP, MASTER_NAME, PART, TLS, Part, declared
 from lambdas.redis_observed import Address, Endpoint
-from lambdas.sentinel import Hold, Settled, Stop, decide
 from lambdas.settings import Settings
 from tests.contract.redis_sides import NAME, PASSWORD, SENTINEL_PASSWORD, Processes
 from tests.world import Killed
@@ -140,6 +140,12 @@ class Pods:
         return Endpoint(Address(host, port), self._side.login)
 
 
+class Acknowledged(Protocol):
+    """A client that remembers what was acknowledged."""
+
+    acked: list[int]
+
+
 @dataclass
 class Writer:
     """What a client had acknowledged."""
@@ -182,6 +188,28 @@ def writers(side: Processes, count: int = 3) -> Iterator[list[Writer]]:
             thread.join(10)
 
 
+class Killing:
+    """Passes calls on, and has the caller die after each command that changes something, once."""
+
+    def __init__(self, inner: Any, changing: set[str], died: list[str]) -> None:
+        self._inner, self._changing, self._died = inner, changing, died
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._inner, name)
+        if name not in self._changing:
+            return call
+
+        def killed_after(*arguments: Any) -> Any:
+            answer = call(*arguments)
+            what = f"{name} {arguments[0]}"
+            if what not in self._died:
+                self._died.append(what)
+                raise Killed(what)
+            return answer
+
+        return killed_after
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a migration ended: by itself, or with a question to a person."""
@@ -193,7 +221,7 @@ class Ended:
 
 
 def migrate(pods: Any, client: Any, within_seconds: float) -> Ended:
-    """Look, decide, act, as the workflow does, until the group is normal and its master pod on the new node.
+    """Look, decide, act, as the workflow does, until the group is normal and nothing of it is on the old node.
 
     Fails as an assertion when that does not come.
     """
@@ -203,8 +231,8 @@ def migrate(pods: Any, client: Any, within_seconds: float) -> Ended:
     deadline, since = time.monotonic() + within_seconds, time.monotonic()
     while time.monotonic() < deadline:
         try:
-            seen = observe(group, OLD, clients, time.monotonic() - since)
-            action = decide(seen)
+            due = look(group, OLD, clients, time.monotonic() - since)
+            action = due.action
             if isinstance(action, Stop):
                 return replace(ended, stopped=action.reason)
             if isinstance(action, Settled):
@@ -214,7 +242,7 @@ def migrate(pods: Any, client: Any, within_seconds: float) -> Ended:
                     ended.held.append(action.reason)
                 time.sleep(0.3)
                 continue
-            ended.done.append(perform(action, seen, clients))
+            ended.done.append(due.perform())
             since = time.monotonic()
         except Killed:
             time.sleep(1)
@@ -233,7 +261,7 @@ def lost(side: Processes, host: str, written: list[Writer]) -> int:
     return sum(len(set(w.acked) - h) for w, h in zip(written, held, strict=True))
 
 
-def wait_until_all_write_on(written: list[Writer], within_seconds: float = 20) -> None:
+def wait_until_all_write_on(written: Sequence[Acknowledged], within_seconds: float = 20) -> None:
     """Every client has another write acknowledged: nobody is paused, or holds on to a server that is none of theirs."""
     before = [len(w.acked) for w in written]
     deadline = time.monotonic() + within_seconds

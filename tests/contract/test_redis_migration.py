@@ -8,37 +8,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
-from tests.contract.redis_pods import NEW, Pods, lost, migrate, wait_until_all_write_on, writers
+from tests.contract.redis_pods import NEW, Killing, Pods, lost, migrate, wait_until_all_write_on, writers
 from tests.contract.redis_sides import Processes, processes, wait_until_whole
-from tests.world import Killed
 
 pytestmark = [pytest.mark.xdist_group("redis-migration"), pytest.mark.timeout(240)]
-
-
-class Killing:
-    """Passes calls on, and has the caller die after each command that changes something, once."""
-
-    def __init__(self, inner: Any, changing: set[str], died: list[str]) -> None:
-        self._inner, self._changing, self._died = inner, changing, died
-
-    def __getattr__(self, name: str) -> Any:
-        call = getattr(self._inner, name)
-        if name not in self._changing:
-            return call
-
-        def killed_after(*arguments: Any) -> Any:
-            answer = call(*arguments)
-            what = f"{name} {arguments[0]}"
-            if what not in self._died:
-                self._died.append(what)
-                raise Killed(what)
-            return answer
-
-        return killed_after
 
 
 REDIS_WRITES = {

@@ -1,9 +1,10 @@
 """Clusters that rolls are tried on."""
 
-from lambdas.migration import PRIORITY, observe
+from lambdas.migration import look
 from lambdas.observed import STRATEGY_ANNOTATION, Owner, Strategy
+from lambdas.redis_actions import Settled
 from lambdas.redis_groups import GROUP, MASTER_NAME, PART, Part, declared
-from lambdas.sentinel import Settled, decide
+from lambdas.sentinel_migration import PRIORITY
 from lambdas.settings import Settings
 from tests.assembly import DOCUMENT
 from tests.world import World
@@ -101,7 +102,53 @@ def redis_is_normal(world: World) -> bool:
     """S2, by the decision that the workflow itself goes by, and by who has what."""
     clients = world.clients(settings())
     ((group,), _) = declared(world.stateful_sets("default"))
-    seen = observe(group, "", clients)
     marks = [p.pod.annotations for p in world.pods_by_name.values() if PRIORITY in p.pod.annotations]
     priorities = {s.priority for s in world.redis.servers.values()}
-    return isinstance(decide(seen), Settled) and not marks and priorities == {100}
+    return isinstance(look(group, "", clients).action, Settled) and not marks and priorities == {100}
+
+
+SHARDS = {"redis-a-0": "redis-b-0", "redis-b-1": "redis-a-1", "redis-a-2": "redis-b-2"}
+"""Master -> replica: masters in both zones, and each replica in the other one."""
+
+
+def shards(*, new_version: bool = True) -> World:
+    """Two groups in a zone each, and a Redis Cluster over both: three masters, three replicas, each with a volume.
+
+    A writer is at work on every shard.
+    """
+    world = World()
+    for group, zone in (("ng-a", "zone-a"), ("ng-b", "zone-b")):
+        world.group(group, [zone], maximum=2)
+        for _ in range(2):
+            world.add_node(group, zone)
+    world.deployment("web", 2)
+    world.deployment("cluster-autoscaler", 1, namespace="kube-system")
+    for name, zone in (("redis-a", "zone-a"), ("redis-b", "zone-b")):
+        world.stateful_set(name, 3, zone=zone, annotations={GROUP: "shards", PART: str(Part.CLUSTER)})
+        world.budget(name, name, 1)
+    world.ready()
+    address = {p.pod.name: p.pod.address for p in world.pods_by_name.values()}
+    world.redis.cluster.form([[address[master], address[replica]] for master, replica in SHARDS.items()])
+    world.redis.cluster.writes_every = 0.1
+    world.advance(5)
+    if new_version:
+        for group in ("ng-a", "ng-b"):
+            world.new_template_version(group)
+        world.planned = set(world.machines)
+    return world
+
+
+def cluster_roles(world: World) -> dict[str, tuple[str, str, tuple[tuple[int, int], ...]]]:
+    """Pod -> id, role, slots."""
+    nodes = world.redis.cluster.nodes
+    pods = {p.pod.name: nodes[p.pod.address] for p in world.pods_by_name.values() if p.pod.address in nodes}
+    return {name: (n.id, n.itself.role.name, n.itself.slots) for name, n in sorted(pods.items())}
+
+
+def cluster_is_normal(world: World) -> bool:
+    """C2, by the decision that the workflow itself goes by, and by who is in whose table."""
+    clients = world.clients(settings())
+    ((group,), _) = declared(world.stateful_sets("default"))
+    ids = {n.id for n in world.redis.cluster.nodes.values()}
+    tables = all(set(n.table) == ids for n in world.redis.cluster.nodes.values())
+    return isinstance(look(group, "", clients).action, Settled) and tables and len(ids) == 6

@@ -86,7 +86,10 @@ def test_a_group_is_its_stateful_sets() -> None:
             [*whole(), stateful_set("r2", "sentinel-replica", master_name="other")],
             "its StatefulSets name mymaster and other",
         ),
-        ([stateful_set("c", "cluster", 3)], "it is a Redis Cluster, which is not migrated yet"),
+        (
+            [stateful_set("c", "cluster", 3), stateful_set("s", "sentinel", 3)],
+            "some of its StatefulSets are of a Redis Cluster and some of a Sentinel group",
+        ),
     ],
 )
 def test_a_wrong_declaration_is_one_sentence_with_a_remedy(workloads: list[Workload], words: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lambdas.observed import Owner, Pod
+from lambdas.redis_actions import Hold, Settled, Step, Stop
 from lambdas.redis_groups import Part, PartSet, RedisGroup, RefreshBy
 from lambdas.redis_observed import (
     Address,
@@ -23,16 +24,12 @@ from lambdas.redis_observed import (
 from lambdas.sentinel import (
     Action,
     Follow,
-    Hold,
     Lead,
     Member,
     MovePod,
     Refresh,
     Seen,
-    Settled,
     Steer,
-    Step,
-    Stop,
     Switch,
     TakeBack,
     Watcher,

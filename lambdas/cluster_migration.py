@@ -1,0 +1,128 @@
+"""Looks at a Redis Cluster, and does what `cluster.decide` says."""
+
+from typing import assert_never
+
+from lambdas import stand_in
+from lambdas.clients import Clients
+from lambdas.cluster import (
+    Action,
+    CreateStandIn,
+    DeletePod,
+    FailOver,
+    Forget,
+    Meet,
+    Member,
+    Original,
+    Replicate,
+    Seen,
+)
+from lambdas.errors import NotFound
+from lambdas.observed import Pod
+from lambdas.redis_actions import Hold, Settled, Stop
+from lambdas.redis_groups import PartSet, RedisGroup, endpoint_of
+from lambdas.redis_observed import ClusterNode, Endpoint, Role, Silent
+
+TAKE_OVER_SECONDS = 5.0
+"""Redis gives a manual failover up after 5 s; it takes 60 to 70 ms."""
+
+POLL_SECONDS = 0.02
+
+
+def observe(group: RedisGroup, node: str, clients: Clients, waited: float = 0.0) -> Seen:
+    """The cluster, node by node, as each sees it. Raises AccessDenied, NotFound, Permanent, Transient."""
+    pods = [member for part_set in group.sets for member in _members(part_set, clients)]
+    stand_ins = []
+    for pod in sorted(clients.kubernetes.stand_ins(group.namespace, group.name), key=lambda p: p.name):
+        original = _original(pod)
+        part_set = next((s for s in group.sets if original and original.pod in s.pods), group.sets[0])
+        stand_ins.append(_member(part_set, pod.name, pod, original, clients))
+    return Seen(group, tuple(pods), tuple(stand_ins), node, waited)
+
+
+def _members(part_set: PartSet, clients: Clients) -> list[Member]:
+    workload = clients.kubernetes.workload(part_set.owner)
+    if workload is None:
+        raise NotFound(f"{part_set.owner} is gone while its Redis Cluster is migrated: create it again.")
+    pods = {p.name: p for p in clients.kubernetes.pods_of(workload) if p.owner == part_set.owner}
+    return [_member(part_set, name, pods.get(name), None, clients) for name in part_set.pods]
+
+
+def _member(part_set: PartSet, name: str, pod: Pod | None, original: Original | None, clients: Clients) -> Member:
+    endpoint: Endpoint | None = None
+    if pod is not None and pod.address and not pod.finished:
+        endpoint = endpoint_of(part_set, name, pod.address)
+    node: ClusterNode | Silent | None = clients.redis.cluster_node(endpoint) if endpoint else None
+    return Member(name, pod, endpoint, node, original)
+
+
+def _original(pod: Pod) -> Original | None:
+    written = [pod.annotations.get(key, "") for key in (stand_in.FOR_POD, stand_in.FOR_ID, stand_in.FOR_ROLE)]
+    if not all(written) or written[2].upper() not in Role.__members__:
+        return None
+    return Original(written[0], written[1], Role[written[2].upper()])
+
+
+def perform(action: Action, clients: Clients) -> str:
+    """One action, under the precondition that what it was decided on is still so. Answers what was done."""
+    redis = clients.redis
+    match action:
+        case CreateStandIn(member, original):
+            _create(member, original, clients)
+        case Meet(by, newcomer):
+            # CLUSTER MEET takes no names, and the pod's address is what the others reach it by.
+            assert newcomer.endpoint is not None  # noqa: S101 (it answered)
+            endpoint, node = _known(by)
+            redis.meet(endpoint, node.server, newcomer.endpoint.address)
+        case Replicate(member, master_id):
+            endpoint, node = _known(member)
+            redis.replicate(endpoint, node.server, master_id)
+        case FailOver(member):
+            return _take_over(member, action.reason, clients)
+        case DeletePod(pod):
+            clients.kubernetes.delete_pod(pod)
+        case Forget(members, node_id, leaving):
+            _forget(members, node_id, leaving, clients)
+        case Hold() | Stop() | Settled():
+            pass
+        case _:
+            assert_never(action)
+    return action.reason
+
+
+def _create(member: Member, original: Original, clients: Clients) -> None:
+    assert member.pod is not None  # noqa: S101 (decided on)
+    assert member.pod.owner is not None  # noqa: S101 (a StatefulSet's)
+    workload = clients.kubernetes.workload(member.pod.owner)
+    if workload is None:
+        raise NotFound(f"{member.pod.owner} is gone while its Redis Cluster is migrated: create it again.")
+    node = clients.kubernetes.node(member.pod.node)
+    marks = stand_in.marks(original.pod, original.id, original.role)
+    clients.kubernetes.create_stand_in(workload, member.pod, node.zone if node else "", marks)
+
+
+def _take_over(member: Member, reason: str, clients: Clients) -> str:
+    """Waits for the end: another request would begin anew what goes on."""
+    endpoint, node = _known(member)
+    clients.redis.take_over(endpoint, node.server)
+    deadline = clients.now() + TAKE_OVER_SECONDS
+    while clients.redis.offset(endpoint)[0] is not Role.MASTER:
+        if clients.now() > deadline:
+            return f"{member} did not become master within {TAKE_OVER_SECONDS:.0f} s; tried again later"
+        clients.sleep(POLL_SECONDS)
+    return reason
+
+
+def _forget(members: tuple[Member, ...], node_id: str, leaving: Member | None, clients: Clients) -> None:
+    """By all within the 60 s for which each bans the id, or gossip brings it back (redis.io, CLUSTER FORGET)."""
+    for member in members:
+        endpoint, _ = _known(member)
+        clients.redis.forget(endpoint, node_id)
+    if leaving is not None:
+        endpoint, node = _known(leaving)
+        clients.redis.leave_cluster(endpoint, node.server)
+
+
+def _known(member: Member) -> tuple[Endpoint, ClusterNode]:
+    assert member.endpoint is not None  # noqa: S101 (decided on)
+    assert isinstance(member.node, ClusterNode)  # noqa: S101 (decided on)
+    return member.endpoint, member.node

@@ -1,0 +1,14 @@
+"""Remove the stand-in: every node forgets it, and it forgets them [C2]."""
+
+from lambdas.clients import Clients
+from lambdas.entry import handler_for
+from lambdas.migration import run_step
+from lambdas.model import RedisTask, StepResult
+from lambdas.redis_actions import Step
+
+
+def run(task: RedisTask, clients: Clients) -> StepResult:
+    return run_step(Step.REMOVE_STAND_IN, task, clients)
+
+
+handler = handler_for(run, RedisTask)

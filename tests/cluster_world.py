@@ -1,0 +1,367 @@
+"""Nodes of a Redis Cluster and a writer in memory, behind the protocol that steps see.
+
+What it knows of Redis Cluster was measured on real nodes; `tests/contract/test_cluster_client.py` holds both to the
+same cases. Time stands still unless `tick` is called: nodes talk once a second, to those that they know and that know
+them, and tell of others; a node that is forgotten is banned for a minute; who says nothing for node-timeout fails. The
+writer writes to every shard in turn, wherever its slots are: what was acknowledged must be there in the end.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from lambdas.errors import Conflict, Transient
+from lambdas.redis_observed import Address, ClusterNode, Endpoint, KnownNode, Role, Server, Silent
+
+GOSSIP_SECONDS = 1.0
+BAN_SECONDS = 60.0
+NODE_TIMEOUT_SECONDS = 5.0
+SYNC_SECONDS = 1.5
+RESYNC_SECONDS = 0.2
+TAKE_OVER_SECONDS = 0.07
+BYTES_PER_WRITE = 50
+LAST_WRITES = 15
+SLOTS = 16384
+
+Slots = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A node as another one has it, or as it has itself. `host` is "" where a node does not know its own."""
+
+    host: str
+    role: Role = Role.MASTER
+    master: str = ""
+    epoch: int = 0
+    slots: Slots = ()
+    heard_at: float = 0.0
+
+
+@dataclass(slots=True)
+class NodeState:
+    """A node that runs. What is on its volume outlives it: id, table, data."""
+
+    host: str
+    id: str
+    run_id: str
+    volume: str
+    table: dict[str, Entry]
+    data: set[int] = field(default_factory=set)
+    link_up: bool = False
+    synced_at: float = 0.0
+    banned: dict[str, float] = field(default_factory=dict)
+    meeting: dict[str, float] = field(default_factory=dict)
+    """Hosts that are shaken hands with, and since when."""
+    takes_over_at: float | None = None
+
+    @property
+    def itself(self) -> Entry:
+        return self.table[self.id]
+
+
+class ClusterWorld:
+    """`effect` is called after every command that changes something, and may raise to kill the caller."""
+
+    def __init__(self, effect: Callable[[str], None]) -> None:
+        self.nodes: dict[str, NodeState] = {}
+        self.volumes: dict[str, NodeState] = {}
+        self.now = 0.0
+        self.writes_every: float | None = None
+        self.acked: dict[int, Slots] = {}
+        self.unserved: list[str] = []
+        """What the writer could not write, by the second."""
+        self.failovers = 0
+        self._effect = effect
+        self._serial = 0
+        self._gossip_at = 0.0
+        self._write_at = 0.0
+        self._shards: list[Slots] = []
+
+    # Building
+
+    def start(self, host: str, volume: str) -> None:
+        """With what is on the volume: its id and what it knew; or as a new node that knows nobody."""
+        self._serial += 1
+        former = self.volumes.get(volume)
+        if former is None:
+            node_id = f"{self._serial:040x}"
+            state = NodeState(host, node_id, f"run-{self._serial}", volume, {node_id: Entry("")})
+        else:
+            state = replace(former, host=host, run_id=f"run-{self._serial}", link_up=False, takes_over_at=None)
+            state.table = {i: replace(e, heard_at=self.now) for i, e in former.table.items()}
+            state.synced_at = self.now + RESYNC_SECONDS
+        self.nodes[host] = self.volumes[volume] = state
+
+    def stop(self, host: str) -> None:
+        """A SIGTERM writes what is in the files; replicas in sync have it too."""
+        self._replicate()
+        self.nodes.pop(host, None)
+
+    def form(self, shards: list[list[str]]) -> None:
+        """Makes one cluster of the hosts: in each list the master first, then its replicas."""
+        everybody = [self.nodes[host] for hosts in shards for host in hosts]
+        for number, hosts in enumerate(shards):
+            first, last = number * SLOTS // len(shards), (number + 1) * SLOTS // len(shards) - 1
+            master = self.nodes[hosts[0]]
+            self._shards.append(((first, last),))
+            self._declare(master, Entry(master.host, Role.MASTER, "", number + 1, ((first, last),)))
+            for host in hosts[1:]:
+                replica = self.nodes[host]
+                self._declare(replica, Entry(host, Role.REPLICA, master.id, number + 1))
+                replica.link_up = True
+        for one in everybody:
+            one.table |= {other.id: replace(other.itself, heard_at=self.now) for other in everybody}
+
+    @staticmethod
+    def _declare(node: NodeState, entry: Entry) -> None:
+        node.table[node.id] = entry
+
+    # Verdict
+
+    def lost(self) -> set[int]:
+        """Acknowledged writes that the owner of their slots does not hold."""
+        held = {slots: node.data for slots in self._shards if (node := self._owner(slots))}
+        return {number for number, slots in self.acked.items() if number not in held.get(slots, set())}
+
+    def copies(self) -> int:
+        """Of the shard that has the fewest: nodes that have what its master has, but for the last moment's writes."""
+        owners = [self._owner(slots) for slots in self._shards]
+        return min(
+            sum(bool(n.data & owner.data) and len(owner.data - n.data) <= LAST_WRITES for n in self.nodes.values())
+            if owner
+            else 0
+            for owner in owners
+        )
+
+    def _owner(self, slots: Slots) -> NodeState | None:
+        owners = [n for n in self.nodes.values() if slots[0] in n.itself.slots]
+        return max(owners, key=lambda n: n.itself.epoch, default=None)
+
+    # Time
+
+    def tick(self, now: float) -> None:
+        """Lets everything happen that is due by then."""
+        self.now = now
+        for node in list(self.nodes.values()):
+            if node.takes_over_at is not None and now >= node.takes_over_at:
+                self._take_over(node)
+        self._link()
+        self._replicate()
+        if now >= self._gossip_at:
+            self._gossip_at = now + GOSSIP_SECONDS
+            self._gossip()
+            self._elect()
+        self._write()
+
+    def _by_id(self, node_id: str) -> NodeState | None:
+        return next((n for n in self.nodes.values() if n.id == node_id), None)
+
+    def _link(self) -> None:
+        for node in self.nodes.values():
+            if node.itself.role is Role.MASTER:
+                continue
+            master = self._by_id(node.itself.master)
+            if master is None or master.itself.role is Role.REPLICA:
+                node.link_up = False
+            elif not node.link_up and self.now >= node.synced_at:
+                node.link_up, node.data = True, set(master.data)
+
+    def _replicate(self) -> None:
+        for node in self.nodes.values():
+            master = self._by_id(node.itself.master) if node.link_up else None
+            if master is not None:
+                node.data = set(master.data)
+
+    def _take_over(self, node: NodeState, *, because_dead: bool = False) -> None:
+        """Under the old master's pause, with all its data; everybody hears of it by gossip."""
+        node.takes_over_at = None
+        master = self._by_id(node.itself.master)
+        if not because_dead and (master is None or not node.link_up or not master.itself.slots):
+            return
+        former = node.itself.master
+        slots = master.itself.slots if master else node.table[former].slots
+        if master is not None:
+            node.data = set(master.data)
+        epoch = max(e.epoch for n in self.nodes.values() for e in n.table.values()) + 1
+        node.link_up = False
+        self._declare(node, replace(node.itself, role=Role.MASTER, master="", epoch=epoch, slots=slots))
+        self.failovers += 1
+
+    def _gossip(self) -> None:
+        for node in list(self.nodes.values()):
+            node.banned = {i: t for i, t in node.banned.items() if t > self.now}
+            for host in list(node.meeting):
+                self._shake_hands(node, host)
+            for known in [i for i in node.table if i != node.id]:
+                other = self.nodes.get(node.table[known].host)
+                if other is not None and other.id == known:
+                    self._tell(node, other)
+        for node in self.nodes.values():
+            self._follow_news(node)
+
+    def _shake_hands(self, node: NodeState, host: str) -> None:
+        other, since = self.nodes.get(host), node.meeting[host]
+        if other is None and self.now < since + NODE_TIMEOUT_SECONDS:
+            return
+        del node.meeting[host]
+        if other is None:
+            return
+        # Whoever is met by its address learns that address.
+        self._declare(other, replace(other.itself, host=host))
+        for one, two in ((node, other), (other, node)):
+            if two.id not in one.banned:
+                one.table[two.id] = replace(two.itself, host=two.host, heard_at=self.now)
+
+    def _tell(self, node: NodeState, other: NodeState) -> None:
+        """What `other`, to whom `node` talks, takes from it: nothing unless it knows it."""
+        if node.id not in other.table:
+            return
+        other.table[node.id] = replace(node.itself, host=node.host, heard_at=self.now)
+        node.table[other.id] = replace(other.itself, host=other.host, heard_at=self.now)
+        for known, entry in node.table.items():
+            third = self.nodes.get(entry.host)
+            if known not in other.table and known not in other.banned and third is not None and third.id == known:
+                other.meeting.setdefault(entry.host, self.now)
+
+    def _follow_news(self, node: NodeState) -> None:
+        """A master whose slots another one has with a newer epoch follows that one; so do its replicas."""
+        mine = node.itself
+        if mine.role is Role.MASTER:
+            newer = [i for i, e in node.table.items() if mine.slots and e.slots == mine.slots and e.epoch > mine.epoch]
+            if newer:
+                self._follow(node, newer[0])
+        else:
+            master = node.table.get(mine.master)
+            if master is not None and master.role is Role.REPLICA and master.master != node.id:
+                self._follow(node, master.master)
+
+    def _follow(self, node: NodeState, master_id: str) -> None:
+        epoch = node.table[master_id].epoch if master_id in node.table else node.itself.epoch
+        self._declare(node, replace(node.itself, role=Role.REPLICA, master=master_id, slots=(), epoch=epoch))
+        node.link_up, node.synced_at = False, self.now + (RESYNC_SECONDS if node.data else SYNC_SECONDS)
+
+    def _elect(self) -> None:
+        """A master that failed is replaced by a replica that has its data."""
+        for node in self.nodes.values():
+            master = node.itself.master
+            if not master or self._by_id(master) is not None or master not in node.table:
+                continue
+            lost = node.table[master]
+            if lost.slots and self._fails(lost) and self._owner(lost.slots) is None:
+                self._take_over(node, because_dead=True)
+
+    def _fails(self, entry: Entry) -> bool:
+        return self.now > entry.heard_at + NODE_TIMEOUT_SECONDS
+
+    # The writer
+
+    def _write(self) -> None:
+        if self.writes_every is None or self.now < self._write_at + self.writes_every:
+            return
+        self._write_at = self.now
+        for slots in self._shards:
+            owner = self._owner(slots)
+            if owner is None:
+                self.unserved.append(f"{self.now:.0f}: {slots}")
+                continue
+            number = len(self.acked) + 1
+            owner.data.add(number)
+            self.acked[number] = slots
+
+    # What steps see
+
+    def cluster_node(self, endpoint: Endpoint) -> ClusterNode | Silent:
+        node = self.nodes.get(endpoint.address.host)
+        if node is None:
+            return Silent(endpoint.address, "connection refused")
+        served = {s for n in node.table.values() for s in n.slots if not self._fails_for(node, n)}
+        table = tuple(self._known(node, i, e) for i, e in node.table.items())
+        shaken = tuple(
+            KnownNode(f"handshake-{host}", Address(host), frozenset({"handshake"}), connected=False)
+            for host in node.meeting
+        )
+        slots_ok = sum(last - first + 1 for first, last in served)
+        return ClusterNode(self._server(node, endpoint), node.id, slots_ok == SLOTS, slots_ok, (*table, *shaken))
+
+    def _fails_for(self, node: NodeState, entry: Entry) -> bool:
+        return entry is not node.itself and self._fails(entry)
+
+    def _known(self, node: NodeState, node_id: str, entry: Entry) -> KnownNode:
+        flags = {"master" if entry.role is Role.MASTER else "slave"}
+        flags |= {"myself"} if node_id == node.id else set()
+        fails = node_id != node.id and self._fails(entry)
+        flags |= {"fail"} if fails else set()
+        address = Address(entry.host) if entry.host else None
+        return KnownNode(node_id, address, frozenset(flags), entry.master, entry.epoch, not fails, entry.slots)
+
+    def _server(self, node: NodeState, endpoint: Endpoint) -> Server:
+        return Server(
+            endpoint.address,
+            version=(7, 0, 15),
+            flavor="redis",
+            run_id=node.run_id,
+            role=node.itself.role,
+            offset=len(node.data) * BYTES_PER_WRITE,
+            link_up=node.link_up,
+            syncing=node.itself.role is Role.REPLICA and not node.link_up and self.now < node.synced_at,
+            keys=len(node.data),
+            can_follow=True,
+            persists=True,
+        )
+
+    def offset(self, endpoint: Endpoint) -> tuple[Role, int]:
+        node = self._reachable(endpoint)
+        if node.takes_over_at is not None:
+            # Whoever asks in a loop lets time pass.
+            self.tick(max(self.now, node.takes_over_at))
+        return node.itself.role, len(node.data) * BYTES_PER_WRITE
+
+    def meet(self, endpoint: Endpoint, expected: Server, newcomer: Address) -> None:
+        self._confirmed(endpoint, expected).meeting[newcomer.host] = self.now
+        self._effect(f"redis CLUSTER MEET {newcomer} on {endpoint}")
+
+    def replicate(self, endpoint: Endpoint, expected: Server, master_id: str) -> None:
+        node = self._confirmed(endpoint, expected)
+        if master_id not in node.table or node.table[master_id].role is not Role.MASTER:
+            raise Transient(f"{endpoint} refused CLUSTER REPLICATE (Unknown node {master_id}).")
+        if node.itself.role is Role.MASTER and (node.itself.slots or node.data):
+            raise Transient(f"{endpoint} refused CLUSTER REPLICATE (To set a master the node must be empty).")
+        self._follow(node, master_id)
+        self._effect(f"redis CLUSTER REPLICATE on {endpoint}")
+
+    def take_over(self, endpoint: Endpoint, expected: Server) -> None:
+        node = self._confirmed(endpoint, expected)
+        if node.itself.role is Role.MASTER:
+            raise Transient(f"{endpoint} refused CLUSTER FAILOVER (You should send it to a replica).")
+        node.takes_over_at = self.now + TAKE_OVER_SECONDS
+        self._effect(f"redis CLUSTER FAILOVER on {endpoint}")
+
+    def forget(self, endpoint: Endpoint, node_id: str) -> None:
+        node = self._reachable(endpoint)
+        if node_id in node.table:
+            if node_id == node.itself.master:
+                raise Transient(f"{endpoint} refused CLUSTER FORGET (Can't forget my master!).")
+            del node.table[node_id]
+            node.banned[node_id] = self.now + BAN_SECONDS
+        self._effect(f"redis CLUSTER FORGET on {endpoint}")
+
+    def leave_cluster(self, endpoint: Endpoint, expected: Server) -> None:
+        node = self._confirmed(endpoint, expected)
+        if node.itself.role is Role.MASTER and node.data:
+            raise Transient(f"{endpoint} refused CLUSTER RESET (can't be called with master nodes containing keys).")
+        self._serial += 1
+        node.id = f"{self._serial:040x}"
+        node.table, node.data, node.link_up, node.meeting = {node.id: Entry(node.host)}, set(), False, {}
+        self._effect(f"redis CLUSTER RESET on {endpoint}")
+
+    def _reachable(self, endpoint: Endpoint) -> NodeState:
+        node = self.nodes.get(endpoint.address.host)
+        if node is None:
+            raise Transient(f"{endpoint} does not answer: connection refused.")
+        return node
+
+    def _confirmed(self, endpoint: Endpoint, expected: Server) -> NodeState:
+        node = self._reachable(endpoint)
+        if (node.run_id, node.itself.role) != (expected.run_id, expected.role):
+            raise Conflict(f"{endpoint} is not what it was: it restarted, or its role changed meanwhile.")
+        return node

@@ -1,0 +1,362 @@
+"""What a Redis Cluster's migration needs around real servers: pretended pods with real volumes, writers, a sampler.
+
+Deleting a pod ends its process; another one starts at another address, with the volume: the directory of nodes.conf.
+"""
+
+import contextlib
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis.cluster import ClusterNode as StartupNode
+from redis.cluster import RedisCluster
+
+from lambdas import stand_in
+from lambdas.clients.redis import RedisClient
+from lambdas.observed import Node, Owner, Pod, Selector, Workload
+from lambdas.redis_groups import AUTH, GROUP, PART, Part
+from lambdas.redis_observed import Address, ClusterNode, Endpoint, Login
+from tests.contract.redis_pods import NEW, OLD
+
+PASSWORD = "correct-horse"
+LOGIN = Login("default", auth="redis-auth")
+NODE_TIMEOUT_MS = 3000
+RETURN_SECONDS = 0.5
+"""From the end of a pod until its successor starts."""
+
+_numbers = itertools.count(1)
+
+ZONES = ("redis-a", "redis-b")
+MASTERS = ("redis-a-0", "redis-b-1", "redis-a-2")
+MASTERS_ALONE = ("redis-a-0", "redis-b-0", "redis-a-1")
+REPLICA_OF = {"redis-b-0": "redis-a-0", "redis-a-1": "redis-b-1", "redis-b-2": "redis-a-2"}
+
+
+@dataclass
+class Process:
+    """A server of the cluster; its directory is its volume."""
+
+    host: str
+    directory: Path
+    popen: subprocess.Popen[bytes]
+
+
+class Cluster:
+    """Real nodes of one Redis Cluster behind pretended pods: the part of Kubernetes that a migration needs."""
+
+    def __init__(self, *, replicas: bool = True, program: str = "redis-server") -> None:
+        number = os.getpid() % 250 * 200 + next(_numbers)
+        self._net = f"127.{10 + number // 250 % 200}.{number % 250}"
+        self._hosts = itertools.count(1)
+        self._root = Path(tempfile.mkdtemp(prefix="redis-cluster-"))
+        self._program = program
+        self._serial = itertools.count(1)
+        self._later: list[threading.Timer] = []
+        self._lock = threading.RLock()
+        self.client = RedisClient(lambda _namespace, _name: {"password": PASSWORD})
+        self._masters = MASTERS if replicas else MASTERS_ALONE
+        self._replica_of = REPLICA_OF if replicas else {}
+        self.pods: dict[str, Pod] = {}
+        self.processes: dict[str, Process] = {}
+        self.created: list[str] = []
+        """Stand-ins, in order."""
+        for name in sorted({*self._masters, *self._replica_of}):
+            self.start(name, self._root / name)
+            self.pods[name] = self._pod(name, OLD if name in {"redis-a-0", "redis-b-0"} else "other")
+
+    # Building
+
+    def start(self, name: str, directory: Path) -> None:
+        host = f"{self._net}.{next(self._hosts)}"
+        directory.mkdir(exist_ok=True)
+        lines = [
+            f"bind {host}", f"bind-source-addr {host}", "port 6379", f"dir {directory}", "cluster-enabled yes",
+            f"cluster-node-timeout {NODE_TIMEOUT_MS}", f"requirepass {PASSWORD}", f"masterauth {PASSWORD}",
+            'save ""', "appendonly yes", "appendfsync no", "repl-diskless-sync-delay 0", "repl-ping-replica-period 1",
+        ]  # fmt: skip
+        (directory / "redis.conf").write_text("\n".join(lines) + "\n")
+        with (directory / "log").open("ab") as log:
+            popen = subprocess.Popen(
+                [self._program, str(directory / "redis.conf")], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+        self.processes[name] = Process(host, directory, popen)
+
+    def form(self) -> None:
+        """Introduces everybody, gives each master its slots and each replica its master."""
+        for name in self.pods:
+            self.wait(lambda n=name: self.command(n, "ping") == "PONG", f"{name} answers")
+        for name in list(self.pods)[1:]:
+            self.command(next(iter(self.pods)), "cluster", "meet", self.processes[name].host, "6379")
+        for number, name in enumerate(self._masters):
+            first, last = number * 16384 // 3, (number + 1) * 16384 // 3 - 1
+            self.command(name, "cluster", "addslotsrange", str(first), str(last))
+            self.command(name, "cluster", "set-config-epoch", str(number + 1))
+        everybody = len(self.pods)
+        for name in self.pods:
+            known = lambda n=name: self.command(n, "cluster", "info").count(f"cluster_known_nodes:{everybody}")  # noqa: E731 (short)
+            self.wait(known, f"{name} knows all")
+        for name, master in self._replica_of.items():
+            self.command(name, "cluster", "replicate", self.command(master, "cluster", "myid"))
+
+    def wait(self, condition: Any, what: str, seconds: float = 30) -> None:
+        deadline = time.monotonic() + seconds
+        while True:
+            with contextlib.suppress(subprocess.CalledProcessError):
+                if condition():
+                    return
+            assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+            time.sleep(0.1)
+
+    def command(self, name: str, *command: str) -> str:
+        """What redis-cli says at the pod."""
+        line = ["redis-cli", "-h", self.processes[name].host, "--no-auth-warning", "-a", PASSWORD, *command]
+        return subprocess.run(line, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+
+    def close(self) -> None:
+        for timer in self._later:
+            timer.cancel()
+        with self._lock:
+            for process in self.processes.values():
+                process.popen.kill()
+                process.popen.wait()
+        shutil.rmtree(self._root, ignore_errors=True)
+
+    # What a migration sees of Kubernetes
+
+    def _pod(self, name: str, node: str, annotations: Mapping[str, str] | None = None) -> Pod:
+        serial = str(next(self._serial))
+        standing_in = annotations is not None
+        return Pod(
+            "default",
+            name,
+            f"uid-{serial}",
+            node,
+            None if standing_in else Owner("StatefulSet", "default", name.rpartition("-")[0]),
+            labels={stand_in.LABEL: "shards"} if standing_in else {},
+            annotations=dict(annotations or {}),
+            claims=() if standing_in else (f"data-{name}",),
+            address=self.processes[name].host,
+            resource_version=serial,
+        )
+
+    def stateful_sets(self, _namespace: str) -> list[Workload]:
+        found = []
+        for zone in ZONES:
+            size = sum(n.startswith(zone) for n in (*self._masters, *self._replica_of))
+            found.append(
+                Workload(
+                    Owner("StatefulSet", "default", zone),
+                    desired=size,
+                    selector=Selector(),
+                    annotations={GROUP: "shards", PART: str(Part.CLUSTER), AUTH: "redis-auth"},
+                )
+            )
+        return found
+
+    def workload(self, owner: Owner) -> Workload:
+        return next(w for w in self.stateful_sets("default") if w.owner == owner)
+
+    def pods_of(self, workload: Workload) -> list[Pod]:
+        with self._lock:
+            return [p for p in self.pods.values() if p.owner == workload.owner]
+
+    def stand_ins(self, _namespace: str, group: str) -> list[Pod]:
+        with self._lock:
+            return [p for p in self.pods.values() if p.labels.get(stand_in.LABEL) == group]
+
+    def node(self, _name: str) -> Node | None:
+        return None
+
+    def create_stand_in(self, _workload: Workload, pod: Pod, _zone: str, marks: Mapping[str, str]) -> None:
+        name = stand_in.name_for(pod.name)
+        with self._lock:
+            if name not in self.pods:
+                self.created.append(name)
+                self.start(name, self._root / f"{name}-{next(self._serial)}")
+                self.pods[name] = self._pod(name, NEW, marks)
+
+    def delete_pod(self, pod: Pod) -> None:
+        """A StatefulSet's comes back a moment later, elsewhere, with its volume."""
+        with self._lock:
+            if pod.name not in self.pods or self.pods[pod.name].uid != pod.uid:
+                return
+            self.pods.pop(pod.name)
+            process = self.processes.pop(pod.name)
+            process.popen.terminate()
+            process.popen.wait()
+            if pod.owner is not None:
+                self.after(RETURN_SECONDS, lambda: self.come_back(pod.name, process.directory))
+
+    # What happens to pods
+
+    def after(self, seconds: float, work: Any) -> None:
+        timer = threading.Timer(seconds, work)
+        timer.daemon = True
+        timer.start()
+        self._later.append(timer)
+
+    def come_back(self, name: str, directory: Path, node: str = NEW) -> None:
+        with self._lock:
+            self.start(name, directory)
+            self.pods[name] = self._pod(name, node)
+
+    def volume(self, name: str) -> Path:
+        return self._root / name
+
+    def crash(self, name: str) -> Process:
+        """The pod and its process are gone at once, as when its node dies."""
+        with self._lock:
+            self.pods.pop(name)
+            process = self.processes.pop(name)
+            process.popen.send_signal(signal.SIGKILL)
+            process.popen.wait()
+            return process
+
+    def view(self, name: str) -> ClusterNode:
+        found = self.client.cluster_node(Endpoint(Address(self.processes[name].host), LOGIN, name))
+        assert isinstance(found, ClusterNode), found
+        return found
+
+
+@contextmanager
+def cluster(*, replicas: bool = True) -> Iterator[Cluster]:
+    found = Cluster(replicas=replicas)
+    try:
+        found.form()
+        yield found
+    finally:
+        found.close()
+
+
+@dataclass
+class Writer:
+    """What a client had acknowledged: value by value, each in a list of its own slot."""
+
+    acked: list[int] = field(default_factory=list)
+    longest_stall: float = 0.0
+    errors: Counter[str] = field(default_factory=Counter)
+
+
+KEYS = 128
+
+
+def key_of(writer: int, value: int) -> str:
+    return f"writer-{writer}:{value % KEYS}"
+
+
+@contextmanager
+def writers(side: Cluster, count: int = 2) -> Iterator[list[Writer]]:
+    """Clients that know the cluster, write over all its slots, and try again when that fails."""
+    stop = threading.Event()
+    found = [Writer() for _ in range(count)]
+
+    def write(number: int, writer: Writer) -> None:
+        client = connect(side)
+        last = time.monotonic()
+        for value in itertools.count(1):
+            while not stop.is_set():
+                try:
+                    client.rpush(key_of(number, value), value)
+                    break
+                except (redis.RedisError, OSError) as error:
+                    writer.errors[type(error).__name__] += 1
+                    time.sleep(0.01)
+            if stop.is_set():
+                return
+            now = time.monotonic()
+            writer.longest_stall = max(writer.longest_stall, now - last)
+            last = now
+            writer.acked.append(value)
+            time.sleep(0.004)
+
+    threads = [threading.Thread(target=write, args=each, daemon=True) for each in enumerate(found)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield found
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(10)
+
+
+def connect(side: Cluster) -> RedisCluster:
+    nodes = [StartupNode(p.host, 6379) for p in list(side.processes.values())]
+    return RedisCluster(startup_nodes=nodes, password=PASSWORD, socket_timeout=1.0, socket_connect_timeout=0.5)
+
+
+def lost(side: Cluster, written: list[Writer]) -> int:
+    """Acknowledged writes that the cluster does not hold."""
+    client, missing = connect(side), 0
+    for number, writer in enumerate(written):
+        held = {int(v) for n in range(KEYS) for v in client.lrange(f"writer-{number}:{n}", 0, -1)}
+        missing += len(set(writer.acked) - held)
+    return missing
+
+
+@dataclass
+class Sampled:
+    """What every node said, ten times a second."""
+
+    samples: int = 0
+    unserved: list[str] = field(default_factory=list)
+    fewest_copies: int = 100
+    """In-sync copies of a shard, its master's among them."""
+
+
+@contextmanager
+def sampler(side: Cluster) -> Iterator[Sampled]:
+    """Asks every pod's own view of the slots, and every master for its replicas in sync."""
+    stop, found = threading.Event(), Sampled()
+    connections: dict[str, redis.Redis] = {}
+    joined: set[str] = set()
+
+    def ask(host: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        client = connections.setdefault(host, redis.Redis(host=host, password=PASSWORD, socket_timeout=1))
+        info: dict[str, Any] = client.execute_command("CLUSTER INFO")
+        replication: dict[str, Any] = client.info("replication")
+        return info, replication
+
+    def sample() -> None:
+        nonlocal joined
+        while not stop.wait(0.1):
+            with side._lock:
+                hosts = {name: side.processes[name].host for name in side.pods if name in side.processes}
+            found.samples += 1
+            copies: defaultdict[str, int] = defaultdict(int)
+            for name, host in hosts.items():
+                with contextlib.suppress(redis.RedisError, OSError, KeyError):
+                    info, replication = ask(host)
+                    served = (info["cluster_state"], int(info["cluster_slots_ok"])) == ("ok", 16384)
+                    # Who has just started, or stands in, may know of no majority; the others tell.
+                    if not served and host in joined and not name.endswith("stand-in"):
+                        found.unserved.append(f"{name}: {info['cluster_slots_ok']}")
+                    joined |= {host} if served else set()
+                    online = [
+                        v for k, v in replication.items()
+                        if k.startswith("slave") and isinstance(v, dict) and v.get("state") == "online"
+                    ]  # fmt: skip
+                    if replication["role"] == "master" and online:
+                        copies[name] = 1 + len(online)
+            if copies:
+                found.fewest_copies = min(found.fewest_copies, *copies.values())
+
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        yield found
+    finally:
+        stop.set()
+        thread.join(10)

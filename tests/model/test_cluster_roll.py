@@ -1,0 +1,103 @@
+"""Whole rolls over a Redis Cluster, in memory: to the end, and killed after every single command."""
+
+import pytest
+
+from tests.model.situations import by_zone, cluster_is_normal, cluster_roles, outdated, shards
+from tests.model.test_roll import engine_for, stop_after
+from tests.world import World
+
+
+def commands_of_a_roll() -> list[int]:
+    """The numbers of a roll's effects that concern Redis; the others' kills are tried without it, and quicker."""
+    world = shards()
+    engine_for(world).run("roll", "roll-1", {})
+    return [n for n, effect in enumerate(world.effects, 1) if "redis" in effect]
+
+
+COMMANDS = commands_of_a_roll()
+
+
+def watch_copies(world: World) -> list[int]:
+    """The fewest copies in sync that a shard had, seen so far."""
+    fewest = [world.redis.cluster.copies()]
+    world.watchers.append(lambda w: fewest.__setitem__(0, min(fewest[0], w.redis.cluster.copies())))
+    return fewest
+
+
+def test_the_cluster_in_memory_is_normal_and_takes_writes() -> None:
+    world = shards()
+    assert cluster_is_normal(world)
+    assert len(world.redis.cluster.acked) > 10
+    assert world.redis.cluster.lost() == set()
+    assert world.redis.cluster.copies() == 2
+
+
+def test_a_roll_moves_every_pod_and_loses_nothing() -> None:
+    """C1, C2."""
+    world = shards()
+    before, zones, roles = world.snapshot(), by_zone(world), cluster_roles(world)
+    fewest = watch_copies(world)
+    execution = engine_for(world).run("roll", "roll-1", {})
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    assert (outdated(world), by_zone(world)) == ([], zones)
+    assert world.redis.cluster.lost() == set()
+    assert world.redis.cluster.unserved == []
+    assert fewest == [2]
+    assert cluster_is_normal(world)
+    assert cluster_roles(world) == roles
+    assert world.redis.cluster.failovers == 2 * 3
+    assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("after", COMMANDS)
+def test_a_function_killed_after_any_command_loses_no_write(after: int) -> None:
+    """C1, C2, R3: the next invocation finishes."""
+    world = shards()
+    before, zones, roles = world.snapshot(), by_zone(world), cluster_roles(world)
+    fewest = watch_copies(world)
+    world.kill_after = after
+    execution = engine_for(world).run("roll", "roll-1", {})
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    assert (outdated(world), by_zone(world)) == ([], zones)
+    assert world.redis.cluster.lost() == set()
+    assert world.redis.cluster.unserved == []
+    assert fewest == [2]
+    assert cluster_is_normal(world)
+    assert cluster_roles(world) == roles
+    assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("after", COMMANDS[::2])
+def test_a_roll_stopped_after_any_command_leaves_the_cluster_normal_and_the_next_one_finishes(after: int) -> None:
+    """R2, C2: the watchdog's restore finishes the migration that was begun; R3 by the next roll."""
+    world = shards()
+    before, zones, roles = world.snapshot(), by_zone(world), cluster_roles(world)
+    engine = engine_for(world)
+    stop_after(engine, after)
+    restore = engine.run("restore", "watchdog-1", {"roll": "roll-1"})
+    assert (restore.status, restore.cause) == ("SUCCEEDED", "")
+    assert cluster_is_normal(world)
+    assert world.redis.cluster.lost() == set()
+    again = engine.run("roll", "roll-2", {})
+    assert (again.status, again.cause) == ("SUCCEEDED", "")
+    assert (outdated(world), by_zone(world)) == ([], zones)
+    assert world.redis.cluster.lost() == set()
+    assert cluster_is_normal(world)
+    assert cluster_roles(world) == roles
+    assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("after", COMMANDS[1::4])
+def test_a_roll_that_dies_unnoticed_is_taken_over_with_its_half_moved_cluster(after: int) -> None:
+    """R4, R1: the next roll waits for the leases, and goes on from what it finds."""
+    world = shards()
+    before, zones, roles = world.snapshot(), by_zone(world), cluster_roles(world)
+    engine = engine_for(world)
+    stop_after(engine, after)
+    again = engine.run("roll", "roll-2", {})
+    assert (again.status, again.cause) == ("SUCCEEDED", "")
+    assert (outdated(world), by_zone(world)) == ([], zones)
+    assert world.redis.cluster.lost() == set()
+    assert cluster_is_normal(world)
+    assert cluster_roles(world) == roles
+    assert world.snapshot() | {"lock": {}} == before
