@@ -44,6 +44,10 @@ class RedisVerdict:
     errors: dict[str, int]
     reads: int
     read_errors: dict[str, int]
+    samples: int = 0
+    """Of a cluster: how often every node was asked for the slots that it sees served."""
+    unserved: int = 0
+    """Answers that not all are."""
 
     def to_json(self) -> Json:
         return asdict(self) | {"longest_stall_seconds": round(self.longest_stall_seconds, 3)}
@@ -121,10 +125,12 @@ def _judge_redis(record: Json) -> RedisVerdict:
         acked=sum(w["acked"] for w in writers),
         lost=sum(len(w["lost"]) for w in writers),
         longest_stall_seconds=max(stalls, default=0.0),
-        failovers=max(0, len(record["masters"]) - 1),
+        failovers=record["failovers"],
         errors=dict(record["errors"]),
         reads=record["reads"],
         read_errors=dict(record["read_errors"]),
+        samples=record.get("samples", 0),
+        unserved=len(record.get("unserved", ())),
     )
 
 
@@ -158,6 +164,7 @@ def _redis_line(verdict: RedisVerdict) -> str:
     return (
         f"redis {verdict.group}: {verdict.acked:,} writes acknowledged, {verdict.lost:,} lost, {times}, "
         f"longest stall {verdict.longest_stall_seconds:.2f} s"
+        + (f", slots unserved in {verdict.unserved} of {verdict.samples:,} samples" if verdict.samples else "")
     )
 
 

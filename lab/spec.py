@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -69,11 +70,13 @@ class RestartBackoff(_Model):
 
 
 class RedisTraffic(_Model):
-    """Writers and readers of one Redis group under Sentinel, in the traffic's namespace."""
+    """Writers and readers of one Redis group, in the traffic's namespace."""
 
+    kind: Literal["sentinel", "cluster"] = "sentinel"
     group: str = Field(description="its name in what the judge says")
-    sentinels: str = Field(description="the Service whose pods are its sentinels")
-    master_name: str
+    sentinels: str = Field("", description="the Service whose pods are its sentinels")
+    master_name: str = ""
+    service: str = Field("", description="a Service with nodes of the Redis Cluster, where clients begin")
     secret: str | None = Field(None, description="the Secret whose key `password` the clients use")
     writers: int = Field(4, ge=1)
     writes_per_second: float = Field(160.0, gt=0, description="of all writers together")

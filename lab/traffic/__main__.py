@@ -22,7 +22,8 @@ from lab.spec import LabSpec
 from lab.traffic.availability import Availability
 from lab.traffic.broker import Broker
 from lab.traffic.clients import Endpoints, Request, Route, ask
-from lab.traffic.redis_clients import RedisClients
+from lab.traffic.cluster_clients import ClusterClients
+from lab.traffic.redis_clients import RedisClients, SentinelClients
 
 BROKER_PORT = 8088
 LAST_JOBS_SECONDS = 90.0
@@ -51,7 +52,13 @@ class Traffic:
             url = f"http://{LAB_ADDRESS}:{target.listener_port}/"
             routes.append(Route(f"load balancer {target.name}", lambda url=url: url, rate, keep_alive=True))  # type: ignore[misc]
         self._routes = routes
-        self._redis = [RedisClients(each, kube, spec.traffic.namespace) for each in spec.traffic.redis]
+        kinds: dict[str, type[SentinelClients] | type[ClusterClients]] = {
+            "sentinel": SentinelClients,
+            "cluster": ClusterClients,
+        }
+        self._redis: list[RedisClients] = [
+            kinds[each.kind](each, kube, spec.traffic.namespace) for each in spec.traffic.redis
+        ]
 
     async def run(self, ended: asyncio.Event) -> None:
         """Until `ended`; then the last jobs are waited for and the record is written."""
@@ -64,7 +71,7 @@ class Traffic:
             self.availability.follow(self._kube, self._namespace),
             self.broker.hand_out_again(),
             self._tell(),
-            *(redis.follow_sentinels() for redis in self._redis),
+            *(redis.follow() for redis in self._redis),
         )
         while not self.endpoints.addresses:  # noqa: ASYNC110  (the watch fills them)
             await asyncio.sleep(0.05)
@@ -73,7 +80,7 @@ class Traffic:
             self.broker.make_jobs(),
             *(ask(route, self._record) for route in self._routes),
             *(redis.write(writer) for redis in self._redis for writer in redis.writers),
-            *(work for redis in self._redis for work in (redis.read(), redis.watch_master())),
+            *(work for redis in self._redis for work in (redis.read(), redis.watch())),
         )
         await _first(ended.wait(), *followers, *clients)
         await cancel_all(clients)

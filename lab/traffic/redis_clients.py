@@ -1,5 +1,8 @@
-"""Clients of a Redis group under Sentinel, as applications are: they ask the sentinels for the master, write, and when
-that fails ask again. Every acknowledged write is remembered, and looked for in the end."""
+"""Clients of a Redis group, as applications are: they find out where to write, write, and when that fails ask again.
+
+Under Sentinel they ask the sentinels for the master (here), in a cluster they follow its slots (`cluster_clients`).
+Every acknowledged write is remembered, and looked for in the end.
+"""
 
 import asyncio
 import base64
@@ -9,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -41,8 +44,37 @@ class Writer:
     failed: int = 0
 
 
-class RedisClients:
-    """All clients of one group."""
+class RedisClients(Protocol):
+    """All clients of one group. What goes on until it is cancelled says so."""
+
+    writers: list[Writer]
+
+    async def follow(self) -> None:
+        """Keeps up with the addresses where clients begin; until cancelled."""
+
+    async def prepare(self) -> None:
+        """Until the group takes writes. Raises TimeoutError."""
+
+    async def write(self, writer: Writer) -> None:
+        """One number after the other, at the writer's rate; until cancelled."""
+
+    async def read(self) -> None:
+        """Until cancelled."""
+
+    async def watch(self) -> None:
+        """Notes every change of a master; until cancelled."""
+
+    async def conclude(self) -> Json:
+        """What was acknowledged and what is there in the end; where nobody tells, nothing is."""
+        ...
+
+    def live(self) -> Json:
+        """For whoever watches."""
+        ...
+
+
+class SentinelClients:
+    """The clients of a group under Sentinel."""
 
     def __init__(self, spec: RedisTraffic, kube: Kube, namespace: str) -> None:
         self.spec = spec
@@ -59,15 +91,13 @@ class RedisClients:
 
     async def prepare(self) -> None:
         """Until the group has a master. Raises TimeoutError."""
-        if self.spec.secret:
-            secret = await self._kube.get(f"/api/v1/namespaces/{self._namespace}/secrets/{self.spec.secret}")
-            password = base64.b64decode(secret["data"]["password"]).decode()
+        if password := await password_of(self._kube, self._namespace, self.spec):
             self._options = {"password": password}
         async with asyncio.timeout(FIRST_SECONDS):
             while not await self._master():  # noqa: ASYNC110 (sentinels tell nobody when they are ready)
                 await asyncio.sleep(LOOK_SECONDS)
 
-    async def follow_sentinels(self) -> None:
+    async def follow(self) -> None:
         """Keeps up with the sentinels' addresses, as a client that knows them by name does; until cancelled."""
         path = f"/apis/discovery.k8s.io/v1/namespaces/{self._namespace}/endpointslices"
         async for event in self._kube.watch(path, labelSelector=f"kubernetes.io/service-name={self.spec.sentinels}"):
@@ -105,7 +135,7 @@ class RedisClients:
                 self.read_errors[type(error).__name__] += 1
             await asyncio.sleep(1 / READS_PER_SECOND)
 
-    async def watch_master(self) -> None:
+    async def watch(self) -> None:
         """Notes every change of the master that the sentinels tell of; until cancelled."""
         while True:
             master = await self._master()
@@ -127,18 +157,8 @@ class RedisClients:
         return {
             "group": self.spec.group,
             "kind": "sentinel",
-            "writers": [
-                {
-                    "name": w.name,
-                    "acked": len(w.acked),
-                    "lost": sorted(set(w.acked) - held.get(w.name, set())),
-                    "unacknowledged": len(held.get(w.name, set()) - set(w.acked)),
-                    "failed": w.failed,
-                    "at": w.at,
-                }
-                for w in self.writers
-            ],
-            "masters": self.masters,
+            "writers": [concluded(w, held.get(w.name, set())) for w in self.writers],
+            "failovers": max(0, len(self.masters) - 1),
             "errors": dict(self.errors),
             "reads": self.reads,
             "read_errors": dict(self.read_errors),
@@ -179,6 +199,26 @@ class RedisClients:
             "socket_connect_timeout": TIMEOUT_SECONDS,
             "retry": Retry(NoBackoff(), 0),
         }
+
+
+def concluded(writer: Writer, held: set[int]) -> Json:
+    """A writer's part of the record; `held` is what the servers have of it in the end."""
+    return {
+        "name": writer.name,
+        "acked": len(writer.acked),
+        "lost": sorted(set(writer.acked) - held),
+        "unacknowledged": len(held - set(writer.acked)),
+        "failed": writer.failed,
+        "at": writer.at,
+    }
+
+
+async def password_of(kube: Kube, namespace: str, spec: RedisTraffic) -> str:
+    """The password that the clients use; "" where they use none."""
+    if not spec.secret:
+        return ""
+    secret = await kube.get(f"/api/v1/namespaces/{namespace}/secrets/{spec.secret}")
+    return base64.b64decode(secret["data"]["password"]).decode()
 
 
 def addresses_by_name(slices: Sequence[Json]) -> list[str]:

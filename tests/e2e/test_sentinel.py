@@ -1,13 +1,9 @@
 """A Redis group under Sentinel, rolled in the lab under writers that remember every acknowledged write."""
 
-import base64
-import json
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import boto3
 import pytest
 
 from lab import demo
@@ -17,6 +13,7 @@ from lab.operator import Operator, operator_of
 from lab.spec import LabSpec
 from lab.view import LineView
 from tests.e2e.conftest import REPOSITORY, SETTINGS
+from tests.e2e.rolled import addresses, assert_no_secret_told, assert_rolled, kubectl, redis
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900), pytest.mark.xdist_group("sentinel")]
 
@@ -35,28 +32,6 @@ def cache_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
             with operator_of(lab) as operator:
                 operator.wait_for_workloads()
                 yield operator
-
-
-def redis(operator: Operator, pod: str, *command: str) -> list[str]:
-    """What redis-cli says inside a pod, line by line."""
-    port = "26379" if pod in SENTINELS else "6379"
-    script = 'REDISCLI_AUTH=$(cat /etc/redis-auth/password) exec redis-cli -p "$@"'
-    inside = [sys.executable, "-m", "lab.node.exec", str(operator.lab.paths.root), f"shop/{pod}"]
-    done = operator.lab.run([*inside, "sh", "-c", script, "sh", port, *command], capture_output=True)
-    assert done.returncode == 0, done.stderr
-    return str(done.stdout).split("\n")
-
-
-def addresses(operator: Operator) -> dict[str, str]:
-    """Pod -> address."""
-    pods = json.loads(kubectl(operator, "get", "pods", "-n", "shop", "-o", "json"))["items"]
-    return {p["metadata"]["name"]: p["status"].get("podIP", "") for p in pods}
-
-
-def kubectl(operator: Operator, *command: str) -> str:
-    done = operator.lab.run(["kubectl", *command], capture_output=True)
-    assert done.returncode == 0, done.stderr
-    return str(done.stdout)
 
 
 def values(lines: list[str], key: str) -> list[str]:
@@ -85,38 +60,6 @@ def assert_normal(operator: Operator) -> None:
     assert "original-replica-priority" not in marks
 
 
-def assert_no_secret_told(operator: Operator, played: demo.Played) -> None:
-    """The password is in no log, state, report or plan."""
-    password = kubectl(operator, "get", "secret", "-n", "shop", "redis-auth", "-o", "jsonpath={.data.password}")
-    secret = base64.b64decode(password)
-    logs = [f for f in operator.lab.paths.logs.rglob("*") if f.is_file()]
-    assert any(f.parent.name == "lambda" for f in logs)
-    told = {str(f): f.read_bytes() for f in logs}
-    told |= {name: operator.rolls.text(played.outcome.roll, name).encode() for name in ("plan.json", "report.html")}
-    machines = boto3.client(
-        "stepfunctions",
-        endpoint_url=operator.aws_url,
-        region_name=operator.lab.spec.region,
-        aws_access_key_id="lab",
-        aws_secret_access_key="lab",
-    )
-    for machine in machines.list_state_machines()["stateMachines"]:
-        for execution in machines.list_executions(stateMachineArn=machine["stateMachineArn"])["executions"]:
-            arn = execution["executionArn"]
-            told[arn] = json.dumps(machines.get_execution_history(executionArn=arn), default=str).encode()
-    assert [place for place, text in told.items() if secret in text or password.encode() in text] == []
-    # The search would find it: the functions' logs do name the Secret's group.
-    assert any(b"shop/cache" in text for text in told.values())
-
-
-def assert_rolled(played: demo.Played) -> None:
-    assert (played.outcome.status, played.outcome.report["left_behind"]) == ("SUCCEEDED", [])
-    assert not {n.instance for n in played.before.nodes} & {n.instance for n in played.after.nodes}
-    assert played.after.zones == played.before.zones
-    assert played.after.restored(played.before), (played.before, played.after)
-    assert (played.verdict.failed, played.verdict.jobs["lost"]) == (0, 0)
-
-
 def test_a_roll_moves_the_group_and_no_acknowledged_write_is_lost(cache_lab: Operator, view: LineView) -> None:
     """S1 as the writers see it, S2 as Redis tells."""
     played = demo.play(cache_lab, view, quiet_seconds=2)
@@ -125,7 +68,7 @@ def test_a_roll_moves_the_group_and_no_acknowledged_write_is_lost(cache_lab: Ope
     assert (cache.lost, cache.failovers) == (0, 2)
     assert cache.acked > 1000
     assert_normal(cache_lab)
-    assert_no_secret_told(cache_lab, played)
+    assert_no_secret_told(cache_lab, played, "redis-auth", "shop/cache")
 
 
 def test_functions_that_are_killed_at_random_lose_no_write_either(cache_lab: Operator, view: LineView) -> None:

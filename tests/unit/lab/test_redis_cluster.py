@@ -1,10 +1,25 @@
-"""The lab's Redis group is let to the functions by the file that ships."""
+"""The lab's Redis groups are let to the functions by the file that ships."""
+
+import pytest
 
 from lab.paths import REPOSITORY
 
+GROUPS = {
+    "sentinel": {"[redis-auth, redis-tls]": "[redis-auth]"},
+    "shards": {
+        "[redis-auth, redis-tls]": "[redis-cluster-auth]",
+        "eks-rolling-redis-cache": "eks-rolling-redis-shards",
+        "name: eks-rolling-redis-plan": "name: eks-rolling-redis-shards-plan",
+        "name: eks-rolling-redis\n": "name: eks-rolling-redis-cluster\n",
+    },
+}
+"""The shipped file says for the group `cache` what each says for its own."""
 
-def test_the_labs_permissions_are_the_shipped_ones_with_its_own_names() -> None:
-    shipped = (REPOSITORY / "deploy" / "redis-rbac.yaml").read_text()
-    own = (REPOSITORY / "lab" / "clusters" / "sentinel" / "rbac.yaml").read_text()
-    named = shipped.replace("namespace: default", "namespace: shop").replace("[redis-auth, redis-tls]", "[redis-auth]")
-    assert own.partition("apiVersion")[2] == named.partition("apiVersion")[2]
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_the_labs_permissions_are_the_shipped_ones_with_its_own_names(group: str) -> None:
+    named = (REPOSITORY / "deploy" / "redis-rbac.yaml").read_text().replace("namespace: default", "namespace: shop")
+    for shipped, own in GROUPS[group].items():
+        named = named.replace(shipped, own)
+    written = (REPOSITORY / "lab" / "clusters" / group / "rbac.yaml").read_text()
+    assert written.partition("apiVersion")[2] == named.partition("apiVersion")[2]

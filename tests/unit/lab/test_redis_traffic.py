@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from typing import Any
 
 from lab.judge import judge
 from lab.kube import Json
@@ -14,9 +13,9 @@ def writer(at: list[float], lost: list[int]) -> Json:
     return {"name": "w", "acked": len(at), "lost": lost, "unacknowledged": 0, "failed": 1, "at": at}
 
 
-def record(*writers: Json, masters: list[Any]) -> Json:
+def record(*writers: Json, failovers: int) -> Json:
     group = {
-        "group": "cache", "kind": "sentinel", "writers": list(writers), "masters": masters,
+        "group": "cache", "kind": "sentinel", "writers": list(writers), "failovers": failovers,
         "errors": {"ConnectionError": 2}, "reads": 7, "read_errors": {},
     }  # fmt: skip
     return {"requests": [], "jobs": [], "most_unavailable": {}, "redis": [group]}
@@ -24,14 +23,14 @@ def record(*writers: Json, masters: list[Any]) -> Json:
 
 def test_losses_are_added_up_and_the_stall_is_the_longest_of_any_single_client() -> None:
     first, second = writer([1.0, 1.1, 1.7], [2]), writer([1.0, 1.2, 1.3, 1.4], [])
-    (cache,) = judge(record(first, second, masters=[(1.0, "a"), (1.3, "b"), (1.6, "a")]), []).redis
+    (cache,) = judge(record(first, second, failovers=2), []).redis
     assert (cache.acked, cache.lost, cache.failovers) == (7, 1, 2)
     assert round(cache.longest_stall_seconds, 3) == 0.6
     assert cache.to_json()["longest_stall_seconds"] == 0.6
 
 
 def test_a_record_without_redis_has_no_verdict_on_it() -> None:
-    without = record(masters=[])
+    without = record(failovers=0)
     del without["redis"]
     assert judge(without, []).redis == ()
 
