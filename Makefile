@@ -10,6 +10,7 @@ PYTEST := $(BIN)/python -m pytest
 LAB := $(BIN)/python -m lab
 NAME ?= demo
 ROLLS ?= 1
+CLUSTER ?= sentinel
 
 .PHONY: help
 help: ## List the targets
@@ -28,8 +29,8 @@ demo: control-plane ## Roll a small cluster under live traffic and judge it
 	@$(LAB) demo
 
 .PHONY: baseline
-baseline: control-plane ## Compare a roll with kubectl drain under the same traffic (ROLLS=5 for medians)
-	@$(LAB) baseline --rolls $(ROLLS)
+baseline: control-plane ## Compare a roll with kubectl drain under the same traffic (ROLLS=5 for medians, CLUSTER=shards)
+	@$(LAB) baseline --cluster $(CLUSTER) --rolls $(ROLLS)
 
 .PHONY: test
 test: lint control-plane ## Everything that CI runs

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from statistics import median
 from typing import Any
 
@@ -24,12 +25,22 @@ from lab.view import LineView
 
 Json = dict[str, Any]
 
-SPEC = REPOSITORY / "lab" / "clusters" / "sentinel.yaml"
+CLUSTERS = REPOSITORY / "lab" / "clusters"
 NAME = "baseline"
 READY_SECONDS = 90.0
 DRAIN_SECONDS = 180
 AFTER_SECONDS = 20.0
 """For workloads and sentinels to settle after each node; a person looks at the pods before the next."""
+
+
+class Cluster(StrEnum):
+    """The clusters of `lab/clusters` that both ways are tried on, by the Redis group in them."""
+
+    SENTINEL = "sentinel"
+    SHARDS = "shards"
+
+    def spec(self) -> LabSpec:
+        return LabSpec.from_yaml(CLUSTERS / f"{self}.yaml")
 
 
 @dataclass(frozen=True)
@@ -52,16 +63,17 @@ class Tried:
         return {"way": self.way, "runs": runs}
 
 
-def run(console: Console, rolls: int = 1) -> int:
+def run(console: Console, cluster: Cluster = Cluster.SENTINEL, rolls: int = 1) -> int:
     """Both ways, one after the other, each on a lab of its own, rolls as often as asked for.
 
     Ends with one table and `.lab/baseline/result.json`. Raises LabError.
     """
-    drained = Tried("kubectl drain", (_drain(console),))
+    spec = cluster.spec()
+    drained = Tried("kubectl drain", (_drain(spec, console),))
     rolled: list[Run] = []
     for number in range(1, rolls + 1):
         console.print(f"roll {number} of {rolls}", highlight=False)
-        rolled.append(_roll(console))
+        rolled.append(_roll(spec, console))
     tried = [drained, Tried("eks-rolling", tuple(rolled))]
     file = LabPaths.of(NAME).root / "result.json"
     file.write_text(json.dumps([each.to_json() for each in tried], indent=2) + "\n")
@@ -70,8 +82,7 @@ def run(console: Console, rolls: int = 1) -> int:
     return 0
 
 
-def _drain(console: Console) -> Run:
-    spec = LabSpec.from_yaml(SPEC)
+def _drain(spec: LabSpec, console: Console) -> Run:
     with running_lab(spec, NAME) as lab, operator_of(lab) as operator:
         operator.wait_for_workloads()
         with operator.traffic():
@@ -112,8 +123,8 @@ def _kubectl(operator: Operator, *command: str) -> None:
         raise LabError(f"kubectl {' '.join(command)} failed", details=done.stderr)
 
 
-def _roll(console: Console) -> Run:
-    with running_lab(LabSpec.from_yaml(SPEC), NAME) as lab:
+def _roll(spec: LabSpec, console: Console) -> Run:
+    with running_lab(spec, NAME) as lab:
         deploy(lab)
         with operator_of(lab) as operator:
             played = demo.play(operator, LineView(console, str(int(operator.newest_version()) + 1)))
@@ -160,6 +171,8 @@ def table(tried: list[Tried]) -> Table:
         times(f"redis {name}: longest stall", lambda run: of(run.verdict).longest_stall_seconds)
         count(f"redis {name}: errors of writers", lambda v: sum(of(v).errors.values()))
         count(f"redis {name}: failovers", lambda v: of(v).failovers)
+        if tried[0].runs[0].verdict.redis[index].samples:
+            count(f"redis {name}: slots seen unserved", lambda v: of(v).unserved, lambda v: of(v).samples)
 
     for index, group in enumerate(tried[0].runs[0].verdict.redis):
         redis_group(index, group.group)

@@ -135,13 +135,16 @@ def play_demo(no_tty: NoTty = False) -> None:
 
 
 def play_baseline(
+    cluster: Annotated[
+        baseline.Cluster, typer.Option(help="Around which Redis: under Sentinel, or a Redis Cluster.")
+    ] = baseline.Cluster.SENTINEL,
     rolls: Annotated[int, typer.Option(min=1, help="How often to roll, for a median; five minutes each.")] = 1,
 ) -> None:
     """Replace every node twice under the same traffic, by `kubectl drain` and by a roll, and compare. Ten minutes."""
     with told_errors():
-        prepare_machine(baseline.NAME, LabSpec.from_yaml(baseline.SPEC))
+        prepare_machine(baseline.NAME, cluster.spec())
         try:
-            code = baseline.run(_output, rolls)
+            code = baseline.run(_output, cluster, rolls)
         except KeyboardInterrupt:
             _errors.print("the comparison was ended, and its lab with it", highlight=False)
             raise typer.Exit(130) from None

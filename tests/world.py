@@ -589,6 +589,8 @@ class World:
         state = self.workloads_by_owner.get(workload.owner)
         if state is None:
             raise NotFound(f"{workload.owner} is gone.")
+        if state.workload.uid != workload.uid:
+            raise Conflict(f"{workload.owner} is another one than before.")
         name = name_for(pod.name)
         if (pod.namespace, name) not in self.pods_by_name:
             # The zone is part of the pod's affinity in truth.

@@ -22,7 +22,8 @@ class Availability:
         wanted: dict[str, int] = {}
         for kind in ("deployments", "statefulsets"):
             for item in await kube.list(f"/apis/apps/v1/namespaces/{namespace}/{kind}"):
-                wanted[item["spec"]["selector"]["matchLabels"]["app"]] = item["spec"]["replicas"]
+                app = item["spec"]["selector"]["matchLabels"]["app"]
+                wanted[app] = wanted.get(app, 0) + item["spec"]["replicas"]
         return cls(wanted)
 
     async def follow(self, kube: Kube, namespace: str) -> None:

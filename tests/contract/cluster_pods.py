@@ -26,9 +26,10 @@ from redis.cluster import RedisCluster
 from lambdas import stand_in
 from lambdas.clients.redis import RedisClient
 from lambdas.observed import Node, Owner, Pod, Selector, Workload
-from lambdas.redis_groups import AUTH, GROUP, PART, Part
+from lambdas.redis_groups import AUTH, GROUP, PART, TLS, Part
 from lambdas.redis_observed import Address, ClusterNode, Endpoint, Login
 from tests.contract.redis_pods import NEW, OLD
+from tests.contract.redis_sides import Processes, granted
 
 PASSWORD = "correct-horse"
 LOGIN = Login("default", auth="redis-auth")
@@ -56,7 +57,8 @@ class Process:
 class Cluster:
     """Real nodes of one Redis Cluster behind pretended pods: the part of Kubernetes that a migration needs."""
 
-    def __init__(self, *, replicas: bool = True, program: str = "redis-server") -> None:
+    def __init__(self, *, replicas: bool = True, secured: bool = False, program: str = "redis-server") -> None:
+        """`secured`: TLS only, with client certificates; the roll is an ACL user of its own."""
         number = os.getpid() % 250 * 200 + next(_numbers)
         self._net = f"127.{10 + number // 250 % 200}.{number % 250}"
         self._hosts = itertools.count(1)
@@ -65,7 +67,11 @@ class Cluster:
         self._serial = itertools.count(1)
         self._later: list[threading.Timer] = []
         self._lock = threading.RLock()
-        self.client = RedisClient(lambda _namespace, _name: {"password": PASSWORD})
+        self.secured = Processes(secured=True) if secured else None
+        secrets = self.secured.secrets if self.secured else {"redis-auth": {"password": PASSWORD}}
+        self.login = self.secured.login if self.secured else LOGIN
+        self.client_options = self.secured.client_options if self.secured else {}
+        self.client = RedisClient(lambda _namespace, name: secrets[name])
         self._masters = MASTERS if replicas else MASTERS_ALONE
         self._replica_of = REPLICA_OF if replicas else {}
         self.pods: dict[str, Pod] = {}
@@ -82,10 +88,15 @@ class Cluster:
         host = f"{self._net}.{next(self._hosts)}"
         directory.mkdir(exist_ok=True)
         lines = [
-            f"bind {host}", f"bind-source-addr {host}", "port 6379", f"dir {directory}", "cluster-enabled yes",
+            f"bind {host}", f"bind-source-addr {host}", f"dir {directory}", "cluster-enabled yes",
             f"cluster-node-timeout {NODE_TIMEOUT_MS}", f"requirepass {PASSWORD}", f"masterauth {PASSWORD}",
             'save ""', "appendonly yes", "appendfsync no", "repl-diskless-sync-delay 0", "repl-ping-replica-period 1",
         ]  # fmt: skip
+        if self.secured:
+            user = f"user roll on >{PASSWORD} resetchannels -@all {granted()[2]}"
+            lines += [*self.secured.encrypted(6379), "tls-cluster yes", user]
+        else:
+            lines.append("port 6379")
         (directory / "redis.conf").write_text("\n".join(lines) + "\n")
         with (directory / "log").open("ab") as log:
             popen = subprocess.Popen(
@@ -121,8 +132,24 @@ class Cluster:
 
     def command(self, name: str, *command: str) -> str:
         """What redis-cli says at the pod."""
-        line = ["redis-cli", "-h", self.processes[name].host, "--no-auth-warning", "-a", PASSWORD, *command]
+        line = [
+            "redis-cli",
+            "-h",
+            self.processes[name].host,
+            "--no-auth-warning",
+            "-a",
+            PASSWORD,
+            *self._tls(),
+            *command,
+        ]
         return subprocess.run(line, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+
+    def _tls(self) -> list[str]:
+        if not self.secured:
+            return []
+        options = self.client_options
+        files = {"--cacert": "ssl_ca_certs", "--cert": "ssl_certfile", "--key": "ssl_keyfile"}
+        return ["--tls", "--insecure", *(word for name, key in files.items() for word in (name, options[key]))]
 
     def close(self) -> None:
         for timer in self._later:
@@ -132,6 +159,8 @@ class Cluster:
                 process.popen.kill()
                 process.popen.wait()
         shutil.rmtree(self._root, ignore_errors=True)
+        if self.secured:
+            self.secured.close()
 
     # What a migration sees of Kubernetes
 
@@ -160,7 +189,12 @@ class Cluster:
                     Owner("StatefulSet", "default", zone),
                     desired=size,
                     selector=Selector(),
-                    annotations={GROUP: "shards", PART: str(Part.CLUSTER), AUTH: "redis-auth"},
+                    annotations={
+                        GROUP: "shards",
+                        PART: str(Part.CLUSTER),
+                        AUTH: self.login.auth,
+                        TLS: self.login.tls,
+                    },
                 )
             )
         return found
@@ -225,14 +259,14 @@ class Cluster:
             return process
 
     def view(self, name: str) -> ClusterNode:
-        found = self.client.cluster_node(Endpoint(Address(self.processes[name].host), LOGIN, name))
+        found = self.client.cluster_node(Endpoint(Address(self.processes[name].host), self.login, name))
         assert isinstance(found, ClusterNode), found
         return found
 
 
 @contextmanager
-def cluster(*, replicas: bool = True) -> Iterator[Cluster]:
-    found = Cluster(replicas=replicas)
+def cluster(*, replicas: bool = True, secured: bool = False) -> Iterator[Cluster]:
+    found = Cluster(replicas=replicas, secured=secured)
     try:
         found.form()
         yield found
@@ -294,7 +328,8 @@ def writers(side: Cluster, count: int = 2) -> Iterator[list[Writer]]:
 
 def connect(side: Cluster) -> RedisCluster:
     nodes = [StartupNode(p.host, 6379) for p in list(side.processes.values())]
-    return RedisCluster(startup_nodes=nodes, password=PASSWORD, socket_timeout=1.0, socket_connect_timeout=0.5)
+    options = {"password": PASSWORD, "socket_timeout": 1.0, "socket_connect_timeout": 0.5, **side.client_options}
+    return RedisCluster(startup_nodes=nodes, **options)
 
 
 def lost(side: Cluster, written: list[Writer]) -> int:
@@ -324,7 +359,9 @@ def sampler(side: Cluster) -> Iterator[Sampled]:
     joined: set[str] = set()
 
     def ask(host: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        client = connections.setdefault(host, redis.Redis(host=host, password=PASSWORD, socket_timeout=1))
+        client = connections.setdefault(
+            host, redis.Redis(host=host, password=PASSWORD, socket_timeout=1, **side.client_options)
+        )
         info: dict[str, Any] = client.execute_command("CLUSTER INFO")
         replication: dict[str, Any] = client.info("replication")
         return info, replication

@@ -90,11 +90,11 @@ class InMemory:
 SENTINEL_PASSWORD = "battery-staple"
 
 
-def granted() -> tuple[str, str]:
-    """What deploy/README.md grants the roll's user, on servers and on sentinels."""
+def granted() -> tuple[str, str, str]:
+    """What deploy/README.md grants the roll's user: on servers, on sentinels, on nodes of a cluster."""
     lines = (REPOSITORY / "deploy" / "README.md").read_text().splitlines()
-    server, sentinel = (line.partition(">PASSWORD ")[2] for line in lines if line.startswith("ACL SETUSER"))
-    return server, sentinel
+    server, sentinel, node = (line.partition(">PASSWORD ")[2] for line in lines if line.startswith("ACL SETUSER"))
+    return server, sentinel, node
 
 
 class Processes:
@@ -193,14 +193,15 @@ class Processes:
         directory.mkdir()
         configuration = directory / "redis.conf"
         bound = [f"bind {host}", f"bind-source-addr {host}", f"dir {directory}"]
-        bound += self._encrypted(port) if self.secured else [f"port {port}"]
+        bound += self.encrypted(port) if self.secured else [f"port {port}"]
         configuration.write_text("\n".join([*bound, *lines]) + "\n")
         with (directory / "log").open("wb") as log:
             self._processes[host] = subprocess.Popen(
                 [self._program, str(configuration), *options], stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
 
-    def _encrypted(self, port: int) -> list[str]:
+    def encrypted(self, port: int) -> list[str]:
+        """Configuration lines: TLS alone, with client certificates."""
         pki = self._directory / "pki" / "pki"
         return [
             "port 0",

@@ -82,6 +82,21 @@ def test_a_cluster_of_masters_alone_moves_too() -> None:
         assert roles(side) == before
 
 
+def test_a_secured_cluster_moves_too() -> None:
+    """C1, C2: TLS with client certificates, and an ACL user that may do what deploy/README.md lists and no more."""
+    with cluster(secured=True) as side:
+        before = roles(side)
+        with writers(side) as written, sampler(side) as sampled:
+            time.sleep(1)
+            ended = migrate(side, side.client, 120)
+            wait_until_all_write_on(written)
+        assert ended.stopped == ""
+        assert side.view("redis-a-0").server.denied == frozenset()
+        assert lost(side, written) == 0
+        assert_served(sampled)
+        assert_normal(side, before)
+
+
 def test_killed_after_every_command_once_it_ends_the_same(side: Cluster) -> None:
     """R3, C1, C2."""
     before, died = roles(side), cast(list[str], [])

@@ -8,7 +8,11 @@ from lambdas.clients import EvictionStatus
 from lambdas.clients.k8s import KubernetesClient
 from lambdas.errors import AccessDenied, Conflict, NotFound, Transient
 from lambdas.marks import SOFT_TAINT, with_roll_taint
-from lambdas.observed import RESTARTED_FOR, Budget, Lease, Owner, Taint
+from lambdas.observed import RESTARTED_FOR, Budget, Lease, Owner, Taint, Workload
+from lambdas.redis_groups import GROUP
+from lambdas.redis_observed import Role
+from lambdas.stand_in import marks
+from tests.cluster import Cluster
 from tests.contract.kubernetes_sides import InMemory, Real, Side, node_called, pods_of, until
 from tests.lab_fixtures import ControlPlane
 from tests.world import UNSCHEDULABLE
@@ -297,3 +301,88 @@ def test_a_secret_is_read_decoded_and_a_missing_one_is_named(side: Side) -> None
     assert side.kubernetes.secret(side.namespace, "redis-auth") == {"password": "correct horse"}
     with pytest.raises(NotFound, match="nothing"):
         side.kubernetes.secret(side.namespace, "nothing")
+
+
+def annotated_set(side: Side, name: str, replicas: int) -> Workload:
+    """A StatefulSet of a Redis group, its pods Ready."""
+    owner = side.add_stateful_set(name, replicas)
+    until(side, lambda: sum(p.ready for p in pods_of(side, owner)) == replicas, "its pods are Ready")
+    workload = side.kubernetes.workload(owner)
+    assert workload is not None
+    side.kubernetes.update_workload(workload, annotations={GROUP: "shards"})
+    annotated = side.kubernetes.workload(owner)
+    assert annotated is not None
+    return annotated
+
+
+def test_a_stand_in_is_created_once_and_found_by_its_label(side: Side) -> None:
+    """R3, C3."""
+    side.add_node()
+    workload = annotated_set(side, "redis", 1)
+    (pod,) = pods_of(side, workload.owner)
+    said = marks(pod.name, "id-1", Role.MASTER)
+    for _ in range(2):
+        side.kubernetes.create_stand_in(workload, pod, "", said)
+    (found,) = side.kubernetes.stand_ins(side.namespace, "shards")
+    assert (found.name, found.owner) == ("redis-0-stand-in", None)
+    assert said.items() <= found.annotations.items()
+    assert workload.selector is not None
+    assert not workload.selector.matches(found.labels)
+    assert side.kubernetes.stand_ins(side.namespace, "others") == []
+    assert [p.name for p in side.kubernetes.pods_of(workload)] == [pod.name]
+
+
+def test_a_stand_in_is_not_made_of_a_set_that_is_another_by_now(side: Side) -> None:
+    side.add_node()
+    workload = annotated_set(side, "redis", 1)
+    (pod,) = pods_of(side, workload.owner)
+    with pytest.raises(NotFound):
+        side.kubernetes.create_stand_in(replace(workload, owner=replace(workload.owner, name="gone")), pod, "", {})
+    with pytest.raises(Conflict):
+        side.kubernetes.create_stand_in(replace(workload, uid="another"), pod, "", {})
+    assert side.kubernetes.stand_ins(side.namespace, "shards") == []
+
+
+@pytest.mark.lab
+def test_a_stand_in_weakens_no_budget_and_stands_in_nobodys_way(cluster: Cluster) -> None:
+    """C3: the budget allows no more than before, and the pod comes back though its spread rule is tight."""
+    side = Real(cluster)
+    for _ in range(3):
+        cluster.add_node()
+    spread = {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": "redis"}},
+    }
+    cluster.add_stateful_set("redis", 3, topologySpreadConstraints=[spread])
+    cluster.add_budget("redis", "redis", maxUnavailable=1)
+    cluster.create(
+        "v1/services",
+        {"metadata": {"name": "redis"}, "spec": {"selector": {"app": "redis"}, "ports": [{"port": 6379}]}},
+    )
+    owner = Owner("StatefulSet", side.namespace, "redis")
+    workload = side.kubernetes.workload(owner)
+    assert workload is not None
+    side.kubernetes.update_workload(workload, annotations={GROUP: "shards"})
+    workload = side.kubernetes.workload(owner)
+    assert workload is not None
+    pod = pods_of(side, owner)[0]
+
+    def allowed() -> int:
+        (budget,) = [b for b in side.kubernetes.budgets() if b.name == "redis" and b.namespace == side.namespace]
+        return budget.allowed
+
+    def endpoints() -> set[str]:
+        slices = cluster.kube.list(cluster.path("discovery.k8s.io/v1/endpointslices"))
+        return {e["targetRef"]["name"] for s in slices for e in s.get("endpoints") or ()}
+
+    until(side, lambda: allowed() == 1, "the budget has counted")
+    side.kubernetes.create_stand_in(workload, pod, "", marks(pod.name, "id-1", Role.MASTER))
+    until(side, lambda: side.kubernetes.stand_ins(side.namespace, "shards")[0].ready, "the stand-in is Ready")
+    assert allowed() == 1
+    assert not [name for name in endpoints() if name.endswith("stand-in")]
+    side.kubernetes.delete_pod(pod)
+    until(side, lambda: allowed() == 0, "one of three is away")
+    until(side, lambda: sum(p.ready and p.uid != pod.uid for p in pods_of(side, owner)) == 3, "the pod is back")
+    until(side, lambda: allowed() == 1, "as before")

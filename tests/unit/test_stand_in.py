@@ -1,0 +1,91 @@
+"""The pod that stands in for a node of a Redis Cluster, as it is made of the StatefulSet's template [C3]."""
+
+from typing import Any
+
+from lambdas.redis_observed import Role
+from lambdas.stand_in import LABEL, ZONE, manifest, marks
+
+POD_SPEC: dict[str, Any] = {
+    "containers": [{"name": "redis", "image": "redis:7", "resources": {"requests": {"memory": "1Gi"}}}],
+    "volumes": [{"name": "auth", "secret": {"secretName": "redis-auth"}}],
+    "tolerations": [
+        {"key": "dedicated", "operator": "Equal", "value": "redis"},
+        {"operator": "Exists"},
+        {"key": "eks-rolling", "operator": "Exists"},
+    ],
+    "affinity": {
+        "podAntiAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "kubernetes.io/hostname"}]
+        },
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {
+                "nodeSelectorTerms": [{"matchExpressions": [{"key": "pool", "operator": "In", "values": ["redis"]}]}]
+            }
+        },
+    },
+    "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname"}],
+}
+
+
+def made(**spec: Any) -> dict[str, Any]:
+    stateful_set = {
+        "metadata": {"name": "redis-a", "namespace": "shop"},
+        "spec": {
+            "template": {
+                "metadata": {"labels": {"app": "redis"}, "annotations": {"prometheus.io/scrape": "true"}},
+                "spec": {**POD_SPEC, **spec},
+            },
+            "volumeClaimTemplates": [{"metadata": {"name": "data"}}],
+        },
+    }
+    return manifest(stateful_set, "shards", "redis-a-1", "zone-a", marks("redis-a-1", "id-1", Role.MASTER))
+
+
+def test_it_is_configured_as_the_pod_is() -> None:
+    pod = made()
+    assert pod["spec"]["containers"] == POD_SPEC["containers"]
+    assert pod["metadata"]["name"] == "redis-a-1-stand-in"
+    assert pod["metadata"]["namespace"] == "shop"
+    assert pod["metadata"]["annotations"]["prometheus.io/scrape"] == "true"
+
+
+def test_it_says_for_whom_it_stands_in() -> None:
+    """R1."""
+    said = made()["metadata"]["annotations"]
+    assert {k: v for k, v in said.items() if "stands-in" in k} == {
+        "eks-rolling.io/stands-in-for": "redis-a-1",
+        "eks-rolling.io/stands-in-for-id": "id-1",
+        "eks-rolling.io/stands-in-for-role": "master",
+    }
+
+
+def test_its_labels_are_its_own() -> None:
+    """C3: no budget, Service, StatefulSet or spread rule selects it."""
+    assert made()["metadata"]["labels"] == {LABEL: "shards"}
+
+
+def test_a_claim_becomes_an_empty_directory() -> None:
+    volumes = made()["spec"]["volumes"]
+    assert volumes == [{"name": "auth", "secret": {"secretName": "redis-auth"}}, {"name": "data", "emptyDir": {}}]
+
+
+def test_it_goes_to_the_pods_zone_and_not_onto_a_node_that_is_emptied() -> None:
+    spec = made()["spec"]
+    assert spec["tolerations"] == [POD_SPEC["tolerations"][0]]
+    (term,) = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert [e["key"] for e in term["matchExpressions"]] == ["pool", ZONE]
+
+
+def test_rules_that_look_at_the_statefulsets_labels_do_not_bind_it() -> None:
+    """C3: on the pod's return neither would stand in the other's way."""
+    spec = made()["spec"]
+    assert "podAntiAffinity" not in spec["affinity"]
+    assert "topologySpreadConstraints" not in spec
+
+
+def test_without_any_affinity_it_gets_the_zone() -> None:
+    affinity = made(affinity=None)["spec"]["affinity"]
+    (term,) = affinity["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert term == {
+        "matchExpressions": [{"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["zone-a"]}]
+    }
