@@ -37,6 +37,10 @@ test: lint control-plane ## Everything that CI runs
 	$(PYTEST) -n 6 --dist loadgroup tests/contract tests/model tests/stacks tests/unit
 	$(PYTEST) -n 3 --dist loadgroup tests/e2e
 
+.PHONY: test-large
+test-large: control-plane ## Rolls over large Redis Clusters, which take their time (not part of test)
+	$(PYTEST) tests/large
+
 .PHONY: quick
 quick: prepare ## The tests that need no lab
 	$(PYTEST) tests/unit tests/stacks tests/model

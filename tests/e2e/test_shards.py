@@ -11,13 +11,12 @@ from lab.operator import Operator, operator_of
 from lab.spec import LabSpec
 from lab.view import LineView
 from tests.e2e.conftest import REPOSITORY, SETTINGS
-from tests.e2e.rolled import addresses, assert_no_secret_told, assert_rolled, kubectl, redis
+from tests.e2e.rolled import assert_no_secret_told, assert_rolled, kubectl
+from tests.e2e.shards import assert_normal, roles
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900), pytest.mark.xdist_group("shards")]
 
 PODS = tuple(f"redis-{zone}-{n}" for zone in "ab" for n in range(3))
-
-Roles = dict[str, tuple[str, str, tuple[str, ...]]]
 
 
 @pytest.fixture(scope="module")
@@ -33,32 +32,10 @@ def shards_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
                 yield operator
 
 
-def roles(operator: Operator) -> Roles:
-    """Pod -> id, role, slots, as each says itself."""
-    found: Roles = {}
-    for pod in PODS:
-        (line,) = [line for line in redis(operator, pod, "cluster", "nodes") if "myself" in line]
-        words = line.split()
-        found[pod] = (words[0], words[2].partition(",")[2], tuple(words[8:]))
-    return found
-
-
-def assert_normal(operator: Operator, before: Roles) -> None:
-    """C2: same ids, same roles, same slots; every table has exactly the pods, at their addresses; no stand-in."""
-    assert roles(operator) == before
-    at = addresses(operator)
-    assert not [name for name in at if name.endswith("stand-in")]
-    expected = {before[pod][0]: at[pod] for pod in PODS}
-    for pod in PODS:
-        lines = [line.split() for line in redis(operator, pod, "cluster", "nodes") if line]
-        assert {words[0]: words[1].partition(":")[0] for words in lines} == expected, pod
-        assert "cluster_slots_ok:16384" in {line.strip() for line in redis(operator, pod, "cluster", "info")}
-
-
 def test_a_roll_moves_every_pod_and_no_acknowledged_write_is_lost(shards_lab: Operator, view: LineView) -> None:
     """C1 as the writers and a sampler see it, C2 as Redis tells."""
     played = demo.play(shards_lab, view, quiet_seconds=2)
-    after = roles(shards_lab)
+    after = roles(shards_lab, PODS)
     assert_rolled(played)
     (shards,) = played.verdict.redis
     assert (shards.lost, shards.failovers) == (0, 2 * 3)
@@ -73,7 +50,7 @@ def test_a_roll_moves_every_pod_and_no_acknowledged_write_is_lost(shards_lab: Op
 
 def test_functions_that_are_killed_at_random_lose_no_write_either(shards_lab: Operator, view: LineView) -> None:
     """R3, C1, C2."""
-    before = roles(shards_lab)
+    before = roles(shards_lab, PODS)
     shards_lab.fault({"lambda_kill": {"seed": 11, "share": 0.25, "within_seconds": 1.0}})
     try:
         played = demo.play(shards_lab, view, quiet_seconds=2)
