@@ -5,19 +5,15 @@ the same fault costs without a roll [S1].
 """
 
 import functools
-import os
-import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.contract.private_network import cut, heal, is_private, run_inside
 from tests.contract.redis_pods import NEW, Ended, Pods, Writer, lost, migrate, wait_until_all_write_on, writers
 from tests.contract.redis_sides import NAME, Processes, processes, wait_until_whole
 
@@ -27,7 +23,6 @@ BACK_SECONDS = 8.0
 """A pod that died is back after the sentinels' down-after: one that is back sooner, empty, is a loss without us too."""
 
 FAULT_SECONDS = 10.0
-PRIVATE = "EKS_ROLLING_TEST_PRIVATE_NETWORK"
 
 
 @dataclass
@@ -191,32 +186,12 @@ def test_a_fault_in_the_middle_of_a_migration(side: Processes, name: str) -> Non
     assert min(len(w.acked) for w in written) > 100
 
 
-# A cut between zones needs a packet filter, so those tests have a network of their own.
-
-NFT = shutil.which("nft", path=f"{os.environ['PATH']}:/usr/sbin") or "nft"
-FILTER = """table ip cut {{
-  chain incoming {{
-    type filter hook input priority 0
-    ip saddr {{ {first} }} ip daddr {{ {second} }} drop
-    ip saddr {{ {second} }} ip daddr {{ {first} }} drop
-  }}
-}}
-"""
-"""Packets vanish, as they do in a network that is cut: a connection is neither refused nor reset."""
-
-
 def zones_are_cut(case: Case) -> None:
     """The first zone has the master pod and a sentinel, the second one the replicas and two sentinels."""
     case.happened.append("the zones are cut")
     network = case.pods.pods["redis-replica-0"].address.rpartition(".")[0]
-    first = ", ".join(f"{network}.{n}" for n in (1, 11, 98, 99))
-    second = ", ".join(f"{network}.{n}" for n in (2, 3, 12, 13))
-
-    def healed() -> None:
-        subprocess.run([NFT, "delete", "table", "ip", "cut"], check=True)
-
-    subprocess.run([NFT, "-f", "-"], input=FILTER.format(first=first, second=second), text=True, check=True)
-    case.after(FAULT_SECONDS, healed)
+    cut([f"{network}.{n}" for n in (1, 11, 98, 99)], [f"{network}.{n}" for n in (2, 3, 12, 13)])
+    case.after(FAULT_SECONDS, heal)
 
 
 CUTS: dict[str, tuple[str, int, bool]] = {
@@ -229,7 +204,7 @@ CUTS: dict[str, tuple[str, int, bool]] = {
 }
 
 
-@pytest.mark.skipif(PRIVATE not in os.environ, reason="runs in a network of its own, from the test below")
+@pytest.mark.skipif(not is_private(), reason="runs in a network of its own, from the test below")
 @pytest.mark.parametrize("name", CUTS)
 def test_inside_zones_are_cut(side: Processes, name: str) -> None:
     """S1."""
@@ -248,16 +223,4 @@ def test_inside_zones_are_cut(side: Processes, name: str) -> None:
 
 @pytest.mark.parametrize("name", CUTS)
 def test_zones_are_cut_for_ten_seconds(name: str) -> None:
-    inside = f"{Path(__file__).relative_to(Path.cwd())}::test_inside_zones_are_cut[{name}]"
-    command = [sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:xdist", "-p", "no:cacheprovider", inside]
-    script = 'ip link set lo up && exec "$@"'
-    done = subprocess.run(
-        ["unshare", "--map-root-user", "--net", "sh", "-c", script, "sh", *command],
-        env=os.environ | {PRIVATE: "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    print(done.stdout, done.stderr)
-    assert done.returncode == 0
-    assert "1 passed" in done.stdout
+    run_inside(__file__, f"test_inside_zones_are_cut[{name}]")
