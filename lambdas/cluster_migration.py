@@ -103,13 +103,13 @@ def _create(member: Member, original: Original, clients: Clients) -> None:
 def _take_over(member: Member, reason: str, clients: Clients) -> str:
     """Waits for the end: another request would begin anew what goes on."""
     endpoint, node = _known(member)
+    began = clients.now()
     clients.redis.take_over(endpoint, node.server)
-    deadline = clients.now() + TAKE_OVER_SECONDS
     while clients.redis.offset(endpoint)[0] is not Role.MASTER:
-        if clients.now() > deadline:
+        if clients.now() > began + TAKE_OVER_SECONDS:
             return f"{member} did not become master within {TAKE_OVER_SECONDS:.0f} s; tried again later"
         clients.sleep(POLL_SECONDS)
-    return reason
+    return f"{reason} (within {clients.now() - began:.2f} s)"
 
 
 def _forget(members: tuple[Member, ...], node_id: str, leaving: Member | None, clients: Clients) -> None:

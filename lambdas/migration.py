@@ -76,29 +76,30 @@ def holder(task: NodeTask) -> str:
 
 
 def run_step(step: Step, task: RedisTask, clients: Clients) -> StepResult:
-    """One invocation of a step. Raises Refused where a person has to decide."""
+    """One invocation of a step. Its output names the group, for the report. Raises Refused where a person decides."""
     group = group_called(task.redis_group, clients)
     taken = lock.acquire(clients, holder(task), group.lease)
     if isinstance(taken, lock.Busy):
-        return StepResult.wait(f"Redis group {group} is being migrated for {taken.holder}", min(taken.seconds + 1, 10))
+        said = f"Redis group {group} is being migrated for {taken.holder}"
+        return StepResult.wait(said, min(taken.seconds + 1, 10), redis=str(group))
     now = clients.now()
     return answer(step, look(group, task.node, clients, now - (task.since or now)), clients)
 
 
 def answer(step: Step, due: Next, clients: Clients) -> StepResult:
     """Does the action if it is this step's own, and says what the workflow is to do next."""
-    action = due.action
+    action, group = due.action, str(due.group)
     match action:
         case Stop(reason):
             raise Refused(f"Redis group {due.group}: {reason}.")
         case Settled(reason):
-            return StepResult.done(reason)
+            return StepResult.done(reason, redis=group)
         case Hold(reason, own, seconds) if own in {None, step}:
-            return StepResult.wait(reason, max(seconds, backoff(due.waited, longest=5)))
+            return StepResult.wait(reason, max(seconds, backoff(due.waited, longest=5)), redis=group)
         case _ if action.step is not step:
-            return StepResult.done(action.reason)
+            return StepResult.done(action.reason, redis=group)
         case _:
             said = due.perform()
             # What it waits for from here on is another thing than before.
-            waiting = StepResult.wait(said, AFTER_ACTION_SECONDS)
+            waiting = StepResult.wait(said, AFTER_ACTION_SECONDS, redis=group)
             return waiting.model_copy(update={"since": clients.now()})

@@ -48,7 +48,7 @@ def switch(action: Switch, watchers: Sequence[Watcher], name: str, clients: Clie
     expected = old.server
     assert isinstance(expected, Server)  # noqa: S101 (decided on)
     _align(new, _leaders(watchers)[0], name, clients)
-    redis = clients.redis
+    redis, paused = clients.redis, clients.now()
     redis.pause_writes(source, expected, _pause(watchers))
     try:
         _, offset = redis.offset(source)
@@ -62,7 +62,8 @@ def switch(action: Switch, watchers: Sequence[Watcher], name: str, clients: Clie
         raise
     if not ended and take_back(old, new, watchers, clients):
         return f"{old} did not hand over within {HAND_OVER_SECONDS} s; writes go on, tried again later"
-    return lead(Lead(old, new, action.reason, action.step), watchers, name, clients)
+    said = lead(Lead(old, new, action.reason, action.step), watchers, name, clients)
+    return f"{said} (writes stood still for {clients.now() - paused:.2f} s)"
 
 
 def take_back(old: Member, new: Member | None, watchers: Sequence[Watcher], clients: Clients) -> bool:

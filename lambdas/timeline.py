@@ -36,6 +36,7 @@ class StepTime:
             "ended": self.ended,
             "looks": self.looks,
             "result": self.last,
+            "redis": next((o["redis"] for o in self.outputs if o.get("redis")), ""),
             "holds": [asdict(h) for h in self.holds],
         }
 

@@ -29,10 +29,23 @@ def summary(task: ReportTask, nodes: list[dict[str, Any]], plan: dict[str, Any],
         "evicted": sum(n["evicted"] for n in nodes),
         "refused": sum(n["refused"] for n in nodes),
         "nodes": sorted(nodes, key=lambda n: n["started"] or 0),
+        "redis": redis_timeline(nodes),
         "findings": plan.get("findings", []),
         "restored": list(task.restored),
         "left_behind": list(task.left_behind),
     }
+
+
+def redis_timeline(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Everything that was done to Redis groups and waited for, in order: moves, syncs with their bytes, failovers."""
+    done = [
+        {"group": step["redis"], "node": node["node"], "step": step["name"], **hold}
+        for node in nodes
+        for step in node["steps"]
+        if step.get("redis")
+        for hold in step["holds"]
+    ]
+    return sorted(done, key=lambda each: (each["group"], each["since"]))
 
 
 def _reason(task: ReportTask, replaced: int, planned: int) -> str:

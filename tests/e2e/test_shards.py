@@ -43,6 +43,10 @@ def test_a_roll_moves_every_pod_and_no_acknowledged_write_is_lost(shards_lab: Op
     assert shards.samples > 100
     assert shards.unserved == 0
     assert_normal(shards_lab, after)
+    told = [each["reason"] for each in played.outcome.report["redis"]]
+    assert sum("becomes master again (within" in reason for reason in told) == 3
+    assert sum("becomes master in place of" in reason for reason in told) == 3
+    assert sum(reason.startswith("every node forgets") for reason in told) == 6
     assert {role for _, role, slots in after.values() if slots} == {"master"}
     assert sum(bool(slots) for _, _, slots in after.values()) == 3
     assert_no_secret_told(shards_lab, played, "redis-cluster-auth", "shop/shards")

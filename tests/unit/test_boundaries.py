@@ -182,6 +182,21 @@ class TestReport:
         page = record_node.record(task, steps_of(HISTORY))
         assert (page["outcome"], page["evicted"], page["refused"]) == ("replaced", 2, 1)
 
+    def test_what_was_done_to_redis_is_told_in_order_over_all_nodes(self) -> None:
+        def node(name: str, group: str, *holds: tuple[str, float]) -> dict[str, Any]:
+            said = [{"reason": reason, "since": since, "seconds": 1.0} for reason, since in holds]
+            quiet = {"name": "Evict pods", "redis": "", "holds": [{"reason": "budget", "since": 0.0, "seconds": 1.0}]}
+            return {"node": name, "steps": [{"name": "Move the replica", "redis": group, "holds": said}, quiet]}
+
+        nodes = [node("n1", "shop/cache", ("moves", 5.0), ("synchronizes, 7 bytes left", 9.0))]
+        nodes.append(node("n2", "shop/cache", ("moves", 7.0)))
+        told = [(each["node"], each["step"], each["reason"]) for each in report.redis_timeline(nodes)]
+        assert told == [
+            ("n1", "Move the replica", "moves"),
+            ("n2", "Move the replica", "moves"),
+            ("n1", "Move the replica", "synchronizes, 7 bytes left"),
+        ]
+
     def test_the_page_is_self_contained_and_escapes_what_it_shows(self) -> None:
         task = NodeOutcomeTask(
             roll="r", instance="i-1", node="<b>n", group="g", replacement="i-2", replacement_node="n2", execution="arn"
