@@ -41,6 +41,10 @@ test: lint control-plane ## Everything that CI runs
 test-large: control-plane ## Rolls over large Redis Clusters, which take their time (not part of test)
 	$(PYTEST) tests/large
 
+.PHONY: test-versions
+test-versions: prepare ## Migrations on Redis 8 and Valkey 8, which are fetched (not part of test)
+	EKS_ROLLING_REDIS_VERSIONS="$$(scripts/redis-versions)" $(PYTEST) tests/versions
+
 .PHONY: quick
 quick: prepare ## The tests that need no lab
 	$(PYTEST) tests/unit tests/stacks tests/model
