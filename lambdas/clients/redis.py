@@ -99,6 +99,9 @@ SENTINEL_WRITES: Mapping[str, Command] = {
     "SENTINEL RESET": ("SENTINEL", "RESET", "name"),
 }
 
+_UNKNOWN = ("unknown command", "unknown subcommand", "unknown sentinel subcommand")
+"""How the errors begin of servers that do not know a command; a cluster has unknown nodes as well."""
+
 _NO_PASSWORD_WANTED = ("without any password configured", "no password is set")
 """AUTH's answers, of Redis 6 and before it, where the default user needs no password."""
 
@@ -728,7 +731,7 @@ def _says_no(trial: Reply) -> bool:
 def _is_denial(reply: Reply) -> bool:
     """Not permitted, or not known: renamed, or of another version."""
     return isinstance(reply, ResponseError) and (
-        isinstance(reply, NoPermissionError) or str(reply).lower().startswith("unknown")
+        isinstance(reply, NoPermissionError) or str(reply).lower().startswith(_UNKNOWN)
     )
 
 

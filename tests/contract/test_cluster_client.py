@@ -106,9 +106,10 @@ class Real:
         self.cluster.crash(name)
 
     def write(self, name: str) -> None:
-        (first, _) = node(self, name).itself.slots[0]
-        tag = next(t for t in range(100_000) if first <= int(self.cluster.command(name, "cluster", "keyslot", f"{t}")))
-        assert self.cluster.command(name, "set", f"{tag}", "1") == "OK"
+        ((first, last),) = node(self, name).itself.slots
+        slots = ((t, int(self.cluster.command(name, "cluster", "keyslot", str(t)))) for t in range(100))
+        key = next(t for t, slot in slots if first <= slot <= last)
+        assert self.cluster.command(name, "set", str(key), "1") == "OK"
 
     def pass_time(self) -> None:
         time.sleep(0.1)
@@ -125,6 +126,7 @@ def side(request: pytest.FixtureRequest) -> Iterator[Side]:
     real = Real()
     try:
         until(real, lambda: all(node(real, n).ok and is_linked(real, n) for n in PODS), "the cluster is whole")
+        until(real, lambda: len({table(real, n) for n in PODS}) == 1, "all tables agree")
         yield real
     finally:
         real.cluster.close()
@@ -139,6 +141,10 @@ def node(side: Side, name: str) -> ClusterNode:
 def is_linked(side: Side, name: str) -> bool:
     view = node(side, name)
     return view.itself.role is Role.MASTER or view.server.link_up
+
+
+def table(side: Side, name: str) -> frozenset[tuple[str, str, object]]:
+    return frozenset((n.id, n.master, n.slots) for n in node(side, name).table)
 
 
 def until(side: Side, look: Callable[[], T | None], what: str) -> T:

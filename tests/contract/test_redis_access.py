@@ -13,6 +13,7 @@ from lambdas.errors import AccessDenied, BadRequest, NotFound, Permanent, Refuse
 from lambdas.redis_observed import Address, Endpoint, Login, Role, Sentinel, Server, Silent
 from tests.contract.redis_certificates import Authority
 from tests.contract.redis_servers import NAME, Real, at, group, sentinel, sentinels, server, until
+from tests.contract.redis_sides import granted
 
 pytestmark = pytest.mark.lab
 
@@ -127,9 +128,7 @@ def test_sentinels_take_the_servers_password_their_own_or_none(real: Real, secre
 
 def permissions() -> tuple[list[str], list[str]]:
     """What deploy/README.md grants on servers and on sentinels."""
-    text = (Path(__file__).parents[2] / "deploy" / "README.md").read_text()
-    lines = [line.split() for line in text.splitlines() if line.startswith("ACL SETUSER eks-rolling ")]
-    servers, watchers = ([word for word in line if word.startswith("+")] for line in lines)
+    servers, watchers, _ = ([word for word in line.split() if word.startswith("+")] for line in granted())
     return servers, watchers
 
 
