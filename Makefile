@@ -32,6 +32,10 @@ demo: control-plane ## Roll a small cluster under live traffic and judge it
 baseline: control-plane ## Compare a roll with kubectl drain under the same traffic (ROLLS=5 for medians, CLUSTER=shards)
 	@$(LAB) baseline --cluster $(CLUSTER) --rolls $(ROLLS)
 
+.PHONY: bench-switches
+bench-switches: prepare ## Two ways to switch a master under Sentinel, side by side and cut off everywhere (15 minutes)
+	@$(BIN)/python -m benchmarks.switches
+
 .PHONY: test
 test: lint control-plane ## Everything that CI runs
 	$(PYTEST) -n 6 --dist loadgroup tests/contract tests/model tests/stacks tests/unit

@@ -1,5 +1,6 @@
 """An operator's machine outside a lab: the AWS side, the Kubernetes side, and the clients' records."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from lab.paths import REPOSITORY
 from lab.rolls import Outcome, Rolls
 from lab.view import LOOK_SECONDS, Looker, Snapshot
 
+TRAFFIC_BEGIN_SECONDS = 90.0
 TRAFFIC_END_SECONDS = 150.0
 """How long the clients may take to end: workers finish their jobs first."""
 
@@ -69,10 +71,12 @@ class Operator:
 
     @contextmanager
     def traffic(self) -> Iterator[None]:
-        """Clients ask and jobs are made for the time of the block; afterwards `record` has what they saw.
+        """Clients ask and jobs are made for the time of the block, which begins once they do; afterwards `record` has
+        what they saw.
 
         Raises LabError if they fail, which is not the same as their requests failing.
         """
+        (self.lab.paths.traffic / "live.json").unlink(missing_ok=True)
         log = (self.lab.paths.logs / "traffic.log").open("w")
         with log:
             process = self.lab.popen(
@@ -83,6 +87,7 @@ class Operator:
                 stderr=log,
             )
             try:
+                self._wait_for_clients(process)
                 yield
             finally:
                 assert process.stdin is not None  # noqa: S101  (asked for above)
@@ -95,6 +100,17 @@ class Operator:
         if code != 0:
             said = (self.lab.paths.logs / "traffic.log").read_text()
             raise LabError(f"the clients ended with exit code {code}", details=said[-2000:])
+
+    def _wait_for_clients(self, process: "subprocess.Popen[str]") -> None:
+        """Until they ask; or until they have ended, which is told at the end."""
+        deadline = time.monotonic() + TRAFFIC_BEGIN_SECONDS
+        while process.poll() is None:
+            with contextlib.suppress(FileNotFoundError):
+                if json.loads((self.lab.paths.traffic / "live.json").read_text())["requests"]:
+                    return
+            if time.monotonic() > deadline:
+                raise LabError(f"the clients do not ask within {TRAFFIC_BEGIN_SECONDS:.0f} s")
+            time.sleep(0.1)
 
     def record(self) -> Json:
         """What the clients of the last run saw. Raises LabError if there was none."""

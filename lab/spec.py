@@ -76,6 +76,7 @@ class RedisTraffic(_Model):
     group: str = Field(description="its name in what the judge says")
     sentinels: str = Field("", description="the Service whose pods are its sentinels")
     master_name: str = ""
+    replicas: int = Field(2, ge=1, description="that the sentinels know of before clients begin")
     service: str = Field("", description="a Service with nodes of the Redis Cluster, where clients begin")
     secret: str | None = Field(None, description="the Secret whose key `password` the clients use")
     writers: int = Field(4, ge=1)

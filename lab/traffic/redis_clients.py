@@ -94,7 +94,7 @@ class SentinelClients:
         if password := await password_of(self._kube, self._namespace, self.spec):
             self._options = {"password": password}
         async with asyncio.timeout(FIRST_SECONDS):
-            while not await self._master():  # noqa: ASYNC110 (sentinels tell nobody when they are ready)
+            while not await self._is_whole():  # noqa: ASYNC110 (sentinels tell nobody when they are ready)
                 await asyncio.sleep(LOOK_SECONDS)
 
     async def follow(self) -> None:
@@ -167,6 +167,18 @@ class SentinelClients:
     def live(self) -> Json:
         """For whoever watches."""
         return {"group": self.spec.group, "acked": sum(len(w.acked) for w in self.writers)}
+
+    async def _is_whole(self) -> bool:
+        """Whether every sentinel knows the others and all replicas, for which it takes up to ten seconds."""
+        sentinels = self._sentinel.sentinels if self._sentinel else ()
+        expected = (self.spec.replicas, len(sentinels) - 1)
+        for sentinel in sentinels:
+            told: Any = None
+            with contextlib.suppress(RedisError, OSError, TimeoutError):
+                told = await sentinel.sentinel_master(self.spec.master_name)
+            if not told or (told["num-slaves"], told["num-other-sentinels"]) != expected:
+                return False
+        return bool(sentinels)
 
     async def _master(self) -> str:
         """The address that the first sentinel that answers names; "" while none does."""

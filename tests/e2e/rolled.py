@@ -57,7 +57,8 @@ def assert_no_secret_told(operator: Operator, played: demo.Played, name: str, gr
 
 
 def assert_rolled(played: demo.Played) -> None:
-    assert (played.outcome.status, played.outcome.report["left_behind"]) == ("SUCCEEDED", [])
+    said = (played.outcome.reason, played.outcome.report["reason"], played.outcome.report["findings"])
+    assert (played.outcome.status, played.outcome.report["left_behind"]) == ("SUCCEEDED", []), said
     assert not {n.instance for n in played.before.nodes} & {n.instance for n in played.after.nodes}
     assert played.after.zones == played.before.zones
     assert played.after.restored(played.before), (played.before, played.after)

@@ -73,7 +73,7 @@ def test_a_roll_moves_the_group_and_no_acknowledged_write_is_lost(cache_lab: Ope
 
 def test_functions_that_are_killed_at_random_lose_no_write_either(cache_lab: Operator, view: LineView) -> None:
     """R3, S1: the switch too is cut off anywhere, and finished by the next invocation."""
-    cache_lab.fault({"lambda_kill": {"seed": 11, "share": 0.25, "within_seconds": 1.0}})
+    cache_lab.fault({"lambda_kill": {"seed": 11, "share": 0.25, "within_seconds": 0.3}})
     try:
         played = demo.play(cache_lab, view, quiet_seconds=2)
         killed = cache_lab.faults()["kills"]

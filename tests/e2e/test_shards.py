@@ -55,7 +55,7 @@ def test_a_roll_moves_every_pod_and_no_acknowledged_write_is_lost(shards_lab: Op
 def test_functions_that_are_killed_at_random_lose_no_write_either(shards_lab: Operator, view: LineView) -> None:
     """R3, C1, C2."""
     before = roles(shards_lab, PODS)
-    shards_lab.fault({"lambda_kill": {"seed": 11, "share": 0.25, "within_seconds": 1.0}})
+    shards_lab.fault({"lambda_kill": {"seed": 11, "share": 0.25, "within_seconds": 0.3}})
     try:
         played = demo.play(shards_lab, view, quiet_seconds=2)
         killed = shards_lab.faults()["kills"]
