@@ -19,11 +19,31 @@ from stacks.layer import ARCHITECTURE, RUNTIME, dependency_layer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-READS_CLUSTER = "eks-rolling-plan"
-"""Kubernetes group that may look (deploy/rbac.yaml)."""
+# Kubernetes groups, as deploy/rbac.yaml and deploy/redis-rbac.yaml define them. A step is in those that it needs and in
+# no other; a step that needs a verb which none of them has gets it there.
+LOOK = "eks-rolling-look"
+"""Looks at nodes, pods, workloads, budgets, volumes and services."""
 
-ROLLS_CLUSTER = "eks-rolling"
-"""Kubernetes group that may look, taint, evict, and hold the lock (deploy/rbac.yaml)."""
+LOCK = "eks-rolling-lock"
+"""Holds the lock: every step of a roll that acts on the cluster."""
+
+PAUSE = "eks-rolling-pause"
+"""Scales cluster-autoscaler."""
+
+NODES = "eks-rolling-nodes"
+"""Taints, cordons and marks nodes."""
+
+EVICT = "eks-rolling-evict"
+"""Evicts pods, makes temporary disruption budgets, restarts Deployments."""
+
+RESTORE = "eks-rolling-restore"
+"""Removes temporary disruption budgets."""
+
+REDIS_LOOK = "eks-rolling-redis-look"
+"""Reads the Secrets and Leases of Redis groups."""
+
+MIGRATE = (LOOK, LOCK, REDIS_LOOK, "eks-rolling-redis")
+"""Migrates Redis groups: moves their pods, holds their Leases."""
 
 DESCRIBE_GROUPS = (
     "autoscaling:DescribeAutoScalingGroups",
@@ -50,13 +70,13 @@ TAG_GROUPS = ("autoscaling:CreateOrUpdateTags",)
 
 @dataclass(frozen=True)
 class Permissions:
-    """What a step's role may do.
+    """What a step's role may do: in the cluster as a member of the groups `kubernetes`, in the account by the rest.
 
     `describe` actions take no resource; `groups` act on Auto Scaling groups of this cluster only, `instances` on its
     instances only (both by tag), `targets` on load balancers, which carry no tag of the cluster in general.
     """
 
-    kubernetes: str = ""
+    kubernetes: tuple[str, ...] = ()
     describe: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     instances: tuple[str, ...] = ()
@@ -70,63 +90,63 @@ class Permissions:
 
 STEPS: Mapping[str, Permissions] = {
     "plan": Permissions(
-        READS_CLUSTER,
+        (LOOK, REDIS_LOOK),
         describe=(*DESCRIBE_GROUPS, "ec2:DescribeLaunchTemplates", "ec2:DescribeSubnets"),
         writes_reports=True,
     ),
     "ask_approval": Permissions(notifies=True),
-    "take_lock": Permissions(ROLLS_CLUSTER),
+    "take_lock": Permissions((LOCK,)),
     "pause_interference": Permissions(
-        ROLLS_CLUSTER,
+        (LOCK, PAUSE),
         describe=DESCRIBE_GROUPS,
         groups=(*TAG_GROUPS, "autoscaling:SuspendProcesses", "autoscaling:UpdateAutoScalingGroup"),
     ),
-    "taint_nodes": Permissions(ROLLS_CLUSTER),
-    "pick_wave": Permissions(ROLLS_CLUSTER, describe=DESCRIBE_GROUPS),
+    "taint_nodes": Permissions((LOOK, LOCK, NODES)),
+    "pick_wave": Permissions((LOOK, LOCK), describe=DESCRIBE_GROUPS),
     "launch_replacement": Permissions(
-        ROLLS_CLUSTER,
+        (LOOK, LOCK, NODES),
         describe=(*DESCRIBE_GROUPS, "ec2:DescribeInstances"),
         groups=("autoscaling:LaunchInstances", "autoscaling:SetDesiredCapacity"),
         instances=("ec2:CreateTags",),
         launches=True,
     ),
     "await_ready": Permissions(
-        ROLLS_CLUSTER,
+        (LOOK, LOCK, NODES),
         describe=(*DESCRIBE_GROUPS, *DESCRIBE_TARGETS, "ec2:DescribeInstances"),
         groups=("autoscaling:SetInstanceProtection",),
         instances=("ec2:CreateTags",),
     ),
-    "close_node": Permissions(ROLLS_CLUSTER),
-    "look_at_redis": Permissions(ROLLS_CLUSTER),
-    "move_replica": Permissions(ROLLS_CLUSTER),
-    "fail_over": Permissions(ROLLS_CLUSTER),
-    "move_master": Permissions(ROLLS_CLUSTER),
-    "attach_master": Permissions(ROLLS_CLUSTER),
-    "fail_back": Permissions(ROLLS_CLUSTER),
-    "refresh_sentinels": Permissions(ROLLS_CLUSTER),
-    "move_sentinel": Permissions(ROLLS_CLUSTER),
-    "create_stand_in": Permissions(ROLLS_CLUSTER),
-    "join_stand_in": Permissions(ROLLS_CLUSTER),
-    "fail_over_to_stand_in": Permissions(ROLLS_CLUSTER),
-    "move_shard_pod": Permissions(ROLLS_CLUSTER),
-    "sync_shard_pod": Permissions(ROLLS_CLUSTER),
-    "fail_back_to_shard_pod": Permissions(ROLLS_CLUSTER),
-    "remove_stand_in": Permissions(ROLLS_CLUSTER),
-    "delete_stand_in": Permissions(ROLLS_CLUSTER),
-    "settle_redis": Permissions(ROLLS_CLUSTER),
-    "leave_load_balancers": Permissions(ROLLS_CLUSTER, describe=DESCRIBE_TARGETS, targets=MOVE_TARGETS),
-    "evict": Permissions(ROLLS_CLUSTER),
-    "await_load_balancers": Permissions(ROLLS_CLUSTER, describe=DESCRIBE_TARGETS),
-    "await_volumes": Permissions(ROLLS_CLUSTER),
+    "close_node": Permissions((LOOK, LOCK, NODES)),
+    "look_at_redis": Permissions(MIGRATE),
+    "move_replica": Permissions(MIGRATE),
+    "fail_over": Permissions(MIGRATE),
+    "move_master": Permissions(MIGRATE),
+    "attach_master": Permissions(MIGRATE),
+    "fail_back": Permissions(MIGRATE),
+    "refresh_sentinels": Permissions(MIGRATE),
+    "move_sentinel": Permissions(MIGRATE),
+    "create_stand_in": Permissions(MIGRATE),
+    "join_stand_in": Permissions(MIGRATE),
+    "fail_over_to_stand_in": Permissions(MIGRATE),
+    "move_shard_pod": Permissions(MIGRATE),
+    "sync_shard_pod": Permissions(MIGRATE),
+    "fail_back_to_shard_pod": Permissions(MIGRATE),
+    "remove_stand_in": Permissions(MIGRATE),
+    "delete_stand_in": Permissions(MIGRATE),
+    "settle_redis": Permissions(MIGRATE),
+    "leave_load_balancers": Permissions((LOOK, LOCK, NODES), describe=DESCRIBE_TARGETS, targets=MOVE_TARGETS),
+    "evict": Permissions((LOOK, LOCK, NODES, EVICT)),
+    "await_load_balancers": Permissions((LOCK,), describe=DESCRIBE_TARGETS),
+    "await_volumes": Permissions((LOOK, LOCK)),
     "terminate": Permissions(
-        ROLLS_CLUSTER,
+        (LOOK, LOCK),
         describe=(*DESCRIBE_GROUPS, *DESCRIBE_TARGETS, "ec2:DescribeInstances"),
         groups=("autoscaling:TerminateInstanceInAutoScalingGroup",),
     ),
-    "record_node": Permissions(ROLLS_CLUSTER, writes_reports=True, reads_histories=True),
-    "gate": Permissions(ROLLS_CLUSTER, describe=("cloudwatch:DescribeAlarms",)),
+    "record_node": Permissions((LOCK,), writes_reports=True, reads_histories=True),
+    "gate": Permissions((LOOK, LOCK, REDIS_LOOK), describe=("cloudwatch:DescribeAlarms",)),
     "restore": Permissions(
-        ROLLS_CLUSTER,
+        (LOOK, LOCK, PAUSE, NODES, RESTORE),
         describe=(*DESCRIBE_GROUPS, *DESCRIBE_TARGETS, "ec2:DescribeInstances"),
         groups=(
             "autoscaling:DeleteTags",
@@ -253,7 +273,7 @@ class Functions(Construct):
             executions = stack.format_arn(service="states", resource=f"execution:{self._node_machine}:*")
             self._allow(function, ("states:GetExecutionHistory",), executions)
 
-    def _let_into_cluster(self, function: lambda_.Function, group: str) -> None:
+    def _let_into_cluster(self, function: lambda_.Function, groups: tuple[str, ...]) -> None:
         cluster = self._settings.cluster
         arn = Stack.of(self).format_arn(service="eks", resource="cluster", resource_name=cluster)
         self._allow(function, ("eks:DescribeCluster",), arn)
@@ -264,7 +284,7 @@ class Functions(Construct):
             "AccessEntry",
             cluster_name=cluster,
             principal_arn=role.role_arn,
-            kubernetes_groups=[group],
+            kubernetes_groups=list(groups),
             type="STANDARD",
         )
 

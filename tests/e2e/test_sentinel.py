@@ -147,4 +147,4 @@ def let_read_a_wrong_password(operator: Operator) -> None:
     kubectl(operator, "create", "secret", "generic", "redis-wrong", "-n", "shop", "--from-literal=password=wrong")
     allow = ("--verb=get", "--resource=secrets", "--resource-name=redis-wrong")
     kubectl(operator, "create", "role", "wrong", "-n", "shop", *allow)
-    kubectl(operator, "create", "rolebinding", "wrong", "-n", "shop", "--role=wrong", "--group=eks-rolling-plan")
+    kubectl(operator, "create", "rolebinding", "wrong", "-n", "shop", "--role=wrong", "--group=eks-rolling-redis-look")

@@ -63,7 +63,7 @@ def test_only_steps_that_touch_the_cluster_have_an_access_entry(step: str) -> No
     name = "".join(word.capitalize() for word in step.split("_"))
     found = [e for logical_id, e in entries.items() if logical_id.startswith(f"Functions{name}AccessEntry")]
     wanted = STEPS[step].kubernetes
-    assert [e["KubernetesGroups"] for e in found] == ([[wanted]] if wanted else [])
+    assert [e["KubernetesGroups"] for e in found] == ([list(wanted)] if wanted else [])
 
 
 def test_launch_template_events_that_failed_start_nothing() -> None:

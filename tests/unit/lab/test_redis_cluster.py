@@ -9,8 +9,6 @@ GROUPS = {
     "shards": {
         "[redis-auth, redis-tls]": "[redis-cluster-auth]",
         "eks-rolling-redis-cache": "eks-rolling-redis-shards",
-        "name: eks-rolling-redis-plan": "name: eks-rolling-redis-shards-plan",
-        "name: eks-rolling-redis\n": "name: eks-rolling-redis-cluster\n",
     },
 }
 """The shipped file says for the group `cache` what each says for its own."""
