@@ -1,8 +1,8 @@
 """One Lambda per step, each with its own role and permissions; the dependency layer; the network they run in."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from aws_cdk import Duration, IgnoreMode, RemovalPolicy, Stack
 from aws_cdk import aws_ec2 as ec2
@@ -13,80 +13,30 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sns as sns
 from constructs import Construct
+from pydantic import Field
 
 from lambdas.settings import ENVIRONMENT_VARIABLE, Settings, Strict
+from stacks import roles
 from stacks.layer import ARCHITECTURE, RUNTIME, dependency_layer
+from stacks.roles import (
+    DESCRIBE_GROUPS,
+    DESCRIBE_TARGETS,
+    EVICT,
+    LOCK,
+    LOOK,
+    MIGRATE,
+    MOVE_TARGETS,
+    NODES,
+    PAUSE,
+    REDIS_LOOK,
+    RESTORE,
+    RETURN_TARGETS,
+    TAG_GROUPS,
+    Permissions,
+    Resources,
+)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-
-# Kubernetes groups, as deploy/rbac.yaml and deploy/redis-rbac.yaml define them. A step is in those that it needs and in
-# no other; a step that needs a verb which none of them has gets it there.
-LOOK = "eks-rolling-look"
-"""Looks at nodes, pods, workloads, budgets, volumes and services."""
-
-LOCK = "eks-rolling-lock"
-"""Holds the lock: every step of a roll that acts on the cluster."""
-
-PAUSE = "eks-rolling-pause"
-"""Scales cluster-autoscaler."""
-
-NODES = "eks-rolling-nodes"
-"""Taints, cordons and marks nodes."""
-
-EVICT = "eks-rolling-evict"
-"""Evicts pods, makes temporary disruption budgets, restarts Deployments."""
-
-RESTORE = "eks-rolling-restore"
-"""Removes temporary disruption budgets."""
-
-REDIS_LOOK = "eks-rolling-redis-look"
-"""Reads the Secrets and Leases of Redis groups."""
-
-MIGRATE = (LOOK, LOCK, REDIS_LOOK, "eks-rolling-redis")
-"""Migrates Redis groups: moves their pods, holds their Leases."""
-
-DESCRIBE_GROUPS = (
-    "autoscaling:DescribeAutoScalingGroups",
-    "autoscaling:DescribeInstanceRefreshes",
-)
-DESCRIBE_TARGETS = (
-    "elasticloadbalancing:DescribeInstanceHealth",
-    "elasticloadbalancing:DescribeLoadBalancerAttributes",
-    "elasticloadbalancing:DescribeLoadBalancers",
-    "elasticloadbalancing:DescribeTargetGroupAttributes",
-    "elasticloadbalancing:DescribeTargetGroups",
-    "elasticloadbalancing:DescribeTargetHealth",
-)
-MOVE_TARGETS = (
-    "elasticloadbalancing:DeregisterInstancesFromLoadBalancer",
-    "elasticloadbalancing:DeregisterTargets",
-)
-RETURN_TARGETS = (
-    "elasticloadbalancing:RegisterInstancesWithLoadBalancer",
-    "elasticloadbalancing:RegisterTargets",
-)
-TAG_GROUPS = ("autoscaling:CreateOrUpdateTags",)
-
-
-@dataclass(frozen=True)
-class Permissions:
-    """What a step's role may do: in the cluster as a member of the groups `kubernetes`, in the account by the rest.
-
-    `describe` actions take no resource; `groups` act on Auto Scaling groups of this cluster only, `instances` on its
-    instances only (both by tag), `targets` on load balancers, which carry no tag of the cluster in general.
-    """
-
-    kubernetes: tuple[str, ...] = ()
-    describe: tuple[str, ...] = ()
-    groups: tuple[str, ...] = ()
-    instances: tuple[str, ...] = ()
-    targets: tuple[str, ...] = ()
-    launches: bool = False
-    writes_reports: bool = False
-    reads_reports: bool = False
-    notifies: bool = False
-    reads_histories: bool = False
-
 
 STEPS: Mapping[str, Permissions] = {
     "plan": Permissions(
@@ -163,17 +113,63 @@ STEPS: Mapping[str, Permissions] = {
 """Every step of the workflow: module name in `lambdas.steps`, and what it may do."""
 
 
+class Size(NamedTuple):
+    """A function's memory in MB, which buys CPU with it (1,769 MB are one), and its timeout in seconds.
+
+    A function that runs into either is killed and called again [R3], so both are chosen above what is ever needed.
+    """
+
+    memory: int
+    timeout: int
+
+
+USUAL = Size(512, 60)
+"""A step that looks at one node, group or Redis group: a few requests, each given up after 30 s by its client."""
+
+SWEEP = Size(1024, 120)
+"""A step that reads the whole cluster, or every document of a roll."""
+
+SWITCH = Size(1024, 60)
+"""A step whose polls clients wait for: a Redis master changes hands inside it. It needs its CPU at once."""
+
+SIZES: Mapping[str, Size] = {
+    **dict.fromkeys(("plan", "gate", "restore", "report", "settle_redis"), SWEEP),
+    **dict.fromkeys(("fail_over", "fail_back", "fail_over_to_stand_in", "fail_back_to_shard_pod"), SWITCH),
+}
+"""The steps that are not of the usual size.
+
+Concurrency is reserved for none. A roll calls at most its surge and a few functions more at a time, so it cannot take
+the account's share; a call that is throttled is made again by the workflow, and no step holds anything between calls.
+Reserving would fail on an account with Lambda's starting quota of 10, of which none can be set aside.
+"""
+
+
 class Network(Strict):
     """Where the functions run: the cluster's private subnets. All ids are given, nothing is looked up."""
 
     vpc_id: str
     subnet_ids: tuple[str, ...]
     availability_zones: tuple[str, ...]
-    security_group_id: str
+    security_group_id: str = Field("", description="a security group for the functions; empty: the stack makes one")
+    cluster_security_group_id: str = Field(
+        "", description="the cluster's own security group: the stack lets the functions' group in; empty: you do"
+    )
+    https_to: tuple[str, ...] = Field(
+        ("0.0.0.0/0",),
+        description="address ranges of the API server and AWS's endpoints; the VPC's if it has endpoints for all",
+    )
+    redis_to: tuple[str, ...] = Field(
+        ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16"),
+        description="address ranges of Redis pods; best the VPC's",
+    )
+    redis_ports: tuple[int, ...] = Field((6379, 26379), description="ports of Redis servers and sentinels")
 
 
 class Functions(Construct):
-    """The steps' functions by step name (`of`), all from one asset that holds `lambdas/` and nothing else."""
+    """The steps' functions by step name (`of`), all from one asset that holds `lambdas/` and nothing else.
+
+    `security_group` is the group they are in, None without a network.
+    """
 
     def __init__(
         self,
@@ -187,11 +183,10 @@ class Functions(Construct):
         node_machine: str,
     ) -> None:
         super().__init__(scope, construct_id)
-        self._settings = settings
-        self._network = self._import(network) if network else {}
-        self._bucket = bucket
-        self._topic = topic
-        self._node_machine = node_machine
+        self._settings = settings.model_copy(update={"bucket": bucket.bucket_name, "topic": topic.topic_arn})
+        self._resources = Resources(settings.cluster, bucket, topic, node_machine)
+        self.security_group: ec2.ISecurityGroup | None = None
+        self._place = self._join(network) if network else {}
         self._layer = dependency_layer(self, "Dependencies")
         self._code = lambda_.Code.from_asset(
             str(REPOSITORY),
@@ -200,7 +195,7 @@ class Functions(Construct):
         )
         self.of: dict[str, lambda_.Function] = {step: self._function(step, p) for step, p in STEPS.items()}
 
-    def _import(self, network: Network) -> dict[str, object]:
+    def _join(self, network: Network) -> dict[str, Any]:
         vpc = ec2.Vpc.from_vpc_attributes(
             self,
             "Vpc",
@@ -208,94 +203,95 @@ class Functions(Construct):
             availability_zones=list(network.availability_zones),
             private_subnet_ids=list(network.subnet_ids),
         )
-        group = ec2.SecurityGroup.from_security_group_id(self, "SecurityGroup", network.security_group_id)
-        return {"vpc": vpc, "vpc_subnets": ec2.SubnetSelection(subnets=vpc.private_subnets), "security_groups": [group]}
+        if network.security_group_id:
+            self.security_group = ec2.SecurityGroup.from_security_group_id(
+                self, "SecurityGroup", network.security_group_id, mutable=False
+            )
+        else:
+            self.security_group = self._own_security_group(vpc, network)
+        if network.cluster_security_group_id:
+            self._let_in(network.cluster_security_group_id, self.security_group, network)
+        subnets = ec2.SubnetSelection(subnets=vpc.private_subnets)
+        return {"vpc": vpc, "vpc_subnets": subnets, "security_groups": [self.security_group]}
+
+    def _own_security_group(self, vpc: ec2.IVpc, network: Network) -> ec2.SecurityGroup:
+        """Out to the API server, AWS and Redis alone. The VPC's resolver needs no rule; nobody comes in."""
+        group = ec2.SecurityGroup(
+            self,
+            "SecurityGroup",
+            vpc=vpc,
+            description=f"eks-rolling {self._settings.cluster}: functions",
+            allow_all_outbound=False,
+        )
+        for cidr in network.https_to:
+            group.add_egress_rule(_range(cidr), ec2.Port.tcp(443), "API server and AWS endpoints")
+        for cidr in network.redis_to:
+            for port in network.redis_ports:
+                group.add_egress_rule(_range(cidr), ec2.Port.tcp(port), "Redis servers and sentinels")
+        return group
+
+    def _let_in(self, cluster_group: str, functions: ec2.ISecurityGroup, network: Network) -> None:
+        for port in (443, *network.redis_ports):
+            ec2.CfnSecurityGroupIngress(
+                self,
+                f"ClusterIngress{port}",
+                group_id=cluster_group,
+                source_security_group_id=functions.security_group_id,
+                ip_protocol="tcp",
+                from_port=port,
+                to_port=port,
+                description=f"eks-rolling functions to {'the API server' if port == 443 else 'Redis'}",
+            )
 
     def _function(self, step: str, permissions: Permissions) -> lambda_.Function:
         name = "".join(word.capitalize() for word in step.split("_"))
-        settings = self._settings.model_copy(
-            update={"bucket": self._bucket.bucket_name, "topic": self._topic.topic_arn}
+        cluster, size = self._settings.cluster, SIZES.get(step, USUAL)
+        log_group = logs.LogGroup(
+            self, f"{name}Logs", retention=logs.RetentionDays.THREE_MONTHS, removal_policy=RemovalPolicy.DESTROY
         )
-        function = lambda_.Function(
+        role = iam.Role(
+            self,
+            f"{name}Role",
+            description=f"eks-rolling {cluster}: {step}",
+            assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
+        )
+        roles.write_logs(role, log_group)
+        roles.write(role, permissions, self._resources)
+        if self._place:
+            roles.join_network(role)
+        if permissions.kubernetes:
+            self._let_into_cluster(f"{name}AccessEntry", role, permissions.kubernetes)
+        return lambda_.Function(
             self,
             name,
-            description=f"eks-rolling {self._settings.cluster}: {step}",
+            description=f"eks-rolling {cluster}: {step}",
             runtime=RUNTIME,
             architecture=ARCHITECTURE,
             handler=f"lambdas.steps.{step}.handler",
             code=self._code,
             layers=[self._layer],
-            memory_size=512,
-            timeout=Duration.seconds(60),
+            memory_size=size.memory,
+            timeout=Duration.seconds(size.timeout),
             tracing=lambda_.Tracing.ACTIVE,
             environment={
-                ENVIRONMENT_VARIABLE: Stack.of(self).to_json_string(settings.model_dump(mode="json")),
+                ENVIRONMENT_VARIABLE: Stack.of(self).to_json_string(self._settings.model_dump(mode="json")),
                 "POWERTOOLS_LOG_LEVEL": "INFO",
             },
-            log_group=logs.LogGroup(
-                self, f"{name}Logs", retention=logs.RetentionDays.THREE_MONTHS, removal_policy=RemovalPolicy.DESTROY
-            ),
-            **self._network,  # type: ignore[arg-type]
+            log_group=log_group,
+            role=role,
+            **self._place,
         )
-        self._grant(function, permissions)
-        return function
 
-    def _grant(self, function: lambda_.Function, permissions: Permissions) -> None:
-        stack = Stack.of(self)
-        cluster = self._settings.cluster
-        cluster_tag = {"Null": {f"aws:ResourceTag/kubernetes.io/cluster/{cluster}": "false"}}
-        if permissions.kubernetes:
-            self._let_into_cluster(function, permissions.kubernetes)
-        self._allow(function, permissions.describe, "*")
-        self._allow(
-            function,
-            permissions.groups,
-            stack.format_arn(service="autoscaling", resource="autoScalingGroup:*:autoScalingGroupName/*"),
-            cluster_tag,
-        )
-        instances = stack.format_arn(service="ec2", resource="instance", resource_name="*")
-        self._allow(function, permissions.instances, instances, cluster_tag)
-        self._allow(
-            function,
-            permissions.targets,
-            stack.format_arn(service="elasticloadbalancing", resource="*"),
-        )
-        if permissions.launches:
-            # LaunchInstances calls these on the caller's behalf (Auto Scaling user guide, synchronous provisioning).
-            self._allow(function, ("ec2:CreateFleet", "ec2:DescribeLaunchTemplateVersions"), "*")
-        if permissions.writes_reports:
-            self._bucket.grant_put(function, "rolls/*")
-        if permissions.reads_reports:
-            self._bucket.grant_read(function, "rolls/*")
-        if permissions.notifies:
-            self._topic.grant_publish(function)
-        if permissions.reads_histories:
-            executions = stack.format_arn(service="states", resource=f"execution:{self._node_machine}:*")
-            self._allow(function, ("states:GetExecutionHistory",), executions)
-
-    def _let_into_cluster(self, function: lambda_.Function, groups: tuple[str, ...]) -> None:
-        cluster = self._settings.cluster
-        arn = Stack.of(self).format_arn(service="eks", resource="cluster", resource_name=cluster)
-        self._allow(function, ("eks:DescribeCluster",), arn)
-        role = function.role
-        assert role is not None  # noqa: S101  (a function of this stack has one)
+    def _let_into_cluster(self, construct_id: str, role: iam.Role, groups: tuple[str, ...]) -> None:
         eks.CfnAccessEntry(
-            function,
-            "AccessEntry",
-            cluster_name=cluster,
+            self,
+            construct_id,
+            cluster_name=self._settings.cluster,
             principal_arn=role.role_arn,
             kubernetes_groups=list(groups),
             type="STANDARD",
         )
 
-    @staticmethod
-    def _allow(
-        function: lambda_.Function,
-        actions: tuple[str, ...],
-        resource: str,
-        conditions: Mapping[str, object] | None = None,
-    ) -> None:
-        if actions:
-            function.add_to_role_policy(
-                iam.PolicyStatement(actions=list(actions), resources=[resource], conditions=conditions)
-            )
+
+def _range(cidr: str) -> ec2.IPeer:
+    return ec2.Peer.ipv6(cidr) if ":" in cidr else ec2.Peer.ipv4(cidr)

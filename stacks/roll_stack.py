@@ -77,11 +77,11 @@ class RollStack(Stack):
             bucket=bucket,
             topic=topic,
             node_machine=names["node"],
-        ).of
+        )
         node = RollNode(
             self,
             "RollNode",
-            functions=functions,
+            functions=functions.of,
             settings=settings,
             name=names["node"],
             roll_name=names["roll"],
@@ -90,17 +90,24 @@ class RollStack(Stack):
         roll = Roll(
             self,
             "Roll",
-            functions=functions,
+            functions=functions.of,
             settings=settings,
             name=names["roll"],
             roll_node=node.machine,
             log_group=log_group,
         )
         restore = Restore(
-            self, "Restore", functions=functions, settings=settings, name=names["restore"], log_group=log_group
+            self, "Restore", functions=functions.of, settings=settings, name=names["restore"], log_group=log_group
         )
         Triggers(self, "Triggers", roll=roll.machine, restore=restore.machine)
         Observability(self, "Observability", machines=[roll.machine, node.machine, restore.machine], topic=topic)
         CfnOutput(self, "RollMachine", value=roll.machine.state_machine_arn, description="start a roll here")
         CfnOutput(self, "ReportsBucket", value=bucket.bucket_name, description="plans and reports")
         CfnOutput(self, "MessagesTopic", value=topic.topic_arn, description="subscribe here")
+        if functions.security_group is not None:
+            CfnOutput(
+                self,
+                "FunctionsSecurityGroup",
+                value=functions.security_group.security_group_id,
+                description="the cluster's security group lets it in on port 443 and Redis' ports",
+            )

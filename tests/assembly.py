@@ -16,6 +16,13 @@ DOCUMENT = {
     }
 }
 
+NETWORK = {
+    "vpc_id": "vpc-0123456789abcdef0",
+    "subnet_ids": ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"],
+    "availability_zones": ["eu-central-1a", "eu-central-1b"],
+    "cluster_security_group_id": "sg-0123456789abcdef0",
+    "redis_to": ["10.0.0.0/16"],
+}
 
 PSEUDO = {"AWS::Partition": "aws", "AWS::Region": "eu-central-1", "AWS::AccountId": "123456789012"}
 
@@ -69,3 +76,11 @@ class Assembly:
 def synthesize() -> Assembly:
     """The application with the settings above; the dependency layer is not built."""
     return Assembly(json.loads((assembly(DOCUMENT) / "EksRolling-demo.template.json").read_text()))
+
+
+@cache
+def in_network() -> Assembly:
+    """The same, with its functions in the cluster's network."""
+    return Assembly(
+        json.loads((assembly({**DOCUMENT, "network": NETWORK}) / "EksRolling-demo.template.json").read_text())
+    )

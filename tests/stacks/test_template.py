@@ -1,60 +1,10 @@
 """The template around the workflow: roles, triggers, what is kept."""
 
-from typing import Any
-
 import pytest
 
 from stacks.functions import STEPS
 from stacks.roll_stack import machine_name
 from tests.assembly import synthesize
-
-UNSCOPED = {
-    "autoscaling:Describe",
-    "cloudwatch:Describe",
-    "ec2:Describe",
-    "ec2:CreateFleet",
-    "elasticloadbalancing:Describe",
-    "logs:",
-    "xray:",
-}
-"""Actions that take no resource, or act on ones that do not exist yet; everything else names its resource."""
-
-
-def statements() -> list[dict[str, Any]]:
-    return [
-        statement
-        for policy in synthesize().of_type("AWS::IAM::Policy").values()
-        for statement in policy["PolicyDocument"]["Statement"]
-    ]
-
-
-def listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def test_no_role_may_do_everything_to_everything() -> None:
-    for statement in statements():
-        if "*" in listed(statement["Resource"]):
-            for action in listed(statement["Action"]):
-                assert any(action.startswith(prefix) for prefix in UNSCOPED), action
-
-
-def test_what_changes_groups_and_instances_is_bound_to_the_clusters_tag() -> None:
-    """N4, by IAM."""
-    changing = {a for p in STEPS.values() for a in (*p.groups, *p.instances)}
-    seen = set()
-    for statement in statements():
-        actions = set(listed(statement["Action"]))
-        if actions & changing:
-            seen |= actions & changing
-            assert statement["Condition"] == {"Null": {"aws:ResourceTag/kubernetes.io/cluster/demo": "false"}}
-    assert seen == changing
-
-
-def test_every_function_has_a_role_of_its_own() -> None:
-    functions = synthesize().of_type("AWS::Lambda::Function")
-    roles = [p["Role"]["Fn::GetAtt"][0] for p in functions.values()]
-    assert len(set(roles)) == len(roles)
 
 
 @pytest.mark.parametrize("step", sorted(STEPS))
