@@ -11,6 +11,7 @@ LAB := $(BIN)/python -m lab
 NAME ?= demo
 ROLLS ?= 1
 CLUSTER ?= sentinel
+MEGABYTES ?= 0
 
 .PHONY: help
 help: ## List the targets
@@ -29,8 +30,8 @@ demo: control-plane ## Roll a small cluster under live traffic and judge it
 	@$(LAB) demo
 
 .PHONY: baseline
-baseline: control-plane ## Compare a roll with kubectl drain under the same traffic (ROLLS=5 for medians, CLUSTER=shards)
-	@$(LAB) baseline --cluster $(CLUSTER) --rolls $(ROLLS)
+baseline: control-plane ## Compare a roll with kubectl drain under the same traffic (ROLLS=5 for medians, CLUSTER=shards, MEGABYTES=200)
+	@$(LAB) baseline --cluster $(CLUSTER) --rolls $(ROLLS) --megabytes $(MEGABYTES)
 
 .PHONY: bench-switches
 bench-switches: prepare ## Two ways to switch a master under Sentinel, side by side and cut off everywhere (15 minutes)
@@ -42,7 +43,7 @@ test: lint control-plane ## Everything that CI runs
 	$(PYTEST) -n 3 --dist loadgroup tests/e2e
 
 .PHONY: test-large
-test-large: control-plane ## Rolls over large Redis Clusters, which take their time (not part of test)
+test-large: control-plane ## Rolls over large Redis Clusters and large data sets, which take their time (not part of test)
 	$(PYTEST) tests/large
 
 .PHONY: test-versions

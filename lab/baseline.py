@@ -63,12 +63,11 @@ class Tried:
         return {"way": self.way, "runs": runs}
 
 
-def run(console: Console, cluster: Cluster = Cluster.SENTINEL, rolls: int = 1) -> int:
+def run(console: Console, spec: LabSpec, rolls: int = 1) -> int:
     """Both ways, one after the other, each on a lab of its own, rolls as often as asked for.
 
-    Ends with one table and `.lab/baseline/result.json`. Raises LabError.
+    `spec` is the lab's. Ends with one table and `.lab/baseline/result.json`. Raises LabError.
     """
-    spec = cluster.spec()
     drained = Tried("kubectl drain", (_drain(spec, console),))
     rolled: list[Run] = []
     for number in range(1, rolls + 1):
@@ -171,6 +170,8 @@ def table(tried: list[Tried]) -> Table:
         times(f"redis {name}: longest stall", lambda run: of(run.verdict).longest_stall_seconds)
         count(f"redis {name}: errors of writers", lambda v: sum(of(v).errors.values()))
         count(f"redis {name}: failovers", lambda v: of(v).failovers)
+        if tried[0].runs[0].verdict.redis[index].dataset_megabytes:
+            count(f"redis {name}: parts of its data set lost", lambda v: of(v).dataset_missing)
         if tried[0].runs[0].verdict.redis[index].samples:
             count(f"redis {name}: slots seen unserved", lambda v: of(v).unserved, lambda v: of(v).samples)
 

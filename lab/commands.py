@@ -139,12 +139,14 @@ def play_baseline(
         baseline.Cluster, typer.Option(help="Around which Redis: under Sentinel, or a Redis Cluster.")
     ] = baseline.Cluster.SENTINEL,
     rolls: Annotated[int, typer.Option(min=1, help="How often to roll, for a median; five minutes each.")] = 1,
+    megabytes: Annotated[int, typer.Option(min=0, help="A data set in Redis, so that synchronizing takes time.")] = 0,
 ) -> None:
     """Replace every node twice under the same traffic, by `kubectl drain` and by a roll, and compare. Ten minutes."""
     with told_errors():
-        prepare_machine(baseline.NAME, cluster.spec())
+        spec = cluster.spec().with_dataset(megabytes)
+        prepare_machine(baseline.NAME, spec)
         try:
-            code = baseline.run(_output, cluster, rolls)
+            code = baseline.run(_output, spec, rolls)
         except KeyboardInterrupt:
             _errors.print("the comparison was ended, and its lab with it", highlight=False)
             raise typer.Exit(130) from None

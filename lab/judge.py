@@ -48,6 +48,10 @@ class RedisVerdict:
     """Of a cluster: how often every node was asked for the slots that it sees served."""
     unserved: int = 0
     """Answers that not all are."""
+    dataset_megabytes: int = 0
+    """What was there before the clients began."""
+    dataset_missing: int = 0
+    """Parts of it that are gone in the end."""
 
     def to_json(self) -> Json:
         return asdict(self) | {"longest_stall_seconds": round(self.longest_stall_seconds, 3)}
@@ -131,6 +135,8 @@ def _judge_redis(record: Json) -> RedisVerdict:
         read_errors=dict(record["read_errors"]),
         samples=record.get("samples", 0),
         unserved=len(record.get("unserved", ())),
+        dataset_megabytes=record.get("dataset", {}).get("megabytes", 0),
+        dataset_missing=record.get("dataset", {}).get("missing", 0),
     )
 
 
@@ -165,6 +171,11 @@ def _redis_line(verdict: RedisVerdict) -> str:
         f"redis {verdict.group}: {verdict.acked:,} writes acknowledged, {verdict.lost:,} lost, {times}, "
         f"longest stall {verdict.longest_stall_seconds:.2f} s"
         + (f", slots unserved in {verdict.unserved} of {verdict.samples:,} samples" if verdict.samples else "")
+        + (
+            f", {verdict.dataset_missing} parts of {verdict.dataset_megabytes} MB gone"
+            if verdict.dataset_megabytes
+            else ""
+        )
     )
 
 

@@ -79,6 +79,7 @@ class RedisTraffic(_Model):
     replicas: int = Field(2, ge=1, description="that the sentinels know of before clients begin")
     service: str = Field("", description="a Service with nodes of the Redis Cluster, where clients begin")
     secret: str | None = Field(None, description="the Secret whose key `password` the clients use")
+    megabytes: int = Field(0, ge=0, description="a data set that is there before clients begin")
     writers: int = Field(4, ge=1)
     writes_per_second: float = Field(160.0, gt=0, description="of all writers together")
 
@@ -130,6 +131,11 @@ class LabSpec(_Model):
     def zone_index(self, zone: str) -> int:
         """The zone's place in the address plan: pods in 10.244.(64*index).0/18, instances in 10.0.index.0/24."""
         return self.zones.index(zone)
+
+    def with_dataset(self, megabytes: int) -> "LabSpec":
+        """The same lab with so large a data set in each of its Redis groups."""
+        groups = tuple(group.model_copy(update={"megabytes": megabytes}) for group in self.traffic.redis)
+        return self.model_copy(update={"traffic": self.traffic.model_copy(update={"redis": groups})})
 
     @classmethod
     def from_yaml(cls, path: Path) -> "LabSpec":

@@ -14,6 +14,7 @@ from lambdas.observed import Pod
 from lambdas.redis_actions import NEAR_BYTES, Hold, Settled, Step, Stop
 from lambdas.redis_groups import RedisGroup
 from lambdas.redis_observed import ClusterNode, Endpoint, KnownNode, Role, Silent
+from lambdas.redis_sync import synchronizing
 
 SLOTS = 16384
 
@@ -235,22 +236,23 @@ def _unsynchronized(members: tuple[Member, ...]) -> str:
         master = offsets.get(node.itself.master)
         if master is None or master.itself.role is not Role.MASTER:
             return f"{member} follows {node.itself.master[:8]}, which is no master"
-        if lag := _behind(member, node, master):
-            return lag
+        if lag := _behind(member, node, master, None):
+            return lag.reason
     return ""
 
 
-def _behind(member: Member, node: ClusterNode, master: ClusterNode | None) -> str:
-    """How far a replica is from being in sync; "" if it is."""
+def _behind(
+    member: Member, node: ClusterNode, master: ClusterNode | None, step: Step | None, waited: float = 0.0
+) -> Hold | None:
+    """How far a replica is from being in sync; None if it is."""
     server = node.server
     if server.syncing:
-        left = "" if server.sync_left is None else f", {server.sync_left:,} bytes left"
-        return f"{member} synchronizes{left}"
+        return synchronizing(str(member), server, master.server if master else None, waited, step)
     if not server.link_up:
-        return f"{member} has no link to its master"
+        return Hold(f"{member} has no link to its master", step)
     if master is not None and master.server.offset - server.offset > NEAR_BYTES:
-        return f"{member} is {master.server.offset - server.offset:,} bytes behind"
-    return ""
+        return Hold(f"{member} is {master.server.offset - server.offset:,} bytes behind", step)
+    return None
 
 
 def _collision(members: tuple[Member, ...]) -> str:
@@ -283,7 +285,7 @@ def _stood_in(seen: Seen, t: Member) -> Action:
         return _away(a, t, t.node)
     if (ghost := _ghost(seen)) is not None:
         return ghost
-    return _leaving(a, a.node, t, t.node, others) if here else _returned(seen, a, a.node, t, t.node, others)
+    return _leaving(seen, a, a.node, t, t.node, others) if here else _returned(seen, a, a.node, t, t.node, others)
 
 
 def _away(a: Member, t: Member, t_node: ClusterNode) -> Action:
@@ -294,7 +296,9 @@ def _away(a: Member, t: Member, t_node: ClusterNode) -> Action:
     return Hold(f"{reason}{serves}", Step.MOVE_SHARD_POD)
 
 
-def _leaving(a: Member, a_node: ClusterNode, t: Member, t_node: ClusterNode, others: tuple[Member, ...]) -> Action:
+def _leaving(
+    seen: Seen, a: Member, a_node: ClusterNode, t: Member, t_node: ClusterNode, others: tuple[Member, ...]
+) -> Action:
     """The pod is on the node that is emptied."""
     everyone = (*others, a)
     if (join := _join(t, t_node, everyone, Step.JOIN_STAND_IN)) is not None:
@@ -304,8 +308,8 @@ def _leaving(a: Member, a_node: ClusterNode, t: Member, t_node: ClusterNode, oth
     if not took_over:
         if t_node.itself.role is Role.MASTER or t_node.itself.master != shard_master:
             return Replicate(t, shard_master, f"{t} becomes a replica in the shard of {a}", Step.JOIN_STAND_IN)
-        if behind := _behind(t, t_node, _node_of(shard_master, everyone)):
-            return Hold(behind, Step.JOIN_STAND_IN)
+        if behind := _behind(t, t_node, _node_of(shard_master, everyone), Step.JOIN_STAND_IN, seen.waited):
+            return behind
     master = a_node.itself.role is Role.MASTER and not took_over
     step = Step.FAIL_OVER_TO_STAND_IN if master else Step.MOVE_SHARD_POD
     if took_over and a_node.itself.role is Role.MASTER:
@@ -330,14 +334,14 @@ def _returned(
     if took_over:
         if a_node.itself.role is Role.MASTER or a_node.itself.master != t_node.id:
             return Replicate(a, t_node.id, f"{a} becomes a replica of {t}", step)
-        if behind := _behind(a, a_node, t_node):
-            return Hold(behind, step)
+        if behind := _behind(a, a_node, t_node, step, seen.waited):
+            return behind
         if trouble := _trouble((*others, a, t), (*others, a, t)):
             return Hold(trouble, Step.FAIL_BACK_TO_SHARD_POD)
         return FailOver(a, f"{a} becomes master again", Step.FAIL_BACK_TO_SHARD_POD)
     if a_node.itself.role is Role.REPLICA:
-        if behind := _behind(a, a_node, _node_of(a_node.itself.master, others)):
-            return Hold(behind, step)
+        if behind := _behind(a, a_node, _node_of(a_node.itself.master, others), step, seen.waited):
+            return behind
         if t.original.role is Role.MASTER:
             # Redis itself made another replica master meanwhile.
             if trouble := _trouble((*others, a), (*others, a, t)):

@@ -76,7 +76,8 @@ class Server:
 
     `offset` is master_repl_offset of a master, slave_repl_offset of a replica. `master` is what a replica was told to
     follow, a name perhaps. `sync_left` is None while no full synchronization transfers data, or where its size is not
-    known (diskless). `failover` is master_failover_state. `announced` is replica-announce-ip, "" where none is set.
+    known (diskless); `sync_read` is what has been read of one that goes on. Both are bytes. `failover` is
+    master_failover_state. `announced` is replica-announce-ip, "" where none is set.
     Renamed or forbidden CONFIG leaves the settings at None, and the commands that the server does not know or permit
     are in `denied`. It holds writes as well, none of which was tried; "ACL DRYRUN", "ACL GETUSER" and "COMMAND INFO"
     in it mean that these could not be asked after, nothing worse.
@@ -94,6 +95,7 @@ class Server:
     link_up: bool = False
     syncing: bool = False
     sync_left: int | None = None
+    sync_read: int = 0
     failover: str = "no-failover"
     keys: int = 0
     used_bytes: int = 0

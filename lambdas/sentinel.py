@@ -13,6 +13,7 @@ from lambdas.observed import Pod
 from lambdas.redis_actions import NEAR_BYTES, PATIENCE_SECONDS, Hold, Settled, Step, Stop
 from lambdas.redis_groups import Part, RedisGroup, RefreshBy
 from lambdas.redis_observed import Address, Endpoint, Follower, KnownReplica, Role, Sentinel, Server, Silent
+from lambdas.redis_sync import synchronizing
 
 STEERED = 1
 """The replica priority of a failover's target; sentinels promote the lowest but 0, which is never promoted."""
@@ -321,8 +322,7 @@ def _replication(seen: Seen, acting: Member) -> Action | None:
         if server.loading:
             return Hold(f"{member} loads its data set", step)
         if server.syncing:
-            left = "" if server.sync_left is None else f", {server.sync_left:,} bytes left"
-            return Hold(f"{member} synchronizes{left}", step)
+            return synchronizing(str(member), server, source, seen.waited, step)
         follower = _follower(source, member)
         if not server.link_up or follower is None or not follower.online:
             if seen.waited > PATIENCE_SECONDS and not acting.is_at(server.master):

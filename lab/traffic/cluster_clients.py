@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from lab.kube import Json, Kube
 from lab.spec import RedisTraffic
+from lab.traffic import dataset
 from lab.traffic.redis_clients import (
     AGAIN_SECONDS,
     FIRST_SECONDS,
@@ -72,6 +73,7 @@ class ClusterClients:
         async with asyncio.timeout(FIRST_SECONDS):
             while not await self._is_whole():  # noqa: ASYNC110 (nodes tell nobody when they are ready)
                 await asyncio.sleep(LOOK_SECONDS)
+        await dataset.fill(self._client(), self.spec.megabytes)
 
     async def _is_whole(self) -> bool:
         addresses = self._addresses()
@@ -148,6 +150,10 @@ class ClusterClients:
                     lists = [await client.lrange(_key(writer, n), 0, -1) for n in range(KEYS)]
                     held[writer.name] = {int(number) for each in lists for number in each}
         return {
+            "dataset": {
+                "megabytes": self.spec.megabytes,
+                "missing": await dataset.missing(client, self.spec.megabytes),
+            },
             "group": self.spec.group,
             "kind": "cluster",
             "writers": [concluded(w, held.get(w.name, set())) for w in self.writers],

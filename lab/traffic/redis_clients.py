@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 
 from lab.kube import Json, Kube
 from lab.spec import RedisTraffic
+from lab.traffic import dataset
 
 TIMEOUT_SECONDS = 1.0
 AGAIN_SECONDS = 0.01
@@ -96,6 +97,7 @@ class SentinelClients:
         async with asyncio.timeout(FIRST_SECONDS):
             while not await self._is_whole():  # noqa: ASYNC110 (sentinels tell nobody when they are ready)
                 await asyncio.sleep(LOOK_SECONDS)
+        await dataset.fill(self._master_client(), self.spec.megabytes)
 
     async def follow(self) -> None:
         """Keeps up with the sentinels' addresses, as a client that knows them by name does; until cancelled."""
@@ -109,8 +111,7 @@ class SentinelClients:
 
     async def write(self, writer: Writer) -> None:
         """One number after the other, at the writer's rate; until cancelled."""
-        sentinel = self._known()
-        master = sentinel.master_for(self.spec.master_name, **self._client_options())
+        master = self._master_client()
         pause = self.spec.writers / self.spec.writes_per_second
         for number in itertools.count(1):
             try:
@@ -145,7 +146,7 @@ class SentinelClients:
 
     async def conclude(self) -> Json:
         """What was acknowledged and what is there, read from the master of the end; without one nothing is there."""
-        master = self._known().master_for(self.spec.master_name, **self._client_options())
+        master = self._master_client()
         held: dict[str, set[int]] = {}
         deadline = time.monotonic() + LAST_SECONDS
         while len(held) < len(self.writers) and time.monotonic() < deadline:
@@ -155,6 +156,10 @@ class SentinelClients:
                     numbers = await master.lrange(f"{KEY}:{writer.name}", 0, -1)
                     held[writer.name] = {int(n) for n in numbers}
         return {
+            "dataset": {
+                "megabytes": self.spec.megabytes,
+                "missing": await dataset.missing(master, self.spec.megabytes),
+            },
             "group": self.spec.group,
             "kind": "sentinel",
             "writers": [concluded(w, held.get(w.name, set())) for w in self.writers],
@@ -189,6 +194,9 @@ class SentinelClients:
                 if answer:
                     return ":".join(part.decode() if isinstance(part, bytes) else part for part in answer)
         return ""
+
+    def _master_client(self) -> Any:
+        return self._known().master_for(self.spec.master_name, **self._client_options())
 
     def _known(self) -> Sentinel:
         assert self._sentinel is not None  # noqa: S101 (prepared)

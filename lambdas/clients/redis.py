@@ -530,6 +530,7 @@ def read_server(
         link_up=info.get("master_link_status") == "up",
         syncing=info.get("master_sync_in_progress", "0") != "0",
         sync_left=_sync_left(info),
+        sync_read=max(0, int(info.get("master_sync_read_bytes", 0))),
         failover=info.get("master_failover_state", "no-failover"),
         keys=_keys(info),
         used_bytes=int(info.get("used_memory", 0)),

@@ -1,0 +1,38 @@
+"""What people are told of a full synchronization."""
+
+from dataclasses import replace
+
+import pytest
+
+from lambdas.redis_actions import Step
+from lambdas.redis_observed import Address, Role, Server
+from lambdas.redis_sync import LONGEST_LOOK_SECONDS, synchronizing
+
+REPLICA = Server(Address("10.0.0.1", 6379), (7, 0, 15), "redis", "a", Role.REPLICA, 0, syncing=True)
+MASTER = replace(REPLICA, role=Role.MASTER, used_bytes=200_000_000)
+
+
+@pytest.mark.parametrize(
+    ("left", "read", "waited", "sentence"),
+    [
+        (None, 0, 0.0, "r synchronizes"),
+        (5_000, 0, 3.0, "r synchronizes, 5,000 bytes left"),
+        (150_000_000, 50_000_000, 2.0, "r synchronizes, 150,000,000 bytes left, 25.0 MB/s"),
+        (None, 50_000_000, 2.0, "r synchronizes, about 150,000,000 bytes left, 25.0 MB/s"),
+        (None, 250_000_000, 10.0, "r synchronizes, about 0 bytes left, 25.0 MB/s"),
+    ],
+)
+def test_bytes_left_and_rate_are_told(left: int | None, read: int, waited: float, sentence: str) -> None:
+    server = replace(REPLICA, sync_left=left, sync_read=read)
+    assert synchronizing("r", server, MASTER, waited, None).reason == sentence
+
+
+def test_the_next_look_comes_when_it_should_be_done() -> None:
+    server = replace(REPLICA, sync_left=150_000_000, sync_read=50_000_000)
+    assert synchronizing("r", server, MASTER, 2.0, Step.ATTACH_MASTER).seconds == pytest.approx(6)
+    slow = replace(server, sync_left=10**12)
+    assert synchronizing("r", slow, MASTER, 2.0, Step.ATTACH_MASTER).seconds == LONGEST_LOOK_SECONDS
+
+
+def test_without_a_master_that_is_seen_nothing_is_guessed() -> None:
+    assert synchronizing("r", replace(REPLICA, sync_read=7), None, 0.0, None).reason == "r synchronizes"
