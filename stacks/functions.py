@@ -93,7 +93,7 @@ STEPS: Mapping[str, Permissions] = {
         describe=(*DESCRIBE_GROUPS, *DESCRIBE_TARGETS, "ec2:DescribeInstances"),
         groups=("autoscaling:TerminateInstanceInAutoScalingGroup",),
     ),
-    "record_node": Permissions((LOCK,), writes_reports=True, reads_histories=True),
+    "record_node": Permissions((LOCK,), writes_reports=True, reads_history_of="node"),
     "gate": Permissions((LOOK, LOCK, REDIS_LOOK), describe=("cloudwatch:DescribeAlarms",)),
     "restore": Permissions(
         (LOOK, LOCK, PAUSE, NODES, RESTORE),
@@ -108,7 +108,7 @@ STEPS: Mapping[str, Permissions] = {
         instances=("ec2:CreateTags", "ec2:DeleteTags"),
         targets=(*MOVE_TARGETS, *RETURN_TARGETS),
     ),
-    "report": Permissions(writes_reports=True, reads_reports=True, notifies=True),
+    "report": Permissions(writes_reports=True, reads_reports=True, notifies=True, reads_history_of="roll"),
 }
 """Every step of the workflow: module name in `lambdas.steps`, and what it may do."""
 
@@ -180,11 +180,11 @@ class Functions(Construct):
         network: Network | None,
         bucket: s3.IBucket,
         topic: sns.ITopic,
-        node_machine: str,
+        machines: Mapping[str, str],
     ) -> None:
         super().__init__(scope, construct_id)
         self._settings = settings.model_copy(update={"bucket": bucket.bucket_name, "topic": topic.topic_arn})
-        self._resources = Resources(settings.cluster, bucket, topic, node_machine)
+        self._resources = Resources(settings.cluster, bucket, topic, machines)
         self.security_group: ec2.ISecurityGroup | None = None
         self._place = self._join(network) if network else {}
         self._layer = dependency_layer(self, "Dependencies")

@@ -142,7 +142,7 @@ class Permissions:
     writes_reports: bool = False
     reads_reports: bool = False
     notifies: bool = False
-    reads_histories: bool = False
+    reads_history_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class Resources:
     cluster: str
     bucket: s3.IBucket
     topic: sns.ITopic
-    node_machine: str
+    machines: Mapping[str, str]
 
     @property
     def cluster_tag(self) -> dict[str, dict[str, list[str]]]:
@@ -181,11 +181,12 @@ def write(role: iam.Role, permissions: Permissions, resources: Resources) -> Non
     _documents(role, permissions, resources)
     if permissions.notifies:
         _allow(role, ["sns:Publish"], [resources.topic.topic_arn])
-    if permissions.reads_histories:
+    if permissions.reads_history_of:
+        machine = resources.machines[permissions.reads_history_of]
         _allow(
             role,
             ["states:GetExecutionHistory"],
-            [stack.format_arn(service="states", resource=f"execution:{resources.node_machine}:*")],
+            [stack.format_arn(service="states", resource=f"execution:{machine}:*")],
         )
 
 

@@ -76,7 +76,7 @@ class RollStack(Stack):
             network=network,
             bucket=bucket,
             topic=topic,
-            node_machine=names["node"],
+            machines=names,
         )
         node = RollNode(
             self,

@@ -3,42 +3,45 @@
 A failure is noted on the lock as well, so that the nodes of the wave that have not begun do not.
 """
 
-import json
-from typing import Any
-
-from lambdas import lock
+from lambdas import lock, timeline
 from lambdas.clients import Clients
 from lambdas.entry import handler_for
 from lambdas.model import NodeOutcomeTask, StepResult
-from lambdas.timeline import StepTime, explain, steps_of
+from lambdas.report_document import NodePage
+from lambdas.timeline import StepTime
 
 
-def record(task: NodeOutcomeTask, steps: list[StepTime]) -> dict[str, Any]:
+def record(task: NodeOutcomeTask, steps: list[StepTime]) -> NodePage:
     """The node's page in the report."""
-    outputs = [o for s in steps for o in s.outputs]
-    return {
-        "node": task.node,
-        "instance": task.instance,
-        "group": task.group,
-        "replacement": task.replacement,
-        "replacement_node": task.replacement_node,
-        "outcome": "failed" if task.failure else "replaced",
-        "failure": explain(task.failure),
-        "started": steps[0].started if steps else None,
-        "ended": steps[-1].ended if steps else None,
-        "evicted": sum(o.get("evicted", 0) for o in outputs),
-        "refused": sum(o.get("refused", 0) for o in outputs),
-        "steps": [s.summary() for s in steps],
-    }
+    outputs = [answer.output for step in steps for answer in step.answers]
+    return NodePage(
+        node=task.node,
+        instance=task.instance,
+        group=task.group,
+        replacement=task.replacement,
+        replacement_node=task.replacement_node,
+        outcome="failed" if task.failure else "replaced",
+        failure=timeline.explain(task.failure),
+        started=steps[0].started if steps else None,
+        ended=steps[-1].ended if steps else None,
+        evicted=sum(o.get("evicted", 0) for o in outputs),
+        refused=sum(o.get("refused", 0) for o in outputs),
+        steps=tuple(s.summary() for s in steps),
+        failovers=timeline.failovers(steps, task.node),
+        refusals=timeline.refusals(steps),
+        capacity=timeline.capacity(steps),
+        budgets=timeline.budgets(steps),
+        calls=timeline.calls(steps),
+    )
 
 
 def run(task: NodeOutcomeTask, clients: Clients) -> StepResult:
     if task.failure:
         lock.note_failure(clients, task.roll, task.node)
-    page = record(task, steps_of(clients.aws.history(task.execution)))
+    page = record(task, timeline.steps_of(clients.aws.history(task.execution)))
     key = f"rolls/{task.roll}/nodes/{task.instance}.json"
-    clients.aws.save(key, json.dumps(page, indent=2), "application/json")
-    return StepResult.done(page["failure"] or f"{task.node} was replaced by {task.replacement_node}")
+    clients.aws.save(key, page.model_dump_json(indent=2), "application/json")
+    return StepResult.done(page.failure or f"{task.node} was replaced by {task.replacement_node}")
 
 
 handler = handler_for(run, NodeOutcomeTask, locked=False)

@@ -1,51 +1,131 @@
 """Report: what was done, refused and left, as JSON, as a page and as a message. Always runs, and never fails a roll."""
 
 import json
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, select_autoescape
-
+from lambdas import timeline
 from lambdas.clients import Clients
 from lambdas.entry import handler_for
+from lambdas.errors import Permanent, sentence
 from lambdas.model import ReportTask, StepResult
-from lambdas.timeline import explain
+from lambdas.report_document import (
+    BudgetLine,
+    BudgetLook,
+    Calls,
+    Capacity,
+    Ending,
+    Finding,
+    Hold,
+    Kind,
+    NodePage,
+    Planned,
+    RedisEvent,
+    Report,
+    Wait,
+)
+from lambdas.report_page import page
+from lambdas.timeline import StepTime
 
 
-def summary(task: ReportTask, nodes: list[dict[str, Any]], plan: dict[str, Any], cluster: str) -> dict[str, Any]:
-    """The report as a document; `nodes` are the pages that RollNode executions left."""
-    failure = explain(task.failure)
-    outcome = (task.plan or {}).get("output", {}).get("outcome", "failed")
-    replaced = [n for n in nodes if n["outcome"] == "replaced"]
-    planned = len(plan.get("nodes", []))
-    return {
-        "roll": task.roll,
-        "cluster": cluster,
-        "outcome": "failed" if failure else "replaced" if outcome == "roll" else outcome,
-        "reason": failure or _reason(task, len(replaced), planned),
-        "request": task.input,
-        "started": task.started,
-        "planned": planned,
-        "replaced": len(replaced),
-        "evicted": sum(n["evicted"] for n in nodes),
-        "refused": sum(n["refused"] for n in nodes),
-        "nodes": sorted(nodes, key=lambda n: n["started"] or 0),
-        "redis": redis_timeline(nodes),
-        "findings": plan.get("findings", []),
-        "restored": list(task.restored),
-        "left_behind": list(task.left_behind),
-    }
+def summary(
+    task: ReportTask,
+    nodes: list[NodePage],
+    plan: dict[str, Any],
+    cluster: str,
+    steps: list[StepTime] | None = None,
+    now: float | None = None,
+    gaps: tuple[str, ...] = (),
+) -> Report:
+    """The report as a document. `nodes` are the pages that RollNode executions left, `steps` the roll's own."""
+    steps = steps or []
+    failure = timeline.explain(task.failure)
+    replaced = [n for n in nodes if n.outcome == "replaced"]
+    planned = tuple(Planned.model_validate(n) for n in plan.get("nodes", []))
+    ordered = tuple(sorted(nodes, key=lambda n: n.started or 0))
+    began = [s.started for s in steps] + [n.started for n in nodes if n.started]
+    request = plan.get("request") or {}
+    return Report(
+        roll=task.roll,
+        cluster=cluster,
+        outcome=_ending(task),
+        reason=failure or _reason(task, len(replaced), len(planned)),
+        request=task.input,
+        trigger=str(request.get("trigger", "")),
+        execution=task.execution,
+        started=task.started,
+        began=min(began, default=None),
+        ended=now,
+        planned=len(planned),
+        replaced=len(replaced),
+        evicted=sum(n.evicted for n in nodes),
+        refused=sum(n.refused for n in nodes),
+        plan=planned,
+        nodes=ordered,
+        steps=tuple(s.summary() for s in steps),
+        redis=redis_timeline(ordered),
+        failovers=tuple(
+            sorted((*timeline.failovers(steps), *(f for n in nodes for f in n.failovers)), key=lambda f: f.at)
+        ),
+        refusals=tuple(sorted((r for n in nodes for r in n.refusals), key=lambda r: r.at)),
+        capacity=_capacity([timeline.capacity(steps), *(n.capacity for n in nodes)]),
+        budgets=_budgets([timeline.budgets(steps), *(n.budgets for n in nodes)]),
+        waits=waits([*(s.summary() for s in steps), *(s for n in nodes for s in n.steps)]),
+        findings=tuple(Finding.model_validate(f) for f in plan.get("findings", [])),
+        restored=tuple(dict.fromkeys(task.restored)),
+        left_behind=task.left_behind,
+        calls=_calls([timeline.calls(steps), *(n.calls for n in nodes)]),
+        gaps=gaps,
+    )
 
 
-def redis_timeline(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def redis_timeline(nodes: Iterable[NodePage]) -> tuple[RedisEvent, ...]:
     """Everything that was done to Redis groups and waited for, in order: moves, syncs with their bytes, failovers."""
     done = [
-        {"group": step["redis"], "node": node["node"], "step": step["name"], **hold}
+        RedisEvent(
+            group=step.redis,
+            node=node.node,
+            step=step.name,
+            reason=hold.reason,
+            since=hold.since,
+            seconds=hold.seconds,
+        )
         for node in nodes
-        for step in node["steps"]
-        if step.get("redis")
-        for hold in step["holds"]
+        for step in node.steps
+        if step.redis
+        for hold in step.holds
     ]
-    return sorted(done, key=lambda each: (each["group"], each["since"]))
+    return tuple(sorted(done, key=lambda each: (each.group, each.since)))
+
+
+def waits(steps: Iterable[Any]) -> tuple[Wait, ...]:
+    """Waits by kind, the longest sum first; parallel ones count each."""
+    by_kind: defaultdict[Kind, list[Hold]] = defaultdict(list)
+    for step in steps:
+        for hold in step.holds:
+            by_kind[hold.kind].append(hold)
+    found = []
+    for kind, holds in by_kind.items():
+        longest = max(holds, key=lambda h: h.seconds)
+        found.append(
+            Wait(
+                kind=kind,
+                seconds=sum(h.seconds for h in holds),
+                times=len(holds),
+                longest=longest.seconds,
+                reason=longest.reason,
+            )
+        )
+    return tuple(sorted(found, key=lambda w: -w.seconds))
+
+
+def _ending(task: ReportTask) -> Ending:
+    if task.failure:
+        aborted = timeline.explain(task.failure).startswith("The roll was aborted")
+        return Ending.ABORTED if aborted else Ending.FAILED
+    outcome = (task.plan or {}).get("output", {}).get("outcome", Ending.FAILED)
+    return Ending.REPLACED if outcome == "roll" else Ending(outcome)
 
 
 def _reason(task: ReportTask, replaced: int, planned: int) -> str:
@@ -55,62 +135,63 @@ def _reason(task: ReportTask, replaced: int, planned: int) -> str:
     return str((task.plan or {}).get("reason", "nothing was planned"))
 
 
-def bars(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """The timeline's bars: per node its steps, with left edge and width in per cent of the whole roll."""
-    nodes = [n for n in report["nodes"] if n["started"]]
-    if not nodes:
-        return []
-    kinds = {name: kind for kind, name in enumerate(legend(report))}
-    first, last = min(n["started"] for n in nodes), max(n["ended"] for n in nodes)
-    span = max(last - first, 1e-6)
-    return [
-        {
-            "node": n["node"],
-            "seconds": n["ended"] - n["started"],
-            "steps": [
-                {
-                    "name": s["name"],
-                    "kind": kinds[s["name"]],
-                    "left": 100 * (s["started"] - first) / span,
-                    "width": max(0.2, 100 * (s["ended"] - s["started"]) / span),
-                    "seconds": s["ended"] - s["started"],
-                }
-                for s in n["steps"]
-            ],
-        }
-        for n in nodes
-    ]
+def _capacity(parts: Iterable[tuple[Capacity, ...]]) -> tuple[Capacity, ...]:
+    merged: list[Capacity] = []
+    for look in sorted((look for part in parts for look in part), key=lambda c: c.at):
+        if not merged or merged[-1].zones != look.zones:
+            merged.append(look)
+    return tuple(merged)
 
 
-def legend(report: dict[str, Any]) -> list[str]:
-    """Every step of the timeline once, in the order in which they first came: what the bars' colours stand for."""
-    return list(dict.fromkeys(s["name"] for n in report["nodes"] for s in n["steps"]))
+def _budgets(parts: Iterable[tuple[BudgetLine, ...]]) -> tuple[BudgetLine, ...]:
+    looks: defaultdict[str, list[BudgetLook]] = defaultdict(list)
+    ours: set[str] = set()
+    for line in (line for part in parts for line in part):
+        looks[line.budget] += line.looks
+        if line.ours:
+            ours.add(line.budget)
+    return tuple(
+        BudgetLine(budget=name, ours=name in ours, looks=tuple(sorted(seen, key=lambda look: look.at)))
+        for name, seen in sorted(looks.items())
+    )
 
 
-def page(report: dict[str, Any]) -> str:
-    """The report as one HTML file without external resources."""
-    environment = Environment(loader=PackageLoader("lambdas", "."), autoescape=select_autoescape(["j2", "html"]))
-    return environment.get_template("report.html.j2").render(report=report, bars=bars(report), legend=legend(report))
+def _calls(parts: Iterable[tuple[Calls, ...]]) -> tuple[Calls, ...]:
+    made: defaultdict[str, set[str]] = defaultdict(set)
+    for each in (each for part in parts for each in part):
+        made[each.step].update(each.calls)
+    return tuple(Calls(step=step, calls=tuple(sorted(names))) for step, names in made.items())
 
 
-def message(report: dict[str, Any], address: str) -> str:
+def message(report: Report, address: str) -> str:
     """The report as people read it in a mail."""
-    lines = [f"{report['cluster']}: {report['reason']}", ""]
-    lines += [f"- {n['node']}: {n['failure']}" for n in report["nodes"] if n["failure"]]
-    lines += [f"- left behind: {left}" for left in report["left_behind"]]
-    return "\n".join([*lines, "", f"Report: {address}", f"Roll: {report['roll']}"])
+    lines = [f"{report.cluster}: {report.reason}", ""]
+    lines += [f"- {n.node}: {n.failure}" for n in report.nodes if n.failure]
+    lines += [f"- left behind: {left}" for left in report.left_behind]
+    return "\n".join([*lines, "", f"Report: {address}", f"Roll: {report.roll}"])
 
 
 def run(task: ReportTask, clients: Clients) -> StepResult:
     aws = clients.aws
     prefix = f"rolls/{task.roll}"
     plan: dict[str, Any] = next((json.loads(text) for text in aws.load(f"{prefix}/plan.json")), {})
-    nodes = [json.loads(text) for text in aws.load(f"{prefix}/nodes/")]
-    report = summary(task, nodes, plan, clients.settings.cluster)
-    aws.save(f"{prefix}/report.json", json.dumps(report, indent=2), "application/json")
+    nodes = [NodePage.model_validate_json(text) for text in aws.load(f"{prefix}/nodes/")]
+    steps, gaps = _own_steps(task, clients)
+    report = summary(task, nodes, plan, clients.settings.cluster, steps, clients.now(), gaps)
+    aws.save(f"{prefix}/report.json", report.model_dump_json(indent=2, by_alias=True), "application/json")
     address = aws.save(f"{prefix}/report.html", page(report), "text/html; charset=utf-8")
-    aws.notify(f"{report['cluster']}: roll {report['outcome']}", message(report, address))
-    return StepResult.done(report["reason"], outcome=report["outcome"], report=address, replaced=report["replaced"])
+    aws.notify(f"{report.cluster}: roll {report.outcome}", message(report, address))
+    return StepResult.done(report.reason, outcome=report.outcome, report=address, replaced=report.replaced)
+
+
+def _own_steps(task: ReportTask, clients: Clients) -> tuple[list[StepTime], tuple[str, ...]]:
+    """The roll's own steps; a history that cannot be read is a gap in the report, not the end of it."""
+    if not task.execution:
+        return [], ()
+    try:
+        return timeline.steps_of(clients.aws.history(task.execution)), ()
+    except Permanent as error:
+        return [], (f"The roll's own steps are not in this report. {sentence(error)}",)
 
 
 handler = handler_for(run, ReportTask, locked=False)

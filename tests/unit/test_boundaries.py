@@ -10,6 +10,8 @@ from lambdas.clients.k8s import _pod, _surges, _workload, instance_of, read_evic
 from lambdas.errors import BadRequest, Transient
 from lambdas.model import NodeOutcomeTask, ReportTask, RollRequest, StepResult, backoff
 from lambdas.observed import Owner
+from lambdas.report_document import Hold, NodePage, Step
+from lambdas.report_page import page
 from lambdas.settings import ENVIRONMENT_VARIABLE, Settings
 from lambdas.steps import record_node, report
 from lambdas.timeline import explain, steps_of
@@ -152,7 +154,7 @@ HISTORY = [
 class TestReport:
     def test_looks_of_one_step_are_folded_into_holds_by_reason(self) -> None:
         evict, terminate = steps_of(HISTORY)
-        assert (evict.started, evict.ended, evict.looks) == (10, 24, 4)
+        assert (evict.started, evict.ended, len(evict.answers)) == (10, 24, 4)
         assert [(h.reason, h.since, h.seconds) for h in evict.holds] == [("budget", 11, 9), ("ending", 21, 2)]
         assert terminate.last == "gone"
 
@@ -180,17 +182,18 @@ class TestReport:
             roll="r", instance="i-1", node="n", group="g", replacement="i-2", replacement_node="n2", execution="arn"
         )
         page = record_node.record(task, steps_of(HISTORY))
-        assert (page["outcome"], page["evicted"], page["refused"]) == ("replaced", 2, 1)
+        assert (page.outcome, page.evicted, page.refused) == ("replaced", 2, 1)
 
     def test_what_was_done_to_redis_is_told_in_order_over_all_nodes(self) -> None:
-        def node(name: str, group: str, *holds: tuple[str, float]) -> dict[str, Any]:
-            said = [{"reason": reason, "since": since, "seconds": 1.0} for reason, since in holds]
-            quiet = {"name": "Evict pods", "redis": "", "holds": [{"reason": "budget", "since": 0.0, "seconds": 1.0}]}
-            return {"node": name, "steps": [{"name": "Move the replica", "redis": group, "holds": said}, quiet]}
+        def node(name: str, group: str, *holds: tuple[str, float]) -> NodePage:
+            said = tuple(Hold(reason=reason, since=since, seconds=1.0) for reason, since in holds)
+            moving = Step(name="Move the replica", started=0, ended=9, redis=group, holds=said)
+            quiet = Step(name="Evict pods", started=0, ended=9, holds=(Hold(reason="budget", since=0, seconds=1),))
+            return NodePage(node=name, instance="i-1", group="g", steps=(moving, quiet))
 
         nodes = [node("n1", "shop/cache", ("moves", 5.0), ("synchronizes, 7 bytes left", 9.0))]
         nodes.append(node("n2", "shop/cache", ("moves", 7.0)))
-        told = [(each["node"], each["step"], each["reason"]) for each in report.redis_timeline(nodes)]
+        told = [(each.node, each.step, each.reason) for each in report.redis_timeline(nodes)]
         assert told == [
             ("n1", "Move the replica", "moves"),
             ("n2", "Move the replica", "moves"),
@@ -206,11 +209,11 @@ class TestReport:
         summary = report.summary(
             ReportTask(roll="r", plan=plan, left_behind=("group g keeps 4",), started="2026-01-01"),
             [node],
-            {"nodes": [{}], "findings": []},
+            {"nodes": [{"node": "<b>n"}], "findings": []},
             "demo",
         )
-        html = report.page(summary)
-        assert summary["reason"] == "1 of 1 nodes were replaced"
+        html = page(summary)
+        assert summary.reason == "1 of 1 nodes were replaced"
         assert "&lt;b&gt;n" in html
         assert "<b>n" not in html
         assert "group g keeps 4" in html

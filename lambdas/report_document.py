@@ -1,0 +1,253 @@
+"""The report's shape: `rolls/<roll>/report.json`, which the page is drawn from and the command reads.
+
+Times are epoch seconds, durations are seconds unless a name says otherwise. A reader ignores fields that it does not
+know, and every field but the roll's name, cluster and outcome has a default: documents of other versions can be read.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+VERSION = 1
+
+
+class Document(BaseModel):
+    """A part of a report."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Ending(StrEnum):
+    """How a roll ended."""
+
+    REPLACED = "replaced"
+    NOTHING = "nothing"
+    DRY_RUN = "dry-run"
+    BLOCKED = "blocked"
+    FAILED = "failed"
+    ABORTED = "aborted"
+
+
+class Kind(StrEnum):
+    """What a step waited for, by what an operator would look at."""
+
+    INSTANCE = "instance"
+    BUDGET = "budget"
+    PODS = "pods"
+    TRAFFIC = "traffic"
+    VOLUMES = "volumes"
+    REDIS = "redis"
+    GATE = "gate"
+    PERSON = "person"
+    LOCK = "lock"
+    ENDING = "ending"
+    OTHER = "other"
+
+
+class Hold(Document):
+    """A stretch of time in which a step gave the same reason to wait."""
+
+    reason: str
+    since: float
+    seconds: float = 0.0
+    kind: Kind = Kind.OTHER
+
+
+class Step(Document):
+    """One state of an execution, from its entry to the exit after which another began; its waits are `holds`.
+
+    `faults` are invocations that failed and were run again, or that ended the step.
+    """
+
+    name: str
+    started: float
+    ended: float
+    looks: int = 0
+    result: str = ""
+    redis: str = ""
+    faults: int = 0
+    holds: tuple[Hold, ...] = ()
+
+
+class Failover(Document):
+    """A master's role that changed hands. `stalled_ms` is for how long writes were paused; None where not measured."""
+
+    at: float
+    group: str
+    node: str = ""
+    step: str = ""
+    reason: str = ""
+    stalled_ms: int | None = None
+
+
+class Refusal(Document):
+    """An eviction that the API server refused; the pod was asked for again later."""
+
+    at: float
+    reason: str
+
+
+class Capacity(Document):
+    """How many nodes were Ready and not closed to new pods, by zone, when a step looked."""
+
+    at: float
+    zones: dict[str, int]
+
+
+class BudgetLook(Document):
+    """A disruption budget when a step looked: `allowed` evictions, `healthy` pods, `needed` ones, `expected` ones."""
+
+    at: float
+    allowed: int
+    healthy: int
+    needed: int
+    expected: int
+
+    @property
+    def unavailable(self) -> int:
+        return max(0, self.expected - self.healthy)
+
+    @property
+    def limit(self) -> int:
+        """How many pods may be unavailable before the budget is broken."""
+        return max(0, self.expected - self.needed)
+
+
+class BudgetLine(Document):
+    """One budget over time; `ours` was made for the roll and removed with it."""
+
+    budget: str
+    ours: bool = False
+    looks: tuple[BudgetLook, ...] = ()
+
+
+class Calls(Document):
+    """What a step called: `autoscaling:LaunchInstances`, `patch nodes`."""
+
+    step: str
+    calls: tuple[str, ...] = ()
+
+
+class NodePage(Document):
+    """What was done to one node: the document `rolls/<roll>/nodes/<instance>.json`."""
+
+    node: str
+    instance: str
+    group: str
+    replacement: str = ""
+    replacement_node: str = ""
+    outcome: str = "replaced"
+    failure: str = ""
+    started: float | None = None
+    ended: float | None = None
+    evicted: int = 0
+    refused: int = 0
+    steps: tuple[Step, ...] = ()
+    failovers: tuple[Failover, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    capacity: tuple[Capacity, ...] = ()
+    budgets: tuple[BudgetLine, ...] = ()
+    calls: tuple[Calls, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        return (self.ended or 0.0) - (self.started or 0.0)
+
+
+class Planned(Document):
+    """A node of the plan: where it was, what it ran (`before`), what it was to become (`to`)."""
+
+    node: str
+    instance: str = ""
+    group: str = ""
+    zone: str = ""
+    before: str = Field("", alias="from", serialization_alias="from")
+    to: str = ""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+
+
+class Finding(Document):
+    """What the plan said."""
+
+    code: str = ""
+    severity: str = "note"
+    object: str = ""
+    reason: str = ""
+    remedy: str = ""
+
+
+class RedisEvent(Document):
+    """Something done to a Redis group, or waited for."""
+
+    group: str
+    node: str
+    step: str
+    reason: str
+    since: float
+    seconds: float = 0.0
+
+
+class Wait(Document):
+    """All waits of one kind together; parallel ones count each. `longest` is the longest single one, `reason` its."""
+
+    kind: Kind
+    seconds: float
+    times: int
+    longest: float = 0.0
+    reason: str = ""
+
+
+class Orphan(Document):
+    """Something that no roll owns any more, and what to do about it."""
+
+    kind: str = ""
+    object: str = ""
+    since: str = ""
+    remedy: str = ""
+
+
+class Report(Document):
+    """The whole report."""
+
+    version: int = VERSION
+    roll: str
+    cluster: str
+    outcome: Ending
+    reason: str = ""
+    request: Any = None
+    trigger: str = ""
+    execution: str = ""
+    started: str = ""
+    began: float | None = None
+    ended: float | None = None
+    planned: int = 0
+    replaced: int = 0
+    evicted: int = 0
+    refused: int = 0
+    plan: tuple[Planned, ...] = ()
+    nodes: tuple[NodePage, ...] = ()
+    steps: tuple[Step, ...] = ()
+    redis: tuple[RedisEvent, ...] = ()
+    failovers: tuple[Failover, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    capacity: tuple[Capacity, ...] = ()
+    budgets: tuple[BudgetLine, ...] = ()
+    waits: tuple[Wait, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    restored: tuple[str, ...] = ()
+    left_behind: tuple[str, ...] = ()
+    orphans: tuple[Orphan, ...] = ()
+    calls: tuple[Calls, ...] = ()
+    gaps: tuple[str, ...] = Field((), description="what this report could not learn, and why")
+
+    @property
+    def seconds(self) -> float:
+        """How long the roll took; 0 where that is not known."""
+        return self.ended - self.began if self.began is not None and self.ended is not None else 0.0
+
+    @property
+    def longest_stall_ms(self) -> int | None:
+        """The longest pause of a Redis group's writers, by the switches that measured it."""
+        return max((f.stalled_ms for f in self.failovers if f.stalled_ms is not None), default=None)
