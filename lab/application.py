@@ -17,6 +17,7 @@ SETTINGS: dict[str, Any] = {
     # What takes minutes in a cloud takes seconds here, and people watch.
     "bake_seconds": 2,
     "lease_seconds": 30,
+    "debounce_seconds": 1,
 }
 """Settings of every lab's application, over which a caller's own go."""
 

@@ -60,6 +60,13 @@ class PlanTask(Task):
     input: Any = None
 
 
+class ChangeTask(Task):
+    """A change's event: `input` is the event as it came, `change` its number among all changes, 0 before it has one."""
+
+    input: Any = None
+    change: int = 0
+
+
 class NodeFailure(Strict):
     """A RollNode execution that failed: the state's error output, as Step Functions has it."""
 

@@ -7,9 +7,10 @@ import json
 import os
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lambdas.errors import BadRequest
 
@@ -41,9 +42,54 @@ class Autoscaler(Strict):
     deployment: str = "cluster-autoscaler"
 
 
+class OnChange(StrEnum):
+    """What a changed launch template or Auto Scaling group sets off by itself."""
+
+    OFF = "off"
+    PLAN = "plan"
+    ROLL = "roll"
+
+
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+
+DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+class Window(Strict):
+    """Hours in which a change may start a roll. A roll that has begun goes on after them."""
+
+    days: tuple[Day, ...] = Field(DAYS, min_length=1, description="the days on which it opens")
+    start: str = Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description="when it opens, HH:MM")
+    end: str = Field(
+        pattern=r"^([01]\d|2[0-3]):[0-5]\d$",
+        description="when it closes, HH:MM; on the next day if it is not after `start`",
+    )
+    time_zone: str = Field("UTC", description="whose clock is meant, such as Europe/Berlin")
+
+    @field_validator("start", "end", mode="before")
+    @classmethod
+    def _sexagesimal(cls, value: Any) -> Any:
+        """YAML 1.1 reads an unquoted 22:00 as a number to the base of sixty: minutes, here."""
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 24 * 60:
+            return f"{value // 60:02}:{value % 60:02}"
+        return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError) as error:
+            raise ValueError("there is no such time zone; names are like Europe/Berlin") from error
+        return value
+
+
 class Deadlines(Strict):
     """How long a step may hold before the roll gives up and restores, in seconds."""
 
+    receive_change: int = Field(
+        10 * 24 * 3600, ge=60, description="a change waits for a window, and for the roll at work to end"
+    )
     take_lock: int = Field(4 * 3600, ge=1, description="waiting for another roll on the same cluster")
     pause_interference: int = Field(600, ge=1)
     taint_nodes: int = Field(900, ge=1)
@@ -75,7 +121,7 @@ class Deadlines(Strict):
     gate: int = Field(3600, ge=1, description="health after a wave, bake time included, pauses not")
     restore: int = Field(1800, ge=1)
     approval: int = Field(24 * 3600, ge=60)
-    roll: int = Field(3 * 24 * 3600, ge=60, description="the whole roll")
+    roll: int = Field(3 * 24 * 3600, ge=60, description="the whole roll, from its plan on")
 
 
 class Settings(Strict):
@@ -88,6 +134,20 @@ class Settings(Strict):
     bake_seconds: int = Field(60, ge=0, description="quiet time after each wave before the gate opens")
     alarms: tuple[str, ...] = Field((), description="CloudWatch alarms that hold the gate while in ALARM")
     approval: bool = Field(False, description="wait for a person after the plan")
+    on_change: OnChange = Field(
+        OnChange.ROLL,
+        description="what a changed launch template or group sets off: off: nothing; plan: a message with the plan; "
+        "roll: a roll. People's starts are not concerned",
+    )
+    debounce_seconds: int = Field(
+        60, ge=0, le=3600, description="quiet time after the last of several changes before they are planned, as one"
+    )
+    windows: tuple[Window, ...] = Field(
+        (), description="when changes may start a roll; outside of them they wait for the next; none: at any time"
+    )
+    orphans_every_hours: int = Field(
+        1, ge=1, le=24, description="how often to look for what a roll that died has left behind"
+    )
     autoscaler: Autoscaler = Autoscaler()
     healthy_target_floor: int = Field(
         1, ge=1, description="healthy targets that must remain in a target group when a node leaves it"

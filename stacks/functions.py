@@ -39,6 +39,7 @@ from stacks.roles import (
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 STEPS: Mapping[str, Permissions] = {
+    "receive_change": Permissions((LOCK,), describe=DESCRIBE_GROUPS),
     "plan": Permissions(
         (LOOK, REDIS_LOOK),
         describe=(*DESCRIBE_GROUPS, "ec2:DescribeLaunchTemplates", "ec2:DescribeSubnets"),

@@ -5,6 +5,7 @@ states: the task, the question whether it is done, and the wait. Variables carry
 
     roll      the roll's name: who holds the lock
     since     when the step at hand began to wait; null between steps
+    change    the number of the change that started this roll among all changes; 0 for a person's roll
     plan      the plan's answer: nodes, groups, targets, surge
     failure   what ended the roll, as Step Functions has it; null while nothing has
 """
@@ -86,6 +87,7 @@ class Roll(Construct):
                 "roll": jsonata("$states.context.Execution.Name"),
                 "input": jsonata("$states.input"),
                 "started": jsonata("$states.context.Execution.StartTime"),
+                "change": jsonata("0"),
                 "plan": NULL,
                 "since": NULL,
                 "failure": NULL,
@@ -136,6 +138,15 @@ class Roll(Construct):
         )
         settle.then(restore.start)
 
+        by_whom = page.choice("Started by a change?")
+        receive = page.step(
+            "Wait for the change to settle",
+            "receive_change",
+            {"input": jsonata("$input"), "change": jsonata("$change")},
+            catch=report,
+            assign={"change": _once("change", "change"), "input": _once("request", "input")},
+        )
+        what_of_it = page.choice("What becomes of the change?")
         plan_roll = page.call(
             "Plan the roll",
             "plan",
@@ -197,7 +208,14 @@ class Roll(Construct):
         )
         how_did_it_end = page.choice("How did the roll end?")
 
-        begin.next(plan_roll)
+        begin.next(by_whom)
+        by_whom.when(page.when("$exists($states.input.'detail-type')"), receive.start, comment="by an event")
+        by_whom.otherwise(plan_roll)
+        receive.then(what_of_it)
+        what_of_it.when(
+            page.when("$states.input.output.next = 'plan'"), plan_roll, comment="it settled, and this roll plans"
+        )
+        what_of_it.otherwise(page.succeed("Nothing to do here"))
         plan_roll.next(what_now)
         what_now.when(
             page.when(f"{plan}.outcome = 'roll' and {plan}.approval and $not($approved)"),
@@ -247,7 +265,8 @@ class Roll(Construct):
             errors=["States.ALL"],
         )
 
-        self.machine = page.machine(name, begin, Duration.seconds(settings.deadlines.roll), log_group)
+        longest = settings.deadlines.roll + settings.deadlines.receive_change
+        self.machine = page.machine(name, begin, Duration.seconds(longest), log_group)
 
     @staticmethod
     def _replace_one(page: "Page", roll_node: sfn.IStateMachine) -> sfn.IChainable:

@@ -76,10 +76,22 @@ class Engine:
     # Running
 
     def run(self, machine: str, name: str, request: Any, *, limit_seconds: float = 20_000) -> Execution:
-        """Runs an execution to its end. Raises Stopped when a kill stops it, InvariantBroken, TimeoutError."""
+        """Runs an execution to its end, and others that were started meanwhile as far as they come.
+
+        Raises Stopped when a kill stops it, InvariantBroken, TimeoutError.
+        """
+        execution = self.start(machine, name, request)
+        self.follow(execution, limit_seconds=limit_seconds)
+        return execution
+
+    def start(self, machine: str, name: str, request: Any, *, after: float = 0) -> Execution:
+        """Starts an execution, `after` so many seconds; `follow` runs it."""
         execution = Execution(machine, name, request)
-        root = self._execute(execution)
-        self._push(root, 0)
+        self._push(self._execute(execution), after)
+        return execution
+
+    def follow(self, execution: Execution, *, limit_seconds: float = 20_000) -> None:
+        """Lets time pass until the execution has ended. Raises as `run` does."""
         deadline = self.world.time + limit_seconds
         while execution.status == "RUNNING":
             if not self._queue:
@@ -88,7 +100,7 @@ class Engine:
             if when > self.world.time:
                 self.world.advance(when - self.world.time)
             if self.world.time > deadline:
-                raise TimeoutError(f"{machine} {name} did not end; last states: {execution.visited[-5:]}")
+                raise TimeoutError(f"{execution.arn} did not end; last states: {execution.visited[-5:]}")
             try:
                 delay = next(run)
             except StopIteration:
@@ -98,7 +110,6 @@ class Engine:
                 execution.status = "ABORTED"
                 raise Stopped(str(killed)) from killed
             self._push(run, delay)
-        return execution
 
     def _push(self, run: Run, delay: float) -> None:
         tie = self._random.random() if self._random else 0.0

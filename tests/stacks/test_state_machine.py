@@ -50,7 +50,14 @@ def test_every_call_of_a_step_is_retried_after_faults_that_pass(machine: str) ->
 def test_every_step_of_a_roll_that_fails_leads_to_restore_or_before_the_lock_to_the_report() -> None:
     """R2."""
     settle = "Finish Redis migrations that were begun"
-    elsewhere = {"Plan the roll": "Report", "Wait for approval": "Report", settle: "Restore", "Restore": "Report"}
+    received = "Wait for the change to settle"
+    elsewhere = {
+        received: "Report",
+        "Plan the roll": "Report",
+        "Wait for approval": "Report",
+        settle: "Restore",
+        "Restore": "Report",
+    }
     for name, state in tasks("roll"):
         if name in {"Report", "Replace node"}:
             continue
