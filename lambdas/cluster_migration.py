@@ -18,7 +18,7 @@ from lambdas.cluster import (
 )
 from lambdas.errors import NotFound
 from lambdas.observed import Pod
-from lambdas.redis_actions import Hold, Settled, Stop
+from lambdas.redis_actions import Done, Hold, Settled, Stop
 from lambdas.redis_groups import PartSet, RedisGroup, endpoint_of
 from lambdas.redis_observed import ClusterNode, Endpoint, Role, Silent
 
@@ -62,7 +62,7 @@ def _original(pod: Pod) -> Original | None:
     return Original(written[0], written[1], Role[written[2].upper()])
 
 
-def perform(action: Action, clients: Clients) -> str:
+def perform(action: Action, clients: Clients) -> Done:
     """One action, under the precondition that what it was decided on is still so. Answers what was done."""
     redis = clients.redis
     match action:
@@ -86,7 +86,7 @@ def perform(action: Action, clients: Clients) -> str:
             pass
         case _:
             assert_never(action)
-    return action.reason
+    return Done(action.reason)
 
 
 def _create(member: Member, original: Original, clients: Clients) -> None:
@@ -100,16 +100,17 @@ def _create(member: Member, original: Original, clients: Clients) -> None:
     clients.kubernetes.create_stand_in(workload, member.pod, node.zone if node else "", marks)
 
 
-def _take_over(member: Member, reason: str, clients: Clients) -> str:
+def _take_over(member: Member, reason: str, clients: Clients) -> Done:
     """Waits for the end: another request would begin anew what goes on."""
     endpoint, node = _known(member)
     began = clients.now()
     clients.redis.take_over(endpoint, node.server)
     while clients.redis.offset(endpoint)[0] is not Role.MASTER:
         if clients.now() > began + TAKE_OVER_SECONDS:
-            return f"{member} did not become master within {TAKE_OVER_SECONDS:.0f} s; tried again later"
+            return Done(f"{member} did not become master within {TAKE_OVER_SECONDS:.0f} s; tried again later")
         clients.sleep(POLL_SECONDS)
-    return f"{reason} (within {clients.now() - began:.2f} s)"
+    stall = clients.now() - began
+    return Done(f"{reason} (within {stall:.2f} s)", stall)
 
 
 def _forget(members: tuple[Member, ...], node_id: str, leaving: Member | None, clients: Clients) -> None:

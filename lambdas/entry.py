@@ -3,6 +3,7 @@
 Importing a step has no effect; clients are made at the first invocation and kept for the environment's life.
 """
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,13 +13,16 @@ from typing import Any, Generic, TypeVar, cast
 from aws_lambda_powertools import Logger
 from pydantic import ValidationError
 
-from lambdas import lock
+from lambdas import lock, metrics
 from lambdas.clients import Clients, Redis
-from lambdas.errors import BadRequest, DeadlineExceeded, Permanent, Transient, sentence
+from lambdas.errors import BadRequest, DeadlineExceeded, Permanent, RollError, Transient, sentence
 from lambdas.model import NodeTask, Status, StepResult, Task
 from lambdas.settings import Settings, problems
 
 logger = Logger(service="eks-rolling")
+
+INITIALIZING = "AWS_LAMBDA_INITIALIZATION_TYPE"
+"""Set where Lambda itself imports the step."""
 
 AnyTask = TypeVar("AnyTask", bound=Task)
 Step = Callable[[AnyTask, Clients], StepResult]
@@ -40,10 +44,17 @@ class _RedisWhenNeeded:
         return getattr(self._client, name)
 
 
+def _import_clients() -> None:
+    """While Lambda starts a function it lends it more CPU than the function's memory buys later, so what nearly every
+    step needs is imported then. Elsewhere SDKs are imported once they are needed: tests and stacks need none.
+    """
+    import lambdas.clients.aws
+    import lambdas.clients.eks  # noqa: F401
+
+
 @cache
 def connected_clients() -> Clients:
     """The clients of this execution environment, from its settings. Raises BadRequest, NotFound, AccessDenied."""
-    # Imported late: unit tests and the stacks need no SDK.
     from lambdas.clients.aws import AwsClient
     from lambdas.clients.eks import connect
 
@@ -68,9 +79,9 @@ class Handler(Generic[AnyTask]):
 
     def __call__(self, event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG002  (Lambda passes two)
         task = parse(event, self.task_type)
-        logger.structure_logs(append=False, step=self.name, roll=task.roll, node=getattr(task, "node", None))
+        logger.structure_logs(append=False, **self._about(task))
         try:
-            result = self.run(task, connected_clients())
+            result = self._counted(task, connected_clients())
         except Transient as error:
             logger.warning(sentence(error), error=type(error).__name__)
             # The workflow retries by class name, and a subclass's name is not its parent's.
@@ -80,6 +91,20 @@ class Handler(Generic[AnyTask]):
             raise
         logger.info(result.reason, status=result.status, wait_seconds=result.wait_seconds)
         return result.model_dump(mode="json")
+
+    def _about(self, task: AnyTask) -> dict[str, Any]:
+        """What logs and metrics are found by."""
+        return {"step": self.name, "roll": task.roll, "node": getattr(task, "node", None)}
+
+    def _counted(self, task: AnyTask, clients: Clients) -> StepResult:
+        cluster, about = clients.settings.cluster, self._about(task)
+        try:
+            result = self.run(task, clients)
+        except RollError as error:
+            metrics.emit(metrics.of_fault(error), cluster, **about)
+            raise
+        metrics.emit(metrics.of_result(self.name, task, result), cluster, **about)
+        return result
 
     def run(self, task: AnyTask, clients: Clients) -> StepResult:
         """One invocation: under the lock, with `since` carried on while it waits (a step may set it anew).
@@ -102,6 +127,8 @@ class Handler(Generic[AnyTask]):
 
 def handler_for(step: Step[AnyTask], task_type: type[AnyTask], *, locked: bool = True) -> Handler[AnyTask]:
     """The Lambda handler of a step."""
+    if INITIALIZING in os.environ:
+        _import_clients()
     return Handler(step, task_type, locked)
 
 

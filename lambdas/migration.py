@@ -12,7 +12,7 @@ from lambdas.clients import Clients
 from lambdas.errors import NotFound, Refused
 from lambdas.model import NodeTask, RedisTask, StepResult, backoff
 from lambdas.observed import Owner
-from lambdas.redis_actions import Hold, Settled, Step, Stop
+from lambdas.redis_actions import Done, Hold, Settled, Step, Stop
 from lambdas.redis_groups import RedisGroup, declared
 
 AFTER_ACTION_SECONDS = 1
@@ -26,7 +26,7 @@ class Next:
     seen: sentinel.Seen | cluster.Seen
     action: sentinel.Action | cluster.Action
     waited: float
-    perform: Callable[[], str]
+    perform: Callable[[], Done]
 
 
 def look(group: RedisGroup, node: str, clients: Clients, waited: float = 0.0) -> Next:
@@ -99,7 +99,8 @@ def answer(step: Step, due: Next, clients: Clients) -> StepResult:
         case _ if action.step is not step:
             return StepResult.done(action.reason, redis=group)
         case _:
-            said = due.perform()
+            done = due.perform()
+            stall = {} if done.stall is None else {"stall_seconds": round(done.stall, 3)}
             # What it waits for from here on is another thing than before.
-            waiting = StepResult.wait(said, AFTER_ACTION_SECONDS, redis=group)
+            waiting = StepResult.wait(done.said, AFTER_ACTION_SECONDS, redis=group, **stall)
             return waiting.model_copy(update={"since": clients.now()})

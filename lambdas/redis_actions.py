@@ -32,6 +32,14 @@ class Step(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Done:
+    """What was done, in a sentence; `stall` is for how many seconds nobody could write, where that was part of it."""
+
+    said: str
+    stall: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Hold:
     """Nothing to do but wait; without a `step` whichever state looks waits."""
 

@@ -5,7 +5,7 @@ from typing import assert_never
 from lambdas.clients import Clients, EvictionStatus
 from lambdas.errors import NotFound
 from lambdas.observed import Node, Pod
-from lambdas.redis_actions import Hold, Settled, Step, Stop
+from lambdas.redis_actions import Done, Hold, Settled, Step, Stop
 from lambdas.redis_groups import Part, PartSet, RedisGroup, RefreshBy, endpoint_of
 from lambdas.redis_observed import Endpoint, Sentinel, Server, Silent
 from lambdas.sentinel import (
@@ -80,7 +80,7 @@ def _watcher(part_set: PartSet, name: str, pod: Pod | None, group: RedisGroup, c
     return Watcher(name, pod, endpoint, view)
 
 
-def perform(action: Action, seen: Seen, clients: Clients) -> str:
+def perform(action: Action, seen: Seen, clients: Clients) -> Done:
     """One action, under the precondition that what it was decided on is still so. Answers what was done."""
     redis, name = clients.redis, seen.group.master_name
     match action:
@@ -94,24 +94,24 @@ def perform(action: Action, seen: Seen, clients: Clients) -> str:
         case Switch():
             return switch(action, seen.watchers, name, clients)
         case Lead():
-            return lead(action, seen.watchers, name, clients)
+            return Done(lead(action, seen.watchers, name, clients))
         case TakeBack(old, new):
             take_back(old, new, seen.watchers, clients)
         case Follow(member, server, master):
             redis.follow(_known(member)[1], server, master.known_as)
         case MovePod(pod):
-            return _move(action, pod, clients)
+            return Done(_move(action, pod, clients))
         case Refresh(watcher):
             assert watcher.endpoint is not None  # noqa: S101 (it answered)
             assert watcher.pod is not None  # noqa: S101 (it answered)
             if seen.group.refresh_by is RefreshBy.RESTART:
-                return _evict(watcher.pod, action.reason, clients)
+                return Done(_evict(watcher.pod, action.reason, clients))
             redis.reset(watcher.endpoint, name)
         case Hold() | Stop() | Settled():
             pass
         case _:
             assert_never(action)
-    return action.reason
+    return Done(action.reason)
 
 
 def _move(action: MovePod, pod: Pod, clients: Clients) -> str:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from lambdas.clients import Clients
 from lambdas.errors import Refused, RollError
+from lambdas.redis_actions import Done
 from lambdas.redis_observed import Endpoint, Role, Sentinel, Server
 from lambdas.sentinel import Lead, Member, Switch, Watcher
 
@@ -38,7 +39,7 @@ its next one comes just when the target has become master; unaligned it costs up
 POLL_SECONDS = 0.005
 
 
-def switch(action: Switch, watchers: Sequence[Watcher], name: str, clients: Clients) -> str:
+def switch(action: Switch, watchers: Sequence[Watcher], name: str, clients: Clients) -> Done:
     """Makes `action.new` the master. Answers what came of it; clients are never left paused by a refusal.
 
     Raises what the clients raise; then at worst writes stay paused until the pause's own end.
@@ -54,16 +55,19 @@ def switch(action: Switch, watchers: Sequence[Watcher], name: str, clients: Clie
         _, offset = redis.offset(source)
         if not _within(EQUAL_SECONDS, lambda: redis.offset(target)[1] >= offset, clients):
             redis.unpause(source)
-            return f"{new} did not catch up within {EQUAL_SECONDS} s; writes go on, tried again later"
+            late = f"{new} did not catch up within {EQUAL_SECONDS} s; writes go on, tried again later"
+            return Done(late, clients.now() - paused)
         redis.hand_over(source, expected, new.known_as)
         ended = _within(HAND_OVER_SECONDS, lambda: _handed_over(source, target, clients), clients)
     except RollError:
         redis.unpause(source)
         raise
     if not ended and take_back(old, new, watchers, clients):
-        return f"{old} did not hand over within {HAND_OVER_SECONDS} s; writes go on, tried again later"
+        late = f"{old} did not hand over within {HAND_OVER_SECONDS} s; writes go on, tried again later"
+        return Done(late, clients.now() - paused)
     said = lead(Lead(old, new, action.reason, action.step), watchers, name, clients)
-    return f"{said} (writes stood still for {clients.now() - paused:.2f} s)"
+    stall = clients.now() - paused
+    return Done(f"{said} (writes stood still for {stall:.2f} s)", stall)
 
 
 def take_back(old: Member, new: Member | None, watchers: Sequence[Watcher], clients: Clients) -> bool:

@@ -20,6 +20,7 @@ from typing import Any
 
 LAYER = (
     "aws_lambda_powertools.logging",
+    "aws_lambda_powertools.metrics",
     "boto3",
     "botocore.endpoint",
     "botocore.signers",

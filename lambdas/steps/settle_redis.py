@@ -60,7 +60,7 @@ def _settle(group: RedisGroup, waited: float, clients: Clients) -> str:
         case Hold(reason):
             return reason
         case _:
-            return due.perform()
+            return due.perform().said
 
 
 handler = handler_for(run, SettleTask, locked=False)

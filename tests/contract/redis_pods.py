@@ -242,7 +242,7 @@ def migrate(pods: Any, client: Any, within_seconds: float) -> Ended:
                     ended.held.append(action.reason)
                 time.sleep(0.3)
                 continue
-            ended.done.append(due.perform())
+            ended.done.append(due.perform().said)
             since = time.monotonic()
         except Killed:
             time.sleep(1)
