@@ -110,7 +110,7 @@ def _take_over(member: Member, reason: str, clients: Clients) -> Done:
             return Done(f"{member} did not become master within {TAKE_OVER_SECONDS:.0f} s; tried again later")
         clients.sleep(POLL_SECONDS)
     stall = clients.now() - began
-    return Done(f"{reason} (within {stall:.2f} s)", stall)
+    return Done(f"{reason} (within {stall:.2f} s)", stall, failed_over=True)
 
 
 def _forget(members: tuple[Member, ...], node_id: str, leaving: Member | None, clients: Clients) -> None:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from lambdas import lock, metrics
 from lambdas.clients import Clients, Redis
+from lambdas.clients.calls import CALLS
 from lambdas.errors import BadRequest, DeadlineExceeded, Permanent, RollError, Transient, sentence
 from lambdas.model import NodeTask, Status, StepResult, Task
 from lambdas.settings import Settings, problems
@@ -80,6 +81,7 @@ class Handler(Generic[AnyTask]):
     def __call__(self, event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG002  (Lambda passes two)
         task = parse(event, self.task_type)
         logger.structure_logs(append=False, **self._about(task))
+        CALLS.taken()
         try:
             result = self._counted(task, connected_clients())
         except Transient as error:
@@ -90,7 +92,7 @@ class Handler(Generic[AnyTask]):
             logger.exception("the step failed", error=type(error).__name__)
             raise
         logger.info(result.reason, status=result.status, wait_seconds=result.wait_seconds)
-        return result.model_dump(mode="json")
+        return result.model_copy(update={"calls": CALLS.taken()}).model_dump(mode="json")
 
     def _about(self, task: AnyTask) -> dict[str, Any]:
         """What logs and metrics are found by."""

@@ -102,5 +102,7 @@ def answer(step: Step, due: Next, clients: Clients) -> StepResult:
             done = due.perform()
             stall = {} if done.stall is None else {"stall_seconds": round(done.stall, 3)}
             # What it waits for from here on is another thing than before.
-            waiting = StepResult.wait(done.said, AFTER_ACTION_SECONDS, redis=group, **stall)
+            waiting = StepResult.wait(
+                done.said, AFTER_ACTION_SECONDS, redis=group, switches=done.switches(group), **stall
+            )
             return waiting.model_copy(update={"since": clients.now()})

@@ -149,13 +149,16 @@ class Status(StrEnum):
 
 
 class StepResult(Strict):
-    """What every step answers. `output` carries identifiers for the states after it."""
+    """What every step answers. `output` carries identifiers for the states after it, and a few numbers for the report;
+    `calls` is what the invocation called, by the names that permissions have.
+    """
 
     status: Status
     reason: str
     wait_seconds: int = Field(0, ge=0, le=900)
     since: float | None = None
     output: dict[str, Any] = {}
+    calls: tuple[str, ...] = ()
 
     @classmethod
     def done(cls, reason: str, **output: Any) -> "StepResult":

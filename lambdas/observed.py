@@ -3,6 +3,8 @@
 No SDK object, no client and no clock is in here. Times are epoch seconds.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -63,6 +65,20 @@ class Node:
 
 
 ROLL_TAINT_KEY = "eks-rolling"
+
+CLOSING_TAINTS = (ROLL_TAINT_KEY, "node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
+"""Beginnings of the keys of taints that say of any node that it takes no pods now; others say for whom it is."""
+
+
+def ready_nodes(nodes: Iterable[Node]) -> dict[str, int]:
+    """How many nodes take pods, by zone: Ready, not cordoned, and not closed by such a taint [N3]."""
+    counts: Counter[str] = Counter()
+    for node in nodes:
+        hard = [t.key for t in node.taints if t.effect != Effect.PREFER_NO_SCHEDULE]
+        open_ = node.ready and not node.unschedulable and not any(key.startswith(CLOSING_TAINTS) for key in hard)
+        # A zone whose last node has closed is at 0, not forgotten.
+        counts[node.zone] += open_
+    return dict(sorted(counts.items()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 NEAR_BYTES = 1024 * 1024
 """A replica that is behind by less is in sync: it needs milliseconds."""
@@ -33,10 +34,21 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What was done, in a sentence; `stall` is for how many seconds nobody could write, where that was part of it."""
+    """What was done, in a sentence; `stall` is for how many seconds nobody could write, where that was part of it.
+
+    `failed_over`: a master's role changed hands.
+    """
 
     said: str
     stall: float | None = None
+    failed_over: bool = False
+
+    def switches(self, group: str) -> list[dict[str, Any]]:
+        """The switch of a master that this was, or tried to be, as a step's answer tells the report."""
+        if self.stall is None and not self.failed_over:
+            return []
+        stalled = None if self.stall is None else round(self.stall * 1000)
+        return [{"group": group, "stalled_ms": stalled, "completed": self.failed_over}]
 
 
 @dataclass(frozen=True, slots=True)

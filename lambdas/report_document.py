@@ -71,7 +71,9 @@ class Step(Document):
 
 
 class Failover(Document):
-    """A master's role that changed hands. `stalled_ms` is for how long writes were paused; None where not measured."""
+    """A master's role that changed hands, or did not after all (`completed`). `stalled_ms` is for how long writes were
+    paused; None where not measured.
+    """
 
     at: float
     group: str
@@ -79,6 +81,7 @@ class Failover(Document):
     step: str = ""
     reason: str = ""
     stalled_ms: int | None = None
+    completed: bool = True
 
 
 class Refusal(Document):

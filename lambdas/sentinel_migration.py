@@ -94,7 +94,8 @@ def perform(action: Action, seen: Seen, clients: Clients) -> Done:
         case Switch():
             return switch(action, seen.watchers, name, clients)
         case Lead():
-            return Done(lead(action, seen.watchers, name, clients))
+            said = lead(action, seen.watchers, name, clients)
+            return Done(said, failed_over=said == action.reason)
         case TakeBack(old, new):
             take_back(old, new, seen.watchers, clients)
         case Follow(member, server, master):

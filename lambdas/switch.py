@@ -67,7 +67,7 @@ def switch(action: Switch, watchers: Sequence[Watcher], name: str, clients: Clie
         return Done(late, clients.now() - paused)
     said = lead(Lead(old, new, action.reason, action.step), watchers, name, clients)
     stall = clients.now() - paused
-    return Done(f"{said} (writes stood still for {stall:.2f} s)", stall)
+    return Done(f"{said} (writes stood still for {stall:.2f} s)", stall, failed_over=True)
 
 
 def take_back(old: Member, new: Member | None, watchers: Sequence[Watcher], clients: Clients) -> bool:

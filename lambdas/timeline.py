@@ -21,6 +21,7 @@ from lambdas.report_document import (
 
 KINDS: Mapping[str, Kind] = {
     "Wait for approval": Kind.PERSON,
+    "Wait for the change to settle": Kind.OTHER,
     "Take the lock": Kind.LOCK,
     "Pause what interferes": Kind.OTHER,
     "Taint every outdated node": Kind.OTHER,
@@ -152,7 +153,7 @@ def _close_hold(step: StepTime, when: float) -> None:
 
 
 def failovers(steps: Iterable[StepTime], node: str = "") -> tuple[Failover, ...]:
-    """The failovers that steps did and measured."""
+    """The switches of masters that steps did or tried, with the stalls that they measured."""
     return tuple(
         Failover(
             at=answer.at,
@@ -161,9 +162,10 @@ def failovers(steps: Iterable[StepTime], node: str = "") -> tuple[Failover, ...]
             step=step.name,
             reason=answer.reason,
             stalled_ms=each.get("stalled_ms"),
+            completed=bool(each.get("completed")),
         )
         for step, answer in _answers(steps)
-        for each in answer.output.get("failovers", ())
+        for each in answer.output.get("switches", ())
     )
 
 

@@ -13,6 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from lambdas.clients import Launched
+from lambdas.clients.calls import CALLS
 from lambdas.errors import AccessDenied, NotFound, Permanent, Transient
 from lambdas.observed import Group, GroupInstance, InstanceState, LaunchTemplate, Target
 
@@ -102,6 +103,7 @@ class AwsClient:
         self._bucket = bucket
         self._topic = topic
         self._session = session or boto3.session.Session()
+        CALLS.follow(self._session.events)
 
     @cached_property
     def _autoscaling(self) -> "AutoScalingClient":

@@ -8,6 +8,7 @@ from botocore.model import ServiceId
 from botocore.signers import RequestSigner
 
 from lambdas.clients.aws import CONFIG, translated
+from lambdas.clients.calls import CALLS
 from lambdas.clients.k8s import KubernetesClient
 from lambdas.errors import AccessDenied, NotFound
 
@@ -24,6 +25,7 @@ def connect(cluster: str, session: boto3.session.Session | None = None) -> Kuber
     Raises NotFound when there is no such cluster, AccessDenied when it may not be described.
     """
     session = session or boto3.session.Session()
+    CALLS.follow(session.events)
     eks: EKSClient = session.client("eks", config=CONFIG)
     with translated(f"describe EKS cluster {cluster}"):
         try:

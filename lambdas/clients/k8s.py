@@ -17,6 +17,7 @@ from kubernetes.client.configuration import Configuration
 from urllib3.exceptions import HTTPError
 
 from lambdas.clients import Eviction, EvictionStatus
+from lambdas.clients.calls import CALLS
 from lambdas.errors import AccessDenied, Conflict, NotFound, Permanent, Transient
 from lambdas.observed import (
     RESTARTED_FOR,
@@ -329,6 +330,7 @@ class KubernetesClient:
         return answer
 
     def _request_once(self, method: str, path: str, body: Json | None) -> tuple[int, Json, Mapping[str, str]]:
+        CALLS.note_kubernetes(method, path)
         headers = {"Accept": "application/json", "Authorization": f"Bearer {self._bearer()}"}
         if body is not None:
             headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else "application/json"

@@ -7,7 +7,7 @@ from lambdas.entry import handler_for
 from lambdas.errors import Permanent, Refused
 from lambdas.marks import INSTANCE_PROTECTED
 from lambdas.model import NodeTask, StepResult, backoff
-from lambdas.observed import ROLL_TAINT_KEY, Effect, InstanceState, Node, Pod, Service, Target
+from lambdas.observed import ROLL_TAINT_KEY, Effect, InstanceState, Node, Pod, Service, Target, ready_nodes
 from lambdas.steps.taint_nodes import keep_from_scale_down
 
 
@@ -96,7 +96,8 @@ def _targets_missing(old: str, new: str, targets: tuple[Target, ...], services: 
 
 def run(task: NodeTask, clients: Clients) -> StepResult:
     kubernetes, aws = clients.kubernetes, clients.aws
-    nodes = {n.instance: n for n in kubernetes.nodes() if n.instance in {task.instance, task.replacement}}
+    everywhere = kubernetes.nodes()
+    nodes = {n.instance: n for n in everywhere if n.instance in {task.instance, task.replacement}}
     if task.instance not in nodes:
         raise Refused(f"Node {task.node} left the cluster by itself; start a new roll.")
     instance = aws.instances([task.replacement]).get(task.replacement)
@@ -113,9 +114,10 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
     )
     match decision:
         case Ready(node):
-            return StepResult.done(f"node {node} is Ready", replacement_node=node)
+            return StepResult.done(f"node {node} is Ready", replacement_node=node, ready_nodes=ready_nodes(everywhere))
         case Hold(reason):
-            return StepResult.wait(reason, backoff(clients.now() - (task.since or clients.now()), first=2))
+            waited = clients.now() - (task.since or clients.now())
+            return StepResult.wait(reason, backoff(waited, first=2), ready_nodes=ready_nodes(everywhere))
         case Failed(reason):
             raise Permanent(reason)
 

@@ -9,7 +9,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from lambdas.clients import Clients, EvictionStatus
@@ -19,6 +19,7 @@ from lambdas.marks import NODE_CORDONED, NODE_MOVING, NODE_ROLL
 from lambdas.model import NodeTask, StepResult, backoff, counted
 from lambdas.observed import RESTARTED_FOR, Budget, Node, Owner, Pod, Strategy, Workload
 from lambdas.redis_groups import GROUP
+from lambdas.report_document import Kind
 
 BUDGET_PREFIX = "eks-rolling-"
 
@@ -26,6 +27,12 @@ BUDGETABLE = frozenset({"Deployment", "StatefulSet", "ReplicaSet"})
 """Kinds whose size the disruption controller knows, so that maxUnavailable works for them."""
 
 SEPARATOR = " | "
+
+BUDGETS_TOLD = 20
+"""Budgets that one answer describes, the tightest first: what a step answers should stay small."""
+
+REFUSALS_TOLD = 10
+"""Refusals that one answer words; it counts all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +95,18 @@ class Cordon:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
+    """`kind` is what an operator would look at: the budget, or the pods."""
+
     reason: str
+    kind: Kind = Kind.PODS
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why a pod may not be evicted now."""
+
+    reason: str
+    kind: Kind = Kind.PODS
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +137,8 @@ def decide(seen: Observed) -> Decision:
         moving = frozenset(p.owner for p in allowed if p.owner and _was_whole(seen, p.owner))
         return EvictPods(tuple(allowed), moving)
     ending = [f"pod {p} is ending" for p in here if p.deleting]
-    return Hold("; ".join(holds + ending))
+    kind = next((why.kind for why in holds if why.kind is not Kind.PODS), Kind.PODS)
+    return Hold("; ".join([why.reason for why in holds] + ending), kind)
 
 
 def _finish(seen: Observed) -> Decision:
@@ -149,7 +168,7 @@ def _without_budget(seen: Observed, movers: list[Pod], covering: dict[str, list[
     return tuple(wanted.values())
 
 
-def _allowed(seen: Observed, movers: list[Pod], covering: dict[str, list[Budget]]) -> tuple[list[Pod], list[str]]:
+def _allowed(seen: Observed, movers: list[Pod], covering: dict[str, list[Budget]]) -> tuple[list[Pod], list[Why]]:
     """Which pods may be asked for now, and why not the others."""
     left: dict[Budget, int] = {}
     taken: defaultdict[Owner, int] = defaultdict(int)
@@ -157,10 +176,10 @@ def _allowed(seen: Observed, movers: list[Pod], covering: dict[str, list[Budget]
         m.workload.owner.kind not in {"Deployment", "ReplicaSet"} and m.lacking for m in seen.moving
     )
     allowed: list[Pod] = []
-    holds: list[str] = []
+    holds: list[Why] = []
     for pod in movers:
         if why := _why_not(seen, pod, covering[pod.uid], left, taken, one_by_one_busy=one_by_one_busy):
-            holds.append(f"pod {pod}: {why}")
+            holds.append(replace(why, reason=f"pod {pod}: {why.reason}"))
             continue
         allowed.append(pod)
         one_by_one_busy = one_by_one_busy or _one_by_one(pod)
@@ -179,26 +198,30 @@ def _why_not(
     taken: dict[Owner, int],
     *,
     one_by_one_busy: bool,
-) -> str:
+) -> Why | None:
     workload = seen.workloads.get(pod.owner) if pod.owner else None
     if workload and GROUP in workload.annotations:
-        return f"it belongs to Redis group {workload.annotations[GROUP]}, which is migrated, not evicted"
+        return Why(
+            f"it belongs to Redis group {workload.annotations[GROUP]}, which is migrated, not evicted", Kind.REDIS
+        )
     if workload and workload.strategy is Strategy.RESTART:
-        return f"{workload.owner} is restarting"
+        return Why(f"{workload.owner} is restarting")
     if len(budgets) > 1:
-        return f"budgets {' and '.join(str(b) for b in budgets)} both cover it; narrow the selector of one"
+        both = " and ".join(str(b) for b in budgets)
+        return Why(f"budgets {both} both cover it; narrow the selector of one", Kind.BUDGET)
     if budgets:
         budget = budgets[0]
         if not budget.observed:
-            return f"budget {budget} has not been looked at yet"
+            return Why(f"budget {budget} has not been looked at yet", Kind.BUDGET)
         # A pod that is not Ready may go where the budget is met by the others; the API decides that.
         if pod.ready and left.get(budget, budget.allowed) < 1:
-            return f"budget {budget} needs {budget.desired_healthy} healthy pods and has {budget.healthy}"
+            needs = f"budget {budget} needs {budget.desired_healthy} healthy pods and has {budget.healthy}"
+            return Why(needs, Kind.BUDGET)
     elif pod.owner and pod.owner.kind not in {"Job", "Node"} and pod.owner in taken:
-        return f"another pod of {pod.owner} goes first"
+        return Why(f"another pod of {pod.owner} goes first")
     if _one_by_one(pod) and one_by_one_busy:
-        return "pods with volumes go one at a time"
-    return ""
+        return Why("pods with volumes go one at a time")
+    return None
 
 
 def _one_by_one(pod: Pod) -> bool:
@@ -215,8 +238,32 @@ def restart_mark(node: Node) -> str:
     return f"{node.annotations.get(NODE_ROLL, '')}/{node.name}"
 
 
+def told(seen: Observed) -> dict[str, list[int]]:
+    """The budgets of what leaves the node, for the report: allowed, healthy, needed, expected, and whether ours."""
+    pods = [*(p for p in seen.pods if not p.stays_with_node), *(p for m in seen.moving for p in m.pods)]
+    # The labels of a workload's selector are on all of its pods.
+    labels = [
+        (m.workload.owner.namespace, dict(m.workload.selector.labels)) for m in seen.moving if m.workload.selector
+    ]
+    found = [
+        b
+        for b in seen.budgets
+        if any(b.covers(p) for p in pods)
+        or any(b.namespace == namespace and b.selector and b.selector.matches(on) for namespace, on in labels)
+    ]
+    tightest = sorted(found, key=lambda b: (b.allowed, str(b)))[:BUDGETS_TOLD]
+    return {str(b): [b.allowed, b.healthy, b.desired_healthy, b.expected, int(b.ours)] for b in tightest}
+
+
 def run(task: NodeTask, clients: Clients) -> StepResult:
+    """Its answers tell of the budgets as well, which is what the report knows of them."""
     seen = observe(task.node, clients)
+    result = act(seen, task, clients)
+    return result.model_copy(update={"output": result.output | {"budgets": told(seen)}})
+
+
+def act(seen: Observed, task: NodeTask, clients: Clients) -> StepResult:
+    """One action."""
     decision = decide(seen)
     waited = clients.now() - (task.since or clients.now())
     match decision:
@@ -238,8 +285,8 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
         case Cordon():
             clients.kubernetes.update_node(seen.node, unschedulable=True, annotations={NODE_CORDONED: "true"})
             return StepResult.wait("the node is empty and was cordoned", 1)
-        case Hold(reason):
-            return StepResult.wait(reason, backoff(waited))
+        case Hold(reason, kind):
+            return StepResult.wait(reason, backoff(waited), kind=kind)
         case Empty(reason):
             return StepResult.done(reason)
         case _:
@@ -290,7 +337,8 @@ def _evict(node: Node, pods: tuple[Pod, ...], moving: frozenset[Owner], clients:
             retry_after = max(retry_after, answer.retry_after)
     evicted = len(pods) - len(refused)
     reasons = ([f"{counted(evicted, 'pod')} evicted"] if evicted else []) + refused
-    return StepResult.wait("; ".join(reasons), retry_after, refused=len(refused), evicted=evicted)
+    kind = {"kind": Kind.BUDGET, "refusals": refused[:REFUSALS_TOLD]} if refused else {}
+    return StepResult.wait("; ".join(reasons), retry_after, refused=len(refused), evicted=evicted, **kind)
 
 
 handler = handler_for(run, NodeTask)

@@ -9,8 +9,9 @@ from lambdas.entry import handler_for
 from lambdas.errors import Refused
 from lambdas.migration import Next, group_called, look
 from lambdas.model import RollTask, StepResult, backoff
-from lambdas.observed import Lease, Workload
+from lambdas.observed import Lease, Workload, ready_nodes
 from lambdas.redis_actions import Settled
+from lambdas.report_document import Kind
 from lambdas.timeline import explain
 
 
@@ -78,13 +79,16 @@ def run(task: RollTask, clients: Clients) -> StepResult:
         clients.settings.bake_seconds,
         [look(group_called(name, clients), "", clients) for name in task.redis],
     )
+    looked = ready_nodes(clients.kubernetes.nodes())
     match decision:
         case Open(reason):
-            return StepResult.done(reason)
+            return StepResult.done(reason, ready_nodes=looked)
         case Hold(reason, seconds):
-            return StepResult.wait(reason, seconds)
+            return StepResult.wait(reason, seconds, ready_nodes=looked)
         case Paused():
-            return StepResult.wait("the roll is paused", 10).model_copy(update={"since": clients.now()})
+            return StepResult.wait("the roll is paused", 10, kind=Kind.PERSON, ready_nodes=looked).model_copy(
+                update={"since": clients.now()}
+            )
         case Abort(reason):
             raise Refused(reason)
 

@@ -4,7 +4,7 @@ from lambdas.clients import Clients
 from lambdas.entry import handler_for
 from lambdas.marks import outdated
 from lambdas.model import RollTask, StepResult, Targets
-from lambdas.observed import Group, Node
+from lambdas.observed import Group, Node, ready_nodes
 
 
 def decide(
@@ -31,11 +31,17 @@ def run(task: RollTask, clients: Clients) -> StepResult:
     settings = clients.settings
     groups = clients.aws.groups(task.groups) if task.groups else []
     size = 1 if settings.canary and task.waves == 0 else settings.wave
-    wave, left = decide(groups, clients.kubernetes.nodes(), task.nodes, task.targets, size)
+    nodes = clients.kubernetes.nodes()
+    wave, left = decide(groups, nodes, task.nodes, task.targets, size)
     if not wave:
-        return StepResult.done("every node of the plan is replaced", wave=[], left=0)
+        return StepResult.done("every node of the plan is replaced", wave=[], left=0, ready_nodes=ready_nodes(nodes))
     names = ", ".join(n["node"] for n in wave[:3]) + (" and others" if len(wave) > 3 else "")
-    return StepResult.done(f"wave {task.waves + 1}: {names}; {left - len(wave)} nodes after it", wave=wave, left=left)
+    return StepResult.done(
+        f"wave {task.waves + 1}: {names}; {left - len(wave)} nodes after it",
+        wave=wave,
+        left=left,
+        ready_nodes=ready_nodes(nodes),
+    )
 
 
 handler = handler_for(run, RollTask)

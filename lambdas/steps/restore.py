@@ -30,7 +30,7 @@ from lambdas.marks import (
     with_roll_taint,
 )
 from lambdas.model import RollTask, StepResult, backoff
-from lambdas.observed import Group, InstanceState, Node, Owner, Pod, Taint, Target, Workload
+from lambdas.observed import Group, InstanceState, Node, Owner, Pod, Taint, Target, Workload, ready_nodes
 from lambdas.redis_groups import declared
 from lambdas.steps.settle_redis import begun_by
 
@@ -179,10 +179,13 @@ def run(task: RollTask, clients: Clients) -> StepResult:
     progress.left += _half_moved(task.roll, clients)
     if progress.waiting:
         waited = clients.now() - (task.since or clients.now())
-        return StepResult.wait("; ".join(progress.waiting), backoff(waited), restored=progress.restored)
+        return StepResult.wait(
+            "; ".join(progress.waiting), backoff(waited), restored=progress.restored, ready_nodes=ready_nodes(nodes)
+        )
+    looked = ready_nodes(clients.kubernetes.nodes())
     lock.release(clients, task.roll, lock.lock_name(clients.settings.namespace))
     reason = "; ".join(progress.left) or "everything is as it was before the roll"
-    return StepResult.done(reason, restored=progress.restored, left_behind=progress.left)
+    return StepResult.done(reason, restored=progress.restored, left_behind=progress.left, ready_nodes=looked)
 
 
 def _restore_node(

@@ -5,6 +5,7 @@ and every replica is in sync. Nothing more is moved.
 """
 
 from dataclasses import replace
+from typing import Any
 
 from lambdas import lock
 from lambdas.clients import Clients
@@ -13,7 +14,7 @@ from lambdas.errors import Refused
 from lambdas.migration import look
 from lambdas.model import SettleTask, StepResult, backoff
 from lambdas.observed import Lease
-from lambdas.redis_actions import Hold, Settled, Stop
+from lambdas.redis_actions import Done, Hold, Settled, Stop
 from lambdas.redis_groups import RedisGroup, declared
 
 
@@ -30,6 +31,7 @@ def run(task: SettleTask, clients: Clients) -> StepResult:
     waited = clients.now() - (task.since or clients.now())
     holder = f"{task.roll}/settle"
     holds: list[str] = []
+    switches: list[dict[str, Any]] = []
     groups, _ = declared(clients.kubernetes.workloads())
     for group in groups:
         lease = clients.kubernetes.lease(group.lease)
@@ -40,27 +42,28 @@ def run(task: SettleTask, clients: Clients) -> StepResult:
             continue
         if lease.holder != holder or clients.now() > lease.renewed + lease.duration / 4:
             clients.kubernetes.put_lease(replace(lease, holder=holder, renewed=clients.now()))
-        if hold := _settle(group, waited, clients):
-            holds.append(f"Redis group {group}: {hold}")
+        if done := _settle(group, waited, clients):
+            holds.append(f"Redis group {group}: {done.said}")
+            switches += done.switches(str(group))
         else:
             lock.release(clients, holder, group.lease)
     if holds:
-        return StepResult.wait("; ".join(holds), backoff(waited, longest=5))
+        return StepResult.wait("; ".join(holds), backoff(waited, longest=5), switches=switches)
     return StepResult.done("no Redis group is half moved")
 
 
-def _settle(group: RedisGroup, waited: float, clients: Clients) -> str:
-    """One action; "" once the group is normal. Raises Refused where a person has to decide."""
+def _settle(group: RedisGroup, waited: float, clients: Clients) -> Done | None:
+    """One action; None once the group is normal. Raises Refused where a person has to decide."""
     due = look(group, "", clients, waited)
     match due.action:
         case Settled():
-            return ""
+            return None
         case Stop(reason):
             raise Refused(f"Redis group {group}: {reason}.")
         case Hold(reason):
-            return reason
+            return Done(reason)
         case _:
-            return due.perform().said
+            return due.perform()
 
 
 handler = handler_for(run, SettleTask, locked=False)

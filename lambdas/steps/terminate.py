@@ -6,7 +6,7 @@ from lambdas.clients import Clients
 from lambdas.entry import handler_for
 from lambdas.marks import NODE_ROLL
 from lambdas.model import NodeTask, StepResult, backoff
-from lambdas.observed import Group, InstanceState, Node, Pod, Target
+from lambdas.observed import Group, InstanceState, Node, Pod, Target, ready_nodes
 from lambdas.steps.close_node import stands_in
 
 
@@ -91,7 +91,7 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
         case Hold(reason):
             return StepResult.wait(reason, backoff(waited, first=2))
         case Gone(reason):
-            return StepResult.done(reason)
+            return StepResult.done(reason, ready_nodes=ready_nodes(clients.kubernetes.nodes()))
 
 
 def observe(task: NodeTask, clients: Clients) -> Observed:
