@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
+from importlib import import_module
 from typing import Any, Generic, TypeVar, cast
 
 from aws_lambda_powertools import Logger
 from pydantic import ValidationError
 
 from lambdas import lock, metrics
-from lambdas.clients import Clients, Redis
+from lambdas.clients import Aws, Clients, Kubernetes, Redis
 from lambdas.clients.calls import CALLS
 from lambdas.errors import BadRequest, DeadlineExceeded, Permanent, RollError, Transient, sentence
 from lambdas.model import NodeTask, Status, StepResult, Task
@@ -61,7 +62,11 @@ def connected_clients() -> Clients:
 
     settings = Settings.from_environment()
     aws = AwsClient(settings.cluster, settings.bucket, settings.topic)
-    kubernetes = connect(settings.cluster)
+    return assembled(connect(settings.cluster), aws, settings)
+
+
+def assembled(kubernetes: Kubernetes, aws: Aws, settings: Settings) -> Clients:
+    """Clients on the real clock; Redis is connected to when a step first asks for it."""
     return Clients(kubernetes, aws, cast(Redis, _RedisWhenNeeded(kubernetes.secret)), settings, time.time, time.sleep)
 
 
@@ -132,6 +137,15 @@ def handler_for(step: Step[AnyTask], task_type: type[AnyTask], *, locked: bool =
     if INITIALIZING in os.environ:
         _import_clients()
     return Handler(step, task_type, locked)
+
+
+def run_step(name: str, event: dict[str, Any], clients: Clients) -> dict[str, Any]:
+    """Runs the step of that name here, with clients of the caller's own: JSON in, JSON out, as Lambda has it.
+
+    Raises RollError.
+    """
+    handler: Handler[Task] = import_module(f"lambdas.steps.{name}").handler
+    return handler.run(parse(event, handler.task_type), clients).model_dump(mode="json")
 
 
 def parse(event: dict[str, Any], task_type: type[AnyTask]) -> AnyTask:

@@ -1,6 +1,5 @@
 """One cluster's stack: composes functions, workflow, triggers and observability; defines nothing itself."""
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,17 +11,12 @@ from constructs import Construct
 from pydantic import ValidationError
 
 from lambdas.errors import BadRequest
+from lambdas.names import MACHINES, machine_name
 from lambdas.settings import Settings, Strict, problems
 from stacks.functions import Functions, Network
 from stacks.observability import Observability
 from stacks.state_machine import Restore, Roll, RollNode
 from stacks.triggers import Triggers
-
-
-def machine_name(cluster: str, what: str) -> str:
-    """A state machine's name: 80 characters at most; a cluster's name may have 100."""
-    short = cluster if len(cluster) <= 50 else f"{cluster[:42]}-{hashlib.sha256(cluster.encode()).hexdigest()[:7]}"
-    return f"eks-rolling-{short}-{what}"
 
 
 class Document(Strict):
@@ -56,7 +50,7 @@ class RollStack(Stack):
     ) -> None:
         super().__init__(scope, construct_id, **options)
         cluster = settings.cluster
-        names = {what: machine_name(cluster, what) for what in ("roll", "node", "restore")}
+        names = {what: machine_name(cluster, what) for what in MACHINES}
         bucket = s3.Bucket(
             self,
             "Reports",

@@ -84,7 +84,7 @@ def translated(doing: str) -> Iterator[None]:
             raise Transient(f"Cannot {doing} now: {code}: {message}") from error
         if code in DENIED_CODES:
             raise AccessDenied(
-                f"Cannot {doing}: {code}: {message} (action {error.operation_name}). Check the function's role."
+                f"Cannot {doing}: {code}: {message} (action {error.operation_name}). Allow it to the role that asked."
             ) from error
         raise Permanent(f"Cannot {doing}: {code}: {message}") from error
     except NoCredentialsError as error:

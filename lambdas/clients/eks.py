@@ -9,33 +9,43 @@ from botocore.signers import RequestSigner
 
 from lambdas.clients.aws import CONFIG, translated
 from lambdas.clients.calls import CALLS
-from lambdas.clients.k8s import KubernetesClient
+from lambdas.clients.k8s import FOR_FUNCTIONS, KubernetesClient, Remedies
 from lambdas.errors import AccessDenied, NotFound
 
 if TYPE_CHECKING:
     from mypy_boto3_eks import EKSClient
+    from mypy_boto3_eks.type_defs import ClusterTypeDef
 
 PRESIGNED_SECONDS = 900
 """How long the signature is good for: the most that the cluster's side accepts (aws-iam-authenticator)."""
 
 
-def connect(cluster: str, session: boto3.session.Session | None = None) -> KubernetesClient:
+def connect(
+    cluster: str, session: boto3.session.Session | None = None, remedies: Remedies = FOR_FUNCTIONS
+) -> KubernetesClient:
     """A client for the cluster's API server.
 
     Raises NotFound when there is no such cluster, AccessDenied when it may not be described.
     """
     session = session or boto3.session.Session()
     CALLS.follow(session.events)
+    description = describe(cluster, session)
+    authority = base64.b64decode(description["certificateAuthority"]["data"]).decode()
+    return KubernetesClient(
+        description["endpoint"], authority, lambda: bearer_token(cluster, session), remedies=remedies
+    )
+
+
+def describe(cluster: str, session: boto3.session.Session) -> "ClusterTypeDef":
+    """The cluster as EKS describes it. Raises as `connect` does."""
     eks: EKSClient = session.client("eks", config=CONFIG)
     with translated(f"describe EKS cluster {cluster}"):
         try:
-            description = eks.describe_cluster(name=cluster)["cluster"]
+            return eks.describe_cluster(name=cluster)["cluster"]
         except eks.exceptions.ResourceNotFoundException as error:
             raise NotFound(
                 f"There is no EKS cluster {cluster} in {session.region_name}; correct the setting cluster."
             ) from error
-    authority = base64.b64decode(description["certificateAuthority"]["data"]).decode()
-    return KubernetesClient(description["endpoint"], authority, lambda: bearer_token(cluster, session))
 
 
 def bearer_token(cluster: str, session: boto3.session.Session) -> str:

@@ -8,6 +8,7 @@ import base64
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -65,14 +66,50 @@ _WORKLOADS = {
 }
 
 
-class KubernetesClient:
-    """The cluster's API server. `token` is called for a bearer token whenever the last one is about to expire."""
+@dataclass(frozen=True, slots=True)
+class Remedies:
+    """What to do about an API server that does not let its caller in: the end of a sentence each."""
 
-    def __init__(self, server: str, ca_certificate: str, token: Callable[[], str]) -> None:
-        configuration = Configuration(host=server)
-        configuration.ca_cert_data = ca_certificate
+    unreachable: str
+    unknown: str
+    forbidden: str
+
+
+FOR_FUNCTIONS = Remedies(
+    unreachable="Check that the cluster is up and that its security group admits the functions.",
+    unknown="give the function's role an EKS access entry, as deploy/README.md says.",
+    forbidden="Apply deploy/rbac.yaml to the cluster.",
+)
+
+FOR_PEOPLE = Remedies(
+    unreachable="Check that the cluster is up and that it can be reached from here: network, tunnel, endpoint access.",
+    unknown="sign in to AWS again, check --profile and --context, or ask for an EKS access entry.",
+    forbidden="Ask for this permission; docs/command.md lists what each command needs.",
+)
+
+
+class KubernetesClient:
+    """The cluster's API server. `token` is called for a bearer token whenever the last one is about to expire.
+
+    `configuration` is how to get there, where the certificate authority's certificate does not say it all: proxies,
+    client certificates.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        ca_certificate: str,
+        token: Callable[[], str],
+        *,
+        configuration: Configuration | None = None,
+        remedies: Remedies = FOR_FUNCTIONS,
+    ) -> None:
+        if configuration is None:
+            configuration = Configuration(host=server)
+            configuration.ca_cert_data = ca_certificate
         configuration.retries = False
         self._server = server
+        self._remedies = remedies
         self._api = ApiClient(configuration)
         self._make_token = token
         self._token = ""
@@ -324,14 +361,16 @@ class KubernetesClient:
         for attempt in range(1, SIGN_IN_TRIES):
             if answer[0] != 401:
                 break
-            self._token = ""
+            self._token_made = 0.0
             time.sleep(attempt / 2)
             answer = self._request_once(method, path, body)
         return answer
 
     def _request_once(self, method: str, path: str, body: Json | None) -> tuple[int, Json, Mapping[str, str]]:
         CALLS.note_kubernetes(method, path)
-        headers = {"Accept": "application/json", "Authorization": f"Bearer {self._bearer()}"}
+        headers = {"Accept": "application/json"}
+        if token := self._bearer():
+            headers["Authorization"] = f"Bearer {token}"
         if body is not None:
             headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else "application/json"
         try:
@@ -341,8 +380,7 @@ class KubernetesClient:
             content = response.read()
         except HTTPError as error:
             raise Transient(
-                f"The API server {self._server} cannot be reached: {error}. Check that the cluster is up and that its "
-                "security group admits the functions."
+                f"The API server {self._server} cannot be reached: {error}. {self._remedies.unreachable}"
             ) from error
         try:
             answer = json.loads(content or b"{}")
@@ -351,7 +389,7 @@ class KubernetesClient:
         return response.status, answer, response.headers
 
     def _bearer(self) -> str:
-        if time.monotonic() - self._token_made > TOKEN_SECONDS or not self._token:
+        if time.monotonic() - self._token_made > TOKEN_SECONDS or not self._token_made:
             self._token = self._make_token()
             self._token_made = time.monotonic()
         return self._token
@@ -361,11 +399,10 @@ class KubernetesClient:
         match status:
             case 401:
                 return AccessDenied(
-                    f"The API server {self._server} does not accept this role ({message}): give the function's role an "
-                    "EKS access entry, as deploy/README.md says."
+                    f"The API server {self._server} does not accept this role ({message}): {self._remedies.unknown}"
                 )
             case 403:
-                return AccessDenied(f"Cannot {doing}: {message}. Apply deploy/rbac.yaml to the cluster.")
+                return AccessDenied(f"Cannot {doing}: {message}. {self._remedies.forbidden}")
             case 404:
                 return NotFound(f"Cannot {doing}: {message}.")
             case 409:

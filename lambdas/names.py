@@ -1,0 +1,16 @@
+"""Names that the stack gives and the command looks for."""
+
+import hashlib
+
+MACHINES = ("roll", "node", "restore")
+
+
+def machine_name(cluster: str, what: str) -> str:
+    """A state machine's name: 80 characters at most; a cluster's name may have 100."""
+    short = cluster if len(cluster) <= 50 else f"{cluster[:42]}-{hashlib.sha256(cluster.encode()).hexdigest()[:7]}"
+    return f"eks-rolling-{short}-{what}"
+
+
+def node_execution_suffix(roll: str) -> str:
+    """What follows the instance id in the names of the Node executions of a roll (`stacks/state_machine.py`)."""
+    return f"-{roll[:60]}"
