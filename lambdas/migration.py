@@ -95,7 +95,9 @@ def answer(step: Step, due: Next, clients: Clients) -> StepResult:
         case Settled(reason):
             return StepResult.done(reason, redis=group)
         case Hold(reason, own, seconds) if own in {None, step}:
-            return StepResult.wait(reason, max(seconds, backoff(due.waited, longest=5)), redis=group)
+            told = {"bytes_left": action.bytes_left, "bytes_per_second": action.bytes_per_second}
+            known = {name: value for name, value in told.items() if value is not None}
+            return StepResult.wait(reason, max(seconds, backoff(due.waited, longest=5)), redis=group, **known)
         case _ if action.step is not step:
             return StepResult.done(action.reason, redis=group)
         case _:

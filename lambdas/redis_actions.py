@@ -53,11 +53,16 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Nothing to do but wait; without a `step` whichever state looks waits."""
+    """Nothing to do but wait; without a `step` whichever state looks waits.
+
+    `bytes_left` and `bytes_per_second` are those of a synchronization, where they are known.
+    """
 
     reason: str
     step: Step | None = None
     seconds: float = 1.0
+    bytes_left: int | None = None
+    bytes_per_second: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

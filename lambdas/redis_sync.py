@@ -22,4 +22,4 @@ def synchronizing(name: str, server: Server, source: Server | None, waited: floa
     if rate:
         said += f", {rate / 1e6:.1f} MB/s"
     seconds = min(LONGEST_LOOK_SECONDS, left / rate) if left is not None and rate else 1.0
-    return Hold(said, step, max(1.0, seconds))
+    return Hold(said, step, max(1.0, seconds), left, round(rate) or None)

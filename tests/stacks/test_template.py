@@ -2,8 +2,8 @@
 
 import pytest
 
+from lambdas.names import machine_name
 from stacks.functions import STEPS
-from stacks.roll_stack import machine_name
 from tests.assembly import synthesize
 
 

@@ -29,7 +29,9 @@ def test_bytes_left_and_rate_are_told(left: int | None, read: int, waited: float
 
 def test_the_next_look_comes_when_it_should_be_done() -> None:
     server = replace(REPLICA, sync_left=150_000_000, sync_read=50_000_000)
-    assert synchronizing("r", server, MASTER, 2.0, Step.ATTACH_MASTER).seconds == pytest.approx(6)
+    hold = synchronizing("r", server, MASTER, 2.0, Step.ATTACH_MASTER)
+    assert hold.seconds == pytest.approx(6)
+    assert (hold.bytes_left, hold.bytes_per_second) == (150_000_000, 25_000_000)
     slow = replace(server, sync_left=10**12)
     assert synchronizing("r", slow, MASTER, 2.0, Step.ATTACH_MASTER).seconds == LONGEST_LOOK_SECONDS
 

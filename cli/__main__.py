@@ -1,0 +1,5 @@
+"""`python -m cli` is `eks-rolling`."""
+
+from cli.app import main
+
+main()

@@ -1,0 +1,155 @@
+"""`plan` and `start`."""
+
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.exits import CommandError, Exit
+from cli.frame import AsJson, aimed, confirmed, errors, output, print_json, say
+from cli.target import Target
+
+if TYPE_CHECKING:
+    from lambdas.settings import Settings
+
+Json = dict[str, Any]
+
+Groups = Annotated[
+    list[str] | None, typer.Option("--group", "-g", help="Only this Auto Scaling group; may be repeated.")
+]
+Nodes = Annotated[
+    list[str] | None, typer.Option("--node", "-n", help="Only this node, by name or instance id; may be repeated.")
+]
+Surge = Annotated[int | None, typer.Option(min=1, max=40, help="Nodes replaced at the same time.")]
+Accept = Annotated[
+    list[str] | None, typer.Option("--accept", help="Code of a finding that need not block; may be repeated.")
+]
+Every = Annotated[bool, typer.Option("--all", help="Show every node, however many.")]
+
+
+@aimed
+def plan(
+    target: Target,
+    group: Groups = None,
+    node: Nodes = None,
+    surge: Surge = None,
+    accept: Accept = None,
+    every: Every = False,
+    save: Annotated[Path | None, typer.Option(help="Write the plan's document to this file as well.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a roll would do, and everything that would block or hold it. Changes nothing.
+
+    It runs here, with your kubeconfig and your AWS profile, and needs nothing deployed; the exit code is 3 if a roll
+    would be blocked.
+    """
+    _, document = show_plan(target, request_of(group, node, surge, accept), every=every, as_json=as_json)
+    if save is not None:
+        import json
+
+        save.write_text(json.dumps(document, indent=2) + "\n")
+    if document["outcome"] == "blocked":
+        raise typer.Exit(Exit.BLOCKED)
+
+
+@aimed
+def start(
+    target: Target,
+    group: Groups = None,
+    node: Nodes = None,
+    surge: Surge = None,
+    accept: Accept = None,
+    approval: Annotated[
+        bool | None, typer.Option("--approval/--no-approval", help="Wait for a person after the plan.")
+    ] = None,
+    keep_taints: Annotated[bool, typer.Option(help="Leave our taint on nodes that were not replaced.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not watch.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Start a roll: show its plan, ask, start the deployed workflow, and watch it.
+
+    Ctrl-C while watching detaches; the roll goes on. The exit code is the roll's, as `watch` has it.
+    """
+    from cli.watching import follow, running
+
+    machine = target.machine("roll")
+    request = request_of(group, node, surge, accept)
+    answer, _ = show_plan(target, request, every=False, as_json=False, quiet=as_json)
+    outcome = answer["output"]["outcome"]
+    if outcome == "blocked":
+        raise CommandError("Nothing was started: the plan is blocked.", Exit.BLOCKED)
+    if outcome == "nothing" and not answer["output"].get("leftovers"):
+        say("Nothing was started: no node is outdated.")
+        return
+    for other in running(target):
+        say(f"The roll {other.name} is running; this one would wait until it has ended.")
+    if not confirmed(f"Start the roll of {target.cluster} now?", yes=yes):
+        raise CommandError("Nothing was started.", Exit.INTERRUPTED)
+    more = {"approval": approval} if approval is not None else {}
+    more |= {"keep_taints": True} if keep_taints else {}
+    execution = target.executions.start(machine, new_name(), request | more | {"trigger": target.who})
+    name = execution.rpartition(":")[2]
+    if detach:
+        if as_json:
+            print_json({"roll": name, "execution": execution})
+        else:
+            say(f"The roll {name} has begun. `eks-rolling watch` shows it, `eks-rolling abort` ends it.")
+        return
+    follow(target, execution, as_json=as_json)
+
+
+def request_of(groups: list[str] | None, nodes: list[str] | None, surge: int | None, accept: list[str] | None) -> Json:
+    """The roll request that the options make: what was not given is the deployment's to say."""
+    given: Json = {"groups": groups, "nodes": nodes, "surge": surge, "accept": accept}
+    return {name: value for name, value in given.items() if value}
+
+
+def show_plan(target: Target, request: Json, *, every: bool, as_json: bool, quiet: bool = False) -> tuple[Json, Json]:
+    """Plans here and prints it; the step's answer and the plan's document. `quiet` prints nothing."""
+    from cli.local import plan_here
+
+    with errors.status(f"looking at {target.cluster}"):
+        settings, deployed = settings_of(target)
+        answer, document = plan_here(target, settings, request)
+    if as_json:
+        print_json(document)
+    elif not quiet:
+        from cli.plan_view import rendered
+
+        output.print(rendered(document, next_step(document, deployed=deployed), every=every))
+    return answer, document
+
+
+def settings_of(target: Target) -> "tuple[Settings, bool]":
+    """The deployed settings, or the defaults; and whether anything is deployed."""
+    from lambdas.errors import RollError
+    from lambdas.settings import Settings
+
+    try:
+        return target.settings, True
+    except CommandError:
+        return Settings(cluster=target.cluster), False
+    except RollError as error:
+        say(f"Planning with default settings: {error}")
+        return Settings(cluster=target.cluster), bool(target.machines)
+
+
+def next_step(document: Json, *, deployed: bool) -> str:
+    """The plan's last sentence."""
+    match document["outcome"]:
+        case "blocked":
+            return "Do what the remedies of the blocking findings say, then plan again: `eks-rolling plan`."
+        case "nothing":
+            return "Nothing is to be done."
+        case _ if deployed:
+            return "Start it with `eks-rolling start`."
+        case _:
+            return "Deploy eks-rolling for this cluster (deploy/README.md), then `eks-rolling start`."
+
+
+def new_name() -> str:
+    """A roll's name, which sorts by time."""
+    return f"roll-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"

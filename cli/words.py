@@ -1,0 +1,43 @@
+"""Times, sizes and names as people read them."""
+
+from datetime import UTC, datetime
+
+
+def spoken(seconds: float) -> str:
+    """A duration: "43 s", "4 min 10 s", "2 h 5 min"."""
+    whole = max(0, round(seconds))
+    if whole < 90:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 90:
+        return f"{minutes} min {rest} s" if rest and minutes < 10 else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h" if hours else f"{days} d"
+
+
+def size(count: float) -> str:
+    """A number of bytes: "512 bytes", "3.4 MB"."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count:.0f} bytes"
+
+
+def clock(when: float) -> str:
+    """A moment on this machine's clock; with its date unless that is today's."""
+    moment = datetime.fromtimestamp(when, UTC).astimezone()
+    today = datetime.now(UTC).astimezone().date()
+    return moment.strftime("%H:%M:%S" if moment.date() == today else "%Y-%m-%d %H:%M")
+
+
+def short(node: str) -> str:
+    """A node's name without its domain."""
+    return node.partition(".")[0]
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 pod", "2 pods"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
