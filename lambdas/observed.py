@@ -57,6 +57,7 @@ class Node:
     taints: tuple[Taint, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
+    created: float = 0.0
 
     @property
     def roll_taint(self) -> Taint | None:

@@ -465,6 +465,7 @@ def _node(item: Json) -> Node:
         taints=tuple(Taint(t["key"], t["effect"], t.get("value", "")) for t in spec.get("taints") or ()),
         labels=labels,
         annotations=metadata.get("annotations") or {},
+        created=epoch(metadata.get("creationTimestamp")),
     )
 
 

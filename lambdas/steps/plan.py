@@ -1,9 +1,7 @@
 """Plan the roll: which nodes are outdated, what stands in the way. Changes nothing."""
 
-import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any
 
 from lambdas.clients import Clients
 from lambdas.entry import handler_for
@@ -11,12 +9,16 @@ from lambdas.errors import Permanent, sentence
 from lambdas.findings import Finding, Severity
 from lambdas.marks import AUTOSCALER_REPLICAS, GROUP_MAXIMUM, GROUP_RESUME, NODE_ROLL
 from lambdas.migration import look
-from lambdas.model import PlanTask, RollRequest, StepResult, Targets, counted
+from lambdas.model import PlanTask, RollRequest, StepResult, counted
 from lambdas.observed import Node, Pod
+from lambdas.plan_content import Planned, write
 from lambdas.preflight import Candidate, View, candidates, findings, resolve
 from lambdas.redis_groups import Part, RedisGroup, declared
-from lambdas.redis_preflight import RedisView, describe
+from lambdas.redis_preflight import RedisView
 from lambdas.settings import Settings
+
+TOLD = 20
+"""Blockers that a sentence names; the others are in the plan's document."""
 
 
 class Outcome(StrEnum):
@@ -28,23 +30,7 @@ class Outcome(StrEnum):
     DRY_RUN = "dry-run"
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What the roll will do, and what was found."""
-
-    outcome: Outcome
-    reason: str
-    chosen: tuple[Candidate, ...]
-    findings: tuple[Finding, ...]
-    targets: Targets
-    redis: tuple[RedisView, ...] = ()
-
-    @property
-    def groups(self) -> list[str]:
-        return sorted({c.group.name for c in self.chosen})
-
-
-def decide(view: View, request: RollRequest, settings: Settings) -> Plan:
+def decide(view: View, request: RollRequest, settings: Settings) -> Planned:
     """The plan. A blocker blocks even a roll that would otherwise have work to do; all of them are named."""
     targets = resolve(view.groups, view.versions)
     chosen = candidates(view, targets, request)
@@ -52,21 +38,26 @@ def decide(view: View, request: RollRequest, settings: Settings) -> Plan:
     blockers = [f for f in found if f.severity is Severity.BLOCKS]
     nodes = counted(len(chosen), "outdated node")
     if blockers:
-        outcome, reason = Outcome.BLOCKED, f"{nodes}; blocked: {' | '.join(str(b) for b in blockers)}"
+        outcome, reason = Outcome.BLOCKED, f"{nodes}; blocked: {_told(blockers)}"
     elif not chosen:
         outcome, reason = Outcome.NOTHING, "no node is outdated"
     elif request.dry_run:
         outcome, reason = Outcome.DRY_RUN, f"{nodes} would be replaced"
     else:
         outcome, reason = Outcome.ROLL, f"{nodes} will be replaced"
-    return Plan(outcome, reason, tuple(_masters_last(view, chosen)), tuple(found), targets, view.redis)
+    return Planned(outcome, reason, tuple(_masters_last(view, chosen)), tuple(found), targets)
 
 
-def redis_to_move(view: View, chosen: list[Candidate]) -> list[str]:
+def _told(blockers: list[Finding]) -> str:
+    """The blockers as one sentence, which states and messages carry: no more than fit."""
+    told = " | ".join(str(b) for b in blockers[:TOLD])
+    return told if len(blockers) <= TOLD else f"{told} | and {len(blockers) - TOLD} more, all in plan.json"
+
+
+def redis_to_move(view: View, chosen: Sequence[Candidate]) -> list[str]:
     """The Redis groups that have pods on nodes of the plan."""
-    nodes = {c.name for c in chosen}
-    owners = {p.owner for p in view.pods if p.node in nodes}
-    return [str(r.group) for r in view.redis if any(r.group.part_set(owner) for owner in owners)]
+    moving = {found[0] for c in chosen for p in view.pods_on(c.name) if (found := view.redis_set(p.owner))}
+    return [str(r.group) for r in view.redis if r.group in moving]
 
 
 def _masters_last(view: View, chosen: list[Candidate]) -> list[Candidate]:
@@ -91,19 +82,22 @@ def run(task: PlanTask, clients: Clients) -> StepResult:
     settings = clients.settings
     view = observe(request, clients)
     plan = decide(view, request, settings)
-    clients.aws.save(f"rolls/{task.roll}/plan.json", json.dumps(document(plan, request), indent=2), "application/json")
+    document = write(plan, view, request, settings, roll=task.roll, now=clients.now())
+    text = document.model_dump_json(by_alias=True, indent=1)
+    clients.aws.save(f"rolls/{task.roll}/plan.json", text, "application/json")
+    groups = sorted({c.group.name for c in plan.chosen})
     return StepResult.done(
         plan.reason,
         outcome=plan.outcome,
         nodes=[c.instance.id for c in plan.chosen],
-        groups=plan.groups,
-        targets={group: plan.targets[group] for group in plan.groups},
+        groups=groups,
+        targets={group: plan.targets[group] for group in groups},
         surge=request.surge or settings.surge,
         approval=settings.approval if request.approval is None else request.approval,
         dry_run=request.dry_run,
         leftovers=leftovers(view) and not request.dry_run,
         keep_taints=request.keep_taints,
-        redis=redis_to_move(view, list(plan.chosen)),
+        redis=redis_to_move(view, plan.chosen),
         unready=[str(w.owner) for w in view.workloads if not w.all_ready],
     )
 
@@ -139,28 +133,6 @@ def _look_at(group: RedisGroup, nodes: list[Node], pods: list[Pod], clients: Cli
     except Permanent as error:
         return RedisView(group, fault=sentence(error), zones=placed)
     return RedisView(group, seen, begun_by=lease.holder if lease else "", zones=placed)
-
-
-def document(plan: Plan, request: RollRequest) -> dict[str, Any]:
-    """The plan as people read it, kept beside the report."""
-    return {
-        "outcome": plan.outcome,
-        "reason": plan.reason,
-        "request": request.model_dump(mode="json"),
-        "nodes": [
-            {
-                "node": c.name,
-                "instance": c.instance.id,
-                "group": c.group.name,
-                "zone": c.instance.zone,
-                "from": c.instance.template,
-                "to": plan.targets[c.group.name].get(c.instance.type, plan.targets[c.group.name][""]),
-            }
-            for c in plan.chosen
-        ],
-        "redis": [describe(view) for view in plan.redis],
-        "findings": [asdict(f) for f in plan.findings],
-    }
 
 
 handler = handler_for(run, PlanTask, locked=False)

@@ -1,0 +1,66 @@
+"""Everything that would block, hold or surprise a roll, found before anything is changed.
+
+Each check is a pure function from the view of the cluster to findings; all of them run, and all findings are
+answered at once. A finding that blocks can be accepted by its code (request field or setting `accept`) where ACCEPTABLE
+has it. One module per subject.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from lambdas.findings import Finding, Severity
+from lambdas.model import RollRequest
+from lambdas.observed import Pod
+from lambdas.preflight.actors import actor_findings
+from lambdas.preflight.budgets import budget_findings
+from lambdas.preflight.groups import capacity_findings, group_findings
+from lambdas.preflight.nodes import node_findings
+from lambdas.preflight.owners import owner_findings, toleration_findings
+from lambdas.preflight.redis_images import undeclared_redis
+from lambdas.preflight.request import request_findings
+from lambdas.preflight.storage import storage_findings
+from lambdas.preflight.view import Candidate, View, candidates, moving_pods, resolve
+from lambdas.redis_groups import Part
+from lambdas.redis_preflight import ACCEPTABLE as ACCEPTABLE_REDIS
+from lambdas.redis_preflight import redis_findings
+from lambdas.settings import Settings
+from lambdas.stand_in import LABEL
+
+__all__ = ["ACCEPTABLE", "Candidate", "View", "candidates", "findings", "moving_pods", "resolve"]
+
+ACCEPTABLE = frozenset({"bare-pod", "budget-never-allows", "local-volume", "redis"}) | ACCEPTABLE_REDIS
+"""Codes of blockers that a person may accept. The others cannot be rolled over."""
+
+WEIGHT = {Severity.BLOCKS: 0, Severity.HOLDS: 1, Severity.NOTE: 2}
+
+
+def findings(view: View, request: RollRequest, settings: Settings, chosen: Sequence[Candidate]) -> list[Finding]:
+    """Every finding, the gravest first. What is accepted becomes a note."""
+    accepted = (set(request.accept) | set(settings.accept)) & ACCEPTABLE
+    softened = [
+        Finding(f.code, Severity.NOTE, f.object, f"{f.reason} (accepted)", f.remedy) if f.code in accepted else f
+        for f in _all(view, request, settings, chosen)
+    ]
+    return sorted(softened, key=lambda f: (WEIGHT[f.severity], f.code, f.object))
+
+
+def _all(view: View, request: RollRequest, settings: Settings, chosen: Sequence[Candidate]) -> Iterator[Finding]:
+    pods = moving_pods(view, chosen)
+    # A stand-in that a dead roll left is dealt with before anything else is.
+    others = [p for p in pods if LABEL not in p.labels and view.redis_set(p.owner) is None]
+    yield from request_findings(view, request, settings, ACCEPTABLE)
+    yield from group_findings(view, request, settings)
+    yield from node_findings(chosen)
+    yield from capacity_findings(view, chosen, request.surge or settings.surge)
+    yield from budget_findings(view, [p for p in pods if not _is_master_pod(view, p)])
+    yield from owner_findings(view, others)
+    yield from storage_findings(view, others)
+    yield from toleration_findings(pods)
+    yield from undeclared_redis(others)
+    yield from redis_findings(view.redis, view.redis_problems, {p.owner for p in pods})
+    yield from actor_findings(view, settings)
+
+
+def _is_master_pod(view: View, pod: Pod) -> bool:
+    """The pod that is deleted rather than evicted, once its role is elsewhere: no budget is asked."""
+    found = view.redis_set(pod.owner)
+    return found is not None and found[1].part is Part.MASTER

@@ -1,0 +1,38 @@
+"""Findings about what is asked for: names and codes that do not exist."""
+
+from collections.abc import Iterator
+
+from lambdas.findings import Finding, blocks
+from lambdas.model import RollRequest
+from lambdas.preflight.view import View
+from lambdas.settings import Settings
+
+
+def request_findings(
+    view: View, request: RollRequest, settings: Settings, acceptable: frozenset[str]
+) -> Iterator[Finding]:
+    known = {g.name for g in view.groups}
+    for name in request.groups:
+        if name not in known:
+            yield blocks(
+                "unknown-group",
+                f"group {name}",
+                "there is no such Auto Scaling group",
+                "correct the name, or leave groups out to take all of the cluster",
+            )
+    nodes = {n.name for n in view.nodes} | {i.id for g in view.groups for i in g.instances}
+    for name in request.nodes:
+        if name not in nodes:
+            yield blocks(
+                "unknown-node",
+                f"node {name}",
+                f"neither a node of {settings.cluster} nor an instance of its groups",
+                "correct the name",
+            )
+    for code in sorted((set(request.accept) | set(settings.accept)) - acceptable):
+        yield blocks(
+            "unknown-code",
+            f"accept {code}",
+            "this is not the code of a blocker that can be accepted",
+            f"use any of {', '.join(sorted(acceptable))}",
+        )
