@@ -1,8 +1,8 @@
 """One roll at a time on one cluster [R4]: a Lease in the cluster, held by the execution's name.
 
 Every step of a roll renews it; a holder that is silent for the lease's duration has lost it. The Lease also carries,
-as annotations, what people ask of a running roll (pause, abort), `failed`, after which no further node is begun, and
-`ended`, with which a restore turns away steps of the roll that are still on their way.
+as annotations, what people ask of a running roll (pause, abort, keep taints), `failed`, after which no further node is
+begun, and `ended`, with which a restore turns away steps of the roll that are still on their way.
 """
 
 from dataclasses import dataclass, replace
@@ -16,6 +16,7 @@ PAUSE = "eks-rolling.io/pause"
 ABORT = "eks-rolling.io/abort"
 FAILED = "eks-rolling.io/failed"
 ENDED = "eks-rolling.io/ended"
+KEEP_TAINTS = "eks-rolling.io/keep-taints"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,11 @@ class Busy:
 def lock_name(namespace: str) -> str:
     """The Lease's full name."""
     return f"{namespace}/{NAME}"
+
+
+def launch_name(namespace: str) -> str:
+    """The Lease under which groups that mix purchase options launch one instance at a time."""
+    return f"{namespace}/{NAME}-launch"
 
 
 def decide(lease: Lease | None, roll: str, now: float, name: str, duration: float) -> Take | Held | Busy:
@@ -109,21 +115,34 @@ def note_failure(clients: Clients, roll: str, node: str) -> None:
         clients.kubernetes.put_lease(replace(lease, annotations=dict(lease.annotations) | {FAILED: node}))
 
 
-def end(clients: Clients, roll: str) -> bool:
-    """Turns further steps of the roll away. Answers False when another roll holds the lock: then nothing is ours."""
-    name = lock_name(clients.settings.namespace)
-    lease = clients.kubernetes.lease(name)
+def keep_taints(clients: Clients, roll: str) -> None:
+    """Notes that taints are to stay, for whoever restores after the roll. Raises Conflict, LockLost."""
+    lease = _ours(clients, roll, lock_name(clients.settings.namespace))
+    if KEEP_TAINTS not in lease.annotations:
+        clients.kubernetes.put_lease(replace(lease, annotations=dict(lease.annotations) | {KEEP_TAINTS: "asked for"}))
+
+
+def end(clients: Clients, roll: str, by: str = "") -> Lease | Busy | None:
+    """Turns further steps of the roll away, and takes its lock for the restore `by` name, if that is another's.
+
+    Answers the lock as it is then; Busy where another roll holds it; None where the roll holds nothing any more,
+    because it put everything back itself, or another one did. Raises Conflict.
+    """
+    name, holder = lock_name(clients.settings.namespace), by or roll
+    lease = clients.kubernetes.lease(name) or Lease(name)
     now, duration = clients.now(), clients.settings.lease_seconds
-    if lease is not None and lease.holder not in {"", roll} and not lease.expired(now):
-        return False
-    if lease is None:
-        lease = Lease(name)
-    if lease.holder != roll or ENDED not in lease.annotations or now > lease.renewed + duration / 4:
+    if lease.holder not in {"", roll, holder}:
+        if not lease.expired(now):
+            return Busy(lease.holder, lease.renewed + lease.duration - now)
+        if roll != holder:
+            return None
+    if not lease.holder and roll != holder and lease.resource_version:
+        return None
+    if lease.holder != holder or ENDED not in lease.annotations or now > lease.renewed + duration / 4:
         annotations = dict(lease.annotations) | {ENDED: "restoring"}
-        clients.kubernetes.put_lease(
-            replace(lease, holder=roll, renewed=now, duration=duration, annotations=annotations)
-        )
-    return True
+        ended = replace(lease, holder=holder, renewed=now, duration=duration, annotations=annotations)
+        return clients.kubernetes.put_lease(ended)
+    return lease
 
 
 def release(clients: Clients, holder: str, name: str) -> None:

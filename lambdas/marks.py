@@ -39,6 +39,9 @@ SCALE_DOWN_DISABLED = "cluster-autoscaler.kubernetes.io/scale-down-disabled"
 NODE_SCALE_DOWN = "eks-rolling.io/scale-down-disabled"
 """The annotation above is ours."""
 
+NODE_ANNOTATIONS = (NODE_ROLL, NODE_LAUNCH, NODE_MOVING, NODE_TARGETS, NODE_CORDONED, NODE_EXCLUDED, NODE_SCALE_DOWN)
+"""All of them."""
+
 # On Auto Scaling groups and instances: tags. Their values may not hold commas or braces.
 
 GROUP_MAXIMUM = "eks-rolling/original-max-size"
@@ -51,9 +54,12 @@ INSTANCE_REPLACES = "eks-rolling/replaces"
 INSTANCE_PROTECTED = "eks-rolling/protected"
 """The scale-in protection of this instance is ours."""
 
-# On the cluster-autoscaler Deployment: an annotation.
+# On the cluster-autoscaler Deployment: annotations.
 
 AUTOSCALER_REPLICAS = "eks-rolling.io/original-replicas"
+
+AUTOSCALER_PAUSED_AT = "eks-rolling.io/paused-at"
+"""When it was scaled to 0 (epoch seconds)."""
 
 INTERFERING_PROCESSES = frozenset({"AZRebalance", "AlarmNotification", "ReplaceUnhealthy", "ScheduledActions"})
 """Suspended during a roll: each can terminate or launch instances behind its back.

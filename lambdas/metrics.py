@@ -30,6 +30,7 @@ class Name(StrEnum):
     EVICTIONS_REFUSED = "EvictionsRefused"
     REDIS_STALL_SECONDS = "RedisStallSeconds"
     AUTOSCALER_PAUSED_SECONDS = "AutoscalerPausedSeconds"
+    ORPHANS = "Orphans"
     FAULTS = "Faults"
 
 
@@ -37,6 +38,7 @@ SPLIT: Mapping[Name, str] = {Name.ROLLS_ENDED: "outcome", Name.WAIT_SECONDS: "re
 """Metrics with a second dimension: its name."""
 
 WAITS: Mapping[str, str] = {
+    "receive_change": "quiet, window or another roll",
     "take_lock": "another roll",
     "pause_interference": "cluster-autoscaler",
     "launch_replacement": "capacity",
@@ -59,6 +61,7 @@ COUNTED: Mapping[str, tuple[Name, MetricUnit]] = {
     "evicted": (Name.PODS_EVICTED, MetricUnit.Count),
     "refused": (Name.EVICTIONS_REFUSED, MetricUnit.Count),
     "stall_seconds": (Name.REDIS_STALL_SECONDS, MetricUnit.Seconds),
+    "orphans_found": (Name.ORPHANS, MetricUnit.Count),
     "autoscaler_paused_seconds": (Name.AUTOSCALER_PAUSED_SECONDS, MetricUnit.Seconds),
 }
 """Keys of a step's output that are counted as they are, whichever step answers them."""

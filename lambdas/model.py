@@ -67,6 +67,12 @@ class ChangeTask(Task):
     change: int = 0
 
 
+class OrphansTask(Task):
+    """A look for what is left behind. `ended`: the roll that asks is over, so what it still holds counts too."""
+
+    ended: bool = False
+
+
 class NodeFailure(Strict):
     """A RollNode execution that failed: the state's error output, as Step Functions has it."""
 
@@ -106,9 +112,17 @@ class NodeTask(Task):
 
 
 class SettleTask(Task):
-    """Finishing Redis migrations: before a roll begins, or when it ends."""
+    """Finishing Redis migrations: before a roll begins, or when it ends, `by` a restore if that was started for it."""
 
     ending: bool = True
+    by: str = ""
+
+
+class RestoreTask(Task):
+    """Putting everything back after `roll`: by itself, or `by` a restore that was started for it."""
+
+    keep_taints: bool = False
+    by: str = ""
 
 
 class RedisTask(NodeTask):
@@ -130,13 +144,15 @@ class NodeOutcomeTask(NodeTask):
 
 
 class ReportTask(Task):
-    """The last step of Roll."""
+    """The last step of Roll. `unlooked` is why orphans could not be looked for, as Step Functions has it."""
 
     input: Any = None
     plan: dict[str, Any] | None = None
     failure: dict[str, Any] | None = None
     restored: tuple[str, ...] = ()
     left_behind: tuple[str, ...] = ()
+    orphans: tuple[dict[str, Any], ...] = ()
+    unlooked: dict[str, Any] | None = None
     execution: str = ""
     started: str = ""
 

@@ -20,8 +20,8 @@ from lambdas.report_document import (
 )
 
 KINDS: Mapping[str, Kind] = {
-    "Wait for approval": Kind.PERSON,
     "Wait for the change to settle": Kind.OTHER,
+    "Wait for approval": Kind.PERSON,
     "Take the lock": Kind.LOCK,
     "Pause what interferes": Kind.OTHER,
     "Taint every outdated node": Kind.OTHER,

@@ -109,6 +109,7 @@ STEPS: Mapping[str, Permissions] = {
         instances=("ec2:CreateTags", "ec2:DeleteTags"),
         targets=(*MOVE_TARGETS, *RETURN_TARGETS),
     ),
+    "find_orphans": Permissions((LOOK, REDIS_LOOK), describe=(*DESCRIBE_GROUPS, "ec2:DescribeInstances")),
     "report": Permissions(writes_reports=True, reads_reports=True, notifies=True, reads_history_of="roll"),
 }
 """Every step of the workflow: module name in `lambdas.steps`, and what it may do."""

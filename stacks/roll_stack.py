@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from aws_cdk import App, CfnOutput, RemovalPolicy, Stack
+from aws_cdk import App, CfnOutput, Duration, RemovalPolicy, Stack
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sns as sns
@@ -93,7 +93,8 @@ class RollStack(Stack):
         restore = Restore(
             self, "Restore", functions=functions.of, settings=settings, name=names["restore"], log_group=log_group
         )
-        Triggers(self, "Triggers", roll=roll.machine, restore=restore.machine)
+        look_every = Duration.hours(settings.orphans_every_hours)
+        Triggers(self, "Triggers", roll=roll.machine, restore=restore.machine, look_every=look_every)
         Observability(self, "Observability", machines=[roll.machine, node.machine, restore.machine], topic=topic)
         CfnOutput(self, "RollMachine", value=roll.machine.state_machine_arn, description="start a roll here")
         CfnOutput(self, "ReportsBucket", value=bucket.bucket_name, description="plans and reports")

@@ -96,6 +96,8 @@ class Roll(Construct):
                 "waves": jsonata("0"),
                 "restored": jsonata("[]"),
                 "leftBehind": jsonata("[]"),
+                "orphans": jsonata("[]"),
+                "unlooked": NULL,
             },
         )
         report = page.call(
@@ -107,10 +109,22 @@ class Roll(Construct):
                 "failure": jsonata("$failure"),
                 "restored": jsonata("$restored"),
                 "left_behind": jsonata("$leftBehind"),
+                "orphans": jsonata("$orphans"),
+                "unlooked": jsonata("$unlooked"),
                 "execution": jsonata("$states.context.Execution.Id"),
                 "started": jsonata("$started"),
             },
         )
+        look = page.call(
+            "Look for orphans",
+            "find_orphans",
+            {"ended": jsonata("true")},
+            # A list of one is the thing itself to JSONata.
+            assign={"orphans": jsonata(f"[{ANSWER}.output.orphans]")},
+            attempts=3,
+        )
+        look.add_catch(report, errors=["States.ALL"], assign={"unlooked": jsonata("$states.errorOutput")})
+        look.next(report)
         restore = page.step(
             "Restore",
             "restore",
@@ -123,7 +137,7 @@ class Roll(Construct):
         )
 
         restore.start.add_catch(
-            report,
+            look,
             errors=["States.ALL"],
             assign={
                 "failure": jsonata("$failure = null ? $states.errorOutput : $failure"),
@@ -168,7 +182,7 @@ class Roll(Construct):
             outputs=None,
             assign={"approved": jsonata("true")},
         )
-        approval.add_catch(report, errors=["States.ALL"], assign=FAILED)
+        approval.add_catch(look, errors=["States.ALL"], assign=FAILED)
         take_lock = page.step(
             "Take the lock", "take_lock", {}, catch=settle,
             assign={"locked": jsonata(f"{ANSWER}.status = 'done'")},
@@ -228,7 +242,7 @@ class Roll(Construct):
             comment="nodes to replace, or marks of a dead roll",
         )
         what_now.when(page.when("$locked"), settle.start, comment="nothing left to do, but the lock is ours")
-        what_now.otherwise(report)
+        what_now.otherwise(look)
         approval.next(take_lock.start)
         take_lock.then(plan_old)
         plan_old.when(page.when("$states.input.output.waited"), plan_roll, comment="the lock was waited for")
@@ -247,7 +261,7 @@ class Roll(Construct):
         replace.item_processor(self._replace_one(page, roll_node))
         replace.next(gate.start)
         gate.then(pick)
-        restore.then(report)
+        restore.then(look)
         report.next(how_did_it_end)
         how_did_it_end.when(
             page.when("$failure != null"),
@@ -432,7 +446,10 @@ class RollNode(Construct):
 
 
 class Restore(Construct):
-    """Puts everything back after a roll that could not do it itself; started by the watchdog or by hand."""
+    """Puts everything back after a roll that could not do it itself; started by the watchdog, by hand, or by the clock.
+
+    The clock's look also counts what is left behind, and finds a roll whose restore died too.
+    """
 
     def __init__(
         self,
@@ -451,16 +468,37 @@ class Restore(Construct):
             assign={
                 # The watchdog passes the dead roll's name; by hand it is whoever asks.
                 "roll": jsonata("$exists($states.input.roll) ? $states.input.roll : $states.context.Execution.Name"),
+                "by": jsonata("$states.context.Execution.Name"),
                 "since": NULL,
             },
         )
-        settle = page.step("Finish Redis migrations that were begun", "settle_redis", {}, catch=None)
-        restore = page.step("Restore", "restore", {}, catch=None)
+        by_whom = page.choice("Started by the clock?")
+        look = page.call(
+            "Look for orphans",
+            "find_orphans",
+            {},
+            assign={"roll": jsonata(f"{ANSWER}.output.dead != '' ? {ANSWER}.output.dead : $roll")},
+        )
+        any_dead = page.choice("Did a roll die?")
+        settle = page.step(
+            "Finish Redis migrations that were begun", "settle_redis", {"by": jsonata("$by")}, catch=None
+        )
+        restore = page.step("Restore", "restore", {"by": jsonata("$by")}, catch=None)
+        ours = page.choice("Was it ours to restore?")
         # A group that needs a person must not keep the rest from being put back.
         settle.start.add_catch(restore.start, errors=["States.ALL"], assign={"since": NULL})
-        begin.next(settle.start)
+        begin.next(by_whom)
+        by_whom.when(page.when("$exists($states.input.look)"), look, comment="by the clock")
+        by_whom.otherwise(settle.start)
+        look.next(any_dead)
+        any_dead.when(
+            page.when("$states.input.output.dead != ''"), settle.start, comment="a roll died, and nobody restored"
+        )
+        any_dead.otherwise(page.succeed("Looked"))
         settle.then(restore.start)
-        restore.then(page.succeed("Restored"))
+        restore.then(ours)
+        ours.when(page.when("$states.input.output.ours"), page.succeed("Restored"), comment="yes")
+        ours.otherwise(page.succeed("Nothing to restore"))
         longest = settings.deadlines.settle_redis + settings.deadlines.restore
         self.machine = page.machine(name, begin, Duration.seconds(longest + 600), log_group)
 

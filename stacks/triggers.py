@@ -12,10 +12,19 @@ NO_ERROR = {"errorCode": [{"exists": False}]}
 
 
 class Triggers(Construct):
-    """EventBridge rules: a changed launch template starts Roll; a roll that was stopped or failed starts Restore."""
+    """EventBridge rules: a changed launch template starts Roll; a roll that was stopped or failed starts Restore.
+
+    So does the clock, to look for what is left behind.
+    """
 
     def __init__(
-        self, scope: Construct, construct_id: str, *, roll: sfn.IStateMachine, restore: sfn.IStateMachine
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        roll: sfn.IStateMachine,
+        restore: sfn.IStateMachine,
+        look_every: Duration,
     ) -> None:
         super().__init__(scope, construct_id)
         self._dead_letters = sqs.Queue(self, "DeadLetters", retention_period=Duration.days(14), enforce_ssl=True)
@@ -60,12 +69,19 @@ class Triggers(Construct):
             restore,
             events.RuleTargetInput.from_object({"roll": events.EventField.from_path("$.detail.name")}),
         )
+        self._rule(
+            "LookForOrphans",
+            "What rolls that died have left behind is counted, and restored if nobody did",
+            events.Schedule.rate(look_every),
+            restore,
+            events.RuleTargetInput.from_object({"look": True}),
+        )
 
     def _rule(
         self,
         construct_id: str,
         description: str,
-        pattern: events.EventPattern,
+        when: events.EventPattern | events.Schedule,
         machine: sfn.IStateMachine,
         rule_input: events.RuleTargetInput | None = None,
     ) -> None:
@@ -76,4 +92,11 @@ class Triggers(Construct):
             max_event_age=Duration.hours(2),
             retry_attempts=20,
         )
-        events.Rule(self, construct_id, description=description, event_pattern=pattern, targets=[target])
+        events.Rule(
+            self,
+            construct_id,
+            description=description,
+            event_pattern=None if isinstance(when, events.Schedule) else when,
+            schedule=when if isinstance(when, events.Schedule) else None,
+            targets=[target],
+        )

@@ -126,7 +126,7 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
     group = next(iter(clients.aws.groups([task.group])), None)
     if group is None or group.managed or group.instance(task.instance) is None:
         raise Refused(f"Instance {task.instance} is not in an Auto Scaling group {task.group} that may be rolled.")
-    serial = f"{clients.settings.namespace}/eks-rolling-launch"
+    serial = lock.launch_name(clients.settings.namespace)
     if group.mixed_purchasing:
         held = lock.acquire(clients, task.instance, serial)
         if isinstance(held, Busy):

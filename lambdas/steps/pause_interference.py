@@ -5,7 +5,13 @@ from dataclasses import dataclass, field
 from lambdas.clients import Clients
 from lambdas.entry import handler_for
 from lambdas.errors import Refused
-from lambdas.marks import AUTOSCALER_REPLICAS, GROUP_MAXIMUM, GROUP_RESUME, INTERFERING_PROCESSES
+from lambdas.marks import (
+    AUTOSCALER_PAUSED_AT,
+    AUTOSCALER_REPLICAS,
+    GROUP_MAXIMUM,
+    GROUP_RESUME,
+    INTERFERING_PROCESSES,
+)
 from lambdas.model import RollTask, StepResult, counted
 from lambdas.observed import Group, Owner, Workload
 from lambdas.settings import Autoscaler, AutoscalerMode
@@ -89,7 +95,9 @@ def _pause_autoscaler(setting: Autoscaler, clients: Clients) -> StepResult:
     match decide_autoscaler(workload, setting.mode):
         case ScaleToZero(remember):
             assert workload is not None  # noqa: S101  (decided on it)
-            annotations = {AUTOSCALER_REPLICAS: remember} if remember else None
+            annotations = {AUTOSCALER_PAUSED_AT: f"{clients.now():.0f}"}
+            if remember:
+                annotations[AUTOSCALER_REPLICAS] = remember
             clients.kubernetes.update_workload(workload, replicas=0, annotations=annotations)
             return StepResult.wait("cluster-autoscaler was scaled to 0", 1)
         case AwaitStopped(pods):

@@ -20,6 +20,7 @@ from lambdas.report_document import (
     Hold,
     Kind,
     NodePage,
+    Orphan,
     Planned,
     RedisEvent,
     Report,
@@ -44,7 +45,10 @@ def summary(
     replaced = [n for n in nodes if n.outcome == "replaced"]
     planned = tuple(Planned.model_validate(n) for n in plan.get("nodes", []))
     ordered = tuple(sorted(nodes, key=lambda n: n.started or 0))
-    began = [s.started for s in steps] + [n.started for n in nodes if n.started]
+    # A change may have waited for days before there was anything to do.
+    began = [s.started for s in steps if s.name != "Wait for the change to settle"] + [
+        n.started for n in nodes if n.started
+    ]
     request = plan.get("request") or {}
     return Report(
         roll=task.roll,
@@ -75,6 +79,7 @@ def summary(
         findings=tuple(Finding.model_validate(f) for f in plan.get("findings", [])),
         restored=tuple(dict.fromkeys(task.restored)),
         left_behind=task.left_behind,
+        orphans=tuple(Orphan.model_validate(o) for o in task.orphans),
         calls=_calls([timeline.calls(steps), *(n.calls for n in nodes)]),
         gaps=gaps,
     )
@@ -168,6 +173,7 @@ def message(report: Report, address: str) -> str:
     lines = [f"{report.cluster}: {report.reason}", ""]
     lines += [f"- {n.node}: {n.failure}" for n in report.nodes if n.failure]
     lines += [f"- left behind: {left}" for left in report.left_behind]
+    lines += [f"- orphan: {o.kind}: {o.object}; {o.remedy}" for o in report.orphans]
     return "\n".join([*lines, "", f"Report: {address}", f"Roll: {report.roll}"])
 
 
@@ -177,6 +183,8 @@ def run(task: ReportTask, clients: Clients) -> StepResult:
     plan: dict[str, Any] = next((json.loads(text) for text in aws.load(f"{prefix}/plan.json")), {})
     nodes = [NodePage.model_validate_json(text) for text in aws.load(f"{prefix}/nodes/")]
     steps, gaps = _own_steps(task, clients)
+    if task.unlooked:
+        gaps = (*gaps, f"What is left behind was not looked for. {timeline.explain(task.unlooked)}")
     report = summary(task, nodes, plan, clients.settings.cluster, steps, clients.now(), gaps)
     aws.save(f"{prefix}/report.json", report.model_dump_json(indent=2, by_alias=True), "application/json")
     address = aws.save(f"{prefix}/report.html", page(report), "text/html; charset=utf-8")

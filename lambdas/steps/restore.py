@@ -8,33 +8,31 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from lambdas import lock
+from lambdas import changes, lock
 from lambdas.clients import Clients
 from lambdas.entry import handler_for
+from lambdas.lock import Busy
 from lambdas.marks import (
+    AUTOSCALER_PAUSED_AT,
     AUTOSCALER_REPLICAS,
     EXCLUDE_LABEL,
     GROUP_MAXIMUM,
     GROUP_RESUME,
     INSTANCE_PROTECTED,
     INSTANCE_REPLACES,
+    NODE_ANNOTATIONS,
     NODE_CORDONED,
     NODE_EXCLUDED,
-    NODE_LAUNCH,
-    NODE_MOVING,
-    NODE_ROLL,
     NODE_SCALE_DOWN,
     NODE_TARGETS,
     SCALE_DOWN_DISABLED,
     LaunchMark,
     with_roll_taint,
 )
-from lambdas.model import RollTask, StepResult, backoff
-from lambdas.observed import Group, InstanceState, Node, Owner, Pod, Taint, Target, Workload, ready_nodes
+from lambdas.model import RestoreTask, StepResult, backoff
+from lambdas.observed import Group, InstanceState, Lease, Node, Owner, Pod, Taint, Target, Workload, ready_nodes
 from lambdas.redis_groups import declared
 from lambdas.steps.settle_redis import begun_by
-
-NODE_ANNOTATIONS = (NODE_ROLL, NODE_LAUNCH, NODE_MOVING, NODE_TARGETS, NODE_CORDONED, NODE_EXCLUDED, NODE_SCALE_DOWN)
 
 
 @dataclass(slots=True)
@@ -152,9 +150,23 @@ def decide_autoscaler(workload: Workload | None) -> int | None:
     return int(workload.annotations[AUTOSCALER_REPLICAS]) if workload.desired == 0 else workload.desired
 
 
-def run(task: RollTask, clients: Clients) -> StepResult:
-    if not lock.end(clients, task.roll):
-        return StepResult.done("another roll holds the cluster, and restores at its end", restored=[], left_behind=[])
+def not_ours(found: Busy | None, roll: str) -> str:
+    """Why there is nothing to restore."""
+    if found is None:
+        return f"{roll} holds nothing any more: what it had changed is put back"
+    return (
+        f"{found.holder} is at work on this cluster, and restores at its end; nothing was changed. "
+        f"If it is dead, its lock runs out in {found.seconds:.0f} s: restore again then"
+    )
+
+
+def run(task: RestoreTask, clients: Clients) -> StepResult:
+    if task.by:
+        changes.forget(clients, task.roll)
+    ended = lock.end(clients, task.roll, task.by)
+    if not isinstance(ended, Lease):
+        return StepResult.done(not_ours(ended, task.roll), restored=[], left_behind=[], ours=False)
+    keep_taints = task.keep_taints or lock.KEEP_TAINTS in ended.annotations
     progress = Progress()
     groups = clients.aws.groups()
     states = clients.aws.instances([i.id for g in groups for i in g.instances])
@@ -165,7 +177,7 @@ def run(task: RollTask, clients: Clients) -> StepResult:
     spare = {r.instance.id for r in unused}
     for node in nodes:
         if node.instance not in spare:
-            _restore_node(node, states, clients, progress, keep_taints=task.keep_taints)
+            _restore_node(node, states, clients, progress, keep_taints=keep_taints)
     for replacement in unused:
         _give_back(replacement, clients, progress)
     for group in groups:
@@ -183,9 +195,9 @@ def run(task: RollTask, clients: Clients) -> StepResult:
             "; ".join(progress.waiting), backoff(waited), restored=progress.restored, ready_nodes=ready_nodes(nodes)
         )
     looked = ready_nodes(clients.kubernetes.nodes())
-    lock.release(clients, task.roll, lock.lock_name(clients.settings.namespace))
+    lock.release(clients, task.by or task.roll, lock.lock_name(clients.settings.namespace))
     reason = "; ".join(progress.left) or "everything is as it was before the roll"
-    return StepResult.done(reason, restored=progress.restored, left_behind=progress.left, ready_nodes=looked)
+    return StepResult.done(reason, restored=progress.restored, left_behind=progress.left, ours=True, ready_nodes=looked)
 
 
 def _restore_node(
@@ -291,7 +303,8 @@ def _restore_autoscaler(clients: Clients, progress: Progress) -> None:
     workload = clients.kubernetes.workload(Owner("Deployment", setting.namespace, setting.deployment))
     replicas = decide_autoscaler(workload)
     if workload is not None and replicas is not None:
-        clients.kubernetes.update_workload(workload, replicas=replicas, annotations={AUTOSCALER_REPLICAS: None})
+        records = {AUTOSCALER_REPLICAS: None, AUTOSCALER_PAUSED_AT: None}
+        clients.kubernetes.update_workload(workload, replicas=replicas, annotations=records)
         progress.restored.append(f"cluster-autoscaler: back at {replicas}")
 
 
@@ -302,4 +315,4 @@ def _half_moved(roll: str, clients: Clients) -> Iterator[str]:
             yield f"Redis group {group} is half moved; the next roll goes on with it"
 
 
-handler = handler_for(run, RollTask, locked=False)
+handler = handler_for(run, RestoreTask, locked=False)

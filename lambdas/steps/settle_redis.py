@@ -26,8 +26,8 @@ def begun_by(lease: Lease | None, roll: str, now: float) -> bool:
 def run(task: SettleTask, clients: Clients) -> StepResult:
     if not task.ending:
         lock.confirm(clients, task.roll)
-    elif not lock.end(clients, task.roll):
-        return StepResult.done("another roll holds the lock: nothing here is this one's")
+    elif not isinstance(lock.end(clients, task.roll, task.by), Lease):
+        return StepResult.done("nothing here is this roll's: it does not hold the lock")
     waited = clients.now() - (task.since or clients.now())
     holder = f"{task.roll}/settle"
     holds: list[str] = []

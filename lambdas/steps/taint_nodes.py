@@ -6,6 +6,7 @@ a Deployment that scales up during the roll would find no room at all [N3].
 
 from dataclasses import dataclass, field
 
+from lambdas import lock
 from lambdas.clients import Clients
 from lambdas.entry import handler_for
 from lambdas.marks import NODE_ROLL, NODE_SCALE_DOWN, SCALE_DOWN_DISABLED, SOFT_TAINT, with_roll_taint
@@ -44,6 +45,8 @@ def keep_from_scale_down(node: Node, mode: AutoscalerMode) -> dict[str, str | No
 
 def run(task: RollTask, clients: Clients) -> StepResult:
     started = clients.now()
+    if task.keep_taints:
+        lock.keep_taints(clients, task.roll)
     planned = set(task.nodes)
     nodes = [n for n in clients.kubernetes.nodes() if n.instance in planned]
     for done, node in enumerate(nodes):

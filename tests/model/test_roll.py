@@ -376,3 +376,104 @@ def test_a_pause_holds_the_gate_without_a_deadline_and_an_abort_ends_the_roll() 
     cause = failed(engine.run("roll", "roll-1", {}))
     assert "enough for today" in cause
     assert len(outdated(world)) == 5
+
+
+# Whatever way a roll ended
+
+
+def test_taints_that_were_to_stay_do_so_after_the_watchdog_too() -> None:
+    """R2: it comes after every roll that failed, and after one that was stopped."""
+    world = shop()
+    world.alarms.add("shop-errors")
+    engine = engine_for(world)
+    engine.run("roll", "roll-1", {"keep_taints": True})
+    restore = engine.run("restore", "watchdog-1", {"roll": "roll-1"})
+    assert restore.visited[-1] == "Nothing to restore"
+    assert len([n for n in world.nodes_by_name.values() if n.roll_taint]) == 5
+
+
+def test_taints_that_were_to_stay_do_so_after_a_stop() -> None:
+    world = shop()
+    engine = engine_for(world)
+    engine.kills_stop_execution = True
+
+    def stop(current: World) -> None:
+        if current.kill_after is None and any(e.startswith("launch ") for e in current.effects):
+            current.kill_after = len(current.effects) + 1
+
+    world.watchers.append(stop)
+    with pytest.raises(Stopped):
+        engine.run("roll", "roll-1", {"keep_taints": True})
+    world.watchers.remove(stop)
+    engine.kills_stop_execution, world.kill_after = False, None
+    assert engine.run("restore", "watchdog-1", {"roll": "roll-1"}).visited[-1] == "Restored"
+    assert len([n for n in world.nodes_by_name.values() if n.roll_taint]) >= 5
+
+
+def test_a_restore_by_hand_leaves_a_living_roll_alone_and_says_so() -> None:
+    """R4."""
+    world = shop(SMALL)
+    before = world.snapshot()
+    engine = engine_for(world)
+    restores: list[Execution] = []
+
+    def interfere(current: World) -> None:
+        done = sum("terminate" in effect for effect in current.effects)
+        if len(restores) < 2 and done > len(restores):
+            restores.append(engine.start("restore", f"by-hand-{done}", {}))
+
+    world.watchers.append(interfere)
+    execution = engine.run("roll", "roll-1", {})
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    assert outdated(world) == []
+    assert world.snapshot() == before
+    assert [r.visited[-1] for r in restores] == ["Nothing to restore"] * 2
+    assert "roll-1 is at work on this cluster, and restores at its end" in restores[0].output["reason"]
+
+
+def test_the_clock_finds_a_roll_whose_restore_died_too_and_restores() -> None:
+    """R2: nothing is left behind for longer than it takes to be sure, and an hour."""
+    world = shop(SMALL)
+    before = world.snapshot()
+    engine = engine_for(world)
+    stop_after(engine, 12)
+    engine.kills_stop_execution = True
+    world.kill_after = len(world.effects) + 3
+    with pytest.raises(Stopped):
+        engine.run("restore", "watchdog-1", {"roll": "roll-1"})
+    engine.kills_stop_execution = False
+    early = engine.run("restore", "clock-1", {"look": True})
+    assert early.visited[-1] == "Looked"
+    world.advance(3600)
+    late = engine.run("restore", "clock-2", {"look": True})
+    assert late.visited[-1] == "Restored"
+    world.advance(60)
+    assert world.snapshot() == before
+    assert engine.run("restore", "clock-3", {"look": True}).output["output"]["orphans"] == []
+
+
+def test_what_is_left_behind_is_in_the_report() -> None:
+    world = shop(SMALL)
+    group = world.groups_by_name["ng-b"]
+    world.groups_by_name["ng-b"] = replace(group, minimum=2, maximum=2, desired=2)
+    world.add_node("ng-b", "zone-b")
+    world.new_nodes_never_join = True
+    failed(engine_for(world).run("roll", "roll-1", {"keep_taints": True}))
+    report = json.loads(world.documents["rolls/roll-1/report.json"])
+    kinds = {o["kind"] for o in report["orphans"]}
+    assert "taint on a node" in kinds
+    assert all(o["remedy"] for o in report["orphans"])
+
+
+def test_a_report_without_a_look_for_what_is_left_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = shop(SMALL, new_version=False)
+
+    def budgets(_: World) -> list[object]:
+        if "rolls/roll-1/plan.json" in world.documents:
+            raise AccessDenied("poddisruptionbudgets may not be listed.")
+        return []
+
+    monkeypatch.setattr(World, "budgets", budgets)
+    assert engine_for(world).run("roll", "roll-1", {}).status == "SUCCEEDED"
+    report = json.loads(world.documents["rolls/roll-1/report.json"])
+    assert report["gaps"] == ["What is left behind was not looked for. poddisruptionbudgets may not be listed."]

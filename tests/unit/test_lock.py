@@ -55,13 +55,47 @@ class TestInTheCluster:
 
     def test_a_step_that_comes_after_the_restore_began_is_turned_away(self) -> None:
         lock.acquire(self.clients, "roll-1", NAME)
-        assert lock.end(self.clients, "roll-1")
+        assert isinstance(lock.end(self.clients, "roll-1"), Lease)
         with pytest.raises(LockLost, match="is being restored"):
             lock.confirm(self.clients, "roll-1")
 
     def test_a_restore_leaves_the_cluster_to_another_living_roll(self) -> None:
         lock.acquire(self.clients, "roll-2", NAME)
-        assert not lock.end(self.clients, "roll-1")
+        assert lock.end(self.clients, "roll-1", "restore-1") == lock.Busy("roll-2", 180.0)
+
+    def test_a_restore_takes_the_lock_of_the_roll_that_it_is_for(self) -> None:
+        lock.acquire(self.clients, "roll-1", NAME)
+        ended = lock.end(self.clients, "roll-1", "restore-1")
+        assert isinstance(ended, Lease)
+        assert (ended.holder, lock.ENDED in ended.annotations) == ("restore-1", True)
+        with pytest.raises(LockLost, match="held by restore-1, not by roll-1"):
+            lock.confirm(self.clients, "roll-1")
+        assert lock.end(self.clients, "roll-1", "restore-1") == ended
+
+    def test_a_second_restore_for_the_same_roll_finds_the_first_at_work(self) -> None:
+        """EventBridge may deliver twice; two at once would undo what the next roll does."""
+        lock.acquire(self.clients, "roll-1", NAME)
+        lock.end(self.clients, "roll-1", "restore-1")
+        assert lock.end(self.clients, "roll-1", "restore-2") == lock.Busy("restore-1", 180.0)
+
+    def test_a_restore_for_a_roll_that_put_everything_back_itself_has_nothing_to_do(self) -> None:
+        lock.acquire(self.clients, "roll-1", NAME)
+        lock.release(self.clients, "roll-1", NAME)
+        assert lock.end(self.clients, "roll-1", "restore-1") is None
+
+    def test_a_restore_by_hand_takes_a_lock_that_is_free_or_has_run_out(self) -> None:
+        assert isinstance(lock.end(self.clients, "by-hand", "by-hand"), Lease)
+        lock.release(self.clients, "by-hand", NAME)
+        assert isinstance(lock.end(self.clients, "by-hand", "by-hand"), Lease)
+        self.world.time += 181
+        assert isinstance(lock.end(self.clients, "again", "again"), Lease)
+
+    def test_that_taints_are_to_stay_is_remembered_for_the_restore(self) -> None:
+        lock.acquire(self.clients, "roll-1", NAME)
+        lock.keep_taints(self.clients, "roll-1")
+        ended = lock.end(self.clients, "roll-1", "restore-1")
+        assert isinstance(ended, Lease)
+        assert lock.KEEP_TAINTS in ended.annotations
 
     def test_release_is_for_the_holder_only(self) -> None:
         lock.acquire(self.clients, "roll-2", NAME)

@@ -1,0 +1,196 @@
+"""What is left behind, and what belongs to a living roll."""
+
+from dataclasses import replace
+
+import pytest
+
+from lambdas.lock import NAME
+from lambdas.marks import (
+    AUTOSCALER_PAUSED_AT,
+    AUTOSCALER_REPLICAS,
+    GROUP_MAXIMUM,
+    GROUP_RESUME,
+    INSTANCE_PROTECTED,
+    INSTANCE_REPLACES,
+    NODE_CORDONED,
+    NODE_LAUNCH,
+    NODE_ROLL,
+    SOFT_TAINT,
+    LaunchMark,
+)
+from lambdas.observed import Budget, Group, GroupInstance, InstanceState, Lease, Node, Owner, Pod, Workload
+from lambdas.orphans import CERTAINLY_DEAD, View, autoscaler_paused_seconds, orphans
+from lambdas.stand_in import FOR_POD, LABEL
+
+LOCK = Lease(f"kube-system/{NAME}", "roll-1", renewed=1000.0, duration=180.0)
+OURS = {"kubernetes.io/cluster/demo": "owned"}
+MEMBER = OURS | {"aws:autoscaling:groupName": "workers"}
+CLEAN = View(
+    "demo",
+    now=5000.0,
+    groups=(Group("workers", maximum=3, instances=(GroupInstance("i-1", "a"),), tags=OURS),),
+    states={"i-1": InstanceState("i-1", "running", MEMBER)},
+    nodes=(Node("n-1", instance="i-1"),),
+    pods=(Pod("shop", "web-1"),),
+    budgets=(Budget("shop", "web"),),
+    autoscaler=Workload(Owner("Deployment", "kube-system", "cluster-autoscaler")),
+    leases=(replace(LOCK, holder=""),),
+)
+
+
+def node(**more: object) -> View:
+    return replace(CLEAN, nodes=(replace(CLEAN.nodes[0], **more),))  # type: ignore[arg-type]
+
+
+def group(*instances: GroupInstance, **tags: str) -> View:
+    changed = replace(CLEAN.groups[0], instances=instances or CLEAN.groups[0].instances, tags=OURS | tags)
+    return replace(CLEAN, groups=(changed,))
+
+
+def tagged(**tags: str) -> View:
+    return replace(CLEAN, states={"i-1": InstanceState("i-1", "running", MEMBER | tags, launched=3600.0)})
+
+
+PAUSED = Workload(
+    Owner("Deployment", "kube-system", "cluster-autoscaler"),
+    desired=0,
+    annotations={AUTOSCALER_REPLICAS: "2", AUTOSCALER_PAUSED_AT: "3600"},
+)
+LAUNCH = str(LaunchMark(3600.0, token="token-1"))
+
+MARKS = {
+    "taint": (node(taints=(SOFT_TAINT,)), "taint on a node", "n-1: taint", ""),
+    "cordon": (
+        node(unschedulable=True, annotations={NODE_CORDONED: "true", NODE_ROLL: "roll-0"}),
+        "cordon on a node",
+        "n-1: cordon, mark of roll-0",
+        "",
+    ),
+    "mark": (node(annotations={NODE_LAUNCH: LAUNCH}), "mark on a node", "n-1: mark", "1970-01-01 01:00:00 UTC"),
+    "maximum": (group(**{GROUP_MAXIMUM: "2"}), "tag on a group", "workers: the maximum size was 2 and is 3", ""),
+    "processes": (
+        group(**{GROUP_RESUME: "AZRebalance"}),
+        "tag on a group",
+        "workers: processes AZRebalance are to be resumed",
+        "",
+    ),
+    "replacement": (
+        tagged(**{INSTANCE_REPLACES: "i-0"}),
+        "tag on an instance",
+        "i-1: launched to replace i-0",
+        "1970-01-01 01:00:00 UTC",
+    ),
+    "protection": (
+        tagged(**{INSTANCE_PROTECTED: "true"}),
+        "tag on an instance",
+        "i-1: protected from scale-in by a roll",
+        "",
+    ),
+    "stand-in": (
+        replace(CLEAN, pods=(Pod("shop", "r-0-stand-in", labels={LABEL: "shards"}, annotations={FOR_POD: "r-0"}),)),
+        "stand-in",
+        "shop/r-0-stand-in, for r-0",
+        "",
+    ),
+    "budget": (replace(CLEAN, budgets=(Budget("shop", "tmp", ours=True),)), "temporary budget", "shop/tmp", ""),
+    "autoscaler": (
+        replace(CLEAN, autoscaler=PAUSED),
+        "autoscaler",
+        "Deployment kube-system/cluster-autoscaler: at 0, was 2",
+        "1970-01-01 01:00:00 UTC",
+    ),
+}
+"""View, kind, object, since: what a roll writes, and what it means when nobody owns it."""
+
+
+def test_a_clean_cluster_has_none() -> None:
+    assert orphans(CLEAN) == []
+    assert autoscaler_paused_seconds(CLEAN) == 0
+
+
+@pytest.mark.parametrize("name", MARKS)
+def test_every_mark_without_a_living_roll_is_one_with_its_remedy(name: str) -> None:
+    """R2."""
+    view, kind, what, since = MARKS[name]
+    (found,) = orphans(view)
+    assert (found.kind, found.object, found.since) == (kind, what, since)
+    assert "-restore with {}" in found.remedy
+
+
+@pytest.mark.parametrize("name", MARKS)
+def test_marks_belong_to_the_roll_that_holds_the_lock_and_to_nobody_once_it_is_silent(name: str) -> None:
+    view = replace(MARKS[name][0], leases=(LOCK,))
+    assert orphans(replace(view, now=1100.0)) == []
+    assert [o.kind for o in orphans(replace(view, now=1181.0))] == sorted([MARKS[name][1], "lock"])
+
+
+def test_a_roll_that_has_ended_owns_nothing_whatever_its_lock_says() -> None:
+    view = replace(MARKS["taint"][0], leases=(LOCK,), now=1100.0, ended="roll-1")
+    assert [o.kind for o in orphans(view)] == ["lock", "taint on a node"]
+
+
+def test_a_lock_of_the_dead_is_named_with_its_holder_and_when_it_was_heard_of_last() -> None:
+    redis = Lease("shop/eks-rolling-redis-cache", "roll-1/settle", renewed=3600.0, duration=60.0)
+    waiting = Lease("kube-system/eks-rolling-next", "roll-2", renewed=3600.0, duration=60.0)
+    found = orphans(replace(CLEAN, leases=(LOCK, waiting, redis)))
+    assert [(o.object, o.since) for o in found] == [
+        ("kube-system/eks-rolling, held by roll-1", "1970-01-01 00:16:40 UTC"),
+        ("kube-system/eks-rolling-next, held by roll-2", "1970-01-01 01:00:00 UTC"),
+        ("shop/eks-rolling-redis-cache, held by roll-1/settle", "1970-01-01 01:00:00 UTC"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("silent", "dead"), [(179, ""), (181 + CERTAINLY_DEAD / 2, ""), (181 + CERTAINLY_DEAD, "roll-1")]
+)
+def test_a_roll_is_taken_for_dead_only_after_a_long_silence(silent: float, dead: str) -> None:
+    assert replace(CLEAN, leases=(LOCK,), now=1000.0 + silent).dead == dead
+
+
+def test_a_lock_that_nobody_holds_is_nobodys_death() -> None:
+    assert replace(CLEAN, now=10_000.0).dead == ""
+
+
+@pytest.mark.parametrize("now", [1100.0, 5000.0])
+def test_a_detached_instance_is_one_whether_a_roll_lives_or_not(now: float) -> None:
+    view = replace(
+        CLEAN,
+        now=now,
+        leases=(LOCK if now < 1180 else replace(LOCK, holder=""),),
+        nodes=(*CLEAN.nodes, Node("n-2", instance="i-2")),
+        states={**CLEAN.states, "i-2": InstanceState("i-2", "running", OURS)},
+    )
+    (found,) = orphans(view)
+    assert (found.kind, found.object) == ("detached instance", "n-2 (i-2)")
+    assert "attach it" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("labels", "state"),
+    [
+        ({"karpenter.sh/nodepool": "default"}, InstanceState("i-2", "running", OURS)),
+        ({"eks.amazonaws.com/nodegroup": "managed"}, InstanceState("i-2", "running", OURS)),
+        ({}, InstanceState("i-2", "running", MEMBER)),
+        ({}, InstanceState("i-2", "running", {})),
+        ({}, InstanceState("i-2", "shutting-down", OURS)),
+    ],
+    ids=["karpenter", "managed", "another group", "another's", "ending"],
+)
+def test_nodes_that_never_were_in_a_group_of_ours_are_left_alone(labels: dict[str, str], state: InstanceState) -> None:
+    view = replace(
+        CLEAN,
+        nodes=(*CLEAN.nodes, Node("n-2", instance="i-2", labels=labels)),
+        states={**CLEAN.states, "i-2": state},
+    )
+    assert orphans(view) == []
+
+
+def test_an_instance_in_standby_is_one() -> None:
+    (found,) = orphans(group(GroupInstance("i-1", "a", lifecycle="Standby")))
+    assert (found.kind, found.object) == ("standby instance", "i-1 of workers")
+
+
+def test_how_long_the_autoscaler_is_paused_counts_under_a_living_roll_too() -> None:
+    view = replace(CLEAN, autoscaler=PAUSED, leases=(LOCK,))
+    assert autoscaler_paused_seconds(view) == 1400.0
+    assert autoscaler_paused_seconds(replace(view, autoscaler=replace(PAUSED, desired=1))) == 0
