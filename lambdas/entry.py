@@ -14,9 +14,10 @@ from typing import Any, Generic, TypeVar, cast
 from aws_lambda_powertools import Logger
 from pydantic import ValidationError
 
-from lambdas import lock, metrics
+from lambdas import control, lock, metrics
 from lambdas.clients import Aws, Clients, Kubernetes, Redis
 from lambdas.clients.calls import CALLS
+from lambdas.control import Heeds
 from lambdas.errors import BadRequest, DeadlineExceeded, Permanent, RollError, Transient, sentence
 from lambdas.model import NodeTask, Status, StepResult, Task
 from lambdas.settings import Settings, problems
@@ -72,11 +73,13 @@ def assembled(kubernetes: Kubernetes, aws: Aws, settings: Settings) -> Clients:
 
 @dataclass(frozen=True)
 class Handler(Generic[AnyTask]):
-    """A step as Lambda calls it. `locked` steps act only while their roll holds the cluster's lock [R4]."""
+    """A step as Lambda calls it. `locked` steps act only while their roll holds the cluster's lock [R4], and not
+    while a person whom it `heeds` wants the roll paused or ended."""
 
     step: Step[AnyTask]
     task_type: type[AnyTask]
     locked: bool
+    heeds: Heeds
 
     @property
     def name(self) -> str:
@@ -116,10 +119,12 @@ class Handler(Generic[AnyTask]):
     def run(self, task: AnyTask, clients: Clients) -> StepResult:
         """One invocation: under the lock, with `since` carried on while it waits (a step may set it anew).
 
-        Raises DeadlineExceeded once it has waited longer than its deadline, with the reason of the hold.
+        Raises DeadlineExceeded once it has waited longer than its deadline, with the reason of the hold, and Aborted.
         """
         if self.locked:
-            lock.confirm(clients, task.roll)
+            lease = lock.confirm(clients, task.roll)
+            if paused := control.heed(lease, clients.now(), self.heeds):
+                return paused
         since = task.since if task.since is not None else clients.now()
         result = self.step(task.model_copy(update={"since": since}), clients)
         if result.status is Status.DONE:
@@ -132,11 +137,13 @@ class Handler(Generic[AnyTask]):
         return result if result.since is not None else result.model_copy(update={"since": since})
 
 
-def handler_for(step: Step[AnyTask], task_type: type[AnyTask], *, locked: bool = True) -> Handler[AnyTask]:
-    """The Lambda handler of a step."""
+def handler_for(
+    step: Step[AnyTask], task_type: type[AnyTask], *, locked: bool = True, heeds: Heeds = Heeds.BOTH
+) -> Handler[AnyTask]:
+    """The Lambda handler of a step. Without the lock there is nothing to heed."""
     if INITIALIZING in os.environ:
         _import_clients()
-    return Handler(step, task_type, locked)
+    return Handler(step, task_type, locked, heeds if locked else Heeds.NOTHING)
 
 
 def run_step(name: str, event: dict[str, Any], clients: Clients) -> dict[str, Any]:

@@ -9,7 +9,8 @@
         ├── AccessDenied   a permission is missing; the sentence names it
         ├── NotFound       something the step cannot do without is not there
         ├── LockLost       another roll holds the cluster's lock, or the roll was stopped
-        └── DeadlineExceeded  a hold lasted longer than its deadline; the sentence names what held
+        ├── DeadlineExceeded  a hold lasted longer than its deadline; the sentence names what held
+        └── Aborted        a person ended the roll
 
 Class names are the workflow's error names: a rename here renames them there (`stacks/state_machine.py` takes them
 from this module, and a test compares). Every message is one sentence for the operator: what is wrong, with what,
@@ -55,6 +56,10 @@ class LockLost(Permanent):
 
 class DeadlineExceeded(Permanent):
     """A step waited longer than its deadline."""
+
+
+class Aborted(Permanent):
+    """A person asked for the roll to end; what was begun with Redis is finished, and everything put back."""
 
 
 def sentence(error: BaseException) -> str:

@@ -231,6 +231,14 @@ def _seconds(timestamp: datetime | float) -> float:
     return timestamp.timestamp() if isinstance(timestamp, datetime) else float(timestamp)
 
 
+def error_of(failure: Mapping[str, Any] | None) -> str:
+    """The name of a state's error: that of what a function raised, or that which a child execution ended with."""
+    if not failure:
+        return ""
+    error, document = str(failure.get("Error") or ""), _answer(str(failure.get("Cause") or ""))
+    return error_of(document) if document.get("Error") else error
+
+
 def explain(failure: dict[str, Any] | None) -> str:
     """A state's error output as one sentence: what a function raised, or what a child execution ended with."""
     if not failure:
@@ -247,6 +255,7 @@ def explain(failure: dict[str, Any] | None) -> str:
 
 _OURS = frozenset(
     {
+        "Aborted",
         "AccessDenied",
         "BadRequest",
         "DeadlineExceeded",

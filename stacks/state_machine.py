@@ -21,7 +21,7 @@ from aws_cdk import aws_stepfunctions as sfn
 from aws_cdk import aws_stepfunctions_tasks as tasks
 from constructs import Construct
 
-from lambdas.errors import Transient
+from lambdas.errors import Aborted, Transient
 from lambdas.settings import Settings
 
 RETRIED = (
@@ -263,6 +263,11 @@ class Roll(Construct):
         gate.then(pick)
         restore.then(look)
         report.next(how_did_it_end)
+        how_did_it_end.when(
+            page.when(f"$failure != null and $failure.Error = '{Aborted.__name__}'"),
+            page.fail("Aborted by a person", jsonata("$failure.Error"), jsonata("$states.input.reason")),
+            comment="a person ended it",
+        )
         how_did_it_end.when(
             page.when("$failure != null"),
             page.fail("Failed", jsonata("$failure.Error"), jsonata("$states.input.reason")),

@@ -10,7 +10,7 @@ import importlib
 import json
 import random
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
@@ -69,6 +69,8 @@ class Engine:
         self.executions: list[Execution] = []
         self.kills_stop_execution = False
         self.approve = True
+        self.before_call: Callable[[str], None] = lambda _: None
+        """Called with a step's name before every invocation."""
         self._random = random.Random(shuffle) if shuffle is not None else None  # noqa: S311
         self._queue: list[tuple[float, float, int, Run]] = []
         self._order = count()
@@ -262,6 +264,7 @@ class Engine:
 
     def invoke(self, step: str, event: dict[str, Any]) -> Any:
         """Calls a step as Lambda does, with the world as its clients."""
+        self.before_call(step)
         handler: Handler[Any] = importlib.import_module(f"lambdas.steps.{step}").handler
         try:
             # Payloads cross as JSON.

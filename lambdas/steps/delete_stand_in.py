@@ -1,6 +1,7 @@
 """Delete the stand-in's pod, under its UID, once no node of the cluster lists it."""
 
 from lambdas.clients import Clients
+from lambdas.control import Heeds
 from lambdas.entry import handler_for
 from lambdas.migration import run_step
 from lambdas.model import RedisTask, StepResult
@@ -11,4 +12,4 @@ def run(task: RedisTask, clients: Clients) -> StepResult:
     return run_step(Step.DELETE_STAND_IN, task, clients)
 
 
-handler = handler_for(run, RedisTask)
+handler = handler_for(run, RedisTask, heeds=Heeds.NOTHING)

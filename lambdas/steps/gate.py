@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lambdas import lock
+from lambdas import control, lock
 from lambdas.clients import Clients
+from lambdas.control import Heeds
 from lambdas.entry import handler_for
-from lambdas.errors import Refused
+from lambdas.errors import Aborted, Refused
 from lambdas.migration import Next, group_called, look
 from lambdas.model import RollTask, StepResult, backoff
-from lambdas.observed import Lease, Workload, ready_nodes
+from lambdas.observed import Workload, ready_nodes
 from lambdas.redis_actions import Settled
-from lambdas.report_document import Kind
-from lambdas.timeline import explain
+from lambdas.timeline import error_of, explain
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,33 +26,18 @@ class Hold:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Paused:
-    """A person asked for it; no deadline counts meanwhile."""
-
-
-@dataclass(frozen=True, slots=True)
-class Abort:
-    reason: str
-
-
 def decide(
     firing: list[str],
     workloads: list[Workload],
     unready_before: tuple[str, ...],
-    lease: Lease,
     baked: float,
     bake: float,
     redis: Sequence[Next] = (),
-) -> Open | Hold | Paused | Abort:
+) -> Open | Hold:
     """Whether the next wave may start. What was not Ready before the roll is nobody's sign of trouble.
 
     `baked` and `bake` are seconds; `redis` is what each Redis group of the plan needs next.
     """
-    if reason := lease.annotations.get(lock.ABORT):
-        return Abort(f"The roll was aborted: {reason}.")
-    if lock.PAUSE in lease.annotations:
-        return Paused()
     if firing:
         return Hold(f"alarms are firing: {', '.join(firing)}", backoff(baked, first=5))
     worse = [w for w in workloads if not w.all_ready and str(w.owner) not in unready_before]
@@ -67,14 +52,18 @@ def decide(
 
 
 def run(task: RollTask, clients: Clients) -> StepResult:
-    """Failures of the wave end the roll here, by name."""
-    if task.failures:
-        raise Refused("; ".join(f"{f.node} was not replaced: {explain(f.failure)}" for f in task.failures))
+    """Failures of the wave end the roll here, by name. Raises Refused, Aborted."""
+    if failed := [f for f in task.failures if error_of(f.failure) != Aborted.__name__]:
+        raise Refused("; ".join(f"{f.node} was not replaced: {explain(f.failure)}" for f in failed))
+    for aborted in task.failures:
+        raise Aborted(explain(aborted.failure))
+    # Asked after the failures: those are what a person who aborts for their sake wants to read.
+    if paused := control.heed(lock.confirm(clients, task.roll), clients.now()):
+        return paused
     decision = decide(
         clients.aws.alarms_firing(clients.settings.alarms),
         clients.kubernetes.workloads(),
         task.unready,
-        lock.confirm(clients, task.roll),
         clients.now() - (task.since or clients.now()),
         clients.settings.bake_seconds,
         [look(group_called(name, clients), "", clients) for name in task.redis],
@@ -85,12 +74,6 @@ def run(task: RollTask, clients: Clients) -> StepResult:
             return StepResult.done(reason, ready_nodes=looked)
         case Hold(reason, seconds):
             return StepResult.wait(reason, seconds, ready_nodes=looked)
-        case Paused():
-            return StepResult.wait("the roll is paused", 10, kind=Kind.PERSON, ready_nodes=looked).model_copy(
-                update={"since": clients.now()}
-            )
-        case Abort(reason):
-            raise Refused(reason)
 
 
-handler = handler_for(run, RollTask)
+handler = handler_for(run, RollTask, heeds=Heeds.NOTHING)

@@ -1,10 +1,12 @@
 """Look at the Redis pods: which group of this node needs what next, and which state does it.
 
-One group at a time, and each by one node at a time: whoever holds the group's Lease.
+One group at a time, and each by one node at a time: whoever holds the group's Lease. Between two migrations of a node
+a roll may be paused or ended; a group that is half moved is brought back to normal first [S2, C2].
 """
 
-from lambdas import lock
+from lambdas import control, lock
 from lambdas.clients import Clients
+from lambdas.control import Heeds
 from lambdas.entry import handler_for
 from lambdas.errors import Refused
 from lambdas.migration import group_called, groups_on, holder, look
@@ -28,11 +30,25 @@ def run(task: RedisTask, clients: Clients) -> StepResult:
                 lock.release(clients, holder(task), group.lease)
             case Stop(reason):
                 raise Refused(f"Redis group {group}: {reason}.")
+            case _ if (paused := _asked_to_stop(group, task, clients)) is not None:
+                return paused
             case Hold(reason, None, seconds):
                 return StepResult.wait(f"Redis group {group}: {reason}", max(seconds, backoff(waited)))
             case _:
                 return StepResult.done(f"Redis group {group}: {action.reason}", next=action.step, group=str(group))
     return StepResult.done("no Redis pod is on the node", next=NOTHING, group="")
+
+
+def _asked_to_stop(group: RedisGroup, task: RedisTask, clients: Clients) -> StepResult | None:
+    """What a person asked for, unless this node's migration of the group has begun and is not ended. Raises Aborted.
+
+    The group's Lease stays ours: what somebody else left half moved is finished before the restore.
+    """
+    lease = lock.confirm(clients, task.roll)
+    if not {lock.PAUSE, lock.ABORT} & lease.annotations.keys():
+        return None
+    begun = task.redis_group == str(group) and not isinstance(look(group, "", clients).action, Settled)
+    return None if begun else control.heed(lease, clients.now())
 
 
 def _groups(task: RedisTask, clients: Clients) -> list[RedisGroup]:
@@ -43,4 +59,4 @@ def _groups(task: RedisTask, clients: Clients) -> list[RedisGroup]:
     return [group_called(task.redis_group, clients), *found]
 
 
-handler = handler_for(run, RedisTask)
+handler = handler_for(run, RedisTask, heeds=Heeds.NOTHING)

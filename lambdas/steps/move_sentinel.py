@@ -2,6 +2,7 @@
 that pod's name."""
 
 from lambdas.clients import Clients
+from lambdas.control import Heeds
 from lambdas.entry import handler_for
 from lambdas.migration import run_step
 from lambdas.model import RedisTask, StepResult
@@ -12,4 +13,4 @@ def run(task: RedisTask, clients: Clients) -> StepResult:
     return run_step(Step.MOVE_SENTINEL, task, clients)
 
 
-handler = handler_for(run, RedisTask)
+handler = handler_for(run, RedisTask, heeds=Heeds.NOTHING)

@@ -1,6 +1,7 @@
 """Move the shard's pod: deleted under its UID, now that the stand-in holds all it holds [N1]; its volume follows it."""
 
 from lambdas.clients import Clients
+from lambdas.control import Heeds
 from lambdas.entry import handler_for
 from lambdas.migration import run_step
 from lambdas.model import RedisTask, StepResult
@@ -11,4 +12,4 @@ def run(task: RedisTask, clients: Clients) -> StepResult:
     return run_step(Step.MOVE_SHARD_POD, task, clients)
 
 
-handler = handler_for(run, RedisTask)
+handler = handler_for(run, RedisTask, heeds=Heeds.NOTHING)

@@ -1,6 +1,7 @@
 """Pick the next nodes: those of the plan that are still outdated, looked at again. The first wave is one node."""
 
 from lambdas.clients import Clients
+from lambdas.control import Heeds
 from lambdas.entry import handler_for
 from lambdas.marks import outdated
 from lambdas.model import RollTask, StepResult, Targets
@@ -44,4 +45,4 @@ def run(task: RollTask, clients: Clients) -> StepResult:
     )
 
 
-handler = handler_for(run, RollTask)
+handler = handler_for(run, RollTask, heeds=Heeds.ABORT)

@@ -4,6 +4,7 @@ The next one is not touched before the former knows master, replicas and the oth
 """
 
 from lambdas.clients import Clients
+from lambdas.control import Heeds
 from lambdas.entry import handler_for
 from lambdas.migration import run_step
 from lambdas.model import RedisTask, StepResult
@@ -14,4 +15,4 @@ def run(task: RedisTask, clients: Clients) -> StepResult:
     return run_step(Step.REFRESH_SENTINELS, task, clients)
 
 
-handler = handler_for(run, RedisTask)
+handler = handler_for(run, RedisTask, heeds=Heeds.NOTHING)

@@ -1,6 +1,7 @@
 """Remove the stand-in: every node forgets it, and it forgets them [C2]."""
 
 from lambdas.clients import Clients
+from lambdas.control import Heeds
 from lambdas.entry import handler_for
 from lambdas.migration import run_step
 from lambdas.model import RedisTask, StepResult
@@ -11,4 +12,4 @@ def run(task: RedisTask, clients: Clients) -> StepResult:
     return run_step(Step.REMOVE_STAND_IN, task, clients)
 
 
-handler = handler_for(run, RedisTask)
+handler = handler_for(run, RedisTask, heeds=Heeds.NOTHING)

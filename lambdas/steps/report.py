@@ -8,7 +8,7 @@ from typing import Any
 from lambdas import timeline
 from lambdas.clients import Clients
 from lambdas.entry import handler_for
-from lambdas.errors import Permanent, sentence
+from lambdas.errors import Aborted, Permanent, sentence
 from lambdas.model import ReportTask, StepResult
 from lambdas.report_document import (
     BudgetLine,
@@ -127,8 +127,7 @@ def waits(steps: Iterable[Any]) -> tuple[Wait, ...]:
 
 def _ending(task: ReportTask) -> Ending:
     if task.failure:
-        aborted = timeline.explain(task.failure).startswith("The roll was aborted")
-        return Ending.ABORTED if aborted else Ending.FAILED
+        return Ending.ABORTED if timeline.error_of(task.failure) == Aborted.__name__ else Ending.FAILED
     outcome = (task.plan or {}).get("output", {}).get("outcome", Ending.FAILED)
     return Ending.REPLACED if outcome == "roll" else Ending(outcome)
 

@@ -1,0 +1,97 @@
+"""What a person's wish does to a step."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from lambdas import steps
+from lambdas.control import LOOK_SECONDS, Heeds, heed
+from lambdas.errors import Aborted
+from lambdas.lock import ABORT, PAUSE
+from lambdas.model import Status
+from lambdas.observed import Lease
+
+BEFORE_THE_LOCK = {"ask_approval", "plan", "receive_change", "take_lock"}
+AFTER_THE_WORK = {"record_node", "report", "restore", "settle_redis"}
+ASKS_ITSELF = {"gate", "look_at_redis"}
+MIDST_OF_A_MIGRATION = {
+    "attach_master",
+    "create_stand_in",
+    "delete_stand_in",
+    "fail_back",
+    "fail_back_to_shard_pod",
+    "fail_over",
+    "fail_over_to_stand_in",
+    "join_stand_in",
+    "move_master",
+    "move_replica",
+    "move_sentinel",
+    "move_shard_pod",
+    "refresh_sentinels",
+    "remove_stand_in",
+    "sync_shard_pod",
+}
+CANNOT_WAIT = {"pick_wave"}
+STOPS_ANYWHERE = {
+    "await_load_balancers",
+    "await_ready",
+    "await_volumes",
+    "close_node",
+    "evict",
+    "launch_replacement",
+    "leave_load_balancers",
+    "pause_interference",
+    "taint_nodes",
+    "terminate",
+}
+ON_ITS_OWN = {"find_orphans"}
+"""Belongs to no roll."""
+
+EXPECTED = {
+    **dict.fromkeys(BEFORE_THE_LOCK | AFTER_THE_WORK | ASKS_ITSELF | MIDST_OF_A_MIGRATION | ON_ITS_OWN, Heeds.NOTHING),
+    **dict.fromkeys(CANNOT_WAIT, Heeds.ABORT),
+    **dict.fromkeys(STOPS_ANYWHERE, Heeds.BOTH),
+}
+
+
+def modules() -> set[str]:
+    return {p.stem for p in Path(steps.__path__[0]).glob("*.py")} - {"__init__"}
+
+
+@pytest.mark.parametrize("step", sorted(modules()))
+def test_every_step_is_one_that_a_person_may_stop_or_one_that_they_may_not(step: str) -> None:
+    assert importlib.import_module(f"lambdas.steps.{step}").handler.heeds is EXPECTED[step]
+
+
+def test_what_no_step_is_called_by_is_not_listed() -> None:
+    assert EXPECTED.keys() - ON_ITS_OWN <= modules()
+
+
+def lease(**annotations: str) -> Lease:
+    names = {"pause": PAUSE, "abort": ABORT}
+    return Lease("kube-system/eks-rolling", "roll-1", annotations={names[key]: why for key, why in annotations.items()})
+
+
+def test_without_a_wish_nothing_is_held() -> None:
+    assert heed(lease(), 7.0) is None
+
+
+@pytest.mark.parametrize(("why", "said"), [("lunch", "lunch"), ("", "no reason was given")])
+def test_a_paused_step_waits_and_its_deadline_begins_anew(why: str, said: str) -> None:
+    paused = heed(lease(pause=why), 7.0)
+    assert paused is not None
+    assert (paused.status, paused.reason) == (Status.WAIT, f"the roll is paused: {said}")
+    assert (paused.since, paused.wait_seconds) == (7.0, LOOK_SECONDS)
+
+
+def test_an_abort_goes_before_a_pause() -> None:
+    with pytest.raises(Aborted, match=r"^The roll was aborted: enough\.$"):
+        heed(lease(pause="lunch", abort="enough"), 7.0)
+
+
+def test_a_step_that_cannot_wait_may_still_end() -> None:
+    assert heed(lease(pause="lunch"), 7.0, Heeds.ABORT) is None
+    with pytest.raises(Aborted):
+        heed(lease(abort="enough"), 7.0, Heeds.ABORT)
+    assert heed(lease(abort="enough"), 7.0, Heeds.NOTHING) is None
