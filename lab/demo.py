@@ -129,8 +129,12 @@ def run(console: Console, *, live: bool) -> int:
                 with view:
                     played = play(operator, view)
                 report = paths.root / "report.html"
-                report_text = operator.rolls.text(played.outcome.roll, "report.html")
-    report.write_text(report_text)
+                documents = {
+                    name: operator.rolls.text(played.outcome.roll, name)
+                    for name in ("plan.json", "report.html", "report.json")
+                }
+    for name, text in documents.items():
+        (paths.root / name).write_text(text)
     seconds = {
         "start": started,
         "roll": played.outcome.ended - played.outcome.began,

@@ -11,8 +11,9 @@ import pytest
 
 from lambdas import errors
 from lambdas.settings import Deadlines
+from lambdas.timeline import KINDS
 from stacks.functions import STEPS
-from stacks.state_machine import RETRIED
+from stacks.state_machine import REDIS_STATES, RETRIED
 from tests.assembly import synthesize
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -146,3 +147,10 @@ def test_a_name_of_eighty_characters_is_enough_for_any_cluster_and_instance() ->
     # i- and seventeen digits, a dash, and at most sixty characters of the roll's name.
     assert "$substring($roll, 0, 60)" in child["Arguments"]["Name"]
     assert 19 + 1 + 60 <= 80
+
+
+@pytest.mark.parametrize("machine", ["roll", "node"])
+def test_the_report_knows_what_every_waiting_state_waits_for(machine: str) -> None:
+    redis = set(REDIS_STATES) | {"Look at the Redis pods"}
+    waiting = {name for name, state in tasks(machine) if step_of(state) in Deadlines.model_fields}
+    assert waiting - KINDS.keys() - redis == set()

@@ -6,6 +6,7 @@ import pytest
 
 from lambdas.marks import HARD_TAINT, NODE_ROLL
 from lambdas.observed import STRATEGY_ANNOTATION, Budget, Node, Owner, Pod, Selector, Strategy, Workload
+from lambdas.report_document import Kind
 from lambdas.steps.evict import (
     Cordon,
     Decision,
@@ -19,6 +20,7 @@ from lambdas.steps.evict import (
     Restart,
     decide,
     restart_mark,
+    told,
 )
 
 NODE = Node("old", taints=(HARD_TAINT,), annotations={NODE_ROLL: "roll-1"})
@@ -164,3 +166,26 @@ def test_an_empty_node_is_cordoned_and_then_waits_for_what_left_it() -> None:
 
 def test_a_pod_that_is_ending_is_waited_for_by_name() -> None:
     assert reason(decide(seen(pod("web-1", deleting_until=5.0)))) == "pod shop/web-1 is ending"
+
+
+def test_a_hold_by_a_budget_is_told_from_one_by_pods() -> None:
+    by_budget = decide(seen(pod("web-1"), budgets=(budget(allowed=0),)))
+    ending = decide(seen(pod("web-1", deleting_until=9.0), budgets=(budget(),)))
+    assert isinstance(by_budget, Hold)
+    assert isinstance(ending, Hold)
+    assert (by_budget.kind, ending.kind) == (Kind.BUDGET, Kind.PODS)
+
+
+def test_the_report_is_told_of_budgets_of_pods_here_and_of_those_that_left() -> None:
+    db = budget(DB, allowed=0)
+    elsewhere = budget(Owner("Deployment", "other", "web"))
+    left = Moving(workload(DB, ready=3))
+    observed = seen(pod("web-1"), budgets=(budget(), db, elsewhere), moving=(left,))
+    assert told(observed) == {"shop/db": [0, 2, 2, 3, 0], "shop/web": [1, 3, 2, 3, 0]}
+
+
+def test_of_many_budgets_the_tightest_are_told() -> None:
+    owners = [Owner("Deployment", "shop", f"web-{n:02d}") for n in range(30)]
+    pods = [pod(f"pod-{n:02d}", owner) for n, owner in enumerate(owners)]
+    budgets = tuple(budget(owner, allowed=n % 2) for n, owner in enumerate(owners))
+    assert [numbers[0] for numbers in told(seen(*pods, budgets=budgets)).values()] == [0] * 15 + [1] * 5

@@ -1,0 +1,56 @@
+"""The report's page in a real browser: every ending, on a desk and on a phone, in light and in darkness."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+
+from lambdas.report_page import page
+from tests import reports
+from tests.browser import PHONE, Scheme, chromium, look, problems
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+TOLD = {
+    "replaced": ("4 of 4 nodes replaced", "480 ms", "cluster-autoscaler", "maximum size back to 3", "28 pods evicted"),
+    "failed": ("The roll failed: 1 of 6 nodes replaced", "2 things", "keeps the maximum size 5 (was 3)", "not begun"),
+    "aborted": ("The roll was aborted: 2 of 6 nodes replaced", "the shop has its sale tonight"),
+    "blocked": ("blocked by 2 findings; nothing was changed", "set maxUnavailable to 1, or add a replica"),
+    "dry-run": ("6 nodes would be replaced; nothing was changed", "lt-0c3f:8"),
+    "nothing": ("No node is outdated",),
+    "refused": ("failed before anything was changed", "grups is not a known field", "does not know"),
+    "large": ("300 of 300 nodes replaced", "240 more are in the table"),
+    "hostile": ("<script>alert('no')</script>",),
+}
+"""What a person must find on the page."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1200, PHONE])
+@pytest.mark.parametrize("name", reports.ALL)
+def test_the_page_shows_how_a_roll_ended(
+    browser: Browser, tmp_path: Path, name: str, width: int, scheme: Scheme
+) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(page(reports.ALL[name]()))
+    seen = look(browser, file, width, scheme)
+    assert problems(seen, width) == []
+    assert [words for words in TOLD[name] if words not in " ".join(seen.text.split())] == []
+
+
+def test_a_page_with_faults_would_be_noticed(browser: Browser, tmp_path: Path) -> None:
+    file = tmp_path / "bad.html"
+    file.write_text(
+        "<!doctype html><html><body><h3 id=a style='color:#ccc'>pale</h3><p id=a style='width:2000px'>wide</p>"
+        "<img src='https://example.invalid/x.png'><script>console.error('no')</script></body></html>"
+    )
+    found = " ".join(problems(look(browser, file, PHONE, "light"), PHONE))
+    for expected in ("https://example.invalid/x.png", "error: no", "contrast of pale", "pixels wide", "no language"):
+        assert expected in found

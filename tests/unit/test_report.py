@@ -1,0 +1,230 @@
+"""The report: what it makes of a history, and what its page says of it."""
+
+import json
+from typing import Any
+
+import pytest
+
+from lambdas import report_page, timeline
+from lambdas.model import ReportTask
+from lambdas.observed import Effect, Node, Taint, ready_nodes
+from lambdas.report_document import BudgetLine, BudgetLook, Capacity, Ending, Kind, NodePage, Report
+from lambdas.report_page import Axis, answers, duration, headline, node_lines, offset, page, restored
+from lambdas.steps.report import summary
+from tests import reports
+
+
+def entered(name: str, when: float) -> dict[str, Any]:
+    return {"type": "TaskStateEntered", "timestamp": when, "stateEnteredEventDetails": {"name": name}}
+
+
+def exited(name: str, when: float, answer: dict[str, Any]) -> dict[str, Any]:
+    details = {"name": name, "output": json.dumps(answer)}
+    return {"type": "TaskStateExited", "timestamp": when, "stateExitedEventDetails": details}
+
+
+def look(name: str, when: float, **answer: Any) -> list[dict[str, Any]]:
+    """A look that took a second."""
+    return [entered(name, when), exited(name, when + 1, {"status": "wait", "reason": "why"} | answer)]
+
+
+def history(*events: list[dict[str, Any]]) -> list[timeline.StepTime]:
+    return timeline.steps_of(e for part in events for e in part)
+
+
+class TestTimeline:
+    def test_a_call_that_failed_is_a_fault_of_its_step_even_where_it_never_answered(self) -> None:
+        failed = {"type": "TaskFailed", "timestamp": 5.0}
+        (step,) = history([entered("Evict pods", 1.0), failed, {**failed, "timestamp": 9.0}])
+        assert (step.faults, step.started, step.ended) == (2, 1.0, 9.0)
+
+    def test_the_step_that_reads_the_history_is_not_in_it(self) -> None:
+        steps = history(look("Evict pods", 1), [entered("Record what was done", 3)])
+        assert [s.name for s in steps] == ["Evict pods"]
+
+    def test_what_a_failed_state_passed_on_is_explained(self) -> None:
+        cause = json.dumps({"errorType": "Refused", "errorMessage": "No."})
+        (step,) = history([entered("Evict pods", 1), exited("Evict pods", 2, {"Error": "Refused", "Cause": cause})])
+        assert step.last == "No."
+
+    @pytest.mark.parametrize(
+        ("name", "output", "kind"),
+        [
+            ("Evict pods", {"kind": "budget"}, Kind.BUDGET),
+            ("Evict pods", {}, Kind.PODS),
+            ("Evict pods", {"kind": "weather"}, Kind.PODS),
+            ("Move the replica", {"redis": "shop/cache"}, Kind.REDIS),
+            ("Open the gate to the next wave", {"kind": "person"}, Kind.PERSON),
+            ("Something new", {}, Kind.OTHER),
+        ],
+    )
+    def test_a_wait_is_of_the_kind_that_its_step_says_or_its_state_means(
+        self, name: str, output: dict[str, Any], kind: Kind
+    ) -> None:
+        (step,) = history(look(name, 1, output=output))
+        assert step.holds[0].kind is kind
+
+    def test_capacity_is_kept_where_it_changed(self) -> None:
+        counts = [{"a": 2}, {"a": 2}, {"a": 3}, {"a": 2}]
+        steps = history(*(look("Wait", i * 10, output={"ready_nodes": zones}) for i, zones in enumerate(counts)))
+        assert [(c.at, c.zones["a"]) for c in timeline.capacity(steps)] == [(1, 2), (21, 3), (31, 2)]
+
+    def test_budgets_are_kept_where_they_changed_and_know_whose_they_are(self) -> None:
+        numbers = [[1, 6, 5, 6, 0], [1, 6, 5, 6, 0], [0, 5, 5, 6, 0]]
+        steps = history(
+            *(
+                look("Evict pods", i * 10, output={"budgets": {"s/w": n, "s/t": [1, 1, 0, 1, 1]}})
+                for i, n in enumerate(numbers)
+            )
+        )
+        ours, web = timeline.budgets(steps)
+        assert (ours.budget, ours.ours, len(ours.looks)) == ("s/t", True, 1)
+        assert [(b.at, b.unavailable, b.limit) for b in web.looks] == [(1, 0, 1), (21, 1, 1)]
+
+    def test_switches_refusals_and_calls_are_found(self) -> None:
+        switches = [
+            {"group": "s/cache", "stalled_ms": 480, "completed": True},
+            {"group": "s/cache", "completed": False},
+        ]
+        steps = history(
+            look("Fail over to a replica", 1, output={"redis": "s/cache", "switches": switches}, calls=["get pods"]),
+            look("Evict pods", 5, output={"refusals": ["pod a: no"]}, calls=["list pods", "get pods"]),
+        )
+        assert [(f.stalled_ms, f.completed, f.node) for f in timeline.failovers(steps, "n")] == [
+            (480, True, "n"),
+            (None, False, "n"),
+        ]
+        assert [r.reason for r in timeline.refusals(steps)] == ["pod a: no"]
+        assert [(c.step, c.calls) for c in timeline.calls(steps)] == [
+            ("Fail over to a replica", ("get pods",)),
+            ("Evict pods", ("get pods", "list pods")),
+        ]
+
+
+class TestReadyNodes:
+    @pytest.mark.parametrize(
+        ("node", "ready"),
+        [
+            (Node("n", zone="a"), 1),
+            (Node("n", zone="a", ready=False), 0),
+            (Node("n", zone="a", unschedulable=True), 0),
+            (Node("n", zone="a", taints=(Taint("eks-rolling", Effect.PREFER_NO_SCHEDULE),)), 1),
+            (Node("n", zone="a", taints=(Taint("eks-rolling", Effect.NO_SCHEDULE),)), 0),
+            (Node("n", zone="a", taints=(Taint("node.kubernetes.io/not-ready", Effect.NO_EXECUTE),)), 0),
+            (Node("n", zone="a", taints=(Taint("dedicated", Effect.NO_SCHEDULE),)), 1),
+        ],
+    )
+    def test_a_node_counts_while_it_takes_the_pods_that_it_is_for(self, node: Node, ready: int) -> None:
+        """N3."""
+        assert ready_nodes([node]) == {"a": ready}
+
+
+class TestSummary:
+    @staticmethod
+    def of(task: ReportTask, *nodes: NodePage) -> Report:
+        return summary(task, list(nodes), {"nodes": [{"node": "n", "instance": "i-1"}]}, "demo")
+
+    @pytest.mark.parametrize(
+        ("plan", "failure", "ending"),
+        [
+            ({"output": {"outcome": "roll"}}, None, Ending.REPLACED),
+            ({"output": {"outcome": "dry-run"}}, None, Ending.DRY_RUN),
+            ({"output": {"outcome": "blocked"}}, None, Ending.BLOCKED),
+            ({"output": {"outcome": "roll"}}, {"Error": "Refused", "Cause": "No."}, Ending.FAILED),
+            (
+                {"output": {"outcome": "roll"}},
+                {"Error": "Refused", "Cause": "The roll was aborted: x."},
+                Ending.ABORTED,
+            ),
+            (None, {"Error": "BadRequest", "Cause": "No."}, Ending.FAILED),
+            (None, None, Ending.FAILED),
+        ],
+    )
+    def test_the_ending_follows_from_the_plan_and_the_failure(
+        self, plan: dict[str, Any] | None, failure: dict[str, Any] | None, ending: Ending
+    ) -> None:
+        assert self.of(ReportTask(roll="r", plan=plan, failure=failure)).outcome is ending
+
+    def test_the_document_survives_the_way_through_json(self) -> None:
+        """The command reads what the step wrote."""
+        for make in reports.ALL.values():
+            report = make()
+            assert Report.model_validate_json(report.model_dump_json(by_alias=True)) == report
+
+    def test_a_document_of_another_version_can_be_read(self) -> None:
+        report = Report.model_validate({"roll": "r", "cluster": "c", "outcome": "replaced", "weather": "fine"})
+        assert page(report)
+
+
+def looks(*unavailable: int) -> BudgetLine:
+    seen = [BudgetLook(at=i, allowed=0, healthy=6 - n, needed=5, expected=6) for i, n in enumerate(unavailable)]
+    return BudgetLine(budget="shop/web", looks=tuple(seen))
+
+
+class TestPage:
+    @pytest.mark.parametrize(
+        ("seconds", "words"),
+        [(0.41, "0.4 s"), (58, "58 s"), (269, "4 min 29 s"), (7500, "2 h 05 min"), (59.7, "1 min 00 s")],
+    )
+    def test_durations_are_said_as_people_say_them(self, seconds: float, words: str) -> None:
+        assert duration(seconds) == words
+
+    def test_offsets_are_clocks(self) -> None:
+        assert (offset(269), offset(3720)) == ("4:29", "1:02:00")
+
+    @pytest.mark.parametrize(("span", "count"), [(20, 5), (269, 5), (5400, 7), (3 * 86400, 7)])
+    def test_the_axis_has_a_handful_of_labels(self, span: float, count: int) -> None:
+        assert len(Axis(0, span).ticks) == count
+
+    @pytest.mark.parametrize(
+        ("budget", "mood"), [(looks(0, 1, 0), "good"), (looks(0, 2, 0), "warn"), (looks(2, 2, 0), "good")]
+    )
+    def test_a_budget_that_was_broken_meanwhile_is_said_and_one_that_was_before_is_not(
+        self, budget: BudgetLine, mood: str
+    ) -> None:
+        report = reports.replaced().model_copy(update={"budgets": (budget,)})
+        assert answers(report)[1].mood == mood
+
+    def test_a_zone_that_fell_below_its_start_is_said(self) -> None:
+        """N3."""
+        seen = [Capacity(at=reports.BEGAN + at, zones={"a": count}) for at, count in ((0, 3), (9, 2), (20, 3))]
+        answer = answers(reports.replaced().model_copy(update={"capacity": tuple(seen)}))[1]
+        assert (answer.mood, answer.facts[0]) == ("warn", "Ready nodes in a fell to 2, from 3")
+
+    def test_what_was_not_measured_is_not_called_good(self) -> None:
+        assert answers(reports.replaced().model_copy(update={"capacity": ()}))[1].mood == "plain"
+
+    def test_what_was_put_back_is_told_by_value_with_all_its_objects(self) -> None:
+        assert restored(reports.replaced()) == [
+            ("maximum size back to 3", ["group workers-a"]),
+            ("AZRebalance, AlarmNotification resumed", ["group workers-a", "group workers-b"]),
+            ("back at 1", ["cluster-autoscaler"]),
+        ]
+
+    def test_nodes_that_were_not_begun_are_listed_after_the_others(self) -> None:
+        lines = node_lines(reports.aborted())
+        assert [line.page is not None for line in lines] == [True, True, False, False, False, False]
+
+    def test_of_many_nodes_the_failed_and_the_longest_are_drawn(self) -> None:
+        report = reports.large(100)
+        axis = Axis.of(report)
+        assert axis
+        assert len(report_page.node_rows(report, axis)) == report_page.ROWS_SHOWN
+
+    @pytest.mark.parametrize("name", reports.ALL)
+    def test_every_page_is_whole_and_fetches_nothing(self, name: str) -> None:
+        report = reports.ALL[name]()
+        html = page(report)
+        assert html.rstrip().endswith("</html>")
+        assert headline(report)
+        for forbidden in (
+            "<script",
+            "<link",
+            "@import",
+            "url(",
+            "http:",
+            "https:",
+            "onerror=alert(1)>",
+            '" onmouseover',
+        ):
+            assert forbidden not in html, forbidden
