@@ -10,6 +10,7 @@ from typing import Any
 from kubernetes.client.configuration import Configuration
 from kubernetes.config.config_exception import ConfigException
 from kubernetes.config.kube_config import ConfigNode, KubeConfigMerger, load_kube_config
+from yaml import YAMLError
 
 from lambdas.clients.k8s import FOR_PEOPLE, KubernetesClient
 from lambdas.errors import AccessDenied, BadRequest
@@ -32,7 +33,7 @@ def contexts(paths: str) -> list[Context]:
     """
     try:
         document = KubeConfigMerger(paths).config
-    except (ConfigException, OSError, ValueError) as error:
+    except (ConfigException, OSError, ValueError, YAMLError) as error:
         raise BadRequest(f"The kubeconfig {paths} cannot be read: {error}.") from error
     raw: dict[str, Any] = _plain(document) or {}
     servers = {c["name"]: c["cluster"].get("server", "") for c in raw.get("clusters") or ()}
@@ -97,7 +98,7 @@ def _load(paths: str, context: str) -> Configuration:
     logging.getLogger().addFilter(heard)
     try:
         load_kube_config(paths, context, configuration, persist_config=False)
-    except (ConfigException, OSError, ValueError) as error:
+    except (ConfigException, OSError, ValueError, YAMLError) as error:
         raise BadRequest(f"The context {context} of {paths} cannot be used: {error}.") from error
     finally:
         logging.getLogger().removeFilter(heard)

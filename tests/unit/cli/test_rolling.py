@@ -1,0 +1,140 @@
+"""A roll put together out of its executions, and the picture and the lines that are made of it."""
+
+import json
+from dataclasses import replace
+from io import StringIO
+from typing import Any
+
+from rich.console import Console
+
+from cli.executions import Execution
+from cli.rolling import Rolling, Stage, assemble
+from cli.watch_view import changes, chosen, picture
+from tests.unit.cli.histories import History, begun, planned
+
+Json = dict[str, Any]
+
+BUDGET = "pod shop/web-1: budget shop/web allows no disruption"
+
+
+def execution(name: str, began: float, status: str = "RUNNING", ended: float | None = None, **more: str) -> Execution:
+    return Execution(f"arn:{name}", name, status, began, ended, **more)
+
+
+def child(history: History, status: str = "RUNNING", **more: str) -> tuple[Execution, list[Json]]:
+    began = history.events[0]["timestamp"]
+    return execution("child", began, status, None if status == "RUNNING" else history.at, **more), history.events
+
+
+def rolling(children: dict[str, tuple[Execution, list[Json]]], *, looked: float = 1200.0, **more: Any) -> Rolling:
+    """Four nodes; the first wave was one node, the second the others."""
+    history = begun(planned("i-1", "i-2", "i-3", "i-4"), {"i-1": "a"}, {"i-2": "b", "i-3": "c", "i-4": "d"})
+    plan = {"nodes": [{"instance": "i-4", "node": "d.internal", "zone": "zone-a", "group": "workers"}]}
+    seen = execution("roll-1", 1000.0)
+    return assemble(seen, history.events, children, plan=plan, asked=more.get("asked", {}), looked=looked)
+
+
+def replaced(at: float, seconds: float) -> tuple[Execution, list[Json]]:
+    history = History(at).done("Launch the replacement", replacement="i-9")
+    history.done("Wait for the replacement", replacement_node="new.internal")
+    history.at = at + seconds
+    return child(history.done("Terminate the instance"), "SUCCEEDED")
+
+
+def test_nodes_are_where_their_executions_are() -> None:
+    failure = json.dumps({"errorMessage": "node c waited 3600 s", "errorType": "DeadlineExceeded"})
+    seen = rolling(
+        {
+            "i-1": replaced(1010, 60),
+            "i-2": child(History(1080).wait("Evict pods", BUDGET)),
+            "i-3": child(History(1080).wait("Evict pods", BUDGET), "FAILED", error="X", cause=failure),
+        }
+    )
+    stages = {n.node: n.stage for n in seen.nodes}
+    assert stages == {
+        "a": Stage.REPLACED, "b": Stage.REPLACING, "c": Stage.FAILED, "d.internal": Stage.WAITING,
+    }  # fmt: skip
+    a, b, c, d = seen.nodes
+    assert (a.replacement, a.wave, d.wave) == ("new.internal", 1, 2)
+    assert (b.at.reason, c.at.reason) == (BUDGET, "node c waited 3600 s")
+    assert (d.zone, d.group) == ("zone-a", "workers")
+
+
+def test_what_was_not_begun_when_a_roll_ended_is_left() -> None:
+    history = begun(planned("i-1", "i-2"), {"i-1": "a"})
+    seen = assemble(
+        execution("roll-1", 1000, "ABORTED", 1100.0), history.events, {"i-1": replaced(1010, 60)}, plan={}, asked={},
+        looked=1200,
+    )  # fmt: skip
+    assert [n.stage for n in seen.nodes] == [Stage.REPLACED, Stage.LEFT]
+
+
+def test_pace_and_time_left_follow_the_nodes_that_were_replaced() -> None:
+    seen = rolling({"i-1": replaced(1000, 100), "i-2": child(History(1150).wait("Evict pods", BUDGET))})
+    # One node in 200 s, which took 100.5 s; half of the second is left, and two more, two at once.
+    assert (seen.nodes_per_hour, seen.seconds_left) == (18.0, 125.75)
+
+
+def test_without_a_replaced_node_nothing_is_foretold() -> None:
+    seen = rolling({"i-1": child(History(1010).wait("Evict pods", BUDGET))})
+    assert (seen.nodes_per_hour, seen.seconds_left) == (None, None)
+
+
+def drawn(seen: Rolling, width: int = 140) -> str:
+    console = Console(width=width, record=True, file=StringIO())
+    console.print(picture(seen, "demo"))
+    return console.export_text()
+
+
+def test_the_picture_says_who_waits_for_what_and_since_when() -> None:
+    history = History(1080)
+    for _ in range(4):
+        history.wait("Evict pods", BUDGET, seconds=20)
+    text = drawn(rolling({"i-1": replaced(1010, 60), "i-2": child(history)}, asked={"pause": "lunch"}))
+    (line,) = [line for line in text.splitlines() if BUDGET in line]
+    assert "replacing" in line
+    assert "Evict pods" in line
+    assert "2 min" in line
+    assert "1 of 4 nodes replaced" in text
+    assert "pause asked for: lunch" in text
+
+
+def test_the_picture_says_what_is_left_of_a_synchronization() -> None:
+    history = History(1080).wait(
+        "Wait for the pod's sync", "shards-0 synchronizes", redis="shop/shards", bytes_left=150_000_000,
+        bytes_per_second=25_000_000,
+    )  # fmt: skip
+    assert "shop/shards  Wait for the pod's sync (b)  150.0 MB left, 25.0 MB/s, about 6 s" in drawn(
+        rolling({"i-2": child(history)})
+    )
+
+
+def test_of_many_nodes_those_that_failed_or_are_in_work_are_shown() -> None:
+    names = [f"i-{i}" for i in range(100)]
+    history = begun(planned(*names), {name: name for name in names})
+    children = {name: replaced(1000 + i, 60) for i, name in enumerate(names[:90])}
+    children["i-90"] = child(History(1150).wait("Evict pods", BUDGET))
+    children["i-7"] = child(History(1150).wait("Evict pods", BUDGET), "FAILED", error="X")
+    seen = assemble(execution("r", 1000), history.events, children, plan={}, asked={}, looked=1200)
+    shown = [n.node for n in chosen(seen, 12)]
+    assert {"i-7", "i-90"} <= set(shown)
+    assert len(shown) == 12
+    assert "and 76 replaced" in drawn(seen).replace("│", "")
+
+
+def test_lines_tell_changes_once() -> None:
+    before = rolling({"i-1": child(History(1010).wait("Evict pods", BUDGET))})
+    assert list(changes(before, replace(before, looked=1203.0))) == []
+    after = rolling(
+        {"i-1": replaced(1010, 60), "i-2": child(History(1080).wait("Leave the load balancers", "draining"))}
+    )
+    assert list(changes(before, after)) == [
+        "a: replaced by new in 60 s",
+        "b: Leave the load balancers: draining (since 2 min)",
+    ]
+
+
+def test_the_first_line_says_which_roll_it_is() -> None:
+    first, *_ = changes(None, rolling({}))
+    assert first.startswith("roll roll-1, begun at ")
+    assert first.endswith("4 outdated nodes will be replaced")
