@@ -1,7 +1,9 @@
 """Environment variables of what runs inside a lab."""
 
 import os
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from lab.addresses import AWS_URL
 from lab.paths import REPOSITORY, LabPaths
@@ -28,10 +30,12 @@ def part_environment(paths: LabPaths, spec: LabSpec) -> dict[str, str]:
 
 
 def command_environment(paths: LabPaths, spec: LabSpec) -> dict[str, str]:
-    """For people's commands inside: kubectl and aws work without further ado, and reach nothing but the lab."""
+    """For people's commands inside: kubectl, aws and eks-rolling work without further ado, and reach nothing but the
+    lab."""
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)},
-        "PATH": f"{paths.binaries}:{search_path()}",
+        # What is installed beside this interpreter comes last: the user's own python stays what it is.
+        "PATH": f"{paths.binaries}:{search_path()}:{Path(sys.executable).parent}",
         "KUBECONFIG": str(paths.kubeconfig),
         LAB_VARIABLE: str(paths.root),
         **_aws(spec),
