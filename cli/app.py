@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cli import planning, watching
+from cli import control, doctor, explaining, past, planning, watching
 from cli.exits import MEANINGS
 from cli.frame import output
 
@@ -37,7 +37,13 @@ BEFORE, DURING, AFTER = "Before a roll", "During a roll", "After a roll"
 
 app.command(rich_help_panel=BEFORE)(planning.plan)
 app.command(rich_help_panel=BEFORE)(planning.start)
+app.command(rich_help_panel=BEFORE)(doctor.doctor)
 app.command(rich_help_panel=DURING)(watching.watch)
+app.command(rich_help_panel=DURING)(explaining.explain)
+for during in (control.approve, control.refuse, control.pause, control.resume, control.abort):
+    app.command(rich_help_panel=DURING)(during)
+for after in (past.report, past.rolls, past.restore):
+    app.command(rich_help_panel=AFTER)(after)
 
 
 def main() -> None:

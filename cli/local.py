@@ -1,40 +1,60 @@
-"""The plan step run here: JSON in and out, with the caller's own access, read-only."""
+"""The plan step's JSON: run here with the caller's own access, read-only; or by the deployed workflow, as a dry run."""
 
 import json
-from typing import TYPE_CHECKING, Any
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
+from cli.exits import CommandError
 from cli.target import Target
 
 if TYPE_CHECKING:
-    from lambdas.clients import Clients
+    from lambdas.clients import Aws
     from lambdas.settings import Settings
 
 Json = dict[str, Any]
+
+DRY_RUN_LOOK_SECONDS = 1.0
+
+
+class _Reading:
+    """An account in which what a step would write to the bucket is kept here, and nobody is told anything."""
+
+    def __init__(self, aws: "Aws") -> None:
+        self._aws = aws
+        self.documents: dict[str, str] = {}
+
+    def save(self, key: str, text: str, content_type: str) -> str:  # noqa: ARG002  (as the bucket wants it)
+        self.documents[key] = text
+        return key
+
+    def notify(self, subject: str, message: str) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._aws, name)
 
 
 def plan_here(target: Target, settings: "Settings", request: Json) -> tuple[Json, Json]:
     """What the plan step answers, and the document that it would have left in the bucket. Raises RollError."""
     from lambdas.entry import run_step
 
-    clients, documents = _reading_clients(target, settings)
-    answer = run_step("plan", {"roll": "plan", "input": request}, clients)
-    return answer, json.loads(documents["rolls/plan/plan.json"])
+    clients = target.clients(settings)
+    reading = _Reading(clients.aws)
+    answer = run_step("plan", {"roll": "plan", "input": request}, replace(clients, aws=cast("Aws", reading)))
+    return answer, json.loads(reading.documents["rolls/plan/plan.json"])
 
 
-def _reading_clients(target: Target, settings: "Settings") -> "tuple[Clients, dict[str, str]]":
-    """Clients that keep here what a step would write to the bucket, and tell nobody."""
-    from lambdas.clients.aws import AwsClient
-    from lambdas.entry import assembled
+def plan_there(target: Target, name: str, request: Json) -> tuple[Json, Json]:
+    """The same of a dry run of the deployed workflow, which sees what its functions see. Raises CommandError."""
+    from cli.history import fault_sentence, plan_answer
 
-    documents: dict[str, str] = {}
-
-    class Reading(AwsClient):
-        def save(self, key: str, text: str, content_type: str) -> str:  # noqa: ARG002  (as the bucket wants it)
-            documents[key] = text
-            return key
-
-        def notify(self, subject: str, message: str) -> None:
-            pass
-
-    aws = Reading(target.cluster, settings.bucket, settings.topic, target.session)
-    return assembled(target.kubernetes, aws, settings), documents
+    arn = target.executions.start(target.machine("roll"), name, request | {"dry_run": True, "trigger": target.who})
+    while (execution := target.executions.describe(arn)).running:
+        time.sleep(DRY_RUN_LOOK_SECONDS)
+    answer = plan_answer(target.executions.history(arn))
+    document = target.document(name, "plan.json")
+    if not document:
+        cause = fault_sentence({"error": execution.error, "cause": execution.cause})
+        raise CommandError(f"The dry run {name} made no plan: {cause or execution.status}.")
+    return answer, document

@@ -1,7 +1,7 @@
-"""A plan as people read it. Pure: the plan's document in, Rich out. What a document lacks is left out."""
+"""A plan as people read it. Pure: the plan's document in, Rich out."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rich import box
@@ -10,104 +10,173 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from cli.words import counted, short, spoken
-
-Json = dict[str, Any]
+from cli.words import clock, counted, short, size, spoken
+from lambdas.plan_document import Found, Move, PlanDocument, PlannedNode
 
 SEVERITIES = {
     "blocks": ("Blocks the roll", "bold red"),
-    "holds": ("Will hold it", "yellow"),
-    "note": ("Worth knowing", "cyan"),
+    "holds": ("Will hold it", "bold yellow"),
+    "note": ("Worth knowing", "bold cyan"),
 }
 
 SHOWN = 40
-"""Nodes in the table; `--all` shows every one."""
+"""Nodes in the table; with --all every one, and every pod that moves."""
 
 
-def rendered(plan: Json, next_step: str, *, every: bool = False) -> RenderableType:
+def rendered(document: dict[str, Any], next_step: str, *, every: bool = False) -> RenderableType:
     """The whole plan; `next_step` is its last sentence."""
+    plan = PlanDocument.model_validate(document)
     parts: list[RenderableType] = [_headline(plan)]
-    if plan.get("nodes"):
+    if plan.nodes:
         parts.append(_nodes(plan, every=every))
-        parts += list(_figures(plan))
-    parts += list(_redis(plan))
-    parts += list(findings_by_severity(plan.get("findings") or ()))
+        parts.append(_figures(plan))
+    parts += list(findings_by_severity(plan.findings))
     parts.append(Text(f"\n{next_step}", style="bold"))
     return Group(*parts)
 
 
-def _headline(plan: Json) -> Text:
-    blocked = plan["outcome"] == "blocked"
-    blockers = sum(f["severity"] == "blocks" for f in plan.get("findings") or ())
-    nodes = counted(len(plan.get("nodes") or ()), "outdated node")
-    # The reason of a blocked plan repeats every finding, which are listed below.
-    said = f"{nodes}; blocked by {counted(blockers, 'finding')}" if blocked else plan["reason"]
-    return Text(said[:1].upper() + said[1:], style="bold red" if blocked else "bold")
+def _headline(plan: PlanDocument) -> Text:
+    blockers = sum(f.severity == "blocks" for f in plan.findings)
+    if plan.outcome == "blocked":
+        # The reason repeats every finding, which are listed below.
+        line = Text(
+            f"{counted(len(plan.nodes), 'outdated node')}; blocked by {counted(blockers, 'finding')}", style="bold red"
+        )
+    else:
+        line = Text(plan.reason[:1].upper() + plan.reason[1:], style="bold")
+    about = [plan.cluster, *([f"looked at {clock(plan.made)}"] if plan.made else [])]
+    line.append("  " + " · ".join(filter(None, about)), style="not bold dim default")
+    return line
 
 
-def _nodes(plan: Json, *, every: bool) -> Table:
-    nodes = plan["nodes"]
-    shown = nodes if every else nodes[:SHOWN]
-    columns: dict[str, Callable[[Json], str]] = {
-        "zone": lambda n: n.get("zone", ""),
-        "node": lambda n: short(n["node"]),
-        "group": lambda n: n.get("group", ""),
-        "age": lambda n: spoken(n["age_seconds"]) if n.get("age_seconds") is not None else "",
-        "from": lambda n: _version(n.get("from", "")),
-        "to": lambda n: _version(n.get("to", "")),
-        "moves": lambda n: moves(n.get("moves")),
-    }
-    used = {name: cell for name, cell in columns.items() if any(cell(n) for n in shown)}
+def _nodes(plan: PlanDocument, *, every: bool) -> Table:
+    shown = plan.nodes if every else plan.nodes[:SHOWN]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("", justify="right", style="dim")
-    for name in used:
-        table.add_column(name, overflow="fold", no_wrap=name in {"zone", "from", "to", "age"})
+    table.add_column("zone", no_wrap=True)
+    table.add_column("node", no_wrap=True)
+    table.add_column("group", overflow="fold")
+    table.add_column("age", no_wrap=True, justify="right")
+    table.add_column("version", no_wrap=True)
+    table.add_column("what moves", overflow="fold")
     for number, node in enumerate(shown, start=1):
-        table.add_row(str(number), *(Text(cell(node)) for cell in used.values()))
-    if len(nodes) > len(shown):
-        table.caption = f"and {len(nodes) - len(shown):,} more; --all shows them"
+        new_wave = number > 1 and node.wave != shown[number - 2].wave
+        if new_wave:
+            table.add_section()
+        table.add_row(
+            str(number),
+            node.zone,
+            Text(short(node.node)),
+            Text(node.group),
+            spoken(node.age_seconds) if node.age_seconds is not None else "",
+            _versions(node),
+            _every_move(node) if every else Text(moves(node.moves)),
+        )
+    if len(plan.nodes) > len(shown):
+        table.caption = f"and {len(plan.nodes) - len(shown):,} more; --all shows them, and every pod"
         table.caption_justify = "left"
     return table
 
 
-def _version(template: str) -> str:
-    """ "lt-0123:7" as "7": the template's id says nothing to people, unless it changes."""
-    return template.rpartition(":")[2]
+def _versions(node: PlannedNode) -> Text:
+    """ "3 → 4"; the launch templates' ids as well where they differ."""
+    before, after = node.before.partition(":"), node.to.partition(":")
+    same = before[0] == after[0]
+    return Text(f"{before[2] if same else node.before} → {after[2] if same else node.to}")
 
 
-def moves(given: Any) -> str:
-    """What moves off a node, as the document has it."""
-    return str(given or "")
+def moves(given: Iterable[Move]) -> str:
+    """What leaves a node, in a line: "5 pods, 1 volume, redis shop/cache (master)"."""
+    pods = list(given)
+    parts = [counted(len(pods), "pod")] if pods else []
+    volumes = sum(len(m.volumes) for m in pods)
+    restarted = sum(m.way == "restart" for m in pods)
+    parts += [counted(volumes, "volume")] if volumes else []
+    parts += [f"{restarted} by restart"] if restarted else []
+    redis = Counter((m.redis, m.role) for m in pods if m.redis)
+    parts += [
+        f"redis {group} ({role}{f', {n} of them' if n > 1 else ''})" for (group, role), n in sorted(redis.items())
+    ]
+    return ", ".join(parts) or "nothing"
 
 
-def _figures(plan: Json) -> Iterator[RenderableType]:
-    """Replacements per zone, what would stay Pending, how long it takes."""
-    zones = Counter(n.get("zone", "") for n in plan["nodes"])
-    yield Text(
-        "replacements  " + ", ".join(f"{zone or 'unknown zone'} {count}" for zone, count in sorted(zones.items()))
-    )
+def _every_move(node: PlannedNode) -> Text:
+    return Text("\n").join(Text(move_sentence(m)) for m in node.moves) if node.moves else Text("nothing")
 
 
-def _redis(plan: Json) -> Iterator[RenderableType]:
-    for group in plan.get("redis") or ():
-        yield Text.assemble(("redis  ", "bold cyan"), _redis_sentence(group))
+def move_sentence(move: Move) -> str:
+    """How one pod leaves: "shop/web-1: evicted, budget shop/web allows 1"."""
+    how = {"evict": "evicted", "restart": "its Deployment is restarted", "migrate": "migrated"}[move.way]
+    parts = [f"{move.pod}: {how}"]
+    if move.redis:
+        parts.append(f"redis {move.redis} ({move.role})" if move.role else f"redis {move.redis}")
+    elif move.budget:
+        parts.append(f"budget {move.budget} allows {move.allowed if move.allowed is not None else 'an unknown number'}")
+    parts += [f"volume {v.name}" + (f" in {', '.join(v.zones)}" if v.zones else "") for v in move.volumes]
+    return ", ".join(parts) + (f"; would stay Pending: {move.stays_pending}" if move.stays_pending else "")
 
 
-def _redis_sentence(group: Json) -> str:
-    return ", ".join(f"{key} {value}" for key, value in group.items() if isinstance(value, str | int))
+def _figures(plan: PlanDocument) -> Table:
+    """What is needed and what there is, a line each."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for change in dict.fromkeys(c for n in plan.nodes for c in n.changes):
+        grid.add_row("changes", Text(f"{change.what}: {change.before} → {change.after}"))
+    for zone in plan.zones:
+        free = "" if zone.free_addresses is None else f"; {zone.free_addresses:,} addresses free"
+        needs = f"{zone.zone} ({zone.group}): {zone.nodes}, at most {zone.at_once} at once"
+        grid.add_row("replacements", Text(needs + free))
+    for group in plan.groups:
+        if group.raised_to is not None:
+            size = f"{group.group}: maximum {group.maximum}, raised to {group.raised_to} for the roll"
+            grid.add_row("room", Text(f"{size}, and put back"))
+    for quota in plan.quotas:
+        grid.add_row("quota", Text(_quota(quota.model_dump())))
+    for described in plan.redis:
+        grid.add_row("redis", _redis(described))
+    for pending in (m for n in plan.nodes for m in n.moves if m.stays_pending):
+        grid.add_row("Pending", Text(f"{pending.pod}: {pending.stays_pending}", style="red"))
+    if plan.estimate.seconds:
+        waves = counted(plan.estimate.waves, "wave")
+        steps = f"; {plan.estimate.transitions:,} state transitions" if plan.estimate.transitions else ""
+        grid.add_row("estimate", Text(f"about {spoken(plan.estimate.seconds)} in {waves}, {plan.surge} at once{steps}"))
+    return grid
 
 
-def findings_by_severity(findings: Any) -> Iterator[RenderableType]:
+def _quota(quota: dict[str, Any]) -> str:
+    if quota["unknown"]:
+        return f"{quota['name']}: {quota['unknown']}"
+    numbers = {name: quota[name] for name in ("limit", "used", "needed") if quota[name] is not None}
+    return f"{quota['name']}: " + ", ".join(f"{value:g} {name}" for name, value in numbers.items())
+
+
+def _redis(group: dict[str, Any]) -> Text:
+    line = Text(f"{group.get('group', '')}, {group.get('kind', '')}: ")
+    if group.get("fault"):
+        return line.append(str(group["fault"]), style="red")
+    servers = group.get("servers") or ()
+    roles = Counter(str(s.get("role", "")) for s in servers)
+    roles["sentinel"] = len(group.get("sentinels") or ())
+    line.append(", ".join(counted(n, role) for role, n in roles.items() if n))
+    held = sum(int(s.get("used_bytes") or 0) for s in servers if s.get("role") == "master")
+    if held:
+        line.append(f", {size(held)} to synchronize at most")
+    healthy = bool(group.get("healthy"))
+    return line.append(", healthy" if healthy else ", not healthy", style="green" if healthy else "red")
+
+
+def findings_by_severity(findings: Iterable[Found]) -> Iterator[RenderableType]:
     """Every finding with its object, reason and remedy, the gravest first."""
+    listed = list(findings)
     for severity, (title, style) in SEVERITIES.items():
-        found = [f for f in findings if f["severity"] == severity]
-        if not found:
-            continue
-        yield Text(f"\n{title} ({len(found)})", style=style)
+        found = [f for f in listed if f.severity == severity]
+        if found:
+            yield Text(f"\n{title} ({len(found)})", style=style)
         for finding in found:
             line = Text()
-            line.append(finding["object"], style="bold")
-            line.append(f"  {finding['reason']}")
-            line.append(f"  [{finding['code']}]", style="dim")
+            line.append(finding.object, style="bold")
+            line.append(f": {finding.reason}")
+            line.append(f"  {finding.code}", style="dim")
             yield Padding(line, (0, 0, 0, 2))
-            yield Padding(Text(f"→ {finding['remedy']}", style="green"), (0, 0, 0, 4))
+            yield Padding(Text(f"→ {finding.remedy}", style="green"), (0, 0, 0, 4))

@@ -1,5 +1,6 @@
 """`plan` and `start`."""
 
+import json
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,8 +11,12 @@ import typer
 from cli.exits import CommandError, Exit
 from cli.frame import AsJson, aimed, confirmed, errors, output, print_json, say
 from cli.target import Target
+from cli.watching import follow, leave, running
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cli.executions import Execution
     from lambdas.settings import Settings
 
 Json = dict[str, Any]
@@ -37,6 +42,9 @@ def plan(
     surge: Surge = None,
     accept: Accept = None,
     every: Every = False,
+    deployed: Annotated[
+        bool, typer.Option("--deployed", help="Ask the deployed workflow, by a dry run: it reaches what it will reach.")
+    ] = False,
     save: Annotated[Path | None, typer.Option(help="Write the plan's document to this file as well.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -45,10 +53,9 @@ def plan(
     It runs here, with your kubeconfig and your AWS profile, and needs nothing deployed; the exit code is 3 if a roll
     would be blocked.
     """
-    _, document = show_plan(target, request_of(group, node, surge, accept), every=every, as_json=as_json)
+    request = request_of(group, node, surge, accept)
+    _, document = show_plan(target, request, every=every, as_json=as_json, there=deployed)
     if save is not None:
-        import json
-
         save.write_text(json.dumps(document, indent=2) + "\n")
     if document["outcome"] == "blocked":
         raise typer.Exit(Exit.BLOCKED)
@@ -73,8 +80,6 @@ def start(
 
     Ctrl-C while watching detaches; the roll goes on. The exit code is the roll's, as `watch` has it.
     """
-    from cli.watching import follow, running
-
     machine = target.machine("roll")
     request = request_of(group, node, surge, accept)
     answer, _ = show_plan(target, request, every=False, as_json=False, quiet=as_json)
@@ -98,7 +103,7 @@ def start(
         else:
             say(f"The roll {name} has begun. `eks-rolling watch` shows it, `eks-rolling abort` ends it.")
         return
-    follow(target, execution, as_json=as_json)
+    leave(follow(target, execution, as_json=as_json))
 
 
 def request_of(groups: list[str] | None, nodes: list[str] | None, surge: int | None, accept: list[str] | None) -> Json:
@@ -107,19 +112,28 @@ def request_of(groups: list[str] | None, nodes: list[str] | None, surge: int | N
     return {name: value for name, value in given.items() if value}
 
 
-def show_plan(target: Target, request: Json, *, every: bool, as_json: bool, quiet: bool = False) -> tuple[Json, Json]:
-    """Plans here and prints it; the step's answer and the plan's document. `quiet` prints nothing."""
-    from cli.local import plan_here
+def show_plan(
+    target: Target, request: Json, *, every: bool, as_json: bool, quiet: bool = False, there: bool = False
+) -> tuple[Json, Json]:
+    """Plans here, or by the deployed workflow (`there`), and prints it; the step's answer and the plan's document.
+
+    `quiet` prints nothing.
+    """
+    from cli.local import plan_here, plan_there
 
     with errors.status(f"looking at {target.cluster}"):
         settings, deployed = settings_of(target)
-        answer, document = plan_here(target, settings, request)
+        at_work = running(target)[-1:] if target.machines else []
+        answer, document = (
+            plan_there(target, new_name("plan"), request) if there else plan_here(target, settings, request)
+        )
     if as_json:
         print_json(document)
     elif not quiet:
         from cli.plan_view import rendered
 
-        output.print(rendered(document, next_step(document, deployed=deployed), every=every))
+        said = next_step(document, deployed=deployed, at_work=at_work, there=there)
+        output.print(rendered(document, said, every=every))
     return answer, document
 
 
@@ -137,9 +151,13 @@ def settings_of(target: Target) -> "tuple[Settings, bool]":
         return Settings(cluster=target.cluster), bool(target.machines)
 
 
-def next_step(document: Json, *, deployed: bool) -> str:
-    """The plan's last sentence."""
+def next_step(document: Json, *, deployed: bool, at_work: "Sequence[Execution]" = (), there: bool = True) -> str:
+    """The plan's last sentence; `at_work` is the roll that is running, `there` a plan that the functions made."""
+    if at_work:
+        return f"The roll {at_work[0].name} is at work: `eks-rolling watch` shows it."
     match document["outcome"]:
+        case "blocked" if deployed and not there and _redis_is_silent(document):
+            return "Redis was asked from here; if this machine does not reach the pods: `eks-rolling plan --deployed`."
         case "blocked":
             return "Do what the remedies of the blocking findings say, then plan again: `eks-rolling plan`."
         case "nothing":
@@ -150,6 +168,12 @@ def next_step(document: Json, *, deployed: bool) -> str:
             return "Deploy eks-rolling for this cluster (deploy/README.md), then `eks-rolling start`."
 
 
-def new_name() -> str:
-    """A roll's name, which sorts by time."""
-    return f"roll-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+def _redis_is_silent(document: Json) -> bool:
+    """Whether a server or sentinel of a group did not answer."""
+    members = [m for g in document.get("redis") or () for key in ("servers", "sentinels") for m in g.get(key) or ()]
+    return any(m.get("reason") for m in members)
+
+
+def new_name(what: str = "roll") -> str:
+    """An execution's name, which sorts by time."""
+    return f"{what}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"

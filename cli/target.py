@@ -174,8 +174,9 @@ class Target:
         """The configuration of the deployed plan function, found by the Roll machine's definition."""
         from lambdas.clients.aws import CONFIG, translated
 
+        machine = self.machine("roll")
         with translated("read the deployed workflow"):
-            described = self.stepfunctions.describe_state_machine(stateMachineArn=self.machine("roll"))
+            described = self.stepfunctions.describe_state_machine(stateMachineArn=machine)
         state = json.loads(described["definition"])["States"]["Plan the roll"]
         name = state["Arguments"]["FunctionName"]
         client: LambdaClient = self.session.client("lambda", config=CONFIG)
@@ -188,6 +189,13 @@ class Target:
         from lambdas.settings import Settings
 
         return Settings.from_environment(self.function.get("Environment", {}).get("Variables", {}))
+
+    @cached_property
+    def lock_name(self) -> str:
+        """The Lease that a roll holds, NAMESPACE/NAME."""
+        from lambdas.lock import lock_name
+
+        return lock_name(self.settings.namespace)
 
     @cached_property
     def aws(self) -> "AwsClient":
@@ -206,12 +214,13 @@ class Target:
         """A document that the roll left in the bucket, as it was written; "" where there is none. Raises RollError."""
         return next(iter(self.aws.load(f"rolls/{roll}/{name}")), "")
 
-    @cached_property
-    def clients(self) -> "Clients":
-        """Everything, with the deployed settings."""
+    def clients(self, settings: "Settings") -> "Clients":
+        """Everything that a step is handed, with these settings."""
+        from lambdas.clients.aws import AwsClient
         from lambdas.entry import assembled
 
-        return assembled(self.kubernetes, self.aws, self.settings)
+        aws = AwsClient(settings.cluster, settings.bucket, settings.topic, self.session)
+        return assembled(self.kubernetes, aws, settings)
 
     @cached_property
     def who(self) -> str:

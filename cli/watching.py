@@ -1,7 +1,8 @@
 """`watch`, and following a roll wherever one is started."""
 
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -52,7 +53,7 @@ def watch(
 
             output.print(picture(seen, target.cluster))
         return
-    follow(target, execution.arn, as_json=as_json, lines=no_tty)
+    leave(follow(target, execution.arn, as_json=as_json, lines=no_tty))
 
 
 def running(target: Target) -> "list[Execution]":
@@ -61,13 +62,23 @@ def running(target: Target) -> "list[Execution]":
 
 
 def named(target: Target, roll: str | None) -> "Execution":
-    """The roll of that name; without one, that which runs, or ran last. Raises CommandError."""
-    for execution in target.executions.of(target.machine("roll")):
-        if roll in {None, execution.name, execution.arn}:
-            # Of several that run, the oldest has the lock; the others wait for it.
-            return running(target)[-1] if roll is None and execution.running else execution
-    there = f"no roll is called {roll}; `eks-rolling rolls` lists them" if roll else "there was none yet"
-    raise CommandError(f"There is no such roll of {target.cluster}: {there}.", Exit.NOT_FOUND)
+    """The roll of that name, or whose name begins so; without one, the last one. Raises CommandError."""
+    if roll is None:
+        # Of several that run, the oldest has the lock; the others wait for it.
+        found = [*running(target)[-1:], *_first(target.executions.of(target.machine("roll")))]
+        if found:
+            return found[0]
+        raise CommandError(f"There was no roll of {target.cluster} yet.", Exit.NOT_FOUND)
+    alike = [e for e in target.executions.of(target.machine("roll")) if e.name.startswith(roll) or e.arn == roll]
+    exact = [e for e in alike if roll in {e.name, e.arn}] or alike
+    if len(exact) == 1:
+        return exact[0]
+    said = f"{len(exact)} rolls are called so" if exact else "no roll is called so"
+    raise CommandError(f"{roll}: {said}; `eks-rolling rolls` lists them.", Exit.NOT_FOUND)
+
+
+def _first(executions: "Iterator[Execution]") -> "list[Execution]":
+    return list(itertools.islice(executions, 1))
 
 
 def looker_of(target: Target) -> "Looker":
@@ -82,7 +93,7 @@ def asked_of(target: Target, roll: str) -> dict[str, str]:
     """What people ask of that roll: the lock's annotations, while it holds the lock. Raises RollError."""
     from lambdas import lock
 
-    lease = target.kubernetes.lease(lock.lock_name(target.settings.namespace))
+    lease = target.kubernetes.lease(target.lock_name)
     if lease is None or lease.holder != roll:
         return {}
     keys = {"pause": lock.PAUSE, "abort": lock.ABORT}
@@ -97,7 +108,7 @@ def follow(
     lines: bool = False,
     until: "Callable[[Rolling], bool]" = lambda _: False,
 ) -> "Rolling":
-    """Shows a roll until it has ended, or `until` says so. Exits with the roll's code once it has ended."""
+    """Shows a roll until it has ended, or `until` says so; how it stands then. Ctrl-C ends the command alone."""
     seen: Rolling | None = None
     shower = _shower(target, as_json=as_json, lines=lines)
     looker = looker_of(target)
@@ -116,11 +127,13 @@ def follow(
             "`eks-rolling abort` ends it."
         )
         raise typer.Exit(Exit.INTERRUPTED) from None
-    if not seen.running:
-        shower.ended(seen)
-        if (code := exit_of(seen)) is not Exit.FINE:
-            raise typer.Exit(code)
     return seen
+
+
+def leave(seen: "Rolling") -> None:
+    """Ends the command with the exit code that the roll's end stands for."""
+    if (code := exit_of(seen)) is not Exit.FINE:
+        raise typer.Exit(code)
 
 
 def _in_work(seen: "Rolling") -> int:
@@ -176,9 +189,6 @@ class _Lines:
         for line in changes(self._last, seen):
             self.say(line)
         self._last = seen
-
-    def ended(self, seen: "Rolling") -> None:
-        pass
 
 
 class _Json(_Lines):

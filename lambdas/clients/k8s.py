@@ -328,6 +328,26 @@ class KubernetesClient:
             raise self._fault(status, answer, f"write Lease {lease.name}")
         return _lease(answer)
 
+    # Access
+
+    def may(self, verb: str, resource: str, *, group: str = "", namespace: str = "") -> bool:
+        """Whether the API server would let the caller do that: a review of the caller's own access, which all may ask.
+
+        `group` is the API group, "" for the core one; without a namespace it is asked for all of them.
+        """
+        resource, _, subresource = resource.partition("/")
+        attributes = {"verb": verb, "group": group, "resource": resource, "namespace": namespace}
+        review: Json = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes | ({"subresource": subresource} if subresource else {})},
+        }
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        status, answer, _ = self._request("POST", path, review)
+        if status not in {200, 201}:
+            raise self._fault(status, answer, "ask what you may do")
+        return bool((answer.get("status") or {}).get("allowed"))
+
     # Requests
 
     def _list(self, path: str, **query: str) -> Iterator[Json]:

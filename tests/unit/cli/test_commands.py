@@ -1,0 +1,392 @@
+"""The commands as people type them: what they print, what they change, their exit codes."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from cli import frame
+from cli.exits import MEANINGS, CommandError, Exit
+from lambdas import lock
+from lambdas.errors import AccessDenied, Transient
+from lambdas.observed import Lease
+from tests.model.situations import shop
+from tests.unit.cli.conftest import Run
+from tests.unit.cli.histories import History, begun, planned
+from tests.unit.cli.targets import NODE, RESTORE, ROLL, FakeTarget
+
+LOCK = lock.lock_name("kube-system")
+
+
+def hold_lock(target: FakeTarget, roll: str, **annotations: str) -> None:
+    keys = {"pause": lock.PAUSE, "abort": lock.ABORT}
+    wished = {keys[what]: why for what, why in annotations.items()}
+    target.world.put_lease(Lease(LOCK, roll, 0.0, 180.0, annotations=wished))
+
+
+def asks_approval(token: str) -> History:
+    history = planned("i-1").enter("Task", "Wait for approval")
+    given = json.dumps({"Payload": {"token": token}})
+    return history.add("TaskScheduled", taskScheduledEventDetails={"parameters": given})
+
+
+# Help
+
+
+def test_help_names_every_exit_code(run: Run) -> None:
+    said = " ".join(run("--help").output.split())
+    for code, meaning in MEANINGS.items():
+        assert f"{code.value} {meaning}" in said
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["plan", "start", "doctor", "explain", "watch", "approve", "refuse", "pause", "resume", "abort", "report", "rolls",
+     "restore"],
+)  # fmt: skip
+def test_every_command_has_help_and_says_where_it_looks(run: Run, command: str) -> None:
+    done = run(command, "--help")
+    assert done.exit_code == Exit.FINE
+    for option in ("--cluster", "--region", "--profile", "--kubeconfig", "--context", "--endpoint-url"):
+        assert option in done.output
+
+
+def test_an_unknown_option_is_a_usage_error(run: Run) -> None:
+    assert run("plan", "--grup", "a").exit_code == Exit.USAGE
+
+
+# Plan
+
+
+def test_a_plan_names_every_node_in_order_with_what_moves_and_what_to_do_next(run: Run, target: FakeTarget) -> None:
+    done = run("plan")
+    assert done.exit_code == Exit.FINE
+    assert "6 outdated nodes will be replaced" in done.output
+    for node in target.world.nodes():
+        assert node.name in done.output
+    assert "1 → 2" in done.output
+    assert done.output.rstrip().endswith("Start it with `eks-rolling start`.")
+
+
+def test_a_plan_changes_nothing(run: Run, target: FakeTarget) -> None:
+    before = target.world.snapshot()
+    run("plan")
+    assert target.world.snapshot() == before
+
+
+def test_a_plan_needs_nothing_deployed(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    bare = FakeTarget(shop(), deployed=False)
+    monkeypatch.setattr(frame, "Target", lambda _: bare)
+    done = run("plan")
+    assert done.exit_code == Exit.FINE
+    assert "Deploy eks-rolling for this cluster" in done.output
+
+
+def test_a_blocked_plan_is_exit_code_3_and_names_the_remedy(run: Run) -> None:
+    done = run("plan", "--group", "ng-z")
+    assert done.exit_code == Exit.BLOCKED
+    assert "group ng-z: there is no such Auto Scaling group" in done.output
+    assert "→ correct the name" in done.output
+
+
+def test_a_plan_in_json_is_the_document_and_nothing_else(run: Run) -> None:
+    document = json.loads(run("plan", "--json").stdout)
+    assert document["outcome"] == "roll"
+    assert len(document["nodes"]) == 6
+
+
+def test_up_to_date_nodes_need_no_roll(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    current = FakeTarget(shop(new_version=False))
+    monkeypatch.setattr(frame, "Target", lambda _: current)
+    assert run("plan").output.rstrip().endswith("Nothing is to be done.")
+    done = run("start", "--yes")
+    assert (done.exit_code, current.fake.started) == (Exit.FINE, [])
+
+
+def test_a_plan_during_a_roll_points_to_it(run: Run, target: FakeTarget) -> None:
+    target.fake.add(ROLL, "roll-1", planned("i-1"))
+    assert "The roll roll-1 is at work" in run("plan").output
+
+
+# Start
+
+
+def test_start_shows_the_plan_and_asks(run: Run, target: FakeTarget) -> None:
+    done = run("start", "--detach")
+    assert done.exit_code == Exit.USAGE
+    assert "6 outdated nodes" in done.output
+    assert "add --yes" in done.output
+    assert target.fake.started == []
+
+
+def test_start_passes_on_what_was_asked_for_and_by_whom(run: Run, target: FakeTarget) -> None:
+    done = run("start", "--yes", "--detach", "--group", "ng-a", "--surge", "3", "--no-approval")
+    assert done.exit_code == Exit.FINE
+    ((machine, _, given),) = target.fake.started
+    assert machine == ROLL
+    assert given == {"groups": ["ng-a"], "surge": 3, "approval": False, "trigger": "ann"}
+
+
+def test_a_blocked_plan_starts_nothing(run: Run, target: FakeTarget) -> None:
+    assert run("start", "--yes", "--node", "no-such-node").exit_code == Exit.BLOCKED
+    assert target.fake.started == []
+
+
+def test_without_a_deployment_nothing_can_be_started(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    monkeypatch.setattr(frame, "Target", lambda _: FakeTarget(shop(), deployed=False))
+    done = run("start", "--yes")
+    assert done.exit_code == Exit.NOT_FOUND
+    assert "eks-rolling is not deployed for demo in eu-central-1" in done.stderr
+
+
+# Approval
+
+
+def test_the_token_of_the_waiting_roll_is_found_and_answered(run: Run, target: FakeTarget) -> None:
+    target.fake.add(ROLL, "roll-1", asks_approval("t"))
+    assert run("approve").exit_code == Exit.FINE
+    assert run("refuse", "--reason", "not today").exit_code == Exit.FINE
+    assert target.fake.answered == [
+        ("approved", "t", {"approved_by": "ann"}),
+        ("refused", "t", "refused by ann: not today"),
+    ]
+
+
+def test_a_roll_that_does_not_wait_cannot_be_approved(run: Run, target: FakeTarget) -> None:
+    target.fake.add(ROLL, "roll-1", planned("i-1").wait("Take the lock", "another roll holds it"))
+    done = run("approve")
+    assert (done.exit_code, target.fake.answered) == (Exit.NOT_FOUND, [])
+    assert "roll-1 runs and waits for nobody" in done.stderr
+
+
+# Pause, resume, abort
+
+
+def test_pause_and_resume_write_what_steps_read_and_leave_the_rest(run: Run, target: FakeTarget) -> None:
+    target.fake.add(ROLL, "roll-1", planned("i-1"))
+    hold_lock(target, "roll-1")
+    assert run("pause", "--reason", "lunch").exit_code == Exit.FINE
+    lease = target.world.lease(LOCK)
+    assert lease is not None
+    assert (lease.holder, lease.annotations) == ("roll-1", {lock.PAUSE: "lunch"})
+    assert run("resume").exit_code == Exit.FINE
+    lease = target.world.lease(LOCK)
+    assert lease is not None
+    assert lease.annotations == {}
+
+
+def test_a_lock_that_is_renewed_meanwhile_is_written_again(run: Run, target: FakeTarget) -> None:
+    target.fake.add(ROLL, "roll-1", planned("i-1"))
+    hold_lock(target, "roll-1")
+    read, renewals = target.world.lease, [1, 1]
+
+    def lease(name: str) -> Lease | None:
+        seen = read(name)
+        if renewals and seen is not None:
+            renewals.pop()
+            target.world.put_lease(replace(seen, renewed=seen.renewed + 1))
+        return seen
+
+    target.world.lease = lease  # type: ignore[method-assign]
+    assert run("pause", "--reason", "lunch").exit_code == Exit.FINE
+    seen = read(LOCK)
+    assert seen is not None
+    assert (seen.annotations, seen.renewed) == ({lock.PAUSE: "lunch"}, 2.0)
+
+
+def test_a_roll_without_the_lock_cannot_be_paused(run: Run, target: FakeTarget) -> None:
+    target.fake.add(ROLL, "roll-1", planned("i-1"))
+    hold_lock(target, "another")
+    done = run("pause")
+    assert done.exit_code == Exit.BLOCKED
+    assert "has not begun to change anything" in done.stderr
+
+
+def test_abort_asks_first(run: Run, target: FakeTarget) -> None:
+    target.fake.add(ROLL, "roll-1", planned("i-1"))
+    hold_lock(target, "roll-1")
+    assert run("abort").exit_code == Exit.USAGE
+    lease = target.world.lease(LOCK)
+    assert lease is not None
+    assert lease.annotations == {}
+    assert run("abort", "--yes", "--reason", "wrong image").exit_code == Exit.FINE
+    lease = target.world.lease(LOCK)
+    assert lease is not None
+    assert lease.annotations == {lock.ABORT: "wrong image"}
+
+
+def test_a_roll_that_has_changed_nothing_yet_is_stopped(run: Run, target: FakeTarget) -> None:
+    target.fake.add(ROLL, "roll-1", planned("i-1").wait("Take the lock", "another roll holds it"))
+    hold_lock(target, "another")
+    assert run("abort", "--yes", "--reason", "wrong image").exit_code == Exit.FINE
+    assert target.fake.stopped == [("arn:roll-1", "aborted: wrong image")]
+
+
+@pytest.mark.parametrize("command", [["pause"], ["resume"], ["abort", "--yes"], ["approve"], ["refuse"]])
+def test_without_a_running_roll_there_is_nothing_to_ask_for(run: Run, target: FakeTarget, command: list[str]) -> None:
+    target.fake.add(ROLL, "roll-1", planned("i-1"), "SUCCEEDED")
+    done = run(*command)
+    assert done.exit_code == Exit.NOT_FOUND
+    assert done.stderr.startswith("error: No roll of demo")
+
+
+# Watch
+
+
+def finished(target: FakeTarget, status: str = "SUCCEEDED", **more: str) -> None:
+    history = begun(planned("i-1"), {"i-1": "node-1"})
+    child = History().done("Launch the replacement", replacement="i-9").done("Wait for the replacement")
+    child.done("Evict pods", "the node is empty").later(40)
+    target.fake.add(NODE, "i-1-roll-1", child, "SUCCEEDED")
+    target.fake.add(ROLL, "roll-1", history, status, **more)
+
+
+def test_watch_tells_a_roll_that_is_over_and_exits_as_it_did(run: Run, target: FakeTarget) -> None:
+    finished(target)
+    done = run("watch")
+    assert done.exit_code == Exit.FINE
+    assert "node-1: replaced by i-9 in 42 s" in done.output
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "code"),
+    [("FAILED", "DeadlineExceeded", 1), ("ABORTED", "", 1), ("TIMED_OUT", "", 1), ("FAILED", "Blocked", 3)],
+)
+def test_the_exit_code_is_the_rolls(run: Run, target: FakeTarget, status: str, error: str, code: int) -> None:
+    finished(target, status, error=error, cause="why")
+    assert run("watch").exit_code == code
+
+
+def test_watch_in_json_is_a_document_a_line(run: Run, target: FakeTarget) -> None:
+    finished(target)
+    (line,) = run("watch", "--json").stdout.splitlines()
+    seen = json.loads(line)
+    assert (seen["roll"], seen["status"], seen["replaced"]) == ("roll-1", "SUCCEEDED", 1)
+    assert [n["stage"] for n in seen["nodes"]] == ["replaced"]
+
+
+def test_watch_outlives_a_lost_connection(run: Run, target: FakeTarget) -> None:
+    finished(target)
+    describe, faults = target.fake.describe, [Transient("the endpoint cannot be reached."), Transient("again.")]
+
+    def failing(arn: str) -> object:
+        if faults:
+            raise faults.pop(0)
+        return describe(arn)
+
+    target.fake.describe = failing  # type: ignore[method-assign,assignment]
+    done = run("watch")
+    assert done.exit_code == Exit.FINE
+    assert "no connection: the endpoint cannot be reached. Trying again" in done.output
+    assert "connected again" in done.output
+
+
+def test_interrupting_a_watcher_says_that_the_roll_goes_on(run: Run, target: FakeTarget) -> None:
+    target.fake.add(ROLL, "roll-1", planned("i-1"))
+
+    def interrupted(_: str) -> object:
+        raise KeyboardInterrupt
+
+    target.fake.describe = interrupted  # type: ignore[method-assign,assignment]
+    done = run("watch")
+    assert done.exit_code == Exit.INTERRUPTED
+    assert "the roll roll-1 goes on" in done.stderr
+    assert target.fake.stopped == []
+
+
+def test_a_roll_is_known_by_the_beginning_of_its_name(run: Run, target: FakeTarget) -> None:
+    finished(target)
+    assert run("watch", "roll").exit_code == Exit.FINE
+    assert run("watch", "nothing").exit_code == Exit.NOT_FOUND
+
+
+# After a roll
+
+
+def test_a_report_that_left_something_behind_is_exit_code_1(run: Run, target: FakeTarget) -> None:
+    finished(target)
+    report = {"roll": "roll-1", "cluster": "demo", "outcome": "replaced", "reason": "1 of 1 nodes were replaced"}
+    target.documents["roll-1", "report.json"] = report
+    assert run("report").exit_code == Exit.FINE
+    target.documents["roll-1", "report.json"] = report | {"left_behind": ["group ng-a keeps its maximum"]}
+    done = run("report")
+    assert done.exit_code == Exit.FAILED
+    assert "left behind  group ng-a keeps its maximum" in done.output
+
+
+def test_a_roll_without_a_report_says_why(run: Run, target: FakeTarget) -> None:
+    target.fake.add(ROLL, "roll-1", planned("i-1"))
+    done = run("report")
+    assert done.exit_code == Exit.NOT_FOUND
+    assert "it is still running" in done.stderr
+
+
+def test_rolls_are_listed_with_what_came_of_them(run: Run, target: FakeTarget) -> None:
+    finished(target, "FAILED", error="Refused", cause="node-1 was not replaced")
+    (told,) = json.loads(run("rolls", "--json").stdout)
+    assert (told["roll"], told["status"], told["reason"]) == ("roll-1", "FAILED", "node-1 was not replaced")
+
+
+def test_a_restore_follows_the_dead_roll_and_says_what_it_put_back(run: Run, target: FakeTarget) -> None:
+    hold_lock(target, "dead")
+    history = History().done("Restore", restored=["cluster-autoscaler: back at 1"], left_behind=[])
+
+    def start(machine: str, name: str, given: dict[str, object]) -> str:
+        target.fake.started.append((machine, name, dict(given)))
+        return target.fake.add(RESTORE, name, history, "SUCCEEDED").arn
+
+    target.fake.start = start  # type: ignore[method-assign]
+    done = run("restore")
+    assert done.exit_code == Exit.FINE
+    assert target.fake.started[0][2] == {"roll": "dead"}
+    assert "restored: cluster-autoscaler: back at 1" in done.output
+
+
+def test_nothing_is_restored_under_a_living_roll(run: Run, target: FakeTarget) -> None:
+    target.fake.add(ROLL, "roll-1", planned("i-1"))
+    assert (run("restore").exit_code, target.fake.started) == (Exit.BLOCKED, [])
+
+
+# Explain
+
+
+def test_a_node_is_explained_by_version_pods_and_budgets(run: Run, target: FakeTarget) -> None:
+    node = next(p.node for p in target.world.pods() if p.name.startswith("web"))
+    found = json.loads(run("explain", node, "--json").stdout)
+    assert (found["kind"], found["node"]["outdated"]) == ("node", True)
+    assert "default/web" in {b["budget"] for p in found["pods"] for b in p["budgets"]}
+
+
+def test_a_pod_is_explained_with_its_findings_alone(run: Run, target: FakeTarget) -> None:
+    done = run("explain", "default/db-0")
+    assert done.exit_code == Exit.FINE
+    assert "StatefulSet default/db" in done.output
+    assert "on node" in done.output
+
+
+def test_what_is_not_there_cannot_be_explained(run: Run) -> None:
+    assert run("explain", "nobody").exit_code == Exit.NOT_FOUND
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (AccessDenied("Cannot list nodes: forbidden."), Exit.DENIED),
+        (Transient("The API server cannot be reached."), Exit.NOT_FOUND),
+        (CommandError("Which cluster?", Exit.USAGE), Exit.USAGE),
+        (ValueError("a bug"), Exit.FAILED),
+    ],
+)
+def test_whatever_goes_wrong_is_one_sentence(run: Run, target: FakeTarget, error: Exception, code: Exit) -> None:
+    def failing() -> None:
+        raise error
+
+    target.world.nodes = failing  # type: ignore[method-assign,assignment]
+    done = run("plan")
+    assert done.exit_code == code
+    assert done.stderr.startswith("error: ")
+    assert str(error) in " ".join(done.stderr.split())
+    assert "Traceback" not in done.output
