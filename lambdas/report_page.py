@@ -119,9 +119,9 @@ class Axis:
 
     @property
     def tick(self) -> float:
-        """Seconds between two labels: at most six of them."""
+        """Seconds between two labels: at most seven of them."""
         steps = (5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
-        return next((float(s) for s in steps if self.span / s <= 6), 172800.0)
+        return next((float(s) for s in steps if self.span / s <= 7), 172800.0)
 
     @property
     def ticks(self) -> list[tuple[float, str]]:

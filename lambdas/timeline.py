@@ -32,6 +32,7 @@ KINDS: Mapping[str, Kind] = {
     "Launch the replacement": Kind.INSTANCE,
     "Wait for the replacement": Kind.INSTANCE,
     "Close the old node to new pods": Kind.OTHER,
+    "Look at the Redis pods": Kind.REDIS,
     "Leave the load balancers": Kind.TRAFFIC,
     "Evict pods": Kind.PODS,
     "Wait for the last connections": Kind.TRAFFIC,

@@ -133,7 +133,7 @@ class TestSummary:
             ({"output": {"outcome": "roll"}}, {"Error": "Refused", "Cause": "No."}, Ending.FAILED),
             (
                 {"output": {"outcome": "roll"}},
-                {"Error": "Refused", "Cause": "The roll was aborted: x."},
+                {"Error": "Aborted", "Cause": "The roll was aborted: x."},
                 Ending.ABORTED,
             ),
             (None, {"Error": "BadRequest", "Cause": "No."}, Ending.FAILED),
