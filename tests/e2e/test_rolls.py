@@ -62,7 +62,7 @@ def assert_the_report_is_worth_keeping(page: Path) -> None:
     """The page in a browser, and the figures that it is to show: the real roll's own document has them."""
     report = Report.model_validate_json(page.with_suffix(".json").read_text())
     with chromium() as browser:
-        seen = [look(browser, page, width, scheme) for width, scheme in ((1200, "light"), (PHONE, "dark"))]
+        seen = [look(browser, page, 1200, "light"), look(browser, page, PHONE, "dark")]
     assert [problems(each, width) for each, width in zip(seen, (1200, PHONE), strict=True)] == [[], []]
     text = " ".join(seen[0].text.split())
     told = ("6 of 6 nodes replaced", "never fewer Ready nodes than at the start", "8 Redis failovers")
