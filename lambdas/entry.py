@@ -5,7 +5,7 @@ Importing a step has no effect; clients are made at the first invocation and kep
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import import_module
@@ -31,17 +31,18 @@ AnyTask = TypeVar("AnyTask", bound=Task)
 Step = Callable[[AnyTask, Clients], StepResult]
 
 
-class _RedisWhenNeeded:
-    """A RedisClient once it is asked for anything: redis-py takes a second to import, and few steps need it."""
+class _WhenNeeded:
+    """A client that is made when it is first asked for anything.
 
-    def __init__(self, secrets: Callable[[str, str], Mapping[str, str]]) -> None:
-        self._secrets = secrets
+    Signing in to the cluster takes rights that not every step has, and redis-py a second to import.
+    """
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
 
     @cached_property
-    def _client(self) -> Redis:
-        from lambdas.clients.redis import RedisClient
-
-        return RedisClient(self._secrets)
+    def _client(self) -> Any:
+        return self._make()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
@@ -57,18 +58,34 @@ def _import_clients() -> None:
 
 @cache
 def connected_clients() -> Clients:
-    """The clients of this execution environment, from its settings. Raises BadRequest, NotFound, AccessDenied."""
+    """The clients of this execution environment, from its settings.
+
+    The first use of one raises NotFound or AccessDenied where there is no such cluster, or no way into it.
+    """
     from lambdas.clients.aws import AwsClient
-    from lambdas.clients.eks import connect
 
     settings = Settings.from_environment()
+    kubernetes = cast(Kubernetes, _WhenNeeded(lambda: _connect(settings.cluster)))
     aws = AwsClient(settings.cluster, settings.bucket, settings.topic)
-    return assembled(connect(settings.cluster), aws, settings)
+    return assembled(kubernetes, aws, settings)
 
 
 def assembled(kubernetes: Kubernetes, aws: Aws, settings: Settings) -> Clients:
     """Clients on the real clock; Redis is connected to when a step first asks for it."""
-    return Clients(kubernetes, aws, cast(Redis, _RedisWhenNeeded(kubernetes.secret)), settings, time.time, time.sleep)
+    redis = cast(Redis, _WhenNeeded(lambda: _redis(kubernetes)))
+    return Clients(kubernetes, aws, redis, settings, time.time, time.sleep)
+
+
+def _connect(cluster: str) -> Kubernetes:
+    from lambdas.clients.eks import connect
+
+    return connect(cluster)
+
+
+def _redis(kubernetes: Kubernetes) -> Redis:
+    from lambdas.clients.redis import RedisClient
+
+    return RedisClient(kubernetes.secret)
 
 
 @dataclass(frozen=True)
