@@ -41,6 +41,7 @@ bench-switches: prepare ## Two ways to switch a master under Sentinel, side by s
 test: lint control-plane ## Everything that CI runs
 	$(PYTEST) -n 6 --dist loadgroup tests/contract tests/model tests/stacks tests/unit
 	$(PYTEST) -n 3 --dist loadgroup tests/e2e
+	$(PYTEST) tests/permissions
 
 .PHONY: test-large
 test-large: control-plane ## Rolls over large Redis Clusters and large data sets, which take their time (not part of test)

@@ -112,6 +112,11 @@ class LabPaths:
         return self.logs / "audit.jsonl"
 
     @property
+    def calls(self) -> Path:
+        """Every AWS call of a role, as JSON lines (`lab.aws.calls.Call`)."""
+        return self.logs / "calls.jsonl"
+
+    @property
     def pods(self) -> Path:
         """Per pod, while it is there: its volumes, its files in /etc."""
         return self.root / "pods"

@@ -19,6 +19,7 @@ from lambdas.settings import ENVIRONMENT_VARIABLE, Settings, Strict
 from stacks import roles
 from stacks.layer import ARCHITECTURE, RUNTIME, dependency_layer
 from stacks.roles import (
+    CHECK,
     DESCRIBE_GROUPS,
     DESCRIBE_TARGETS,
     EVICT,
@@ -39,6 +40,7 @@ from stacks.roles import (
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 STEPS: Mapping[str, Permissions] = {
+    "check_permissions": Permissions((LOOK, CHECK)),
     "receive_change": Permissions((LOCK,), describe=DESCRIBE_GROUPS),
     "plan": Permissions(
         (LOOK, REDIS_LOOK),

@@ -20,6 +20,9 @@ from lambdas.marks import GROUP_MAXIMUM, GROUP_RESUME, INSTANCE_PROTECTED, INSTA
 LOOK = "eks-rolling-look"
 """Looks at nodes, pods, workloads, budgets, volumes and services."""
 
+CHECK = "eks-rolling-check"
+"""Asks the API server who may do what."""
+
 LOCK = "eks-rolling-lock"
 """Holds the lock: every step of a roll that acts on the cluster."""
 

@@ -161,6 +161,8 @@ class Roll(Construct):
             assign={"change": _once("change", "change"), "input": _once("request", "input")},
         )
         what_of_it = page.choice("What becomes of the change?")
+        check = page.call("Check the permissions", "check_permissions", {}, attempts=4)
+        check.add_catch(report, errors=["States.ALL"], assign=FAILED)
         plan_roll = page.call(
             "Plan the roll",
             "plan",
@@ -224,12 +226,13 @@ class Roll(Construct):
 
         begin.next(by_whom)
         by_whom.when(page.when("$exists($states.input.'detail-type')"), receive.start, comment="by an event")
-        by_whom.otherwise(plan_roll)
+        by_whom.otherwise(check)
         receive.then(what_of_it)
         what_of_it.when(
-            page.when("$states.input.output.next = 'plan'"), plan_roll, comment="it settled, and this roll plans"
+            page.when("$states.input.output.next = 'plan'"), check, comment="it settled, and this roll plans"
         )
         what_of_it.otherwise(page.succeed("Nothing to do here"))
+        check.next(plan_roll)
         plan_roll.next(what_now)
         what_now.when(
             page.when(f"{plan}.outcome = 'roll' and {plan}.approval and $not($approved)"),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lambdas.access import Verb
 from lambdas.clients import Clients, Eviction, EvictionStatus, Launched
 from lambdas.errors import Conflict, NotFound, Permanent
 from lambdas.marks import GROUP_MAXIMUM, GROUP_RESUME, NODE_ROLL
@@ -145,6 +146,8 @@ class World:
         self.launch_failures = 0
         self.new_nodes_never_join = False
         self.broken: set[Owner] = set()
+        self.forbidden: set[Verb] = set()
+        """What Kubernetes groups may not do."""
         self.effects: list[str] = []
         self.kill_after: int | None = None
         self.watchers: list[Callable[[World], None]] = []
@@ -723,6 +726,9 @@ class World:
         self.leases[lease.name] = replace(lease, resource_version=self._next())
         self._effect(f"lease {lease.name}: {lease.holder} {lease.annotations}")
         return self.leases[lease.name]
+
+    def group_may(self, verb: Verb) -> bool:
+        return verb not in self.forbidden
 
     # AWS
 

@@ -1,4 +1,4 @@
-"""Every call that moto answers: who called what, when, and with what result."""
+"""Every call that moto answers: who called what, when, and with what result; and whether they may."""
 
 import copy
 import json
@@ -6,17 +6,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from moto.core.exceptions import ServiceException
 from moto.core.responses import ActionResult, BaseResponse
+from moto.s3.exceptions import S3ClientError
 from moto.s3.responses import S3Response
 
 from lab.aws.account import Account
 from lab.aws.compat.registry import around
 from lab.aws.faults import Faults
 from lab.aws.fleet import Fleet
+from lab.aws.policies import DEPENDENT, Policies
 
 _KEPT = 50_000
 _LONGEST_TEXT = 200
@@ -27,7 +30,15 @@ _PERMISSIONS = {
     "ListObjects": "ListBucket",
     "ListObjectsV2": "ListBucket",
 }
-_NAMES = {"stepfunctions": "states", "elb": "elasticloadbalancing", "elbv2": "elasticloadbalancing"}
+_NAMES = {
+    "elb": "elasticloadbalancing",
+    "elbv2": "elasticloadbalancing",
+    "service-quotas": "servicequotas",
+    "stepfunctions": "states",
+}
+_DENIED = {"ec2": "UnauthorizedOperation", "sns": "AuthorizationError"}
+_JSON_DENIED = "AccessDeniedException"
+_JSON_SERVICES = {"eks", "events", "lambda", "logs", "service-quotas", "stepfunctions"}
 
 
 @dataclass(frozen=True)
@@ -45,15 +56,19 @@ class Call:
 
 
 class CallLog:
-    """The latest calls, oldest first."""
+    """The latest calls, oldest first. Those of roles are also written to a file, all of them, one JSON line each."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: Path) -> None:
         self._calls: deque[Call] = deque(maxlen=_KEPT)
         self._lock = threading.Lock()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._file = file.open("w", buffering=1)
 
     def add(self, call: Call) -> None:
         with self._lock:
             self._calls.append(call)
+            if call.role is not None:
+                self._file.write(f"{json.dumps(asdict(call), default=str)}\n")
 
     def describe(self, since: float = 0.0) -> list[dict[str, Any]]:
         """The calls answered after `since`, in epoch seconds."""
@@ -71,6 +86,10 @@ class RoleOfKey:
         key = self._account.iam.access_keys.get(access_key)
         return getattr(key, "role_arn", None)
 
+    def session(self, access_key: str) -> str:
+        """The key's assumed role with its session, as messages of AWS name a caller."""
+        return str(self._account.sts.get_assumed_role_from_access_key(access_key).arn)
+
     def secret(self, access_key: str) -> str | None:
         """The key's secret; None for a key that STS never gave out."""
         key = self._account.iam.access_keys.get(access_key)
@@ -81,14 +100,47 @@ Listener = Callable[["Call", dict[str, Any], Any], None]
 """Called with the call, all of its parameters, and the body that was answered."""
 
 
-def install(log: CallLog, fleet: Fleet, faults: Faults, role_of: RoleOfKey, listener: Listener) -> None:
-    """Records what every service answers, after bringing the fleet up to date and before anybody else acts on it."""
+class Gate:
+    """Who may call what, and what they called."""
+
+    def __init__(self, log: CallLog, policies: Policies, role_of: RoleOfKey) -> None:
+        self._log = log
+        self._policies = policies
+        self._role_of = role_of
+
+    def refusal(self, access_key: str, action: str, parameters: dict[str, Any]) -> str | None:
+        """Why the key's role may not make the call; None where it may. `action` is written as in a policy."""
+        role = self._role_of(access_key)
+        if role is None:
+            return None
+        return self._policies.refusal(role, self._role_of.session(access_key), action, parameters)
+
+    def refusal_of_role(self, role: str, session: str, action: str, parameters: dict[str, Any]) -> str | None:
+        """The same for a role that a service of AWS assumes in the server itself."""
+        who = f"{role.replace(':iam:', ':sts:').replace(':role/', ':assumed-role/')}/{session}"
+        return self._policies.refusal(role, who, action, parameters)
+
+    def passed(self, call: Call) -> None:
+        """Records a call, and what was called on behalf of its caller."""
+        self._log.add(call)
+        for other in DEPENDENT.get(f"{call.service}:{call.action}", ()) if call.status < 400 else ():
+            service, _, action = other.partition(":")
+            self._log.add(replace(call, service=service, action=action, parameters={}))
+
+
+def install(gate: Gate, fleet: Fleet, faults: Faults, role_of: RoleOfKey, listener: Listener) -> None:
+    """Records what every service answers, after bringing the fleet up to date and before anybody else acts on it;
+    refuses what the caller's role may not call."""
 
     def call_action(original: Any, self: Any) -> Any:
-        at, action, parameters = time.time(), self._get_action(), copy.deepcopy(_parameters(self))
+        at, action, parameters = time.time(), str(self._get_action()), copy.deepcopy(_parameters(self))
+        service = _NAMES.get(self.service_name, self.service_name)
         time.sleep(faults.delay(self.service_name))
         if faults.throttles(self.service_name):
             answer = self.serialized(ActionResult(_throttling(self.service_name)))
+        elif refused := gate.refusal(self.access_key, f"{service}:{action}", parameters):
+            _, headers, body = self.serialized(ActionResult(_denied(self.service_name, refused)))
+            answer = 403, headers, body
         elif self.service_name in _FLEET_SERVICES:
             with fleet.lock:
                 fleet.advance()
@@ -98,14 +150,14 @@ def install(log: CallLog, fleet: Fleet, faults: Faults, role_of: RoleOfKey, list
         status, _, body = answer
         call = Call(
             at,
-            _NAMES.get(self.service_name, self.service_name),
-            str(action),
+            service,
+            action,
             role_of(self.access_key),
             _told(parameters),
             int(status),
             error_code(body) if int(status) >= 400 else None,
         )
-        log.add(call)
+        gate.passed(call)
         listener(call, parameters, body)
         return answer
 
@@ -114,31 +166,55 @@ def install(log: CallLog, fleet: Fleet, faults: Faults, role_of: RoleOfKey, list
         time.sleep(faults.delay("s3"))
         answer = original(self, request, *args, **kwargs)
         status, _, body = answer
-        bucket, _, key = request.path.strip("/").partition("/")
-        told = {"Bucket": bucket, "Key": key} if key else {"Bucket": bucket}
         error = error_code(body) if status >= 400 else None
-        action = str(self.data.get("Action", request.method))
-        log.add(
-            Call(at, "s3", _PERMISSIONS.get(action, action), role_of(self.get_access_key()), told, int(status), error)
-        )
+        action, told = _s3_action(self), _s3_parameters(request.path)
+        gate.passed(Call(at, "s3", action, role_of(self.get_access_key()), told, int(status), error))
         return answer
+
+    def s3_authorize(original: Any, self: Any, *args: Any, **kwargs: Any) -> None:
+        asked = {"Prefix": self.querystring["prefix"][0]} if "prefix" in self.querystring else {}
+        parameters = _s3_parameters(self.path) | asked
+        refused = gate.refusal(self.get_access_key(), f"s3:{_s3_action(self)}", parameters)
+        if refused:
+            raise S3ClientError("AccessDenied", refused)
+        original(self, *args, **kwargs)
 
     around(BaseResponse, "call_action", call_action)
     around(S3Response, "bucket_response", s3_response)
     around(S3Response, "key_response", s3_response)
+    around(S3Response, "_authenticate_and_authorize_s3_action", s3_authorize)
+
+
+def _s3_action(response: Any) -> str:
+    action = str(response.data.get("Action", response.method))
+    return _PERMISSIONS.get(action, action)
+
+
+def _s3_parameters(path: str) -> dict[str, Any]:
+    bucket, _, key = path.strip("/").partition("/")
+    return {"Bucket": bucket, "Key": key} if key else {"Bucket": bucket}
+
+
+def _denied(service: str, message: str) -> Exception:
+    code = _DENIED.get(service, _JSON_DENIED if service in _JSON_SERVICES else "AccessDenied")
+    return _error(service, code, message)
 
 
 def _throttling(service: str) -> Exception:
+    return _error(service, "RequestLimitExceeded" if service == "ec2" else "Throttling", "Rate exceeded")
+
+
+def _error(service: str, code: str, message: str) -> Exception:
     # moto finds a service's own form of an error by the module that its exception comes from.
-    kind = type("ThrottlingError", (ServiceException,), {"__module__": f"moto.{service}.exceptions"})
-    error: Exception = kind("RequestLimitExceeded" if service == "ec2" else "Throttling", "Rate exceeded")
+    kind = type("LabError", (ServiceException,), {"__module__": f"moto.{service}.exceptions"})
+    error: Exception = kind(code, message)
     return error
 
 
 def _parameters(response: Any) -> dict[str, Any]:
     parsed = getattr(response, "params", None)
     if isinstance(parsed, dict):
-        return dict(parsed)
+        return {**(getattr(response, "uri_match", None) or {}), **parsed}
     try:
         body = json.loads(response.body)
     except (TypeError, ValueError):

@@ -13,6 +13,7 @@ from lab.aws.faults import Faults
 from lab.aws.fleet import Fleet
 from lab.aws.lambdas import Lambdas
 from lab.aws.middleware import Middleware
+from lab.aws.policies import Policies
 from lab.aws.seed import seed
 from lab.aws.tokens import Authenticator
 from lab.paths import LabPaths
@@ -36,12 +37,13 @@ def build(paths: LabPaths, port: int) -> Middleware:
     entries = access.AccessEntries()
     access.install(entries)
 
-    faults, log, role_of = Faults(), calls.CallLog(), calls.RoleOfKey(account)
+    faults, log, role_of = Faults(), calls.CallLog(paths.calls), calls.RoleOfKey(account)
+    gate = calls.Gate(log, Policies(account), role_of)
     lambdas = Lambdas(account, paths, faults, port=port)
-    bus = events.EventBus(account, lambdas, faults)
+    bus = events.EventBus(account, lambdas, faults, gate)
     events.install(bus)
     compat.executions.status_listeners.append(events.execution_listener(bus))
-    calls.install(log, fleet, faults, role_of, Trail(bus, spec.region))
+    calls.install(gate, fleet, faults, role_of, Trail(bus, spec.region))
 
     seed(account, fleet, spec, paths.pki / "ca.crt")
     moto: Any = DomainDispatcherApplication(create_backend_app)
@@ -53,5 +55,6 @@ def build(paths: LabPaths, port: int) -> Middleware:
         lambdas=lambdas,
         faults=faults,
         calls=log,
+        gate=gate,
         authenticator=Authenticator(cluster=spec.cluster, region=spec.region, port=port, entries=entries),
     )

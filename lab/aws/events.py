@@ -6,6 +6,7 @@ import logging
 import queue
 import re
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from moto.events.models import EventsBackend, Rule
 
 from lab.aws import ACCOUNT_ID
 from lab.aws.account import Account
+from lab.aws.calls import Call, Gate
 from lab.aws.compat.registry import around, replace
 from lab.aws.faults import Faults
 from lab.aws.lambdas import Lambdas
@@ -29,8 +31,9 @@ Json = Any
 class EventBus:
     """The account's default bus. Events are delivered in the background, in order, as EventBridge does."""
 
-    def __init__(self, account: Account, lambdas: Lambdas, faults: Faults) -> None:
+    def __init__(self, account: Account, lambdas: Lambdas, faults: Faults, gate: Gate) -> None:
         self._account = account
+        self._gate = gate
         self._lambdas = lambdas
         self._faults = faults
         self._waiting: queue.SimpleQueue[tuple[Any, Json]] = queue.SimpleQueue()
@@ -65,13 +68,15 @@ class EventBus:
         while True:
             target, event = self._waiting.get()
             try:
-                self._deliver(target["Arn"], event["id"], target_input(target, event))
+                self._deliver(target, event["id"], target_input(target, event))
             except Exception:
                 LOG.exception("an event could not be delivered to %s", target["Arn"])
 
-    def _deliver(self, arn: str, event_id: str, payload: str) -> None:
+    def _deliver(self, target: Json, event_id: str, payload: str) -> None:
+        arn = target["Arn"]
         match arn.split(":")[2]:
             case "states":
+                self._may_start(target["RoleArn"], arn)
                 # EventBridge's own form of a name, 73 characters long.
                 self._account.states.start_execution(arn, f"{event_id}_{uuid.uuid4()}", payload)
             case "lambda":
@@ -80,6 +85,15 @@ class EventBus:
                 self._account.sns.topics[arn].publish(payload)
             case service:
                 raise NotImplementedError(f"the lab's EventBridge has no {service} targets")
+
+    def _may_start(self, role: str, machine: str) -> None:
+        parameters = {"stateMachineArn": machine}
+        refused = self._gate.refusal_of_role(role, "events", "states:StartExecution", parameters)
+        error = "AccessDeniedException" if refused else None
+        status = 403 if refused else 200
+        self._gate.passed(Call(time.time(), "states", "StartExecution", role, parameters, status, error))
+        if refused:
+            raise PermissionError(refused)
 
 
 def target_input(target: Json, event: Json) -> str:

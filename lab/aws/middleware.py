@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from lab.aws import presigned, tokens
 from lab.aws.account import Account
-from lab.aws.calls import Call, CallLog, RoleOfKey
+from lab.aws.calls import Call, CallLog, Gate, RoleOfKey
 from lab.aws.faults import Faults
 from lab.aws.fleet import Fleet
 from lab.aws.lambdas import FunctionNotFoundError, Lambdas, TooManyRequestsError
@@ -57,6 +57,7 @@ class Middleware:
         lambdas: Lambdas,
         faults: Faults,
         calls: CallLog,
+        gate: Gate,
         authenticator: tokens.Authenticator,
     ) -> None:
         self._moto = moto
@@ -66,6 +67,7 @@ class Middleware:
         self._lambdas = lambdas
         self._faults = faults
         self._calls = calls
+        self._gate = gate
         self._authenticator = authenticator
         self._role_of = RoleOfKey(account)
 
@@ -172,12 +174,16 @@ class Middleware:
 
     def _invoke(self, name: str, environ: dict[str, Any]) -> Answer:
         at, kind = time.time(), environ.get("HTTP_X_AMZ_INVOCATION_TYPE", "RequestResponse")
-        answer = self._run(name, kind, _body(environ))
-        key = _KEY.search(environ.get("HTTP_AUTHORIZATION", ""))
-        role = self._role_of(key[1]) if key else None
-        told = {"FunctionName": name.rsplit(":", 1)[-1], "InvocationType": kind}
+        found = _KEY.search(environ.get("HTTP_AUTHORIZATION", ""))
+        key = found[1] if found else ""
+        told = {"FunctionName": name.removesuffix(":$LATEST").rsplit(":", 1)[-1], "InvocationType": kind}
+        if refused := self._gate.refusal(key, "lambda:InvokeFunction", told):
+            answer = _lambda_error(403, "AccessDeniedException", refused)
+        else:
+            answer = self._run(name, kind, _body(environ))
+        role = self._role_of(key)
         error = dict(answer.headers).get("X-Amz-Function-Error") or dict(answer.headers).get("x-amzn-ErrorType")
-        self._calls.add(Call(at, "lambda", "InvokeFunction", role, told, answer.status, error))
+        self._gate.passed(Call(at, "lambda", "InvokeFunction", role, told, answer.status, error))
         return answer
 
     def _run(self, name: str, kind: str, payload: bytes) -> Answer:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from lambdas.access import Verb
 from lambdas.observed import (
     Budget,
     Group,
@@ -157,6 +158,10 @@ class Kubernetes(Protocol):
 
     def put_lease(self, lease: Lease) -> Lease:
         """Creates (no resourceVersion) or replaces under the resourceVersion. Raises Conflict."""
+        ...
+
+    def group_may(self, verb: Verb) -> bool:
+        """Whether the verb's Kubernetes group has it, as the API server's authorizers say."""
         ...
 
 

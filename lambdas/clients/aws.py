@@ -3,6 +3,7 @@
 Calls are retried a few times by botocore itself (standard mode); what remains is translated into `lambdas.errors`.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -62,6 +63,7 @@ DENIED_CODES = frozenset(
         "AccessDenied",
         "AccessDeniedException",
         "AuthFailure",
+        "AuthorizationError",
         "UnauthorizedOperation",
         "UnrecognizedClientException",
         "InvalidClientTokenId",
@@ -69,6 +71,11 @@ DENIED_CODES = frozenset(
         "ExpiredTokenException",
         "SignatureDoesNotMatch",
     }
+)
+
+
+NOT_AUTHORIZED = re.compile(
+    r"User: (?P<user>\S+) is not authorized to perform: (?P<action>[\w-]+:\w+)(?: on resource: (?P<on>\S+))?"
 )
 
 
@@ -83,14 +90,26 @@ def translated(doing: str) -> Iterator[None]:
         if code in TRANSIENT_CODES or status >= 500:
             raise Transient(f"Cannot {doing} now: {code}: {message}") from error
         if code in DENIED_CODES:
-            raise AccessDenied(
-                f"Cannot {doing}: {code}: {message} (action {error.operation_name}). Allow it to the role that asked."
-            ) from error
+            raise AccessDenied(f"Cannot {doing}: {_missing(code, message, error.operation_name)}") from error
         raise Permanent(f"Cannot {doing}: {code}: {message}") from error
     except NoCredentialsError as error:
         raise AccessDenied(f"Cannot {doing}: no AWS credentials were found.") from error
     except BotoCoreError as error:
         raise Transient(f"Cannot {doing} now: {error}") from error
+
+
+def _missing(code: str, message: str, operation: str) -> str:
+    """Which permission an answer says is missing.
+
+    IAM's sentence names the caller and the action ("User: ... is not authorized to perform: ..."); where it does not,
+    as when credentials have expired, all that is known is what was called.
+    """
+    if found := NOT_AUTHORIZED.search(message):
+        kind, _, name = found["user"].rpartition(":")[2].partition("/")
+        who = f"the role {name.partition('/')[0]}" if kind == "assumed-role" else f"{kind} {name}"
+        on = f" on {found['on']}" if found["on"] else ""
+        return f"{who} may not {found['action']}{on} ({code}). Allow it."
+    return f"{code}: {message} (action {operation}). Allow it to the role that asked."
 
 
 class AwsClient:

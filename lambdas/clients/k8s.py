@@ -17,6 +17,7 @@ from kubernetes.client.api_client import ApiClient
 from kubernetes.client.configuration import Configuration
 from urllib3.exceptions import HTTPError
 
+from lambdas.access import Verb
 from lambdas.clients import Eviction, EvictionStatus
 from lambdas.clients.calls import CALLS
 from lambdas.errors import AccessDenied, Conflict, NotFound, Permanent, Transient
@@ -347,6 +348,27 @@ class KubernetesClient:
         if status not in {200, 201}:
             raise self._fault(status, answer, "ask what you may do")
         return bool((answer.get("status") or {}).get("allowed"))
+
+    def group_may(self, verb: Verb) -> bool:
+        resource, _, subresource = verb.resource.partition("/")
+        about = {
+            "verb": verb.verb,
+            "group": verb.api_group,
+            "resource": resource,
+            "subresource": subresource,
+            "namespace": verb.namespace,
+            "name": verb.name,
+        }
+        body = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            # Only the group matters; a review wants a user too.
+            "spec": {"user": verb.group, "groups": [verb.group], "resourceAttributes": about},
+        }
+        status, answer, _ = self._request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body)
+        if status not in {200, 201}:
+            raise self._fault(status, answer, "ask what the functions may do")
+        return bool(answer["status"]["allowed"])
 
     # Requests
 

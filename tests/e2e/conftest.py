@@ -1,5 +1,7 @@
-"""Labs with the application deployed, for whole rolls."""
+"""Labs with the application deployed, for whole rolls. What each recorded is kept for tests/permissions."""
 
+import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +12,31 @@ from rich.console import Console
 from lab.application import deploy
 from lab.lifecycle import running_lab
 from lab.operator import Operator, operator_of
+from lab.paths import LabPaths
 from lab.spec import Delays, GroupSpec, LabSpec, TargetGroupSpec
 from lab.view import LineView
+from tests.permissions.collected import DIRECTORY, collect, save
 
 MANAGED = "managed"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Forgets what earlier runs recorded; xdist's workers come later, and have an input."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(DIRECTORY, ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _records(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps what this worker's labs recorded, once all of them have ended, whoever started them."""
+    yield
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    # pytest links to the latest directory of each name: a lab is there twice.
+    found = {file.resolve() for file in tmp_path_factory.getbasetemp().glob("*/*/logs/calls.jsonl")}
+    for number, calls in enumerate(sorted(found)):
+        uses = collect(LabPaths(calls.parent.parent))
+        save(uses, DIRECTORY / f"{uses.lab}-{worker}-{number}.json")
+
 
 SETTINGS = {"canary": False, "bake_seconds": 1}
 """Two nodes at once from the start: harder on what is killed than a canary, and quicker."""

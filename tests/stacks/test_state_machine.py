@@ -54,6 +54,7 @@ def test_every_step_of_a_roll_that_fails_leads_to_restore_or_before_the_lock_to_
     received = "Wait for the change to settle"
     elsewhere = {
         received: "Report",
+        "Check the permissions": "Report",
         "Plan the roll": "Report",
         "Wait for approval": "Look for orphans",
         settle: "Restore",

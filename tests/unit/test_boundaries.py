@@ -7,7 +7,8 @@ import pytest
 
 from lambdas.clients import EvictionStatus
 from lambdas.clients.k8s import _pod, _surges, _workload, instance_of, read_eviction
-from lambdas.errors import BadRequest, Transient
+from lambdas.entry import connected_clients
+from lambdas.errors import AccessDenied, BadRequest, Transient
 from lambdas.model import NodeOutcomeTask, ReportTask, RollRequest, StepResult, backoff
 from lambdas.observed import Owner
 from lambdas.report_document import Hold, NodePage, Step
@@ -219,3 +220,27 @@ class TestReport:
         assert "group g keeps 4" in html
         assert "http" not in html.replace("http-equiv", "")
         assert "left behind: group g keeps 4" in report.message(summary, "s3://x")
+
+
+class TestClients:
+    def test_a_step_that_asks_nothing_of_the_cluster_needs_no_way_into_it(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The roles of approval and report have none."""
+        asked: list[str] = []
+
+        def connect(cluster: str) -> None:
+            asked.append(cluster)
+            raise AccessDenied("no way in")
+
+        monkeypatch.setattr("lambdas.clients.eks.connect", connect)
+        monkeypatch.setenv(ENVIRONMENT_VARIABLE, Settings(cluster="demo").model_dump_json())
+        connected_clients.cache_clear()
+        try:
+            clients = connected_clients()
+            assert asked == []
+            with pytest.raises(AccessDenied, match="no way in"):
+                clients.kubernetes.nodes()
+            assert asked == ["demo"]
+        finally:
+            connected_clients.cache_clear()

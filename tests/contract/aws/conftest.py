@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -133,6 +134,30 @@ def start_server(directory: Path, spec: LabSpec = SPEC) -> Server:
 def stop_server(server: Server) -> None:
     server.process.send_signal(signal.SIGTERM)
     server.process.wait(10)
+
+
+def document(action: Any, resource: Any = "*", condition: Any = None) -> str:
+    """A policy of one statement that allows."""
+    statement = {"Effect": "Allow", "Action": action, "Resource": resource}
+    return json.dumps(
+        {"Version": "2012-10-17", "Statement": [statement | ({"Condition": condition} if condition else {})]}
+    )
+
+
+@contextmanager
+def role(server: Server, name: str, *policies: str) -> Iterator[boto3.session.Session]:
+    """A session of a role that has these policies, for the time of the block."""
+    iam = server.client("iam")
+    arn = iam.create_role(RoleName=name, AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    for number, policy in enumerate(policies):
+        iam.put_role_policy(RoleName=name, PolicyName=str(number), PolicyDocument=policy)
+    key = server.client("sts").assume_role(RoleArn=arn, RoleSessionName="step")["Credentials"]
+    try:
+        yield boto3.session.Session(key["AccessKeyId"], key["SecretAccessKey"], key["SessionToken"], REGION)
+    finally:
+        for number, _ in enumerate(policies):
+            iam.delete_role_policy(RoleName=name, PolicyName=str(number))
+        iam.delete_role(RoleName=name)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.aws.conftest import Server, until
+from tests.contract.aws.conftest import Server, document, role, until
 
 pytestmark = pytest.mark.lab
 
@@ -139,16 +139,17 @@ def test_put_events_reaches_a_state_machine_and_cannot_pretend_to_be_aws(aws: Se
     transform = {"InputPathsMap": {"who": "$.detail.who"}, "InputTemplate": '{"node": <who>, "text": "it is <who>"}'}
     client.put_targets(Rule="own", Targets=[target | {"InputTransformer": transform}])
     entry = {"DetailType": "mine", "Detail": json.dumps({"who": "quick"})}
-    answer = client.put_events(Entries=[entry | {"Source": "own.source"}, entry | {"Source": "aws.ec2"}])
-    assert answer["FailedEntryCount"] == 1
-    assert answer["Entries"][1]["ErrorCode"] == "NotAuthorizedForSourceException"
     states = aws.client("stepfunctions")
 
     def started() -> list[str]:
         listed = states.list_executions(stateMachineArn=deployed["NodeArn"])["executions"]
         return [e["executionArn"] for e in listed if "_" in e["name"]]
 
-    (execution,) = until(started, "the machine is started")
+    with role(aws, "events", document("states:StartExecution", deployed["NodeArn"])):
+        answer = client.put_events(Entries=[entry | {"Source": "own.source"}, entry | {"Source": "aws.ec2"}])
+        (execution,) = until(started, "the machine is started")
+    assert answer["FailedEntryCount"] == 1
+    assert answer["Entries"][1]["ErrorCode"] == "NotAuthorizedForSourceException"
     given = states.describe_execution(executionArn=execution)["input"]
     assert json.loads(given) == {"node": "quick", "text": "it is quick"}
 

@@ -1,5 +1,6 @@
 """The server itself: seeding, the lab's own requests, calls, faults, its end."""
 
+import json
 import os
 import signal
 import time
@@ -60,7 +61,12 @@ def test_the_cluster_has_the_labs_endpoint_and_the_certificate_once_there_is_one
 
 
 def test_calls_are_recorded_with_the_callers_role_and_the_error(aws: Server) -> None:
-    sts = aws.client("sts")
+    iam, sts = aws.client("iam"), aws.client("sts")
+    iam.create_role(RoleName="roller", AssumeRolePolicyDocument="{}")
+    allow = {"Effect": "Allow", "Action": "autoscaling:SetDesiredCapacity", "Resource": "*"}
+    iam.put_role_policy(
+        RoleName="roller", PolicyName="all", PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [allow]})
+    )
     key = sts.assume_role(RoleArn="arn:aws:iam::123456789012:role/roller", RoleSessionName="session")["Credentials"]
     client = _with_keys(aws, key)
     since = time.time()
@@ -71,6 +77,7 @@ def test_calls_are_recorded_with_the_callers_role_and_the_error(aws: Server) -> 
     assert call["role"] == "arn:aws:iam::123456789012:role/roller"
     assert call["parameters"] == {"AutoScalingGroupName": "none", "DesiredCapacity": 1}
     assert (call["status"], call["error"]) == (400, "ValidationError")
+    assert [json.loads(line) for line in aws.paths.calls.read_text().splitlines()][-1] == call
 
 
 def _with_keys(aws: Server, key: dict[str, Any]) -> Any:

@@ -2,13 +2,21 @@
 
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.contract.aws.conftest import Server, until
+from tests.contract.aws.conftest import Server, document, role, until
 
 pytestmark = pytest.mark.lab
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _role(aws: Server) -> Iterator[None]:
+    """The role of machines of the tests' own, which may call everything."""
+    with role(aws, "test", document("*")):
+        yield
 
 
 def start(aws: Server, machine: str, given: Any, **more: Any) -> str:

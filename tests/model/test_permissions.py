@@ -1,0 +1,23 @@
+"""A roll that lacks a permission: stopped before anything is changed, or restored [R2]; and the permission is named."""
+
+import pytest
+
+from lambdas.access import Verb, needed
+from tests.asl import Engine
+from tests.assembly import synthesize
+from tests.model.situations import settings as roll_settings
+from tests.model.situations import shop
+
+VERBS = needed(roll_settings(), [])
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: f"{verb.group} {verb}")
+def test_a_missing_verb_stops_a_roll_before_anything_is_changed(verb: Verb) -> None:
+    world = shop((2, 1))
+    before = world.snapshot()
+    world.forbidden = {verb}
+    execution = Engine(synthesize(), world, world.clients(roll_settings())).run("roll", "roll-1", {})
+    assert execution.status == "FAILED"
+    assert f"{verb.group} may not {verb}." in execution.cause
+    assert world.snapshot() == before
+    assert world.effects == []

@@ -1,0 +1,37 @@
+"""Permissions that are granted and that no end-to-end roll uses, each with its reason. A stale one fails the walk."""
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+
+@dataclass(frozen=True)
+class Exempt:
+    """`who` and `what` are patterns: a step, role or Kubernetes group; an action, or verb and resource.
+
+    `sometimes` is for what some rolls use and others do not, as it goes: it is never stale.
+    """
+
+    who: str
+    what: str
+    reason: str
+    sometimes: bool = False
+
+    def covers(self, who: str, what: str) -> bool:
+        return fnmatchcase(who, self.who) and fnmatchcase(what, self.what)
+
+    def __str__(self) -> str:
+        return f'Exempt("{self.who}", "{self.what}", ...)'
+
+
+EXEMPT: tuple[Exempt, ...] = (
+    Exempt("*", "xray:*", "the Lambda and Step Functions services send traces themselves; the lab traces nothing"),
+    Exempt("*", "logs:*", "the Lambda and Step Functions services write logs themselves; in the lab logs are files"),
+    Exempt("Roll*MachineRole", "events:*", "Step Functions itself watches nested executions so, and lets them end"),
+    Exempt(
+        "Roll*MachineRole", "states:DescribeExecution", "the lab's Step Functions looks at nested executions inside"
+    ),
+    Exempt("Roll*MachineRole", "states:StopExecution", "the lab's Step Functions stops nested executions inside"),
+)
+
+NAMED_BY_TESTS = frozenset({"redis-none", "redis-wrong"})
+"""Secrets that tests of bad input make the plan ask for."""

@@ -1,0 +1,39 @@
+"""What end-to-end rolls really called is what is granted: nothing more, nothing less.
+
+The end-to-end tests leave what their labs recorded in build/permissions; this only compares.
+"""
+
+import pytest
+
+from stacks.functions import STEPS
+from tests.assembly import synthesize
+from tests.permissions.collected import DIRECTORY, Uses, load
+from tests.permissions.exceptions import EXEMPT
+from tests.permissions.granted import Roles, rules
+from tests.permissions.walk import Granted, walk
+
+LABS = {"cache", "demo", "shards", "small"}
+"""Labs without whose records the walk would prove nothing."""
+
+
+@pytest.fixture(scope="module")
+def used() -> list[Uses]:
+    found = [load(file) for file in sorted(DIRECTORY.glob("*.json"))]
+    if missing := LABS - {uses.lab for uses in found}:
+        pytest.fail(
+            f"{DIRECTORY} has no records of the labs {', '.join(sorted(missing))}: run all of tests/e2e first "
+            "(make test does)"
+        )
+    return found
+
+
+def test_no_permission_is_unused_and_none_is_missing(used: list[Uses]) -> None:
+    roles = Roles(synthesize())
+    granted = Granted(
+        rules(),
+        roles.actions(),
+        {uses.cluster: roles.names(uses.cluster) for uses in used},
+        {step: permissions.kubernetes for step, permissions in STEPS.items()},
+    )
+    found = walk(granted, used, EXEMPT)
+    assert not found, "\n" + "\n".join(found)
