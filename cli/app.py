@@ -42,7 +42,7 @@ app.command(rich_help_panel=DURING)(watching.watch)
 app.command(rich_help_panel=DURING)(explaining.explain)
 for during in (control.approve, control.refuse, control.pause, control.resume, control.abort):
     app.command(rich_help_panel=DURING)(during)
-for after in (past.report, past.rolls, past.restore):
+for after in (past.report, past.rolls, past.orphans, past.restore):
     app.command(rich_help_panel=AFTER)(after)
 
 

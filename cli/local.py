@@ -1,4 +1,4 @@
-"""The plan step's JSON: run here with the caller's own access, read-only; or by the deployed workflow, as a dry run."""
+"""Steps that only look, by their JSON: run here with the caller's own access, or by the deployed workflow."""
 
 import json
 import time
@@ -37,12 +37,24 @@ class _Reading:
 
 def plan_here(target: Target, settings: "Settings", request: Json) -> tuple[Json, Json]:
     """What the plan step answers, and the document that it would have left in the bucket. Raises RollError."""
+    answer, documents = _step_here("plan", {"roll": "plan", "input": request}, target, settings)
+    return answer, json.loads(documents["rolls/plan/plan.json"])
+
+
+def orphans_here(target: Target, settings: "Settings") -> Json:
+    """What the step answers that looks for what dead rolls left behind. Raises RollError."""
+    answer, _ = _step_here("find_orphans", {"roll": "orphans"}, target, settings)
+    return answer
+
+
+def _step_here(name: str, event: Json, target: Target, settings: "Settings") -> tuple[Json, dict[str, str]]:
+    """A step's answer, and what it would have written to the bucket."""
     from lambdas.entry import run_step
 
     clients = target.clients(settings)
     reading = _Reading(clients.aws)
-    answer = run_step("plan", {"roll": "plan", "input": request}, replace(clients, aws=cast("Aws", reading)))
-    return answer, json.loads(reading.documents["rolls/plan/plan.json"])
+    answer = run_step(name, event, replace(clients, aws=cast("Aws", reading)))
+    return answer, reading.documents
 
 
 def plan_there(target: Target, name: str, request: Json) -> tuple[Json, Json]:

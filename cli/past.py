@@ -1,4 +1,4 @@
-"""`rolls`, `report` and `restore`."""
+"""`rolls`, `report`, `orphans` and `restore`."""
 
 import itertools
 import time
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from cli.exits import CommandError, Exit
 from cli.frame import AsJson, aimed, output, print_json, say
@@ -100,6 +101,29 @@ def report(
 
         output.print(rendered(document))
     if document.get("left_behind") or document["outcome"] in {"failed", "aborted"}:
+        raise typer.Exit(Exit.FAILED)
+
+
+@aimed
+def orphans(target: Target, as_json: AsJson = False) -> None:
+    """List what no living roll owns any more: marks, locks, budgets, stand-ins and instances left behind.
+
+    The exit code is 1 if there is anything.
+    """
+    from cli.local import orphans_here
+    from cli.planning import settings_of
+
+    answer = orphans_here(target, settings_of(target)[0])
+    found = answer["output"]["orphans"]
+    if as_json:
+        print_json(found)
+    else:
+        say(f"{answer['reason'][:1].upper()}{answer['reason'][1:]}.")
+        for each in found:
+            since = f", since {each['since']}" if each["since"] else ""
+            output.print(Text.assemble((f"{each['kind']}  ", "bold"), f"{each['object']}{since}"), soft_wrap=True)
+            output.print(Text(f"  → {each['remedy']}", style="green"), soft_wrap=True)
+    if found:
         raise typer.Exit(Exit.FAILED)
 
 

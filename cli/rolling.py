@@ -61,6 +61,7 @@ class Rolling:
     at: Position
     trigger: str = ""
     plan: str = ""
+    result: str = ""
     error: str = ""
     failure: str = ""
     surge: int = 1
@@ -110,6 +111,7 @@ class Rolling:
             "looked": self.looked,
             "trigger": self.trigger,
             "plan": self.plan,
+            "result": self.result,
             "failure": self.failure,
             "asked": self.asked,
             "surge": self.surge,
@@ -167,6 +169,7 @@ def assemble(
         at=position(events),
         trigger=_trigger(execution.input),
         plan=str(answer.get("reason", "")),
+        result=next((str(a.get("reason", "")) for _, a in answers(events, "Report")), ""),
         error=execution.error,
         failure=fault_sentence({"error": execution.error, "cause": execution.cause}),
         surge=int(output.get("surge") or 1),

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.rolling import Rolling, RollingNode, Stage
-from cli.words import clock, counted, short, size, spoken
+from cli.words import brief, clock, counted, short, size, spoken
 
 STYLES = {
     Stage.WAITING: "dim",
@@ -33,7 +33,7 @@ def picture(seen: Rolling, cluster: str, *extra: RenderableType, note: str = "")
     parts += extra
     if note:
         parts.append(Text(note, style="dim"))
-    title = f"eks-rolling  {cluster}  {seen.roll}"
+    title = f"eks-rolling  {cluster}  {brief(seen.roll)}"
     return Panel(Group(*parts), title=title, title_align="left", box=box.ROUNDED, padding=(0, 1))
 
 
@@ -41,7 +41,7 @@ def _headline(seen: Rolling) -> Text:
     if not seen.running:
         good = seen.status == "SUCCEEDED"
         line = Text("Done" if good else _ending(seen), style="bold green" if good else "bold red")
-        line.append(f"  {seen.failure or seen.plan}", style="not bold default")
+        line.append(f"  {seen.failure or seen.result or seen.plan}", style="not bold default")
         return line
     line = Text(seen.at.state or "starting", style="bold")
     if seen.at.reason:

@@ -38,6 +38,12 @@ def short(node: str) -> str:
     return node.partition(".")[0]
 
 
+def brief(roll: str) -> str:
+    """A roll's name for a title: those that EventBridge gives, two UUIDs, by their first part, which is enough to name
+    it."""
+    return roll if len(roll) <= 40 else f"{roll.partition('-')[0]}…"
+
+
 def counted(number: int, noun: str) -> str:
     """A number with its noun: "1 pod", "2 pods"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

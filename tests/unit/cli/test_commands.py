@@ -9,6 +9,7 @@ from cli import frame
 from cli.exits import MEANINGS, CommandError, Exit
 from lambdas import lock
 from lambdas.errors import AccessDenied, Transient
+from lambdas.marks import GROUP_MAXIMUM
 from lambdas.observed import Lease
 from tests.model.situations import shop
 from tests.unit.cli.conftest import Run
@@ -42,7 +43,7 @@ def test_help_names_every_exit_code(run: Run) -> None:
 @pytest.mark.parametrize(
     "command",
     ["plan", "start", "doctor", "explain", "watch", "approve", "refuse", "pause", "resume", "abort", "report", "rolls",
-     "restore"],
+     "orphans", "restore"],
 )  # fmt: skip
 def test_every_command_has_help_and_says_where_it_looks(run: Run, command: str) -> None:
     done = run(command, "--help")
@@ -345,6 +346,15 @@ def test_a_restore_follows_the_dead_roll_and_says_what_it_put_back(run: Run, tar
 def test_nothing_is_restored_under_a_living_roll(run: Run, target: FakeTarget) -> None:
     target.fake.add(ROLL, "roll-1", planned("i-1"))
     assert (run("restore").exit_code, target.fake.started) == (Exit.BLOCKED, [])
+
+
+def test_orphans_are_named_with_what_to_do(run: Run, target: FakeTarget) -> None:
+    assert run("orphans").exit_code == Exit.FINE
+    target.world.tag_group("ng-a", {GROUP_MAXIMUM: "3"})
+    done = run("orphans")
+    assert done.exit_code == Exit.FAILED
+    assert "ng-a" in done.output
+    assert "→" in done.output
 
 
 # Explain

@@ -13,12 +13,15 @@ from cli.watch_view import changes, chosen, picture
 from tests.unit.cli.histories import History, begun, planned
 
 Json = dict[str, Any]
+Children = dict[str, tuple[Execution, list[Json]]]
 
 BUDGET = "pod shop/web-1: budget shop/web allows no disruption"
 
 
-def execution(name: str, began: float, status: str = "RUNNING", ended: float | None = None, **more: str) -> Execution:
-    return Execution(f"arn:{name}", name, status, began, ended, **more)
+def execution(
+    name: str, began: float, status: str = "RUNNING", ended: float | None = None, *, error: str = "", cause: str = ""
+) -> Execution:
+    return Execution(f"arn:{name}", name, status, began, ended, error=error, cause=cause)
 
 
 def child(history: History, status: str = "RUNNING", **more: str) -> tuple[Execution, list[Json]]:
@@ -26,12 +29,12 @@ def child(history: History, status: str = "RUNNING", **more: str) -> tuple[Execu
     return execution("child", began, status, None if status == "RUNNING" else history.at, **more), history.events
 
 
-def rolling(children: dict[str, tuple[Execution, list[Json]]], *, looked: float = 1200.0, **more: Any) -> Rolling:
+def rolling(children: Children, *, looked: float = 1200.0, asked: dict[str, str] | None = None) -> Rolling:
     """Four nodes; the first wave was one node, the second the others."""
     history = begun(planned("i-1", "i-2", "i-3", "i-4"), {"i-1": "a"}, {"i-2": "b", "i-3": "c", "i-4": "d"})
     plan = {"nodes": [{"instance": "i-4", "node": "d.internal", "zone": "zone-a", "group": "workers"}]}
     seen = execution("roll-1", 1000.0)
-    return assemble(seen, history.events, children, plan=plan, asked=more.get("asked", {}), looked=looked)
+    return assemble(seen, history.events, children, plan=plan, asked=asked or {}, looked=looked)
 
 
 def replaced(at: float, seconds: float) -> tuple[Execution, list[Json]]:

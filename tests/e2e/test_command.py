@@ -1,0 +1,127 @@
+"""The operator's command in the lab, as people type it: plans, watchers that come and go, pauses and aborts at random."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from lab.operator import Operator
+from tests.e2e.conftest import REPOSITORY
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+
+FIRST, SECOND, THIRD = (pytest.mark.xdist_group(name) for name in ("first", "second", "third"))
+"""The labs of the other tests of whole rolls."""
+
+SEEDS = [pytest.param(seed, marks=lab) for seed, lab in enumerate((FIRST, FIRST, SECOND, SECOND, THIRD), start=1)]
+
+Json = dict[str, Any]
+
+STILL_SECONDS = 4.0
+"""For so long a paused roll is watched: no step waits longer between two looks while pods end."""
+
+
+def typed(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "cli", *arguments]
+
+
+def run(operator: Operator, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """The command, run inside the lab."""
+    done = operator.lab.run(typed(*arguments), cwd=REPOSITORY, capture_output=True)
+    print("$ eks-rolling", *arguments, "\n", done.stdout, done.stderr, "exit code", done.returncode)
+    return done
+
+
+def begin(operator: Operator) -> str:
+    """A new launch template version, and the roll that follows from it."""
+    published = time.time()
+    operator.rolls.publish_version("workers")
+    return operator.rolls.started_since(published, within_seconds=60)
+
+
+def how_it_stands(operator: Operator) -> Json:
+    document: Json = json.loads(run(operator, "watch", "--once", "--json").stdout)
+    return document
+
+
+def where(seen: Json) -> list[tuple[str, str]]:
+    """What moves while a roll does: its own step, and the stage of every node."""
+    return [(seen["state"], seen["status"]), *((n["node"], n["stage"]) for n in seen["nodes"])]
+
+
+@SECOND
+def test_a_plan_names_the_outdated_nodes_and_a_watcher_comes_and_goes(small_lab: Operator) -> None:
+    before = small_lab.state()
+    assert "No node is outdated" in run(small_lab, "plan").stdout
+    with small_lab.traffic():
+        execution = begin(small_lab)
+        plan = json.loads(run(small_lab, "plan", "--json").stdout)
+        assert (plan["outcome"], len(plan["nodes"])) == ("roll", len(before.nodes))
+
+        watcher = small_lab.lab.popen(
+            typed("watch"), cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        )
+        assert watcher.stdout is not None
+        assert watcher.stdout.readline().split("  ", 1)[1].startswith(f"roll {execution.rpartition(':')[2]}")
+        interrupt(small_lab)
+        _, said = watcher.communicate(timeout=60)
+        assert watcher.returncode == 130, said
+        assert "goes on" in said
+
+        rest = run(small_lab, "watch", "--json")
+        assert rest.returncode == 0, rest.stderr
+    last = json.loads(rest.stdout.splitlines()[-1])
+    assert (last["status"], last["replaced"]) == ("SUCCEEDED", len(before.nodes))
+    assert run(small_lab, "report").returncode == 0
+    assert small_lab.state().restored(before)
+    verdict = small_lab.judge(None)
+    assert (verdict.failed, verdict.jobs["lost"]) == (0, 0)
+
+
+def interrupt(operator: Operator) -> None:
+    """What Ctrl-C does, to the watcher inside: the process that waits for it outside cannot pass it on."""
+    find = "import os, pathlib, signal\nfor f in pathlib.Path('/proc').glob('[0-9]*/cmdline'):\n"
+    find += "    words = f.read_bytes().split(b'\\0')\n"
+    find += "    if words[1:4] == [b'-m', b'cli', b'watch']: os.kill(int(f.parent.name), signal.SIGINT)\n"
+    assert signal.SIGINT == 2
+    operator.lab.run([sys.executable, "-c", find], check=True)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_roll_is_paused_resumed_and_aborted_at_any_time_and_everything_is_put_back(
+    small_lab: Operator, seed: int
+) -> None:
+    """R2: what was not replaced is as it was; the next roll goes on with the rest."""
+    before = small_lab.state()
+    pause_after = random.Random(seed).uniform(3, 50)  # noqa: S311 (a test's choice)
+    with small_lab.traffic():
+        execution = begin(small_lab)
+        time.sleep(pause_after)
+        paused = run(small_lab, "pause", "--wait", "--reason", "lunch")
+        if paused.returncode == 0:
+            was = how_it_stands(small_lab)
+            assert was["asked"] == {"pause": "lunch"}
+            time.sleep(STILL_SECONDS)
+            assert where(how_it_stands(small_lab)) == where(was)
+            assert run(small_lab, "resume", "--wait").returncode == 0
+        aborted = run(small_lab, "abort", "--yes", "--wait", "--reason", "wrong image")
+        # 4: it had ended by itself; 3: it has no lock to pause yet.
+        assert (paused.returncode, aborted.returncode) in {(0, 0), (3, 0), (4, 0), (4, 4)}
+        stopped = small_lab.rolls.outcome(execution)
+        assert stopped.status == ("FAILED" if "The roll was aborted" in stopped.reason else stopped.status)
+        after_abort = small_lab.state()
+        assert after_abort.restored(before), (before, after_abort)
+        assert not [n for n in after_abort.nodes if n.taint or n.cordoned]
+
+        finished = run(small_lab, "start", "--yes")
+        assert finished.returncode == 0
+    after = small_lab.state()
+    assert after.restored(before), (before, after)
+    assert {n.version for n in after.nodes} == {small_lab.newest_version()}
+    verdict = small_lab.judge(None)
+    assert (verdict.failed, verdict.errors, verdict.jobs["lost"]) == (0, {}, 0)
