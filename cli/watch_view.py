@@ -33,8 +33,12 @@ def picture(seen: Rolling, cluster: str, *extra: RenderableType, note: str = "")
     parts += extra
     if note:
         parts.append(Text(note, style="dim"))
-    title = f"eks-rolling  {cluster}  {brief(seen.roll)}"
-    return Panel(Group(*parts), title=title, title_align="left", box=box.ROUNDED, padding=(0, 1))
+    return panel(f"{cluster}  {brief(seen.roll)}", *parts)
+
+
+def panel(title: str, *parts: RenderableType) -> RenderableType:
+    """The frame around everything that is drawn live."""
+    return Panel(Group(*parts), title=f"eks-rolling  {title}", title_align="left", box=box.ROUNDED, padding=(0, 1))
 
 
 def _headline(seen: Rolling) -> Text:

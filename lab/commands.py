@@ -64,7 +64,7 @@ def roll(
     with told_errors(), operator_of(lifecycle.find(name)) as operator:
         if not as_json:
             _deploy_if_absent(operator)
-        view = _view(operator, live=not (no_tty or as_json), publishes=request is None)
+        view = _view(operator, live=not (no_tty or as_json))
         with view:
             if request is not None:
                 execution = operator.rolls.start(_json(request, "--request"))
@@ -161,12 +161,8 @@ def _deploy_if_absent(operator: Operator) -> None:
             deploy_application(operator.lab)
 
 
-def _view(operator: Operator, *, live: bool, publishes: bool) -> View:
-    newest = str(int(operator.newest_version()) + publishes)
-    console = _output if live and _output.is_terminal else _errors
-    if live and console.is_terminal:
-        return LiveView(console, f"eks-rolling  {operator.lab.spec.cluster}", newest)
-    return LineView(_errors, newest)
+def _view(operator: Operator, *, live: bool) -> View:
+    return LiveView(_output, operator.lab.spec.cluster) if live and _output.is_terminal else LineView(_errors)
 
 
 def _tell_verdict(operator: Operator, execution: str | None, *, as_json: bool) -> None:

@@ -122,10 +122,7 @@ def run(console: Console, *, live: bool) -> int:
             deploy(lab)
             started = time.monotonic() - began
             with operator_of(lab) as operator:
-                coming = str(int(operator.newest_version()) + 1)
-                view: View = (
-                    LiveView(console, f"eks-rolling  {spec.cluster}", coming) if live else LineView(console, coming)
-                )
+                view: View = LiveView(console, spec.cluster) if live else LineView(console)
                 with view:
                     played = play(operator, view)
                 report = paths.root / "report.html"

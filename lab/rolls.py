@@ -2,11 +2,15 @@
 
 import json
 import time
+import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import boto3
 
+from cli.executions import Executions
+from cli.history import position
+from cli.rolling import Looker
 from lab.lifecycle import LabError
 from lab.spec import LabSpec, image_id
 
@@ -17,9 +21,6 @@ if TYPE_CHECKING:
     from mypy_boto3_stepfunctions import SFNClient
 
 Json = dict[str, Any]
-
-RECENT = 20
-"""Events that tell where an execution is: the last state entered, and the last answer before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,8 @@ class Rolls:
             aws_secret_access_key="lab",  # noqa: S106 (any key will do)
         )
         self._spec = spec
-        self._stepfunctions: SFNClient = session.client("stepfunctions", endpoint_url=endpoint)
+        stepfunctions: SFNClient = session.client("stepfunctions", endpoint_url=endpoint)
+        self.executions = Executions(stepfunctions)
         self._s3: S3Client = session.client("s3", endpoint_url=endpoint)
         self.ec2: EC2Client = session.client("ec2", endpoint_url=endpoint)
         self.autoscaling: AutoScalingClient = session.client("autoscaling", endpoint_url=endpoint)
@@ -74,8 +76,7 @@ class Rolls:
     def machine(self, what: str) -> str:
         """The ARN of a state machine: "roll", "node" or "restore". Raises LabError if nothing is deployed."""
         if what not in self._machines:
-            found = self._stepfunctions.list_state_machines()["stateMachines"]
-            self._machines = {m["name"].rpartition("-")[2]: m["stateMachineArn"] for m in found}
+            self._machines = {name.rpartition("-")[2]: arn for name, arn in self.executions.machines().items()}
         if what not in self._machines:
             raise LabError("the application is not deployed in this lab; `python -m lab deploy` does it")
         return self._machines[what]
@@ -93,74 +94,68 @@ class Rolls:
 
     def start(self, request: Json) -> str:
         """Starts a roll by hand, as from the console; its execution's ARN."""
-        answer = self._stepfunctions.start_execution(stateMachineArn=self.machine("roll"), input=json.dumps(request))
-        return answer["executionArn"]
+        return self.executions.start(self.machine("roll"), f"lab-{uuid.uuid4()}", request)
 
     def started_since(self, when: float, *, within_seconds: float = 20.0) -> str:
         """The roll that an event started after `when` (epoch seconds). Raises LabError if none does."""
         deadline = time.monotonic() + within_seconds
         while time.monotonic() < deadline:
-            executions = self._stepfunctions.list_executions(stateMachineArn=self.machine("roll"))["executions"]
-            fresh = [e for e in executions if e["startDate"].timestamp() >= when - 1]
+            fresh = [e for e in self.executions.of(self.machine("roll")) if e.started >= when - 1]
             if fresh:
-                return min(fresh, key=lambda e: e["startDate"])["executionArn"]
+                return min(fresh, key=lambda e: e.started).arn
             time.sleep(0.2)
         raise LabError(f"no roll started within {within_seconds:.0f} s of the event")
 
     def stop(self, execution: str, cause: str) -> None:
         """StopExecution, as a person in a hurry would."""
-        self._stepfunctions.stop_execution(executionArn=execution, cause=cause)
+        self.executions.stop(execution, cause)
+
+    def looker(self) -> Looker:
+        """Looks at rolls as the operator's command does."""
+        return Looker(self.executions, self.machine("node"), asked=lambda _: {}, document=self.document)
 
     def progress(self, execution: str) -> Progress:
         """Where an execution is now."""
-        described = self._stepfunctions.describe_execution(executionArn=execution)
-        events = self._stepfunctions.get_execution_history(
-            executionArn=execution, reverseOrder=True, maxResults=RECENT
-        )["events"]
-        given = json.loads(described.get("input") or "{}")
-        state, since, reason = read_recent([dict(e) for e in events])
+        described = self.executions.describe(execution)
+        at = position(self.executions.history(execution))
         return Progress(
-            described["name"],
-            described["status"],
-            state,
-            reason,
-            since,
-            str(given.get("node", "")),
-            str(given.get("instance", "")),
+            described.name,
+            described.status,
+            at.state,
+            at.reason,
+            at.entered,
+            str(described.input.get("node", "")),
+            str(described.input.get("instance", "")),
         )
 
     def nodes_in_flight(self) -> list[Progress]:
         """Every node that is being replaced now, whichever roll it belongs to."""
-        executions = self._stepfunctions.list_executions(stateMachineArn=self.machine("node"), statusFilter="RUNNING")[
-            "executions"
-        ]
-        return sorted((self.progress(e["executionArn"]) for e in executions), key=lambda p: p.node)
+        running = self.executions.of(self.machine("node"), "RUNNING")
+        return sorted((self.progress(e.arn) for e in running), key=lambda p: p.node)
 
     def outcome(self, execution: str) -> Outcome:
         """How an execution that has ended did, with its report."""
-        described = self._stepfunctions.describe_execution(executionArn=execution)
-        report = self.document(described["name"], "report.json")
-        stopped = described.get("stopDate") or described["startDate"]
+        described = self.executions.describe(execution)
+        report = self.document(described.name, "report.json")
         return Outcome(
-            described["name"],
-            described["status"],
-            str(report.get("reason") or described.get("cause") or ""),
-            described["startDate"].timestamp(),
-            stopped.timestamp(),
+            described.name,
+            described.status,
+            str(report.get("reason") or described.cause),
+            described.started,
+            described.ended or described.started,
             report,
         )
 
     def phases(self, execution: str) -> list[tuple[str, float]]:
         """When a roll entered the states that divide it: (name, epoch seconds), in order."""
         divide = {"Plan the roll": "prepare", "Replace nodes": "wave", "Restore": "restore"}
-        pages = self._stepfunctions.get_paginator("get_execution_history").paginate(executionArn=execution)
         found: list[tuple[str, float]] = []
-        for event in (e for page in pages for e in page["events"]):
+        for event in self.executions.history(execution):
             name = event.get("stateEnteredEventDetails", {}).get("name", "")
             if name in divide and not (found and divide[name] == "restore" == found[-1][0]):
                 wave = sum(1 for n, _ in found if n.startswith("wave")) + 1
                 label = f"wave {wave}" if divide[name] == "wave" else divide[name]
-                found.append((label, event["timestamp"].timestamp()))
+                found.append((label, event["timestamp"]))
         return found
 
     def text(self, roll: str, name: str) -> str:
@@ -178,19 +173,3 @@ class Rolls:
         text = self.text(roll, name)
         document: Json = json.loads(text) if text else {}
         return document
-
-
-def read_recent(events: list[Json]) -> tuple[str, float, str]:
-    """State, since when, and why it waits, out of an execution's latest events, newest first."""
-    state, since = "", 0.0
-    for event in events:
-        entered = event.get("stateEnteredEventDetails")
-        if entered and not state:
-            # "Evict pods: wait" and "Evict pods: done?" belong to the step "Evict pods".
-            state, since = entered["name"].partition(":")[0], event["timestamp"].timestamp()
-        left = event.get("stateExitedEventDetails")
-        if left and event["type"] == "TaskStateExited":
-            answer = json.loads(left.get("output") or "{}")
-            same = left["name"] == state and answer.get("status") == "wait"
-            return state, since, str(answer.get("reason", "")) if same else ""
-    return state, since, ""

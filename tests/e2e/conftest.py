@@ -82,7 +82,7 @@ def small_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
 @pytest.fixture
 def view() -> LineView:
     """What happens, in the test's captured output."""
-    return LineView(Console(file=sys.stdout, width=200), "")
+    return LineView(Console(file=sys.stdout, width=200))
 
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent

@@ -35,7 +35,7 @@ def test_a_roll_moves_a_large_data_set_and_nothing_of_it_is_lost(cluster: Cluste
         deploy(lab, SETTINGS)
         with operator_of(lab) as operator:
             operator.wait_for_workloads()
-            played = demo.play(operator, LineView(Console(file=sys.stdout, width=200), ""), quiet_seconds=2)
+            played = demo.play(operator, LineView(Console(file=sys.stdout, width=200)), quiet_seconds=2)
     assert_rolled(played)
     (redis,) = played.verdict.redis
     assert (redis.lost, redis.dataset_missing, redis.failovers) == (0, 0, failovers)

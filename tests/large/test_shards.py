@@ -85,7 +85,7 @@ def test_a_roll_moves_every_pod_and_no_acknowledged_write_is_lost(labs: Path, sh
         deploy(lab, SETTINGS)
         with operator_of(lab) as operator:
             operator.wait_for_workloads()
-            played = demo.play(operator, LineView(Console(file=sys.stdout, width=200), ""), quiet_seconds=2)
+            played = demo.play(operator, LineView(Console(file=sys.stdout, width=200)), quiet_seconds=2)
             after = roles(operator, pods)
             assert_rolled(played)
             (shards,) = played.verdict.redis
