@@ -37,6 +37,10 @@ baseline: control-plane ## Compare a roll with kubectl drain under the same traf
 bench-switches: prepare ## Two ways to switch a master under Sentinel, side by side and cut off everywhere (15 minutes)
 	@$(BIN)/python -m benchmarks.switches
 
+.PHONY: bench-command
+bench-command: control-plane ## How long `eks-rolling plan` takes on the demo's cluster
+	@$(BIN)/python -m benchmarks.command
+
 .PHONY: test
 test: lint control-plane ## Everything that CI runs
 	$(PYTEST) -n 6 --dist loadgroup tests/contract tests/model tests/stacks tests/unit

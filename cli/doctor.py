@@ -1,12 +1,13 @@
 """`doctor`: whether everything is there that a roll, and this command, need. Each line with what to do."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from cli.exits import CommandError, Exit
 from cli.frame import AsJson, aimed, errors, output, print_json
@@ -61,7 +62,7 @@ def doctor(target: Target, as_json: AsJson = False) -> None:
         for check in run_checks(target, CHECKS):
             found.append(check)
             if not as_json:
-                _print(check)
+                output.print(drawn([check]))
     if as_json:
         print_json([asdict(c) for c in found])
     if any(c.health is Health.FAIL for c in found):
@@ -93,20 +94,18 @@ def _rest(text: str) -> str:
     return " ".join(text.split()).partition(". ")[2].rstrip(".")
 
 
-def _print(check: Check) -> None:
+def drawn(checks: Iterable[Check]) -> Table:
+    """The checks as people read them."""
     table = Table.grid(padding=(0, 1))
     table.add_column(width=4)
     table.add_column(width=16)
     table.add_column(overflow="fold")
-    remedy = f"\n[green]→ {_escape(check.remedy)}[/]" if check.remedy else ""
-    table.add_row(f"[{STYLES[check.health]}]{check.health}[/]", check.name, f"{_escape(check.said)}{remedy}")
-    output.print(table)
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+    for check in checks:
+        said = Text(check.said)
+        if check.remedy:
+            said.append(f"\n→ {check.remedy}", style="green")
+        table.add_row(Text(check.health, style=STYLES[check.health]), check.name, said)
+    return table
 
 
 # Access

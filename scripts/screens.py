@@ -1,0 +1,58 @@
+"""Pictures of the command, from a real cluster and a real roll: `python -m scripts.screens plan|watch|doctor FILE.svg`.
+
+It draws with the command's own functions what the command would show at this moment, as an SVG file. It runs where the
+command would run: in a lab, by `python -m lab shell -- .venv/bin/python -m scripts.screens plan plan.svg`.
+"""
+
+import sys
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+
+from rich.console import Console, RenderableType
+
+from cli.doctor import CHECKS, drawn, run_checks
+from cli.local import plan_here
+from cli.plan_view import rendered
+from cli.planning import next_step, settings_of
+from cli.target import Options, Target
+from cli.watch_view import picture
+from cli.watching import looker_of, named
+
+WIDTH = 118
+
+
+def plan(target: Target) -> RenderableType:
+    """As `eks-rolling plan`."""
+    settings, deployed = settings_of(target)
+    _, document = plan_here(target, settings, {})
+    return rendered(document, next_step(document, deployed=deployed))
+
+
+def watch(target: Target) -> RenderableType:
+    """As `eks-rolling watch` at this moment."""
+    return picture(looker_of(target).look(named(target, None).arn), target.cluster)
+
+
+def doctor(target: Target) -> RenderableType:
+    """As `eks-rolling doctor`."""
+    return drawn(run_checks(target, CHECKS))
+
+
+DRAWN: dict[str, Callable[[Target], RenderableType]] = {"plan": plan, "watch": watch, "doctor": doctor}
+
+
+def svg(what: str, content: RenderableType) -> str:
+    """The picture of a terminal that shows it, after the command that does."""
+    console = Console(width=WIDTH, record=True, file=StringIO(), force_terminal=True, color_system="truecolor")
+    console.print(content)
+    return console.export_svg(title=f"eks-rolling {what}")
+
+
+def main() -> None:
+    what, file = sys.argv[1:]
+    Path(file).write_text(svg(what, DRAWN[what](Target(Options()))))
+
+
+if __name__ == "__main__":
+    main()
