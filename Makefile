@@ -75,6 +75,10 @@ format: prepare ## Format the code
 synth: prepare ## Synthesize the stack that cdk.json describes into cdk.out
 	@npx cdk synth --quiet
 
+.PHONY: settings-table
+settings-table: prepare ## Write the table of all settings anew into docs/settings.md
+	@$(BIN)/python -m scripts.settings_table
+
 .PHONY: drawing
 drawing: prepare ## Draw the state machines anew into docs/workflow.md
 	@$(BIN)/python -m scripts.draw_workflow

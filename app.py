@@ -1,15 +1,15 @@
-"""The CDK app: one stack per cluster, described in the context key `eks-rolling` of cdk.json."""
+"""The CDK app: one stack per cluster of the settings file that the context key `eks-rolling` of cdk.json names."""
 
 import sys
 
 import aws_cdk as cdk
 
 from lambdas.errors import BadRequest
-from stacks.roll_stack import add_cluster
+from stacks.roll_stack import add_clusters
 
 app = cdk.App()
 try:
-    add_cluster(app, app.node.try_get_context("eks-rolling") or {})
+    add_clusters(app, app.node.try_get_context("eks-rolling"))
 except BadRequest as error:
     sys.exit(str(error))
 app.synth()

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -38,8 +38,29 @@ class Autoscaler(Strict):
         AutoscalerMode.PAUSE,
         description="pause: scaled to 0 and back; annotate: kept running, scale-down disabled on the nodes of the roll",
     )
-    namespace: str = "kube-system"
-    deployment: str = "cluster-autoscaler"
+    namespace: str = Field("kube-system", description="where it runs")
+    deployment: str = Field("cluster-autoscaler", description="what its Deployment is called")
+
+
+class GroupSelection(Strict):
+    """Which of the cluster's Auto Scaling groups are rolled. A tag's value "" stands for any."""
+
+    include: dict[str, str] = Field({}, description="tags that a group must carry, all of them")
+    exclude: dict[str, str] = Field({}, description="tags of which a group must carry none")
+
+    def left_out_by(self, tags: Mapping[str, str]) -> str:
+        """Why a group with these tags is not rolled; "" if it is."""
+        for key, value in self.include.items():
+            if key not in tags or value not in {"", tags[key]}:
+                return f"it lacks the tag {_tag(key, value)} (setting groups.include)"
+        for key, value in self.exclude.items():
+            if key in tags and value in {"", tags[key]}:
+                return f"it carries the tag {_tag(key, value)} (setting groups.exclude)"
+        return ""
+
+
+def _tag(key: str, value: str) -> str:
+    return f"{key}={value}" if value else key
 
 
 class OnChange(StrEnum):
@@ -91,36 +112,36 @@ class Deadlines(Strict):
         10 * 24 * 3600, ge=60, description="a change waits for a window, and for the roll at work to end"
     )
     take_lock: int = Field(4 * 3600, ge=1, description="waiting for another roll on the same cluster")
-    pause_interference: int = Field(600, ge=1)
-    taint_nodes: int = Field(900, ge=1)
+    pause_interference: int = Field(600, ge=1, description="cluster-autoscaler has stopped")
+    taint_nodes: int = Field(900, ge=1, description="every outdated node is tainted")
     launch_replacement: int = Field(1800, ge=1, description="no capacity, or the group is at its maximum")
     await_ready: int = Field(1200, ge=1, description="the new node joins, its DaemonSets and targets are ready")
-    close_node: int = Field(600, ge=1)
+    close_node: int = Field(600, ge=1, description="the old node takes no more pods")
     look_at_redis: int = Field(4 * 3600, ge=1, description="another node's migration of the same Redis group")
     move_replica: int = Field(3600, ge=1, description="a Redis replica runs on a new node and is in sync")
-    fail_over: int = Field(900, ge=1)
-    move_master: int = Field(1800, ge=1)
+    fail_over: int = Field(900, ge=1, description="a replica has become master, and every sentinel names it")
+    move_master: int = Field(1800, ge=1, description="the master pod runs on a new node")
     attach_master: int = Field(7200, ge=1, description="the master pod has its data again")
-    fail_back: int = Field(900, ge=1)
-    refresh_sentinels: int = Field(900, ge=1)
-    move_sentinel: int = Field(1800, ge=1)
+    fail_back: int = Field(900, ge=1, description="the master pod is master again")
+    refresh_sentinels: int = Field(900, ge=1, description="sentinels list exactly the pods that live")
+    move_sentinel: int = Field(1800, ge=1, description="a sentinel runs on a new node and knows all others")
     create_stand_in: int = Field(1800, ge=1, description="a node of a Redis Cluster gets its stand-in")
     join_stand_in: int = Field(7200, ge=1, description="the stand-in has the shard's data")
-    fail_over_to_stand_in: int = Field(900, ge=1)
-    move_shard_pod: int = Field(1800, ge=1)
+    fail_over_to_stand_in: int = Field(900, ge=1, description="the stand-in has become master")
+    move_shard_pod: int = Field(1800, ge=1, description="the pod runs on a new node")
     sync_shard_pod: int = Field(7200, ge=1, description="the pod has its data again")
-    fail_back_to_shard_pod: int = Field(900, ge=1)
-    remove_stand_in: int = Field(900, ge=1)
-    delete_stand_in: int = Field(900, ge=1)
+    fail_back_to_shard_pod: int = Field(900, ge=1, description="the pod is master again")
+    remove_stand_in: int = Field(900, ge=1, description="no node of the cluster lists the stand-in")
+    delete_stand_in: int = Field(900, ge=1, description="the stand-in's pod is gone")
     settle_redis: int = Field(7200, ge=1, description="migrations that were begun are finished before the restore")
-    leave_load_balancers: int = Field(1800, ge=1)
+    leave_load_balancers: int = Field(1800, ge=1, description="other targets are healthy, so that this node may leave")
     evict: int = Field(3600, ge=1, description="the node is empty and what left it is Ready elsewhere")
-    await_load_balancers: int = Field(1800, ge=1)
-    await_volumes: int = Field(900, ge=1)
-    terminate: int = Field(1200, ge=1)
+    await_load_balancers: int = Field(1800, ge=1, description="the last connections have ended")
+    await_volumes: int = Field(900, ge=1, description="no volume is attached to the old node")
+    terminate: int = Field(1200, ge=1, description="the instance and its node are gone")
     gate: int = Field(3600, ge=1, description="health after a wave, bake time included, pauses not")
-    restore: int = Field(1800, ge=1)
-    approval: int = Field(24 * 3600, ge=60)
+    restore: int = Field(1800, ge=1, description="everything is as it was before")
+    approval: int = Field(24 * 3600, ge=60, description="a person answers")
     roll: int = Field(3 * 24 * 3600, ge=60, description="the whole roll, from its plan on")
 
 
@@ -128,6 +149,9 @@ class Settings(Strict):
     """One cluster's settings."""
 
     cluster: str = Field(min_length=1, description="EKS cluster name")
+    groups: GroupSelection = Field(
+        GroupSelection(), description="which of the groups tagged kubernetes.io/cluster/NAME are rolled: by default all"
+    )
     surge: int = Field(2, ge=1, le=40, description="nodes replaced at the same time")
     wave: int = Field(10, ge=1, le=1000, description="nodes between two health gates")
     canary: bool = Field(True, description="the first wave is a single node")
@@ -148,14 +172,22 @@ class Settings(Strict):
     orphans_every_hours: int = Field(
         1, ge=1, le=24, description="how often to look for what a roll that died has left behind"
     )
-    autoscaler: Autoscaler = Autoscaler()
+    notifications: tuple[Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")], ...] = Field(
+        (), description="mail addresses that messages go to, once each has confirmed; other subscribers as you like"
+    )
+    log_retention_days: Literal[1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 3653] = (
+        Field(90, description="how long logs are kept")
+    )
+    autoscaler: Autoscaler = Field(Autoscaler(), description="cluster-autoscaler, and what a roll does about it")
     healthy_target_floor: int = Field(
         1, ge=1, description="healthy targets that must remain in a target group when a node leaves it"
     )
     accept: tuple[str, ...] = Field((), description="codes of blockers that are accepted beforehand")
     namespace: str = Field("kube-system", description="where the roll's lock (a Lease) lives")
     lease_seconds: int = Field(180, ge=15, description="a holder silent for so long has lost the lock")
-    deadlines: Deadlines = Deadlines()
+    deadlines: Deadlines = Field(
+        Deadlines(), description="how long a step may hold before the roll gives up and restores"
+    )
     bucket: str = Field("", description="where plans and reports are kept; set by the stack")
     topic: str = Field("", description="where messages go; set by the stack")
 

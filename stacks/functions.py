@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aws_cdk import Duration, IgnoreMode, RemovalPolicy, Stack
+from aws_cdk import Duration, IgnoreMode, Stack
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_eks as eks
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
-from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sns as sns
 from constructs import Construct
@@ -18,6 +17,7 @@ from pydantic import Field
 from lambdas.settings import ENVIRONMENT_VARIABLE, Settings, Strict
 from stacks import roles
 from stacks.layer import ARCHITECTURE, RUNTIME, dependency_layer
+from stacks.log_groups import log_group
 from stacks.roles import (
     CHECK,
     DESCRIBE_GROUPS,
@@ -151,9 +151,9 @@ Reserving would fail on an account with Lambda's starting quota of 10, of which 
 class Network(Strict):
     """Where the functions run: the cluster's private subnets. All ids are given, nothing is looked up."""
 
-    vpc_id: str
-    subnet_ids: tuple[str, ...]
-    availability_zones: tuple[str, ...]
+    vpc_id: str = Field(description="the cluster's VPC")
+    subnet_ids: tuple[str, ...] = Field(min_length=1, description="private subnets, one for each zone")
+    availability_zones: tuple[str, ...] = Field(min_length=1, description="the subnets' zones, in their order")
     security_group_id: str = Field("", description="a security group for the functions; empty: the stack makes one")
     cluster_security_group_id: str = Field(
         "", description="the cluster's own security group: the stack lets the functions' group in; empty: you do"
@@ -250,16 +250,14 @@ class Functions(Construct):
     def _function(self, step: str, permissions: Permissions) -> lambda_.Function:
         name = "".join(word.capitalize() for word in step.split("_"))
         cluster, size = self._settings.cluster, SIZES.get(step, USUAL)
-        log_group = logs.LogGroup(
-            self, f"{name}Logs", retention=logs.RetentionDays.THREE_MONTHS, removal_policy=RemovalPolicy.DESTROY
-        )
+        function_log = log_group(self, f"{name}Logs", self._settings.log_retention_days)
         role = iam.Role(
             self,
             f"{name}Role",
             description=f"eks-rolling {cluster}: {step}",
             assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
         )
-        roles.write_logs(role, log_group)
+        roles.write_logs(role, function_log)
         roles.write(role, permissions, self._resources)
         if self._place:
             roles.join_network(role)
@@ -281,7 +279,7 @@ class Functions(Construct):
                 ENVIRONMENT_VARIABLE: Stack.of(self).to_json_string(self._settings.model_dump(mode="json")),
                 "POWERTOOLS_LOG_LEVEL": "INFO",
             },
-            log_group=log_group,
+            log_group=function_log,
             role=role,
             **self._place,
         )

@@ -1,44 +1,58 @@
 """One cluster's stack: composes functions, workflow, triggers and observability; defines nothing itself."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from aws_cdk import App, CfnOutput, Duration, RemovalPolicy, Stack
-from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sns as sns
+from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 from pydantic import ValidationError
 
 from lambdas.errors import BadRequest
 from lambdas.names import MACHINES, machine_name
-from lambdas.settings import Settings, Strict, problems
+from lambdas.settings import Settings, problems
+from stacks import config
+from stacks.config import Cluster
 from stacks.functions import Functions, Network
+from stacks.log_groups import log_group
 from stacks.observability import Observability
 from stacks.state_machine import Restore, Roll, RollNode
 from stacks.triggers import Triggers
 
 
-class Document(Strict):
-    """One cluster as it is written in the context key `eks-rolling`: its settings, and where the functions run."""
+def add_clusters(app: App, described: Any) -> list["RollStack"]:
+    """Adds a stack for each cluster that is described: in the file of that name, or in the mapping of one cluster's
+    `settings` and `network` itself.
 
-    settings: Settings
-    network: Network | None = None
+    Raises BadRequest naming every problem at once.
+    """
+    if isinstance(described, Mapping):
+        return [_add(app, _inline(described))]
+    if not isinstance(described, str):
+        raise BadRequest("The context key eks-rolling of cdk.json must name a settings file, such as eks-rolling.yaml.")
+    return [_add(app, cluster) for cluster in config.read(Path(described))]
 
 
-def add_cluster(app: App, document: Mapping[str, Any]) -> "RollStack":
-    """Adds the stack of one cluster. Raises BadRequest naming every problem of the document at once."""
+def _inline(document: Mapping[str, Any]) -> Cluster:
+    settings = dict(document.get("settings", {}))
+    if "network" in document:
+        settings["network"] = document["network"]
     try:
-        read = Document.model_validate(dict(document))
+        return Cluster.model_validate(settings)
     except ValidationError as error:
-        raise BadRequest(f"The context key eks-rolling has {problems(error, Document)}.") from error
-    cluster = read.settings.cluster
+        raise BadRequest(f"The context key eks-rolling has {problems(error, Cluster)}.") from error
+
+
+def _add(app: App, cluster: Cluster) -> "RollStack":
     return RollStack(
         app,
-        f"EksRolling-{cluster}",
-        settings=read.settings,
-        network=read.network,
-        description=f"Replaces outdated worker nodes of the EKS cluster {cluster} while it serves",
+        f"EksRolling-{cluster.cluster}",
+        settings=cluster.settings,
+        network=cluster.network,
+        description=f"Replaces outdated worker nodes of the EKS cluster {cluster.cluster} while it serves",
     )
 
 
@@ -60,9 +74,9 @@ class RollStack(Stack):
             removal_policy=RemovalPolicy.RETAIN,
         )
         topic = sns.Topic(self, "Messages", display_name=f"eks-rolling {cluster}", enforce_ssl=True)
-        log_group = logs.LogGroup(
-            self, "Workflow", retention=logs.RetentionDays.THREE_MONTHS, removal_policy=RemovalPolicy.DESTROY
-        )
+        for address in settings.notifications:
+            topic.add_subscription(subscriptions.EmailSubscription(address))
+        workflow_log = log_group(self, "Workflow", settings.log_retention_days)
         functions = Functions(
             self,
             "Functions",
@@ -79,7 +93,7 @@ class RollStack(Stack):
             settings=settings,
             name=names["node"],
             roll_name=names["roll"],
-            log_group=log_group,
+            log_group=workflow_log,
         )
         roll = Roll(
             self,
@@ -88,10 +102,10 @@ class RollStack(Stack):
             settings=settings,
             name=names["roll"],
             roll_node=node.machine,
-            log_group=log_group,
+            log_group=workflow_log,
         )
         restore = Restore(
-            self, "Restore", functions=functions.of, settings=settings, name=names["restore"], log_group=log_group
+            self, "Restore", functions=functions.of, settings=settings, name=names["restore"], log_group=workflow_log
         )
         look_every = Duration.hours(settings.orphans_every_hours)
         Triggers(self, "Triggers", roll=roll.machine, restore=restore.machine, look_every=look_every)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from lambdas.findings import Finding, blocks
+from lambdas.findings import Finding, blocks, note
 from lambdas.model import RollRequest
 from lambdas.preflight.view import View
 from lambdas.settings import Settings
@@ -13,12 +13,24 @@ def request_findings(
 ) -> Iterator[Finding]:
     known = {g.name for g in view.groups}
     for name in request.groups:
-        if name not in known:
+        if why := view.left_out.get(name):
+            yield blocks(
+                "group-left-out",
+                f"group {name}",
+                f"the settings leave it out: {why}",
+                "leave it out of the request too, or change the setting and deploy",
+            )
+        elif name not in known:
             yield blocks(
                 "unknown-group",
                 f"group {name}",
                 "there is no such Auto Scaling group",
                 "correct the name, or leave groups out to take all of the cluster",
+            )
+    for name, why in view.left_out.items():
+        if name not in request.groups:
+            yield note(
+                "group-left-out", f"group {name}", f"the settings leave it out: {why}", "nothing, if it is meant so"
             )
     nodes = {n.name for n in view.nodes} | {i.id for g in view.groups for i in g.instances}
     for name in request.nodes:

@@ -26,6 +26,8 @@ class View:
     free_addresses: dict[str, dict[str, int]] = field(default_factory=dict)
     redis: tuple[RedisView, ...] = ()
     redis_problems: tuple[Problem, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Groups of the cluster that the settings leave out, and why."""
 
     def node_of(self, instance: str) -> Node | None:
         return self._nodes_by_instance.get(instance)

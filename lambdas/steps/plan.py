@@ -105,7 +105,9 @@ def run(task: PlanTask, clients: Clients) -> StepResult:
 def observe(request: RollRequest, clients: Clients) -> View:
     """Everything the plan looks at, read once."""
     aws, kubernetes = clients.aws, clients.kubernetes
-    groups = aws.groups(request.groups)
+    found = aws.groups(request.groups)
+    left_out = {g.name: why for g in found if (why := clients.settings.groups.left_out_by(g.tags))}
+    groups = [g for g in found if g.name not in left_out]
     rollable = [g for g in groups if not g.managed]
     templates = [t.id for g in rollable for t in (g.template, *(t for _, t in g.overrides)) if t]
     nodes, pods, workloads = kubernetes.nodes(), kubernetes.pods(), kubernetes.workloads()
@@ -121,6 +123,7 @@ def observe(request: RollRequest, clients: Clients) -> View:
         free_addresses={g.name: aws.free_addresses(g) for g in rollable},
         redis=tuple(_look_at(group, nodes, pods, clients) for group in redis_groups),
         redis_problems=tuple(problems),
+        left_out=left_out,
     )
 
 

@@ -100,7 +100,9 @@ def run(task: ChangeTask, clients: Clients) -> StepResult:
     settings, change = clients.settings, Change.read(task.input)
     if settings.on_change is OnChange.OFF:
         return StepResult.done(f"{change}: changes start nothing here (setting on_change)", next="end")
-    if not task.change and not change.concerns(clients.aws.groups()):
+    if not task.change and not change.concerns(
+        [g for g in clients.aws.groups() if not settings.groups.left_out_by(g.tags)]
+    ):
         return StepResult.done(f"{change} concerns no group of {settings.cluster}", next="end")
     name = memory_name(settings.namespace)
     memory = Memory(clients.kubernetes.lease(name) or Lease(name))
