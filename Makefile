@@ -79,6 +79,10 @@ synth: prepare ## Synthesize the stack that cdk.json describes into cdk.out
 settings-table: prepare ## Write the table of all settings anew into docs/settings.md
 	@$(BIN)/python -m scripts.settings_table
 
+.PHONY: costs
+costs: prepare ## Count anew what a roll costs, into docs/costs.md
+	@$(BIN)/python -m scripts.cost_table
+
 .PHONY: drawing
 drawing: prepare ## Draw the state machines anew into docs/workflow.md
 	@$(BIN)/python -m scripts.draw_workflow
