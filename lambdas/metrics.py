@@ -89,8 +89,8 @@ def of_result(step: str, task: Task, result: StepResult) -> list[Metric]:
         metrics.append(Metric(Name.NODES_FAILED if task.failure else Name.NODES_REPLACED))
     if step == "take_lock":
         metrics.append(Metric(Name.ROLLS_STARTED))
-    if step == "report":
-        metrics.append(Metric(Name.ROLLS_ENDED, part=str(result.output.get("outcome", "failed"))))
+    if step == "report" and "outcome" in result.output:
+        metrics.append(Metric(Name.ROLLS_ENDED, part=str(result.output["outcome"])))
     return metrics
 
 

@@ -144,7 +144,10 @@ class NodeOutcomeTask(NodeTask):
 
 
 class ReportTask(Task):
-    """The last step of Roll. `unlooked` is why orphans could not be looked for, as Step Functions has it."""
+    """The last step of Roll. `unlooked` is why orphans could not be looked for, as Step Functions has it.
+
+    `stopped`: the roll could not write its report itself, and was restored from outside.
+    """
 
     input: Any = None
     plan: dict[str, Any] | None = None
@@ -153,6 +156,7 @@ class ReportTask(Task):
     left_behind: tuple[str, ...] = ()
     orphans: tuple[dict[str, Any], ...] = ()
     unlooked: dict[str, Any] | None = None
+    stopped: bool = False
     execution: str = ""
     started: str = ""
 

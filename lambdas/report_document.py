@@ -27,6 +27,7 @@ class Ending(StrEnum):
     BLOCKED = "blocked"
     FAILED = "failed"
     ABORTED = "aborted"
+    STOPPED = "stopped"
 
 
 class Kind(StrEnum):

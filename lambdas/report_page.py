@@ -176,6 +176,7 @@ VERDICTS: Mapping[Ending, tuple[str, str]] = {
     Ending.BLOCKED: ("bad", "Blocked"),
     Ending.FAILED: ("bad", "Failed"),
     Ending.ABORTED: ("warn", "Aborted"),
+    Ending.STOPPED: ("warn", "Stopped"),
 }
 
 
@@ -185,9 +186,11 @@ def headline(report: Report) -> str:
     match report.outcome:
         case Ending.BLOCKED:
             return f"The plan is blocked by {counted(blockers, 'finding')}; nothing was changed"
-        case Ending.FAILED | Ending.ABORTED if report.planned:
-            ended = "was aborted" if report.outcome is Ending.ABORTED else "failed"
+        case Ending.FAILED | Ending.ABORTED | Ending.STOPPED if report.planned:
+            ended = {Ending.ABORTED: "was aborted", Ending.STOPPED: "was stopped"}.get(report.outcome, "failed")
             return f"The roll {ended}: {report.replaced} of {counted(report.planned, 'node')} replaced"
+        case Ending.STOPPED | Ending.ABORTED:
+            return "The roll was stopped and everything was put back"
         case Ending.FAILED:
             return "The roll failed before anything was changed" if not _changed(report) else "The roll failed"
         case Ending.DRY_RUN:
@@ -235,7 +238,9 @@ def _worked(report: Report) -> Answer:
     facts += [f"{counted(len(failed), 'node')} begun and not replaced"] if failed else []
     facts += [f"{counted(waiting, 'node')} not begun"] if waiting > 0 else []
     complete = report.outcome is Ending.REPLACED and report.replaced == report.planned
-    mood = "good" if complete else "warn" if report.outcome in {Ending.ABORTED, Ending.REPLACED} else "bad"
+    mood = (
+        "good" if complete else "warn" if report.outcome in {Ending.ABORTED, Ending.STOPPED, Ending.REPLACED} else "bad"
+    )
     words = {"good": "Yes", "warn": "In part", "bad": "No" if not report.replaced else "In part"}
     return Answer("Did it work?", mood, words[mood], tuple(facts))
 

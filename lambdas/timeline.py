@@ -125,6 +125,25 @@ def steps_of(history: Iterable[dict[str, Any]]) -> list[StepTime]:
     return [step for step in steps if step.answers or step.faults]
 
 
+def ending_of(history: Iterable[dict[str, Any]]) -> str:
+    """Why an execution ended that could not say so itself, as a sentence; "" for one that has not ended."""
+    for event in history:
+        if event["type"] == "ExecutionAborted":
+            cause = event.get("executionAbortedEventDetails", {}).get("cause", "")
+            return f"The roll's execution was stopped{': ' + cause if cause else ''}."
+        if event["type"] == "ExecutionTimedOut":
+            return "The roll's execution took longer than its deadline."
+        if event["type"] == "ExecutionFailed":
+            details = event.get("executionFailedEventDetails", {})
+            return explain({"Error": details.get("error"), "Cause": details.get("cause")})
+    return ""
+
+
+def waves_of(steps: Iterable[StepTime]) -> dict[str, str]:
+    """The nodes of the waves that a roll began: instance -> node."""
+    return {task["instance"]: task["node"] for _, answer in _answers(steps) for task in answer.output.get("wave", ())}
+
+
 def _note(step: StepTime, answer: dict[str, Any], when: float) -> None:
     output = answer.get("output")
     reason = str(answer["reason"]) if "reason" in answer else explain(answer) if "Error" in answer else ""

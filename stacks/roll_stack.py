@@ -105,7 +105,13 @@ class RollStack(Stack):
             log_group=workflow_log,
         )
         restore = Restore(
-            self, "Restore", functions=functions.of, settings=settings, name=names["restore"], log_group=workflow_log
+            self,
+            "Restore",
+            functions=functions.of,
+            settings=settings,
+            name=names["restore"],
+            roll_name=names["roll"],
+            log_group=workflow_log,
         )
         look_every = Duration.hours(settings.orphans_every_hours)
         Triggers(self, "Triggers", roll=roll.machine, restore=restore.machine, look_every=look_every)

@@ -467,6 +467,7 @@ class Restore(Construct):
         functions: Mapping[str, lambda_.IFunction],
         settings: Settings,
         name: str,
+        roll_name: str,
         log_group: logs.ILogGroup,
     ) -> None:
         super().__init__(scope, construct_id)
@@ -477,6 +478,7 @@ class Restore(Construct):
                 # The watchdog passes the dead roll's name; by hand it is whoever asks.
                 "roll": jsonata("$exists($states.input.roll) ? $states.input.roll : $states.context.Execution.Name"),
                 "by": jsonata("$states.context.Execution.Name"),
+                "restored": jsonata("[]"),
                 "since": NULL,
             },
         )
@@ -491,8 +493,28 @@ class Restore(Construct):
         settle = page.step(
             "Finish Redis migrations that were begun", "settle_redis", {"by": jsonata("$by")}, catch=None
         )
-        restore = page.step("Restore", "restore", {"by": jsonata("$by")}, catch=None)
+        restore = page.step(
+            "Restore", "restore", {"by": jsonata("$by")}, catch=None,
+            assign={"restored": jsonata(f"[$append($restored, {ANSWER}.output.restored)]")},
+        )  # fmt: skip
         ours = page.choice("Was it ours to restore?")
+        rolls = Stack.of(self).format_arn(
+            service="states", resource="execution", resource_name=roll_name, arn_format=ArnFormat.COLON_RESOURCE_NAME
+        )
+        report = page.call(
+            "Report for the roll",
+            "report",
+            {
+                "stopped": jsonata("true"),
+                "restored": jsonata("$restored"),
+                "left_behind": jsonata("[$states.input.output.left_behind]"),
+                "execution": jsonata(f"'{rolls}:' & $roll"),
+            },
+            outputs=jsonata("$states.input"),
+        )
+        whose = page.choice("Is it a roll's?")
+        # What was put back is put back, whether or not anybody is told.
+        report.add_catch(ours, errors=["States.ALL"], outputs=jsonata("$states.input"))
         # A group that needs a person must not keep the rest from being put back.
         settle.start.add_catch(restore.start, errors=["States.ALL"], assign={"since": NULL})
         begin.next(by_whom)
@@ -504,7 +526,10 @@ class Restore(Construct):
         )
         any_dead.otherwise(page.succeed("Looked"))
         settle.then(restore.start)
-        restore.then(ours)
+        restore.then(whose)
+        whose.when(page.when("$roll != $by"), report, comment="yes, and it may have no report")
+        whose.otherwise(ours)
+        report.next(ours)
         ours.when(page.when("$states.input.output.ours"), page.succeed("Restored"), comment="yes")
         ours.otherwise(page.succeed("Nothing to restore"))
         longest = settings.deadlines.settle_redis + settings.deadlines.restore

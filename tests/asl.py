@@ -110,6 +110,14 @@ class Engine:
             except Killed as killed:
                 self._queue.clear()
                 execution.status = "ABORTED"
+                details = {"cause": "stopped in the middle"}
+                execution.events.append(
+                    {
+                        "type": "ExecutionAborted",
+                        "timestamp": self.world.time,
+                        "executionAbortedEventDetails": details,
+                    }
+                )
                 raise Stopped(str(killed)) from killed
             self._push(run, delay)
 

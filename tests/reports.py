@@ -247,6 +247,13 @@ def aborted() -> Report:
     return rolled([node_page(0, 10), node_page(1, 118)], count=6, outcome=Ending.ABORTED, reason=reason)
 
 
+def stopped() -> Report:
+    gap = "What was done to ip-10-0-1-11 is not in this report: no record of it was there yet."
+    reason = "The roll's execution was stopped: lunch."
+    report = rolled([node_page(0, 10)], count=6, outcome=Ending.STOPPED, reason=reason)
+    return report.model_copy(update={"gaps": (gap,)})
+
+
 def blocked() -> Report:
     found = (
         Finding(
@@ -340,6 +347,7 @@ ALL: Mapping[str, Callable[[], Report]] = {
     "replaced": replaced,
     "failed": failed,
     "aborted": aborted,
+    "stopped": stopped,
     "blocked": blocked,
     "dry-run": dry_run,
     "nothing": nothing,

@@ -895,7 +895,9 @@ class World:
         self.messages.append((subject, message))
 
     def history(self, execution: str) -> list[dict[str, Any]]:
-        return self.histories.get(execution, [])
+        # The interpreter's ARNs are shorter than those that CDK writes into a definition.
+        *_, machine, name = execution.split(":")
+        return self.histories.get(f"execution:{machine.rpartition('-')[2]}:{name}", [])
 
     # Helpers
 

@@ -126,6 +126,8 @@ def waits(steps: Iterable[Any]) -> tuple[Wait, ...]:
 
 
 def _ending(task: ReportTask) -> Ending:
+    if task.stopped:
+        return Ending.STOPPED
     if task.failure:
         return Ending.ABORTED if timeline.error_of(task.failure) == Aborted.__name__ else Ending.FAILED
     outcome = (task.plan or {}).get("output", {}).get("outcome", Ending.FAILED)
@@ -181,24 +183,34 @@ def run(task: ReportTask, clients: Clients) -> StepResult:
     prefix = f"rolls/{task.roll}"
     plan: dict[str, Any] = next((json.loads(text) for text in aws.load(f"{prefix}/plan.json")), {})
     nodes = [NodePage.model_validate_json(text) for text in aws.load(f"{prefix}/nodes/")]
-    steps, gaps = _own_steps(task, clients)
+    if task.stopped and aws.load(f"{prefix}/report.json"):
+        return StepResult.done("the roll wrote its report itself")
+    steps, ending, gaps = _own_steps(task, clients)
+    if task.stopped and steps and not ending:
+        return StepResult.done("the roll has not ended, and writes its report itself")
+    recorded = {n.instance for n in nodes}
+    if unknown := [node for instance, node in timeline.waves_of(steps).items() if instance not in recorded]:
+        gaps = (*gaps, f"What was done to {', '.join(unknown)} is not in this report: no record of it was there yet.")
     if task.unlooked:
         gaps = (*gaps, f"What is left behind was not looked for. {timeline.explain(task.unlooked)}")
     report = summary(task, nodes, plan, clients.settings.cluster, steps, clients.now(), gaps)
+    if task.stopped:
+        report = report.model_copy(update={"reason": ending or "The roll ended without a word."})
     aws.save(f"{prefix}/report.json", report.model_dump_json(indent=2, by_alias=True), "application/json")
     address = aws.save(f"{prefix}/report.html", page(report), "text/html; charset=utf-8")
     aws.notify(f"{report.cluster}: roll {report.outcome}", message(report, address))
     return StepResult.done(report.reason, outcome=report.outcome, report=address, replaced=report.replaced)
 
 
-def _own_steps(task: ReportTask, clients: Clients) -> tuple[list[StepTime], tuple[str, ...]]:
-    """The roll's own steps; a history that cannot be read is a gap in the report, not the end of it."""
+def _own_steps(task: ReportTask, clients: Clients) -> tuple[list[StepTime], str, tuple[str, ...]]:
+    """The roll's own steps, why it ended if from outside, and gaps: a history that cannot be read ends no report."""
     if not task.execution:
-        return [], ()
+        return [], "", ()
     try:
-        return timeline.steps_of(clients.aws.history(task.execution)), ()
+        history = clients.aws.history(task.execution)
     except Permanent as error:
-        return [], (f"The roll's own steps are not in this report. {sentence(error)}",)
+        return [], "", (f"The roll's own steps are not in this report. {sentence(error)}",)
+    return timeline.steps_of(history), timeline.ending_of(history), ()
 
 
 handler = handler_for(run, ReportTask, locked=False)

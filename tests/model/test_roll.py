@@ -11,6 +11,7 @@ from lambdas.errors import AccessDenied, RollError, Transient
 from lambdas.lock import ABORT, PAUSE
 from lambdas.marks import HARD_TAINT
 from lambdas.observed import Node, Owner, Taint
+from lambdas.report_document import Ending, Report
 from tests.asl import Engine, Execution, Stopped
 from tests.assembly import synthesize
 from tests.model.situations import AUTOSCALER, by_zone, outdated, shop, watch_unavailable
@@ -96,6 +97,9 @@ def test_a_roll_stopped_after_any_effect_is_restored_and_the_next_one_finishes(a
     for part in ("workloads", "budgets", "lock", "taints", "cordons", "labels", "marks", "protected"):
         assert restored[part] == before[part], part
     assert world.workloads_by_owner[AUTOSCALER].workload.desired == 1
+    told = Report.model_validate_json(world.documents["rolls/roll-1/report.json"])
+    assert (told.outcome, told.planned) == (Ending.STOPPED, 3)
+    assert told.reason == "The roll's execution was stopped: stopped in the middle."
 
     again = engine.run("roll", "roll-2", {})
     assert (again.status, again.cause) == ("SUCCEEDED", "")

@@ -100,6 +100,29 @@ class TestTimeline:
             ("Evict pods", ("get pods", "list pods")),
         ]
 
+    @pytest.mark.parametrize(
+        ("event", "words"),
+        [
+            (
+                {"type": "ExecutionAborted", "executionAbortedEventDetails": {"cause": "lunch"}},
+                "The roll's execution was stopped: lunch.",
+            ),
+            ({"type": "ExecutionAborted"}, "The roll's execution was stopped."),
+            ({"type": "ExecutionTimedOut"}, "The roll's execution took longer than its deadline."),
+            (
+                {"type": "ExecutionFailed", "executionFailedEventDetails": {"error": "Refused", "cause": "No."}},
+                "No.",
+            ),
+            ({"type": "ExecutionSucceeded"}, ""),
+        ],
+    )
+    def test_why_an_execution_was_ended_from_outside_is_said(self, event: dict[str, Any], words: str) -> None:
+        assert timeline.ending_of([event]) == words
+
+    def test_nodes_of_waves_are_known(self) -> None:
+        wave = [{"instance": "i-1", "node": "n-1", "group": "g"}]
+        assert timeline.waves_of(history(look("Pick the next nodes", 1, output={"wave": wave}))) == {"i-1": "n-1"}
+
 
 class TestReadyNodes:
     @pytest.mark.parametrize(
