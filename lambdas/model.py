@@ -119,10 +119,16 @@ class SettleTask(Task):
 
 
 class RestoreTask(Task):
-    """Putting everything back after `roll`: by itself, or `by` a restore that was started for it."""
+    """Putting everything back after `roll`: by itself, or `by` a restore that was started for it.
+
+    `rehearse` only asks whether that could be done, on these groups and instances.
+    """
 
     keep_taints: bool = False
     by: str = ""
+    rehearse: bool = False
+    groups: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
 
 
 class RedisTask(NodeTask):

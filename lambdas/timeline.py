@@ -23,6 +23,7 @@ KINDS: Mapping[str, Kind] = {
     "Wait for the change to settle": Kind.OTHER,
     "Wait for approval": Kind.PERSON,
     "Take the lock": Kind.LOCK,
+    "Rehearse the restore": Kind.OTHER,
     "Pause what interferes": Kind.OTHER,
     "Taint every outdated node": Kind.OTHER,
     "Finish Redis migrations of a dead roll": Kind.REDIS,

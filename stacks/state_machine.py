@@ -190,6 +190,12 @@ class Roll(Construct):
             assign={"locked": jsonata(f"{ANSWER}.status = 'done'")},
         )  # fmt: skip
         plan_old = page.choice("Is the plan still fresh?")
+        rehearse = page.call(
+            "Rehearse the restore",
+            "restore",
+            {"rehearse": jsonata("true"), "groups": about["groups"], "nodes": about["nodes"]},
+        )
+        rehearse.add_catch(settle.start, errors=["States.ALL"], assign=FAILED)
         pause = page.step("Pause what interferes", "pause_interference", about, catch=settle)
         taint = page.step("Taint every outdated node", "taint_nodes", about, catch=settle)
         resume = page.step(
@@ -254,7 +260,8 @@ class Roll(Construct):
             settle.start,
             comment="nothing to roll: only a dead roll's marks to put back",
         )
-        plan_old.otherwise(pause.start)
+        plan_old.otherwise(rehearse)
+        rehearse.next(pause.start)
         pause.then(taint.start)
         taint.then(resume.start)
         resume.then(pick)

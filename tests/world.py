@@ -11,7 +11,7 @@ from typing import Any
 
 from lambdas.access import Verb
 from lambdas.clients import Clients, Eviction, EvictionStatus, Launched
-from lambdas.errors import Conflict, NotFound, Permanent
+from lambdas.errors import AccessDenied, Conflict, NotFound, Permanent
 from lambdas.marks import GROUP_MAXIMUM, GROUP_RESUME, NODE_ROLL
 from lambdas.observed import (
     RESTARTED_FOR,
@@ -146,6 +146,8 @@ class World:
         self.launch_failures = 0
         self.new_nodes_never_join = False
         self.broken: set[Owner] = set()
+        self.cannot_restore = ""
+        """What a rehearsal of the restore finds missing."""
         self.forbidden: set[Verb] = set()
         """What Kubernetes groups may not do."""
         self.effects: list[str] = []
@@ -874,6 +876,10 @@ class World:
         if state and state.state != "draining":
             state.state, state.changes_at = "draining", self.time + self.delays.deregistration
             self._effect(f"deregister {target.instance} from {target.name}")
+
+    def rehearse_restore(self, group: Group, instance: GroupInstance, registered: Sequence[Target]) -> None:
+        if self.cannot_restore:
+            raise AccessDenied(self.cannot_restore)
 
     def register(self, target: Target) -> None:
         self.targets[target.group, target.instance] = TargetState(

@@ -13,6 +13,7 @@ from lambdas.access import Verb
 from lambdas.observed import (
     Budget,
     Group,
+    GroupInstance,
     InstanceState,
     Lease,
     Node,
@@ -214,6 +215,13 @@ class Aws(Protocol):
 
     def targets_of(self, instances: Sequence[str]) -> list[Target]:
         """Where the instances are registered, attached to their group or not; classic load balancers too."""
+        ...
+
+    def rehearse_restore(self, group: Group, instance: GroupInstance, registered: Sequence[Target]) -> None:
+        """Calls what a restore calls, so that nothing changes: what is set is so already, what goes is not there.
+
+        Raises AccessDenied for the first that the role may not call.
+        """
         ...
 
     def deregister(self, target: Target) -> None: ...

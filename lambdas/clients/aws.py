@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from lambdas.clients import Launched
 from lambdas.clients.calls import CALLS
 from lambdas.errors import AccessDenied, NotFound, Permanent, Transient
+from lambdas.marks import GROUP_MAXIMUM, GROUP_RESUME, INSTANCE_PROTECTED, INTERFERING_PROCESSES
 from lambdas.observed import Group, GroupInstance, InstanceState, LaunchTemplate, Target
 
 if TYPE_CHECKING:
@@ -96,6 +97,16 @@ def translated(doing: str) -> Iterator[None]:
         raise AccessDenied(f"Cannot {doing}: no AWS credentials were found.") from error
     except BotoCoreError as error:
         raise Transient(f"Cannot {doing} now: {error}") from error
+
+
+@contextmanager
+def dry_run() -> Iterator[None]:
+    """EC2 answers a dry run of what may be done with an error of this name."""
+    try:
+        yield
+    except ClientError as error:
+        if error.response["Error"].get("Code") != "DryRunOperation":
+            raise
 
 
 def _missing(code: str, message: str, operation: str) -> str:
@@ -305,6 +316,23 @@ class AwsClient:
     def untag_instance(self, instance: str, keys: Iterable[str]) -> None:
         with translated(f"remove tags of {instance}"):
             self._ec2.delete_tags(Resources=[instance], Tags=[{"Key": key} for key in keys])
+
+    def rehearse_restore(self, group: Group, instance: GroupInstance, registered: Sequence[Target]) -> None:
+        if runs := sorted(INTERFERING_PROCESSES - group.suspended):
+            self.resume(group.name, runs[:1])
+        with translated(f"set the maximum size of {group.name}"):
+            # Without a size it sets nothing.
+            self._autoscaling.update_auto_scaling_group(AutoScalingGroupName=group.name)
+        if absent := sorted({GROUP_MAXIMUM, GROUP_RESUME} - group.tags.keys()):
+            self.untag_group(group.name, absent)
+        self.protect(group.name, instance.id, protected=instance.protected)
+        tag = {"Key": INSTANCE_PROTECTED, "Value": "true"}
+        with translated(f"tag {instance.id}"), dry_run():
+            self._ec2.create_tags(DryRun=True, Resources=[instance.id], Tags=[tag])  # type: ignore[list-item]
+        with translated(f"remove tags of {instance.id}"), dry_run():
+            self._ec2.delete_tags(DryRun=True, Resources=[instance.id], Tags=[{"Key": INSTANCE_PROTECTED}])
+        for target in registered:
+            self.register(target)
 
     # Load balancers
 

@@ -32,6 +32,7 @@ from lambdas.marks import (
 from lambdas.model import RestoreTask, StepResult, backoff
 from lambdas.observed import Group, InstanceState, Lease, Node, Owner, Pod, Taint, Target, Workload, ready_nodes
 from lambdas.redis_groups import declared
+from lambdas.rehearsal import rehearse
 from lambdas.steps.settle_redis import begun_by
 
 
@@ -161,6 +162,8 @@ def not_ours(found: Busy | None, roll: str) -> str:
 
 
 def run(task: RestoreTask, clients: Clients) -> StepResult:
+    if task.rehearse:
+        return rehearse(task, clients)
     if task.by:
         changes.forget(clients, task.roll)
     ended = lock.end(clients, task.roll, task.by)

@@ -21,3 +21,16 @@ def test_a_missing_verb_stops_a_roll_before_anything_is_changed(verb: Verb) -> N
     assert f"{verb.group} may not {verb}." in execution.cause
     assert world.snapshot() == before
     assert world.effects == []
+
+
+def test_what_could_not_be_put_back_is_not_changed() -> None:
+    """R2: the restore's own role is tried before the first change."""
+    world = shop((2, 1))
+    before = world.snapshot()
+    world.cannot_restore = "Cannot resume processes of ng-a: the role Restore may not autoscaling:ResumeProcesses."
+    execution = Engine(synthesize(), world, world.clients(roll_settings())).run("roll", "roll-1", {})
+    assert execution.status == "FAILED"
+    assert "Nothing was changed, for a restore could not put it back" in execution.cause
+    assert "may not autoscaling:ResumeProcesses" in execution.cause
+    assert world.snapshot() == before
+    assert {effect.partition(" ")[0] for effect in world.effects} == {"lease"}

@@ -233,6 +233,15 @@ def test_protection_and_tags_of_an_instance(side: Side) -> None:
     assert "eks-rolling/protected" not in side.aws.instances([instance])[instance].tags
 
 
+def test_a_rehearsed_restore_changes_nothing(side: Side) -> None:
+    """R2 is proved beforehand: every call of a restore, with what is set already."""
+    before, instance = group_of(side), group_of(side).instances[0]
+    targets, state = targets_of(side, instance.id), side.aws.instances([instance.id])
+    side.aws.rehearse_restore(before, instance, targets)
+    assert group_of(side) == before
+    assert (targets_of(side, instance.id), side.aws.instances([instance.id])) == (targets, state)
+
+
 def test_an_instance_that_nobody_knows_is_absent(side: Side) -> None:
     assert side.aws.instances(["i-0123456789abcdef0"]) == {}
 
