@@ -12,7 +12,7 @@ from lambdas.lock import ABORT, PAUSE
 from lambdas.model import Status
 from lambdas.observed import Lease
 
-BEFORE_THE_LOCK = {"ask_approval", "plan", "receive_change", "take_lock"}
+BEFORE_THE_LOCK = {"check_permissions", "ask_approval", "plan", "receive_change", "take_lock"}
 AFTER_THE_WORK = {"record_node", "report", "restore", "settle_redis"}
 ASKS_ITSELF = {"gate", "look_at_redis"}
 MIDST_OF_A_MIGRATION = {
