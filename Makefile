@@ -83,6 +83,10 @@ settings-table: prepare ## Write the table of all settings anew into docs/settin
 costs: prepare ## Count anew what a roll costs, into docs/costs.md
 	@$(BIN)/python -m scripts.cost_table
 
+.PHONY: layer
+layer: prepare ## Build the functions' dependency layer, and measure its size and how fast steps start
+	@$(BIN)/python -m scripts.measure_layer
+
 .PHONY: drawing
 drawing: prepare ## Draw the state machines anew into docs/workflow.md
 	@$(BIN)/python -m scripts.draw_workflow

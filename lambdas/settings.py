@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -15,6 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from lambdas.errors import BadRequest
 
 ENVIRONMENT_VARIABLE = "EKS_ROLLING_SETTINGS"
+"""What only a deployment knows: names of the stack's own resources. An environment holds 4 KB at most."""
+
+FILE = Path(__file__).resolve().parent.parent / "eks-rolling-settings.json"
+"""All other settings, beside the functions' code."""
 
 
 class Strict(BaseModel):
@@ -213,13 +218,17 @@ class Settings(Strict):
             raise BadRequest(f"The settings have {problems(error, cls)}.") from error
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
-        """Reads what the stack put into the function's environment. Raises BadRequest if it is absent or wrong."""
+    def from_environment(cls, environment: Mapping[str, str] | None = None, file: Path = FILE) -> "Settings":
+        """Reads what the stack put beside the function's code and into its environment.
+
+        Raises BadRequest if it is absent or wrong.
+        """
         environment = os.environ if environment is None else environment
         text = environment.get(ENVIRONMENT_VARIABLE)
         if not text:
             raise BadRequest(f"The environment variable {ENVIRONMENT_VARIABLE} is not set; deploy the stack again.")
-        return cls.parse(json.loads(text))
+        beside = json.loads(file.read_text()) if file.exists() else {}
+        return cls.parse(beside | json.loads(text))
 
 
 def problems(error: ValidationError, model: type[BaseModel]) -> str:

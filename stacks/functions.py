@@ -1,10 +1,9 @@
 """One Lambda per step, each with its own role and permissions; the dependency layer; the network they run in."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from aws_cdk import Duration, IgnoreMode, Stack
+from aws_cdk import Duration, Stack
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_eks as eks
 from aws_cdk import aws_iam as iam
@@ -14,8 +13,9 @@ from aws_cdk import aws_sns as sns
 from constructs import Construct
 from pydantic import Field
 
-from lambdas.settings import ENVIRONMENT_VARIABLE, Settings, Strict
+from lambdas.settings import Settings, Strict
 from stacks import roles
+from stacks.code import environment, function_code
 from stacks.layer import ARCHITECTURE, RUNTIME, dependency_layer
 from stacks.log_groups import log_group
 from stacks.roles import (
@@ -36,8 +36,6 @@ from stacks.roles import (
     Permissions,
     Resources,
 )
-
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 STEPS: Mapping[str, Permissions] = {
     "check_permissions": Permissions((LOOK, CHECK)),
@@ -170,7 +168,7 @@ class Network(Strict):
 
 
 class Functions(Construct):
-    """The steps' functions by step name (`of`), all from one asset that holds `lambdas/` and nothing else.
+    """The steps' functions by step name (`of`), all from one asset.
 
     `security_group` is the group they are in, None without a network.
     """
@@ -192,11 +190,7 @@ class Functions(Construct):
         self.security_group: ec2.ISecurityGroup | None = None
         self._place = self._join(network) if network else {}
         self._layer = dependency_layer(self, "Dependencies")
-        self._code = lambda_.Code.from_asset(
-            str(REPOSITORY),
-            exclude=["*", "!lambdas", "!lambdas/**", "**/__pycache__", "**/*.pyc"],
-            ignore_mode=IgnoreMode.DOCKER,
-        )
+        self._code = function_code(Stack.of(self), self._settings)
         self.of: dict[str, lambda_.Function] = {step: self._function(step, p) for step, p in STEPS.items()}
 
     def _join(self, network: Network) -> dict[str, Any]:
@@ -275,10 +269,7 @@ class Functions(Construct):
             memory_size=size.memory,
             timeout=Duration.seconds(size.timeout),
             tracing=lambda_.Tracing.ACTIVE,
-            environment={
-                ENVIRONMENT_VARIABLE: Stack.of(self).to_json_string(self._settings.model_dump(mode="json")),
-                "POWERTOOLS_LOG_LEVEL": "INFO",
-            },
+            environment=environment(Stack.of(self), self._settings),
             log_group=function_log,
             role=role,
             **self._place,

@@ -1,9 +1,14 @@
-"""The dependency layer: what the functions import, for Lambda's platform, made by pip without a container."""
+"""The dependency layer: what the functions import, for Lambda's platform, made by pip without a container.
 
+Left out is what they never import; the rest is compiled beforehand (`stacks.compiling`).
+"""
+
+import ast
 import hashlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +17,60 @@ from aws_cdk import AssetHashType, BundlingOptions, DockerImage, ILocalBundling
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
-LOCK = Path(__file__).resolve().parent.parent / "lambdas" / "requirements.txt"
+from stacks import compiling
+
+LAMBDAS = Path(__file__).resolve().parent.parent / "lambdas"
+LOCK = LAMBDAS / "requirements.txt"
 RUNTIME = lambda_.Runtime.PYTHON_3_13
 ARCHITECTURE = lambda_.Architecture.ARM_64
-PYTHON_VERSION = "3.13"
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux2014_aarch64")
 
-UNUSED = ("kubernetes/aio", "kubernetes/client/api", "kubernetes/client/models", "bin")
-"""Parts of packages that the functions never import (the Kubernetes client is used through its ApiClient alone)."""
+ASYNCHRONOUS = ("aiohappyeyeballs", "aiohttp", "aiohttp_retry", "aiosignal", "attr", "attrs", "frozenlist", "multidict",
+                "propcache", "yarl")  # fmt: skip
+"""Packages that only the Kubernetes client's asyncio side imports."""
 
-SERVICES = frozenset({"autoscaling", "cloudwatch", "ec2", "eks", "elb", "elbv2", "s3", "sns", "stepfunctions", "sts"})
-"""AWS services whose API descriptions stay in the layer; the others are most of botocore's size."""
+UNUSED = (
+    *ASYNCHRONOUS,
+    "aws_lambda_powertools/event_handler",
+    "bin",
+    "kubernetes/aio",
+    "pydantic/v1",
+    "redis/multidb",
+)
+"""What the functions never import."""
+
+HOLLOW = ("kubernetes/client/api", "kubernetes/client/models")
+"""Packages of which only `__init__` is imported: the Kubernetes client is used through its ApiClient alone."""
+
+ALWAYS = frozenset({"sts"})
+"""AWS services that are signed for without a client: the sign-in to the cluster."""
+
+
+def services() -> frozenset[str]:
+    """AWS services whose API descriptions stay in the layer (the others are most of botocore's size): those that a
+    module of `lambdas.clients` makes a client of, by the name that it gives to `client(...)`.
+    """
+    named = {
+        name for module in (LAMBDAS / "clients").glob("*.py") for name in _clients_of(ast.parse(module.read_text()))
+    }
+    return ALWAYS | named
+
+
+def _clients_of(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(attr="client"), args=[ast.Constant(value=str(name)), *_]):
+                yield name
+            case _:
+                pass
 
 
 def dependency_layer(scope: Construct, construct_id: str) -> lambda_.LayerVersion:
-    """The layer; made anew when the lock, the platform or this recipe changes."""
-    recipe = LOCK.read_bytes() + Path(__file__).read_bytes()
+    """The layer; made anew when the lock, the platform, the services or this recipe change."""
+    recipe = hashlib.sha256(LOCK.read_bytes())
+    for part in (Path(__file__), Path(compiling.__file__)):
+        recipe.update(part.read_bytes())
+    recipe.update(f"{sorted(services())} compiled: {compiling.interpreter() is not None}".encode())
     return lambda_.LayerVersion(
         scope,
         construct_id,
@@ -37,35 +80,54 @@ def dependency_layer(scope: Construct, construct_id: str) -> lambda_.LayerVersio
         code=lambda_.Code.from_asset(
             str(LOCK.parent),
             asset_hash_type=AssetHashType.CUSTOM,
-            asset_hash=hashlib.sha256(recipe).hexdigest(),
+            asset_hash=recipe.hexdigest(),
             bundling=BundlingOptions(image=DockerImage.from_registry("unused"), local=_Pip()),
         ),
     )
 
 
-def install(target: Path) -> None:
-    """Installs the locked dependencies for Lambda into `target` and removes what is never imported.
+def install(target: Path, platforms: Sequence[str] = PLATFORMS) -> None:
+    """Installs the locked dependencies into `target`, and removes what is never imported.
 
     Raises subprocess.CalledProcessError when pip cannot.
     """
-    platforms = [option for platform in PLATFORMS for option in ("--platform", platform)]
     subprocess.run(
         [
-            sys.executable, "-m", "pip", "install", "--quiet", "--require-hashes", "--requirement", str(LOCK),
-            "--target", str(target), "--python-version", PYTHON_VERSION, "--implementation", "cp",
-            "--only-binary=:all:", *platforms,
+            sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile",
+            "--require-hashes", "--requirement", str(LOCK), "--target", str(target),
+            "--python-version", compiling.VERSION, "--implementation", "cp", "--only-binary=:all:",
+            *(option for platform in platforms for option in ("--platform", platform)),
         ],
         check=True,
     )  # fmt: skip
+    trim(target)
+
+
+def trim(target: Path) -> None:
+    """Removes from installed dependencies what is never imported."""
     for part in UNUSED:
         shutil.rmtree(target / part, ignore_errors=True)
+    for part in HOLLOW:
+        for file in (target / part).iterdir():
+            if file.name != "__init__.py":
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
+    kept = services()
     for service in (target / "botocore" / "data").iterdir():
-        if service.is_dir() and service.name not in SERVICES:
+        if service.is_dir() and service.name not in kept:
             shutil.rmtree(service)
+    for examples in (target / "botocore" / "data").glob("*/*/examples-1.json*"):
+        examples.unlink()
 
 
 @jsii.implements(ILocalBundling)
 class _Pip:
     def try_bundle(self, output_dir: str, *, image: DockerImage, **_: Any) -> bool:  # noqa: ARG002
-        install(Path(output_dir) / "python")
+        target = Path(output_dir) / "python"
+        install(target)
+        if not compiling.compile_all(target):
+            print(
+                f"The dependency layer is not compiled, because this machine has no Python {compiling.VERSION}: "
+                "cold starts take a second longer. To have one: uv python install 3.13",
+                file=sys.stderr,
+            )
         return True

@@ -1,6 +1,7 @@
 """Settings, requests, events and answers: what crosses the application's edge."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,6 +39,12 @@ class TestSettings:
         settings = Settings(cluster="demo", alarms=("a", "b"))
         environment = {ENVIRONMENT_VARIABLE: settings.model_dump_json()}
         assert Settings.from_environment(environment) == settings
+
+    def test_what_a_deployment_knows_joins_what_lies_beside_the_code(self, tmp_path: Path) -> None:
+        file = tmp_path / "settings.json"
+        file.write_text(json.dumps({"cluster": "demo", "surge": 3, "bucket": ""}))
+        environment = {ENVIRONMENT_VARIABLE: json.dumps({"bucket": "reports-1"})}
+        assert Settings.from_environment(environment, file) == Settings(cluster="demo", surge=3, bucket="reports-1")
 
     def test_a_function_without_them_says_what_to_do(self) -> None:
         with pytest.raises(BadRequest, match="EKS_ROLLING_SETTINGS is not set; deploy the stack again"):
