@@ -91,6 +91,10 @@ layer: prepare ## Build the functions' dependency layer, and measure its size an
 drawing: prepare ## Draw the state machines anew into docs/workflow.md
 	@$(BIN)/python -m scripts.draw_workflow
 
+.PHONY: screenshots
+screenshots: control-plane ## Take the pictures of the documents anew, from a real roll in a lab (ten minutes)
+	@$(BIN)/python -m scripts.screenshots
+
 .PHONY: lab-up
 lab-up: control-plane ## Start a lab with the demo's cluster (NAME=demo) and deploy the application into it
 	@$(LAB) up --name $(NAME) --spec lab/clusters/demo.yaml
