@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from lambdas import changes, lock
 from lambdas.clients import Clients
 from lambdas.entry import handler_for
+from lambdas.errors import AccessDenied, sentence
 from lambdas.lock import Busy
 from lambdas.marks import (
     AUTOSCALER_PAUSED_AT,
@@ -182,7 +183,7 @@ def run(task: RestoreTask, clients: Clients) -> StepResult:
         if node.instance not in spare:
             _restore_node(node, states, clients, progress, keep_taints=keep_taints)
     for replacement in unused:
-        _give_back(replacement, clients, progress)
+        _give_back_if_allowed(replacement, clients, progress)
     for group in groups:
         _restore_instances(group, states, spare, clients, progress)
         _restore_group(group, clients, progress)
@@ -245,6 +246,14 @@ def _unused(
                 node = by_instance.get(member.id)
                 pods = tuple(clients.kubernetes.pods_on(node.name)) if node else ()
                 yield Replacement(state, group, node, pods, tuple(clients.aws.targets_of([member.id])))
+
+
+def _give_back_if_allowed(seen: Replacement, clients: Clients, progress: Progress) -> None:
+    """Without the permission, which cannot be rehearsed, it stays; that must not keep the rest from being put back."""
+    try:
+        _give_back(seen, clients, progress)
+    except AccessDenied as error:
+        progress.left.append(f"{seen.instance.id}, which was not needed, stays: {sentence(error)}")
 
 
 def _give_back(seen: Replacement, clients: Clients, progress: Progress) -> None:

@@ -1,12 +1,16 @@
 """A roll that lacks a permission: stopped before anything is changed, or restored [R2]; and the permission is named."""
 
+import json
+
 import pytest
 
 from lambdas.access import Verb, needed
+from lambdas.errors import AccessDenied
 from tests.asl import Engine
 from tests.assembly import synthesize
 from tests.model.situations import settings as roll_settings
 from tests.model.situations import shop
+from tests.world import World
 
 VERBS = needed(roll_settings(), [])
 
@@ -34,3 +38,25 @@ def test_what_could_not_be_put_back_is_not_changed() -> None:
     assert "may not autoscaling:ResumeProcesses" in execution.cause
     assert world.snapshot() == before
     assert {effect.partition(" ")[0] for effect in world.effects} == {"lease"}
+
+
+def test_a_replacement_that_may_not_be_terminated_does_not_keep_the_rest_from_being_put_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """R2. It is said what is left and why."""
+    world = shop((2, 1))
+    before = world.snapshot()
+    world.new_nodes_never_join = True
+
+    def refused(self: World, instance: str) -> None:
+        raise AccessDenied(f"Cannot terminate {instance}: the role Restore may not do that.")
+
+    monkeypatch.setattr(World, "terminate", refused)
+    execution = Engine(synthesize(), world, world.clients(roll_settings())).run("roll", "roll-1", {})
+    assert execution.status == "FAILED"
+    left = json.loads(world.documents["rolls/roll-1/report.json"])["left_behind"]
+    assert any("which was not needed, stays: Cannot terminate" in said for said in left)
+    after = world.snapshot()
+    for part in ("workloads", "budgets", "lock", "marks", "taints", "cordons"):
+        assert after[part] == before[part], part
+    assert not any(group.suspended for group in world.groups_by_name.values())
