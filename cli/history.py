@@ -9,6 +9,10 @@ from cli.executions import read_json
 Json = dict[str, Any]
 
 
+APPROVAL = "Wait for approval"
+"""The state in which a roll waits for a person, by a task token."""
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """Where an execution is. Times are epoch seconds, 0 for never; `reason` is why it waits, "" if it does not.
@@ -70,6 +74,8 @@ def position(events: Iterable[Json]) -> Position:
         elif kind == "TaskFailed" and not loop:
             fault = event["taskFailedEventDetails"]
             reason, held_since = f"tried again after a fault: {fault_sentence(fault)}", held_since or when
+    if state == APPROVAL and not reason:
+        reason, held_since = "nobody has answered yet; `eks-rolling approve` or `eks-rolling refuse` does", entered
     return Position(
         state,
         entered,
@@ -115,7 +121,7 @@ def approval_token(events: Sequence[Json]) -> str:
     token, waits = "", False
     for event in events:
         if event["type"] == "TaskStateEntered":
-            waits = event["stateEnteredEventDetails"]["name"] == "Wait for approval"
+            waits = event["stateEnteredEventDetails"]["name"] == APPROVAL
         elif event["type"] in {"TaskStateExited", "TaskFailed", "TaskTimedOut", "ExecutionAborted"}:
             token = ""
         elif event["type"] == "TaskScheduled" and waits:

@@ -123,7 +123,7 @@ def show_plan(
 
     with errors.status(f"looking at {target.cluster}"):
         settings, deployed = settings_of(target)
-        at_work = running(target)[-1:] if target.machines else []
+        at_work = running(target)[-1:] if deployed else []
         answer, document = (
             plan_there(target, new_name("plan"), request) if there else plan_here(target, settings, request)
         )
@@ -142,13 +142,19 @@ def settings_of(target: Target) -> "tuple[Settings, bool]":
     from lambdas.errors import RollError
     from lambdas.settings import Settings
 
+    defaults = Settings(cluster=target.cluster)
+    try:
+        target.machine("roll")
+    except CommandError:
+        return defaults, False
+    except RollError as error:
+        say(f"Planning with default settings, since what is deployed cannot be seen. {error}")
+        return defaults, False
     try:
         return target.settings, True
-    except CommandError:
-        return Settings(cluster=target.cluster), False
     except RollError as error:
-        say(f"Planning with default settings: {error}")
-        return Settings(cluster=target.cluster), bool(target.machines)
+        say(f"Planning with default settings, since the deployed ones cannot be read. {error}")
+        return defaults, True
 
 
 def next_step(document: Json, *, deployed: bool, at_work: "Sequence[Execution]" = (), there: bool = True) -> str:

@@ -59,7 +59,8 @@ class Target:
             session = boto3.session.Session(profile_name=self.options.profile or None)
         except ProfileNotFound as error:
             raise CommandError(f"{error}: correct --profile or AWS_PROFILE.", Exit.USAGE) from error
-        region = self.options.region or session.region_name or self._region_of_context()
+        # The SDK for Python itself reads AWS_DEFAULT_REGION alone.
+        region = self.options.region or os.environ.get("AWS_REGION") or session.region_name or self._region_of_context()
         if not region:
             raise CommandError("Nothing says which region: give --region or set AWS_REGION.", Exit.USAGE)
         return boto3.session.Session(profile_name=self.options.profile or None, region_name=region)

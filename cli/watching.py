@@ -148,7 +148,7 @@ def exit_of(seen: "Rolling") -> Exit:
 
 
 def _look_patiently(looker: "Looker", arn: str, say_line: Callable[[str], None]) -> "Rolling":
-    """Looks until it works: a watcher outlives lost connections, throttling and expired tokens that are renewed."""
+    """Looks until it works: a watcher outlives lost connections and throttling."""
     from lambdas.errors import Transient
 
     wait, failed = LOOK_SECONDS, False

@@ -14,6 +14,7 @@ import pytest
 
 from lab.operator import Operator
 from tests.e2e.conftest import REPOSITORY
+from tests.e2e.test_rolls import until
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
@@ -122,3 +123,31 @@ def test_a_roll_is_paused_resumed_and_aborted_at_any_time_and_everything_is_put_
     assert {n.version for n in after.nodes} == {small_lab.newest_version()}
     verdict = small_lab.judge(None)
     assert (verdict.failed, verdict.errors, verdict.jobs["lost"]) == (0, {}, 0)
+
+
+@THIRD
+def test_a_roll_waits_for_a_person_who_refuses_it_or_approves_it(small_lab: Operator) -> None:
+    before = small_lab.state()
+    begin(small_lab)
+    assert run(small_lab, "abort", "--yes", "--wait").returncode == 0
+
+    wait_for_a_person(small_lab)
+    assert run(small_lab, "pause").returncode == 3
+    assert run(small_lab, "refuse", "--reason", "not before the release").returncode == 0
+    refused = run(small_lab, "watch")
+    assert refused.returncode == 1
+    assert "not before the release" in refused.stdout
+    assert small_lab.state().restored(before)
+
+    wait_for_a_person(small_lab)
+    assert run(small_lab, "approve", "--watch").returncode == 0
+    after = small_lab.state()
+    assert after.restored(before), (before, after)
+    assert {n.version for n in after.nodes} == {small_lab.newest_version()}
+
+
+def wait_for_a_person(operator: Operator) -> None:
+    """Starts a roll that asks for approval, and waits until it does."""
+    assert run(operator, "start", "--yes", "--detach", "--approval").returncode == 0
+    until(lambda: how_it_stands(operator)["state"] == "Wait for approval", "the roll asks")
+    assert run(operator, "approve", "--cluster", "no-such-cluster").returncode == 4

@@ -1,0 +1,72 @@
+"""Checks: each is a line, whatever the others found, with what to do."""
+
+from dataclasses import replace
+
+import pytest
+
+from cli.doctor import CHECKS, Health, Unwell, run_checks
+from cli.exits import CommandError
+from cli.target import Target
+from lambdas import lock
+from lambdas.errors import AccessDenied
+from lambdas.observed import Lease
+from tests.unit.cli.histories import planned
+from tests.unit.cli.targets import ROLL, FakeTarget
+
+
+def well(_: Target) -> str:
+    return "as it should be"
+
+
+def raising(error: Exception) -> object:
+    def look(_: Target) -> str:
+        raise error
+
+    return look
+
+
+@pytest.mark.parametrize(
+    ("error", "health", "said", "remedy"),
+    [
+        (Unwell("no trail", "make one", Health.WARN), Health.WARN, "no trail", "make one"),
+        (CommandError("Nothing is deployed. Deploy it."), Health.FAIL, "Nothing is deployed", "Deploy it"),
+        (
+            AccessDenied("Cannot list nodes: forbidden. Ask for it."),
+            Health.FAIL,
+            "Cannot list nodes: forbidden",
+            "Ask for it",
+        ),
+    ],
+)
+def test_what_one_check_finds_keeps_no_other_from_being_made(
+    target: FakeTarget, error: Exception, health: Health, said: str, remedy: str
+) -> None:
+    first, second = run_checks(target, {"first": raising(error), "second": well})  # type: ignore[dict-item]
+    assert (first.name, first.health, first.said, first.remedy) == ("first", health, said, remedy)
+    assert (second.health, second.said) == (Health.OK, "as it should be")
+
+
+def lock_line(target: FakeTarget) -> tuple[Health, str, str]:
+    (check,) = run_checks(target, {"lock": CHECKS["lock"]})
+    return check.health, check.said, check.remedy
+
+
+def test_a_lock_without_a_living_roll_asks_for_a_restore(target: FakeTarget) -> None:
+    assert lock_line(target)[:2] == (Health.OK, "no roll holds the lock")
+    target.world.put_lease(Lease(lock.lock_name("kube-system"), "roll-1", 0.0, 180.0))
+    health, said, remedy = lock_line(target)
+    assert health is Health.FAIL
+    assert said.startswith("roll-1 died with the lock")
+    assert "eks-rolling restore" in remedy
+    target.fake.add(ROLL, "roll-1", planned("i-1"))
+    assert lock_line(target)[:2] == (Health.OK, "the roll roll-1 is at work")
+
+
+def test_a_plan_that_would_be_blocked_is_a_warning(target: FakeTarget) -> None:
+    (check,) = run_checks(target, {"plan": CHECKS["plan"]})
+    assert (check.health, check.said) == (Health.OK, "a plan can be made: 6 outdated nodes")
+    groups = target.world.groups_by_name
+    groups["ng-a"] = replace(groups["ng-a"], suspended=frozenset({"Launch"}))
+    (check,) = run_checks(target, {"plan": CHECKS["plan"]})
+    assert check.health is Health.WARN
+    assert check.remedy == "`eks-rolling plan` names them"
