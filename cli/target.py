@@ -171,25 +171,37 @@ class Target:
         return self.machines[what]
 
     @cached_property
-    def function(self) -> Json:
-        """The configuration of the deployed plan function, found by the Roll machine's definition."""
-        from lambdas.clients.aws import CONFIG, translated
+    def definition(self) -> Json:
+        """The deployed Roll machine's definition. Its comment is the settings that the stack was made with."""
+        from lambdas.clients.aws import translated
 
         machine = self.machine("roll")
         with translated("read the deployed workflow"):
             described = self.stepfunctions.describe_state_machine(stateMachineArn=machine)
-        state = json.loads(described["definition"])["States"]["Plan the roll"]
-        name = state["Arguments"]["FunctionName"]
+        return dict(json.loads(described["definition"]))
+
+    @cached_property
+    def function(self) -> Json:
+        """The configuration of the deployed plan function, which the workflow names."""
+        from lambdas.clients.aws import CONFIG, translated
+
+        name = self.definition["States"]["Plan the roll"]["Arguments"]["FunctionName"]
         client: LambdaClient = self.session.client("lambda", config=CONFIG)
         with translated(f"read the settings of function {name}"):
             return dict(client.get_function_configuration(FunctionName=name))
 
     @cached_property
     def settings(self) -> "Settings":
-        """The deployed settings. Raises CommandError where nothing is deployed, RollError where they cannot be read."""
-        from lambdas.settings import Settings
+        """The deployed settings: the workflow's comment, and what only the deployment knows, from a function.
 
-        return Settings.from_environment(self.function.get("Environment", {}).get("Variables", {}))
+        Raises CommandError where nothing is deployed, RollError where they cannot be read.
+        """
+        from cli.executions import read_json
+        from lambdas.settings import ENVIRONMENT_VARIABLE, Settings
+
+        variables = self.function.get("Environment", {}).get("Variables", {})
+        own = read_json(self.definition.get("Comment", ""))
+        return Settings.parse(own | read_json(variables.get(ENVIRONMENT_VARIABLE, "")))
 
     @cached_property
     def lock_name(self) -> str:

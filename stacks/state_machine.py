@@ -295,7 +295,14 @@ class Roll(Construct):
         )
 
         longest = settings.deadlines.roll + settings.deadlines.receive_change
-        self.machine = page.machine(name, begin, Duration.seconds(longest), log_group)
+        self.machine = page.machine(
+            name,
+            begin,
+            Duration.seconds(longest),
+            log_group,
+            # The operator's command reads the deployed settings here.
+            comment=settings.model_dump_json(exclude={"bucket", "topic"}),
+        )
 
     @staticmethod
     def _replace_one(page: "Page", roll_node: sfn.IStateMachine) -> sfn.IChainable:
@@ -676,13 +683,19 @@ class Page:
         return sfn.Condition.jsonata(jsonata(expression))
 
     def machine(
-        self, name: str, start: sfn.IChainable, timeout: Duration, log_group: logs.ILogGroup
+        self,
+        name: str,
+        start: sfn.IChainable,
+        timeout: Duration,
+        log_group: logs.ILogGroup,
+        comment: str | None = None,
     ) -> sfn.StateMachine:
         """The state machine; constructed last, because its states are rendered at that moment."""
         return sfn.StateMachine(
             self.scope,
             "Machine",
             state_machine_name=name,
+            comment=comment,
             query_language=sfn.QueryLanguage.JSONATA,
             definition_body=sfn.DefinitionBody.from_chainable(start),
             timeout=timeout,

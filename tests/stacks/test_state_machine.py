@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from lambdas import errors
-from lambdas.settings import Deadlines
+from lambdas.settings import Deadlines, Settings
 from lambdas.timeline import KINDS
 from stacks.functions import STEPS
 from stacks.state_machine import REDIS_STATES, RETRIED
-from tests.assembly import synthesize
+from tests.assembly import DOCUMENT, synthesize
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 MACHINES = ("roll", "node", "restore")
@@ -154,3 +154,8 @@ def test_a_name_of_eighty_characters_is_enough_for_any_cluster_and_instance() ->
 def test_the_report_knows_what_every_waiting_state_waits_for(machine: str) -> None:
     waiting = {name for name, state in tasks(machine) if step_of(state) in Deadlines.model_fields}
     assert waiting - KINDS.keys() - REDIS_STATES.keys() == set()
+
+
+def test_the_rolls_definition_carries_the_settings_that_it_was_made_with() -> None:
+    settings = Settings.parse(json.loads(synthesize().definition("roll")["Comment"]))
+    assert settings == Settings.parse(DOCUMENT["settings"])
