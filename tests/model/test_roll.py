@@ -11,7 +11,7 @@ from lambdas.errors import AccessDenied, RollError, Transient
 from lambdas.lock import ABORT, PAUSE
 from lambdas.marks import HARD_TAINT
 from lambdas.observed import Node, Owner, Taint
-from lambdas.report_document import Ending, Report
+from lambdas.report_document import Ending, Kind, Report
 from tests.asl import Engine, Execution, Stopped
 from tests.assembly import synthesize
 from tests.model.situations import AUTOSCALER, by_zone, outdated, shop, watch_unavailable
@@ -481,3 +481,21 @@ def test_a_report_without_a_look_for_what_is_left_says_why(monkeypatch: pytest.M
     assert engine_for(world).run("roll", "roll-1", {}).status == "SUCCEEDED"
     report = json.loads(world.documents["rolls/roll-1/report.json"])
     assert report["gaps"] == ["What is left behind was not looked for. poddisruptionbudgets may not be listed."]
+
+
+def test_the_report_tells_what_the_roll_did() -> None:
+    """N3 and R2, as an operator reads them afterwards."""
+    world = shop(SMALL)
+    at_start = dict(world.capacity())
+    engine_for(world).run("roll", "roll-1", {})
+    report = Report.model_validate_json(world.documents["rolls/roll-1/report.json"])
+    assert (report.outcome, report.planned, report.replaced, report.gaps) == (Ending.REPLACED, 3, 3, ())
+    assert report.evicted == sum(n.evicted for n in report.nodes) > 0
+    assert report.capacity[0].zones == at_start
+    assert all(look.zones[zone] >= count for look in report.capacity for zone, count in at_start.items())
+    assert {look.zones[zone] - at_start[zone] for look in report.capacity for zone in at_start} >= {0, 1}
+    assert all(look.unavailable <= look.limit for line in report.budgets for look in line.looks)
+    assert {w.kind for w in report.waits} >= {Kind.INSTANCE, Kind.PODS, Kind.TRAFFIC, Kind.ENDING}
+    assert "cluster-autoscaler: back at 1" in report.restored
+    assert (report.left_behind, report.orphans) == ((), ())
+    assert "3 of 3 nodes replaced" in world.documents["rolls/roll-1/report.html"]
