@@ -18,7 +18,10 @@ PAGE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One execution; times are epoch seconds, `ended` None while it runs. A listed one has no input, error or cause."""
+    """One execution; times are epoch seconds, `ended` None while it runs.
+
+    A listed one has no input, output, error or cause.
+    """
 
     arn: str
     name: str
@@ -28,6 +31,7 @@ class Execution:
     input: Json = field(default_factory=dict)
     error: str = ""
     cause: str = ""
+    output: Json = field(default_factory=dict)
 
     @property
     def running(self) -> bool:
@@ -75,6 +79,7 @@ class Executions:
             read_json(item.get("input", "")),
             item.get("error", ""),
             item.get("cause", ""),
+            read_json(item.get("output", "")),
         )
 
     def history(self, arn: str) -> list[Json]:

@@ -92,19 +92,23 @@ class Rolls:
         )
         return answer["LaunchTemplateVersion"]["VersionNumber"]
 
-    def start(self, request: Json) -> str:
-        """Starts a roll by hand, as from the console; its execution's ARN."""
-        return self.executions.start(self.machine("roll"), f"lab-{uuid.uuid4()}", request)
+    def start(self, request: Json, machine: str = "roll") -> str:
+        """Starts a roll by hand, as from the console, or another machine; its execution's ARN."""
+        return self.executions.start(self.machine(machine), f"lab-{uuid.uuid4()}", request)
 
     def started_since(self, when: float, *, within_seconds: float = 20.0) -> str:
         """The roll that an event started after `when` (epoch seconds). Raises LabError if none does."""
         deadline = time.monotonic() + within_seconds
         while time.monotonic() < deadline:
-            fresh = [e for e in self.executions.of(self.machine("roll")) if e.started >= when - 1]
-            if fresh:
-                return min(fresh, key=lambda e: e.started).arn
+            if fresh := self.all_since(when):
+                return fresh[0]
             time.sleep(0.2)
         raise LabError(f"no roll started within {within_seconds:.0f} s of the event")
+
+    def all_since(self, when: float, machine: str = "roll") -> list[str]:
+        """Every execution of a machine that began after `when` (epoch seconds), the first one first."""
+        fresh = [e for e in self.executions.of(self.machine(machine)) if e.started >= when - 1]
+        return [e.arn for e in sorted(fresh, key=lambda e: e.started)]
 
     def stop(self, execution: str, cause: str) -> None:
         """StopExecution, as a person in a hurry would."""

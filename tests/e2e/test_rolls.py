@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,6 @@ import boto3
 import pytest
 
 from lab import demo
-from lab.lifecycle import LabError
 from lab.operator import Operator
 from lab.view import LineView
 from lambdas.report_document import Kind, Report
@@ -106,36 +104,6 @@ def test_a_roll_whose_functions_are_killed_at_random_ends_the_same(
 
 
 @THIRD
-def test_a_roll_that_is_stopped_is_restored_by_the_watchdog_and_the_next_one_finishes(
-    small_lab: Operator, view: LineView
-) -> None:
-    """R2: StopExecution skips every Catch."""
-    before = small_lab.state()
-    with small_lab.traffic():
-        published = time.time()
-        small_lab.rolls.publish_version("workers")
-        execution = small_lab.rolls.started_since(published)
-        until(
-            lambda: any(p.state == "Evict pods" for p in small_lab.rolls.nodes_in_flight()), "a node is being emptied"
-        )
-        small_lab.rolls.stop(execution, "lunch")
-        until(lambda: small_lab.state().autoscaler == 1, "cluster-autoscaler is back")
-        until(lambda: not small_lab.rolls.nodes_in_flight(), "no node is being replaced any more")
-        until(lambda: not [m for m in small_lab.state().marks if m.startswith(("node", "lock", "budget"))], "no marks")
-        stopped = small_lab.state()
-        assert not [n for n in stopped.nodes if n.taint or n.cordoned]
-        assert stopped.groups["workers-b"] == before.groups["workers-b"]
-
-        again = small_lab.follow(small_lab.rolls.start({}), view.show, within_seconds=400)
-    assert again.succeeded, again.reason
-    after = small_lab.state()
-    assert after.restored(before), (before, after)
-    assert {n.version for n in after.nodes} == {small_lab.newest_version()}
-    verdict = small_lab.judge(None)
-    assert (verdict.failed, verdict.jobs["lost"]) == (0, 0)
-
-
-@THIRD
 @pytest.mark.parametrize(
     ("request_", "sentence"),
     [
@@ -197,13 +165,3 @@ def access_taken_from(operator: Operator, role: str) -> Iterator[None]:
         eks.create_access_entry(
             clusterName=cluster, principalArn=arn, kubernetesGroups=entry["kubernetesGroups"], type="STANDARD"
         )
-
-
-def until(condition: object, what: str, *, within_seconds: float = 120.0) -> None:
-    """Looks until it is so; raises LabError naming what was waited for."""
-    assert callable(condition)
-    deadline = time.monotonic() + within_seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise LabError(f"not within {within_seconds:.0f} s: {what}")
-        time.sleep(0.3)
