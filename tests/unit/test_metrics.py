@@ -63,7 +63,7 @@ def test_a_metric_is_a_line_of_the_log_with_the_roll_beside_it(capsys: pytest.Ca
 def test_every_metric_with_a_second_dimension_says_its_value() -> None:
     """CloudWatch refuses a dimension without a value."""
     every = [
-        *of_result("report", TASK, StepResult.done("x")),
+        *of_result("report", TASK, StepResult.done("x", outcome="failed")),
         *of_result("gate", TASK, StepResult.wait("x", 1)),
         *of_fault(Conflict("x")),
     ]
