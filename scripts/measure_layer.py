@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -42,12 +41,10 @@ CLIENTS = ("lambdas.clients.aws", "lambdas.clients.eks")
 def main() -> int:
     """Builds, measures and prints; 1 if the layer or a step is over its goal, or cannot be imported."""
     console = Console()
-    target = _built(BUILD / "layer" / "python", layer.PLATFORMS)
+    target = _built(BUILD / "layer" / "python", layer.PLATFORM)
     size = _size(target)
     console.print(_sizes(target, size))
-    here = _built(
-        BUILD / "layer-here", [f"{kind}_{platform.machine()}" for kind in ("manylinux_2_28", "manylinux2014")]
-    )
+    here = _built(BUILD / "layer-here", f"{platform.machine()}-manylinux_2_28")
     python = compiling.interpreter()
     if python is None:
         console.print(
@@ -70,9 +67,9 @@ def main() -> int:
     return int(size > LARGEST or bool(slow))
 
 
-def _built(target: Path, platforms: Sequence[str]) -> Path:
+def _built(target: Path, system: str) -> Path:
     shutil.rmtree(target, ignore_errors=True)
-    layer.install(target, platforms)
+    layer.install(target, system)
     compiling.compile_all(target)
     return target
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from aws_cdk import Duration, Stack
+from aws_cdk import Annotations, Duration, Stack
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_eks as eks
 from aws_cdk import aws_iam as iam
@@ -201,6 +201,10 @@ class Functions(Construct):
             availability_zones=list(network.availability_zones),
             private_subnet_ids=list(network.subnet_ids),
         )
+        for subnet in vpc.private_subnets:
+            Annotations.of(subnet).acknowledge_warning(
+                "@aws-cdk/aws-ec2:noSubnetRouteTableId", "the subnets are the cluster's: nothing here asks for routes"
+            )
         if network.security_group_id:
             self.security_group = ec2.SecurityGroup.from_security_group_id(
                 self, "SecurityGroup", network.security_group_id, mutable=False

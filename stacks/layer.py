@@ -1,6 +1,7 @@
-"""The dependency layer: what the functions import, for Lambda's platform, made by pip without a container.
+"""The dependency layer: what the functions import, for Lambda's platform, made by uv without a container.
 
-Left out is what they never import; the rest is compiled beforehand (`stacks.compiling`).
+`scripts/prepare` has uv fetch the packages, so that a synthesis takes them from uv's cache and needs no network. What
+functions never import is left out; the rest is compiled beforehand (`stacks.compiling`).
 """
 
 import ast
@@ -8,7 +9,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ LAMBDAS = Path(__file__).resolve().parent.parent / "lambdas"
 LOCK = LAMBDAS / "requirements.txt"
 RUNTIME = lambda_.Runtime.PYTHON_3_13
 ARCHITECTURE = lambda_.Architecture.ARM_64
-PLATFORMS = ("manylinux_2_28_aarch64", "manylinux2014_aarch64")
+PLATFORM = "aarch64-manylinux_2_28"
+"""The functions' platform as uv calls it: arm64 on Amazon Linux 2023, whose glibc is 2.34."""
 
 ASYNCHRONOUS = ("aiohappyeyeballs", "aiohttp", "aiohttp_retry", "aiosignal", "attr", "attrs", "frozenlist", "multidict",
                 "propcache", "yarl")  # fmt: skip
@@ -81,25 +83,25 @@ def dependency_layer(scope: Construct, construct_id: str) -> lambda_.LayerVersio
             str(LOCK.parent),
             asset_hash_type=AssetHashType.CUSTOM,
             asset_hash=recipe.hexdigest(),
-            bundling=BundlingOptions(image=DockerImage.from_registry("unused"), local=_Pip()),
+            bundling=BundlingOptions(image=DockerImage.from_registry("unused"), local=_Local()),
         ),
     )
 
 
-def install(target: Path, platforms: Sequence[str] = PLATFORMS) -> None:
-    """Installs the locked dependencies into `target`, and removes what is never imported.
+def install(target: Path, platform: str = PLATFORM) -> None:
+    """Installs the locked dependencies into `target`, from uv's cache where it has them, and removes what is never
+    imported.
 
-    Raises subprocess.CalledProcessError when pip cannot.
+    Raises subprocess.CalledProcessError when uv cannot.
     """
-    subprocess.run(
-        [
-            sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile",
-            "--require-hashes", "--requirement", str(LOCK), "--target", str(target),
-            "--python-version", compiling.VERSION, "--implementation", "cp", "--only-binary=:all:",
-            *(option for platform in platforms for option in ("--platform", platform)),
-        ],
-        check=True,
-    )  # fmt: skip
+    command = [
+        str(Path(sys.executable).parent / "uv"), "pip", "install", "--quiet", "--require-hashes",
+        "--requirement", str(LOCK), "--target", str(target), "--python", sys.executable,
+        "--python-version", compiling.VERSION, "--python-platform", platform, "--only-binary", ":all:",
+    ]  # fmt: skip
+    cached = subprocess.run([*command, "--offline"], capture_output=True, check=False)
+    if cached.returncode != 0:
+        subprocess.run(command, check=True)
     trim(target)
 
 
@@ -120,7 +122,7 @@ def trim(target: Path) -> None:
 
 
 @jsii.implements(ILocalBundling)
-class _Pip:
+class _Local:
     def try_bundle(self, output_dir: str, *, image: DockerImage, **_: Any) -> bool:  # noqa: ARG002
         target = Path(output_dir) / "python"
         install(target)
