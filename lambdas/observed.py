@@ -58,6 +58,8 @@ class Node:
     labels: dict[str, str] = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
     created: float = 0.0
+    allocatable: dict[str, int] = field(default_factory=dict)
+    """Thousandths of cores, bytes, pods, ...; as `Pod.requests`."""
 
     @property
     def roll_taint(self) -> Taint | None:
@@ -127,6 +129,10 @@ class Pod:
     unschedulable_because: str = ""
     address: str = ""
     resource_version: str = ""
+    requests: dict[str, int] = field(default_factory=dict)
+    """Thousandths of cores, bytes, ...: what the scheduler counts, init containers and overhead included."""
+    needs: "Needs | None" = None
+    grace_seconds: float = 30.0
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -172,8 +178,19 @@ class Expression:
                 return self.key in labels
             case "DoesNotExist":
                 return self.key not in labels
+            case "Gt":
+                return self._compared(labels) > 0
+            case "Lt":
+                return self._compared(labels) < 0
             case _:
                 return False
+
+    def _compared(self, labels: dict[str, str]) -> int:
+        """Above 0 where the label's number is the greater one; 0 where either is no number (node affinity only)."""
+        try:
+            return int(labels[self.key]) - int(self.values[0])
+        except (KeyError, IndexError, ValueError):
+            return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +202,38 @@ class Selector:
 
     def matches(self, labels: dict[str, str]) -> bool:
         return all(labels.get(k) == v for k, v in self.labels) and all(e.matches(labels) for e in self.expressions)
+
+
+@dataclass(frozen=True, slots=True)
+class AntiAffinity:
+    """A required anti-affinity term: no pod that `selector` matches in the same domain of the topology `key`."""
+
+    key: str
+    selector: Selector
+    namespaces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A topology spread constraint that forbids scheduling. `honors_taints`: nodes it cannot go to do not count."""
+
+    key: str
+    max_skew: int
+    selector: Selector
+    honors_taints: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a pod's manifest asks of its node, beside room: all required, none preferred.
+
+    `affinity` are node selector terms, any of which will do, each a set of expressions that must all match.
+    """
+
+    labels: tuple[tuple[str, str], ...] = ()
+    affinity: tuple[tuple[Expression, ...], ...] = ()
+    apart: tuple[AntiAffinity, ...] = ()
+    spread: tuple[Spread, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +315,7 @@ class Volume:
     name: str
     zones: tuple[str, ...] = ()
     local: bool = False
+    driver: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,6 +410,28 @@ class InstanceState:
     @property
     def gone(self) -> bool:
         return self.state in {"terminated", ""}
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceType:
+    """What EC2 says of an instance type."""
+
+    name: str
+    vcpus: int
+    memory_bytes: int
+
+
+STANDARD_VCPUS = "L-1216C47A"
+"""Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances, in vCPUs (Service Quotas, EC2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class VcpuQuota:
+    """The account's limit of vCPUs of running on-demand standard instances. `unknown` says why it is not known."""
+
+    limit: float | None = None
+    used: float | None = None
+    unknown: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,27 +3,32 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
+from lambdas.cluster_view import Candidate, View
 from lambdas.estimates import estimate, node_seconds
 from lambdas.findings import Finding
 from lambdas.model import RollRequest, Targets
-from lambdas.observed import Pod, Strategy
+from lambdas.observed import STANDARD_VCPUS, Pod, Strategy
 from lambdas.plan_document import (
+    Change,
     Found,
     GroupRoom,
     Move,
     PlanDocument,
     PlannedNode,
+    Quota,
     VolumeHeld,
     Way,
     ZoneRoom,
 )
-from lambdas.preflight.view import Candidate, View
+from lambdas.preflight.schedulability import vcpus_needed
 from lambdas.redis_preflight import describe
+from lambdas.schedulability import Stuck
 from lambdas.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Planned:
     """What was decided."""
 
@@ -32,11 +37,15 @@ class Planned:
     chosen: tuple[Candidate, ...]
     findings: tuple[Finding, ...]
     targets: Targets
+    stuck: tuple[Stuck, ...] = ()
+
+    @cached_property
+    def stuck_reasons(self) -> dict[str, str]:
+        """Pod UID -> why it would stay Pending."""
+        return {s.pod.uid: s.reason for s in self.stuck}
 
 
-def write(
-    plan: Planned, view: View, request: RollRequest, settings: Settings, *, roll: str = "", now: float | None = None
-) -> PlanDocument:
+def write(plan: Planned, view: View, request: RollRequest, settings: Settings, *, roll: str = "") -> PlanDocument:
     """The document of a plan."""
     surge = request.surge or settings.surge
     described = tuple(describe(r) for r in view.redis)
@@ -45,8 +54,7 @@ def write(
     }
     numbers = waves(len(plan.chosen), settings)
     nodes = tuple(
-        _node(candidate, wave, plan.targets, view, roles, now)
-        for candidate, wave in zip(plan.chosen, numbers, strict=True)
+        _node(candidate, wave, plan, view, roles) for candidate, wave in zip(plan.chosen, numbers, strict=True)
     )
     lengths: defaultdict[int, list[float]] = defaultdict(list)
     for node in nodes:
@@ -54,7 +62,7 @@ def write(
     return PlanDocument(
         roll=roll,
         cluster=settings.cluster,
-        made=now,
+        made=view.now,
         outcome=plan.outcome,
         reason=plan.reason,
         request=request.model_dump(mode="json"),
@@ -62,6 +70,7 @@ def write(
         nodes=nodes,
         zones=_zones(plan.chosen, view, surge),
         groups=_groups(plan.chosen, surge),
+        quotas=(_quota(plan.chosen, view, surge),) if plan.chosen else (),
         estimate=estimate([lengths[n] for n in sorted(lengths)], surge, settings.bake_seconds),
         redis=described,
         findings=tuple(Found(**asdict(f)) for f in plan.findings),
@@ -85,17 +94,17 @@ def _servers(described: dict[str, object]) -> Iterable[dict[str, object]]:
 def _node(
     candidate: Candidate,
     wave: int,
-    targets: Targets,
+    plan: Planned,
     view: View,
     roles: dict[str, dict[str, object]],
-    now: float | None,
 ) -> PlannedNode:
     instance, node = candidate.instance, candidate.node
     pods = view.pods_on(node.name) if node else []
     leaving = [p for p in pods if not p.stays_with_node]
-    moves = tuple(_move(p, view, roles) for p in leaving)
+    moves = tuple(_move(p, view, roles, plan.stuck_reasons.get(p.uid, "")) for p in leaving)
     held = sum(int(str(roles.get(m.pod, {}).get("used_bytes") or 0)) for m in moves)
-    own = targets[candidate.group.name]
+    own = plan.targets[candidate.group.name]
+    to = own.get(instance.type, own[""])
     return PlannedNode(
         node=candidate.name,
         instance=instance.id,
@@ -103,16 +112,29 @@ def _node(
         zone=instance.zone,
         type=instance.type,
         wave=wave,
-        age_seconds=now - node.created if node and node.created and now else None,
+        age_seconds=view.now - node.created if node and node.created else None,
         before=instance.template,
-        to=own.get(instance.type, own[""]),
+        to=to,
+        changes=_changes(view.template_data, instance.template, to),
         moves=moves,
         stays=len(pods) - len(leaving),
         seconds=round(node_seconds(moves, held)),
     )
 
 
-def _move(pod: Pod, view: View, roles: dict[str, dict[str, object]]) -> Move:
+def _changes(data: dict[str, dict[str, str]], before: str, after: str) -> tuple[Change, ...]:
+    """What the two versions say differently; nothing where one of them is not known any more."""
+    if before not in data or after not in data:
+        return ()
+    old, new = data[before], data[after]
+    return tuple(
+        Change(what=name, before=old.get(name, ""), after=new.get(name, ""))
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    )
+
+
+def _move(pod: Pod, view: View, roles: dict[str, dict[str, object]], stuck: str) -> Move:
     budgets = view.budgets_of(pod)
     workload, redis = view.workload(pod.owner), view.redis_set(pod.owner)
     restarts = workload is not None and workload.strategy is Strategy.RESTART
@@ -126,6 +148,7 @@ def _move(pod: Pod, view: View, roles: dict[str, dict[str, object]]) -> Move:
         volumes=tuple(VolumeHeld(name=v.name, zones=v.zones) for v in volumes if v),
         redis=str(redis[0]) if redis else "",
         role=str(roles.get(str(pod), {}).get("role") or "") if redis else "",
+        stays_pending=stuck,
     )
 
 
@@ -155,4 +178,15 @@ def _groups(chosen: Sequence[Candidate], surge: int) -> tuple[GroupRoom, ...]:
             raised_to=group.desired + surge if group.maximum < group.desired + surge else None,
         )
         for name, group in sorted(groups.items())
+    )
+
+
+def _quota(chosen: Sequence[Candidate], view: View, surge: int) -> Quota:
+    return Quota(
+        code=STANDARD_VCPUS,
+        name="vCPUs of running on-demand standard instances",
+        limit=view.quota.limit,
+        used=view.quota.used,
+        needed=vcpus_needed(view, chosen, surge),
+        unknown=view.quota.unknown,
     )

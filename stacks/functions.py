@@ -42,7 +42,15 @@ STEPS: Mapping[str, Permissions] = {
     "receive_change": Permissions((LOCK,), describe=DESCRIBE_GROUPS),
     "plan": Permissions(
         (LOOK, REDIS_LOOK),
-        describe=(*DESCRIBE_GROUPS, "ec2:DescribeLaunchTemplates", "ec2:DescribeSubnets"),
+        describe=(
+            *DESCRIBE_GROUPS,
+            "ec2:DescribeInstanceTypes",
+            "ec2:DescribeInstances",
+            "ec2:DescribeLaunchTemplateVersions",
+            "ec2:DescribeLaunchTemplates",
+            "ec2:DescribeSubnets",
+        ),
+        reads_quotas=True,
         writes_reports=True,
     ),
     "ask_approval": Permissions(notifies=True),

@@ -14,6 +14,7 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sns as sns
 
 from lambdas.marks import GROUP_MAXIMUM, GROUP_RESUME, INSTANCE_PROTECTED, INSTANCE_REPLACES
+from lambdas.observed import STANDARD_VCPUS
 
 # Kubernetes groups, as deploy/rbac.yaml and deploy/redis-rbac.yaml define them. A step is in those that it needs and in
 # no other; a step that needs a verb which none of them has gets it there.
@@ -89,6 +90,7 @@ UNSCOPED: Mapping[str, str] = {
             *DESCRIBE_GROUPS,
             *DESCRIBE_TARGETS,
             *TRACE,
+            "ec2:DescribeInstanceTypes",
             "ec2:DescribeInstances",
             "ec2:DescribeLaunchTemplateVersions",
             "ec2:DescribeLaunchTemplates",
@@ -145,6 +147,7 @@ class Permissions:
     writes_reports: bool = False
     reads_reports: bool = False
     notifies: bool = False
+    reads_quotas: bool = False
     reads_history_of: str = ""
 
 
@@ -181,6 +184,9 @@ def write(role: iam.Role, permissions: Permissions, resources: Resources) -> Non
         _allow(role, actions, [stack.format_arn(service="elasticloadbalancing", resource=kind)])
     if permissions.launches:
         _launch(role)
+    if permissions.reads_quotas:
+        quota = stack.format_arn(service="servicequotas", resource="ec2", resource_name=STANDARD_VCPUS)
+        _allow(role, ["servicequotas:GetServiceQuota"], [quota])
     _documents(role, permissions, resources)
     if permissions.notifies:
         _allow(role, ["sns:Publish"], [resources.topic.topic_arn])

@@ -21,6 +21,7 @@ from lambdas.observed import (
     Group,
     GroupInstance,
     InstanceState,
+    InstanceType,
     LaunchTemplate,
     Lease,
     Node,
@@ -30,6 +31,7 @@ from lambdas.observed import (
     Service,
     Taint,
     Target,
+    VcpuQuota,
     Volume,
     Workload,
 )
@@ -142,6 +144,7 @@ class World:
         self.redis = RedisWorld(self._effect)
         self.secrets: dict[tuple[str, str], dict[str, str]] = {}
         self.alarms: set[str] = set()
+        self.quota = VcpuQuota(limit=1000, used=100)
         self.histories: dict[str, list[dict[str, Any]]] = {}
         self.launch_failures = 0
         self.new_nodes_never_join = False
@@ -715,6 +718,9 @@ class World:
     def csi_drivers(self, node: str) -> frozenset[str] | None:
         return frozenset({"ebs.csi.aws.com"}) if node in self.nodes_by_name else None
 
+    def volume_limits(self) -> dict[str, dict[str, int]]:
+        return {name: {"ebs.csi.aws.com": 25} for name in self.nodes_by_name}
+
     def attachments(self, node: str) -> list[str]:
         return sorted(claim for claim, (where, _) in self.attached.items() if where == node)
 
@@ -748,6 +754,15 @@ class World:
 
     def template_versions(self, ids: Iterable[str]) -> dict[str, tuple[int, int]]:
         return {i: self.templates[i] for i in ids if i in self.templates}
+
+    def template_data(self, versions: Iterable[str]) -> dict[str, dict[str, str]]:
+        return {v: {"ImageId": f"ami-{v.rpartition(':')[2]}", "InstanceType": "m6i.large"} for v in versions}
+
+    def instance_types(self, names: Iterable[str]) -> dict[str, InstanceType]:
+        return {name: InstanceType(name, 2, 8 << 30) for name in names}
+
+    def vcpu_quota(self) -> VcpuQuota:
+        return self.quota
 
     def free_addresses(self, group: Group) -> dict[str, int]:
         return dict.fromkeys(group.zones, 100)

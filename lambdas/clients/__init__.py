@@ -15,6 +15,7 @@ from lambdas.observed import (
     Group,
     GroupInstance,
     InstanceState,
+    InstanceType,
     Lease,
     Node,
     Owner,
@@ -22,6 +23,7 @@ from lambdas.observed import (
     Service,
     Taint,
     Target,
+    VcpuQuota,
     Volume,
     Workload,
 )
@@ -151,6 +153,10 @@ class Kubernetes(Protocol):
         """Drivers registered in the node's CSINode; None while there is none."""
         ...
 
+    def volume_limits(self) -> dict[str, dict[str, int]]:
+        """Node -> CSI driver -> how many of its volumes the node takes; only limits that a CSINode states."""
+        ...
+
     def attachments(self, node: str) -> list[str]:
         """Persistent volumes that a VolumeAttachment holds on the node."""
         ...
@@ -175,6 +181,18 @@ class Aws(Protocol):
 
     def template_versions(self, ids: Iterable[str]) -> dict[str, tuple[int, int]]:
         """Per launch template id: (latest, default) version numbers. Raises Permanent for an unknown id."""
+        ...
+
+    def template_data(self, versions: Iterable[str]) -> dict[str, dict[str, str]]:
+        """Per "lt-id:number" what that version says, field by field; versions that are gone are absent."""
+        ...
+
+    def instance_types(self, names: Iterable[str]) -> dict[str, InstanceType]:
+        """EC2's instance types of these names. Raises Permanent for an unknown one."""
+        ...
+
+    def vcpu_quota(self) -> VcpuQuota:
+        """The limit on running on-demand standard instances, and how much of it is used. Raises Transient only."""
         ...
 
     def free_addresses(self, group: Group) -> dict[str, int]:

@@ -3,6 +3,7 @@
 Calls are retried a few times by botocore itself (standard mode); what remains is translated into `lambdas.errors`.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,16 @@ from lambdas.clients import Launched
 from lambdas.clients.calls import CALLS
 from lambdas.errors import AccessDenied, NotFound, Permanent, Transient
 from lambdas.marks import GROUP_MAXIMUM, GROUP_RESUME, INSTANCE_PROTECTED, INTERFERING_PROCESSES
-from lambdas.observed import Group, GroupInstance, InstanceState, LaunchTemplate, Target
+from lambdas.observed import (
+    STANDARD_VCPUS,
+    Group,
+    GroupInstance,
+    InstanceState,
+    InstanceType,
+    LaunchTemplate,
+    Target,
+    VcpuQuota,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_autoscaling import AutoScalingClient
@@ -28,6 +38,7 @@ if TYPE_CHECKING:
     from mypy_boto3_elb import ElasticLoadBalancingClient
     from mypy_boto3_elbv2 import ElasticLoadBalancingv2Client
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_service_quotas import ServiceQuotasClient
     from mypy_boto3_sns import SNSClient
     from mypy_boto3_stepfunctions import SFNClient
 
@@ -59,6 +70,8 @@ TRANSIENT_CODES = frozenset(
         "IdempotentCallInProgressFault",
     }
 )
+
+STANDARD_FAMILY = re.compile(r"(a|c|d|h|i|im|is|m|r|t|z)\d")
 
 DENIED_CODES = frozenset(
     {
@@ -157,6 +170,10 @@ class AwsClient:
         return self._session.client("cloudwatch", config=CONFIG)
 
     @cached_property
+    def _quotas(self) -> "ServiceQuotasClient":
+        return self._session.client("service-quotas", config=CONFIG)
+
+    @cached_property
     def _s3(self) -> "S3Client":
         return self._session.client("s3", config=CONFIG)
 
@@ -200,6 +217,57 @@ class AwsClient:
             pages = self._ec2.get_paginator("describe_launch_templates").paginate(LaunchTemplateIds=wanted)
             templates = [t for page in pages for t in page["LaunchTemplates"]]
         return {t["LaunchTemplateId"]: (t["LatestVersionNumber"], t["DefaultVersionNumber"]) for t in templates}
+
+    def template_data(self, versions: Iterable[str]) -> dict[str, dict[str, str]]:
+        numbers: dict[str, list[str]] = {}
+        for version in sorted(set(versions)):
+            template, _, number = version.partition(":")
+            numbers.setdefault(template, []).append(number)
+        found: dict[str, dict[str, str]] = {}
+        for template, wanted in numbers.items():
+            try:
+                found |= self._template_data(template, wanted)
+            except AccessDenied:
+                raise
+            except Permanent:
+                # The template or one of its versions is gone; what nodes of it were made of is not known any more.
+                continue
+        return found
+
+    def _template_data(self, template: str, numbers: list[str]) -> dict[str, dict[str, str]]:
+        with translated(f"describe versions of launch template {template}"):
+            pages = self._ec2.get_paginator("describe_launch_template_versions").paginate(
+                LaunchTemplateId=template, Versions=numbers
+            )
+            versions = [v for page in pages for v in page["LaunchTemplateVersions"]]
+        return {f"{template}:{v['VersionNumber']}": _flat(v["LaunchTemplateData"]) for v in versions}
+
+    def instance_types(self, names: Iterable[str]) -> dict[str, InstanceType]:
+        wanted = sorted(set(names))
+        found: dict[str, InstanceType] = {}
+        # 100 names at most in a request (API reference).
+        for start in range(0, len(wanted), 100):
+            batch: Any = wanted[start : start + 100]
+            with translated(f"describe instance types {', '.join(batch)}"):
+                for item in self._ec2.describe_instance_types(InstanceTypes=batch)["InstanceTypes"]:
+                    memory = item["MemoryInfo"]["SizeInMiB"] << 20
+                    name = str(item["InstanceType"])
+                    found[name] = InstanceType(name, item["VCpuInfo"]["DefaultVCpus"], memory)
+        return found
+
+    def vcpu_quota(self) -> VcpuQuota:
+        try:
+            with translated("read the quota of running on-demand standard instances"):
+                answer = self._quotas.get_service_quota(ServiceCode="ec2", QuotaCode=STANDARD_VCPUS)
+            with translated("describe running instances"):
+                pages = self._ec2.get_paginator("describe_instances").paginate(
+                    Filters=[{"Name": "instance-state-name", "Values": ["pending", "running"]}],
+                    PaginationConfig={"PageSize": 1000},
+                )
+                used = sum(_standard_vcpus(i) for page in pages for r in page["Reservations"] for i in r["Instances"])
+        except Permanent as error:
+            return VcpuQuota(unknown=str(error))
+        return VcpuQuota(limit=answer["Quota"]["Value"], used=used)
 
     def free_addresses(self, group: Group) -> dict[str, int]:
         if not group.subnets:
@@ -511,6 +579,27 @@ def _group(item: "AutoScalingGroupTypeDef", refreshing: frozenset[str]) -> Group
         new_instances_protected=item.get("NewInstancesProtectedFromScaleIn", False),
         refresh_running=item["AutoScalingGroupName"] in refreshing,
     )
+
+
+def _flat(value: Any, path: str = "") -> dict[str, str]:
+    """Nested fields by their path, such as MetadataOptions.HttpTokens. Scripts are told by a digest: they may hold
+    secrets."""
+    if isinstance(value, dict):
+        fields = ((f"{path}.{key}" if path else key, inner) for key, inner in value.items())
+        return {k: v for name, inner in fields for k, v in _flat(inner, name).items()}
+    if isinstance(value, list):
+        return {k: v for i, inner in enumerate(value) for k, v in _flat(inner, f"{path}[{i}]").items()}
+    if path == "UserData":
+        return {path: f"sha256 {hashlib.sha256(str(value).encode()).hexdigest()[:12]}"}
+    return {path: str(value)}
+
+
+def _standard_vcpus(instance: Any) -> int:
+    """vCPUs that an instance counts against the quota of running on-demand standard instances."""
+    if instance.get("InstanceLifecycle") == "spot" or not STANDARD_FAMILY.match(instance["InstanceType"]):
+        return 0
+    options = instance.get("CpuOptions") or {}
+    return int(options.get("CoreCount", 1)) * int(options.get("ThreadsPerCore", 2))
 
 
 def _version(template: Any) -> str:

@@ -20,11 +20,11 @@ from urllib3.exceptions import HTTPError
 from lambdas.access import Verb
 from lambdas.clients import Eviction, EvictionStatus
 from lambdas.clients.calls import CALLS
+from lambdas.clients.manifests import needs_of, quantity, read_selector, requests_of
 from lambdas.errors import AccessDenied, Conflict, NotFound, Permanent, Transient
 from lambdas.observed import (
     RESTARTED_FOR,
     Budget,
-    Expression,
     Lease,
     Node,
     Owner,
@@ -286,6 +286,16 @@ class KubernetesClient:
         item = self._get(f"/apis/storage.k8s.io/v1/csinodes/{node}")
         return frozenset(d["name"] for d in item["spec"].get("drivers") or ()) if item else None
 
+    def volume_limits(self) -> dict[str, dict[str, int]]:
+        return {
+            item["metadata"]["name"]: {
+                d["name"]: d["allocatable"]["count"]
+                for d in item["spec"].get("drivers") or ()
+                if (d.get("allocatable") or {}).get("count") is not None
+            }
+            for item in self._list("/apis/storage.k8s.io/v1/csinodes")
+        }
+
     def attachments(self, node: str) -> list[str]:
         return sorted(
             item["spec"]["source"].get("persistentVolumeName") or item["metadata"]["name"]
@@ -508,6 +518,10 @@ def _node(item: Json) -> Node:
         labels=labels,
         annotations=metadata.get("annotations") or {},
         created=epoch(metadata.get("creationTimestamp")),
+        allocatable={
+            name: quantity(name, str(value))
+            for name, value in ((item.get("status") or {}).get("allocatable") or {}).items()
+        },
     )
 
 
@@ -544,6 +558,9 @@ def _pod(item: Json) -> Pod:
         unschedulable_because=scheduled.get("message", "") if scheduled.get("status") == "False" else "",
         address=status.get("podIP", ""),
         resource_version=metadata.get("resourceVersion", ""),
+        requests=requests_of(spec),
+        needs=needs_of(spec, metadata["namespace"]),
+        grace_seconds=float(spec.get("terminationGracePeriodSeconds", 30)),
     )
 
 
@@ -557,18 +574,6 @@ def _owner(metadata: Json) -> Owner | None:
         # The Deployment controller names its ReplicaSets so, and labels their pods with the hash.
         kind, name = "Deployment", name.removesuffix(f"-{template_hash}")
     return Owner(kind, metadata["namespace"], name)
-
-
-def _selector(item: Json | None) -> Selector | None:
-    if item is None:
-        return None
-    return Selector(
-        tuple(sorted((item.get("matchLabels") or {}).items())),
-        tuple(
-            Expression(e["key"], e["operator"], tuple(e.get("values") or ()))
-            for e in item.get("matchExpressions") or ()
-        ),
-    )
 
 
 def _selector_json(selector: Selector) -> Json:
@@ -603,7 +608,7 @@ def _budget(item: Json) -> Budget:
         namespace=metadata["namespace"],
         name=metadata["name"],
         uid=metadata["uid"],
-        selector=_selector(spec.get("selector")),
+        selector=read_selector(spec.get("selector")),
         allowed=status.get("disruptionsAllowed", 0),
         healthy=status.get("currentHealthy", 0),
         desired_healthy=status.get("desiredHealthy", 0),
@@ -631,7 +636,7 @@ def _workload(kind: str, item: Json) -> Workload:
         ready=ready,
         updated=status.get("updatedReplicas", desired if kind in {"DaemonSet", "ReplicaSet"} else 0),
         current=status.get("replicas", desired if kind == "DaemonSet" else 0),
-        selector=_selector(spec.get("selector")),
+        selector=read_selector(spec.get("selector")),
         annotations=metadata.get("annotations") or {},
         restarted_for=template.get(RESTARTED_FOR, ""),
         surges=_surges(kind, spec),
@@ -674,6 +679,7 @@ def _volume(item: Json) -> Volume:
         name=item["metadata"]["name"],
         zones=tuple(zones),
         local="local" in spec or "hostPath" in spec,
+        driver=(spec.get("csi") or {}).get("driver", ""),
     )
 
 

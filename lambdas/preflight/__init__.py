@@ -7,6 +7,7 @@ has it. One module per subject.
 
 from collections.abc import Iterator, Sequence
 
+from lambdas.cluster_view import Candidate, View, candidates, moving_pods, resolve
 from lambdas.findings import Finding, Severity
 from lambdas.model import RollRequest
 from lambdas.observed import Pod
@@ -17,33 +18,50 @@ from lambdas.preflight.nodes import node_findings
 from lambdas.preflight.owners import owner_findings, toleration_findings
 from lambdas.preflight.redis_images import undeclared_redis
 from lambdas.preflight.request import request_findings
+from lambdas.preflight.schedulability import (
+    ending_findings,
+    pending_findings,
+    quota_findings,
+    schedulability_findings,
+)
 from lambdas.preflight.storage import storage_findings
-from lambdas.preflight.view import Candidate, View, candidates, moving_pods, resolve
 from lambdas.redis_groups import Part
 from lambdas.redis_preflight import ACCEPTABLE as ACCEPTABLE_REDIS
 from lambdas.redis_preflight import redis_findings
+from lambdas.schedulability import Stuck
 from lambdas.settings import Settings
 from lambdas.stand_in import LABEL
 
 __all__ = ["ACCEPTABLE", "Candidate", "View", "candidates", "findings", "moving_pods", "resolve"]
 
-ACCEPTABLE = frozenset({"bare-pod", "budget-never-allows", "local-volume", "redis"}) | ACCEPTABLE_REDIS
+ACCEPTABLE = (
+    frozenset({"bare-pod", "budget-never-allows", "local-volume", "redis", "spread-stuck", "would-stay-pending"})
+    | ACCEPTABLE_REDIS
+)
 """Codes of blockers that a person may accept. The others cannot be rolled over."""
 
 WEIGHT = {Severity.BLOCKS: 0, Severity.HOLDS: 1, Severity.NOTE: 2}
 
 
-def findings(view: View, request: RollRequest, settings: Settings, chosen: Sequence[Candidate]) -> list[Finding]:
-    """Every finding, the gravest first. What is accepted becomes a note."""
+def findings(
+    view: View,
+    request: RollRequest,
+    settings: Settings,
+    chosen: Sequence[Candidate],
+    stuck: Sequence[Stuck] = (),
+) -> list[Finding]:
+    """Every finding, the gravest first. What is accepted becomes a note. `stuck`: pods that would stay Pending."""
     accepted = (set(request.accept) | set(settings.accept)) & ACCEPTABLE
     softened = [
         Finding(f.code, Severity.NOTE, f.object, f"{f.reason} (accepted)", f.remedy) if f.code in accepted else f
-        for f in _all(view, request, settings, chosen)
+        for f in _all(view, request, settings, chosen, stuck)
     ]
     return sorted(softened, key=lambda f: (WEIGHT[f.severity], f.code, f.object))
 
 
-def _all(view: View, request: RollRequest, settings: Settings, chosen: Sequence[Candidate]) -> Iterator[Finding]:
+def _all(
+    view: View, request: RollRequest, settings: Settings, chosen: Sequence[Candidate], stuck: Sequence[Stuck]
+) -> Iterator[Finding]:
     pods = moving_pods(view, chosen)
     # A stand-in that a dead roll left is dealt with before anything else is.
     others = [p for p in pods if LABEL not in p.labels and view.redis_set(p.owner) is None]
@@ -51,6 +69,10 @@ def _all(view: View, request: RollRequest, settings: Settings, chosen: Sequence[
     yield from group_findings(view, request, settings)
     yield from node_findings(chosen)
     yield from capacity_findings(view, chosen, request.surge or settings.surge)
+    yield from quota_findings(view, chosen, request.surge or settings.surge)
+    yield from schedulability_findings(stuck)
+    yield from pending_findings(view.pods)
+    yield from ending_findings(pods, view.now, settings.deadlines.evict)
     yield from budget_findings(view, [p for p in pods if not _is_master_pod(view, p)])
     yield from owner_findings(view, others)
     yield from storage_findings(view, others)

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
+from lambdas.cluster_view import View
 from lambdas.findings import Finding, note
 from lambdas.marks import AUTOSCALER_REPLICAS
 from lambdas.observed import Owner
-from lambdas.preflight.view import View
 from lambdas.settings import AutoscalerMode, Settings
 
 OTHER_ACTORS = ("karpenter", "kured", "descheduler", "aws-node-termination-handler")

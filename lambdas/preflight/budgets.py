@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 
+from lambdas.cluster_view import View
 from lambdas.findings import Finding, blocks, holds
 from lambdas.observed import Budget, Pod, Strategy, Workload
-from lambdas.preflight.view import View
 
 
 def budget_findings(view: View, pods: Iterable[Pod]) -> Iterator[Finding]:

@@ -3,10 +3,10 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
+from lambdas.cluster_view import Candidate, View
 from lambdas.findings import Finding, Severity, blocks, note
 from lambdas.model import RollRequest, counted
 from lambdas.observed import Group
-from lambdas.preflight.view import Candidate, View
 from lambdas.settings import Settings
 
 OUT_OF_SERVICE = frozenset({"Standby", "EnteringStandby", "Detaching", "Detached"})

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from lambdas.cluster_view import Candidate
 from lambdas.findings import Finding, blocks, note
-from lambdas.preflight.view import Candidate
 
 
 def node_findings(chosen: Sequence[Candidate]) -> Iterator[Finding]:

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from lambdas.cluster_view import View, by_owner
 from lambdas.findings import Finding, blocks, holds, note
 from lambdas.observed import ROLL_TAINT_KEY, Effect, Pod, Strategy, Taint, Workload
-from lambdas.preflight.view import View, by_owner
 
 OURS = Taint(ROLL_TAINT_KEY, Effect.NO_SCHEDULE)
 

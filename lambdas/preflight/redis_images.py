@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterable, Iterator
 
+from lambdas.cluster_view import by_owner
 from lambdas.findings import Finding, blocks
 from lambdas.observed import Pod
-from lambdas.preflight.view import by_owner
 
 REDIS_IMAGE = re.compile(r"redis|valkey|keydb")
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from lambdas.cluster_view import View
 from lambdas.findings import Finding, blocks, note
 from lambdas.model import RollRequest
-from lambdas.preflight.view import View
 from lambdas.settings import Settings
 
 

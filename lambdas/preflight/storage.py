@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
+from lambdas.cluster_view import View, by_owner
 from lambdas.findings import Finding, blocks, note
 from lambdas.observed import Pod
-from lambdas.preflight.view import View, by_owner
 
 
 def storage_findings(view: View, pods: Sequence[Pod]) -> Iterator[Finding]:

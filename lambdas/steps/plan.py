@@ -10,11 +10,12 @@ from lambdas.findings import Finding, Severity
 from lambdas.marks import AUTOSCALER_REPLICAS, GROUP_MAXIMUM, GROUP_RESUME, NODE_ROLL
 from lambdas.migration import look
 from lambdas.model import PlanTask, RollRequest, StepResult, counted
-from lambdas.observed import Node, Pod
+from lambdas.observed import Group, Node, Pod
 from lambdas.plan_content import Planned, write
 from lambdas.preflight import Candidate, View, candidates, findings, resolve
 from lambdas.redis_groups import Part, RedisGroup, declared
 from lambdas.redis_preflight import RedisView
+from lambdas.schedulability import stuck_pods
 from lambdas.settings import Settings
 
 TOLD = 20
@@ -34,7 +35,8 @@ def decide(view: View, request: RollRequest, settings: Settings) -> Planned:
     """The plan. A blocker blocks even a roll that would otherwise have work to do; all of them are named."""
     targets = resolve(view.groups, view.versions)
     chosen = candidates(view, targets, request)
-    found = findings(view, request, settings, chosen)
+    stuck = stuck_pods(view, chosen, targets)
+    found = findings(view, request, settings, chosen, stuck)
     blockers = [f for f in found if f.severity is Severity.BLOCKS]
     nodes = counted(len(chosen), "outdated node")
     if blockers:
@@ -45,7 +47,7 @@ def decide(view: View, request: RollRequest, settings: Settings) -> Planned:
         outcome, reason = Outcome.DRY_RUN, f"{nodes} would be replaced"
     else:
         outcome, reason = Outcome.ROLL, f"{nodes} will be replaced"
-    return Planned(outcome, reason, tuple(_masters_last(view, chosen)), tuple(found), targets)
+    return Planned(outcome, reason, tuple(_masters_last(view, chosen)), tuple(found), targets, tuple(stuck))
 
 
 def _told(blockers: list[Finding]) -> str:
@@ -82,7 +84,7 @@ def run(task: PlanTask, clients: Clients) -> StepResult:
     settings = clients.settings
     view = observe(request, clients)
     plan = decide(view, request, settings)
-    document = write(plan, view, request, settings, roll=task.roll, now=clients.now())
+    document = write(plan, view, request, settings, roll=task.roll)
     text = document.model_dump_json(by_alias=True, indent=1)
     clients.aws.save(f"rolls/{task.roll}/plan.json", text, "application/json")
     groups = sorted({c.group.name for c in plan.chosen})
@@ -110,6 +112,8 @@ def observe(request: RollRequest, clients: Clients) -> View:
     groups = [g for g in found if g.name not in left_out]
     rollable = [g for g in groups if not g.managed]
     templates = [t.id for g in rollable for t in (g.template, *(t for _, t in g.overrides)) if t]
+    versions = aws.template_versions(templates)
+    data = aws.template_data(_versions_in_use(rollable, versions))
     nodes, pods, workloads = kubernetes.nodes(), kubernetes.pods(), kubernetes.workloads()
     redis_groups, problems = declared(workloads)
     return View(
@@ -119,12 +123,28 @@ def observe(request: RollRequest, clients: Clients) -> View:
         budgets=tuple(kubernetes.budgets()),
         workloads=tuple(workloads),
         volumes=tuple(kubernetes.volumes()),
-        versions=aws.template_versions(templates),
+        versions=versions,
         free_addresses={g.name: aws.free_addresses(g) for g in rollable},
         redis=tuple(_look_at(group, nodes, pods, clients) for group in redis_groups),
         redis_problems=tuple(problems),
         left_out=left_out,
+        template_data=data,
+        instance_types=aws.instance_types(_types_in_use(rollable, data)),
+        volume_limits=kubernetes.volume_limits(),
+        quota=aws.vcpu_quota(),
+        now=clients.now(),
     )
+
+
+def _versions_in_use(groups: Sequence[Group], versions: dict[str, tuple[int, int]]) -> set[str]:
+    """The launch template versions that instances run or would get."""
+    wanted = {number for own in resolve(groups, versions).values() for number in own.values()}
+    return wanted | {i.template for g in groups for i in g.instances if i.template}
+
+
+def _types_in_use(groups: Sequence[Group], data: dict[str, dict[str, str]]) -> set[str]:
+    named = {version.get("InstanceType", "") for version in data.values()}
+    return (named | {i.type for g in groups for i in g.instances}) - {""}
 
 
 def _look_at(group: RedisGroup, nodes: list[Node], pods: list[Pod], clients: Clients) -> RedisView:

@@ -7,7 +7,19 @@ from functools import cached_property
 
 from lambdas.marks import outdated
 from lambdas.model import RollRequest, Targets
-from lambdas.observed import Budget, Group, GroupInstance, LaunchTemplate, Node, Owner, Pod, Volume, Workload
+from lambdas.observed import (
+    Budget,
+    Group,
+    GroupInstance,
+    InstanceType,
+    LaunchTemplate,
+    Node,
+    Owner,
+    Pod,
+    VcpuQuota,
+    Volume,
+    Workload,
+)
 from lambdas.redis_groups import PartSet, Problem, RedisGroup
 from lambdas.redis_preflight import RedisView
 
@@ -28,6 +40,13 @@ class View:
     redis_problems: tuple[Problem, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict)
     """Groups of the cluster that the settings leave out, and why."""
+    template_data: dict[str, dict[str, str]] = field(default_factory=dict)
+    """ "lt-id:number" -> what that version says, field by field."""
+    instance_types: dict[str, InstanceType] = field(default_factory=dict)
+    volume_limits: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Node -> CSI driver -> volumes."""
+    quota: VcpuQuota = field(default_factory=VcpuQuota)
+    now: float = 0.0
 
     def node_of(self, instance: str) -> Node | None:
         return self._nodes_by_instance.get(instance)
@@ -44,7 +63,8 @@ class View:
 
     def budgets_of(self, pod: Pod) -> list[Budget]:
         """The budgets that cover the pod, those of a roll apart."""
-        return [b for b in self._budgets_by_namespace.get(pod.namespace, []) if b.covers(pod)]
+        keys = ((pod.namespace, label) for label in (None, *pod.labels.items()))
+        return [b for key in keys for b in self._budgets_by_label.get(key, ()) if b.covers(pod)]
 
     def redis_set(self, owner: Owner | None) -> tuple[RedisGroup, PartSet] | None:
         """The Redis group that the owner is a part of, and which part."""
@@ -70,11 +90,12 @@ class View:
         return dict(found)
 
     @cached_property
-    def _budgets_by_namespace(self) -> dict[str, list[Budget]]:
-        found: defaultdict[str, list[Budget]] = defaultdict(list)
+    def _budgets_by_label(self) -> dict[tuple[str, tuple[str, str] | None], list[Budget]]:
+        """By namespace and the first label that their selector asks for; None: it asks for none."""
+        found: defaultdict[tuple[str, tuple[str, str] | None], list[Budget]] = defaultdict(list)
         for budget in self.budgets:
-            if not budget.ours:
-                found[budget.namespace].append(budget)
+            if not budget.ours and budget.selector is not None:
+                found[budget.namespace, next(iter(budget.selector.labels), None)].append(budget)
         return dict(found)
 
     @cached_property
