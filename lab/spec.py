@@ -107,6 +107,7 @@ class LabSpec(_Model):
     traffic: TrafficSpec = TrafficSpec()
     manifests: tuple[str, ...] = Field((), description="files or folders applied once the nodes are Ready")
     parts: tuple[str, ...] | None = Field(None, description="only these of the lab's processes; by default all")
+    vcpu_quota: int = Field(1920, ge=0, description="vCPUs of on-demand instances that the account may run")
     node_cpu: str = "2"
     node_memory: str = "8Gi"
     node_pods: int = 29

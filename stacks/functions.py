@@ -53,7 +53,7 @@ STEPS: Mapping[str, Permissions] = {
         reads_quotas=True,
         writes_reports=True,
     ),
-    "ask_approval": Permissions(notifies=True),
+    "ask_approval": Permissions(reads_reports=True, notifies=True),
     "take_lock": Permissions((LOCK,)),
     "pause_interference": Permissions(
         (LOCK, PAUSE),

@@ -161,6 +161,7 @@ class Resources:
             "s3": lambda _, p: [Resource(f"arn:aws:s3:::{p['Bucket']}" + (f"/{p['Key']}" if "Key" in p else ""))],
             "eks": lambda _, p: self._named("eks", f"cluster/{p['name']}") if "name" in p else None,
             "lambda": lambda _, p: self._named("lambda", f"function:{p['FunctionName']}"),
+            "servicequotas": lambda _, p: self._named("servicequotas", f"{p['ServiceCode']}/{p['QuotaCode']}"),
             "sns": lambda _, p: _arn(p, "TopicArn"),
             "states": lambda _, p: _arn(p, "stateMachineArn", "executionArn"),
         }

@@ -1,0 +1,277 @@
+"""Whether pods fit on the new nodes: every reason why one would stay Pending, and none where it would not."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lambdas.clients.manifests import needs_of, quantity, requests_of
+from lambdas.cluster_view import View, candidates, resolve
+from lambdas.model import RollRequest
+from lambdas.observed import (
+    AntiAffinity,
+    Expression,
+    Group,
+    GroupInstance,
+    InstanceType,
+    LaunchTemplate,
+    Needs,
+    Node,
+    Owner,
+    Pod,
+    Selector,
+    Spread,
+    Taint,
+    Toleration,
+    Volume,
+)
+from lambdas.schedulability import Cause, Stuck, stuck_pods
+
+WEB = Owner("Deployment", "shop", "web")
+AGENT = Owner("DaemonSet", "kube-system", "agent")
+ALIKE = Selector((("app", "web"),))
+ROOM = {"cpu": 2000, "memory": 8 << 30, "pods": 29}
+
+
+def node(number: int, zone: str = "a", **more: Any) -> Node:
+    labels = {
+        "kubernetes.io/hostname": f"node-{number}",
+        "topology.kubernetes.io/zone": zone,
+        "node.kubernetes.io/instance-type": "m6i.large",
+        "pool": "general",
+    }
+    labels |= more.pop("labels", {})
+    return Node(f"node-{number}", instance=f"i-{number}", zone=zone, labels=labels, allocatable=ROOM, **more)
+
+
+def pod(name: str = "web-1", on: str = "node-1", **more: Any) -> Pod:
+    given: dict[str, Any] = {"owner": WEB, "labels": {"app": "web"}, "requests": {"cpu": 1500, "memory": 1 << 30}}
+    return Pod("shop", name, uid=name, node=on, **(given | more))
+
+
+def group(count: int = 2, **more: Any) -> Group:
+    instances = tuple(GroupInstance(f"i-{n}", "a", template="lt-1:1", type="m6i.large") for n in range(1, count + 1))
+    given: dict[str, Any] = {"zones": ("a",), "instances": instances, "template": LaunchTemplate("lt-1", "2")}
+    return Group("ng", maximum=9, desired=count, **(given | more))
+
+
+def view(*pods: Pod, nodes: tuple[Node, ...] = (node(1), node(2)), **more: Any) -> View:
+    given: dict[str, Any] = {"groups": (group(len(nodes)),), "nodes": nodes, "pods": pods}
+    return View(**(given | more))
+
+
+def stuck(seen: View, *only: str) -> list[Stuck]:
+    targets = resolve(seen.groups, {})
+    return stuck_pods(seen, candidates(seen, targets, RollRequest(nodes=only)), targets)
+
+
+def reasons(seen: View, *only: str) -> list[tuple[Cause, str]]:
+    return [(s.cause, s.reason) for s in stuck(seen, *only)]
+
+
+def smaller(**more: Any) -> dict[str, Any]:
+    """The new version is of another type."""
+    return {"template_data": {"lt-1:2": {"InstanceType": "t3.small"}}} | more
+
+
+class TestRoom:
+    def test_what_a_node_holds_its_replacement_holds(self) -> None:
+        full = [pod(f"web-{n}", requests={"cpu": 500, "memory": 2 << 30}) for n in range(4)]
+        assert stuck(view(*full)) == []
+
+    def test_a_smaller_type_has_no_room_and_the_reason_has_numbers(self) -> None:
+        seen = view(pod(), **smaller(instance_types={"t3.small": InstanceType("t3.small", 1, 2 << 30)}))
+        ((cause, reason),) = reasons(seen)
+        assert cause is Cause.PENDING
+        assert "requests 1.5 CPU, and the replacement of node-1 has 1 CPU left" in reason
+
+    def test_a_type_that_a_present_node_has_is_as_large_as_that_node(self) -> None:
+        small = replace(
+            node(3, labels={"node.kubernetes.io/instance-type": "t3.small"}), instance="", allocatable={"cpu": 900}
+        )
+        seen = view(pod(), nodes=(node(1), node(2), small), groups=(group(2),), **smaller())
+        assert ["has 0.9 CPU left" in r for _, r in reasons(seen)] == [True]
+
+    def test_room_on_a_node_that_stays_will_do(self) -> None:
+        seen = view(pod(), **smaller(instance_types={"t3.small": InstanceType("t3.small", 1, 2 << 30)}))
+        assert stuck(seen, "node-1") == []
+        taken = replace(seen, pods=(pod(), pod("web-2", "node-2")))
+        assert [s.pod.name for s in stuck(taken, "node-1")] == ["web-1"]
+
+    def test_daemons_take_their_share_first(self) -> None:
+        agent = pod("agent-1", owner=AGENT, requests={"cpu": 600})
+        ((_, reason),) = reasons(view(agent, pod(requests={"cpu": 1500}), nodes=(node(1),)))
+        assert "has 1.4 CPU left" in reason
+
+    def test_a_node_takes_so_many_pods_and_so_many_volumes(self) -> None:
+        few = replace(node(1), allocatable=ROOM | {"pods": 1})
+        seen = view(pod("a", requests={}), pod("b", requests={}), nodes=(few,))
+        assert [r for _, r in reasons(seen)] == [
+            "the replacement of node-1 takes no more pods, and no other node takes it"
+        ]
+        volumes = tuple(Volume(f"shop/{n}", f"pv-{n}", ("a",), driver="ebs") for n in "ab")
+        held = view(
+            pod(requests={}, claims=("a", "b")), volumes=volumes, volume_limits={"node-1": {"ebs": 1}}, nodes=(node(1),)
+        )
+        assert ["takes no more volumes of ebs" in r for _, r in reasons(held)] == [True]
+
+    def test_nodes_that_state_nothing_count_against_nobody(self) -> None:
+        bare = tuple(replace(node(n), allocatable={}) for n in (1, 2))
+        assert stuck(view(pod(requests={"cpu": 10**9, "gpu": 1}), nodes=bare)) == []
+
+    def test_one_workload_is_not_tried_on_every_node_for_every_pod(self) -> None:
+        pods = [pod(f"web-{n}", f"node-{1 + n % 2}") for n in range(20)]
+        assert len(stuck(view(*pods))) == 18
+
+
+class TestRules:
+    def test_a_label_that_was_set_by_hand_does_not_come_back(self) -> None:
+        seen = view(pod(needs=Needs(labels=(("disk", "fast"),))), nodes=(node(1, labels={"disk": "fast"}), node(2)))
+        ((cause, reason),) = reasons(seen)
+        assert cause is Cause.PENDING
+        assert "label disk=fast, which its node has and the other nodes of the group have not" in reason
+
+    def test_a_label_that_all_nodes_have_or_that_the_groups_tags_promise_comes_back(self) -> None:
+        assert stuck(view(pod(needs=Needs(labels=(("pool", "general"),))))) == []
+        tags = {"k8s.io/cluster-autoscaler/node-template/label/disk": "fast"}
+        seen = view(pod(needs=Needs(labels=(("disk", "fast"),))), groups=(group(2, tags=tags),))
+        assert stuck(seen) == []
+
+    @pytest.mark.parametrize(("value", "count"), [("general", 0), ("special", 1)])
+    def test_required_affinity_takes_any_of_its_terms(self, value: str, count: int) -> None:
+        terms = ((Expression("pool", "In", ("none",)),), (Expression("pool", "In", (value,)),))
+        assert len(stuck(view(pod(needs=Needs(affinity=terms))))) == count
+
+    @pytest.mark.parametrize(("operator", "count"), [("Gt", 0), ("Lt", 1)])
+    def test_affinity_compares_numbers(self, operator: str, count: int) -> None:
+        nodes = tuple(node(n, labels={"cores": "4"}) for n in (1, 2))
+        needs = Needs(affinity=((Expression("cores", operator, ("3",)),),))
+        assert len(stuck(view(pod(needs=needs), nodes=nodes))) == count
+
+    def test_a_taint_that_new_nodes_are_born_with_keeps_out_who_does_not_tolerate_it(self) -> None:
+        gpu = Taint("gpu", "NoSchedule", "yes")
+        nodes = (node(1, taints=(gpu,)), node(2, taints=(gpu,)))
+        assert ["taint gpu" in r for _, r in reasons(view(pod(), nodes=nodes))] == [True]
+        assert stuck(view(pod(tolerations=(Toleration("gpu", "Exists"),)), nodes=nodes)) == []
+
+    def test_a_taint_of_one_node_alone_or_of_ours_is_not_born(self) -> None:
+        ours = Taint("eks-rolling", "NoSchedule")
+        one = (node(1, taints=(Taint("maintenance", "NoSchedule"), ours)), node(2, taints=(ours,)))
+        assert stuck(view(pod(), nodes=one)) == []
+
+    def test_a_volume_in_a_zone_that_gets_no_replacement_is_named_so(self) -> None:
+        seen = view(
+            pod(claims=("data",)),
+            volumes=(Volume("shop/data", "pv-1", ("a",)),),
+            nodes=(node(1), node(2, "b")),
+            groups=(replace(group(1), zones=("b",)),),
+        )
+        ((cause, reason),) = reasons(seen, "node-1")
+        assert cause is Cause.VOLUME_ZONE
+        assert "its volume is in a, where group ng launches nothing" in reason
+
+    def test_anti_affinity_counts_beside_the_own_replacement_only(self) -> None:
+        apart = Needs(apart=(AntiAffinity("kubernetes.io/hostname", ALIKE, ("shop",)),))
+        both = (pod("web-1", needs=apart), pod("web-2", "node-2", needs=apart))
+        assert stuck(view(*both)) == []
+        lost = view(*both, **smaller(instance_types={"t3.small": InstanceType("t3.small", 1, 2 << 30)}))
+        roomy = replace(lost, nodes=(node(1), replace(node(2), allocatable=ROOM | {"cpu": 8000})))
+        assert [s.pod.name for s in stuck(roomy, "node-1")] == ["web-1"]
+
+
+class TestSpread:
+    SPREAD = Spread("kubernetes.io/hostname", 1, ALIKE)
+
+    def of(self, spread: Spread, counts: tuple[int, ...]) -> list[Stuck]:
+        needs = Needs(spread=(spread,))
+        pods = [
+            pod(f"web-{n}-{i}", f"node-{n}", needs=needs, requests={})
+            for n, count in enumerate(counts, start=1)
+            for i in range(count)
+        ]
+        return stuck(view(*pods, nodes=tuple(node(n) for n in range(1, len(counts) + 1))))
+
+    def test_two_pods_a_node_spread_by_one_cannot_leave_it(self) -> None:
+        found = self.of(self.SPREAD, (2, 2))
+        assert [(s.cause, s.pod.name) for s in found] == [(Cause.SPREAD, "web-1-0"), (Cause.SPREAD, "web-2-0")]
+
+    @pytest.mark.parametrize(
+        ("change", "counts"),
+        [({}, (1, 1)), ({}, (2, 0)), ({"max_skew": 2}, (2, 2)), ({"honors_taints": True}, (2, 2))],
+    )
+    def test_these_can(self, change: dict[str, Any], counts: tuple[int, ...]) -> None:
+        assert self.of(replace(self.SPREAD, **change), counts) == []
+
+
+class TestManifests:
+    @pytest.mark.parametrize(
+        ("name", "text", "value"),
+        [
+            ("cpu", "250m", 250),
+            ("cpu", "2", 2000),
+            ("cpu", "0.5", 500),
+            ("memory", "64Mi", 64 << 20),
+            ("memory", "1G", 10**9),
+            ("memory", "1500m", 2),
+            ("pods", "29", 29),
+        ],
+    )
+    def test_quantities(self, name: str, text: str, value: int) -> None:
+        assert quantity(name, text) == value
+
+    def test_init_containers_count_where_they_ask_for_more_and_sidecars_always(self) -> None:
+        def asking(cpu: str, **more: str) -> dict[str, Any]:
+            return {"resources": {"requests": {"cpu": cpu}}, **more}
+
+        spec = {
+            "containers": [asking("100m"), asking("100m")],
+            "initContainers": [asking("50m", restartPolicy="Always"), asking("400m")],
+            "overhead": {"cpu": "10m"},
+        }
+        assert requests_of(spec) == {"cpu": 460}
+        assert requests_of({"containers": [{}]}) == {}
+
+    def test_what_is_only_preferred_is_not_needed(self) -> None:
+        soft = {
+            "affinity": {
+                "podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1}]},
+            },
+            "topologySpreadConstraints": [
+                {"topologyKey": "zone", "maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {}}
+            ],
+        }
+        assert needs_of(soft, "shop") == Needs()
+        assert needs_of({}, "shop") is None
+
+    def test_what_is_required_is_read(self) -> None:
+        labels = {"matchLabels": {"app": "web"}}
+        spec = {
+            "nodeSelector": {"pool": "general"},
+            "affinity": {
+                "nodeAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": {
+                        "nodeSelectorTerms": [{"matchExpressions": [{"key": "x", "operator": "Exists"}]}]
+                    }
+                },
+                "podAntiAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": [
+                        {"topologyKey": "kubernetes.io/hostname", "labelSelector": labels}
+                    ]
+                },
+            },
+            "topologySpreadConstraints": [
+                {
+                    "topologyKey": "kubernetes.io/hostname",
+                    "maxSkew": 1,
+                    "whenUnsatisfiable": "DoNotSchedule",
+                    "labelSelector": labels,
+                    "nodeTaintsPolicy": "Honor",
+                }
+            ],
+        }
+        assert needs_of(spec, "shop") == Needs(
+            labels=(("pool", "general"),),
+            affinity=((Expression("x", "Exists"),),),
+            apart=(AntiAffinity("kubernetes.io/hostname", ALIKE, ("shop",)),),
+            spread=(Spread("kubernetes.io/hostname", 1, ALIKE, honors_taints=True),),
+        )
