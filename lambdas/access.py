@@ -40,7 +40,7 @@ EVERYWHERE = (
     ("eks-rolling-look", APPS, "deployments", "get list"),
     ("eks-rolling-look", APPS, "statefulsets", "get list"),
     ("eks-rolling-look", APPS, "replicasets", "get"),
-    ("eks-rolling-look", STORAGE, "csinodes", "get"),
+    ("eks-rolling-look", STORAGE, "csinodes", "get list"),
     ("eks-rolling-look", STORAGE, "volumeattachments", "list"),
     ("eks-rolling-nodes", "", "nodes", "patch"),
     ("eks-rolling-evict", "", "pods/eviction", "create"),

@@ -11,7 +11,7 @@ from lambdas.cluster_view import Candidate, View, candidates, moving_pods, resol
 from lambdas.findings import Finding, Severity
 from lambdas.model import RollRequest
 from lambdas.observed import Pod
-from lambdas.preflight.actors import actor_findings
+from lambdas.preflight.actors import actor_findings, paused_autoscaler
 from lambdas.preflight.budgets import budget_findings
 from lambdas.preflight.groups import capacity_findings, group_findings
 from lambdas.preflight.nodes import node_findings
@@ -64,7 +64,8 @@ def _all(
 ) -> Iterator[Finding]:
     pods = moving_pods(view, chosen)
     # A stand-in that a dead roll left is dealt with before anything else is.
-    others = [p for p in pods if LABEL not in p.labels and view.redis_set(p.owner) is None]
+    paused = paused_autoscaler(settings)
+    others = [p for p in pods if LABEL not in p.labels and p.owner != paused and view.redis_set(p.owner) is None]
     yield from request_findings(view, request, settings, ACCEPTABLE)
     yield from group_findings(view, request, settings)
     yield from node_findings(chosen)

@@ -11,6 +11,13 @@ from lambdas.settings import AutoscalerMode, Settings
 OTHER_ACTORS = ("karpenter", "kured", "descheduler", "aws-node-termination-handler")
 
 
+def paused_autoscaler(settings: Settings) -> Owner | None:
+    """The Deployment that a roll scales to 0 before it evicts anything; None where it does not."""
+    autoscaler = settings.autoscaler
+    paused = autoscaler.mode is AutoscalerMode.PAUSE
+    return Owner("Deployment", autoscaler.namespace, autoscaler.deployment) if paused else None
+
+
 def actor_findings(view: View, settings: Settings) -> Iterator[Finding]:
     for workload in view.workloads:
         if any(actor in workload.owner.name for actor in OTHER_ACTORS) and workload.desired > 0:

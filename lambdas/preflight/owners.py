@@ -18,10 +18,23 @@ def owner_findings(view: View, pods: Sequence[Pod]) -> Iterator[Finding]:
                 "no controller would recreate it elsewhere",
                 "delete it, give it a controller, or accept its loss with accept: bare-pod",
             )
+    told = {p.owner for p in pods if any(b.allowed == 0 for b in view.budgets_of(p))}
     for owner in sorted({p.owner for p in pods if p.owner}, key=str):
         workload = view.workload(owner)
         if workload:
             yield from _workload(workload)
+            if not workload.all_ready and owner not in told:
+                yield _not_ready(workload)
+
+
+def _not_ready(workload: Workload) -> Finding:
+    """Where a budget allows nothing, its own finding says so already."""
+    return holds(
+        "not-ready",
+        str(workload.owner),
+        f"{workload.ready} of {workload.desired} replicas are Ready",
+        "bring it to full strength; it holds evictions while its budget is exhausted",
+    )
 
 
 def _workload(workload: Workload) -> Iterator[Finding]:
@@ -46,13 +59,6 @@ def _workload(workload: Workload) -> Iterator[Finding]:
             subject,
             "its one replica is away while it moves",
             "add a replica, or annotate a Deployment eks-rolling.io/strategy: restart",
-        )
-    if not workload.all_ready:
-        yield holds(
-            "not-ready",
-            subject,
-            f"{workload.ready} of {workload.desired} replicas are Ready",
-            "bring it to full strength; it holds evictions while its budget is exhausted",
         )
 
 

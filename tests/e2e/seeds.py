@@ -1,0 +1,263 @@
+"""What stands in a roll's way, put into a lab one at a time and taken away again."""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import boto3
+
+from lab.kube import Json, NotFoundError
+from lab.operator import Operator
+from lab.rolls import Outcome
+from tests.blocking_kube import BlockingKube
+
+ZONES = ("eu-central-1a", "eu-central-1b")
+PLURALS = {"Pod": "v1/pods", "ReplicaSet": "apps/v1/replicasets", "Deployment": "apps/v1/deployments",
+           "StatefulSet": "apps/v1/statefulsets", "PodDisruptionBudget": "policy/v1/poddisruptionbudgets",
+           "PersistentVolumeClaim": "v1/persistentvolumeclaims"}  # fmt: skip
+
+
+@dataclass
+class Ground:
+    """A lab with nothing in the way of a roll, whose nodes are all outdated."""
+
+    operator: Operator
+    kube: BlockingKube
+    functions: Any
+    plans: int = 0
+    nodes: dict[str, str] = field(default_factory=dict)
+    """Node -> instance."""
+
+    @classmethod
+    def of(cls, operator: Operator) -> "Ground":
+        functions = boto3.client(
+            "lambda",
+            endpoint_url=operator.aws_url,
+            region_name=operator.lab.spec.region,
+            aws_access_key_id="lab",
+            aws_secret_access_key="lab",
+        )
+        ground = cls(operator, BlockingKube(operator.kube.access, operator.loop), functions)
+        for node in ground.kube.list("/api/v1/nodes"):
+            ground.nodes[node["metadata"]["name"]] = node["spec"]["providerID"].rpartition("/")[2]
+        return ground
+
+    def plan(self, request: Json) -> Json:
+        """The plan's document, by the deployed function as a roll would call it."""
+        self.plans += 1
+        names = [f["FunctionName"] for f in self.functions.list_functions()["Functions"]]
+        (name,) = [n for n in names if "FunctionsPlan" in n]
+        roll = f"plan-{self.plans}"
+        answer = self.functions.invoke(
+            FunctionName=name, Payload=json.dumps({"roll": roll, "input": {"dry_run": True, **request}}).encode()
+        )
+        said = answer["Payload"].read().decode()
+        assert "FunctionError" not in answer, said
+        return self.operator.rolls.document(roll, "plan.json")
+
+    def roll(self, request: Json, *, within_seconds: float = 60.0) -> Outcome:
+        """A roll, to its end."""
+        execution = self.operator.rolls.start(request)
+        return self.operator.follow(execution, lambda _: None, within_seconds=within_seconds)
+
+    # Kubernetes
+
+    def path(self, kind: str, name: str = "", namespace: str = "shop") -> str:
+        version, _, plural = PLURALS[kind].rpartition("/")
+        root = f"/api/{version}" if version == "v1" else f"/apis/{version}"
+        return f"{root}/namespaces/{namespace}/{plural}" + (f"/{name}" if name else "")
+
+    @contextmanager
+    def made(self, kind: str, name: str, *, namespace: str = "shop", **body: Any) -> Iterator[None]:
+        """An object, and afterwards neither it nor its pods."""
+        metadata = {"name": name, **body.pop("metadata", {})}
+        self.kube.create(self.path(kind, namespace=namespace), {"metadata": metadata, **body})
+        try:
+            yield
+        finally:
+            self._remove(kind, name, namespace)
+
+    def _remove(self, kind: str, name: str, namespace: str) -> None:
+        gone = {"propagationPolicy": "Foreground", "gracePeriodSeconds": 0}
+        with contextlib.suppress(NotFoundError):
+            self.kube.delete(self.path(kind, name, namespace), gone)
+        self.kube.wait_for(
+            f"no {kind} {name}",
+            self.path(kind, namespace=namespace),
+            lambda found: True if not any(i["metadata"]["name"] == name for i in found) else None,
+            seconds=30,
+        )
+
+    @contextmanager
+    def workload(
+        self, name: str, replicas: int, *, kind: str = "Deployment", annotations: dict[str, str] | None = None,
+        namespace: str = "shop", ready: int | None = None, image: str = "pause:1", strategy: Json | None = None,
+        **spec: Any,
+    ) -> Iterator[None]:  # fmt: skip
+        """Pods labelled app=`name`, of which `ready` are waited for (all, unless said)."""
+        labels = {"app": name}
+        container = {"name": name, "image": image, **spec.pop("container", {})}
+        pod = {"terminationGracePeriodSeconds": 1, "containers": [container], **spec}
+        body: Json = {"replicas": replicas, "selector": {"matchLabels": labels}}
+        body |= {"template": {"metadata": {"labels": labels}, "spec": pod}}
+        body |= {"strategy": strategy} if strategy else {}
+        body |= {"serviceName": name} if kind == "StatefulSet" else {}
+        with self.made(kind, name, namespace=namespace, metadata={"annotations": annotations or {}}, spec=body):
+            wanted = replicas if ready is None else ready
+            self.kube.wait_for(
+                f"{wanted} pods of {name}",
+                self.path(kind, namespace=namespace),
+                lambda found: next(
+                    (
+                        True
+                        for i in found
+                        if i["metadata"]["name"] == name
+                        and i.get("status", {}).get("readyReplicas", 0) == wanted
+                        and i["status"].get("observedGeneration") == i["metadata"]["generation"]
+                    ),
+                    None,
+                ),
+                seconds=30,
+            )
+            yield
+
+    @contextmanager
+    def budget(self, name: str, app: str, **rule: Any) -> Iterator[None]:
+        spec = {"selector": {"matchLabels": {"app": app}}, **rule}
+        with self.made("PodDisruptionBudget", name, spec=spec):
+            self.kube.wait_for(
+                f"budget {name} counted",
+                self.path("PodDisruptionBudget"),
+                lambda found: next(
+                    (
+                        True
+                        for i in found
+                        if i["metadata"]["name"] == name and "observedGeneration" in i.get("status", {})
+                    ),
+                    None,
+                ),
+            )
+            yield
+
+    @contextmanager
+    def patched_node(self, node: str, patch: Json, back: Json) -> Iterator[None]:
+        self.kube.patch(f"/api/v1/nodes/{node}", patch)
+        try:
+            yield
+        finally:
+            self.kube.patch(f"/api/v1/nodes/{node}", back)
+
+    def pod_of(self, app: str) -> Json:
+        return self.kube.list(self.path("Pod"), labelSelector=f"app={app}")[0]
+
+    # AWS
+
+    @contextmanager
+    def group(self, name: str, **changes: Any) -> Iterator[None]:
+        """The group with these settings, for the time of the block."""
+        scaling: Any = self.operator.rolls.autoscaling
+        (before,) = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=[name])["AutoScalingGroups"]
+        scaling.update_auto_scaling_group(AutoScalingGroupName=name, **changes)
+        try:
+            yield
+        finally:
+            scaling.update_auto_scaling_group(AutoScalingGroupName=name, **{key: before[key] for key in changes})
+
+    @contextmanager
+    def suspended(self, name: str, process: str) -> Iterator[None]:
+        scaling = self.operator.rolls.autoscaling
+        scaling.suspend_processes(AutoScalingGroupName=name, ScalingProcesses=[process])
+        try:
+            yield
+        finally:
+            scaling.resume_processes(AutoScalingGroupName=name, ScalingProcesses=[process])
+
+    @contextmanager
+    def tagged(self, name: str, key: str, value: str | None) -> Iterator[None]:
+        """The group with another value of a tag; None: without the tag."""
+        scaling: Any = self.operator.rolls.autoscaling
+        where = {"ResourceId": name, "ResourceType": "auto-scaling-group", "Key": key}
+        filters = [{"Name": "auto-scaling-group", "Values": [name]}]
+        before = {t["Key"]: t["Value"] for t in scaling.describe_tags(Filters=filters)["Tags"]}
+
+        def put(wanted: str | None) -> None:
+            if wanted is None:
+                scaling.delete_tags(Tags=[where])
+            else:
+                scaling.create_or_update_tags(Tags=[{**where, "Value": wanted, "PropagateAtLaunch": False}])
+
+        put(value)
+        try:
+            yield
+        finally:
+            put(before.get(key))
+
+    @contextmanager
+    def refreshed(self, name: str) -> Iterator[None]:
+        scaling = self.operator.rolls.autoscaling
+        scaling.start_instance_refresh(AutoScalingGroupName=name)
+        try:
+            yield
+        finally:
+            scaling.cancel_instance_refresh(AutoScalingGroupName=name)
+
+    @contextmanager
+    def warm_pool(self, name: str) -> Iterator[None]:
+        scaling = self.operator.rolls.autoscaling
+        scaling.put_warm_pool(AutoScalingGroupName=name, MinSize=0)
+        try:
+            yield
+        finally:
+            scaling.delete_warm_pool(AutoScalingGroupName=name, ForceDelete=True)
+
+    @contextmanager
+    def protected(self, name: str, instance: str) -> Iterator[None]:
+        scaling = self.operator.rolls.autoscaling
+        ids = [instance]
+        scaling.set_instance_protection(AutoScalingGroupName=name, InstanceIds=ids, ProtectedFromScaleIn=True)
+        try:
+            yield
+        finally:
+            scaling.set_instance_protection(AutoScalingGroupName=name, InstanceIds=ids, ProtectedFromScaleIn=False)
+
+    @contextmanager
+    def small_subnet(self, name: str, free: int) -> Iterator[None]:
+        """The group in a subnet of its zone that has so many free addresses."""
+        ec2 = self.operator.rolls.ec2
+        groups = self.operator.rolls.autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[name])
+        (usual,) = groups["AutoScalingGroups"][0]["VPCZoneIdentifier"].split(",")
+        (at,) = ec2.describe_subnets(SubnetIds=[usual])["Subnets"]
+        made = ec2.create_subnet(VpcId=at["VpcId"], CidrBlock="10.0.250.0/28", AvailabilityZone=at["AvailabilityZone"])
+        subnet = made["Subnet"]["SubnetId"]
+        taken = [
+            ec2.create_network_interface(SubnetId=subnet)["NetworkInterface"]["NetworkInterfaceId"]
+            for _ in range(11 - free)
+        ]
+        try:
+            with self.group(name, VPCZoneIdentifier=subnet):
+                yield
+        finally:
+            for interface in taken:
+                ec2.delete_network_interface(NetworkInterfaceId=interface)
+            ec2.delete_subnet(SubnetId=subnet)
+
+    def subnet_in(self, zone: str) -> str:
+        filters: Any = [{"Name": "availability-zone", "Values": [zone]}, {"Name": "cidr-block", "Values": ["10.0.*"]}]
+        found = self.operator.rolls.ec2.describe_subnets(Filters=filters)["Subnets"]
+        return min(found, key=lambda s: s["CidrBlock"])["SubnetId"]
+
+
+def eventually(condition: Callable[[], object], what: str, seconds: float = 30.0) -> Any:
+    """What the condition answers once it is true; an assertion error naming `what` if it does not become so."""
+    deadline = time.monotonic() + seconds
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.2)
+    return answer
+
+
+Seed = Callable[[Ground], AbstractContextManager[Any]]

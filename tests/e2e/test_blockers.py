@@ -1,0 +1,439 @@
+"""Everything that can be in a roll's way, seeded into a real cluster one by one.
+
+The plan names exactly it, with object and remedy; where it blocks, a roll that is started ends blocked and has changed
+nothing; a hold is shown to hold, and to end.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+from lab.application import deploy
+from lab.kube import Json
+from lab.lifecycle import running_lab
+from lab.operator import operator_of
+from lab.spec import Delays, GroupSpec, LabSpec
+from tests.e2e.seeds import ZONES, Ground, Seed, eventually
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(300), pytest.mark.xdist_group("blockers")]
+
+A, B = "workers-a", "workers-b"
+TAG = "kubernetes.io/cluster/blockers"
+BLOCKS, HOLDS, NOTE = "blocks", "holds", "note"
+BROKEN = "/run/broken"
+"""A pod that has this file is not Ready."""
+
+
+def spec() -> LabSpec:
+    """Two nodes in one zone and one in another, room for replacements, six vCPUs of eleven in use."""
+    return LabSpec(
+        cluster="blockers",
+        zones=ZONES,
+        groups=(
+            GroupSpec(name=A, launch_template="workers", zones=ZONES[:1], size=2, max=5),
+            GroupSpec(name=B, launch_template="workers", zones=ZONES[1:], size=1, max=4),
+        ),
+        manifests=("tests/e2e/blockers.yaml",),
+        delays=Delays(boot=1.0, node_removal=1.0),
+        vcpu_quota=11,
+    )
+
+
+@pytest.fixture(scope="session")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EKS_ROLLING_LABS", str(tmp_path_factory.mktemp("labs")))
+        with running_lab(spec(), "blockers") as lab:
+            deploy(lab, {"canary": False, "bake_seconds": 1, "on_change": "off"})
+            with operator_of(lab) as operator:
+                operator.wait_for_workloads()
+                operator.rolls.publish_version("workers")
+                ground = Ground.of(operator)
+                yield ground
+                ground.kube.close()
+
+
+def node_in(ground: Ground, zone: str) -> str:
+    nodes = ground.kube.list("/api/v1/nodes", labelSelector=f"topology.kubernetes.io/zone={zone}")
+    return min(str(n["metadata"]["name"]) for n in nodes)
+
+
+# Seeds
+
+
+def two_budgets(ground: Ground) -> Any:
+    return ground.budget("web-again", "web", maxUnavailable=1)
+
+
+@contextmanager
+def never(ground: Ground) -> Iterator[None]:
+    with ground.workload("strict", 2), ground.budget("strict", "strict", maxUnavailable=0):
+        yield
+
+
+@contextmanager
+def exhausted(ground: Ground) -> Iterator[None]:
+    probe = {"readinessProbe": {"exec": {"command": ["test", "!", "-e", BROKEN]}, "periodSeconds": 1}}
+    ready: dict[str, Any] = {"container": {"image": "busybox:1", "command": ["sleep", "1000"], **probe}}
+    with ground.workload("shaky", 2, **ready), ground.budget("shaky", "shaky", maxUnavailable=1):
+        unready(ground, "shaky")
+        yield
+
+
+def unready(ground: Ground, app: str) -> None:
+    """Breaks one pod, and waits until its budget has noticed."""
+    pod = ground.pod_of(app)["metadata"]["name"]
+    inside = [
+        "python",
+        "-m",
+        "lab.node.exec",
+        str(ground.operator.lab.paths.root),
+        f"shop/{pod}",
+        "touch",
+        BROKEN,
+    ]
+    done = ground.operator.lab.run(inside, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    path = ground.path("PodDisruptionBudget", app)
+    eventually(lambda: ground.kube.get(path)["status"]["disruptionsAllowed"] == 0, f"budget {app} is exhausted")
+
+
+@contextmanager
+def lacking(ground: Ground) -> Iterator[None]:
+    probe = {"readinessProbe": {"exec": {"command": ["false"]}, "periodSeconds": 1}}
+    with ground.workload("half", 2, ready=0, container={"image": "busybox:1", "command": ["sleep", "1000"], **probe}):
+        eventually(lambda: ground.kube.list(ground.path("Pod"), labelSelector="app=half"), "pods of half")
+        eventually(
+            lambda: all(
+                p["status"].get("podIP") for p in ground.kube.list(ground.path("Pod"), labelSelector="app=half")
+            ),
+            "pods of half run",
+        )
+        yield
+
+
+@contextmanager
+def bare(ground: Ground) -> Iterator[None]:
+    spec = {"terminationGracePeriodSeconds": 1, "containers": [{"name": "main", "image": "pause:1"}]}
+    with ground.made("Pod", "bare", spec=spec):
+        eventually(lambda: ground.kube.get(ground.path("Pod", "bare"))["spec"].get("nodeName"), "bare is on a node")
+        yield
+
+
+@contextmanager
+def local_volume(ground: Ground) -> Iterator[None]:
+    """A ReplicaSet of one, bound to a volume of its node; it need not start."""
+    node = node_in(ground, ZONES[0])
+    terms = [{"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]}]
+    common: Json = {"accessModes": ["ReadWriteOnce"], "storageClassName": "by-hand"}
+    path = "/api/v1/persistentvolumes"
+    ground.kube.create(
+        path,
+        {
+            "metadata": {"name": "disk"},
+            "spec": common
+            | {
+                "capacity": {"storage": "1Gi"},
+                "local": {"path": "/mnt/disk"},
+                "nodeAffinity": {"required": {"nodeSelectorTerms": terms}},
+                "persistentVolumeReclaimPolicy": "Retain",
+            },
+        },
+    )
+    claim = common | {"resources": {"requests": {"storage": "1Gi"}}, "volumeName": "disk"}
+    volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+    try:
+        with (
+            ground.made("PersistentVolumeClaim", "data", spec=claim),
+            ground.workload("keeper", 1, kind="ReplicaSet", ready=0, volumes=volumes),
+        ):
+            eventually(lambda: ground.pod_of("keeper")["spec"].get("nodeName"), "keeper is on its node")
+            yield
+    finally:
+        ground.kube.delete(f"{path}/disk")
+
+
+@contextmanager
+def by_hand(ground: Ground) -> Iterator[None]:
+    """A label that somebody put on one node of two, and a workload that needs it."""
+    node = node_in(ground, ZONES[0])
+    labels = {"metadata": {"labels": {"disk": "fast"}}}, {"metadata": {"labels": {"disk": None}}}
+    with ground.patched_node(node, *labels), ground.workload("fast", 2, nodeSelector={"disk": "fast"}):
+        yield
+
+
+def spread(ground: Ground) -> Any:
+    rule = {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": "even"}},
+    }
+    return ground.workload("even", 6, topologySpreadConstraints=[rule])
+
+
+@contextmanager
+def no_room(ground: Ground) -> Iterator[None]:
+    needs = {"resources": {"requests": {"cpu": "64"}}}
+    with ground.workload("huge", 1, kind="ReplicaSet", ready=0, container=needs):
+        eventually(
+            lambda: any(c["type"] == "PodScheduled" for c in ground.pod_of("huge")["status"].get("conditions", ())),
+            "huge is Pending",
+        )
+        yield
+
+
+def autoscaler(replicas: int) -> Seed:
+    @contextmanager
+    def scaled(ground: Ground) -> Iterator[None]:
+        path = ground.path("Deployment", "cluster-autoscaler", "kube-system")
+        pods = ground.path("Pod", namespace="kube-system")
+        ground.kube.patch(path, {"spec": {"replicas": replicas}})
+        eventually(lambda: len(ground.kube.list(pods, labelSelector="app=cluster-autoscaler")) == replicas, "scaled")
+        try:
+            yield
+        finally:
+            ground.kube.patch(path, {"spec": {"replicas": 1}})
+            eventually(lambda: ground.kube.get(path)["status"].get("readyReplicas") == 1, "the autoscaler is back")
+
+    return scaled
+
+
+@contextmanager
+def no_autoscaler(ground: Ground) -> Iterator[None]:
+    path = ground.path("Deployment", "cluster-autoscaler", "kube-system")
+    before = ground.kube.get(path)
+    ground.kube.delete(path, {"propagationPolicy": "Foreground"})
+    pods = ground.path("Pod", namespace="kube-system")
+    eventually(lambda: not ground.kube.list(pods, labelSelector="app=cluster-autoscaler"), "the autoscaler is gone")
+    try:
+        yield
+    finally:
+        body = {"metadata": {"name": "cluster-autoscaler"}, "spec": before["spec"]}
+        eventually(lambda: not _there(ground, path), "the autoscaler's Deployment is gone")
+        ground.kube.create(path.rpartition("/")[0], body)
+        eventually(lambda: ground.kube.get(path)["status"].get("readyReplicas") == 1, "the autoscaler is back")
+
+
+def _there(ground: Ground, path: str) -> bool:
+    return any(i["metadata"]["name"] == path.rpartition("/")[2] for i in ground.kube.list(path.rpartition("/")[0]))
+
+
+@contextmanager
+def cordoned(ground: Ground) -> Iterator[None]:
+    cordon = {"spec": {"unschedulable": True}}, {"spec": {"unschedulable": None}}
+    with ground.patched_node(node_in(ground, ZONES[0]), *cordon):
+        yield
+
+
+@contextmanager
+def of_karpenter(ground: Ground) -> Iterator[None]:
+    label = "karpenter.sh/nodepool"
+    labels = {"metadata": {"labels": {label: "default"}}}, {"metadata": {"labels": {label: None}}}
+    with ground.patched_node(node_in(ground, ZONES[0]), *labels):
+        yield
+
+
+def declared(ground: Ground) -> Any:
+    annotations = {"eks-rolling.io/redis-group": "cache", "eks-rolling.io/redis-role": "leader"}
+    return ground.workload("cache", 2, kind="StatefulSet", annotations=annotations)
+
+
+def nothing(_: Ground) -> Any:
+    return ExitStack()
+
+
+BLOCKERS: list[tuple[str, str, Seed, Json]] = [
+    ("unknown-group", "group elsewhere", nothing, {"groups": [A, "elsewhere"]}),
+    ("unknown-node", "node elsewhere", nothing, {"nodes": ["elsewhere"]}),
+    ("unknown-code", "accept everything", nothing, {"accept": ["everything"]}),
+    ("managed-node-group", f"group {A}", lambda g: g.tagged(A, "eks:nodegroup-name", "workers"), {"groups": [A]}),
+    ("foreign-group", f"group {A}", lambda g: g.tagged(A, TAG, None), {"groups": [A]}),
+    ("launch-suspended", f"group {A}", lambda g: g.suspended(A, "Launch"), {}),
+    ("terminate-suspended", f"group {B}", lambda g: g.suspended(B, "Terminate"), {}),
+    ("instance-refresh", f"group {A}", lambda g: g.refreshed(A), {}),
+    ("warm-pool", f"group {A}", lambda g: g.warm_pool(A), {}),
+    ("no-addresses", f"group {B}", lambda g: g.small_subnet(B, 0), {}),
+    ("zone-not-served", "node of b", lambda g: g.group(B, VPCZoneIdentifier=g.subnet_in(ZONES[0])), {}),
+    ("karpenter-node", "node of a", of_karpenter, {}),
+    ("two-budgets", "pod of web", two_budgets, {}),
+    ("budget-never-allows", "budget shop/strict", never, {}),
+    ("bare-pod", "pod shop/bare", bare, {}),
+    ("local-volume", "pod of keeper", local_volume, {}),
+    ("redis", "Deployment shop/store", lambda g: g.workload("store", 2, image="redis:7"), {}),
+    ("redis-declaration", "StatefulSet shop/cache", declared, {}),
+    (
+        "unknown-strategy",
+        "Deployment shop/odd",
+        lambda g: g.workload("odd", 2, annotations={"eks-rolling.io/strategy": "replace"}),
+        {},
+    ),
+    (
+        "restart-without-surge",
+        "Deployment shop/stop",
+        lambda g: g.workload(
+            "stop", 2, annotations={"eks-rolling.io/strategy": "restart"}, strategy={"type": "Recreate"}
+        ),
+        {},
+    ),
+    ("would-stay-pending", "Deployment shop/fast", by_hand, {}),
+    ("spread-stuck", "Deployment shop/even", spread, {}),
+    (
+        "long-grace",
+        "pod of slow",
+        lambda g: g.workload("slow", 2, terminationGracePeriodSeconds=7200),
+        {},
+    ),
+]
+
+OTHERS: list[tuple[str, str, str, Seed, Json]] = [
+    ("budget-exhausted", HOLDS, "budget shop/shaky", exhausted, {}),
+    ("not-ready", HOLDS, "Deployment shop/half", lacking, {}),
+    ("quota", HOLDS, "quota L-1216C47A", nothing, {"surge": 3}),
+    ("maximum-raised", NOTE, f"group {A}", lambda g: g.group(A, MaxSize=2), {}),
+    ("few-addresses", NOTE, f"group {A}", lambda g: g.small_subnet(A, 1), {}),
+    ("cordoned", NOTE, "node of a", cordoned, {}),
+    ("single-replica", NOTE, "Deployment shop/lonely", lambda g: g.workload("lonely", 1), {}),
+    (
+        "local-storage",
+        NOTE,
+        "Deployment shop/scratch",
+        lambda g: g.workload("scratch", 2, volumes=[{"name": "scratch", "emptyDir": {}}]),
+        {},
+    ),
+    (
+        "tolerates-everything",
+        NOTE,
+        "Deployment shop/brave",
+        lambda g: g.workload("brave", 2, tolerations=[{"operator": "Exists"}]),
+        {},
+    ),
+    ("other-node-actor", NOTE, "Deployment kube-system/kured",
+     lambda g: g.workload("kured", 2, namespace="kube-system"), {}),
+    ("no-autoscaler", NOTE, "Deployment kube-system/cluster-autoscaler", no_autoscaler, {}),
+    ("autoscaler-at-zero", NOTE, "Deployment kube-system/cluster-autoscaler", autoscaler(0), {}),
+    ("already-pending", NOTE, "pod of huge", no_room, {}),
+]  # fmt: skip
+
+
+def findings(plan: Json) -> dict[tuple[str, str], list[Json]]:
+    """Code and severity -> findings."""
+    found: dict[tuple[str, str], list[Json]] = {}
+    for finding in plan["findings"]:
+        found.setdefault((finding["code"], finding["severity"]), []).append(finding)
+    return found
+
+
+def is_about(ground: Ground, subject: str, finding: Json) -> bool:
+    """Whether it is the finding's object; "pod of APP" and "node of a" stand for names that nobody knows before."""
+    what, of, name = subject.partition(" of ")
+    if not of:
+        return bool(finding["object"] == subject)
+    if what == "node":
+        return bool(finding["object"] == f"node {node_in(ground, ZONES['ab'.index(name)])}")
+    return str(finding["object"]).startswith(f"pod shop/{name}-")
+
+
+def test_about_a_clean_cluster_a_plan_has_nothing_to_say(ground: Ground) -> None:
+    plan = ground.plan({})
+    assert plan["findings"] == []
+    assert (plan["outcome"], len(plan["nodes"])) == ("dry-run", 3)
+    assert [n["zone"] for n in plan["nodes"]] == [ZONES[0], ZONES[0], ZONES[1]]
+    assert all([c["what"] for c in n["changes"]] == ["ImageId"] for n in plan["nodes"])
+    moving = [m for n in plan["nodes"] for m in n["moves"]]
+    assert {m["owner"] for m in moving} == {"Deployment shop/web", "Deployment kube-system/cluster-autoscaler"}
+    assert {m["budget"] for m in moving if m["owner"].endswith("web")} == {"shop/web"}
+    assert [m["stays_pending"] for m in moving] == [""] * 4
+    assert [(q["limit"], q["used"], q["needed"]) for q in plan["quotas"]] == [(11, 6, 4)]
+    assert plan["estimate"]["seconds"] > 0
+
+
+@pytest.mark.parametrize(("code", "subject", "seed", "request_"), BLOCKERS, ids=[b[0] for b in BLOCKERS])
+def test_a_roll_is_blocked_by_it_alone_and_changes_nothing(
+    ground: Ground, code: str, subject: str, seed: Seed, request_: Json
+) -> None:
+    """N4, R2."""
+    with seed(ground):
+        before = ground.operator.state()
+        outcome = ground.roll(request_)
+        after = ground.operator.state()
+        found = findings(ground.operator.rolls.document(outcome.roll, "plan.json"))
+        assert list(found) == [(code, BLOCKS)], found
+        assert all(f["remedy"] and f["reason"] for f in found[code, BLOCKS])
+        assert any(is_about(ground, subject, f) for f in found[code, BLOCKS]), found
+        assert (outcome.status, outcome.report["outcome"]) == ("FAILED", "blocked")
+        assert before == after
+
+
+@pytest.mark.parametrize(("code", "severity", "subject", "seed", "request_"), OTHERS, ids=[o[0] for o in OTHERS])
+def test_the_plan_names_it_alone_and_would_go_on(
+    ground: Ground, code: str, severity: str, subject: str, seed: Seed, request_: Json
+) -> None:
+    with seed(ground):
+        plan = ground.plan(request_)
+        found = findings(plan)
+        assert list(found) == [(code, severity)], found
+        assert all(f["remedy"] and f["reason"] for f in found[code, severity])
+        assert any(is_about(ground, subject, f) for f in found[code, severity]), found
+        assert plan["outcome"] == "dry-run"
+
+
+def test_a_volume_whose_zone_gets_no_replacement_is_named_beside_the_zone(ground: Ground) -> None:
+    claims = [
+        {
+            "metadata": {"name": "data"},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+        }
+    ]
+    zone = {"topology.kubernetes.io/zone": ZONES[1]}
+    set_of_one: dict[str, Any] = {
+        "metadata": {"annotations": {}},
+        "spec": {
+            "replicas": 1,
+            "serviceName": "db",
+            "selector": {"matchLabels": {"app": "db"}},
+            "volumeClaimTemplates": claims,
+            "template": {
+                "metadata": {"labels": {"app": "db"}},
+                "spec": {
+                    "nodeSelector": zone,
+                    "terminationGracePeriodSeconds": 1,
+                    "containers": [{"name": "db", "image": "pause:1"}],
+                },
+            },
+        },
+    }
+    with ground.made("StatefulSet", "db", **set_of_one):
+        path = ground.path("StatefulSet", "db")
+        eventually(lambda: ground.kube.get(path)["status"].get("readyReplicas") == 1, "db is Ready")
+        with ground.group(B, VPCZoneIdentifier=ground.subnet_in(ZONES[0])):
+            found = findings(ground.plan({}))
+    (finding,) = found["volume-zone", BLOCKS]
+    assert finding["object"] == "StatefulSet shop/db"
+    assert f"its volume is in {ZONES[1]}" in finding["reason"]
+    assert ("zone-not-served", BLOCKS) in found
+
+
+def test_an_exhausted_budget_holds_the_roll_with_that_reason_until_it_allows_again(ground: Ground) -> None:
+    """N1. Last in this file: it replaces a node."""
+    with exhausted(ground):
+        node = ground.pod_of("shaky")["spec"]["nodeName"]
+        execution = ground.operator.rolls.start({"nodes": [node]})
+
+        def held() -> str:
+            flying = ground.operator.rolls.nodes_in_flight()
+            return next((p.reason for p in flying if "shaky" in p.reason), "")
+
+        reason = eventually(held, "the roll waits for the budget", seconds=90)
+        assert "budget" in reason
+        time.sleep(1)
+        assert ground.operator.rolls.progress(execution).running
+        for pod in ground.kube.list(ground.path("Pod"), labelSelector="app=shaky"):
+            ready = {c["type"]: c["status"] for c in pod["status"]["conditions"]}["Ready"]
+            if ready == "False":
+                ground.kube.delete(ground.path("Pod", pod["metadata"]["name"]))
+        outcome = ground.operator.follow(execution, lambda _: None, within_seconds=120)
+    assert (outcome.status, outcome.report["replaced"]) == ("SUCCEEDED", 1)
