@@ -37,6 +37,10 @@ baseline: control-plane ## Compare a roll with kubectl drain under the same traf
 bench-switches: prepare ## Two ways to switch a master under Sentinel, side by side and cut off everywhere (15 minutes)
 	@$(BIN)/python -m benchmarks.switches
 
+.PHONY: bench-plan
+bench-plan: control-plane ## How long the plan of 1,000 nodes and 10,000 pods takes, and its memory (5 minutes)
+	@$(BIN)/python -m benchmarks.plan
+
 .PHONY: bench-command
 bench-command: control-plane ## How long `eks-rolling plan` takes on the demo's cluster
 	@$(BIN)/python -m benchmarks.command
