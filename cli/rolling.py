@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from cli.executions import Execution, Executions
+from cli.executions import PAGE, Execution, Executions
 from cli.history import Position, Wave, answers, fault_sentence, plan_answer, position, waves
 from lambdas.names import node_execution_suffix
 
@@ -269,7 +269,7 @@ class Looker:
     def _children(self, roll: Execution) -> dict[str, tuple[Execution, list[Json]]]:
         suffix = node_execution_suffix(roll.name)
         found: dict[str, tuple[Execution, list[Json]]] = {}
-        for child in self._executions.of(self._node_machine):
+        for child in self._executions.of(self._node_machine, at_once=PAGE):
             if child.started < roll.started - 1:
                 break
             if child.name.endswith(suffix):

@@ -30,7 +30,7 @@ class FakeExecutions:
         self.rolls[machine].insert(0, (execution, history))
         return execution
 
-    def of(self, machine: str, status: str | None = None) -> Iterator[Execution]:
+    def of(self, machine: str, status: str | None = None, **_: Any) -> Iterator[Execution]:
         return (e for e, _ in self.rolls[machine] if status in {None, e.status})
 
     def describe(self, arn: str) -> Execution:

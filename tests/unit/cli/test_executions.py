@@ -1,0 +1,50 @@
+"""Histories are read again and again, and each event once."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from cli.executions import Executions
+
+Json = dict[str, Any]
+
+
+class Client:
+    """Step Functions with one execution, whose history grows; every event that it hands out is counted."""
+
+    def __init__(self) -> None:
+        self.events: list[Json] = []
+        self.handed_out = 0
+
+    def grow(self, count: int) -> None:
+        for _ in range(count):
+            number = len(self.events) + 1
+            self.events.append(
+                {"id": number, "type": "TaskStateEntered", "timestamp": datetime.fromtimestamp(number, UTC)}
+            )
+
+    def get_paginator(self, _: str) -> "Client":
+        return self
+
+    def paginate(self, *, PaginationConfig: Json, **_: Any) -> Iterator[Json]:  # noqa: N803 (the SDK's name)
+        newest_first, size = list(reversed(self.events)), PaginationConfig["PageSize"]
+        for start in range(0, len(newest_first), size):
+            page = newest_first[start : start + size]
+            self.handed_out += len(page)
+            yield {"events": page}
+
+
+def test_only_events_that_came_since_are_asked_for() -> None:
+    client = Client()
+    executions = Executions(client)  # type: ignore[arg-type]
+    client.grow(2500)
+    assert [e["id"] for e in executions.history("arn")] == list(range(1, 2501))
+    assert client.handed_out == 2500
+    client.grow(30)
+    assert [e["id"] for e in executions.history("arn")] == list(range(1, 2531))
+    assert client.handed_out == 2600
+    assert executions.history("arn")[-1]["timestamp"] == 2530.0
+
+
+def test_an_empty_history_is_no_fault() -> None:
+    assert Executions(Client()).history("arn") == []  # type: ignore[arg-type]
