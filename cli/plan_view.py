@@ -56,7 +56,9 @@ def _nodes(plan: PlanDocument, *, every: bool) -> Table:
     table.add_column("zone", no_wrap=True)
     table.add_column("node", no_wrap=True)
     table.add_column("group", overflow="fold")
-    table.add_column("age", no_wrap=True, justify="right")
+    aged = any(n.age_seconds is not None for n in shown)
+    if aged:
+        table.add_column("age", no_wrap=True, justify="right")
     table.add_column("version", no_wrap=True)
     table.add_column("what moves", overflow="fold")
     for number, node in enumerate(shown, start=1):
@@ -68,7 +70,7 @@ def _nodes(plan: PlanDocument, *, every: bool) -> Table:
             node.zone,
             Text(short(node.node)),
             Text(node.group),
-            spoken(node.age_seconds) if node.age_seconds is not None else "",
+            *([spoken(node.age_seconds) if node.age_seconds is not None else "?"] if aged else []),
             _versions(node),
             _every_move(node) if every else Text(moves(node.moves)),
         )
@@ -127,10 +129,8 @@ def _figures(plan: PlanDocument) -> Table:
         free = "" if zone.free_addresses is None else f"; {zone.free_addresses:,} addresses free"
         needs = f"{zone.zone} ({zone.group}): {zone.nodes}, at most {zone.at_once} at once"
         grid.add_row("replacements", Text(needs + free))
-    for group in plan.groups:
-        if group.raised_to is not None:
-            size = f"{group.group}: maximum {group.maximum}, raised to {group.raised_to} for the roll"
-            grid.add_row("room", Text(f"{size}, and put back"))
+    if raised := [f"{g.group} {g.maximum} → {g.raised_to}" for g in plan.groups if g.raised_to is not None]:
+        grid.add_row("maximum size", Text(f"{', '.join(raised)} for the time of the roll"))
     for quota in plan.quotas:
         grid.add_row("quota", Text(_quota(quota.model_dump())))
     for described in plan.redis:
