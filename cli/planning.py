@@ -82,8 +82,11 @@ def start(
     """
     machine = target.machine("roll")
     request = request_of(group, node, surge, accept)
-    answer, _ = show_plan(target, request, every=False, as_json=False, quiet=as_json)
-    outcome = answer["output"]["outcome"]
+    answer, document = show_plan(target, request, every=False, as_json=False, quiet=as_json)
+    if document["outcome"] == "blocked" and redis_is_silent(document):
+        say("Redis does not answer from here; the deployed workflow plans anew, by a dry run.")
+        answer, document = show_plan(target, request, every=False, as_json=False, quiet=as_json, there=True)
+    outcome = document["outcome"]
     if outcome == "blocked":
         raise CommandError("Nothing was started: the plan is blocked.", Exit.BLOCKED)
     if outcome == "nothing" and not answer["output"].get("leftovers"):
@@ -162,7 +165,7 @@ def next_step(document: Json, *, deployed: bool, at_work: "Sequence[Execution]" 
     if at_work:
         return f"The roll {at_work[0].name} is at work: `eks-rolling watch` shows it."
     match document["outcome"]:
-        case "blocked" if deployed and not there and _redis_is_silent(document):
+        case "blocked" if deployed and not there and redis_is_silent(document):
             return "Redis was asked from here; if this machine does not reach the pods: `eks-rolling plan --deployed`."
         case "blocked":
             return "Do what the remedies of the blocking findings say, then plan again: `eks-rolling plan`."
@@ -174,7 +177,7 @@ def next_step(document: Json, *, deployed: bool, at_work: "Sequence[Execution]" 
             return "Deploy eks-rolling for this cluster (deploy/README.md), then `eks-rolling start`."
 
 
-def _redis_is_silent(document: Json) -> bool:
+def redis_is_silent(document: Json) -> bool:
     """Whether a server or sentinel of a group did not answer."""
     members = [m for g in document.get("redis") or () for key in ("servers", "sentinels") for m in g.get(key) or ()]
     return any(m.get("reason") for m in members)

@@ -133,6 +133,27 @@ def test_a_blocked_plan_starts_nothing(run: Run, target: FakeTarget) -> None:
     assert target.fake.started == []
 
 
+def test_where_redis_is_out_of_reach_the_deployed_workflow_plans(
+    run: Run, target: FakeTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = {"group": "shop/cache", "servers": [{"pod": "redis-0", "role": "unknown", "reason": "does not answer"}]}
+    blocked = {"outcome": "blocked", "reason": "blocked", "nodes": [], "redis": [silent]}
+    monkeypatch.setattr("cli.local.plan_here", lambda *_: ({"output": {"outcome": "blocked"}}, blocked))
+    assert "eks-rolling plan --deployed" in " ".join(run("plan").output.split())
+
+    dry = History().done("Plan the roll", "1 outdated node would be replaced", outcome="dry-run", nodes=["i-1"])
+
+    def start(machine: str, name: str, given: dict[str, object]) -> str:
+        target.fake.started.append((machine, name, dict(given)))
+        target.documents[name, "plan.json"] = {"outcome": "dry-run", "reason": "1 outdated node would be replaced"}
+        return target.fake.add(ROLL, name, dry, "SUCCEEDED").arn
+
+    target.fake.start = start  # type: ignore[method-assign]
+    assert run("start", "--yes", "--detach").exit_code == Exit.FINE
+    (_, _, asked), (_, _, started) = target.fake.started
+    assert (asked["dry_run"], "dry_run" in started) == (True, False)
+
+
 def test_without_a_deployment_nothing_can_be_started(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     monkeypatch.setattr(frame, "Target", lambda _: FakeTarget(shop(), deployed=False))
     done = run("start", "--yes")
