@@ -42,6 +42,9 @@ NODE_STATES = 30
 POLL_STATES = 3
 """A wait costs three: the Wait itself, the task again, the question whether it is done."""
 
+REDIS_POD_STATES = 100
+"""What moving a Redis pod with its role adds, its waits included."""
+
 ASSUMPTIONS = (
     f"a replacement is ready {LAUNCH_SECONDS} s after its launch, an evicted pod {POD_SECONDS} s after its eviction",
     f"a volume takes {VOLUME_SECONDS} s more, load balancers {BALANCER_SECONDS} s, a node's end {TERMINATE_SECONDS} s",
@@ -67,7 +70,7 @@ def node_seconds(moves: Iterable[Move], redis_bytes: float) -> float:
     return LAUNCH_SECONDS + migrating + BALANCER_SECONDS + evicting + TERMINATE_SECONDS
 
 
-def estimate(waves: Sequence[Sequence[float]], surge: int, bake_seconds: float) -> Estimate:
+def estimate(waves: Sequence[Sequence[float]], surge: int, bake_seconds: float, redis_pods: int = 0) -> Estimate:
     """The whole roll: within a wave `surge` nodes at a time, each as long as `waves` says; then the bake time."""
     lengths = [_makespan(nodes, surge) for nodes in waves]
     seconds = sum(lengths) + bake_seconds * len(waves)
@@ -76,7 +79,7 @@ def estimate(waves: Sequence[Sequence[float]], surge: int, bake_seconds: float) 
     return Estimate(
         seconds=round(seconds),
         waves=len(waves),
-        transitions=ROLL_STATES + gates + nodes if waves else 0,
+        transitions=ROLL_STATES + gates + nodes + REDIS_POD_STATES * redis_pods if waves else 0,
         assumptions=ASSUMPTIONS if waves else (),
     )
 

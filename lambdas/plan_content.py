@@ -59,6 +59,7 @@ def write(plan: Planned, view: View, request: RollRequest, settings: Settings, *
     lengths: defaultdict[int, list[float]] = defaultdict(list)
     for node in nodes:
         lengths[node.wave].append(node.seconds or 0.0)
+    redis_pods = sum(move.way is Way.MIGRATE for node in nodes for move in node.moves)
     return PlanDocument(
         roll=roll,
         cluster=settings.cluster,
@@ -71,7 +72,7 @@ def write(plan: Planned, view: View, request: RollRequest, settings: Settings, *
         zones=_zones(plan.chosen, view, surge),
         groups=_groups(plan.chosen, surge),
         quotas=(_quota(plan.chosen, view, surge),) if plan.chosen else (),
-        estimate=estimate([lengths[n] for n in sorted(lengths)], surge, settings.bake_seconds),
+        estimate=estimate([lengths[n] for n in sorted(lengths)], surge, settings.bake_seconds, redis_pods),
         redis=described,
         findings=tuple(Found(**asdict(f)) for f in plan.findings),
     )

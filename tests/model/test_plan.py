@@ -1,0 +1,92 @@
+"""What a plan promises, beside what the roll then does."""
+
+from collections.abc import Callable
+
+import pytest
+
+from lambdas.plan_document import PlanDocument, Way
+from lambdas.plan_text import plan_text
+from tests.model.situations import cache, outdated, settings, shop
+from tests.model.test_roll import engine_for
+from tests.world import World
+
+
+def planned(world: World) -> PlanDocument:
+    return PlanDocument.model_validate_json(world.documents["rolls/roll-1/plan.json"])
+
+
+@pytest.mark.parametrize("make", [shop, cache])
+def test_state_transitions_are_no_more_than_told_and_not_much_less(make: Callable[[], World]) -> None:
+    world = make()
+    engine = engine_for(world)
+    engine.run("roll", "roll-1", {})
+    visited = sum(len(execution.visited) for execution in engine.executions)
+    told = planned(world).estimate.transitions
+    assert visited <= told <= 3 * visited
+
+
+def test_nodes_are_replaced_in_the_order_and_the_waves_of_the_plan() -> None:
+    world = shop()
+    plan_first = engine_for(world)
+    plan_first.run("roll", "roll-1", {"dry_run": True})
+    nodes = planned(world).nodes
+    assert [n.wave for n in nodes] == [1, 2, 2, 2, 2, 2]
+    ended: list[str] = []
+
+    def watch(current: World) -> None:
+        gone = {m.id for m in current.machines.values() if not m.alive}
+        ended.extend(n.instance for n in nodes if n.instance in gone and n.instance not in ended)
+
+    world.watchers.append(watch)
+    engine_for(world).run("roll", "roll-2", {"surge": 1})
+    assert ended == [n.instance for n in nodes]
+
+
+def test_it_says_how_every_pod_leaves_and_what_the_new_version_changes() -> None:
+    world = cache()
+    engine_for(world).run("roll", "roll-1", {"dry_run": True})
+    plan = planned(world)
+    moves = {m.pod: m for n in plan.nodes for m in n.moves}
+    assert (moves["default/redis-master-0"].way, moves["default/redis-master-0"].role) == (Way.MIGRATE, "master")
+    assert moves["default/redis-replica-1"].role == "replica"
+    assert moves["default/redis-sentinel-0"].role == "sentinel"
+    assert {m.way for m in moves.values() if m.owner == "Deployment default/web"} == {Way.EVICT}
+    assert {(c.what, c.before, c.after) for n in plan.nodes for c in n.changes} == {("ImageId", "ami-1", "ami-2")}
+    assert [(z.group, z.zone, z.nodes, z.at_once) for z in plan.zones] == [
+        ("ng-a", "zone-a", 2, 2),
+        ("ng-b", "zone-b", 2, 2),
+    ]
+    assert [(g.group, g.raised_to) for g in plan.groups] == [("ng-a", 4), ("ng-b", 4)]
+    assert outdated(world) == [m.id for m in world.machines.values()]
+
+
+def test_messages_tell_the_plan_and_what_to_do_about_what_blocks_it() -> None:
+    world = shop()
+    world.group("ng-c", ["zone-a"], maximum=1, suspended=frozenset({"Launch"}))
+    engine_for(world).run("roll", "roll-1", {})
+    ((subject, text),) = world.messages
+    assert subject == "demo: roll blocked"
+    assert text.startswith("demo: 6 outdated nodes; blocked by 1 finding\n")
+    assert "  - group ng-c: its process Launch is suspended [launch-suspended]\n    -> find out why" in text
+    assert "Replacements: 3 in zone-a, 3 in zone-b; in 2 waves, 2 at a time." in text
+    assert "Pods: " in text
+    assert "1 restarted elsewhere first" in text
+    assert "wave 1, zone-a, ng-a, version 1 -> 2 (ImageId)" in text
+
+
+def test_who_approves_is_sent_the_plan() -> None:
+    world = shop()
+    engine_for(world).run("roll", "roll-1", {"approval": True})
+    text = next(text for subject, text in world.messages if "approval" in subject)
+    assert plan_text(planned(world)) in text
+
+
+def test_a_reason_names_no_more_blockers_than_a_state_can_carry() -> None:
+    world = shop((30, 30))
+    for number in range(200):
+        world.group(f"bad-{number:03}", ["zone-a"], maximum=1, suspended=frozenset({"Launch"}))
+    engine_for(world).run("roll", "roll-1", {})
+    plan = planned(world)
+    assert len(plan.findings) >= 200
+    assert plan.reason.endswith("more, all in plan.json")
+    assert plan.cluster == settings().cluster
