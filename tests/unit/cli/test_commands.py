@@ -395,6 +395,17 @@ def test_a_pod_is_explained_with_its_findings_alone(run: Run, target: FakeTarget
     assert "on node" in done.output
 
 
+def test_a_node_in_a_running_roll_is_explained_by_what_holds_it(run: Run, target: FakeTarget) -> None:
+    node = target.world.nodes()[0]
+    target.fake.add(
+        NODE, f"{node.instance}-roll-1", History().wait("Evict pods", "budget shop/web needs 5 healthy pods")
+    )
+    target.fake.add(ROLL, "roll-1", begun(planned(node.instance), {node.instance: node.name}))
+    said = " ".join(run("explain", node.name).output.split())
+    assert "in the running roll: replacing, at: Evict pods" in said
+    assert ": budget shop/web needs 5 healthy pods" in said
+
+
 def test_what_is_not_there_cannot_be_explained(run: Run) -> None:
     assert run("explain", "nobody").exit_code == Exit.NOT_FOUND
 
