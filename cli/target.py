@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.exits import CommandError, Exit
-from lambdas.names import machine_name
+from lambdas.names import MACHINES, machine_name
 
 if TYPE_CHECKING:
     import boto3
@@ -157,7 +157,7 @@ class Target:
     @cached_property
     def machines(self) -> dict[str, str]:
         """The ARNs of the deployed machines by what they do: roll, node, restore."""
-        names = {machine_name(self.cluster, what): what for what in ("roll", "node", "restore")}
+        names = {machine_name(self.cluster, what): what for what in MACHINES}
         return {names[name]: arn for name, arn in self.executions.machines().items() if name in names}
 
     def machine(self, what: str) -> str:

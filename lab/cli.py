@@ -140,7 +140,7 @@ def shell(
     name: Name = DEFAULT_NAME,
     command: Annotated[list[str] | None, typer.Argument(help="A command; without one, an interactive shell.")] = None,
 ) -> None:
-    """Run a command, or a shell, inside a lab: kubectl and redis-cli work there, and aws where installed.
+    """Run a command, or a shell, inside a lab: kubectl, redis-cli and eks-rolling work there, and aws where installed.
 
     The command's exit code is this one's.
     """
