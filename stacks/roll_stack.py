@@ -114,7 +114,7 @@ class RollStack(Stack):
             log_group=workflow_log,
         )
         look_every = Duration.hours(settings.orphans_every_hours)
-        Triggers(self, "Triggers", roll=roll.machine, restore=restore.machine, look_every=look_every)
+        Triggers(self, "Triggers", roll=roll.machine, restore=restore.machine, look_every=look_every, topic=topic)
         Observability(self, "Observability", machines=[roll.machine, node.machine, restore.machine], topic=topic)
         CfnOutput(self, "RollMachine", value=roll.machine.state_machine_arn, description="start a roll here")
         CfnOutput(self, "ReportsBucket", value=bucket.bucket_name, description="plans and reports")

@@ -493,6 +493,8 @@ class Restore(Construct):
                 "roll": jsonata("$exists($states.input.roll) ? $states.input.roll : $states.context.Execution.Name"),
                 "by": jsonata("$states.context.Execution.Name"),
                 "restored": jsonata("[]"),
+                "orphans": jsonata("[]"),
+                "unlooked": NULL,
                 "since": NULL,
             },
         )
@@ -522,10 +524,27 @@ class Restore(Construct):
                 "stopped": jsonata("true"),
                 "restored": jsonata("$restored"),
                 "left_behind": jsonata("[$states.input.output.left_behind]"),
+                "orphans": jsonata("$orphans"),
+                "unlooked": jsonata("$unlooked"),
                 "execution": jsonata(f"'{rolls}:' & $roll"),
             },
             outputs=jsonata("$states.input"),
         )
+        look_again = page.call(
+            "Look for what is left",
+            "find_orphans",
+            {"ended": jsonata("true")},
+            outputs=jsonata("$states.input"),
+            assign={"orphans": jsonata(f"[{ANSWER}.output.orphans]")},
+            attempts=3,
+        )
+        look_again.add_catch(
+            report,
+            errors=["States.ALL"],
+            outputs=jsonata("$states.input"),
+            assign={"unlooked": jsonata("$states.errorOutput")},
+        )
+        look_again.next(report)
         whose = page.choice("Is it a roll's?")
         # What was put back is put back, whether or not anybody is told.
         report.add_catch(ours, errors=["States.ALL"], outputs=jsonata("$states.input"))
@@ -541,7 +560,7 @@ class Restore(Construct):
         any_dead.otherwise(page.succeed("Looked"))
         settle.then(restore.start)
         restore.then(whose)
-        whose.when(page.when("$roll != $by"), report, comment="yes, and it may have no report")
+        whose.when(page.when("$roll != $by"), look_again, comment="yes, and it may have no report")
         whose.otherwise(ours)
         report.next(ours)
         ours.when(page.when("$states.input.output.ours"), page.succeed("Restored"), comment="yes")

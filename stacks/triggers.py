@@ -1,8 +1,11 @@
 """What starts a roll, and what looks after one that ended badly."""
 
 from aws_cdk import Duration
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_cloudwatch_actions as actions
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sqs as sqs
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
@@ -25,9 +28,22 @@ class Triggers(Construct):
         roll: sfn.IStateMachine,
         restore: sfn.IStateMachine,
         look_every: Duration,
+        topic: sns.ITopic,
     ) -> None:
         super().__init__(scope, construct_id)
         self._dead_letters = sqs.Queue(self, "DeadLetters", retention_period=Duration.days(14), enforce_ssl=True)
+        undelivered = cloudwatch.Alarm(
+            self,
+            "Undelivered",
+            alarm_description="An event started nothing, after many attempts: a change is not looked at, or a roll "
+            "that ended badly is not restored. The queue has the event; start the roll or the restore by hand with {}",
+            metric=self._dead_letters.metric_approximate_number_of_messages_visible(period=Duration.minutes(5)),
+            threshold=1,
+            evaluation_periods=1,
+            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
+            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+        )
+        undelivered.add_alarm_action(actions.SnsAction(topic))
         self._rule(
             "LaunchTemplateChanged",
             "A launch template has a new version or another default",

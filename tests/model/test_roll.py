@@ -412,6 +412,8 @@ def test_taints_that_were_to_stay_do_so_after_a_stop() -> None:
     engine.kills_stop_execution, world.kill_after = False, None
     assert engine.run("restore", "watchdog-1", {"roll": "roll-1"}).visited[-1] == "Restored"
     assert len([n for n in world.nodes_by_name.values() if n.roll_taint]) >= 5
+    report = json.loads(world.documents["rolls/roll-1/report.json"])
+    assert [o["kind"] for o in report["orphans"]].count("taint on a node") >= 5
 
 
 def test_a_restore_by_hand_leaves_a_living_roll_alone_and_says_so() -> None:

@@ -23,6 +23,14 @@ def test_launch_template_events_that_failed_start_nothing() -> None:
     assert all(p["detail"]["errorCode"] == [{"exists": False}] for p in patterns)
 
 
+def test_an_event_that_started_nothing_is_told() -> None:
+    (queue,) = synthesize().of_type("AWS::SQS::Queue")
+    alarms = synthesize().of_type("AWS::CloudWatch::Alarm").values()
+    (alarm,) = [a for a in alarms if a.get("Namespace") == "AWS/SQS"]
+    assert alarm["Dimensions"] == [{"Name": "QueueName", "Value": {"Fn::GetAtt": [queue, "QueueName"]}}]
+    assert alarm["AlarmActions"]
+
+
 def test_a_roll_that_ends_badly_starts_the_restore_with_its_name() -> None:
     """R2: stopping an execution skips its Catch."""
     (rule,) = [
