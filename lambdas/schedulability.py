@@ -11,7 +11,7 @@ ports; and beside others on another node than its own replacement, required anti
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from lambdas.cluster_view import Candidate, View
@@ -40,6 +40,7 @@ class Cause(StrEnum):
     PENDING = "would-stay-pending"
     VOLUME_ZONE = "volume-zone"
     SPREAD = "spread-stuck"
+    STAND_IN = "redis-no-room"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,13 @@ class Place:
 def stuck_pods(view: View, chosen: Sequence[Candidate], targets: Targets) -> list[Stuck]:
     """Every pod of the plan's nodes that would find no place, in the order of nodes."""
     return [*_Simulation(view, chosen, targets).run(), *_stuck_by_spread(view, chosen)]
+
+
+def cramped_stand_ins(view: View, chosen: Sequence[Candidate], targets: Targets) -> list[Stuck]:
+    """Pods of Redis Clusters whose stand-ins would find no room in their zone: a node's replacement has its pods to
+    hold, and for a while one more like them.
+    """
+    return list(_Simulation(view, chosen, targets).stand_ins())
 
 
 class _Simulation:
@@ -112,6 +120,28 @@ class _Simulation:
             if not self._anywhere(pod):
                 cause = Cause.VOLUME_ZONE if self._zone_is_lost(candidate, pod) else Cause.PENDING
                 yield Stuck(pod, cause, f"{reason}, and no other node takes it")
+
+    def stand_ins(self) -> Iterator[Stuck]:
+        """Redis pods are the first to move, so that other pods are where they were: on nodes that stay, and on old
+        ones, which take what tolerates no more than a preference."""
+        for candidate in self._chosen:
+            own = self._replacement.get(candidate.name)
+            shards = [p for p in self._view.pods_on(candidate.name) if self._is_of_a_cluster(p)]
+            for pod in shards:
+                if own is not None:
+                    _take(own, pod, self._volumes(pod))
+            for pod in shards:
+                zone = candidate.instance.zone
+                elsewhere = [n for n in self._view.nodes if n.ready and n.zone == zone and n.name != candidate.name]
+                places = [*([own] if own else []), *(self._filled(n) for n in elsewhere if not n.unschedulable)]
+                refusals = [_refusal(place, replace(pod, claims=(), host_ports=()), ()) for place in places]
+                if all(refusals):
+                    reason = refusals[0] if refusals else f"no node is in {zone}"
+                    yield Stuck(pod, Cause.STAND_IN, f"{reason}, and no other node in {zone} takes it")
+
+    def _is_of_a_cluster(self, pod: Pod) -> bool:
+        found = self._view.redis_set(pod.owner)
+        return found is not None and found[0].is_cluster
 
     def _on_own_replacement(self, candidate: Candidate, pod: Pod) -> str:
         """Places the pod there; or why it cannot be."""

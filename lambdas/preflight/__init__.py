@@ -50,7 +50,8 @@ def findings(
     chosen: Sequence[Candidate],
     stuck: Sequence[Stuck] = (),
 ) -> list[Finding]:
-    """Every finding, the gravest first. What is accepted becomes a note. `stuck`: pods that would stay Pending."""
+    """Every finding, the gravest first. What is accepted becomes a note. `stuck`: pods and stand-ins that would stay
+    Pending."""
     accepted = (set(request.accept) | set(settings.accept)) & ACCEPTABLE
     softened = [
         Finding(f.code, Severity.NOTE, f.object, f"{f.reason} (accepted)", f.remedy) if f.code in accepted else f

@@ -11,6 +11,7 @@ from lambdas.schedulability import Cause, Stuck
 REMEDIES = {
     Cause.PENDING: "change what it asks for or what new nodes have, or accept it with accept: would-stay-pending",
     Cause.VOLUME_ZONE: "give the group a subnet in that zone again, or move the volume",
+    Cause.STAND_IN: "add a node to the zone for the roll, or let its pods request less; the roll waits for room",
     Cause.SPREAD: "set nodeTaintsPolicy: Honor on the constraint, or accept it with accept: spread-stuck",
 }
 
@@ -23,7 +24,11 @@ def schedulability_findings(stuck: Iterable[Stuck]) -> Iterator[Finding]:
     for (cause, subject), members in alike.items():
         names = ", ".join(m.pod.name for m in members[:3])
         more = f" and {len(members) - 3} more" if len(members) > 3 else ""
-        yield blocks(cause, subject, f"{names}{more} would stay Pending: {members[0].reason}", REMEDIES[cause])
+        if cause is Cause.STAND_IN:
+            said = f"a stand-in for {names}{more} would find no room: {members[0].reason}"
+            yield holds(cause, subject, said, REMEDIES[cause])
+        else:
+            yield blocks(cause, subject, f"{names}{more} would stay Pending: {members[0].reason}", REMEDIES[cause])
 
 
 def pending_findings(pods: Iterable[Pod]) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from lambdas.plan_content import Planned, write
 from lambdas.preflight import Candidate, View, candidates, findings, resolve
 from lambdas.redis_groups import Part, RedisGroup, declared
 from lambdas.redis_preflight import RedisView
-from lambdas.schedulability import stuck_pods
+from lambdas.schedulability import cramped_stand_ins, stuck_pods
 from lambdas.settings import Settings
 
 TOLD = 20
@@ -36,7 +36,7 @@ def decide(view: View, request: RollRequest, settings: Settings) -> Planned:
     targets = resolve(view.groups, view.versions)
     chosen = candidates(view, targets, request)
     stuck = stuck_pods(view, chosen, targets)
-    found = findings(view, request, settings, chosen, stuck)
+    found = findings(view, request, settings, chosen, [*stuck, *cramped_stand_ins(view, chosen, targets)])
     blockers = [f for f in found if f.severity is Severity.BLOCKS]
     nodes = counted(len(chosen), "outdated node")
     if blockers:

@@ -24,8 +24,12 @@ from lambdas.observed import (
     Taint,
     Toleration,
     Volume,
+    Workload,
 )
-from lambdas.schedulability import Cause, Stuck, stuck_pods
+from lambdas.preflight.schedulability import schedulability_findings
+from lambdas.redis_groups import GROUP, PART, Part, declared
+from lambdas.redis_preflight import RedisView
+from lambdas.schedulability import Cause, Stuck, cramped_stand_ins, stuck_pods
 
 WEB = Owner("Deployment", "shop", "web")
 AGENT = Owner("DaemonSet", "kube-system", "agent")
@@ -275,3 +279,44 @@ class TestManifests:
             apart=(AntiAffinity("kubernetes.io/hostname", ALIKE, ("shop",)),),
             spread=(Spread("kubernetes.io/hostname", 1, ALIKE, honors_taints=True),),
         )
+
+
+class TestStandIns:
+    """A pod of a Redis Cluster needs room for two like it, for as long as it moves."""
+
+    SHARDS = Owner("StatefulSet", "shop", "redis-a")
+
+    def shards(self, memory: int, *more: Pod, nodes: tuple[Node, ...]) -> View:
+        said = {GROUP: "shards", PART: str(Part.CLUSTER)}
+        workload = Workload(self.SHARDS, annotations=said)
+        ((redis,), _) = declared([workload])
+        asks = {"memory": memory << 30, "cpu": 100}
+        member = pod("redis-a-0", owner=self.SHARDS, requests=asks, labels={}, claims=("data-redis-a-0",))
+        return view(member, *more, nodes=nodes, workloads=(workload,), redis=(RedisView(redis),))
+
+    def cramped(self, seen: View) -> list[str]:
+        targets = resolve(seen.groups, {})
+        return [s.reason for s in cramped_stand_ins(seen, candidates(seen, targets, RollRequest()), targets)]
+
+    def test_a_replacement_with_room_for_two_is_enough(self) -> None:
+        assert self.cramped(self.shards(4, nodes=(node(1),))) == []
+
+    def test_one_with_room_for_one_is_not(self) -> None:
+        assert self.cramped(self.shards(5, nodes=(node(1),))) == [
+            "it requests 5 GiB of memory, and the replacement of node-1 has 3 GiB of memory left, "
+            "and no other node in a takes it"
+        ]
+
+    def test_another_node_of_the_zone_may_take_it_an_old_one_too(self) -> None:
+        assert self.cramped(self.shards(5, nodes=(node(1), node(2)))) == []
+
+    def test_a_node_of_another_zone_or_a_full_one_may_not(self) -> None:
+        full = pod("web-1", on="node-2", requests={"memory": 4 << 30})
+        assert len(self.cramped(self.shards(5, full, nodes=(node(1), node(2), node(3, zone="b"))))) == 1
+
+    def test_the_roll_holds_and_says_for_whom(self) -> None:
+        seen = self.shards(5, nodes=(node(1),))
+        targets = resolve(seen.groups, {})
+        (found,) = schedulability_findings(cramped_stand_ins(seen, candidates(seen, targets, RollRequest()), targets))
+        assert (found.code, found.severity, found.object) == ("redis-no-room", "holds", str(self.SHARDS))
+        assert found.reason.startswith("a stand-in for redis-a-0 would find no room: it requests 5 GiB of memory")
