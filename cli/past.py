@@ -100,7 +100,7 @@ def report(
         from cli.report_view import rendered
 
         output.print(rendered(document))
-    if document.get("left_behind") or document["outcome"] in {"failed", "aborted"}:
+    if document.get("left_behind") or document["outcome"] in {"failed", "aborted", "stopped"}:
         raise typer.Exit(Exit.FAILED)
 
 

@@ -40,7 +40,9 @@ def _facts(report: Report) -> RenderableType:
     if report.nodes:
         facts += [counted(report.evicted, "eviction"), f"{report.refused:,} refused by budgets"]
     if report.failovers:
-        facts.append(counted(len(report.failovers), "failover"))
+        stall = report.longest_stall_ms
+        longest = "" if stall is None else f", longest stall of writes {stall:,} ms"
+        facts.append(counted(sum(f.completed for f in report.failovers), "failover") + longest)
     return Text(" · ".join(facts), style="dim")
 
 

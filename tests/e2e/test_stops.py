@@ -141,6 +141,11 @@ def assert_restored_by_watchdog(operator: Operator, execution: str, before: Clus
     until(lambda: restores() == ["SUCCEEDED"], f"the watchdog has restored after the stop at {state}")
     until(lambda: not rolls.nodes_in_flight(), "no node is being replaced any more")
     until(lambda: not differences(before, operator.state()), f"everything is as before the stop at {state}")
+    told = rolls.document(stopped.name, "report.json")
+    assert (told["outcome"], told["reason"]) == (
+        "stopped",
+        f"The roll's execution was stopped: a test stops it at {state}.",
+    )
 
 
 def differences(before: ClusterState, now: ClusterState) -> list[str]:
