@@ -223,10 +223,11 @@ class _Shapes:
         return place
 
     def _type(self, candidate: Candidate) -> str:
-        own = self._targets[candidate.group.name]
-        if candidate.instance.type in own or candidate.group.overrides:
-            return candidate.instance.type
-        return self._view.template_data.get(own[""], {}).get("InstanceType", candidate.instance.type)
+        """The type of what comes. A version that names another type changes it only where the group launched what the
+        old version named: a mixed instances policy chooses types by itself."""
+        own, data, was = self._targets[candidate.group.name], self._view.template_data, candidate.instance.type
+        named = data.get(candidate.instance.template, {}).get("InstanceType", "")
+        return data.get(own.get(was, own[""]), {}).get("InstanceType", was) if named in {was, ""} else was
 
     def _room(self, old: Node, was: str, kind: str) -> tuple[dict[str, int], dict[str, int]]:
         """Allocatable resources and volume limits of a new node. Of a type that no node has yet, all of the machine."""

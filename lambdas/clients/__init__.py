@@ -192,7 +192,7 @@ class Aws(Protocol):
         ...
 
     def vcpu_quota(self) -> VcpuQuota:
-        """The limit on running on-demand standard instances, and how much of it is used. Raises Transient only."""
+        """The limit on running on-demand standard instances, and how much of it is used. Raises nothing."""
         ...
 
     def free_addresses(self, group: Group) -> dict[str, int]:

@@ -49,6 +49,9 @@ CONFIG = Config(
     user_agent_extra="eks-rolling",
 )
 
+BRIEF = Config(retries={"mode": "standard", "total_max_attempts": 1}, connect_timeout=2, read_timeout=5)
+"""For what a plan can do without. A private network may have no way to it."""
+
 TRANSIENT_CODES = frozenset(
     {
         "Throttling",
@@ -171,7 +174,7 @@ class AwsClient:
 
     @cached_property
     def _quotas(self) -> "ServiceQuotasClient":
-        return self._session.client("service-quotas", config=CONFIG)
+        return self._session.client("service-quotas", config=CONFIG.merge(BRIEF))
 
     @cached_property
     def _s3(self) -> "S3Client":
@@ -265,7 +268,7 @@ class AwsClient:
                     PaginationConfig={"PageSize": 1000},
                 )
                 used = sum(_standard_vcpus(i) for page in pages for r in page["Reservations"] for i in r["Instances"])
-        except Permanent as error:
+        except (Permanent, Transient) as error:
             return VcpuQuota(unknown=str(error))
         return VcpuQuota(limit=answer["Quota"]["Value"], used=used)
 

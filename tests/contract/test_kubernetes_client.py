@@ -221,6 +221,47 @@ def test_pods_are_listed_with_their_owner_node_and_readiness(side: Side) -> None
 # Leases
 
 
+def test_nodes_without_a_driver_state_no_limit_of_volumes(side: Side) -> None:
+    name = side.add_node()
+    if isinstance(side, InMemory):
+        assert side.kubernetes.volume_limits()[name] == {"ebs.csi.aws.com": 25}
+    else:
+        assert name not in side.kubernetes.volume_limits()
+
+
+@pytest.mark.lab
+def test_limits_of_volumes_are_those_of_the_csi_node(cluster: Cluster) -> None:
+    name = cluster.add_node()
+    drivers = [{"name": "ebs.csi.aws.com", "nodeID": "i-1", "allocatable": {"count": 25}}, {"name": "x", "nodeID": "1"}]
+    cluster.kube.create("/apis/storage.k8s.io/v1/csinodes", {"metadata": {"name": name}, "spec": {"drivers": drivers}})
+    try:
+        assert Real(cluster).kubernetes.volume_limits()[name] == {"ebs.csi.aws.com": 25}
+    finally:
+        cluster.kube.delete(f"/apis/storage.k8s.io/v1/csinodes/{name}")
+
+
+@pytest.mark.lab
+def test_what_nodes_have_and_pods_need_is_read_as_the_server_defaults_it(cluster: Cluster) -> None:
+    node = cluster.add_node(pods=29)
+    rule = {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": "even"}},
+    }
+    cluster.add_deployment("even", 1, topologySpreadConstraints=[rule])
+    kubernetes = Real(cluster).kubernetes
+    seen = node_called(Real(cluster), node)
+    assert seen.allocatable == {"cpu": 4000, "memory": 16 << 30, "pods": 29}
+    assert seen.created > 0
+    (pod,) = [p for p in kubernetes.pods() if p.namespace == cluster.name]
+    assert pod.requests == {"cpu": 50, "memory": 32 << 20}
+    assert pod.needs is not None
+    assert pod.needs.labels == (("tests/pool", cluster.name),)
+    assert [(s.key, s.max_skew, s.honors_taints) for s in pod.needs.spread] == [("kubernetes.io/hostname", 1, False)]
+    assert pod.grace_seconds == 1
+
+
 def test_of_two_who_write_a_lease_at_once_one_loses(side: Side) -> None:
     """R4."""
     name = f"{side.namespace}/eks-rolling"

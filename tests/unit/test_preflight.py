@@ -13,17 +13,19 @@ from lambdas.observed import (
     Budget,
     Group,
     GroupInstance,
+    InstanceType,
     LaunchTemplate,
     Node,
     Owner,
     Pod,
     Selector,
     Toleration,
+    VcpuQuota,
     Volume,
     Workload,
 )
 from lambdas.preflight import ACCEPTABLE, View, candidates, findings, resolve
-from lambdas.settings import Settings
+from lambdas.settings import Autoscaler, AutoscalerMode, Settings
 from lambdas.steps.plan import Outcome, decide
 
 SETTINGS = Settings(cluster="demo")
@@ -134,6 +136,42 @@ BLOCKS, HOLDS, NOTE = Severity.BLOCKS, Severity.HOLDS, Severity.NOTE
         ),
         ("no-autoscaler", NOTE, str(AUTOSCALER.owner), lambda v: replace(v, workloads=v.workloads[:1])),
         (
+            "autoscaler-at-zero",
+            NOTE,
+            str(AUTOSCALER.owner),
+            lambda v: replace(v, workloads=(v.workloads[0], replace(AUTOSCALER, desired=0, ready=0))),
+        ),
+        ("few-addresses", NOTE, "group ng", lambda v: replace(v, free_addresses={"ng": {"a": 1}})),
+        ("protected", NOTE, "group ng", group(instances=(replace(GROUP.instances[0], protected=True),))),
+        (
+            "unbalanced-zones",
+            NOTE,
+            "group ng",
+            group(
+                zones=("a", "b"),
+                instances=(*GROUP.instances, *(GroupInstance(f"i-{n}", "a", template="lt-1:2") for n in (2, 3))),
+            ),
+        ),
+        ("cordoned", NOTE, "node node-1", lambda v: replace(v, nodes=(replace(NODE, unschedulable=True),))),
+        (
+            "quota",
+            HOLDS,
+            "quota L-1216C47A",
+            lambda v: replace(
+                v, quota=VcpuQuota(10, 9), instance_types={"m6i.large": InstanceType("m6i.large", 2, 8 << 30)}
+            ),
+        ),
+        (
+            "already-pending",
+            NOTE,
+            "pod shop/late",
+            lambda v: replace(
+                v, pods=(*v.pods, replace(WEB_POD, name="late", node="", unschedulable_because="no room"))
+            ),
+        ),
+        ("stuck-ending", HOLDS, "pod shop/web-1", lambda v: replace(pod(deleting_until=100.0)(v), now=161.0)),
+        ("long-grace", BLOCKS, "pod shop/web-1", pod(grace_seconds=3600.0)),
+        (
             "other-node-actor",
             NOTE,
             "DaemonSet kube-system/kured",
@@ -177,6 +215,20 @@ def test_what_may_be_accepted_becomes_a_note_and_what_may_not_stays_a_blocker() 
 @pytest.mark.parametrize("image", ["redis-exporter:1", "oliver006/redis_exporter", "shop/web:redis"])
 def test_what_only_speaks_of_redis_is_not_taken_for_it(image: str) -> None:
     assert found(pod(images=(image,))(CLEAN)) == []
+
+
+def test_an_exhausted_budget_says_of_its_pods_what_not_ready_would() -> None:
+    view = workload(ready=2)(budget(allowed=0, healthy=2)(CLEAN))
+    assert [f.code for f in found(view)] == ["budget-exhausted"]
+
+
+def test_a_roll_may_pause_a_single_cluster_autoscaler() -> None:
+    alone = replace(AUTOSCALER, desired=1, ready=1)
+    its = replace(WEB_POD, namespace="kube-system", name="ca-1", owner=alone.owner, labels={})
+    view = replace(CLEAN, pods=(WEB_POD, its), workloads=(CLEAN.workloads[0], alone))
+    assert found(view) == []
+    ignored = Settings(cluster="demo", autoscaler=Autoscaler(mode=AutoscalerMode.IGNORE))
+    assert [f.code for f in found(view, settings=ignored)] == ["single-replica"]
 
 
 def test_pods_on_nodes_that_stay_are_nobodys_concern() -> None:

@@ -75,7 +75,8 @@ def reasons(seen: View, *only: str) -> list[tuple[Cause, str]]:
 
 def smaller(**more: Any) -> dict[str, Any]:
     """The new version is of another type."""
-    return {"template_data": {"lt-1:2": {"InstanceType": "t3.small"}}} | more
+    data = {"lt-1:1": {"InstanceType": "m6i.large"}, "lt-1:2": {"InstanceType": "t3.small"}}
+    return {"template_data": data} | more
 
 
 class TestRoom:
@@ -95,6 +96,11 @@ class TestRoom:
         )
         seen = view(pod(), nodes=(node(1), node(2), small), groups=(group(2),), **smaller())
         assert ["has 0.9 CPU left" in r for _, r in reasons(seen)] == [True]
+
+    def test_where_a_policy_chooses_types_the_versions_type_says_nothing(self) -> None:
+        data = {"lt-1:1": {"InstanceType": "m5.large"}, "lt-1:2": {"InstanceType": "t3.small"}}
+        types = {"t3.small": InstanceType("t3.small", 1, 2 << 30)}
+        assert stuck(view(pod(), template_data=data, instance_types=types)) == []
 
     def test_room_on_a_node_that_stays_will_do(self) -> None:
         seen = view(pod(), **smaller(instance_types={"t3.small": InstanceType("t3.small", 1, 2 << 30)}))

@@ -158,6 +158,32 @@ def test_a_new_template_version_is_the_latest_and_not_the_default(side: Side) ->
     assert side.aws.template_versions([template.id]) == {template.id: (2, 1)}
 
 
+def test_versions_of_a_template_say_what_they_differ_in_and_unknown_templates_are_absent(side: Side) -> None:
+    side.new_version()
+    template = group_of(side).template
+    assert template
+    said = side.aws.template_data([f"{template.id}:1", f"{template.id}:2"])
+    assert {version: data["ImageId"] for version, data in said.items()} == {
+        f"{template.id}:1": "ami-1",
+        f"{template.id}:2": "ami-2",
+    }
+    assert {data["InstanceType"] for data in said.values()} == {"m6i.large"}
+
+
+def test_an_instance_type_has_its_vcpus_and_memory(side: Side) -> None:
+    assert side.aws.instance_types([]) == {}
+    (kind,) = side.aws.instance_types(["m6i.large"]).values()
+    assert (kind.vcpus, kind.memory_bytes) == (2, 8 << 30)
+
+
+def test_the_quota_of_vcpus_is_read_with_what_runs(side: Side) -> None:
+    quota = side.aws.vcpu_quota()
+    assert quota.unknown == ""
+    assert quota.limit is not None
+    assert quota.used is not None
+    assert quota.limit > quota.used >= 4
+
+
 def test_tags_remember_and_can_be_taken_away(side: Side) -> None:
     """R1."""
     side.aws.tag_group(side.group, {GROUP_MAXIMUM: "3", GROUP_RESUME: "AZRebalance ScheduledActions"})
@@ -318,6 +344,11 @@ def test_an_account_that_cannot_be_reached_is_a_fault_that_may_pass() -> None:
     client.__dict__["_autoscaling"] = session.client("autoscaling", endpoint_url="http://127.0.0.1:9")
     with pytest.raises(Transient, match="Cannot describe the Auto Scaling groups now"):
         client.groups()
+
+
+@pytest.mark.lab
+def test_a_template_that_is_gone_is_absent(account: AwsClient) -> None:
+    assert account.template_data(["lt-0123456789abcdef0:1"]) == {}
 
 
 @pytest.mark.lab
