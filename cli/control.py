@@ -144,7 +144,6 @@ def _running(target: Target) -> "Execution":
     rolls = running(target)
     if not rolls:
         raise CommandError(f"No roll of {target.cluster} is running.", Exit.NOT_FOUND)
-    # Of several the oldest is at work; the others wait for the lock.
     return rolls[-1]
 
 

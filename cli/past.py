@@ -14,7 +14,7 @@ from rich.text import Text
 
 from cli.exits import CommandError, Exit
 from cli.frame import AsJson, aimed, output, print_json, say
-from cli.history import answers, fault_sentence, plan_answer, position
+from cli.history import answers, fault_sentence, position
 from cli.planning import new_name
 from cli.target import Target
 from cli.watching import LOOK_SECONDS, Roll, named, running
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from cli.executions import Execution
 
 Json = dict[str, Any]
+
+TELLING = ("Report", "Plan the roll", "Wait for the change to settle")
+"""States whose answer says what came of a roll, the last one first."""
 
 STYLES = {"SUCCEEDED": "green", "RUNNING": "yellow"}
 
@@ -55,8 +58,7 @@ def _told(target: Target, listed: "Execution") -> Json:
     reason = fault_sentence({"error": execution.error, "cause": execution.cause})
     if not reason:
         events = target.executions.history(listed.arn)
-        reported = answers(events, "Report")
-        reason = str((reported[-1][1] if reported else plan_answer(events)).get("reason", ""))
+        reason = next((str(said[-1][1].get("reason", "")) for s in TELLING if (said := answers(events, s))), "")
     return {
         "roll": execution.name,
         "execution": execution.arn,
@@ -137,12 +139,12 @@ def restore(
 
     It may be run at any time, again and again; what a living roll has changed is left to that.
     """
-    if alive := running(target):
+    lease = target.kubernetes.lease(target.lock_name)
+    if lease is not None and lease.holder in {e.name for e in running(target)}:
         raise CommandError(
-            f"The roll {alive[-1].name} is running and restores by itself at its end: `eks-rolling abort` ends it.",
+            f"The roll {lease.holder} is running and restores by itself at its end: `eks-rolling abort` ends it.",
             Exit.BLOCKED,
         )
-    lease = target.kubernetes.lease(target.lock_name)
     dead = roll or (lease.holder if lease is not None else "")
     given = {"roll": dead} if dead else {}
     name = new_name("restore")

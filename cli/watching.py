@@ -57,14 +57,18 @@ def watch(
 
 
 def running(target: Target) -> "list[Execution]":
-    """The rolls that run, the newest first."""
-    return list(target.executions.of(target.machine("roll"), "RUNNING"))
+    """The rolls that run, the newest first; last the one at work, which holds the lock, or else the oldest.
+
+    Others wait: for its end, or, started by a change, for a window.
+    """
+    found = list(target.executions.of(target.machine("roll"), "RUNNING"))
+    lease = target.kubernetes.lease(target.lock_name) if len(found) > 1 else None
+    return sorted(found, key=lambda e: lease is not None and e.name == lease.holder)
 
 
 def named(target: Target, roll: str | None) -> "Execution":
     """The roll of that name, or whose name begins so; without one, the last one. Raises CommandError."""
     if roll is None:
-        # Of several that run, the oldest has the lock; the others wait for it.
         found = [*running(target)[-1:], *_first(target.executions.of(target.machine("roll")))]
         if found:
             return found[0]

@@ -183,6 +183,8 @@ def test_a_roll_that_does_not_wait_cannot_be_approved(run: Run, target: FakeTarg
 
 # Pause, resume, abort
 
+WAITING = History().wait("Wait for the change to settle", "outside the windows; the next opens Sat 28 Nov 22:00 UTC")
+
 
 def test_pause_and_resume_write_what_steps_read_and_leave_the_rest(run: Run, target: FakeTarget) -> None:
     target.fake.add(ROLL, "roll-1", planned("i-1"))
@@ -195,6 +197,23 @@ def test_pause_and_resume_write_what_steps_read_and_leave_the_rest(run: Run, tar
     lease = target.world.lease(LOCK)
     assert lease is not None
     assert lease.annotations == {}
+
+
+def test_of_several_that_run_the_one_with_the_lock_is_meant_even_if_another_waits_for_longer(
+    run: Run, target: FakeTarget
+) -> None:
+    target.fake.add(ROLL, "waits", WAITING)
+    target.fake.add(ROLL, "at-work", planned("i-1"))
+    hold_lock(target, "at-work")
+    assert run("abort", "--yes", "--reason", "wrong image").exit_code == Exit.FINE
+    lease = target.world.lease(LOCK)
+    assert lease is not None
+    assert (lease.annotations, target.fake.stopped) == ({lock.ABORT: "wrong image"}, [])
+
+
+def test_a_change_that_waits_says_so_among_the_rolls(run: Run, target: FakeTarget) -> None:
+    target.fake.add(ROLL, "waits", WAITING)
+    assert "outside the windows; the next opens Sat" in " ".join(run("rolls", "--json").output.split())
 
 
 def test_a_lock_that_is_renewed_meanwhile_is_written_again(run: Run, target: FakeTarget) -> None:
@@ -364,8 +383,16 @@ def test_a_restore_follows_the_dead_roll_and_says_what_it_put_back(run: Run, tar
     assert "restored: cluster-autoscaler: back at 1" in done.output
 
 
+def test_a_change_that_waits_for_a_window_keeps_nobody_from_restoring(run: Run, target: FakeTarget) -> None:
+    target.fake.add(ROLL, "waits", WAITING)
+    hold_lock(target, "dead")
+    run("restore", "--detach")
+    assert [given for _, _, given in target.fake.started] == [{"roll": "dead"}]
+
+
 def test_nothing_is_restored_under_a_living_roll(run: Run, target: FakeTarget) -> None:
     target.fake.add(ROLL, "roll-1", planned("i-1"))
+    hold_lock(target, "roll-1")
     assert (run("restore").exit_code, target.fake.started) == (Exit.BLOCKED, [])
 
 
