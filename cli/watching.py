@@ -23,6 +23,9 @@ LOOK_SECONDS = 2.0
 CALLS_PER_SECOND = 5.0
 LONGEST_RETRY_SECONDS = 30.0
 
+MOST_LEFT_TO_OTHERS = 50
+"""How far back the last roll is looked for."""
+
 Roll = Annotated[
     str | None, typer.Argument(help="A roll's name, as `rolls` lists them; without it, the one that runs or ran last.")
 ]
@@ -69,9 +72,10 @@ def running(target: Target) -> "list[Execution]":
 def named(target: Target, roll: str | None) -> "Execution":
     """The roll of that name, or whose name begins so; without one, the last one. Raises CommandError."""
     if roll is None:
-        found = [*running(target)[-1:], *_first(target.executions.of(target.machine("roll")))]
-        if found:
-            return found[0]
+        if alive := running(target):
+            return alive[-1]
+        if found := next(_rolls_of_their_own(target), None):
+            return found
         raise CommandError(f"There was no roll of {target.cluster} yet.", Exit.NOT_FOUND)
     alike = [e for e in target.executions.of(target.machine("roll")) if e.name.startswith(roll) or e.arn == roll]
     exact = [e for e in alike if roll in {e.name, e.arn}] or alike
@@ -81,8 +85,14 @@ def named(target: Target, roll: str | None) -> "Execution":
     raise CommandError(f"{roll}: {said}; `eks-rolling rolls` lists them.", Exit.NOT_FOUND)
 
 
-def _first(executions: "Iterator[Execution]") -> "list[Execution]":
-    return list(itertools.islice(executions, 1))
+def _rolls_of_their_own(target: Target) -> "Iterator[Execution]":
+    """Executions, the newest first, without those that a change started and that left it to another."""
+    from cli.history import answers
+
+    for execution in itertools.islice(target.executions.of(target.machine("roll")), MOST_LEFT_TO_OTHERS):
+        received = answers(target.executions.history(execution.arn), "Wait for the change to settle")
+        if not received or (received[-1][1].get("output") or {}).get("next") != "end":
+            yield execution
 
 
 def looker_of(target: Target) -> "Looker":

@@ -211,6 +211,13 @@ def test_of_several_that_run_the_one_with_the_lock_is_meant_even_if_another_wait
     assert (lease.annotations, target.fake.stopped) == ({lock.ABORT: "wrong image"}, [])
 
 
+def test_the_last_roll_is_none_that_was_left_to_another(run: Run, target: FakeTarget) -> None:
+    target.fake.add(ROLL, "roll-1", planned("i-1"), "SUCCEEDED")
+    left = History().done("Wait for the change to settle", "e-2: joined to roll-1", next="end")
+    target.fake.add(ROLL, "joined", left, "SUCCEEDED")
+    assert "roll roll-1" in run("watch", "--no-tty").output
+
+
 def test_a_change_that_waits_says_so_among_the_rolls(run: Run, target: FakeTarget) -> None:
     target.fake.add(ROLL, "waits", WAITING)
     assert "outside the windows; the next opens Sat" in " ".join(run("rolls", "--json").output.split())
