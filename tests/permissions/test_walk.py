@@ -7,12 +7,12 @@ import pytest
 
 from stacks.functions import STEPS
 from tests.assembly import synthesize
-from tests.permissions.collected import DIRECTORY, Uses, load
+from tests.permissions.collected import DIRECTORY, FORBIDDEN, Uses, load
 from tests.permissions.exceptions import EXEMPT
 from tests.permissions.granted import Roles, rules
 from tests.permissions.walk import Granted, walk
 
-LABS = {"cache", "demo", "shards", "small"}
+LABS = {"cache", "demo", "shards", "small", FORBIDDEN}
 """Labs without whose records the walk would prove nothing."""
 
 

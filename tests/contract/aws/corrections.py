@@ -53,9 +53,9 @@ class Aws:
         import boto3
 
         os.environ.update(AWS_ACCESS_KEY_ID="key", AWS_SECRET_ACCESS_KEY="secret", AWS_DEFAULT_REGION=REGION)
-        names = ("stepfunctions", "autoscaling", "ec2", "eks", "sns")
+        names = ("stepfunctions", "autoscaling", "ec2", "eks", "elb", "sns")
         clients: dict[str, Any] = {name: boto3.client(name) for name in names}  # type: ignore[call-overload]
-        self.states, self.autoscaling, self.ec2, self.eks, self.sns = clients.values()
+        self.states, self.autoscaling, self.ec2, self.eks, self.elb, self.sns = clients.values()
 
     def machine(self, states: dict[str, Any], language: str = "JSONata", **more: Any) -> str:
         """A state machine that starts at the first of its states."""
@@ -511,6 +511,16 @@ def a_group_launches_a_new_version_with_user_data(aws: Aws) -> None:
     aws.ec2.create_launch_template_version(LaunchTemplateName=name, LaunchTemplateData=data)
     aws.autoscaling.set_desired_capacity(AutoScalingGroupName=name, DesiredCapacity=2)
     assert len(aws.described(name)["Instances"]) == 2
+
+
+@shows("an_instance_is_registered_once")
+def registering_an_instance_again_changes_nothing(aws: Aws) -> None:
+    listener = {"Protocol": "TCP", "LoadBalancerPort": 80, "InstancePort": 80}
+    aws.elb.create_load_balancer(LoadBalancerName="b", Listeners=[listener], AvailabilityZones=["eu-central-1a"])
+    for _ in range(2):
+        aws.elb.register_instances_with_load_balancer(LoadBalancerName="b", Instances=[{"InstanceId": "i-1"}])
+    (balancer,) = aws.elb.describe_load_balancers(LoadBalancerNames=["b"])["LoadBalancerDescriptions"]
+    assert balancer["Instances"] == [{"InstanceId": "i-1"}]
 
 
 @shows("launch_templates_have_pages")
