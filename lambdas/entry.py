@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar, cast
 from aws_lambda_powertools import Logger
 from pydantic import ValidationError
 
-from lambdas import control, lock, metrics
+from lambdas import control, lock, messages, metrics
 from lambdas.clients import Aws, Clients, Kubernetes, Redis
 from lambdas.clients.calls import CALLS
 from lambdas.control import Heeds
@@ -151,7 +151,28 @@ class Handler(Generic[AnyTask]):
         if deadline is not None and waited > deadline:
             subject = f"Node {task.node}" if isinstance(task, NodeTask) else "The roll"
             raise DeadlineExceeded(f"{subject} waited {waited:.0f} s (deadline {deadline} s): {result.reason}")
-        return result if result.since is not None else result.model_copy(update={"since": since})
+        since = since if result.since is None else result.since
+        return result.model_copy(update={"since": since, "told": self._told(task, result.reason, since, clients)})
+
+    def _told(self, task: AnyTask, reason: str, since: float, clients: Clients) -> float | None:
+        """When people were told of the hold that began at `since`; they are now if it is time, and once."""
+        if task.told is not None and task.told >= since:
+            return task.told
+        settings, now = clients.settings, clients.now()
+        enough = settings.notify_hold_minutes * 60
+        if not enough or now - since < enough or self.name not in messages.HOLDING:
+            return None
+        node = task.node if isinstance(task, NodeTask) else ""
+        tell(clients, messages.hold(settings, task.roll, self.name, node, reason, since, now))
+        return now
+
+
+def tell(clients: Clients, message: messages.Message) -> None:
+    """Tells people. A message that cannot be sent must not keep a step from its work, so that is only logged."""
+    try:
+        clients.aws.notify(message.subject, message.text)
+    except RollError as error:
+        logger.warning("people could not be told: %s", sentence(error), subject=message.subject)
 
 
 def handler_for(

@@ -180,6 +180,9 @@ class Settings(Strict):
     notifications: tuple[Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")], ...] = Field(
         (), description="mail addresses that messages go to, once each has confirmed; other subscribers as you like"
     )
+    notify_hold_minutes: int = Field(
+        30, ge=0, le=1440, description="a step that has held for so long is told of, once; 0: never"
+    )
     log_retention_days: Literal[1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 3653] = (
         Field(90, description="how long logs are kept")
     )

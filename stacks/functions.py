@@ -1,6 +1,7 @@
 """One Lambda per step, each with its own role and permissions; the dependency layer; the network they run in."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from aws_cdk import Annotations, Duration, Stack
@@ -13,6 +14,7 @@ from aws_cdk import aws_sns as sns
 from constructs import Construct
 from pydantic import Field
 
+from lambdas.messages import HOLDING
 from lambdas.settings import Settings, Strict
 from stacks import roles
 from stacks.code import environment, function_code
@@ -37,7 +39,7 @@ from stacks.roles import (
     Resources,
 )
 
-STEPS: Mapping[str, Permissions] = {
+_STEPS: Mapping[str, Permissions] = {
     "check_permissions": Permissions((LOOK, CHECK)),
     "receive_change": Permissions((LOCK,), describe=DESCRIBE_GROUPS),
     "plan": Permissions(
@@ -121,6 +123,11 @@ STEPS: Mapping[str, Permissions] = {
     "report": Permissions(writes_reports=True, reads_reports=True, notifies=True, reads_history_of="roll"),
 }
 """Every step of the workflow: module name in `lambdas.steps`, and what it may do."""
+
+STEPS: Mapping[str, Permissions] = {
+    step: replace(permissions, notifies=permissions.notifies or step in HOLDING) for step, permissions in _STEPS.items()
+}
+"""The same, with the right to tell people of a long hold."""
 
 
 class Size(NamedTuple):

@@ -5,6 +5,7 @@ states: the task, the question whether it is done, and the wait. Variables carry
 
     roll      the roll's name: who holds the lock
     since     when the step at hand began to wait; null between steps
+    told      when people were told of that wait; null while they were not
     change    the number of the change that started this roll among all changes; 0 for a person's roll
     plan      the plan's answer: nodes, groups, targets, surge
     failure   what ended the roll, as Step Functions has it; null while nothing has
@@ -90,6 +91,7 @@ class Roll(Construct):
                 "change": jsonata("0"),
                 "plan": NULL,
                 "since": NULL,
+                "told": NULL,
                 "failure": NULL,
                 "approved": jsonata("false"),
                 "locked": jsonata("false"),
@@ -148,7 +150,11 @@ class Roll(Construct):
         settle.start.add_catch(
             restore.start,
             errors=["States.ALL"],
-            assign={"failure": jsonata("$failure = null ? $states.errorOutput : $failure"), "since": NULL},
+            assign={
+                "failure": jsonata("$failure = null ? $states.errorOutput : $failure"),
+                "since": NULL,
+                "told": NULL,
+            },
         )
         settle.then(restore.start)
 
@@ -372,6 +378,7 @@ class RollNode(Construct):
                 "replacementNode": jsonata("''"),
                 "redisGroup": jsonata("''"),
                 "since": NULL,
+                "told": NULL,
                 "failure": NULL,
             },
         )
@@ -496,6 +503,7 @@ class Restore(Construct):
                 "orphans": jsonata("[]"),
                 "unlooked": NULL,
                 "since": NULL,
+                "told": NULL,
             },
         )
         by_whom = page.choice("Started by the clock?")
@@ -588,7 +596,7 @@ REDIS_STATES = {
 }
 """State -> step module: what a Sentinel group goes through, in the order of a master pod's move; then a cluster."""
 
-FAILED = {"failure": jsonata("$states.errorOutput"), "since": NULL}
+FAILED = {"failure": jsonata("$states.errorOutput"), "since": NULL, "told": NULL}
 """What a Catch remembers; the next step's wait has not begun."""
 
 
@@ -669,8 +677,9 @@ class Page:
         assign: Mapping[str, Any] | None = None,
     ) -> Step:
         """A step, called again until it is done. What it cannot get over goes to `catch`."""
-        since = {"since": jsonata(f"{ANSWER}.status = 'wait' ? {ANSWER}.since : null")}
-        task = self.call(name, step, {"since": jsonata("$since"), **payload}, assign={**since, **(assign or {})})
+        waits = {key: jsonata(f"{ANSWER}.status = 'wait' ? {ANSWER}.{key} : null") for key in ("since", "told")}
+        given = {"since": jsonata("$since"), "told": jsonata("$told"), **payload}
+        task = self.call(name, step, given, assign={**waits, **(assign or {})})
         if catch is not None:
             task.add_catch(catch.start if isinstance(catch, Step) else catch, errors=["States.ALL"], assign=FAILED)
         question = self.choice(f"{name}: done?")

@@ -5,13 +5,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from lambdas import timeline
+from lambdas import messages, timeline
 from lambdas.clients import Clients
-from lambdas.entry import handler_for
+from lambdas.entry import handler_for, tell
 from lambdas.errors import Aborted, Permanent, sentence
 from lambdas.model import ReportTask, StepResult
-from lambdas.plan_document import PlanDocument
-from lambdas.plan_text import plan_text
 from lambdas.report_document import (
     BudgetLine,
     BudgetLook,
@@ -171,23 +169,14 @@ def _calls(parts: Iterable[tuple[Calls, ...]]) -> tuple[Calls, ...]:
     return tuple(Calls(step=step, calls=tuple(sorted(names))) for step, names in made.items())
 
 
-def message(report: Report, address: str, plan: dict[str, Any] | None = None) -> str:
-    """The report as people read it in a mail; where nothing was done yet, the plan."""
-    lines = [f"{report.cluster}: {report.reason}", ""]
-    lines += [f"- {n.node}: {n.failure}" for n in report.nodes if n.failure]
-    lines += [f"- left behind: {left}" for left in report.left_behind]
-    lines += [f"- orphan: {o.kind}: {o.object}; {o.remedy}" for o in report.orphans]
-    if plan and report.outcome in {Ending.BLOCKED, Ending.DRY_RUN}:
-        lines = [plan_text(PlanDocument.model_validate(plan))]
-    return "\n".join([*lines, "", f"Report: {address}", f"Roll: {report.roll}"])
-
-
 def run(task: ReportTask, clients: Clients) -> StepResult:
     aws = clients.aws
     prefix = f"rolls/{task.roll}"
     plan: dict[str, Any] = next((json.loads(text) for text in aws.load(f"{prefix}/plan.json")), {})
     nodes = [NodePage.model_validate_json(text) for text in aws.load(f"{prefix}/nodes/")]
     if task.stopped and aws.load(f"{prefix}/report.json"):
+        if task.restored or task.left_behind:
+            tell(clients, messages.restored(clients.settings, task.roll, task.restored, task.left_behind))
         return StepResult.done("the roll wrote its report itself")
     steps, ending, gaps = _own_steps(task, clients)
     if task.stopped and steps and not ending:
@@ -202,7 +191,7 @@ def run(task: ReportTask, clients: Clients) -> StepResult:
         report = report.model_copy(update={"reason": ending or "The roll ended without a word."})
     aws.save(f"{prefix}/report.json", report.model_dump_json(indent=2, by_alias=True), "application/json")
     address = aws.save(f"{prefix}/report.html", page(report), "text/html; charset=utf-8")
-    aws.notify(f"{report.cluster}: roll {report.outcome}", message(report, address, plan))
+    tell(clients, messages.ending(clients.settings, report, address, plan))
     return StepResult.done(report.reason, outcome=report.outcome, report=address, replaced=report.replaced)
 
 

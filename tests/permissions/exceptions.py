@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from lambdas.messages import HOLDING
+
 
 @dataclass(frozen=True)
 class Exempt:
@@ -27,6 +29,10 @@ EXEMPT: tuple[Exempt, ...] = (
     Exempt("*", "xray:*", "the Lambda and Step Functions services send traces themselves; the lab traces nothing"),
     Exempt("*", "logs:*", "the Lambda and Step Functions services write logs themselves; in the lab logs are files"),
     Exempt("Roll*MachineRole", "events:*", "Step Functions itself watches nested executions so, and lets them end"),
+    *(
+        Exempt(step, "sns:Publish", "for a hold longer than notify_hold_minutes, which the labs' rolls do not have")
+        for step in sorted(HOLDING)
+    ),
     Exempt(
         "Roll*MachineRole", "states:DescribeExecution", "the lab's Step Functions looks at nested executions inside"
     ),

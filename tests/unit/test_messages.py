@@ -1,0 +1,168 @@
+"""What people are told."""
+
+from typing import Any
+
+import pytest
+
+from lambdas import messages
+from lambdas.entry import Handler, handler_for
+from lambdas.errors import AccessDenied
+from lambdas.messages import HOLDING, LONGEST_SUBJECT, console, hold, restored, subject
+from lambdas.model import NodeTask, StepResult
+from lambdas.report_document import Ending, NodePage, Orphan, Report
+from lambdas.settings import Settings
+from stacks.functions import STEPS
+from tests.world import World
+
+TOPIC = "arn:aws:sns:eu-central-1:123456789012:EksRolling-demo-Messages"
+SETTINGS = Settings(cluster="demo", topic=TOPIC)
+LINK = (
+    "https://eu-central-1.console.aws.amazon.com/states/home?region=eu-central-1#/v2/executions/details/"
+    "arn:aws:states:eu-central-1:123456789012:execution:eks-rolling-demo-roll:roll-1"
+)
+TASK = NodeTask(roll="roll-1", instance="i-1", node="node-1", group="ng-a")
+
+
+def ended(outcome: Ending, **more: Any) -> messages.Message:
+    fields: dict[str, Any] = {"roll": "roll-1", "cluster": "demo", "outcome": outcome, "planned": 6, "replaced": 2}
+    report = Report.model_validate(fields | more)
+    return messages.ending(SETTINGS, report, "s3://bucket/rolls/roll-1/report.html", {})
+
+
+@pytest.mark.parametrize("cluster", ["demo", "x" * 100])
+@pytest.mark.parametrize("what", ["roll done", "node " + "n" * 200, "Ärger\nhier"])
+def test_a_subject_is_one_that_the_service_takes(cluster: str, what: str) -> None:
+    said = subject(cluster, what)
+    assert said.isascii()
+    assert said.isprintable()
+    assert len(said) <= LONGEST_SUBJECT
+
+
+def test_a_long_name_of_a_cluster_is_cut_before_what_happened() -> None:
+    assert subject("x" * 100, "roll failed, 2 of 6 nodes replaced").endswith("...: roll failed, 2 of 6 nodes replaced")
+
+
+def test_the_link_leads_to_the_execution() -> None:
+    assert console(SETTINGS, "roll-1") == LINK
+    china = SETTINGS.model_copy(update={"topic": TOPIC.replace("aws", "aws-cn", 1)})
+    assert console(china, "roll-1").startswith("https://eu-central-1.console.amazonaws.cn/")
+
+
+def test_without_a_topic_there_is_no_link() -> None:
+    assert console(Settings(cluster="demo"), "roll-1") == ""
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said", "command"),
+    [
+        (Ending.REPLACED, "roll done, 2 of 6 nodes replaced", "report roll-1"),
+        (Ending.NOTHING, "nothing to roll", "report roll-1"),
+        (Ending.DRY_RUN, "plan: 6 nodes to replace", "start"),
+        (Ending.BLOCKED, "roll blocked", "start"),
+        (Ending.FAILED, "roll failed, 2 of 6 nodes replaced", "start"),
+        (Ending.ABORTED, "roll aborted, 2 of 6 nodes replaced", "start"),
+        (Ending.STOPPED, "roll stopped and restored, 2 of 6 nodes replaced", "start"),
+    ],
+)
+def test_every_ending_says_what_happened_and_what_to_type(outcome: Ending, said: str, command: str) -> None:
+    message = ended(outcome, reason="Why.")
+    assert message.subject == f"demo: {said}"
+    assert "Why." in message.text
+    assert f"eks-rolling {command} --cluster demo" in message.text
+    assert "s3://bucket/rolls/roll-1/report.html" in message.text
+    assert message.text.endswith(f"Roll: roll-1\n{LINK}")
+
+
+def test_every_ending_has_words() -> None:
+    for outcome in Ending:
+        assert ended(outcome).subject
+
+
+def test_what_is_left_behind_is_in_the_subject_and_comes_before_a_new_start() -> None:
+    """R2."""
+    message = ended(Ending.FAILED, left_behind=["group ng-a keeps its maximum"])
+    assert message.subject == "demo: roll failed, 2 of 6 nodes replaced, something is left behind"
+    assert "- left behind: group ng-a keeps its maximum" in message.text
+    assert "eks-rolling restore --cluster demo" in message.text
+    assert "eks-rolling start" not in message.text
+
+
+def test_nodes_that_failed_and_orphans_are_named() -> None:
+    node = NodePage(node="node-1", instance="i-1", group="ng-a", outcome="failed", failure="No capacity.")
+    orphan = Orphan(kind="taint", object="node node-7", remedy="restore")
+    text = ended(Ending.FAILED, nodes=[node], orphans=[orphan]).text
+    assert "- node-1: No capacity." in text
+    assert "- orphan: taint: node node-7; restore" in text
+
+
+def test_a_long_hold_says_who_waits_why_since_when_until_when_and_what_to_do() -> None:
+    message = hold(SETTINGS, "roll-1", "evict", "node-1", "pod a: its budget allows none", 0.0, 1860.0)
+    assert message.subject == "demo: node node-1 has waited for 31 minutes"
+    for part in (
+        "since 1970-01-01 00:00 UTC",
+        "It waits because: pod a: its budget allows none",
+        "At 1970-01-01 01:00 UTC it gives up",
+        "eks-rolling explain node-1 --cluster demo",
+        "eks-rolling abort --cluster demo",
+        LINK,
+    ):
+        assert part in message.text
+
+
+def test_a_restore_after_the_report_says_what_it_put_back() -> None:
+    message = restored(SETTINGS, "roll-1", ("maximum back to 3", "maximum back to 3"), ())
+    assert (message.subject, message.text.count("maximum back to 3")) == ("demo: restored after a roll", 1)
+    left = restored(SETTINGS, "roll-1", (), ("a thing",))
+    assert left.subject == "demo: restored, but something is left behind"
+
+
+class TestHolds:
+    """As the handler of a step tells of them."""
+
+    @staticmethod
+    def evicting(result: StepResult) -> Handler[NodeTask]:
+        def run(task: NodeTask, clients: Any) -> StepResult:
+            return result
+
+        run.__module__ = "lambdas.steps.evict"
+        return handler_for(run, NodeTask, locked=False)
+
+    def test_a_hold_is_told_once_when_it_is_long_enough(self) -> None:
+        world, told, since = World(), None, None
+        handler = self.evicting(StepResult.wait("no budget", 10))
+        clients = world.clients(SETTINGS)
+        for _ in range(40):
+            result = handler.run(TASK.model_copy(update={"since": since, "told": told}), clients)
+            since, told = result.since, result.told
+            world.time += 60
+        ((subject, text),) = world.messages
+        assert subject == "demo: node node-1 has waited for 30 minutes"
+        assert "no budget" in text
+
+    def test_a_hold_that_begins_anew_is_told_anew(self) -> None:
+        world = World()
+        result = StepResult.wait("no budget", 10).model_copy(update={"since": world.time - 1800})
+        task = TASK.model_copy(update={"since": world.time - 3000, "told": world.time - 1801})
+        assert self.evicting(result).run(task, world.clients(SETTINGS)).told == world.time
+        assert len(world.messages) == 1
+
+    def test_nobody_is_told_where_nobody_wants_to_be(self) -> None:
+        world = World()
+        quiet = SETTINGS.model_copy(update={"notify_hold_minutes": 0})
+        task = TASK.model_copy(update={"since": world.time - 3000})
+        assert self.evicting(StepResult.wait("no budget", 10)).run(task, world.clients(quiet)).told is None
+        assert world.messages == []
+
+    def test_a_message_that_cannot_be_sent_keeps_no_step_from_its_work(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refused(*_: str) -> None:
+            raise AccessDenied("The role may not publish: allow sns:Publish.")
+
+        world = World()
+        monkeypatch.setattr(World, "notify", refused)
+        task = TASK.model_copy(update={"since": world.time - 3000})
+        assert self.evicting(StepResult.wait("no budget", 10)).run(task, world.clients(SETTINGS)).reason == "no budget"
+
+
+def test_exactly_the_steps_that_tell_of_something_may_publish() -> None:
+    tells = HOLDING | {"ask_approval", "report"}
+    assert {step for step, permissions in STEPS.items() if permissions.notifies} == tells
