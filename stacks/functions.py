@@ -196,7 +196,7 @@ class Functions(Construct):
         settings: Settings,
         network: Network | None,
         bucket: s3.IBucket,
-        topic: sns.ITopic,
+        topic: sns.Topic,
         machines: Mapping[str, str],
     ) -> None:
         super().__init__(scope, construct_id)

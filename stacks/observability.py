@@ -1,41 +1,177 @@
-"""What tells people how rolls go: the workflow's log group, and alarms on the topic."""
+"""What tells people how rolls go: a dashboard, and alarms whose messages go to the topic."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from aws_cdk import Duration
+from aws_cdk import Duration, Stack
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
+from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
+from lambdas.metrics import CLUSTER, NAMESPACE, SPLIT, Name
+from lambdas.settings import Settings
+
+MINUTE = Duration.minutes(1)
+MINUTES = Duration.minutes(5)
+
 
 class Observability(Construct):
-    """An alarm for every machine that fails, is stopped or times out."""
+    """The dashboard of one cluster's rolls, and an alarm for whatever a person has to look at."""
 
     def __init__(
-        self, scope: Construct, construct_id: str, *, machines: Sequence[sfn.StateMachine], topic: sns.ITopic
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        settings: Settings,
+        machines: Mapping[str, sfn.StateMachine],
+        functions: Mapping[str, lambda_.Function],
+        topic: sns.ITopic,
     ) -> None:
         super().__init__(scope, construct_id)
-        for machine in machines:
-            name = machine.node.scope.node.id if machine.node.scope else machine.node.id
-            ended_badly = cloudwatch.MathExpression(
-                expression="failed + timedOut + aborted",
-                using_metrics={
-                    "failed": machine.metric_failed(),
-                    "timedOut": machine.metric_timed_out(),
-                    "aborted": machine.metric_aborted(),
-                },
-                period=Duration.minutes(1),
+        self._cluster = settings.cluster
+        self._action = actions.SnsAction(topic)
+        self._machines = machines
+        self._functions = functions
+        for name, machine in machines.items():
+            says = f"{self._cluster}: an execution of {name} failed, timed out or was stopped; its report says more"
+            self._alarm(f"{name}EndedBadly", says, _ended_badly(name, machine))
+        self._alarm_errors()
+        self._alarm(
+            "AutoscalerPaused",
+            f"{self._cluster}: cluster-autoscaler has been paused for longer than a roll may take; "
+            "start a restore, or scale it up by hand",
+            self._metric(Name.AUTOSCALER_PAUSED_SECONDS, statistic="Maximum", period=MINUTES),
+            threshold=settings.deadlines.roll,
+        )
+        self._dashboard()
+
+    def _alarm(
+        self, construct_id: str, says: str, metric: cloudwatch.IMetric, threshold: float = 1
+    ) -> cloudwatch.Alarm:
+        """Rings once the metric reaches the threshold; without data there is nothing to say."""
+        alarm = cloudwatch.Alarm(
+            self,
+            construct_id,
+            alarm_description=says,
+            metric=metric,
+            threshold=threshold,
+            evaluation_periods=1,
+            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
+            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+        )
+        alarm.add_alarm_action(self._action)
+        return alarm
+
+    def _alarm_errors(self) -> None:
+        """A call that fails is made again; five in five minutes are too many. An alarm sums at most ten metrics."""
+        steps = list(self._functions)
+        for start in range(0, len(steps), 10):
+            some = steps[start : start + 10]
+            errors = {step.replace("_", ""): self._functions[step].metric_errors(period=MINUTES) for step in some}
+            self._alarm(
+                f"FunctionErrors{start // 10 + 1}",
+                f"{self._cluster}: five calls of functions failed within five minutes, of {', '.join(some)}; the "
+                "workflow makes them again, their logs say why",
+                cloudwatch.MathExpression(expression=" + ".join(errors), using_metrics=errors, period=MINUTES),
+                threshold=5,
             )
-            alarm = cloudwatch.Alarm(
-                self,
-                f"{name}EndedBadly",
-                alarm_description=f"{name}: an execution failed, timed out or was stopped",
-                metric=ended_badly,
-                threshold=1,
-                evaluation_periods=1,
-                comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
-                treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
-            )
-            alarm.add_alarm_action(actions.SnsAction(topic))
+
+    def _dashboard(self) -> None:
+        rolls = {"rolls begun": self._metric(Name.ROLLS_STARTED), "nodes replaced": self._metric(Name.NODES_REPLACED)}
+        cloudwatch.Dashboard(
+            self,
+            "Dashboard",
+            default_interval=Duration.hours(12),
+            widgets=[
+                [
+                    _chart("Rolls and nodes", {**rolls, "nodes not replaced": self._metric(Name.NODES_FAILED)}),
+                    _chart("Rolls by how they ended", {"": self._split(Name.ROLLS_ENDED)}),
+                ],
+                [
+                    _chart("Seconds waited, by what for", {"": self._split(Name.WAIT_SECONDS)}, stacked=True),
+                    _chart(
+                        "Evictions",
+                        {
+                            "evicted": self._metric(Name.PODS_EVICTED),
+                            "refused": self._metric(Name.EVICTIONS_REFUSED),
+                        },
+                    ),
+                ],
+                [
+                    _chart(
+                        "Seconds in which a Redis master took no writes",
+                        {"longest": self._metric(Name.REDIS_STALL_SECONDS, statistic="Maximum")},
+                    ),
+                    _chart("Faults of steps", {"": self._split(Name.FAULTS)}),
+                ],
+                [
+                    _chart(
+                        "Functions: errors and throttles",
+                        {"errors": self._sum("Errors"), "throttles": self._sum("Throttles")},
+                    ),
+                    _chart("Functions: slowest call, milliseconds", {"slowest": self._sum("Duration", "MAX")}),
+                ],
+                [
+                    _chart("Executions that ended badly", {n: _ended_badly(n, m) for n, m in self._machines.items()}),
+                    _chart(
+                        "Left behind by dead rolls",
+                        {
+                            "things": self._metric(Name.ORPHANS, statistic="Maximum"),
+                            "seconds of cluster-autoscaler's pause": self._metric(
+                                Name.AUTOSCALER_PAUSED_SECONDS, statistic="Maximum"
+                            ),
+                        },
+                    ),
+                ],
+            ],
+        )
+
+    def _metric(self, name: Name, statistic: str = "Sum", period: Duration = MINUTES) -> cloudwatch.Metric:
+        return cloudwatch.Metric(
+            namespace=NAMESPACE,
+            metric_name=name,
+            dimensions_map={CLUSTER: self._cluster},
+            statistic=statistic,
+            period=period,
+        )
+
+    def _split(self, name: Name) -> cloudwatch.MathExpression:
+        """A metric by its second dimension's values, whichever there are."""
+        searched = f'{{{NAMESPACE},{CLUSTER},{SPLIT[name]}}} MetricName="{name}" {CLUSTER}="{self._cluster}"'
+        return cloudwatch.MathExpression(
+            expression=f"SEARCH('{searched}', 'Sum', 300)", using_metrics={}, period=MINUTES, label=""
+        )
+
+    def _sum(self, metric_name: str, of: str = "SUM") -> cloudwatch.MathExpression:
+        """A metric over all functions, which are the stack's: their names begin with its own."""
+        statistic = "Maximum" if of == "MAX" else "Sum"
+        searched = f'{{AWS/Lambda,FunctionName}} MetricName="{metric_name}" {Stack.of(self).stack_name}'
+        return cloudwatch.MathExpression(
+            expression=f"{of}(SEARCH('{searched}', '{statistic}', 300))", using_metrics={}, period=MINUTES
+        )
+
+
+def _ended_badly(name: str, machine: sfn.StateMachine) -> cloudwatch.MathExpression:
+    metrics: dict[str, cloudwatch.IMetric] = {
+        f"failed{name}": machine.metric_failed(),
+        f"timedOut{name}": machine.metric_timed_out(),
+        f"aborted{name}": machine.metric_aborted(),
+    }
+    return cloudwatch.MathExpression(expression=" + ".join(metrics), using_metrics=metrics, period=MINUTE)
+
+
+def _chart(title: str, metrics: Mapping[str, cloudwatch.IMetric], *, stacked: bool = False) -> cloudwatch.GraphWidget:
+    """A chart of half the dashboard's width; the keys are the lines' labels."""
+    lines: Sequence[cloudwatch.IMetric] = [_labelled(metric, label) for label, metric in metrics.items()]
+    return cloudwatch.GraphWidget(title=title, left=lines, stacked=stacked, width=12, height=6)
+
+
+def _labelled(metric: cloudwatch.IMetric, label: str) -> cloudwatch.IMetric:
+    match metric:
+        case cloudwatch.Metric() | cloudwatch.MathExpression() if label:
+            return metric.with_(label=label)
+        case _:
+            return metric

@@ -157,7 +157,7 @@ class Resources:
 
     cluster: str
     bucket: s3.IBucket
-    topic: sns.ITopic
+    topic: sns.Topic
     machines: Mapping[str, str]
 
     @property
@@ -190,6 +190,8 @@ def write(role: iam.Role, permissions: Permissions, resources: Resources) -> Non
     _documents(role, permissions, resources)
     if permissions.notifies:
         _allow(role, ["sns:Publish"], [resources.topic.topic_arn])
+        if resources.topic.master_key is not None:
+            _allow(role, ["kms:Decrypt", "kms:GenerateDataKey"], [resources.topic.master_key.key_arn])
     if permissions.reads_history_of:
         machine = resources.machines[permissions.reads_history_of]
         _allow(

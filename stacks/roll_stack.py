@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from aws_cdk import App, CfnOutput, Duration, RemovalPolicy, Stack
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
@@ -73,7 +75,19 @@ class RollStack(Stack):
             enforce_ssl=True,
             removal_policy=RemovalPolicy.RETAIN,
         )
-        topic = sns.Topic(self, "Messages", display_name=f"eks-rolling {cluster}", enforce_ssl=True)
+        topic = sns.Topic(
+            self, "Messages", display_name=f"eks-rolling {cluster}", enforce_ssl=True, master_key=self._message_key()
+        )
+        # The refusal of unencrypted connections is a policy, and with a policy a topic loses the one by which alarms of
+        # its account may publish.
+        topic.add_to_resource_policy(
+            iam.PolicyStatement(
+                actions=["sns:Publish"],
+                principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
+                resources=[topic.topic_arn],
+                conditions={"StringEquals": {"aws:SourceAccount": self.account}},
+            )
+        )
         for address in settings.notifications:
             topic.add_subscription(subscriptions.EmailSubscription(address))
         workflow_log = log_group(self, "Workflow", settings.log_retention_days)
@@ -115,7 +129,14 @@ class RollStack(Stack):
         )
         look_every = Duration.hours(settings.orphans_every_hours)
         Triggers(self, "Triggers", roll=roll.machine, restore=restore.machine, look_every=look_every, topic=topic)
-        Observability(self, "Observability", machines=[roll.machine, node.machine, restore.machine], topic=topic)
+        Observability(
+            self,
+            "Observability",
+            settings=settings,
+            machines={"Roll": roll.machine, "RollNode": node.machine, "Restore": restore.machine},
+            functions=functions.of,
+            topic=topic,
+        )
         CfnOutput(self, "RollMachine", value=roll.machine.state_machine_arn, description="start a roll here")
         CfnOutput(self, "ReportsBucket", value=bucket.bucket_name, description="plans and reports")
         CfnOutput(self, "MessagesTopic", value=topic.topic_arn, description="subscribe here")
@@ -126,3 +147,22 @@ class RollStack(Stack):
                 value=functions.security_group.security_group_id,
                 description="the cluster's security group lets it in on port 443 and Redis' ports",
             )
+
+    def _message_key(self) -> kms.Key:
+        """Encrypts messages. A key of our own, because alarms cannot publish to a topic under AWS's key for SNS."""
+        key = kms.Key(
+            self,
+            "MessageKey",
+            description=f"{self.stack_name}: messages",
+            enable_key_rotation=True,
+            removal_policy=RemovalPolicy.DESTROY,
+        )
+        key.add_to_resource_policy(
+            iam.PolicyStatement(
+                actions=["kms:Decrypt", "kms:GenerateDataKey"],
+                principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
+                resources=["*"],  # in a key's policy: this key
+                conditions={"StringEquals": {"aws:SourceAccount": self.account}},
+            )
+        )
+        return key

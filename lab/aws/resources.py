@@ -221,6 +221,11 @@ def _topic(maker: Maker, logical_id: str, properties: Json) -> Made:
     return Made(arn, {"TopicArn": arn, "TopicName": name})
 
 
+def _key(maker: Maker, logical_id: str, _properties: Json) -> Made:
+    """A name alone: nothing is encrypted in the lab."""
+    return Made(logical_id, {"Arn": maker.arn("kms", f"key/{logical_id}"), "KeyId": logical_id})
+
+
 def _subscription(maker: Maker, _logical_id: str, properties: Json) -> Made:
     subscribed = maker.client("sns").subscribe(**given(properties, "TopicArn", "Protocol", "Endpoint"))
     return Made(subscribed["SubscriptionArn"])
@@ -302,6 +307,7 @@ MAKERS: dict[str, Callable[[Maker, str, Json], Made]] = {
     "AWS::IAM::ManagedPolicy": _managed_policy,
     "AWS::IAM::Policy": _policy,
     "AWS::IAM::Role": _role,
+    "AWS::KMS::Key": _key,
     "AWS::Lambda::Function": _function,
     "AWS::Lambda::LayerVersion": _layer,
     "AWS::Lambda::Permission": _permission,
