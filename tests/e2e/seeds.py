@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -249,15 +248,6 @@ class Ground:
         filters: Any = [{"Name": "availability-zone", "Values": [zone]}, {"Name": "cidr-block", "Values": ["10.0.*"]}]
         found = self.operator.rolls.ec2.describe_subnets(Filters=filters)["Subnets"]
         return min(found, key=lambda s: s["CidrBlock"])["SubnetId"]
-
-
-def eventually(condition: Callable[[], object], what: str, seconds: float = 30.0) -> Any:
-    """What the condition answers once it is true; an assertion error naming `what` if it does not become so."""
-    deadline = time.monotonic() + seconds
-    while not (answer := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.2)
-    return answer
 
 
 Seed = Callable[[Ground], AbstractContextManager[Any]]

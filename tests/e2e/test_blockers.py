@@ -16,7 +16,8 @@ from lab.kube import Json
 from lab.lifecycle import running_lab
 from lab.operator import operator_of
 from lab.spec import Delays, GroupSpec, LabSpec
-from tests.e2e.seeds import ZONES, Ground, Seed, eventually
+from tests.e2e.seeds import ZONES, Ground, Seed
+from tests.e2e.waiting import until
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300), pytest.mark.xdist_group("blockers")]
 
@@ -98,15 +99,15 @@ def unready(ground: Ground, app: str) -> None:
     done = ground.operator.lab.run(inside, capture_output=True)
     assert done.returncode == 0, done.stderr
     path = ground.path("PodDisruptionBudget", app)
-    eventually(lambda: ground.kube.get(path)["status"]["disruptionsAllowed"] == 0, f"budget {app} is exhausted")
+    until(lambda: ground.kube.get(path)["status"]["disruptionsAllowed"] == 0, f"budget {app} is exhausted")
 
 
 @contextmanager
 def lacking(ground: Ground) -> Iterator[None]:
     probe = {"readinessProbe": {"exec": {"command": ["false"]}, "periodSeconds": 1}}
     with ground.workload("half", 2, ready=0, container={"image": "busybox:1", "command": ["sleep", "1000"], **probe}):
-        eventually(lambda: ground.kube.list(ground.path("Pod"), labelSelector="app=half"), "pods of half")
-        eventually(
+        until(lambda: ground.kube.list(ground.path("Pod"), labelSelector="app=half"), "pods of half")
+        until(
             lambda: all(
                 p["status"].get("podIP") for p in ground.kube.list(ground.path("Pod"), labelSelector="app=half")
             ),
@@ -119,7 +120,7 @@ def lacking(ground: Ground) -> Iterator[None]:
 def bare(ground: Ground) -> Iterator[None]:
     spec = {"terminationGracePeriodSeconds": 1, "containers": [{"name": "main", "image": "pause:1"}]}
     with ground.made("Pod", "bare", spec=spec):
-        eventually(lambda: ground.kube.get(ground.path("Pod", "bare"))["spec"].get("nodeName"), "bare is on a node")
+        until(lambda: ground.kube.get(ground.path("Pod", "bare"))["spec"].get("nodeName"), "bare is on a node")
         yield
 
 
@@ -150,7 +151,7 @@ def local_volume(ground: Ground) -> Iterator[None]:
             ground.made("PersistentVolumeClaim", "data", spec=claim),
             ground.workload("keeper", 1, kind="ReplicaSet", ready=0, volumes=volumes),
         ):
-            eventually(lambda: ground.pod_of("keeper")["spec"].get("nodeName"), "keeper is on its node")
+            until(lambda: ground.pod_of("keeper")["spec"].get("nodeName"), "keeper is on its node")
             yield
     finally:
         ground.kube.delete(f"{path}/disk")
@@ -179,7 +180,7 @@ def spread(ground: Ground) -> Any:
 def no_room(ground: Ground) -> Iterator[None]:
     needs = {"resources": {"requests": {"cpu": "64"}}}
     with ground.workload("huge", 1, kind="ReplicaSet", ready=0, container=needs):
-        eventually(
+        until(
             lambda: any(c["type"] == "PodScheduled" for c in ground.pod_of("huge")["status"].get("conditions", ())),
             "huge is Pending",
         )
@@ -192,12 +193,12 @@ def autoscaler(replicas: int) -> Seed:
         path = ground.path("Deployment", "cluster-autoscaler", "kube-system")
         pods = ground.path("Pod", namespace="kube-system")
         ground.kube.patch(path, {"spec": {"replicas": replicas}})
-        eventually(lambda: len(ground.kube.list(pods, labelSelector="app=cluster-autoscaler")) == replicas, "scaled")
+        until(lambda: len(ground.kube.list(pods, labelSelector="app=cluster-autoscaler")) == replicas, "scaled")
         try:
             yield
         finally:
             ground.kube.patch(path, {"spec": {"replicas": 1}})
-            eventually(lambda: ground.kube.get(path)["status"].get("readyReplicas") == 1, "the autoscaler is back")
+            until(lambda: ground.kube.get(path)["status"].get("readyReplicas") == 1, "the autoscaler is back")
 
     return scaled
 
@@ -208,14 +209,14 @@ def no_autoscaler(ground: Ground) -> Iterator[None]:
     before = ground.kube.get(path)
     ground.kube.delete(path, {"propagationPolicy": "Foreground"})
     pods = ground.path("Pod", namespace="kube-system")
-    eventually(lambda: not ground.kube.list(pods, labelSelector="app=cluster-autoscaler"), "the autoscaler is gone")
+    until(lambda: not ground.kube.list(pods, labelSelector="app=cluster-autoscaler"), "the autoscaler is gone")
     try:
         yield
     finally:
         body = {"metadata": {"name": "cluster-autoscaler"}, "spec": before["spec"]}
-        eventually(lambda: not _there(ground, path), "the autoscaler's Deployment is gone")
+        until(lambda: not _there(ground, path), "the autoscaler's Deployment is gone")
         ground.kube.create(path.rpartition("/")[0], body)
-        eventually(lambda: ground.kube.get(path)["status"].get("readyReplicas") == 1, "the autoscaler is back")
+        until(lambda: ground.kube.get(path)["status"].get("readyReplicas") == 1, "the autoscaler is back")
 
 
 def _there(ground: Ground, path: str) -> bool:
@@ -408,7 +409,7 @@ def test_a_volume_whose_zone_gets_no_replacement_is_named_beside_the_zone(ground
     }
     with ground.made("StatefulSet", "db", **set_of_one):
         path = ground.path("StatefulSet", "db")
-        eventually(lambda: ground.kube.get(path)["status"].get("readyReplicas") == 1, "db is Ready")
+        until(lambda: ground.kube.get(path)["status"].get("readyReplicas") == 1, "db is Ready")
         with ground.group(B, VPCZoneIdentifier=ground.subnet_in(ZONES[0])):
             found = findings(ground.plan({}))
     (finding,) = found["volume-zone", BLOCKS]
@@ -423,12 +424,11 @@ def test_an_exhausted_budget_holds_the_roll_with_that_reason_until_it_allows_aga
         node = ground.pod_of("shaky")["spec"]["nodeName"]
         execution = ground.operator.rolls.start({"nodes": [node]})
 
-        def held() -> str:
+        def held() -> bool:
             flying = ground.operator.rolls.nodes_in_flight()
-            return next((p.reason for p in flying if "shaky" in p.reason), "")
+            return any("shaky" in p.reason and "budget" in p.reason for p in flying)
 
-        reason = eventually(held, "the roll waits for the budget", seconds=90)
-        assert "budget" in reason
+        until(held, "the roll waits for the budget", within_seconds=90)
         time.sleep(1)
         assert ground.operator.rolls.progress(execution).running
         for pod in ground.kube.list(ground.path("Pod"), labelSelector="app=shaky"):
