@@ -13,6 +13,7 @@ from lab.kube import Json, NotFoundError
 from lab.operator import Operator
 from lab.rolls import Outcome
 from tests.blocking_kube import BlockingKube
+from tests.e2e.waiting import until
 
 ZONES = ("eu-central-1a", "eu-central-1b")
 PLURALS = {"Pod": "v1/pods", "ReplicaSet": "apps/v1/replicasets", "Deployment": "apps/v1/deployments",
@@ -61,7 +62,9 @@ class Ground:
     def roll(self, request: Json, *, within_seconds: float = 60.0) -> Outcome:
         """A roll, to its end."""
         execution = self.operator.rolls.start(request)
-        return self.operator.follow(execution, lambda _: None, within_seconds=within_seconds)
+        rolls = self.operator.rolls
+        until(lambda: not rolls.progress(execution).running, "the roll's end", within_seconds=within_seconds)
+        return rolls.outcome(execution)
 
     # Kubernetes
 
