@@ -37,6 +37,8 @@ def _facts(report: Report) -> RenderableType:
         facts.append(f"took {spoken(report.seconds)}")
     if report.trigger:
         facts.append(f"by {report.trigger}")
+    if report.approved_by:
+        facts.append(f"approved by {report.approved_by}")
     if report.nodes:
         facts += [counted(report.evicted, "eviction"), f"{report.refused:,} refused by budgets"]
     if report.failovers:

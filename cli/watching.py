@@ -158,7 +158,7 @@ def exit_of(seen: "Rolling") -> Exit:
     """The exit code that a roll's end stands for."""
     if seen.running or seen.status == "SUCCEEDED":
         return Exit.FINE
-    return Exit.BLOCKED if seen.error == "Blocked" else Exit.FAILED
+    return Exit.BLOCKED if seen.error in {"Blocked", "NotApproved"} else Exit.FAILED
 
 
 def _look_patiently(looker: "Looker", arn: str, say_line: Callable[[str], None]) -> "Rolling":

@@ -62,6 +62,10 @@ class Aborted(Permanent):
     """A person asked for the roll to end; what was begun with Redis is finished, and everything put back."""
 
 
+NOT_APPROVED = "NotApproved"
+"""How a roll ends that a person refused, or that nobody approved in time: the workflow's own word, no step's fault."""
+
+
 def sentence(error: BaseException) -> str:
     """The error as one line for an operator."""
     text = " ".join(str(error).split())

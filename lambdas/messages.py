@@ -139,6 +139,7 @@ def _headline(report: Report) -> str:
             Ending.BLOCKED: "roll blocked",
             Ending.FAILED: f"roll failed, {so_far}" if report.planned else "roll failed",
             Ending.ABORTED: f"roll aborted, {so_far}",
+            Ending.NOT_APPROVED: "roll not approved",
             Ending.STOPPED: f"roll stopped and restored, {so_far}",
         }[report.outcome]
     return f"{said}, something is left behind" if report.left_behind else said

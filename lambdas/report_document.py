@@ -28,6 +28,7 @@ class Ending(StrEnum):
     FAILED = "failed"
     ABORTED = "aborted"
     STOPPED = "stopped"
+    NOT_APPROVED = "not-approved"
 
 
 class Kind(StrEnum):
@@ -222,6 +223,7 @@ class Report(Document):
     reason: str = ""
     request: Any = None
     trigger: str = ""
+    approved_by: str = Field("", description="who let the roll begin; empty where nobody was asked")
     execution: str = ""
     started: str = ""
     began: float | None = None

@@ -177,6 +177,7 @@ VERDICTS: Mapping[Ending, tuple[str, str]] = {
     Ending.FAILED: ("bad", "Failed"),
     Ending.ABORTED: ("warn", "Aborted"),
     Ending.STOPPED: ("warn", "Stopped"),
+    Ending.NOT_APPROVED: ("warn", "Not approved"),
 }
 
 
@@ -193,6 +194,8 @@ def headline(report: Report) -> str:
             return "The roll was stopped and everything was put back"
         case Ending.FAILED:
             return "The roll failed before anything was changed" if not _changed(report) else "The roll failed"
+        case Ending.NOT_APPROVED:
+            return "The roll was not approved; nothing was changed"
         case Ending.DRY_RUN:
             return f"{counted(report.planned, 'node')} would be replaced; nothing was changed"
         case Ending.NOTHING:
@@ -207,7 +210,7 @@ def _changed(report: Report) -> bool:
 
 def answers(report: Report) -> list[Answer]:
     """Did it work, what did it cost meanwhile, and is anything left?"""
-    if report.outcome in {Ending.DRY_RUN, Ending.BLOCKED, Ending.NOTHING}:
+    if report.outcome in {Ending.DRY_RUN, Ending.BLOCKED, Ending.NOTHING, Ending.NOT_APPROVED}:
         return [_would_work(report), _left(report)]
     return [_worked(report), _meanwhile(report), _left(report)]
 

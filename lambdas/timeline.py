@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from lambdas.errors import NOT_APPROVED
 from lambdas.report_document import (
     BudgetLine,
     BudgetLook,
@@ -137,6 +138,17 @@ def ending_of(history: Iterable[dict[str, Any]]) -> str:
         if event["type"] == "ExecutionFailed":
             details = event.get("executionFailedEventDetails", {})
             return explain({"Error": details.get("error"), "Cause": details.get("cause")})
+    return ""
+
+
+def approver_of(history: Iterable[dict[str, Any]]) -> str:
+    """Who let the roll begin; "" where nobody was asked or nobody did."""
+    for event in history:
+        details = event.get("stateExitedEventDetails", {})
+        if event["type"] == "TaskStateExited" and details["name"] == "Wait for approval":
+            answer = _answer(details.get("output", ""))
+            if "Error" not in answer:
+                return str(answer.get("approved_by") or "somebody who gave no name")
     return ""
 
 
@@ -281,6 +293,7 @@ _OURS = frozenset(
         "BadRequest",
         "DeadlineExceeded",
         "LockLost",
+        NOT_APPROVED,
         "NotFound",
         "Permanent",
         "Refused",

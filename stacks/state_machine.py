@@ -22,7 +22,7 @@ from aws_cdk import aws_stepfunctions as sfn
 from aws_cdk import aws_stepfunctions_tasks as tasks
 from constructs import Construct
 
-from lambdas.errors import Aborted, Transient
+from lambdas.errors import NOT_APPROVED, Aborted, Transient
 from lambdas.settings import Settings
 
 RETRIED = (
@@ -190,6 +190,7 @@ class Roll(Construct):
             outputs=None,
             assign={"approved": jsonata("true")},
         )
+        approval.add_catch(look, errors=["Refused", "States.Timeout"], assign=_not_approved(settings))
         approval.add_catch(look, errors=["States.ALL"], assign=FAILED)
         take_lock = page.step(
             "Take the lock", "take_lock", {}, catch=settle,
@@ -283,6 +284,11 @@ class Roll(Construct):
             page.when(f"$failure != null and $failure.Error = '{Aborted.__name__}'"),
             page.fail("Aborted by a person", jsonata("$failure.Error"), jsonata("$states.input.reason")),
             comment="a person ended it",
+        )
+        how_did_it_end.when(
+            page.when(f"$failure != null and $failure.Error = '{NOT_APPROVED}'"),
+            page.fail("Not approved", NOT_APPROVED, jsonata("$states.input.reason")),
+            comment="a person refused, or nobody answered",
         )
         how_did_it_end.when(
             page.when("$failure != null"),
@@ -598,6 +604,16 @@ REDIS_STATES = {
 
 FAILED = {"failure": jsonata("$states.errorOutput"), "since": NULL, "told": NULL}
 """What a Catch remembers; the next step's wait has not begun."""
+
+
+def _not_approved(settings: Settings) -> dict[str, str]:
+    """What a Catch remembers of an answer that was no, or that did not come."""
+    hours = f"{settings.deadlines.approval / 3600:g}"
+    why = (
+        f"$states.errorOutput.Error = 'States.Timeout' ? 'nobody answered within {hours} h' : $states.errorOutput.Cause"
+    )
+    cause = f"'The roll was not approved: ' & ({why}) & '. Nothing was changed.'"
+    return {**FAILED, "failure": jsonata(f"{{'Error': '{NOT_APPROVED}', 'Cause': {cause}}}")}
 
 
 def _once(output: str, variable: str) -> str:

@@ -68,7 +68,8 @@ class Engine:
         self.clients = clients
         self.executions: list[Execution] = []
         self.kills_stop_execution = False
-        self.approve = True
+        self.refusal: tuple[str, str] | None = None
+        """Error and cause with which a person answers, or Step Functions for one who does not."""
         self.before_call: Callable[[str], None] = lambda _: None
         """Called with a step's name before every invocation."""
         self._random = random.Random(shuffle) if shuffle is not None else None  # noqa: S311
@@ -256,9 +257,9 @@ class Engine:
         if service.startswith("lambda:invoke"):
             payload = self.invoke(arguments["FunctionName"].removeprefix("step:"), arguments["Payload"])
             if service.endswith("waitForTaskToken"):
-                if not self.approve:
-                    raise StateFault("Refused", "not on a Friday")
-                return {}
+                if self.refusal:
+                    raise StateFault(*self.refusal)
+                return {"approved_by": "ana"}
             return {"Payload": payload}
         if service.startswith("states:startExecution"):
             machine = re.split("[:-]", arguments["StateMachineArn"])[-1]

@@ -338,6 +338,13 @@ def refused() -> Report:
     )
 
 
+def not_approved() -> Report:
+    reason = "The roll was not approved: refused by arn:aws:iam::123456789012:user/ana: not today. Nothing was changed."
+    return nothing().model_copy(
+        update={"outcome": Ending.NOT_APPROVED, "reason": reason, "plan": dry_run().plan, "planned": 6}
+    )
+
+
 def large(count: int = 300) -> Report:
     pages = [node_page(n, 10 + 45 * (n // 10), stretched=1 + n % 7 / 10) for n in range(count)]
     return rolled(pages, count=count)
@@ -352,6 +359,7 @@ ALL: Mapping[str, Callable[[], Report]] = {
     "dry-run": dry_run,
     "nothing": nothing,
     "refused": refused,
+    "not-approved": not_approved,
     "large": large,
     "hostile": lambda: replaced(HOSTILE),
 }

@@ -8,7 +8,7 @@ from typing import Any
 from lambdas import messages, timeline
 from lambdas.clients import Clients
 from lambdas.entry import handler_for, tell
-from lambdas.errors import Aborted, Permanent, sentence
+from lambdas.errors import NOT_APPROVED, Aborted, Permanent, sentence
 from lambdas.model import ReportTask, StepResult
 from lambdas.report_document import (
     BudgetLine,
@@ -28,6 +28,9 @@ from lambdas.report_document import (
 )
 from lambdas.report_page import page
 from lambdas.timeline import StepTime
+
+UNWANTED = {Aborted.__name__: Ending.ABORTED, NOT_APPROVED: Ending.NOT_APPROVED}
+"""Error -> how a roll ended that a person did not want."""
 
 
 def summary(
@@ -129,7 +132,7 @@ def _ending(task: ReportTask) -> Ending:
     if task.stopped:
         return Ending.STOPPED
     if task.failure:
-        return Ending.ABORTED if timeline.error_of(task.failure) == Aborted.__name__ else Ending.FAILED
+        return UNWANTED.get(timeline.error_of(task.failure), Ending.FAILED)
     outcome = (task.plan or {}).get("output", {}).get("outcome", Ending.FAILED)
     return Ending.REPLACED if outcome == "roll" else Ending(outcome)
 
@@ -178,7 +181,7 @@ def run(task: ReportTask, clients: Clients) -> StepResult:
         if task.restored or task.left_behind:
             tell(clients, messages.restored(clients.settings, task.roll, task.restored, task.left_behind))
         return StepResult.done("the roll wrote its report itself")
-    steps, ending, gaps = _own_steps(task, clients)
+    steps, ending, approver, gaps = _own_steps(task, clients)
     if task.stopped and steps and not ending:
         return StepResult.done("the roll has not ended, and writes its report itself")
     recorded = {n.instance for n in nodes}
@@ -187,6 +190,7 @@ def run(task: ReportTask, clients: Clients) -> StepResult:
     if task.unlooked:
         gaps = (*gaps, f"What is left behind was not looked for. {timeline.explain(task.unlooked)}")
     report = summary(task, nodes, plan, clients.settings.cluster, steps, clients.now(), gaps)
+    report = report.model_copy(update={"approved_by": approver})
     if task.stopped:
         report = report.model_copy(update={"reason": ending or "The roll ended without a word."})
     aws.save(f"{prefix}/report.json", report.model_dump_json(indent=2, by_alias=True), "application/json")
@@ -195,15 +199,18 @@ def run(task: ReportTask, clients: Clients) -> StepResult:
     return StepResult.done(report.reason, outcome=report.outcome, report=address, replaced=report.replaced)
 
 
-def _own_steps(task: ReportTask, clients: Clients) -> tuple[list[StepTime], str, tuple[str, ...]]:
-    """The roll's own steps, why it ended if from outside, and gaps: a history that cannot be read ends no report."""
+def _own_steps(task: ReportTask, clients: Clients) -> tuple[list[StepTime], str, str, tuple[str, ...]]:
+    """The roll's own steps, why it ended if from outside, who approved it, and gaps.
+
+    A history that cannot be read ends no report.
+    """
     if not task.execution:
-        return [], "", ()
+        return [], "", "", ()
     try:
         history = clients.aws.history(task.execution)
     except Permanent as error:
-        return [], "", (f"The roll's own steps are not in this report. {sentence(error)}",)
-    return timeline.steps_of(history), timeline.ending_of(history), ()
+        return [], "", "", (f"The roll's own steps are not in this report. {sentence(error)}",)
+    return timeline.steps_of(history), timeline.ending_of(history), timeline.approver_of(history), ()
 
 
 handler = handler_for(run, ReportTask, locked=False)

@@ -21,6 +21,7 @@ TOLD = {
     "dry-run": ("6 nodes would be replaced; nothing was changed", "lt-0c3f:8"),
     "nothing": ("No node is outdated",),
     "refused": ("failed before anything was changed", "grups is not a known field", "does not know"),
+    "not-approved": ("The roll was not approved; nothing was changed", "user/ana: not today"),
     "large": ("300 of 300 nodes replaced", "240 more are in the table"),
     "hostile": ("<script>alert('no')</script>",),
 }

@@ -244,20 +244,47 @@ def test_a_firing_alarm_holds_the_gate_and_no_second_wave_starts() -> None:
     assert len(outdated(world)) == 5
 
 
-def test_an_approval_that_is_refused_ends_the_roll_before_any_change() -> None:
+@pytest.mark.parametrize(
+    ("refusal", "why"),
+    [
+        (("Refused", "refused by ana: not on a Friday"), "refused by ana: not on a Friday"),
+        (("States.Timeout", ""), "nobody answered within 24 h"),
+    ],
+    ids=["no", "no answer"],
+)
+def test_a_roll_that_is_not_approved_ends_before_any_change_and_says_why(refusal: tuple[str, str], why: str) -> None:
     world = shop()
     engine = engine_for(world)
-    engine.approve = False
-    cause = failed(engine.run("roll", "roll-1", {"approval": True}))
-    assert "not on a Friday" in cause
+    engine.refusal = refusal
+    execution = engine.run("roll", "roll-1", {"approval": True})
+    said = f"The roll was not approved: {why}. Nothing was changed."
+    assert (execution.status, execution.error, execution.cause) == ("FAILED", "NotApproved", said)
     assert world.effects == []
-    assert any("waits for approval" in subject for subject, _ in world.messages)
+    asked, told = world.messages
+    assert "waits for approval" in asked[0]
+    assert (told[0], said in told[1]) == ("demo: roll not approved", True)
+    report = Report.model_validate_json(world.documents["rolls/roll-1/report.json"])
+    assert (report.outcome, report.reason, report.approved_by) == (Ending.NOT_APPROVED, said, "")
 
 
-def test_an_approved_roll_goes_on() -> None:
+def test_a_message_for_approval_that_cannot_be_sent_is_a_failure_and_no_refusal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(*_: str) -> None:
+        raise AccessDenied("The role may not publish: allow sns:Publish.")
+
+    world = shop()
+    monkeypatch.setattr(World, "notify", refused)
+    execution = engine_for(world).run("roll", "roll-1", {"approval": True})
+    assert (execution.error, execution.cause) == ("AccessDenied", "The role may not publish: allow sns:Publish.")
+    assert world.effects == []
+
+
+def test_an_approved_roll_goes_on_and_its_report_says_who_approved_it() -> None:
     world = shop(SMALL)
     assert engine_for(world).run("roll", "roll-1", {"approval": True}).status == "SUCCEEDED"
     assert outdated(world) == []
+    assert Report.model_validate_json(world.documents["rolls/roll-1/report.json"]).approved_by == "ana"
 
 
 @pytest.mark.parametrize(

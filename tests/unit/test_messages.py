@@ -61,6 +61,7 @@ def test_without_a_topic_there_is_no_link() -> None:
         (Ending.BLOCKED, "roll blocked", "start"),
         (Ending.FAILED, "roll failed, 2 of 6 nodes replaced", "start"),
         (Ending.ABORTED, "roll aborted, 2 of 6 nodes replaced", "start"),
+        (Ending.NOT_APPROVED, "roll not approved", "report roll-1"),
         (Ending.STOPPED, "roll stopped and restored, 2 of 6 nodes replaced", "start"),
     ],
 )

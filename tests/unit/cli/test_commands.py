@@ -298,7 +298,13 @@ def test_watch_tells_a_roll_that_is_over_and_exits_as_it_did(run: Run, target: F
 
 @pytest.mark.parametrize(
     ("status", "error", "code"),
-    [("FAILED", "DeadlineExceeded", 1), ("ABORTED", "", 1), ("TIMED_OUT", "", 1), ("FAILED", "Blocked", 3)],
+    [
+        ("FAILED", "DeadlineExceeded", 1),
+        ("ABORTED", "", 1),
+        ("TIMED_OUT", "", 1),
+        ("FAILED", "Blocked", 3),
+        ("FAILED", "NotApproved", 3),
+    ],
 )
 def test_the_exit_code_is_the_rolls(run: Run, target: FakeTarget, status: str, error: str, code: int) -> None:
     finished(target, status, error=error, cause="why")
