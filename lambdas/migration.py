@@ -75,12 +75,17 @@ def holder(task: NodeTask) -> str:
     return f"{task.roll}/{task.node}"
 
 
+def busy_with(group: RedisGroup, taken: lock.Busy, task: NodeTask) -> str:
+    """Who has the group, as a sentence: the node, if it is of the same roll."""
+    return f"Redis group {group} is being migrated for {taken.holder.removeprefix(f'{task.roll}/')}"
+
+
 def run_step(step: Step, task: RedisTask, clients: Clients) -> StepResult:
     """One invocation of a step. Its output names the group, for the report. Raises Refused where a person decides."""
     group = group_called(task.redis_group, clients)
     taken = lock.acquire(clients, holder(task), group.lease)
     if isinstance(taken, lock.Busy):
-        said = f"Redis group {group} is being migrated for {taken.holder}"
+        said = busy_with(group, taken, task)
         return StepResult.wait(said, min(taken.seconds + 1, 10), redis=str(group))
     now = clients.now()
     return answer(step, look(group, task.node, clients, now - (task.since or now)), clients)

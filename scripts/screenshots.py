@@ -15,7 +15,7 @@ from lab.application import deploy
 from lab.demo import ROLL_SECONDS, SPEC
 from lab.lifecycle import LabError, running_lab
 from lab.operator import Operator, operator_of
-from lab.paths import REPOSITORY
+from lab.paths import REPOSITORY, LabPaths
 from lab.spec import LabSpec
 from tests.browser import PHONE, chromium
 
@@ -46,8 +46,10 @@ def main() -> None:
             outcome = operator.rolls.outcome(execution)
             if not outcome.succeeded:
                 raise LabError(f"the roll did not succeed: {outcome.reason}")
-            page = lab.paths.root / "report.html"
-            page.write_text(operator.rolls.text(outcome.roll, "report.html"))
+            report = operator.rolls.text(outcome.roll, "report.html")
+    # What is in a lab's folder goes with it; its records stay.
+    page = LabPaths.of(NAME).root / "report.html"
+    page.write_text(report)
     _report(page)
     for picture in sorted(PICTURES.iterdir()):
         size = picture.stat().st_size

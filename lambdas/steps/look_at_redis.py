@@ -9,7 +9,7 @@ from lambdas.clients import Clients
 from lambdas.control import Heeds
 from lambdas.entry import handler_for
 from lambdas.errors import Refused
-from lambdas.migration import group_called, groups_on, holder, look
+from lambdas.migration import busy_with, group_called, groups_on, holder, look
 from lambdas.model import RedisTask, StepResult, backoff
 from lambdas.redis_actions import Hold, Settled, Stop
 from lambdas.redis_groups import RedisGroup
@@ -23,7 +23,7 @@ def run(task: RedisTask, clients: Clients) -> StepResult:
     for group in _groups(task, clients):
         taken = lock.acquire(clients, holder(task), group.lease)
         if isinstance(taken, lock.Busy):
-            return StepResult.wait(f"Redis group {group} is being migrated for {taken.holder}", backoff(waited))
+            return StepResult.wait(busy_with(group, taken, task), backoff(waited))
         action = look(group, task.node, clients, waited).action
         match action:
             case Settled():
