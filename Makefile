@@ -87,6 +87,10 @@ settings-table: prepare ## Write the table of all settings anew into docs/settin
 costs: prepare ## Count anew what a roll costs, into docs/costs.md
 	@$(BIN)/python -m scripts.cost_table
 
+.PHONY: roles
+roles: prepare ## Write anew what each step's role could do, in docs/threat-model.md
+	@$(BIN)/python -m scripts.role_table
+
 .PHONY: layer
 layer: prepare ## Build the functions' dependency layer, and measure its size and how fast steps start
 	@$(BIN)/python -m scripts.measure_layer

@@ -496,7 +496,11 @@ class AwsClient:
         if not names:
             return []
         with translated("describe the gate's alarms"):
-            pages = self._cloudwatch.get_paginator("describe_alarms").paginate(AlarmNames=list(names))
+            pages = self._cloudwatch.get_paginator("describe_alarms").paginate(
+                # Without their kinds composite ones are not answered.
+                AlarmNames=list(names),
+                AlarmTypes=["MetricAlarm", "CompositeAlarm"],
+            )
             alarms = [a for page in pages for a in (*page.get("MetricAlarms", ()), *page.get("CompositeAlarms", ()))]
         if missing := set(names) - {a["AlarmName"] for a in alarms}:
             raise NotFound(f"The gate's alarms {', '.join(sorted(missing))} do not exist; correct the setting alarms.")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lambdas.marks import GROUP_MAXIMUM, GROUP_RESUME, INSTANCE_PROTECTED, INSTANCE_REPLACES
+from scripts import role_table
 from stacks.functions import SIZES, STEPS, USUAL
 from stacks.roles import FLEET_RESOURCES, NETWORK_INTERFACES, TAG_KEYS, TARGET_RESOURCES, UNSCOPED
 from stacks.state_machine import CALL_TIMEOUT
@@ -60,6 +61,13 @@ def allowed(assembly: Any, part: str = "") -> Iterator[tuple[str, dict[str, Any]
         if part in name and statement["Effect"] == "Allow":
             for action in listed(statement["Action"]):
                 yield action, statement
+
+
+def test_the_threat_model_tells_what_every_role_could_do() -> None:
+    text = role_table.DOCUMENT.read_text()
+    assert role_table.written(text) == text, "run: make roles"
+    groups = {group for permissions in STEPS.values() for group in permissions.kubernetes}
+    assert groups <= role_table.IN_THE_CLUSTER.keys()
 
 
 @pytest.mark.parametrize("assembly", [synthesize, in_network])
