@@ -207,7 +207,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.plan", description=__doc__)
     parser.add_argument("--nodes", type=int, default=1000)
     parser.add_argument("--pods", type=int, default=10_000)
-    parser.add_argument("--times", type=int, default=5)
+    parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--step", metavar="SERVER", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.step:
@@ -229,7 +229,7 @@ def main() -> None:
         peak = statistics.median(r["figures"][phase][1] for r in runs)
         medians[phase] = (statistics.median(seconds), peak)
         table.add_row(phase, f"{medians[phase][0]:.2f}", f"{max(seconds):.2f}", f"{peak:.0f}")
-    console.print(table)
+    console.print(table, soft_wrap=True)
     last = runs[-1]
     console.print(f"{last['reason']}; findings {last['findings']}; bytes {last['sizes']}")
     took, peak = medians["the whole step"]
