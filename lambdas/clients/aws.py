@@ -52,6 +52,9 @@ CONFIG = Config(
 BRIEF = Config(retries={"mode": "standard", "total_max_attempts": 1}, connect_timeout=2, read_timeout=5)
 """For what a plan can do without. A private network may have no way to it."""
 
+HISTORY_PAGE = 1000
+"""Events of a history in one answer, the most that there may be: a roll of a thousand nodes has about 20,000."""
+
 TRANSIENT_CODES = frozenset(
     {
         "Throttling",
@@ -534,7 +537,7 @@ class AwsClient:
     def history(self, execution: str) -> list[dict[str, Any]]:
         with translated(f"read the history of {execution}"):
             pages = self._stepfunctions.get_paginator("get_execution_history").paginate(
-                executionArn=execution, includeExecutionData=True
+                executionArn=execution, includeExecutionData=True, PaginationConfig={"PageSize": HISTORY_PAGE}
             )
             return [dict(event) for page in pages for event in page["events"]]
 
