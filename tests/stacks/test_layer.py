@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from stacks import compiling
-from stacks.layer import ASYNCHRONOUS, HOLLOW, LOCK, UNUSED, services, trim
+from stacks.layer import ASYNCHRONOUS, HOLLOW, LOCK, UNUSED, install, services, trim
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
@@ -70,6 +70,18 @@ def test_what_is_trimmed_is_there_before_and_gone_afterwards(layer: Path) -> Non
     assert ASYNCHRONOUS[0] in UNUSED
     kept = {p.name for p in (layer / "botocore" / "data").iterdir() if p.is_dir()}
     assert kept == services()
+
+
+def test_the_layer_for_lambdas_platform_is_made_without_a_network_and_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`make prepare` has had its packages fetched; compiled it has about half as much again (60 MB are the goal)."""
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    install(tmp_path)
+    libraries = [p.name for p in tmp_path.rglob("*.so")]
+    assert libraries
+    assert all("aarch64" in name or name.endswith(".abi3.so") for name in libraries), libraries
+    assert sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file()) < 40_000_000
 
 
 def test_services_are_those_that_clients_are_made_of() -> None:
