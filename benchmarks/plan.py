@@ -184,7 +184,7 @@ def step(server: str, nodes: int) -> None:
     world = account(nodes)
     kubernetes = KubernetesClient(server, access["authority"], lambda: str(access["token"]))
     settings = Settings(cluster="demo", surge=10, wave=50)
-    clients = Clients(kubernetes, world, world.redis, settings, time.time, time.sleep)
+    clients = Clients(kubernetes, world, world.redis, settings, time.time, time.sleep, world)
     result = measured("the whole step", plan.run)(PlanTask(roll="bench", input={"dry_run": True}), clients)
     document = world.documents["rolls/bench/plan.json"]
     codes = Counter(f["code"] for f in json.loads(document)["findings"])

@@ -15,7 +15,7 @@ from aws_lambda_powertools import Logger
 from pydantic import ValidationError
 
 from lambdas import control, lock, messages, metrics
-from lambdas.clients import Aws, Clients, Kubernetes, Redis
+from lambdas.clients import Aws, Clients, Http, Kubernetes, Redis
 from lambdas.clients.calls import CALLS
 from lambdas.control import Heeds
 from lambdas.errors import BadRequest, DeadlineExceeded, Permanent, RollError, Transient, sentence
@@ -71,9 +71,9 @@ def connected_clients() -> Clients:
 
 
 def assembled(kubernetes: Kubernetes, aws: Aws, settings: Settings) -> Clients:
-    """Clients on the real clock; Redis is connected to when a step first asks for it."""
+    """Clients on the real clock; Redis and HTTP come in when a step first asks for them."""
     redis = cast(Redis, _WhenNeeded(lambda: _redis(kubernetes)))
-    return Clients(kubernetes, aws, redis, settings, time.time, time.sleep)
+    return Clients(kubernetes, aws, redis, settings, time.time, time.sleep, cast(Http, _WhenNeeded(_http)))
 
 
 def _connect(cluster: str) -> Kubernetes:
@@ -86,6 +86,12 @@ def _redis(kubernetes: Kubernetes) -> Redis:
     from lambdas.clients.redis import RedisClient
 
     return RedisClient(kubernetes.secret)
+
+
+def _http() -> Http:
+    from lambdas.clients.http import HttpClient
+
+    return HttpClient()
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,10 @@ FILE = Path(__file__).resolve().parent.parent / "eks-rolling-settings.json"
 """All other settings, beside the functions' code."""
 
 
+LONGEST_CHECKS = 60
+"""Seconds that all checks of the gate may take together: half of what its function has for a look."""
+
+
 class Strict(BaseModel):
     """Values that cross a boundary: immutable, and unknown fields are refused."""
 
@@ -110,6 +114,15 @@ class Window(Strict):
         return value
 
 
+class Check(Strict):
+    """A page that has to answer well before the next wave may begin."""
+
+    url: str = Field(pattern=r"^https://[^\s/?#]+\S*$", description="where, by HTTPS; redirects are not followed")
+    status: int = Field(200, ge=100, le=599, description="the status that it has to answer")
+    contains: str = Field("", description="text that its answer has to contain, within the first 256 KB")
+    timeout_seconds: int = Field(5, ge=1, le=20, description="how long one request may take")
+
+
 class Deadlines(Strict):
     """How long a step may hold before the roll gives up and restores, in seconds."""
 
@@ -162,6 +175,9 @@ class Settings(Strict):
     canary: bool = Field(True, description="the first wave is a single node")
     bake_seconds: int = Field(60, ge=0, description="quiet time after each wave before the gate opens")
     alarms: tuple[str, ...] = Field((), description="CloudWatch alarms that hold the gate while in ALARM")
+    checks: tuple[Check, ...] = Field(
+        (), max_length=10, description="pages that hold the gate while one does not answer as it has to"
+    )
     approval: bool = Field(False, description="wait for a person after the plan")
     on_change: OnChange = Field(
         OnChange.ROLL,
@@ -206,6 +222,13 @@ class Settings(Strict):
                 f"deadlines.gate ({self.deadlines.gate}) must be longer than bake_seconds ({self.bake_seconds})"
             )
         return self
+
+    @field_validator("checks")
+    @classmethod
+    def _checks_fit_a_look(cls, checks: tuple[Check, ...]) -> tuple[Check, ...]:
+        if (seconds := sum(check.timeout_seconds for check in checks)) > LONGEST_CHECKS:
+            raise ValueError(f"the timeouts of all together ({seconds} s) must be {LONGEST_CHECKS} s at most")
+        return checks
 
     def deadline(self, step: str) -> int | None:
         """Seconds the named step may hold; None for steps that never do."""

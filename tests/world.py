@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lambdas.access import Verb
-from lambdas.clients import Clients, Eviction, EvictionStatus, Launched
+from lambdas.clients import Clients, Eviction, EvictionStatus, HttpAnswer, Launched
 from lambdas.errors import AccessDenied, Conflict, NotFound, Permanent
 from lambdas.marks import GROUP_MAXIMUM, GROUP_RESUME, NODE_ROLL
 from lambdas.observed import (
@@ -144,6 +144,8 @@ class World:
         self.redis = RedisWorld(self._effect)
         self.secrets: dict[tuple[str, str], dict[str, str]] = {}
         self.alarms: set[str] = set()
+        self.pages: dict[str, HttpAnswer] = {}
+        """Address -> how it answers."""
         self.quota = VcpuQuota(limit=1000, used=100)
         self.histories: dict[str, list[dict[str, Any]]] = {}
         self.launch_failures = 0
@@ -228,7 +230,7 @@ class World:
         self.baseline = self.capacity()
 
     def clients(self, settings: Settings) -> Clients:
-        return Clients(self, self, self.redis, settings, lambda: self.time, self.advance)
+        return Clients(self, self, self.redis, settings, lambda: self.time, self.advance, self)
 
     # Time and controllers
 
@@ -901,6 +903,9 @@ class World:
             "initial", self.time + self.delays.target_healthy, target.port or 0
         )
         self._effect(f"register {target.instance} with {target.name}")
+
+    def get(self, url: str, timeout_seconds: float) -> HttpAnswer:
+        return self.pages.get(url, HttpAnswer(fault="connection refused"))
 
     def alarms_firing(self, names: Sequence[str]) -> list[str]:
         return sorted(self.alarms & set(names))

@@ -58,6 +58,15 @@ class Launched:
     message: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """The answer to a request, or the `fault` for which there is none."""
+
+    status: int = 0
+    body: str = ""
+    fault: str = ""
+
+
 class Kubernetes(Protocol):
     """The cluster."""
 
@@ -353,6 +362,12 @@ class Redis(Protocol):
         ...
 
 
+class Http(Protocol):
+    """Addresses that users name in the settings. It raises nothing: what does not answer is an answer too."""
+
+    def get(self, url: str, timeout_seconds: float) -> HttpAnswer: ...
+
+
 class Clock(Protocol):
     """Epoch seconds."""
 
@@ -370,3 +385,4 @@ class Clients:
     now: Clock
     sleep: Callable[[float], None]
     """Seconds; only the switch of a Redis master sleeps, for milliseconds."""
+    http: Http

@@ -1,10 +1,10 @@
-"""The gate between waves: alarms quiet, workloads back to Ready, bake time over, nobody asked to pause or abort."""
+"""The gate between waves: alarms quiet, checks passed, workloads Ready again, bake time over, nobody against it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lambdas import control, lock
-from lambdas.clients import Clients
+from lambdas.clients import Clients, HttpAnswer
 from lambdas.control import Heeds
 from lambdas.entry import handler_for
 from lambdas.errors import Aborted, Refused
@@ -12,6 +12,7 @@ from lambdas.migration import Next, group_called, look
 from lambdas.model import RollTask, StepResult, backoff
 from lambdas.observed import Workload, ready_nodes
 from lambdas.redis_actions import Settled
+from lambdas.settings import Check
 from lambdas.timeline import error_of, explain
 
 
@@ -33,13 +34,17 @@ def decide(
     baked: float,
     bake: float,
     redis: Sequence[Next] = (),
+    unanswered: Sequence[str] = (),
 ) -> Open | Hold:
     """Whether the next wave may start. What was not Ready before the roll is nobody's sign of trouble.
 
-    `baked` and `bake` are seconds; `redis` is what each Redis group of the plan needs next.
+    `baked` and `bake` are seconds; `redis` is what each Redis group of the plan needs next; `unanswered` are the checks
+    that did not pass, as sentences.
     """
     if firing:
         return Hold(f"alarms are firing: {', '.join(firing)}", backoff(baked, first=5))
+    if unanswered:
+        return Hold(f"checks do not pass: {'; '.join(unanswered)}", backoff(baked, first=5))
     worse = [w for w in workloads if not w.all_ready and str(w.owner) not in unready_before]
     if worse:
         names = ", ".join(f"{w.owner} ({w.ready} of {w.desired} Ready)" for w in worse)
@@ -49,6 +54,17 @@ def decide(
     if baked < bake:
         return Hold(f"baking for {bake - baked:.0f} s more", min(15, bake - baked))
     return Open("the wave is healthy")
+
+
+def judge(check: Check, answer: HttpAnswer) -> str:
+    """What is wrong with a check's answer; "" if nothing is."""
+    if answer.fault:
+        return f"{check.url} does not answer: {answer.fault}"
+    if answer.status != check.status:
+        return f"{check.url} answers {answer.status}, not {check.status}"
+    if check.contains not in answer.body:
+        return f"{check.url} answers without the text {check.contains!r}"
+    return ""
 
 
 def run(task: RollTask, clients: Clients) -> StepResult:
@@ -67,6 +83,11 @@ def run(task: RollTask, clients: Clients) -> StepResult:
         clients.now() - (task.since or clients.now()),
         clients.settings.bake_seconds,
         [look(group_called(name, clients), "", clients) for name in task.redis],
+        [
+            wrong
+            for check in clients.settings.checks
+            if (wrong := judge(check, clients.http.get(check.url, check.timeout_seconds)))
+        ],
     )
     looked = ready_nodes(clients.kubernetes.nodes())
     match decision:

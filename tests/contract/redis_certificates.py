@@ -1,6 +1,7 @@
-"""A certificate authority for Redis servers and their clients."""
+"""A certificate authority for servers and their clients."""
 
 import datetime as dt
+import ipaddress
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -18,17 +19,21 @@ class Authority:
         self._certificate = self._sign(self._name, self._key.public_key(), extension)
         self.certificate = _pem(self._certificate)
 
-    def issue(self, name: str) -> tuple[str, str]:
-        """A certificate that names no address, and its key."""
+    def issue(self, name: str, address: str = "") -> tuple[str, str]:
+        """A certificate, of that IP address or of none, and its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         extension = x509.BasicConstraints(ca=False, path_length=None)
         private = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        return _pem(self._sign(_named(name), key.public_key(), extension)), private.decode()
+        return _pem(self._sign(_named(name), key.public_key(), extension, address)), private.decode()
 
     def _sign(
-        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, extension: x509.BasicConstraints
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePublicKey,
+        extension: x509.BasicConstraints,
+        address: str = "",
     ) -> x509.Certificate:
         now = dt.datetime.now(dt.UTC)
         builder = (
@@ -41,6 +46,9 @@ class Authority:
             .not_valid_after(now + dt.timedelta(days=1))
             .add_extension(extension, critical=True)
         )
+        if address:
+            names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
+            builder = builder.add_extension(names, critical=False)
         return builder.sign(self._key, hashes.SHA256())
 
 

@@ -225,7 +225,7 @@ def migrate(pods: Any, client: Any, within_seconds: float) -> Ended:
 
     Fails as an assertion when that does not come.
     """
-    clients = Clients(pods, cast(Any, None), client, Settings(cluster="demo"), time.time, time.sleep)
+    clients = Clients(pods, cast(Any, None), client, Settings(cluster="demo"), time.time, time.sleep, cast(Any, None))
     ((group,), _) = declared(pods.stateful_sets("default"))
     ended = Ended([], [])
     deadline, since = time.monotonic() + within_seconds, time.monotonic()

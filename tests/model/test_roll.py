@@ -7,11 +7,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lambdas.clients import HttpAnswer
 from lambdas.errors import AccessDenied, RollError, Transient
 from lambdas.lock import ABORT, PAUSE
 from lambdas.marks import HARD_TAINT
 from lambdas.observed import Node, Owner, Taint
 from lambdas.report_document import Ending, Kind, Report
+from lambdas.settings import Check
 from tests.asl import Engine, Execution, Stopped
 from tests.assembly import synthesize
 from tests.model.situations import AUTOSCALER, by_zone, outdated, shop, watch_unavailable
@@ -242,6 +244,29 @@ def test_a_firing_alarm_holds_the_gate_and_no_second_wave_starts() -> None:
     cause = failed(engine_for(world).run("roll", "roll-1", {}))
     assert "alarms are firing: shop-errors" in cause
     assert len(outdated(world)) == 5
+
+
+def test_a_check_that_does_not_pass_holds_the_gate_until_it_does() -> None:
+    url = "https://shop.example/health"
+    world = shop()
+    checked = roll_settings().model_copy(update={"checks": (Check(url=url, contains="ok"),)})
+    engine = Engine(synthesize(), world, world.clients(checked))
+    seen: dict[str, float] = {}
+
+    def break_it(_: World) -> None:
+        """From the first launch on, for ten minutes."""
+        began = seen.setdefault("began", world.time) if any(e.startswith("launch ") for e in world.effects) else None
+        well = began is None or world.time > began + 600
+        world.pages[url] = HttpAnswer(200, "ok") if well else HttpAnswer(503, "no")
+        if well and began is not None:
+            seen.setdefault("launched", sum(1 for e in world.effects if e.startswith("launch ")))
+
+    world.watchers.append(break_it)
+    assert engine.run("roll", "roll-1", {}).status == "SUCCEEDED"
+    assert (seen["launched"], outdated(world)) == (1, [])
+    report = Report.model_validate_json(world.documents["rolls/roll-1/report.json"])
+    held = [h.reason for s in report.steps for h in s.holds]
+    assert f"checks do not pass: {url} answers 503, not 200" in held
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,14 @@ class TestSettings:
         assert "autoscaler.mode: input should be 'pause', 'annotate' or 'ignore', not 'sleep'" in message
         assert "deadlines.evct is not a known field (known: approval, attach_master, await_load" in message
 
+    def test_checks_are_asked_by_https_and_fit_a_look(self) -> None:
+        page = {"url": "https://shop.example/health", "timeout_seconds": 20}
+        assert Settings.parse({"cluster": "demo", "checks": [page] * 3}).checks[0].status == 200
+        with pytest.raises(BadRequest, match=r"together \(80 s\) must be 60 s at most"):
+            Settings.parse({"cluster": "demo", "checks": [page] * 4})
+        with pytest.raises(BadRequest, match=r"checks.0.url: string should match pattern"):
+            Settings.parse({"cluster": "demo", "checks": [{"url": "http://shop.example/health"}]})
+
     def test_a_gate_that_ends_before_the_bake_is_refused(self) -> None:
         with pytest.raises(BadRequest, match="must be longer than bake_seconds"):
             Settings.parse({"cluster": "demo", "bake_seconds": 100, "deadlines": {"gate": 100}})

@@ -47,7 +47,13 @@ class Servers:
 
 def taken_back(servers: Servers) -> bool:
     clients = Clients(
-        cast(Any, None), cast(Any, None), cast(Any, servers), Settings(cluster="demo"), time.time, time.sleep
+        cast(Any, None),
+        cast(Any, None),
+        cast(Any, servers),
+        Settings(cluster="demo"),
+        time.time,
+        time.sleep,
+        cast(Any, None),
     )
     return take_back(member("old", Role.MASTER), member("new", Role.REPLICA), (), clients)
 

@@ -1,0 +1,79 @@
+"""The client of the gate's checks against a real server with a certificate."""
+
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from lambdas.clients import HttpAnswer
+from lambdas.clients.http import MOST, HttpClient
+from tests.contract.redis_certificates import Authority
+
+
+class Pages(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = {"/health": b"all fine", "/large": b"x" * (MOST + 10)}.get(self.path, b"")
+        self.send_response({"/moved": 302, "/down": 503}.get(self.path, 200))
+        self.send_header("Location", "/health")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        try:
+            self.wfile.write(body)
+        except OSError:
+            # Who has read enough hangs up.
+            self.close_connection = True
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Tests' output is for failures."""
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Its address; the system trusts its certificate."""
+    authority = Authority()
+    certificate, key = authority.issue("pages", "127.0.0.1")
+    for name, text in (("cert", certificate), ("key", key), ("authority", authority.certificate)):
+        (tmp_path / name).write_text(text)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert", tmp_path / "key")
+    pages = HTTPServer(("127.0.0.1", 0), Pages)
+    pages.socket = context.wrap_socket(pages.socket, server_side=True)
+    thread = threading.Thread(target=pages.serve_forever, daemon=True)
+    thread.start()
+    yield f"https://127.0.0.1:{pages.server_port}"
+    pages.shutdown()
+    pages.server_close()
+    thread.join()
+
+
+def test_an_answer_is_its_status_and_its_text(server: str) -> None:
+    assert HttpClient().get(f"{server}/health", 5) == HttpAnswer(200, "all fine")
+    assert HttpClient().get(f"{server}/down", 5) == HttpAnswer(503)
+
+
+def test_a_redirect_is_an_answer(server: str) -> None:
+    assert HttpClient().get(f"{server}/moved", 5) == HttpAnswer(302)
+
+
+def test_no_more_is_read_than_a_function_has_room_for(server: str) -> None:
+    assert len(HttpClient().get(f"{server}/large", 5).body) == MOST
+
+
+def test_a_certificate_that_the_system_does_not_trust_is_no_answer(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other").write_text(Authority("somebody").certificate)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "other"))
+    assert "certificate verify failed" in HttpClient().get(f"{server}/health", 5).fault
+
+
+def test_what_does_not_answer_in_time_is_no_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        answer = HttpClient().get(f"https://127.0.0.1:{silent.getsockname()[1]}/", 0.2)
+    assert (answer.status, answer.body) == (0, "")
+    assert "timed out" in answer.fault
