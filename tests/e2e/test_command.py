@@ -150,7 +150,7 @@ def test_a_roll_waits_for_a_person_who_refuses_it_or_approves_it(small_lab: Oper
     assert run(small_lab, "pause").returncode == 3
     assert run(small_lab, "refuse", "--reason", "not before the release").returncode == 0
     refused = run(small_lab, "watch")
-    assert refused.returncode == 1
+    assert refused.returncode == 3
     assert "not before the release" in refused.stdout
     assert small_lab.state().restored(before)
 
