@@ -24,14 +24,15 @@ SHOWN = 40
 
 
 def rendered(document: dict[str, Any], next_step: str, *, every: bool = False) -> RenderableType:
-    """The whole plan; `next_step` is its last sentence."""
+    """The whole plan; `next_step` is its last sentence, if there is one."""
     plan = PlanDocument.model_validate(document)
     parts: list[RenderableType] = [_headline(plan)]
     if plan.nodes:
         parts.append(_nodes(plan, every=every))
         parts.append(_figures(plan))
     parts += list(findings_by_severity(plan.findings))
-    parts.append(Text(f"\n{next_step}", style="bold"))
+    if next_step:
+        parts.append(Text(f"\n{next_step}", style="bold"))
     return Group(*parts)
 
 

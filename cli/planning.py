@@ -82,10 +82,10 @@ def start(
     """
     machine = target.machine("roll")
     request = request_of(group, node, surge, accept)
-    answer, document = show_plan(target, request, every=False, as_json=False, quiet=as_json)
+    answer, document = show_plan(target, request, quiet=as_json, starting=True)
     if document["outcome"] == "blocked" and redis_is_silent(document):
         say("Redis does not answer from here; the deployed workflow plans anew, by a dry run.")
-        answer, document = show_plan(target, request, every=False, as_json=False, quiet=as_json, there=True)
+        answer, document = show_plan(target, request, quiet=as_json, starting=True, there=True)
     outcome = document["outcome"]
     if outcome == "blocked":
         raise CommandError("Nothing was started: the plan is blocked.", Exit.BLOCKED)
@@ -116,11 +116,18 @@ def request_of(groups: list[str] | None, nodes: list[str] | None, surge: int | N
 
 
 def show_plan(
-    target: Target, request: Json, *, every: bool, as_json: bool, quiet: bool = False, there: bool = False
+    target: Target,
+    request: Json,
+    *,
+    every: bool = False,
+    as_json: bool = False,
+    quiet: bool = False,
+    starting: bool = False,
+    there: bool = False,
 ) -> tuple[Json, Json]:
     """Plans here, or by the deployed workflow (`there`), and prints it; the step's answer and the plan's document.
 
-    `quiet` prints nothing.
+    `quiet` prints nothing; `starting` leaves out what to do next where that is about to be asked.
     """
     from cli.local import plan_here, plan_there
 
@@ -135,7 +142,8 @@ def show_plan(
     elif not quiet:
         from cli.plan_view import rendered
 
-        said = next_step(document, deployed=deployed, at_work=at_work, there=there)
+        asked = starting and document["outcome"] != "blocked"
+        said = "" if asked else next_step(document, deployed=deployed, at_work=at_work, there=there)
         output.print(rendered(document, said, every=every))
     return answer, document
 

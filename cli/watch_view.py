@@ -57,7 +57,8 @@ def _headline(seen: Rolling) -> Text:
 
 
 def _ending(seen: Rolling) -> str:
-    return {"ABORTED": "Stopped", "TIMED_OUT": "Timed out"}.get(seen.status, seen.error or "Failed")
+    ends = {"Aborted": "Aborted", "Blocked": "Blocked", "NotApproved": "Not approved"}
+    return {"ABORTED": "Stopped", "TIMED_OUT": "Timed out"}.get(seen.status) or ends.get(seen.error, "Failed")
 
 
 def _progress(seen: Rolling) -> RenderableType:
