@@ -24,14 +24,15 @@ LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "requirements.txt")
 def function_code(stack: Stack, settings: Settings) -> lambda_.Code:
     """The code of one cluster's functions. It is not compiled where the stack's assets are not built (tests, lab)."""
     root = Path(tempfile.mkdtemp(dir=_staging().name))
-    _stage(root, {k: v for k, v in settings.model_dump(mode="json").items() if not _by_deployment(v)})
-    content = _hash(root)
-    compiled = stack.bundling_required and compiling.compile_all(root)
+    sources, compiled = _sources(compiled=stack.bundling_required)
+    shutil.copytree(sources, root / LAMBDAS.name)
+    by_file = {k: v for k, v in settings.model_dump(mode="json").items() if not _by_deployment(v)}
+    (root / FILE.name).write_text(json.dumps(by_file, indent=2))
     return lambda_.Code.from_asset(
         str(root),
         # Of the sources alone: the same source does not always compile to the same bytes.
         asset_hash_type=AssetHashType.CUSTOM,
-        asset_hash=f"{content} compiled: {compiled}",
+        asset_hash=f"{content_hash(root)} compiled: {compiled}",
     )
 
 
@@ -51,14 +52,18 @@ def _by_deployment(value: Any) -> bool:
     return Token.is_unresolved(json.dumps(value))
 
 
-def _stage(root: Path, settings: dict[str, Any]) -> None:
-    shutil.copytree(LAMBDAS, root / LAMBDAS.name, ignore=LEFT_OUT)
-    (root / FILE.name).write_text(json.dumps(settings, indent=2))
+@cache
+def _sources(*, compiled: bool) -> tuple[Path, bool]:
+    """What all clusters' functions have in common, and whether it could be compiled."""
+    directory = Path(_staging().name) / f"sources-{compiled}"
+    shutil.copytree(LAMBDAS, directory, ignore=LEFT_OUT)
+    return directory, compiled and compiling.compile_all(directory)
 
 
-def _hash(root: Path) -> str:
+def content_hash(root: Path) -> str:
+    """What the code is known by: its sources and settings, not what they were compiled to."""
     digest = hashlib.sha256()
-    for file in sorted(p for p in root.rglob("*") if p.is_file()):
+    for file in sorted(p for p in root.rglob("*") if p.is_file() and p.suffix != ".pyc"):
         digest.update(f"{file.relative_to(root)}\n".encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()

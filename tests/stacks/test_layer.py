@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from stacks import compiling
+from stacks import code, compiling
 from stacks.layer import ASYNCHRONOUS, HOLLOW, LOCK, UNUSED, install, services, trim
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -114,3 +114,13 @@ def test_a_stub_is_not_taken_for_an_interpreter(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     assert compiling.interpreter.__wrapped__() is None
+
+
+def test_the_code_is_hashed_by_its_sources_alone(tmp_path: Path) -> None:
+    """The same source does not always compile to the same bytes, and a function would be deployed anew."""
+    (tmp_path / "module.py").write_text("ANSWER = 42\n")
+    before = code.content_hash(tmp_path)
+    (tmp_path / "module.cpython-313.pyc").write_bytes(b"whatever")
+    assert code.content_hash(tmp_path) == before
+    (tmp_path / "module.py").write_text("ANSWER = 43\n")
+    assert code.content_hash(tmp_path) != before
