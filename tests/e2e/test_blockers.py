@@ -22,7 +22,7 @@ from lab.spec import Delays, GroupSpec, LabSpec
 from tests.e2e.seeds import ZONES, Ground, Seed
 from tests.e2e.waiting import until
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(300), pytest.mark.xdist_group("blockers")]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(600), pytest.mark.xdist_group("blockers")]
 
 A, B = "workers-a", "workers-b"
 TAG = "kubernetes.io/cluster/blockers"
@@ -445,9 +445,9 @@ def test_an_exhausted_budget_holds_the_roll_with_that_reason_until_it_allows_aga
             flying = ground.operator.rolls.nodes_in_flight()
             return any("shaky" in p.reason and "budget" in p.reason for p in flying)
 
-        until(held, "the roll waits for the budget", within_seconds=90)
+        until(held, "the roll waits for the budget", within_seconds=240)
         time.sleep(1)
         assert ground.operator.rolls.progress(execution).running
         ground.kube.delete(ground.path("Pod", broken["metadata"]["name"]))
-        outcome = ground.operator.follow(execution, lambda _: None, within_seconds=120)
+        outcome = ground.operator.follow(execution, lambda _: None, within_seconds=240)
     assert (outcome.status, outcome.report["replaced"]) == ("SUCCEEDED", 1)
