@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator
 
 from lambdas.errors import BadRequest
-from lambdas.settings import Strict, problems
+from lambdas.settings import Moment, Strict, problems
 
 
 class RollRequest(Strict):
@@ -94,6 +94,18 @@ class RollTask(Task):
     unready: tuple[str, ...] = ()
     redis: tuple[str, ...] = ()
     failures: tuple[NodeFailure, ...] = ()
+
+
+class HookTask(Task):
+    """Hooks of one moment; node, instance and replacement are empty for the roll's own. `failure` is what ended it."""
+
+    when: Moment
+    instance: str = ""
+    node: str = ""
+    group: str = ""
+    replacement: str = ""
+    replacement_node: str = ""
+    failure: dict[str, Any] | None = None
 
 
 class ApprovalTask(Task):

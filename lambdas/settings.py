@@ -26,6 +26,11 @@ LONGEST_CHECKS = 60
 """Seconds that all checks of the gate may take together: half of what its function has for a look."""
 
 
+LONGEST_HOOKS = 25
+"""Seconds that the hooks of one moment may take together: each is asked twice where it does not answer, and their
+function has a minute."""
+
+
 class Strict(BaseModel):
     """Values that cross a boundary: immutable, and unknown fields are refused."""
 
@@ -123,9 +128,50 @@ class Check(Strict):
     timeout_seconds: int = Field(5, ge=1, le=20, description="how long one request may take")
 
 
+class Moment(StrEnum):
+    """When a hook is asked."""
+
+    BEFORE_ROLL = "before_roll"
+    AFTER_ROLL = "after_roll"
+    BEFORE_NODE = "before_node"
+    AFTER_NODE = "after_node"
+
+
+class OnFailure(StrEnum):
+    """What a hook that fails means for the roll."""
+
+    ABORT = "abort"
+    CONTINUE = "continue"
+
+
+class Hook(Strict):
+    """Something of yours that is asked at a moment of a roll: a Lambda function, or an address."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$", description="what holds and reports call it")
+    when: Moment = Field(description="when it is asked")
+    function: str = Field(
+        "",
+        pattern=r"^(arn:[\w-]+:lambda:[a-z0-9-]+:\d{12}:function:[\w-]+(:[\w$-]+)?)?$",
+        description="ARN of the Lambda function; this or `url`",
+    )
+    url: str = Field("", pattern=r"^(https://[^\s/?#]+\S*)?$", description="address that is posted to, by HTTPS")
+    timeout_seconds: int = Field(10, ge=1, le=20, description="how long one answer may take")
+    on_failure: OnFailure = Field(
+        OnFailure.ABORT,
+        description="abort: the roll ends, all is put back; continue: it goes on, and says so",
+    )
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "Hook":
+        if bool(self.function) == bool(self.url):
+            raise ValueError("a hook needs either a function or a url")
+        return self
+
+
 class Deadlines(Strict):
     """How long a step may hold before the roll gives up and restores, in seconds."""
 
+    run_hooks: int = Field(3600, ge=1, description="hooks that ask to wait, at one moment of a roll or a node")
     receive_change: int = Field(
         10 * 24 * 3600, ge=60, description="a change waits for a window, and for the roll at work to end"
     )
@@ -178,6 +224,11 @@ class Settings(Strict):
     checks: tuple[Check, ...] = Field(
         (), max_length=10, description="pages that hold the gate while one does not answer as it has to"
     )
+    hooks: tuple[Hook, ...] = Field(
+        (),
+        max_length=20,
+        description="functions and addresses of yours that are asked before and after a roll and a node",
+    )
     approval: bool = Field(False, description="wait for a person after the plan")
     on_change: OnChange = Field(
         OnChange.ROLL,
@@ -229,6 +280,21 @@ class Settings(Strict):
         if (seconds := sum(check.timeout_seconds for check in checks)) > LONGEST_CHECKS:
             raise ValueError(f"the timeouts of all together ({seconds} s) must be {LONGEST_CHECKS} s at most")
         return checks
+
+    @field_validator("hooks")
+    @classmethod
+    def _hooks_fit_a_look(cls, hooks: tuple[Hook, ...]) -> tuple[Hook, ...]:
+        for moment in Moment:
+            here = [hook for hook in hooks if hook.when is moment]
+            if len({hook.name for hook in here}) < len(here):
+                raise ValueError(f"two hooks of {moment} have the same name")
+            if (seconds := sum(hook.timeout_seconds for hook in here)) > LONGEST_HOOKS:
+                raise ValueError(f"the timeouts of {moment} together ({seconds} s) must be {LONGEST_HOOKS} s at most")
+        return hooks
+
+    def asks(self, moment: Moment) -> bool:
+        """Whether any hook is asked then."""
+        return any(hook.when is moment for hook in self.hooks)
 
     def deadline(self, step: str) -> int | None:
         """Seconds the named step may hold; None for steps that never do."""

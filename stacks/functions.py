@@ -130,6 +130,10 @@ STEPS: Mapping[str, Permissions] = {
 """The same, with the right to tell people of a long hold."""
 
 
+HOOKS: Mapping[str, Permissions] = {"run_hooks": Permissions((LOCK,), notifies=True, asks_hooks=True)}
+"""The step that is there only where the settings have hooks."""
+
+
 class Size(NamedTuple):
     """A function's memory in MB, which buys CPU with it (1,769 MB are one), and its timeout in seconds.
 
@@ -203,12 +207,15 @@ class Functions(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         self._settings = settings.model_copy(update={"bucket": bucket.bucket_name, "topic": topic.topic_arn})
-        self._resources = Resources(settings.cluster, bucket, topic, machines)
+        self._resources = Resources(
+            settings.cluster, bucket, topic, machines, tuple(sorted({h.function for h in settings.hooks if h.function}))
+        )
         self.security_group: ec2.ISecurityGroup | None = None
         self._place = self._join(network) if network else {}
         self._layer = dependency_layer(self, "Dependencies")
         self._code = function_code(Stack.of(self), self._settings)
-        self.of: dict[str, lambda_.Function] = {step: self._function(step, p) for step, p in STEPS.items()}
+        steps = {**STEPS, **(HOOKS if settings.hooks else {})}
+        self.of: dict[str, lambda_.Function] = {step: self._function(step, p) for step, p in steps.items()}
 
     def _join(self, network: Network) -> dict[str, Any]:
         vpc = ec2.Vpc.from_vpc_attributes(

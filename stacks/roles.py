@@ -147,6 +147,7 @@ class Permissions:
     writes_reports: bool = False
     reads_reports: bool = False
     notifies: bool = False
+    asks_hooks: bool = False
     reads_quotas: bool = False
     reads_history_of: str = ""
 
@@ -159,6 +160,8 @@ class Resources:
     bucket: s3.IBucket
     topic: sns.Topic
     machines: Mapping[str, str]
+    hooks: tuple[str, ...] = ()
+    """ARNs of users' functions that are asked as hooks."""
 
     @property
     def cluster_tag(self) -> dict[str, dict[str, list[str]]]:
@@ -188,6 +191,8 @@ def write(role: iam.Role, permissions: Permissions, resources: Resources) -> Non
         quota = stack.format_arn(service="servicequotas", resource="ec2", resource_name=STANDARD_VCPUS)
         _allow(role, ["servicequotas:GetServiceQuota"], [quota])
     _documents(role, permissions, resources)
+    if permissions.asks_hooks and resources.hooks:
+        _allow(role, ["lambda:InvokeFunction"], resources.hooks)
     if permissions.notifies:
         _allow(role, ["sns:Publish"], [resources.topic.topic_arn])
         if resources.topic.master_key is not None:

@@ -23,7 +23,7 @@ from aws_cdk import aws_stepfunctions_tasks as tasks
 from constructs import Construct
 
 from lambdas.errors import NOT_APPROVED, Aborted, Transient
-from lambdas.settings import Settings
+from lambdas.settings import Moment, Settings
 
 RETRIED = (
     Transient.__name__,
@@ -138,11 +138,16 @@ class Roll(Construct):
             },
         )
 
+        after = page.hooks("Ask the hooks after the roll", Moment.AFTER_ROLL, {}, settings)
+        if after:
+            after.start.add_catch(look, errors=["States.ALL"], assign=KEEP_FIRST)
+            after.then(look)
+        restored = after.start if after else look
         restore.start.add_catch(
-            look,
+            restored,
             errors=["States.ALL"],
             assign={
-                "failure": jsonata("$failure = null ? $states.errorOutput : $failure"),
+                **KEEP_FIRST,
                 "leftBehind": jsonata("['the restore did not finish: ' & $states.errorOutput.Cause]"),
             },
         )
@@ -150,11 +155,7 @@ class Roll(Construct):
         settle.start.add_catch(
             restore.start,
             errors=["States.ALL"],
-            assign={
-                "failure": jsonata("$failure = null ? $states.errorOutput : $failure"),
-                "since": NULL,
-                "told": NULL,
-            },
+            assign=KEEP_FIRST,
         )
         settle.then(restore.start)
 
@@ -268,7 +269,10 @@ class Roll(Construct):
             comment="nothing to roll: only a dead roll's marks to put back",
         )
         plan_old.otherwise(rehearse)
-        rehearse.next(pause.start)
+        before = page.hooks("Ask the hooks before the roll", Moment.BEFORE_ROLL, {}, settings, catch=settle)
+        if before:
+            before.then(pause.start)
+        rehearse.next(before.start if before else pause.start)
         pause.then(taint.start)
         taint.then(resume.start)
         resume.then(pick)
@@ -278,7 +282,7 @@ class Roll(Construct):
         replace.item_processor(self._replace_one(page, roll_node))
         replace.next(gate.start)
         gate.then(pick)
-        restore.then(look)
+        restore.then(restored)
         report.next(how_did_it_end)
         how_did_it_end.when(
             page.when(f"$failure != null and $failure.Error = '{Aborted.__name__}'"),
@@ -393,27 +397,35 @@ class RollNode(Construct):
             "record_node",
             {**about, "execution": jsonata("$states.context.Execution.Id"), "failure": jsonata("$failure")},
         )
+        after = page.hooks("Ask the hooks after the node", Moment.AFTER_NODE, about, settings)
+        if after:
+            after.start.add_catch(record, errors=["States.ALL"], assign=KEEP_FIRST)
+            after.then(record)
+        ending = after.start if after else record
+        before = page.hooks("Ask the hooks before the node", Moment.BEFORE_NODE, about, settings, catch=ending)
         launch = page.step(
-            "Launch the replacement", "launch_replacement", about, catch=record,
+            "Launch the replacement", "launch_replacement", about, catch=ending,
             assign={"replacement": _once("replacement", "replacement")},
         )  # fmt: skip
         await_ready = page.step(
-            "Wait for the replacement", "await_ready", about, catch=record,
+            "Wait for the replacement", "await_ready", about, catch=ending,
             assign={"replacementNode": _once("replacement_node", "replacementNode")},
         )  # fmt: skip
-        close = page.step("Close the old node to new pods", "close_node", about, catch=record)
-        redis = self._migrate_redis(page, about, record)
-        leave = page.step("Leave the load balancers", "leave_load_balancers", about, catch=record)
-        evict = page.step("Evict pods", "evict", about, catch=record)
-        drained = page.step("Wait for the last connections", "await_load_balancers", about, catch=record)
-        detached = page.step("Wait for volumes to detach", "await_volumes", about, catch=record)
-        terminate = page.step("Terminate the instance", "terminate", about, catch=record)
+        close = page.step("Close the old node to new pods", "close_node", about, catch=ending)
+        redis = self._migrate_redis(page, about, ending)
+        leave = page.step("Leave the load balancers", "leave_load_balancers", about, catch=ending)
+        evict = page.step("Evict pods", "evict", about, catch=ending)
+        drained = page.step("Wait for the last connections", "await_load_balancers", about, catch=ending)
+        detached = page.step("Wait for volumes to detach", "await_volumes", about, catch=ending)
+        terminate = page.step("Terminate the instance", "terminate", about, catch=ending)
         replaced = page.choice("Was it replaced?")
 
         by_whom.when(page.when("$exists($states.input.roll)"), begin, comment="by a roll")
         by_whom.otherwise(own_roll)
         own_roll.next(page.succeed("A roll was started for this node"))
-        begin.next(launch.start)
+        begin.next(before.start if before else launch.start)
+        if before:
+            before.then(launch.start)
         launch.then(await_ready.start)
         await_ready.then(close.start)
         close.then(redis.start)
@@ -422,7 +434,7 @@ class RollNode(Construct):
         evict.then(drained.start)
         drained.then(detached.start)
         detached.then(terminate.start)
-        terminate.then(record)
+        terminate.then(ending)
         record.add_catch(replaced, errors=["States.ALL"], outputs={"reason": jsonata("$states.errorOutput.Cause")})
         record.next(replaced)
         replaced.when(
@@ -440,6 +452,7 @@ class RollNode(Construct):
                 "leave_load_balancers", "evict", "await_load_balancers", "await_volumes", "terminate",
             )
         )  # fmt: skip
+        longest += deadlines.run_hooks * (settings.asks(Moment.BEFORE_NODE) + settings.asks(Moment.AFTER_NODE))
         self.machine = page.machine(name, by_whom, Duration.seconds(longest + 3600), log_group)
 
     @staticmethod
@@ -563,7 +576,7 @@ class Restore(Construct):
         # What was put back is put back, whether or not anybody is told.
         report.add_catch(ours, errors=["States.ALL"], outputs=jsonata("$states.input"))
         # A group that needs a person must not keep the rest from being put back.
-        settle.start.add_catch(restore.start, errors=["States.ALL"], assign={"since": NULL})
+        settle.start.add_catch(restore.start, errors=["States.ALL"], assign={"since": NULL, "told": NULL})
         begin.next(by_whom)
         by_whom.when(page.when("$exists($states.input.look)"), look, comment="by the clock")
         by_whom.otherwise(settle.start)
@@ -604,6 +617,9 @@ REDIS_STATES = {
 
 FAILED = {"failure": jsonata("$states.errorOutput"), "since": NULL, "told": NULL}
 """What a Catch remembers; the next step's wait has not begun."""
+
+KEEP_FIRST = FAILED | {"failure": jsonata("$failure = null ? $states.errorOutput : $failure")}
+"""The same once the roll or the node is at its end: what ended it goes before what fails then."""
 
 
 def _not_approved(settings: Settings) -> dict[str, str]:
@@ -709,6 +725,21 @@ class Page:
         question.otherwise(wait)
         wait.next(task)
         return Step(task, question)
+
+    def hooks(
+        self,
+        name: str,
+        moment: Moment,
+        payload: Mapping[str, Any],
+        settings: Settings,
+        *,
+        catch: "Step | sfn.IChainable | None" = None,
+    ) -> Step | None:
+        """The step that asks the hooks of that moment; None where the settings have none, so that it costs nothing."""
+        if not settings.asks(moment):
+            return None
+        given = {"when": moment.value, "failure": jsonata("$failure"), **payload}
+        return self.step(name, "run_hooks", given, catch=catch)
 
     def choice(self, name: str) -> sfn.Choice:
         return sfn.Choice.jsonata(self.scope, f"Choice {name}", state_name=name)

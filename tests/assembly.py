@@ -78,6 +78,26 @@ def synthesize() -> Assembly:
     return Assembly(json.loads((assembly(DOCUMENT) / "EksRolling-demo.template.json").read_text()))
 
 
+HOOK_FUNCTION = "arn:aws:lambda:eu-central-1:123456789012:function:ask"
+HOOK_URL = "https://hooks.example/eks-rolling"
+HOOKS = [
+    {"name": "pager", "when": "before_roll", "url": HOOK_URL},
+    {"name": "ask", "when": "before_node", "function": HOOK_FUNCTION},
+    {"name": "tell", "when": "after_node", "url": HOOK_URL, "on_failure": "continue"},
+    {"name": "pager", "when": "after_roll", "url": HOOK_URL},
+]
+
+
+def hooked_document() -> dict[str, Any]:
+    return {"settings": {**DOCUMENT["settings"], "hooks": HOOKS}}
+
+
+@cache
+def with_hooks() -> Assembly:
+    """The same with hooks at every moment."""
+    return Assembly(json.loads((assembly(hooked_document()) / "EksRolling-demo.template.json").read_text()))
+
+
 @cache
 def in_network() -> Assembly:
     """The same, with its functions in the cluster's network."""

@@ -146,6 +146,10 @@ class World:
         self.alarms: set[str] = set()
         self.pages: dict[str, HttpAnswer] = {}
         """Address -> how it answers."""
+        self.asked: list[dict[str, Any]] = []
+        """What hooks were sent."""
+        self.hook_answers: dict[str, list[HttpAnswer]] = {}
+        """Function or address -> its next answers; then it says nothing against anything."""
         self.quota = VcpuQuota(limit=1000, used=100)
         self.histories: dict[str, list[dict[str, Any]]] = {}
         self.launch_failures = 0
@@ -903,6 +907,19 @@ class World:
             "initial", self.time + self.delays.target_healthy, target.port or 0
         )
         self._effect(f"register {target.instance} with {target.name}")
+
+    def post(self, url: str, document: Mapping[str, Any], key: str, timeout_seconds: float) -> HttpAnswer:
+        return self._asked(url, document)
+
+    def invoke(self, function: str, document: Mapping[str, Any], timeout_seconds: float) -> HttpAnswer:
+        return self._asked(function, document)
+
+    def _asked(self, hook: str, document: Mapping[str, Any]) -> HttpAnswer:
+        self.asked.append(dict(document))
+        answers = self.hook_answers.get(hook, [])
+        answer = answers.pop(0) if answers else HttpAnswer(200)
+        self._effect(f"hook {document['key']}")
+        return answer
 
     def get(self, url: str, timeout_seconds: float) -> HttpAnswer:
         return self.pages.get(url, HttpAnswer(fault="connection refused"))

@@ -267,6 +267,10 @@ class Aws(Protocol):
 
     def notify(self, subject: str, message: str) -> None: ...
 
+    def invoke(self, function: str, document: Mapping[str, Any], timeout_seconds: float) -> HttpAnswer:
+        """Calls a user's Lambda function once; what it returns is the body of a 200, what it raises the fault."""
+        ...
+
     def history(self, execution: str) -> list[dict[str, Any]]:
         """An execution's events as GetExecutionHistory has them, oldest first."""
         ...
@@ -366,6 +370,10 @@ class Http(Protocol):
     """Addresses that users name in the settings. It raises nothing: what does not answer is an answer too."""
 
     def get(self, url: str, timeout_seconds: float) -> HttpAnswer: ...
+
+    def post(self, url: str, document: Mapping[str, Any], key: str, timeout_seconds: float) -> HttpAnswer:
+        """Posts JSON, with `key` as Idempotency-Key."""
+        ...
 
 
 class Clock(Protocol):

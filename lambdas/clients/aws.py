@@ -4,6 +4,7 @@ Calls are retried a few times by botocore itself (standard mode); what remains i
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
-from lambdas.clients import Launched
+from lambdas.clients import HttpAnswer, Launched
 from lambdas.clients.calls import CALLS
 from lambdas.errors import AccessDenied, NotFound, Permanent, Transient
 from lambdas.marks import GROUP_MAXIMUM, GROUP_RESUME, INSTANCE_PROTECTED, INTERFERING_PROCESSES
@@ -533,6 +534,17 @@ class AwsClient:
             self._sns.publish(
                 TopicArn=self._topic, Subject=subject.encode("ascii", "replace").decode()[:100], Message=message
             )
+
+    def invoke(self, function: str, document: Mapping[str, Any], timeout_seconds: float) -> HttpAnswer:
+        # One try: the SDK's own would call a function again that was only slow.
+        brief = Config(connect_timeout=timeout_seconds, read_timeout=timeout_seconds, retries={"total_max_attempts": 1})
+        client = self._session.client("lambda", config=CONFIG.merge(brief))
+        with translated(f"call the function {function}"):
+            answer = client.invoke(FunctionName=function, Payload=json.dumps(dict(document)))
+            text = answer["Payload"].read().decode(errors="replace")
+        if answer.get("FunctionError"):
+            return HttpAnswer(fault=f"it failed: {text[:500]}")
+        return HttpAnswer(200, text)
 
     def history(self, execution: str) -> list[dict[str, Any]]:
         with translated(f"read the history of {execution}"):

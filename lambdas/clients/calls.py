@@ -8,7 +8,7 @@ _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete
 _PREFIXES = {"monitoring": "cloudwatch"}
 """Signing name -> the prefix of its actions in IAM policies, where they differ."""
 
-_ACTIONS = {"s3:ListObjectsV2": "s3:ListBucket"}
+_ACTIONS = {"s3:ListObjectsV2": "s3:ListBucket", "lambda:Invoke": "lambda:InvokeFunction"}
 """Operation -> action, where the two have different names (Service Authorization Reference)."""
 
 

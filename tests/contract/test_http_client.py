@@ -1,4 +1,4 @@
-"""The client of the gate's checks against a real server with a certificate."""
+"""The clients of checks and hooks against a real server with a certificate."""
 
 import socket
 import ssl
@@ -7,11 +7,16 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import boto3
 import pytest
 
 from lambdas.clients import HttpAnswer
+from lambdas.clients.aws import AwsClient
 from lambdas.clients.http import MOST, HttpClient
+from lambdas.errors import Transient
 from tests.contract.redis_certificates import Authority
+
+FUNCTION = "arn:aws:lambda:eu-central-1:123456789012:function"
 
 
 class Pages(BaseHTTPRequestHandler):
@@ -26,6 +31,13 @@ class Pages(BaseHTTPRequestHandler):
         except OSError:
             # Who has read enough hangs up.
             self.close_connection = True
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("X-Amz-Function-Error" if "broken" in self.path else "X-None", "Unhandled")
+        self.end_headers()
+        self.wfile.write(body + str(self.headers["Idempotency-Key"]).encode())
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Tests' output is for failures."""
@@ -54,6 +66,27 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_an_answer_is_its_status_and_its_text(server: str) -> None:
     assert HttpClient().get(f"{server}/health", 5) == HttpAnswer(200, "all fine")
     assert HttpClient().get(f"{server}/down", 5) == HttpAnswer(503)
+
+
+def test_a_hook_is_posted_its_question_with_the_key(server: str) -> None:
+    answer = HttpClient().post(f"{server}/hook", {"key": "a/b"}, "a/b", 5)
+    assert answer == HttpAnswer(200, '{"key":"a/b"}a/b')
+
+
+def test_a_function_is_called_with_the_question_and_its_errors_are_no_answer(
+    server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "authority"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+    for name, value in (("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "x"), ("AWS_REGION", "eu-central-1")):
+        monkeypatch.setenv(name, value)
+    aws = AwsClient("demo", "", "", boto3.session.Session(region_name="eu-central-1"))
+    assert aws.invoke(f"{FUNCTION}:ask", {"key": "a"}, 5) == HttpAnswer(200, '{"key": "a"}None')
+    assert "it failed" in aws.invoke(f"{FUNCTION}:broken", {"key": "a"}, 5).fault
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://127.0.0.1:1")
+    unreachable = AwsClient("demo", "", "", boto3.session.Session(region_name="eu-central-1"))
+    with pytest.raises(Transient, match="Cannot call the function"):
+        unreachable.invoke(f"{FUNCTION}:ask", {}, 1)
 
 
 def test_a_redirect_is_an_answer(server: str) -> None:

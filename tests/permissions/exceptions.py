@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from lambdas.messages import HOLDING
+from stacks.functions import STEPS
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ EXEMPT: tuple[Exempt, ...] = (
     Exempt("Roll*MachineRole", "events:*", "Step Functions itself watches nested executions so, and lets them end"),
     *(
         Exempt(step, "sns:Publish", "for a hold longer than notify_hold_minutes, which the labs' rolls do not have")
-        for step in sorted(HOLDING)
+        for step in sorted(HOLDING & STEPS.keys())
     ),
     Exempt(
         "Roll*MachineRole", "states:DescribeExecution", "the lab's Step Functions looks at nested executions inside"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lambdas.settings import Deadlines
+from tests.assembly import with_hooks
 from tests.stacks.test_state_machine import MACHINES, step_of, tasks
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -26,7 +27,7 @@ def headings() -> set[str]:
 
 
 def states_of(step: str) -> set[str]:
-    return {name for machine in MACHINES for name, state in tasks(machine) if step_of(state) == step}
+    return {name for machine in MACHINES for name, state in tasks(machine, with_hooks()) if step_of(state) == step}
 
 
 def sources() -> Iterator[tuple[Path, ast.Module]]:
@@ -56,7 +57,7 @@ def test_every_step_that_can_hold_has_its_states_heading(step: str) -> None:
 
 
 def test_every_heading_is_a_state() -> None:
-    names = {name for machine in MACHINES for name, _ in tasks(machine)}
+    names = {name for machine in MACHINES for name, _ in tasks(machine, with_hooks())}
     assert headings() - names == set()
 
 

@@ -12,9 +12,9 @@ import pytest
 from lambdas import errors
 from lambdas.settings import Deadlines, Settings
 from lambdas.timeline import KINDS
-from stacks.functions import STEPS
+from stacks.functions import HOOKS, STEPS
 from stacks.state_machine import REDIS_STATES, RETRIED
-from tests.assembly import DOCUMENT, synthesize
+from tests.assembly import DOCUMENT, HOOK_FUNCTION, Assembly, synthesize, with_hooks
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 MACHINES = ("roll", "node", "restore")
@@ -28,8 +28,9 @@ def states(definition: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield from states(state["ItemProcessor"])
 
 
-def tasks(machine: str) -> list[tuple[str, dict[str, Any]]]:
-    return [(n, s) for n, s in states(synthesize().definition(machine)) if s["Type"] == "Task"]
+def tasks(machine: str, made: Assembly | None = None) -> list[tuple[str, dict[str, Any]]]:
+    definition = (made or synthesize()).definition(machine)
+    return [(n, s) for n, s in states(definition) if s["Type"] == "Task"]
 
 
 def step_of(state: dict[str, Any]) -> str:
@@ -114,7 +115,7 @@ def test_names_are_sentences_and_unique_within_a_machine() -> None:
 
 def test_every_function_is_a_step_module_and_every_step_module_a_function() -> None:
     modules = {p.stem for p in (REPOSITORY / "lambdas" / "steps").glob("*.py")} - {"__init__"}
-    assert modules == set(STEPS)
+    assert modules == set(STEPS) | set(HOOKS)
     handlers = {p["Handler"] for p in synthesize().of_type("AWS::Lambda::Function").values() if "Handler" in p}
     assert {f"lambdas.steps.{step}.handler" for step in STEPS} <= handlers
     for step in STEPS:
@@ -124,6 +125,22 @@ def test_every_function_is_a_step_module_and_every_step_module_a_function() -> N
 def test_every_step_is_called_by_a_machine() -> None:
     called = {step_of(state) for machine in MACHINES for _, state in tasks(machine)} - {""}
     assert called == set(STEPS)
+
+
+def test_where_the_settings_have_hooks_the_machines_ask_them() -> None:
+    asking = {n for machine in MACHINES for n, state in tasks(machine, with_hooks()) if step_of(state) == "run_hooks"}
+    moments = ("before the roll", "after the roll", "before the node", "after the node")
+    assert asking == {f"Ask the hooks {moment}" for moment in moments}
+
+
+def test_a_hook_is_called_by_its_step_alone_and_by_nobody_who_was_not_named() -> None:
+    policies = with_hooks().of_type("AWS::IAM::Policy").values()
+    statements = [s for p in policies for s in p["PolicyDocument"]["Statement"] if p["Roles"]]
+    steps = [s for s in statements if "lambda:InvokeFunction" in s["Action"] and s["Resource"] == HOOK_FUNCTION]
+    assert len(steps) == 1
+    machines = [s for s in statements if "lambda:InvokeFunction" in s["Action"] and s not in steps]
+    assert HOOK_FUNCTION not in str(machines)
+    assert HOOK_FUNCTION not in str(synthesize().template)
 
 
 def test_the_error_that_is_retried_is_the_class_that_steps_raise() -> None:

@@ -14,7 +14,7 @@ from lambdas.observed import Lease
 
 BEFORE_THE_LOCK = {"check_permissions", "ask_approval", "plan", "receive_change", "take_lock"}
 AFTER_THE_WORK = {"record_node", "report", "restore", "settle_redis"}
-ASKS_ITSELF = {"gate", "look_at_redis"}
+ASKS_ITSELF = {"gate", "look_at_redis", "run_hooks"}
 MIDST_OF_A_MIGRATION = {
     "attach_master",
     "create_stand_in",

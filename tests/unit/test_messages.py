@@ -11,7 +11,7 @@ from lambdas.messages import HOLDING, LONGEST_SUBJECT, console, hold, restored, 
 from lambdas.model import NodeTask, StepResult
 from lambdas.report_document import Ending, NodePage, Orphan, Report
 from lambdas.settings import Settings
-from stacks.functions import STEPS
+from stacks.functions import HOOKS, STEPS
 from tests.world import World
 
 TOPIC = "arn:aws:sns:eu-central-1:123456789012:EksRolling-demo-Messages"
@@ -166,4 +166,4 @@ class TestHolds:
 
 def test_exactly_the_steps_that_tell_of_something_may_publish() -> None:
     tells = HOLDING | {"ask_approval", "report"}
-    assert {step for step, permissions in STEPS.items() if permissions.notifies} == tells
+    assert {step for step, permissions in {**STEPS, **HOOKS}.items() if permissions.notifies} == tells
