@@ -69,6 +69,13 @@ def _prepare(operator: Operator) -> None:
     )
     for template in ("workers", "mixed"):
         operator.rolls.publish_version(template)
+    # Each change is looked at by an execution of its own, which then does nothing.
+    until(lambda: ended(operator) == 2, "the changes were looked at")
+
+
+def ended(operator: Operator) -> int:
+    """How many executions of the Roll machine there were, and have ended."""
+    return sum(not execution.running for execution in operator.rolls.executions.of(operator.rolls.machine("roll")))
 
 
 def client(operator: Operator, service: str) -> Any:
