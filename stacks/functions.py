@@ -155,7 +155,11 @@ of a CPU and 400 MB (make bench-plan)."""
 SWITCH = Size(1024, 60)
 """A step whose polls clients wait for: a Redis master changes hands inside it. It needs its CPU at once."""
 
+ASK = Size(512, 120)
+"""A step that waits for other people's answers: 25 s for all hooks of a moment, twice, after a look at the lock."""
+
 SIZES: Mapping[str, Size] = {
+    "run_hooks": ASK,
     **dict.fromkeys(("plan", "gate", "restore", "report", "find_orphans", "settle_redis"), SWEEP),
     **dict.fromkeys(("fail_over", "fail_back", "fail_over_to_stand_in", "fail_back_to_shard_pod"), SWITCH),
 }
