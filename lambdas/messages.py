@@ -1,5 +1,6 @@
 """What people are told by way of the topic: mails that say what happened, why, and what to type next. Pure."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -96,7 +97,7 @@ def hold(settings: Settings, roll: str, step: str, node: str, reason: str, since
         lines += [f"Look closer:        {command(settings, 'explain', node)}"]
     lines += [
         f"Watch:              {command(settings, 'watch', roll)}",
-        f"Stop all deadlines: {command(settings, 'pause')}",
+        f"Gain time:          {command(settings, 'pause')}",
         f"End it, put back:   {command(settings, 'abort')}",
     ]
     return Message(
@@ -164,7 +165,7 @@ def _next(settings: Settings, report: Report) -> list[str]:
     if report.orphans:
         return ["", f"See again what is left: {command(settings, 'orphans')}"]
     match report.outcome:
-        case Ending.FAILED | Ending.ABORTED | Ending.STOPPED:
+        case Ending.FAILED | Ending.ABORTED | Ending.STOPPED if report.planned:
             return [
                 "Everything is as it was before, but for nodes that were replaced; these stay so.",
                 "",
@@ -181,7 +182,8 @@ def _next(settings: Settings, report: Report) -> list[str]:
 def _closed(lines: list[str], settings: Settings, roll: str) -> str:
     """The text with the roll's name and where it is in the console."""
     link = console(settings, roll)
-    return "\n".join([*lines, "", f"Roll: {roll}", *([link] if link else [])])
+    text = "\n".join([*lines, "", f"Roll: {roll}", *([link] if link else [])])
+    return re.sub(r"\n{3,}", "\n\n", text)
 
 
 def _clock(seconds: float) -> str:
