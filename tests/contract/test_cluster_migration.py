@@ -11,7 +11,7 @@ import pytest
 
 from lambdas.redis_observed import Role
 from tests.contract.cluster_pods import Cluster, Sampled, Writer, cluster, lost, sampler, writers
-from tests.contract.private_network import cut, heal, is_private, run_inside
+from tests.contract.private_network import cut, cuts_cost_as_much, heal, is_private, run_inside
 from tests.contract.redis_pods import NEW, Ended, Killing, migrate, wait_until_all_write_on
 
 pytestmark = [pytest.mark.timeout(240)]
@@ -262,9 +262,7 @@ def test_inside_zones_are_cut(side: Cluster, name: str) -> None:
     ended, written = played(side, point, subject, zones_are_cut, before=early)
     assert ended.stopped == ""
     missing = lost(side, written)
-    compared = lost_without_a_roll() if missing else 0
-    print(f"lost: {missing}, without a roll {compared}")
-    assert missing <= compared * 1.2
+    assert missing == 0 or cuts_cost_as_much(missing, lost_without_a_roll)
     after = roles(side)
     assert after["redis-a-0"][1] is Role.MASTER
     assert {p.node for n, p in side.pods.items() if n in {"redis-a-0", "redis-b-0"}} == {NEW}

@@ -197,7 +197,9 @@ def test_a_restart_starts_the_new_pod_before_it_stops_the_old_one(side: Side) ->
 def test_workloads_of_every_kind_are_counted_and_others_are_none(side: Side) -> None:
     side.add_node()
     web, db = side.add_deployment("web", 2), side.add_stateful_set("db", 1)
+    # The controllers count a moment after the pods are Ready.
     for owner, desired in ((web, 2), (db, 1)):
+        until(side, lambda o=owner: (w := side.kubernetes.workload(o)) and w.all_ready, f"{owner} is counted")
         workload = side.kubernetes.workload(owner)
         assert workload
         assert (workload.desired, workload.ready, workload.all_ready) == (desired, desired, True)

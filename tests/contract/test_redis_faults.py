@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.private_network import cut, heal, is_private, run_inside
+from tests.contract.private_network import cut, cuts_cost_as_much, heal, is_private, run_inside
 from tests.contract.redis_pods import NEW, Ended, Pods, Writer, lost, migrate, wait_until_all_write_on, writers
 from tests.contract.redis_sides import NAME, Processes, processes, wait_until_whole
 
@@ -216,9 +216,7 @@ def test_inside_zones_are_cut(side: Processes, name: str) -> None:
     moved = case.pods.pods["redis-master-0"]
     assert (moved.node, moved.annotations) == (NEW, {})
     missing = lost(side, moved.address, written)
-    compared = lost_without_a_roll(zones_are_cut) if missing else 0
-    print(f"lost: {missing}, without a roll {compared}")
-    assert missing <= compared * 1.2
+    assert missing == 0 or cuts_cost_as_much(missing, lambda: lost_without_a_roll(zones_are_cut))
 
 
 @pytest.mark.parametrize("name", CUTS)
