@@ -47,7 +47,7 @@ def play(
 ) -> Played:
     """Clients first, then a new launch template version; everything else happens by itself. Raises LabError."""
     operator.wait_for_workloads()
-    before = operator.state()
+    before = operator.settled_state()
     with operator.traffic():
         view.say("clients ask; nothing else happens yet")
         time.sleep(quiet_seconds)

@@ -27,6 +27,10 @@ TRAFFIC_END_SECONDS = 150.0
 """How long the clients may take to end: workers finish their jobs first."""
 
 
+LOCK_SECONDS = 60.0
+"""How long a lock may stay after a roll: the watchdog's restore takes some ten seconds."""
+
+
 @dataclass
 class Operator:
     """Somebody who works with a lab from outside."""
@@ -41,6 +45,19 @@ class Operator:
     def state(self) -> ClusterState:
         """What the cluster looks like now."""
         return self.loop.run(look(self.kube, self.rolls))
+
+    def settled_state(self) -> ClusterState:
+        """What the cluster looks like once no roll and no restore holds its lock.
+
+        After a roll that fails the watchdog restores, which for a moment holds the lock anew. A lock that stays is in
+        what is returned.
+        """
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            state = self.state()
+            if time.monotonic() > deadline or not any(mark.startswith("lock") for mark in state.marks):
+                return state
+            time.sleep(0.5)
 
     def wait_for_workloads(self, *, within_seconds: float = 60.0) -> None:
         """Until every workload has all its pods. Raises LabError naming those that lack some."""

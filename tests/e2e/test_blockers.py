@@ -347,7 +347,7 @@ def is_about(ground: Ground, subject: str, finding: Json) -> bool:
 
 def state_of(ground: Ground) -> ClusterState:
     """What a roll would change; pods come and go by the tests themselves."""
-    state = ground.operator.state()
+    state = ground.operator.settled_state()
     return replace(state, nodes=tuple(replace(node, pods=0) for node in state.nodes))
 
 

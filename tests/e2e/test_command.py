@@ -60,7 +60,7 @@ def where(seen: Json) -> list[tuple[str, str]]:
 
 @SECOND
 def test_a_plan_names_the_outdated_nodes_and_a_watcher_comes_and_goes(small_lab: Operator) -> None:
-    before = small_lab.state()
+    before = small_lab.settled_state()
     assert "No node is outdated" in run(small_lab, "plan").stdout
     with small_lab.traffic():
         execution = begin(small_lab)
@@ -80,7 +80,7 @@ def test_a_plan_names_the_outdated_nodes_and_a_watcher_comes_and_goes(small_lab:
     last = json.loads(rest.stdout.splitlines()[-1])
     assert (last["status"], last["replaced"]) == ("SUCCEEDED", len(before.nodes))
     assert run(small_lab, "report").returncode == 0
-    assert small_lab.state().restored(before)
+    assert small_lab.settled_state().restored(before)
     verdict = small_lab.judge(None)
     assert (verdict.failed, verdict.jobs["lost"]) == (0, 0)
 
@@ -97,7 +97,7 @@ def test_a_roll_is_paused_resumed_and_aborted_at_any_time_and_everything_is_put_
 ) -> None:
     """R2: what was not replaced is as it was. What cannot be put back, because pods run on it already, is named, and is
     exit code 1; the next roll goes on with that and with the rest."""
-    before = small_lab.state()
+    before = small_lab.settled_state()
     pause_after = random.Random(seed).uniform(3, 50)  # noqa: S311 (a test's choice)
     with small_lab.traffic():
         execution = begin(small_lab)
@@ -119,21 +119,21 @@ def test_a_roll_is_paused_resumed_and_aborted_at_any_time_and_everything_is_put_
         assert not [s for s in left if "stays: it is in use" not in s and "keeps the maximum size" not in s]
         assert_quiet(small_lab, before)
         if not left:
-            assert small_lab.state().restored(before), (before, small_lab.state())
+            assert small_lab.settled_state().restored(before), (before, small_lab.settled_state())
 
         finished = run(small_lab, "start", "--yes")
         assert finished.returncode == 0
     verdict = small_lab.judge(None)
     assert (verdict.failed, verdict.errors, verdict.jobs["lost"]) == (0, {}, 0)
-    after = small_lab.state()
+    after = small_lab.settled_state()
     assert {n.version for n in after.nodes} == {small_lab.newest_version()}
     assert_quiet(small_lab, before)
-    assert small_lab.state().restored(before), (before, small_lab.state())
+    assert small_lab.settled_state().restored(before), (before, small_lab.settled_state())
 
 
 def assert_quiet(operator: Operator, before: ClusterState) -> None:
     """Nothing of a roll is at work: no taint, no cordon, no lock; autoscaler and processes are as before."""
-    now = operator.state()
+    now = operator.settled_state()
     assert not [n for n in now.nodes if n.taint or n.cordoned]
     assert now.autoscaler == before.autoscaler
     assert not [m for m in now.marks if m.startswith(("node", "lock", "budget"))]
@@ -142,7 +142,7 @@ def assert_quiet(operator: Operator, before: ClusterState) -> None:
 
 @THIRD
 def test_a_roll_waits_for_a_person_who_refuses_it_or_approves_it(small_lab: Operator) -> None:
-    before = small_lab.state()
+    before = small_lab.settled_state()
     begin(small_lab)
     assert run(small_lab, "abort", "--yes", "--wait").returncode == 0
 
@@ -152,11 +152,11 @@ def test_a_roll_waits_for_a_person_who_refuses_it_or_approves_it(small_lab: Oper
     refused = run(small_lab, "watch")
     assert refused.returncode == 3
     assert "not before the release" in refused.stdout
-    assert small_lab.state().restored(before)
+    assert small_lab.settled_state().restored(before)
 
     wait_for_a_person(small_lab)
     assert run(small_lab, "approve", "--watch").returncode == 0
-    after = small_lab.state()
+    after = small_lab.settled_state()
     assert after.restored(before), (before, after)
     assert {n.version for n in after.nodes} == {small_lab.newest_version()}
 

@@ -209,7 +209,7 @@ def test_a_roll_with_one_permission_less_leaves_all_as_it_was_and_names_it(
 ) -> None:
     """R2: it stops before it changes anything, or what it changed is put back."""
     taken, words = LESS[less]
-    before = lab.state()
+    before = lab.settled_state()
     with taken(lab):
         outcome = lab.follow(lab.rolls.start({"groups": ["workers"]}), view.show, within_seconds=120)
     assert outcome.status == "FAILED"
@@ -218,7 +218,7 @@ def test_a_roll_with_one_permission_less_leaves_all_as_it_was_and_names_it(
         assert begin in told
         assert end in told.partition(begin)[2]
     assert outcome.report["left_behind"] == []
-    assert lab.state() == before
+    assert lab.settled_state() == before
 
 
 # The ways that no other lab goes
@@ -229,7 +229,7 @@ def test_a_node_by_hand_leaves_its_classic_load_balancer_on_the_way(lab: Operato
     old = instances(lab, "workers")
     before = lab.rolls.executions.of(lab.rolls.machine("roll"))
     known = {e.arn for e in before}
-    (node,) = [n.name for n in lab.state().nodes if n.instance == old[0]]
+    (node,) = [n.name for n in lab.settled_state().nodes if n.instance == old[0]]
     lab.rolls.executions.start(lab.rolls.machine("node"), "by-hand", {"node": node})
 
     def started() -> list[str]:

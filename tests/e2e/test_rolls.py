@@ -116,16 +116,16 @@ def test_a_roll_whose_functions_are_killed_at_random_ends_the_same(
 def test_bad_input_is_one_clear_sentence_before_anything_is_changed(
     small_lab: Operator, view: LineView, request_: dict[str, object], sentence: str
 ) -> None:
-    before = small_lab.state()
+    before = small_lab.settled_state()
     outcome = small_lab.follow(small_lab.rolls.start(request_), view.show, within_seconds=60)
     assert outcome.status == "FAILED"
     assert sentence in outcome.reason
-    assert small_lab.state() == before
+    assert small_lab.settled_state() == before
 
 
 @THIRD
 def test_a_role_without_access_to_the_cluster_is_named_with_the_remedy(small_lab: Operator, view: LineView) -> None:
-    before = small_lab.state()
+    before = small_lab.settled_state()
     # The API server remembers a token that it has let in for two minutes; another process has another token.
     small_lab.lab.run([sys.executable, "-c", KILL, "plan"], check=True)
     with access_taken_from(small_lab, "FunctionsPlan"):
@@ -133,7 +133,7 @@ def test_a_role_without_access_to_the_cluster_is_named_with_the_remedy(small_lab
     assert outcome.status == "FAILED"
     assert "does not accept this role" in outcome.reason
     assert "give the function's role an EKS access entry" in outcome.reason
-    assert small_lab.state() == before
+    assert small_lab.settled_state() == before
 
 
 KILL = """

@@ -130,13 +130,13 @@ def test_bad_input_is_one_clear_sentence_before_anything_is_changed(
     if value == "redis-wrong":
         let_read_a_wrong_password(cache_lab)
     with annotated(cache_lab, annotation, value, *on):
-        before = cache_lab.state()
+        before = cache_lab.settled_state()
         published = time.time()
         cache_lab.rolls.publish_version("workers")
         outcome = cache_lab.follow(cache_lab.rolls.started_since(published), view.show, within_seconds=90)
     assert outcome.status == "FAILED"
     assert sentence in outcome.reason
-    after = cache_lab.state()
+    after = cache_lab.settled_state()
     assert {n.instance for n in after.nodes} == {n.instance for n in before.nodes}
     assert not [n for n in after.nodes if n.taint or n.cordoned]
     assert after.marks == ()

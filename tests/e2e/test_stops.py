@@ -40,7 +40,7 @@ def test_a_roll_stopped_anywhere_is_restored_and_one_that_dies_unnoticed_is_take
     small_lab: Operator, view: LineView
 ) -> None:
     """R2 after each of ten stops, by the watchdog; R4 after a death that nobody hears of; no client sees any of it."""
-    before = small_lab.state()
+    before = small_lab.settled_state()
     with small_lab.traffic():
         published = time.time()
         small_lab.rolls.publish_version("workers")
@@ -59,7 +59,7 @@ def test_a_roll_stopped_anywhere_is_restored_and_one_that_dies_unnoticed_is_take
     assert [outcome.report[part] for part in ("left_behind", "orphans", "gaps")] == [[], [], []]
     took = next(s for s in outcome.report["steps"] if s["name"] == "Take the lock")
     assert took["result"].startswith(f"the lock of {dead}, silent for")
-    after = small_lab.state()
+    after = small_lab.settled_state()
     assert after.restored(before), (before, after)
     assert {n.version for n in after.nodes} == {small_lab.newest_version()}
     verdict = small_lab.judge(None)
@@ -72,7 +72,7 @@ def test_two_changes_at_once_and_one_in_the_middle_are_two_rolls_one_after_the_o
 ) -> None:
     """R4, and no event is lost: the last version is on every node. A restore by hand leaves the living roll alone."""
     rolls = small_lab.rolls
-    before = small_lab.state()
+    before = small_lab.settled_state()
     with small_lab.traffic():
         published = time.time()
         rolls.publish_version("workers")
@@ -99,7 +99,7 @@ def test_two_changes_at_once_and_one_in_the_middle_are_two_rolls_one_after_the_o
     of_late = [e.started for e in replaced if e.input["roll"] == outcome.roll]
     assert len(of_first) + len(of_late) == len(replaced)
     assert max(of_first) < min(of_late)
-    after = small_lab.state()
+    after = small_lab.settled_state()
     assert after.restored(before), (before, after)
     assert {n.version for n in after.nodes} == {small_lab.newest_version()}
     verdict = small_lab.judge(None)
