@@ -383,6 +383,8 @@ class Group:
     subnets: tuple[str, ...] = ()
     mixed_purchasing: bool = False
     tags: dict[str, str] = field(default_factory=dict)
+    kept_tags: frozenset[str] = frozenset()
+    """Keys of those tags that its new instances do not get."""
     suspended: frozenset[str] = frozenset()
     warm_pool: bool = False
     new_instances_protected: bool = False

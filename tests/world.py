@@ -822,12 +822,18 @@ class World:
         current = self.groups_by_name[group]
         if GROUP_MAXIMUM in current.tags and GROUP_MAXIMUM in tags:
             raise InvariantBroken(f"R1: the recorded maximum of {group} was overwritten")
-        self.groups_by_name[group] = replace(current, tags=current.tags | dict(tags))
+        self.groups_by_name[group] = replace(
+            current, tags=current.tags | dict(tags), kept_tags=current.kept_tags | tags.keys()
+        )
         self._effect(f"tag {group}: {dict(tags)}")
 
     def untag_group(self, group: str, keys: Iterable[str]) -> None:
         current, gone = self.groups_by_name[group], set(keys)
-        self.groups_by_name[group] = replace(current, tags={k: v for k, v in current.tags.items() if k not in gone})
+        self.groups_by_name[group] = replace(
+            current,
+            tags={k: v for k, v in current.tags.items() if k not in gone},
+            kept_tags=current.kept_tags - gone,
+        )
         self._effect(f"untag {group}: {sorted(gone)}")
 
     def instances(self, ids: Sequence[str]) -> dict[str, InstanceState]:

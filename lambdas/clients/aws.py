@@ -596,6 +596,7 @@ def _group(item: "AutoScalingGroupTypeDef", refreshing: frozenset[str]) -> Group
         # LaunchInstances serves policies that are all on-demand or all spot, none in between.
         mixed_purchasing=bool(mixed) and not (share == 100 or (share == 0 and base == 0)),
         tags={t["Key"]: t.get("Value", "") for t in item.get("Tags", [])},
+        kept_tags=frozenset(t["Key"] for t in item.get("Tags", []) if not t.get("PropagateAtLaunch")),
         suspended=frozenset(p["ProcessName"] for p in item.get("SuspendedProcesses", [])),
         warm_pool="WarmPoolConfiguration" in item,
         new_instances_protected=item.get("NewInstancesProtectedFromScaleIn", False),

@@ -3,11 +3,14 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
-from lambdas.cluster_view import Candidate, View
+from lambdas.cluster_view import Candidate, View, resolve
 from lambdas.findings import Finding, Severity, blocks, note
 from lambdas.model import RollRequest, counted
 from lambdas.observed import Group
 from lambdas.settings import Settings
+
+OWNED = frozenset({"owned", "shared"})
+"""Values of the cluster's tag; the functions' roles go by them (`stacks.roles`)."""
 
 OUT_OF_SERVICE = frozenset({"Standby", "EnteringStandby", "Detaching", "Detached"})
 
@@ -25,16 +28,17 @@ def group_findings(view: View, request: RollRequest, settings: Settings) -> Iter
             )
         else:
             yield from _ability(group, settings)
+            yield from _tag_of_new_instances(view, group, settings)
             yield from _others_at_work(group)
 
 
 def _ability(group: Group, settings: Settings) -> Iterator[Finding]:
     subject = f"group {group.name}"
-    if f"kubernetes.io/cluster/{settings.cluster}" not in group.tags:
+    if group.tags.get(_cluster_tag(settings)) not in OWNED:
         yield blocks(
             "foreign-group",
             subject,
-            f"it is not tagged kubernetes.io/cluster/{settings.cluster}",
+            f"it is not tagged {_cluster_tag(settings)}, with the value owned or shared",
             "tag it `owned` if its instances are nodes of this cluster, or leave it out",
         )
     if group.template is None:
@@ -46,6 +50,33 @@ def _ability(group: Group, settings: Settings) -> Iterator[Finding]:
             f"its process {process} is suspended",
             "find out why it was suspended, and resume it",
         )
+
+
+def _tag_of_new_instances(view: View, group: Group, settings: Settings) -> Iterator[Finding]:
+    """Steps may act on an instance by the cluster's tag on it; one that comes without it could not be marked."""
+    key = _cluster_tag(settings)
+    launches = resolve([group], view.versions).get(group.name, {}).values()
+    if key in group.kept_tags and not all(key in _instance_tags(view.template_data.get(to, {})) for to in launches):
+        yield blocks(
+            "tag-not-propagated",
+            f"group {group.name}",
+            f"its tag {key} is not for its new instances, so no step may touch a replacement",
+            "give the tag PropagateAtLaunch, or have the launch template tag instances",
+        )
+
+
+def _instance_tags(data: dict[str, str]) -> set[str]:
+    """Keys of the tags that a launch template version, field by field, gives to instances."""
+    of_instances = tuple(
+        path.removesuffix("ResourceType") + "Tags["
+        for path, value in data.items()
+        if path.startswith("TagSpecifications[") and path.endswith("].ResourceType") and value == "instance"
+    )
+    return {value for path, value in data.items() if path.startswith(of_instances) and path.endswith("].Key")}
+
+
+def _cluster_tag(settings: Settings) -> str:
+    return f"kubernetes.io/cluster/{settings.cluster}"
 
 
 def _others_at_work(group: Group) -> Iterator[Finding]:

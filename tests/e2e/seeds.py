@@ -180,23 +180,23 @@ class Ground:
 
     @contextmanager
     def tagged(self, name: str, key: str, value: str | None) -> Iterator[None]:
-        """The group with another value of a tag; None: without the tag."""
+        """The group with another value of a tag, which new instances do not get; None: without the tag."""
         scaling: Any = self.operator.rolls.autoscaling
         where = {"ResourceId": name, "ResourceType": "auto-scaling-group", "Key": key}
         filters = [{"Name": "auto-scaling-group", "Values": [name]}]
-        before = {t["Key"]: t["Value"] for t in scaling.describe_tags(Filters=filters)["Tags"]}
+        before = [t for t in scaling.describe_tags(Filters=filters)["Tags"] if t["Key"] == key]
 
-        def put(wanted: str | None) -> None:
-            if wanted is None:
-                scaling.delete_tags(Tags=[where])
+        def put(wanted: list[Any]) -> None:
+            if wanted:
+                scaling.create_or_update_tags(Tags=wanted)
             else:
-                scaling.create_or_update_tags(Tags=[{**where, "Value": wanted, "PropagateAtLaunch": False}])
+                scaling.delete_tags(Tags=[where])
 
-        put(value)
+        put([] if value is None else [{**where, "Value": value, "PropagateAtLaunch": False}])
         try:
             yield
         finally:
-            put(before.get(key))
+            put(before)
 
     @contextmanager
     def refreshed(self, name: str) -> Iterator[None]:

@@ -260,6 +260,7 @@ BLOCKERS: list[tuple[str, str, Seed, Json]] = [
     ("unknown-code", "accept everything", nothing, {"accept": ["everything"]}),
     ("managed-node-group", f"group {A}", lambda g: g.tagged(A, "eks:nodegroup-name", "workers"), {"groups": [A]}),
     ("foreign-group", f"group {A}", lambda g: g.tagged(A, TAG, None), {"groups": [A]}),
+    ("tag-not-propagated", f"group {A}", lambda g: g.tagged(A, TAG, "owned"), {}),
     ("launch-suspended", f"group {A}", lambda g: g.suspended(A, "Launch"), {}),
     ("terminate-suspended", f"group {B}", lambda g: g.suspended(B, "Terminate"), {}),
     ("instance-refresh", f"group {A}", lambda g: g.refreshed(A), {}),

@@ -67,11 +67,19 @@ def test_a_plan_names_the_outdated_nodes_and_a_watcher_comes_and_goes(small_lab:
         plan = json.loads(run(small_lab, "plan", "--json").stdout)
         assert (plan["outcome"], len(plan["nodes"])) == ("roll", len(before.nodes))
 
-        watcher = small_lab.lab.popen(typed("watch"), cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        watcher = small_lab.lab.popen(
+            ["env", "--default-signal=INT", *typed("watch")],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         assert watcher.stdout is not None
         assert watcher.stdout.readline().split("  ", 1)[1].startswith(f"roll {execution.rpartition(':')[2]}")
         interrupt(watcher)
-        _, said = watcher.communicate(timeout=60)
+        try:
+            _, said = watcher.communicate(timeout=60)
+        finally:
+            watcher.kill()
         assert watcher.returncode == 130, said
         assert "goes on" in said
 

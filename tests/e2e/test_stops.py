@@ -30,7 +30,7 @@ STATES = {
 }
 """Where rolls are stopped: state -> its function."""
 
-LAST = [*STATES][-1]
+FIRST_STATE = next(iter(STATES))
 
 GATE = "Open the gate to the next wave"
 
@@ -42,15 +42,15 @@ def test_a_roll_stopped_anywhere_is_restored_and_one_that_dies_unnoticed_is_take
     """R2 after each of ten stops, by the watchdog; R4 after a death that nobody hears of; no client sees any of it."""
     before = small_lab.settled_state()
     with small_lab.traffic():
-        published = time.time()
-        small_lab.rolls.publish_version("workers")
-        execution = small_lab.rolls.started_since(published)
-        for state, function in STATES.items():
-            stop_at(small_lab, execution, state, function, view)
+        for state in STATES:
+            with dying_at(small_lab, state):
+                execution = publish(small_lab) if state == FIRST_STATE else small_lab.rolls.start({})
+                stop_at(small_lab, execution, state, view)
             assert_restored_by_watchdog(small_lab, execution, before, state)
-            execution = small_lab.rolls.start({"nodes": outdated(small_lab)[:1]} if state == LAST else {})
         with nobody_watching(small_lab):
-            stop_at(small_lab, execution, GATE, "Gate", view)
+            with dying_at(small_lab, GATE):
+                execution = small_lab.rolls.start({"nodes": outdated(small_lab)[:1]})
+                stop_at(small_lab, execution, GATE, view)
             dead = small_lab.rolls.progress(execution).name
             again = small_lab.rolls.start({})
             until(lambda: f"{dead} is at work" in small_lab.rolls.progress(again).reason, "it waits for the dead one")
@@ -110,22 +110,35 @@ def outdated(operator: Operator) -> list[str]:
     return [n.name for n in operator.state().nodes if n.version != operator.newest_version()]
 
 
-def stop_at(operator: Operator, execution: str, state: str, function: str, view: LineView) -> None:
-    """Stops the roll while it, or a node of it, is at the state: its function dies again and again on the way."""
-    rolls = operator.rolls
-    kill = {"seed": len(state), "share": 1, "within_seconds": 0.08, "functions": f"Functions{function}"}
-    operator.fault({"lambda_kill": kill})
+def publish(operator: Operator) -> str:
+    """A new version of the launch template; the roll that it starts."""
+    published = time.time()
+    operator.rolls.publish_version("workers")
+    return operator.rolls.started_since(published)
+
+
+@contextmanager
+def dying_at(operator: Operator, state: str) -> Iterator[None]:
+    """The state's function dies whenever it begins, so that a roll does not get past the state."""
+    function = f"Functions{STATES.get(state, 'Gate')}"
+    operator.fault({"lambda_kill": {"seed": len(state), "share": 1, "within_seconds": 0.08, "functions": function}})
     try:
-        until(
-            lambda: (
-                operator.faults()["kills"]
-                and state in {rolls.progress(execution).state, *(p.state for p in rolls.nodes_in_flight())}
-            ),
-            f"the roll is at {state}",
-        )
-        rolls.stop(execution, f"a test stops it at {state}")
+        yield
     finally:
         operator.fault({})
+
+
+def stop_at(operator: Operator, execution: str, state: str, view: LineView) -> None:
+    """Stops the roll once it, or a node of it, is at the state and the state's function has died there."""
+    rolls = operator.rolls
+    until(
+        lambda: (
+            operator.faults()["kills"]
+            and state in {rolls.progress(execution).state, *(p.state for p in rolls.nodes_in_flight())}
+        ),
+        f"the roll is at {state}",
+    )
+    rolls.stop(execution, f"a test stops it at {state}")
     view.say(f"stopped at {state}")
 
 

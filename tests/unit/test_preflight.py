@@ -94,6 +94,8 @@ BLOCKS, HOLDS, NOTE = Severity.BLOCKS, Severity.HOLDS, Severity.NOTE
     [
         ("managed-node-group", NOTE, "group ng", group(tags=GROUP.tags | {"eks:nodegroup-name": "workers"})),
         ("foreign-group", BLOCKS, "group ng", group(tags={})),
+        ("foreign-group", BLOCKS, "group ng", group(tags={"kubernetes.io/cluster/demo": "no"})),
+        ("tag-not-propagated", BLOCKS, "group ng", group(kept_tags=frozenset(GROUP.tags))),
         ("no-launch-template", BLOCKS, "group ng", group(template=None)),
         ("launch-suspended", BLOCKS, "group ng", group(suspended=frozenset({"Launch"}))),
         ("terminate-suspended", BLOCKS, "group ng", group(suspended=frozenset({"Terminate"}))),
@@ -197,6 +199,14 @@ def test_each_finding_is_named_exactly_with_its_object_and_a_remedy(
 )
 def test_a_request_that_names_something_unknown_is_blocked(request_: RollRequest, code: str) -> None:
     assert [f.code for f in found(CLEAN, request_)] == [code]
+
+
+def test_a_launch_template_may_give_instances_the_tag_instead_of_the_group() -> None:
+    tag = {"TagSpecifications[0].Tags[0].Key": "kubernetes.io/cluster/demo"}
+    for what, codes in ({"instance": [], "volume": ["tag-not-propagated"]}).items():
+        data = {"lt-1:2": {"TagSpecifications[0].ResourceType": what, **tag}}
+        view = replace(group(kept_tags=frozenset(GROUP.tags))(CLEAN), template_data=data)
+        assert [f.code for f in found(view)] == codes
 
 
 def test_a_restart_excuses_a_budget_that_never_allows() -> None:

@@ -73,7 +73,7 @@ class Real:
             LaunchTemplate={"LaunchTemplateName": self.group, "Version": "$Latest"},
             VPCZoneIdentifier=subnet,
             TargetGroupARNs=arns,
-            Tags=[{"Key": f"kubernetes.io/cluster/{CLUSTER}", "Value": "owned", "PropagateAtLaunch": False}],
+            Tags=[{"Key": f"kubernetes.io/cluster/{CLUSTER}", "Value": "owned", "PropagateAtLaunch": True}],
         )
         self.aws: Aws = AwsClient(CLUSTER, session=_Session(server))
         until(self, lambda: all(i.lifecycle == "InService" for i in group_of(self).instances), "two instances")
@@ -187,10 +187,12 @@ def test_the_quota_of_vcpus_is_read_with_what_runs(side: Side) -> None:
 def test_tags_remember_and_can_be_taken_away(side: Side) -> None:
     """R1."""
     side.aws.tag_group(side.group, {GROUP_MAXIMUM: "3", GROUP_RESUME: "AZRebalance ScheduledActions"})
-    tags = group_of(side).tags
-    assert (tags[GROUP_MAXIMUM], tags[GROUP_RESUME]) == ("3", "AZRebalance ScheduledActions")
+    marked = group_of(side)
+    assert (marked.tags[GROUP_MAXIMUM], marked.tags[GROUP_RESUME]) == ("3", "AZRebalance ScheduledActions")
+    assert marked.kept_tags == {GROUP_MAXIMUM, GROUP_RESUME}
     side.aws.untag_group(side.group, [GROUP_MAXIMUM, GROUP_RESUME])
     assert not {GROUP_MAXIMUM, GROUP_RESUME} & set(group_of(side).tags)
+    assert not group_of(side).kept_tags
 
 
 def test_processes_are_suspended_and_resumed_one_by_one(side: Side) -> None:
