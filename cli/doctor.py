@@ -257,7 +257,7 @@ def _lock(target: Target) -> str:
 
 def _plan(target: Target) -> str:
     from cli.local import plan_here
-    from cli.planning import settings_of
+    from cli.settings import settings_of
 
     _, document = plan_here(target, settings_of(target)[0], {})
     redis = document.get("redis") or []

@@ -38,7 +38,7 @@ def explain(
 def explanation(target: Target, what: str) -> Json:
     """Everything that is known of it. Raises CommandError where it is neither node nor pod."""
     from cli.local import plan_here
-    from cli.planning import settings_of
+    from cli.settings import settings_of
 
     kubernetes = target.kubernetes
     nodes, pods = kubernetes.nodes(), kubernetes.pods()

@@ -113,7 +113,7 @@ def orphans(target: Target, as_json: AsJson = False) -> None:
     The exit code is 1 if there is anything.
     """
     from cli.local import orphans_here
-    from cli.planning import settings_of
+    from cli.settings import settings_of
 
     answer = orphans_here(target, settings_of(target)[0])
     found = answer["output"]["orphans"]

@@ -10,6 +10,7 @@ import typer
 
 from cli.exits import CommandError, Exit
 from cli.frame import AsJson, aimed, confirmed, errors, output, print_json, say
+from cli.settings import settings_of
 from cli.target import Target
 from cli.watching import follow, leave, running
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cli.executions import Execution
-    from lambdas.settings import Settings
 
 Json = dict[str, Any]
 
@@ -45,6 +45,13 @@ def plan(
     deployed: Annotated[
         bool, typer.Option("--deployed", help="Ask the deployed workflow, by a dry run: it reaches what it will reach.")
     ] = False,
+    settings: Annotated[
+        Path | None,
+        typer.Option(
+            help="Plan with this settings file instead of what is deployed. Where nothing is, eks-rolling.yaml of this "
+            "folder is taken."
+        ),
+    ] = None,
     save: Annotated[Path | None, typer.Option(help="Write the plan's document to this file as well.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -53,8 +60,10 @@ def plan(
     It runs here, with your kubeconfig and your AWS profile, and needs nothing deployed; the exit code is 3 if a roll
     would be blocked.
     """
+    if deployed and settings is not None:
+        raise CommandError("--deployed plans with the deployed settings: leave out --settings.", Exit.USAGE)
     request = request_of(group, node, surge, accept)
-    _, document = show_plan(target, request, every=every, as_json=as_json, there=deployed)
+    _, document = show_plan(target, request, every=every, as_json=as_json, there=deployed, file=settings)
     if save is not None:
         save.write_text(json.dumps(document, indent=2) + "\n")
     if document["outcome"] == "blocked":
@@ -124,15 +133,17 @@ def show_plan(
     quiet: bool = False,
     starting: bool = False,
     there: bool = False,
+    file: Path | None = None,
 ) -> tuple[Json, Json]:
     """Plans here, or by the deployed workflow (`there`), and prints it; the step's answer and the plan's document.
 
-    `quiet` prints nothing; `starting` leaves out what to do next where that is about to be asked.
+    `file` has the settings to plan with, if not the deployed ones. `quiet` prints nothing; `starting` leaves out what
+    to do next where that is about to be asked.
     """
     from cli.local import plan_here, plan_there
 
     with errors.status(f"looking at {target.cluster}"):
-        settings, deployed = settings_of(target)
+        settings, deployed = settings_of(target, file)
         at_work = running(target)[-1:] if deployed else []
         answer, document = (
             plan_there(target, new_name("plan"), request) if there else plan_here(target, settings, request)
@@ -146,26 +157,6 @@ def show_plan(
         said = "" if asked else next_step(document, deployed=deployed, at_work=at_work, there=there)
         output.print(rendered(document, said, every=every))
     return answer, document
-
-
-def settings_of(target: Target) -> "tuple[Settings, bool]":
-    """The deployed settings, or the defaults; and whether anything is deployed."""
-    from lambdas.errors import RollError
-    from lambdas.settings import Settings
-
-    defaults = Settings(cluster=target.cluster)
-    try:
-        target.machine("roll")
-    except CommandError:
-        return defaults, False
-    except RollError as error:
-        say(f"Planning with default settings, since what is deployed cannot be seen. {error}")
-        return defaults, False
-    try:
-        return target.settings, True
-    except RollError as error:
-        say(f"Planning with default settings, since the deployed ones cannot be read. {error}")
-        return defaults, True
 
 
 def next_step(document: Json, *, deployed: bool, at_work: "Sequence[Execution]" = (), there: bool = True) -> str:

@@ -60,18 +60,24 @@ class Rolls:
     """The AWS side of a lab, as an operator's machine sees it."""
 
     def __init__(self, spec: LabSpec, endpoint: str) -> None:
-        session = boto3.session.Session(
+        self._session = boto3.session.Session(
             region_name=spec.region,
             aws_access_key_id="lab",
             aws_secret_access_key="lab",  # noqa: S106 (any key will do)
         )
+        self._endpoint = endpoint
         self._spec = spec
-        stepfunctions: SFNClient = session.client("stepfunctions", endpoint_url=endpoint)
+        stepfunctions: SFNClient = self.client("stepfunctions")
         self.executions = Executions(stepfunctions)
-        self._s3: S3Client = session.client("s3", endpoint_url=endpoint)
-        self.ec2: EC2Client = session.client("ec2", endpoint_url=endpoint)
-        self.autoscaling: AutoScalingClient = session.client("autoscaling", endpoint_url=endpoint)
+        self._s3: S3Client = self.client("s3")
+        self.ec2: EC2Client = self.client("ec2")
+        self.autoscaling: AutoScalingClient = self.client("autoscaling")
         self._machines: dict[str, str] = {}
+
+    def client(self, service: str) -> Any:
+        """boto3's client of any service, with an administrator's keys."""
+        make: Any = self._session.client
+        return make(service, endpoint_url=self._endpoint)
 
     def machine(self, what: str) -> str:
         """The ARN of a state machine: "roll", "node" or "restore". Raises LabError if nothing is deployed."""

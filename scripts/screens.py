@@ -14,7 +14,8 @@ from rich.console import Console, RenderableType
 from cli.doctor import CHECKS, drawn, run_checks
 from cli.local import plan_here
 from cli.plan_view import rendered
-from cli.planning import next_step, settings_of
+from cli.planning import next_step
+from cli.settings import settings_of
 from cli.target import Options, Target
 from cli.watch_view import picture
 from cli.watching import looker_of, named

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from stacks.config import SET_BY_THE_STACK, File
-from stacks.schema import Option, options
+from config.file import SET_BY_THE_STACK, File
+from config.options import Option, options
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
 BEGIN, END = "<!-- options -->", "<!-- end of options -->"

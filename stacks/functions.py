@@ -12,10 +12,10 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sns as sns
 from constructs import Construct
-from pydantic import Field
 
+from config.file import Network
 from lambdas.messages import HOLDING
-from lambdas.settings import Settings, Strict
+from lambdas.settings import Settings
 from stacks import roles
 from stacks.code import environment, function_code
 from stacks.layer import ARCHITECTURE, RUNTIME, dependency_layer
@@ -169,27 +169,6 @@ Concurrency is reserved for none. A roll calls at most its surge and a few funct
 the account's share; a call that is throttled is made again by the workflow, and no step holds anything between calls.
 Reserving would fail on an account with Lambda's starting quota of 10, of which none can be set aside.
 """
-
-
-class Network(Strict):
-    """Where the functions run: the cluster's private subnets. All ids are given, nothing is looked up."""
-
-    vpc_id: str = Field(description="the cluster's VPC")
-    subnet_ids: tuple[str, ...] = Field(min_length=1, description="private subnets, one for each zone")
-    availability_zones: tuple[str, ...] = Field(min_length=1, description="the subnets' zones, in their order")
-    security_group_id: str = Field("", description="a security group for the functions; empty: the stack makes one")
-    cluster_security_group_id: str = Field(
-        "", description="the cluster's own security group: the stack lets the functions' group in; empty: you do"
-    )
-    https_to: tuple[str, ...] = Field(
-        ("0.0.0.0/0",),
-        description="address ranges of the API server and AWS's endpoints; the VPC's if it has endpoints for all",
-    )
-    redis_to: tuple[str, ...] = Field(
-        ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16"),
-        description="address ranges of Redis pods; best the VPC's",
-    )
-    redis_ports: tuple[int, ...] = Field((6379, 26379), description="ports of Redis servers and sentinels")
 
 
 class Functions(Construct):

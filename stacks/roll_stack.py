@@ -13,12 +13,11 @@ from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 from pydantic import ValidationError
 
+from config.file import Cluster, Network, read
 from lambdas.errors import BadRequest
 from lambdas.names import MACHINES, machine_name
 from lambdas.settings import Settings, problems
-from stacks import config
-from stacks.config import Cluster
-from stacks.functions import Functions, Network
+from stacks.functions import Functions
 from stacks.log_groups import log_group
 from stacks.observability import Observability
 from stacks.state_machine import Restore, Roll, RollNode
@@ -35,7 +34,7 @@ def add_clusters(app: App, described: Any) -> list["RollStack"]:
         return [_add(app, _inline(described))]
     if not isinstance(described, str):
         raise BadRequest("The context key eks-rolling of cdk.json must name a settings file, such as eks-rolling.yaml.")
-    return [_add(app, cluster) for cluster in config.read(Path(described))]
+    return [_add(app, cluster) for cluster in read(Path(described))]
 
 
 def _inline(document: Mapping[str, Any]) -> Cluster:

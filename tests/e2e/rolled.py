@@ -4,8 +4,6 @@ import base64
 import json
 import sys
 
-import boto3
-
 from lab import demo
 from lab.operator import Operator
 
@@ -40,13 +38,7 @@ def assert_no_secret_told(operator: Operator, played: demo.Played, name: str, gr
     assert any(f.parent.name == "lambda" for f in logs)
     told = {str(f): f.read_bytes() for f in logs}
     told |= {file: operator.rolls.text(played.outcome.roll, file).encode() for file in ("plan.json", "report.html")}
-    machines = boto3.client(
-        "stepfunctions",
-        endpoint_url=operator.aws_url,
-        region_name=operator.lab.spec.region,
-        aws_access_key_id="lab",
-        aws_secret_access_key="lab",
-    )
+    machines = operator.rolls.client("stepfunctions")
     for machine in machines.list_state_machines()["stateMachines"]:
         for execution in machines.list_executions(stateMachineArn=machine["stateMachineArn"])["executions"]:
             arn = execution["executionArn"]

@@ -7,8 +7,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import boto3
-
 from lab.kube import Json, NotFoundError
 from lab.operator import Operator
 from lab.rolls import Outcome
@@ -34,13 +32,7 @@ class Ground:
 
     @classmethod
     def of(cls, operator: Operator) -> "Ground":
-        functions = boto3.client(
-            "lambda",
-            endpoint_url=operator.aws_url,
-            region_name=operator.lab.spec.region,
-            aws_access_key_id="lab",
-            aws_secret_access_key="lab",
-        )
+        functions = operator.rolls.client("lambda")
         ground = cls(operator, BlockingKube(operator.kube.access, operator.loop), functions)
         for node in ground.kube.list("/api/v1/nodes"):
             ground.nodes[node["metadata"]["name"]] = node["spec"]["providerID"].rpartition("/")[2]

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-import boto3
 import pytest
 
 from cli.history import approval_token
@@ -51,7 +50,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
 
 
 def _prepare(operator: Operator) -> None:
-    client(operator, "cloudwatch").put_metric_alarm(
+    operator.rolls.client("cloudwatch").put_metric_alarm(
         AlarmName="quiet",
         Namespace="shop",
         MetricName="errors",
@@ -61,7 +60,7 @@ def _prepare(operator: Operator) -> None:
         Threshold=1,
         ComparisonOperator="GreaterThanThreshold",
     )
-    balancers = client(operator, "elb")
+    balancers = operator.rolls.client("elb")
     listener = {"Protocol": "TCP", "LoadBalancerPort": 80, "InstancePort": 80}
     balancers.create_load_balancer(LoadBalancerName="classic", Listeners=[listener], AvailabilityZones=[ZONE])
     balancers.register_instances_with_load_balancer(
@@ -76,18 +75,6 @@ def _prepare(operator: Operator) -> None:
 def ended(operator: Operator) -> int:
     """How many executions of the Roll machine there were, and have ended."""
     return sum(not execution.running for execution in operator.rolls.executions.of(operator.rolls.machine("roll")))
-
-
-def client(operator: Operator, service: str) -> Any:
-    """A client with an administrator's keys."""
-    make: Any = boto3.client
-    return make(
-        service,
-        endpoint_url=operator.aws_url,
-        region_name=operator.lab.spec.region,
-        aws_access_key_id="lab",
-        aws_secret_access_key="lab",
-    )
 
 
 def instances(operator: Operator, group: str) -> list[str]:
@@ -136,7 +123,7 @@ def verb_taken(operator: Operator, role: str, resource: str, verb: str) -> Itera
 @contextmanager
 def action_taken(operator: Operator, step: str, action: str) -> Iterator[None]:
     """An action is gone from the policy of a step's role for the time of the block."""
-    iam = client(operator, "iam")
+    iam = operator.rolls.client("iam")
     name = "".join(word.capitalize() for word in step.split("_"))
     roles = [r["RoleName"] for page in iam.get_paginator("list_roles").paginate() for r in page["Roles"]]
     (role,) = [r for r in roles if f"-Functions{name}Role" in r]
@@ -239,14 +226,14 @@ def test_a_node_by_hand_leaves_its_classic_load_balancer_on_the_way(lab: Operato
         """The load balancer is no business of the group's, so somebody else registers new instances with it."""
         view.show(snapshot)
         if new := [i for i in instances(lab, "workers") if i not in old]:
-            client(lab, "elb").register_instances_with_load_balancer(
+            lab.rolls.client("elb").register_instances_with_load_balancer(
                 LoadBalancerName="classic", Instances=[{"InstanceId": i} for i in new]
             )
 
     until(lambda: started(), "the roll is started")
     outcome = lab.follow(started()[0], as_its_controller_does, within_seconds=240)
     assert outcome.succeeded, outcome.reason
-    left = client(lab, "elb").describe_load_balancers(LoadBalancerNames=["classic"])["LoadBalancerDescriptions"]
+    left = lab.rolls.client("elb").describe_load_balancers(LoadBalancerNames=["classic"])["LoadBalancerDescriptions"]
     now = instances(lab, "workers")
     assert old[0] not in now
     assert {i["InstanceId"] for i in left[0]["Instances"]} == set(now)

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import boto3
 import pytest
 
 from lab import demo
@@ -148,13 +147,7 @@ for file in pathlib.Path("/proc").glob("[0-9]*/comm"):
 @contextmanager
 def access_taken_from(operator: Operator, role: str) -> Iterator[None]:
     """The EKS access entry of a function's role is gone for the time of the block."""
-    eks = boto3.client(
-        "eks",
-        endpoint_url=operator.aws_url,
-        region_name=operator.lab.spec.region,
-        aws_access_key_id="lab",
-        aws_secret_access_key="lab",
-    )
+    eks = operator.rolls.client("eks")
     cluster = operator.lab.spec.cluster
     (arn,) = [a for a in eks.list_access_entries(clusterName=cluster)["accessEntries"] if role in a]
     entry = eks.describe_access_entry(clusterName=cluster, principalArn=arn)["accessEntry"]

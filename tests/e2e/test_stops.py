@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import boto3
 import pytest
 
 from lab.cluster_state import ClusterState
@@ -177,13 +176,7 @@ def differences(before: ClusterState, now: ClusterState) -> list[str]:
 @contextmanager
 def nobody_watching(operator: Operator) -> Iterator[None]:
     """The rule that starts the restore is off for the time of the block."""
-    events = boto3.client(
-        "events",
-        endpoint_url=operator.aws_url,
-        region_name=operator.lab.spec.region,
-        aws_access_key_id="lab",
-        aws_secret_access_key="lab",
-    )
+    events = operator.rolls.client("events")
     (rule,) = [r["Name"] for r in events.list_rules()["Rules"] if "aws.states" in r.get("EventPattern", "")]
     events.disable_rule(Name=rule)
     try:

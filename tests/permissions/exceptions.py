@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from lambdas.messages import HOLDING
-from stacks.functions import STEPS
 
 
 @dataclass(frozen=True)
@@ -28,14 +27,14 @@ class Exempt:
 
 EXEMPT: tuple[Exempt, ...] = (
     Exempt("*", "xray:*", "the Lambda and Step Functions services send traces themselves; the lab traces nothing"),
-    Exempt("*", "kms:*", "SNS asks for it in the caller's name when a message is published; the lab encrypts nothing"),
     Exempt("*", "logs:*", "the Lambda and Step Functions services write logs themselves; in the lab logs are files"),
     Exempt("*", "kms:*", "SNS asks the key in the name of who publishes; the lab's messages are not encrypted"),
-    Exempt("*", "sns:Publish", "any step tells of a hold that lasts; which steps hold so long differs", sometimes=True),
     Exempt("Roll*MachineRole", "events:*", "Step Functions itself watches nested executions so, and lets them end"),
     *(
-        Exempt(step, "sns:Publish", "for a hold longer than notify_hold_minutes, which the labs' rolls do not have")
-        for step in sorted(HOLDING & STEPS.keys())
+        Exempt(
+            step, "sns:Publish", "for a hold longer than notify_hold_minutes, of which a lab has few", sometimes=True
+        )
+        for step in sorted(HOLDING)
     ),
     Exempt(
         "Roll*MachineRole", "states:DescribeExecution", "the lab's Step Functions looks at nested executions inside"

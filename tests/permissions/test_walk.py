@@ -5,14 +5,14 @@ The end-to-end tests leave what their labs recorded in build/permissions; this o
 
 import pytest
 
-from stacks.functions import STEPS
-from tests.assembly import synthesize
+from stacks.functions import HOOKS, STEPS
+from tests.assembly import with_hooks
 from tests.permissions.collected import DIRECTORY, FORBIDDEN, Uses, load
 from tests.permissions.exceptions import EXEMPT
 from tests.permissions.granted import Roles, rules
 from tests.permissions.walk import Granted, walk
 
-LABS = {"cache", "demo", "shards", "small", FORBIDDEN}
+LABS = {"cache", "demo", "hooks", "shards", "small", FORBIDDEN}
 """Labs without whose records the walk would prove nothing."""
 
 
@@ -28,12 +28,12 @@ def used() -> list[Uses]:
 
 
 def test_no_permission_is_unused_and_none_is_missing(used: list[Uses]) -> None:
-    roles = Roles(synthesize())
+    roles = Roles(with_hooks())
     granted = Granted(
         rules(),
         roles.actions(),
         {uses.cluster: roles.names(uses.cluster) for uses in used},
-        {step: permissions.kubernetes for step, permissions in STEPS.items()},
+        {step: permissions.kubernetes for step, permissions in {**STEPS, **HOOKS}.items()},
     )
     found = walk(granted, used, EXEMPT)
     assert not found, "\n" + "\n".join(found)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from config.file import SET_BY_THE_STACK, Cluster, File, check, read
+from config.options import options
 from lambdas.errors import BadRequest
 from lambdas.settings import GroupSelection
 from scripts import settings_table
-from stacks.config import SET_BY_THE_STACK, Cluster, File, check, read
 from stacks.log_groups import RETENTION
-from stacks.schema import options
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 EXAMPLE = REPOSITORY / "eks-rolling.example.yaml"

@@ -2,8 +2,10 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from typer.testing import Result
 
 from cli import frame
 from cli.exits import MEANINGS, CommandError, Exit
@@ -11,6 +13,7 @@ from lambdas import lock
 from lambdas.errors import AccessDenied, Transient
 from lambdas.marks import GROUP_MAXIMUM
 from lambdas.observed import Lease
+from lambdas.settings import Settings
 from tests.model.situations import shop
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.histories import History, begun, planned
@@ -81,6 +84,53 @@ def test_a_plan_needs_nothing_deployed(monkeypatch: pytest.MonkeyPatch, run: Run
     done = run("plan")
     assert done.exit_code == Exit.FINE
     assert "Deploy eks-rolling for this cluster" in done.output
+
+
+def settings_file(directory: Path, cluster: str = "demo") -> Path:
+    file = directory / "eks-rolling.yaml"
+    file.write_text(f"clusters:\n  - cluster: {cluster}\n    surge: 5\n    canary: false\n")
+    return file
+
+
+def surge_of(done: Result) -> int:
+    return int(json.loads(done.stdout)["surge"])
+
+
+def test_a_plan_before_deployment_takes_the_settings_file_that_is_here(
+    monkeypatch: pytest.MonkeyPatch, run: Run, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(frame, "Target", lambda _: FakeTarget(shop(), deployed=False))
+    monkeypatch.chdir(tmp_path)
+    settings_file(tmp_path)
+    done = run("plan", "--json")
+    assert surge_of(done) == 5
+    assert "those of eks-rolling.yaml, since nothing is deployed" in done.stderr
+    settings_file(tmp_path, "other")
+    done = run("plan", "--json")
+    assert surge_of(done) == Settings(cluster="demo").surge
+    assert "eks-rolling.yaml does not describe demo" in done.stderr
+
+
+def test_a_plan_with_a_settings_file_shows_what_a_deployment_of_it_would_do(run: Run, tmp_path: Path) -> None:
+    file = settings_file(tmp_path)
+    assert surge_of(run("plan", "--json")) == Settings(cluster="demo").surge
+    assert surge_of(run("plan", "--json", "--settings", str(file))) == 5
+    assert run("plan", "--settings", str(file), "--deployed").exit_code == Exit.USAGE
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("clusters:\n  - cluster: demo\n    surg: 5\n", "line 3: clusters[0].surg: there is no such setting"),
+        ("clusters:\n  - cluster: other\n", "does not describe demo; it describes other"),
+    ],
+)
+def test_a_settings_file_that_cannot_serve_is_told_as_by_synth(run: Run, tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    done = run("plan", "--settings", str(file))
+    assert done.exit_code == Exit.USAGE
+    assert said in " ".join(done.stderr.split())
 
 
 def test_a_blocked_plan_is_exit_code_3_and_names_the_remedy(run: Run) -> None:

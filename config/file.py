@@ -10,15 +10,35 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
+from config.options import Option, options
 from lambdas.errors import BadRequest
 from lambdas.settings import Settings, Strict
-from stacks.functions import Network
-from stacks.schema import Option, options
 
 Location = tuple[int | str, ...]
 
 SET_BY_THE_STACK = frozenset({"bucket", "topic"})
 """Settings that are not people's to choose."""
+
+
+class Network(Strict):
+    """Where the functions run: the cluster's private subnets. All ids are given, nothing is looked up."""
+
+    vpc_id: str = Field(description="the cluster's VPC")
+    subnet_ids: tuple[str, ...] = Field(min_length=1, description="private subnets, one for each zone")
+    availability_zones: tuple[str, ...] = Field(min_length=1, description="the subnets' zones, in their order")
+    security_group_id: str = Field("", description="a security group for the functions; empty: the stack makes one")
+    cluster_security_group_id: str = Field(
+        "", description="the cluster's own security group: the stack lets the functions' group in; empty: you do"
+    )
+    https_to: tuple[str, ...] = Field(
+        ("0.0.0.0/0",),
+        description="address ranges of the API server and AWS's endpoints; the VPC's if it has endpoints for all",
+    )
+    redis_to: tuple[str, ...] = Field(
+        ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16"),
+        description="address ranges of Redis pods; best the VPC's",
+    )
+    redis_ports: tuple[int, ...] = Field((6379, 26379), description="ports of Redis servers and sentinels")
 
 
 class Cluster(Settings):
