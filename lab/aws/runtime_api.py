@@ -104,6 +104,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """`invocation/<id>/response`, `invocation/<id>/error` and `init/error`."""
         body = self._body()
+        if body is None:
+            self.close_connection = True
+            return
         self._answer(202, b'{"status": "OK"}', {"Content-Type": "application/json"})
         match self.path.removeprefix(_PREFIX).split("/"):
             case ["invocation", _, "response"]:
@@ -116,15 +119,21 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         """The function's own log says what happens."""
 
-    def _body(self) -> bytes:
+    def _body(self) -> bytes | None:
+        """None if the process was killed in the midst of it: half an answer is none."""
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            announced = int(self.headers.get("Content-Length") or -1)
+            body = self.rfile.read(max(announced, 0))
+            return body if len(body) == announced else None
         chunks = []
-        while size := int(self.rfile.readline().split(b";")[0], 16):
+        while line := self.rfile.readline():
+            size = int(line.split(b";")[0], 16)
             chunks.append(self.rfile.read(size))
-            self.rfile.readline()
-        self.rfile.readline()
-        return b"".join(chunks)
+            if len(chunks[-1]) < size or not self.rfile.readline().endswith(b"\n"):
+                return None
+            if size == 0:
+                return b"".join(chunks)
+        return None
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
