@@ -82,7 +82,7 @@ def _node_table(seen: Rolling) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
     for column in ("zone", "node", "", "by"):
         table.add_column(column, no_wrap=True)
-    table.add_column("step", no_wrap=True, ratio=3)
+    table.add_column("step", ratio=3, overflow="fold")
     table.add_column("waits for", ratio=5, overflow="fold")
     table.add_column("since", no_wrap=True, justify="right")
     shown = chosen(seen)
