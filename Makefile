@@ -48,7 +48,7 @@ bench-command: control-plane ## How long `eks-rolling plan` takes on the demo's 
 .PHONY: test
 test: lint control-plane ## Everything that CI runs
 	$(PYTEST) -n 6 --dist loadgroup tests/contract tests/model tests/stacks tests/unit
-	$(PYTEST) -n 3 --dist loadgroup tests/e2e
+	$(PYTEST) -n 3 --dist loadgroup --no-loadscope-reorder tests/e2e
 	$(PYTEST) tests/permissions
 
 .PHONY: test-large

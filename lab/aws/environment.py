@@ -63,8 +63,9 @@ class Environment:
         self.pid = nursery.bear(Birth(function.handler, function.code, variables, function.log), self._end)
 
     def invoke(self, payload: bytes, kill_after: float | None = None) -> tuple[Result, bool]:
-        """Handles one event. `kill_after` seconds into it the process is killed, if it still works on it; the second
-        part of the answer says whether that happened. An environment that is `dead` afterwards takes no more events.
+        """Handles one event. `kill_after` seconds into it the process is killed, if it still works on it, with 0 before
+        it begins; the second part of the answer says whether that happened. An environment that is `dead` afterwards
+        takes no more events.
         """
         request_id = str(uuid.uuid4())
         cold = not self._api.ready.is_set()
@@ -74,6 +75,9 @@ class Environment:
         began = time.monotonic()
         self._say(f"START RequestId: {request_id}")
         deadline = time.time() + self.function.timeout_seconds
+        if kill_after == 0:
+            # Before it has the event, of which it surely does nothing then.
+            self.kill()
         self._api.offer(Event(request_id, payload, self.function.arn, deadline))
         result, killed = self._await(request_id, began, kill_after)
         took = f"Duration: {(time.monotonic() - began) * 1000:.0f} ms"

@@ -16,7 +16,7 @@ class LambdaKill(_Model):
 
     seed: int
     share: float = Field(ge=0, le=1)
-    within_seconds: float = Field(gt=0)
+    within_seconds: float = Field(ge=0, description="0: before it begins")
     functions: str = Field("", description="only functions whose name contains this")
 
 

@@ -19,11 +19,25 @@ from tests.permissions.collected import DIRECTORY, collect, save
 
 MANAGED = "managed"
 
+LONGEST_FIRST = ("second", "sentinel", "first", "shards", "demo", "third", "blockers", "permissions")
+"""The groups of tests that share a lab, in the order in which workers begin them, so that no long one is left alone
+at the end. pytest-xdist would begin with the group of most tests (--no-loadscope-reorder)."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Forgets what earlier runs recorded; xdist's workers come later, and have an input."""
     if not hasattr(config, "workerinput"):
         shutil.rmtree(DIRECTORY, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Orders the tests by their groups; those of none stay where they are, at the front."""
+    items.sort(key=lambda item: LONGEST_FIRST.index(group) if (group := group_of(item)) in LONGEST_FIRST else -1)
+
+
+def group_of(item: pytest.Item) -> str:
+    mark = item.get_closest_marker("xdist_group")
+    return str((*mark.args, *mark.kwargs.values())[0]) if mark else ""
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -105,6 +105,16 @@ def _starts(log: Path) -> int:
     return log.read_text().count("START RequestId") if log.exists() else 0
 
 
+def test_a_process_that_is_killed_before_it_begins_has_done_nothing(aws: Server) -> None:
+    aws.lab("PUT", "faults", {"lambda_kill": {"seed": 7, "share": 1, "within_seconds": 0}})
+    try:
+        answers = [work(aws, "whoami")[0] for _ in range(20)]
+        assert {answer.get("errorType") for answer in answers} == {"Runtime.ExitError"}
+        assert aws.lab("GET", "faults")["kills"] == 20
+    finally:
+        aws.lab("PUT", "faults", {})
+
+
 def test_a_seeded_share_of_invocations_loses_its_process(aws: Server) -> None:
     def round_of_ten() -> list[str]:
         aws.lab("PUT", "faults", {"lambda_kill": {"seed": 7, "share": 0.5, "within_seconds": 0.2}})
