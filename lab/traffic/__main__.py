@@ -5,6 +5,7 @@ Writes `traffic/live.json` twice a second, for whoever watches, and `traffic/rec
 
 import asyncio
 import contextlib
+import faulthandler
 import json
 import signal
 import sys
@@ -30,6 +31,9 @@ LAST_JOBS_SECONDS = 90.0
 """How long unfinished jobs are waited for at the end: longer than a lease, so that others do a lost worker's."""
 
 CANCEL_AGAIN_SECONDS = 0.1
+
+STUCK_SECONDS = 30.0
+"""Clients that stand still for so long see nothing: the process says on standard error where it is stuck, and ends."""
 
 
 class Traffic:
@@ -90,6 +94,7 @@ class Traffic:
                 while self.broker.open_jobs:  # noqa: ASYNC110  (workers report them)
                     await asyncio.sleep(0.1)
         await cancel_all(followers)
+        faulthandler.cancel_dump_traceback_later()
         await runner.cleanup()
         self._write("record.json", self._everything() | {"redis": concluded})
 
@@ -103,6 +108,7 @@ class Traffic:
 
     async def _tell(self) -> None:
         while True:
+            faulthandler.dump_traceback_later(STUCK_SECONDS, exit=True)
             done = sum(1 for job in self.broker.jobs.values() if job.done_by)
             last = self.requests[-1].at if self.requests else 0.0
             recent = sum(1 for r in self.requests[-500:] if r.at > last - 2) / 2
