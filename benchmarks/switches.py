@@ -201,8 +201,8 @@ def main() -> None:
     with ThreadPoolExecutor(4) as pool:
         cut_off = list(pool.map(lambda each: run(*each), points))
     table = Table("way", "cut off after", "lost", "of", "longest stall", title=f"left alone {LEFT_ALONE_SECONDS:.0f} s")
-    for (way, number), tried in zip(points, cut_off, strict=True):
-        table.add_row(way, f"{number}. {tried.sent[-1]}", str(tried.lost), f"{tried.acked:,}", f"{tried.stall:.1f} s")
+    for (way, number), one in zip(points, cut_off, strict=True):
+        table.add_row(way, f"{number}. {one.sent[-1]}", str(one.lost), f"{one.acked:,}", f"{one.stall:.1f} s")
     console.print(table)
 
 

@@ -77,7 +77,7 @@ def aimed(function: Callable[..., None]) -> Callable[..., None]:
         for name, annotation in where.items()
     ]
     signature = own.replace(parameters=[*list(own.parameters.values())[1:], *options])
-    run.__signature__ = signature  # type: ignore[attr-defined]  # Typer reads both
+    run.__signature__ = signature  # type: ignore[attr-defined]  # what Typer reads; typeshed does not let it be set
     run.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()}
     return run
 

@@ -48,8 +48,10 @@ def plan(
     settings: Annotated[
         Path | None,
         typer.Option(
+            exists=True,
+            dir_okay=False,
             help="Plan with this settings file instead of what is deployed. Where nothing is, eks-rolling.yaml of this "
-            "folder is taken."
+            "folder is taken.",
         ),
     ] = None,
     save: Annotated[Path | None, typer.Option(help="Write the plan's document to this file as well.")] = None,

@@ -36,10 +36,10 @@ def settings_of(target: Target, file: Path | None = None) -> "tuple[Settings, bo
             return target.settings, True
         except RollError as error:
             why = f"the deployed ones cannot be read. {error}"
-    return _before_deployment(target, why), deployed
+    return _not_deployed_ones(target, why), deployed
 
 
-def _before_deployment(target: Target, why: str) -> "Settings":
+def _not_deployed_ones(target: Target, why: str) -> "Settings":
     from lambdas.settings import Settings
 
     if not why:

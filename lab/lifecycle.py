@@ -136,7 +136,7 @@ class BoundLab:
 
     def _tell_supervisor(self, message: bytes) -> None:
         pipe = self._process.stdin
-        assert pipe is not None  # noqa: S101
+        assert pipe is not None  # noqa: S101 (started with a pipe)
         if pipe.closed:
             return
         with contextlib.suppress(BrokenPipeError), pipe:

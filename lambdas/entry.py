@@ -53,7 +53,7 @@ def _import_clients() -> None:
     step needs is imported then. Elsewhere SDKs are imported once they are needed: tests and stacks need none.
     """
     import lambdas.clients.aws
-    import lambdas.clients.eks  # noqa: F401
+    import lambdas.clients.eks  # noqa: F401 (for its import alone)
 
 
 @cache

@@ -1,8 +1,16 @@
-"""Names that the stack gives and the command looks for."""
+"""Names that the stack, the steps and the command have in common."""
 
 import hashlib
 
+CLUSTER_TAG_VALUES = ("owned", "shared")
+"""What the cluster's tag may say on a group or an instance that is the cluster's."""
+
 MACHINES = ("roll", "node", "restore")
+
+
+def cluster_tag(cluster: str) -> str:
+    """The tag's key by which groups and instances are the cluster's."""
+    return f"kubernetes.io/cluster/{cluster}"
 
 
 def machine_name(cluster: str, what: str) -> str:

@@ -23,6 +23,7 @@ from lambdas.marks import (
     NODE_ROLL,
     LaunchMark,
 )
+from lambdas.names import cluster_tag
 from lambdas.observed import Budget, Group, InstanceState, Lease, Node, Pod, Workload
 from lambdas.report_document import Orphan
 from lambdas.stand_in import FOR_POD, LABEL
@@ -101,7 +102,7 @@ def _of_nobody(view: View) -> Iterator[Orphan]:
         state = view.states.get(node.instance)
         if node.instance in members or state is None or state.state != "running":
             continue
-        ours = f"kubernetes.io/cluster/{view.cluster}" in state.tags
+        ours = cluster_tag(view.cluster) in state.tags
         if ours and OF_A_GROUP not in state.tags and not any(label in node.labels for label in OTHERS_LABELS):
             yield Orphan(
                 kind="detached instance",

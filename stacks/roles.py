@@ -14,6 +14,7 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sns as sns
 
 from lambdas.marks import GROUP_MAXIMUM, GROUP_RESUME, INSTANCE_PROTECTED, INSTANCE_REPLACES
+from lambdas.names import CLUSTER_TAG_VALUES, cluster_tag
 from lambdas.observed import STANDARD_VCPUS
 
 # Kubernetes groups, as deploy/rbac.yaml and deploy/redis-rbac.yaml define them. A step is in those that it needs and in
@@ -166,7 +167,7 @@ class Resources:
     @property
     def cluster_tag(self) -> dict[str, dict[str, list[str]]]:
         """The condition that a group or an instance is the cluster's; the values are those that steps look for."""
-        return {"StringEquals": {f"aws:ResourceTag/kubernetes.io/cluster/{self.cluster}": ["owned", "shared"]}}
+        return {"StringEquals": {f"aws:ResourceTag/{cluster_tag(self.cluster)}": list(CLUSTER_TAG_VALUES)}}
 
 
 def write(role: iam.Role, permissions: Permissions, resources: Resources) -> None:

@@ -84,7 +84,7 @@ class EventBus:
             case "sns":
                 self._account.sns.topics[arn].publish(payload)
             case service:
-                raise NotImplementedError(f"the lab's EventBridge has no {service} targets")
+                raise ValueError(f"the lab's EventBridge delivers to states, lambda and sns, and not to {service}")
 
     def _may_start(self, role: str, machine: str) -> None:
         parameters = {"stateMachineArn": machine}

@@ -50,7 +50,7 @@ class Nursery:
                 self._process = self._spawner.submit(self._start).result()
                 threading.Thread(target=self._listen, name="lambda-nursery-news", daemon=True).start()
             self._asked.append((born, on_end))
-            assert self._process.stdin is not None  # noqa: S101 (a pipe)
+            assert self._process.stdin is not None  # noqa: S101 (`_start` asks for a pipe)
             self._process.stdin.write(f"{json.dumps(request)}\n".encode())
             self._process.stdin.flush()
         return born.result()
@@ -73,7 +73,7 @@ class Nursery:
 
     def _listen(self) -> None:
         assert self._process is not None  # noqa: S101 (started before this thread)
-        assert self._process.stdout is not None  # noqa: S101 (a pipe)
+        assert self._process.stdout is not None  # noqa: S101 (`_start` asks for a pipe)
         for line in self._process.stdout:
             message = json.loads(line)
             if "started" in message:

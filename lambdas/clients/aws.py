@@ -20,6 +20,7 @@ from lambdas.clients import HttpAnswer, Launched
 from lambdas.clients.calls import CALLS
 from lambdas.errors import AccessDenied, NotFound, Permanent, Transient
 from lambdas.marks import GROUP_MAXIMUM, GROUP_RESUME, INSTANCE_PROTECTED, INTERFERING_PROCESSES
+from lambdas.names import CLUSTER_TAG_VALUES, cluster_tag
 from lambdas.observed import (
     STANDARD_VCPUS,
     Group,
@@ -200,8 +201,8 @@ class AwsClient:
             if names:
                 pages = paginator.paginate(AutoScalingGroupNames=list(names))
             else:
-                tag = f"tag:kubernetes.io/cluster/{self._cluster}"
-                pages = paginator.paginate(Filters=[{"Name": tag, "Values": ["owned", "shared"]}])
+                tag = f"tag:{cluster_tag(self._cluster)}"
+                pages = paginator.paginate(Filters=[{"Name": tag, "Values": list(CLUSTER_TAG_VALUES)}])
             found = [item for page in pages for item in page["AutoScalingGroups"]]
         refreshing = self._refreshing([g["AutoScalingGroupName"] for g in found])
         return [_group(g, refreshing) for g in sorted(found, key=lambda g: g["AutoScalingGroupName"])]

@@ -59,7 +59,7 @@ def bearer_token(cluster: str, session: boto3.session.Session) -> str:
         raise AccessDenied("No AWS credentials were found to sign in to the cluster with.")
     # The signer wants botocore's session for its events; the endpoint is the regional one, never an override,
     # because the server checks the host.
-    inner: Any = session._session  # noqa: SLF001
+    inner: Any = session._session  # noqa: SLF001 (boto3 has no other way to it)
     host = inner.get_component("endpoint_resolver").construct_endpoint("sts", region)["hostname"]
     signer = RequestSigner(ServiceId("sts"), region, "sts", "v4", credentials, session.events)
     request: dict[str, Any] = {

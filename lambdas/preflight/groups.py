@@ -6,11 +6,9 @@ from collections.abc import Iterator, Sequence
 from lambdas.cluster_view import Candidate, View, resolve
 from lambdas.findings import Finding, Severity, blocks, note
 from lambdas.model import RollRequest, counted
+from lambdas.names import CLUSTER_TAG_VALUES, cluster_tag
 from lambdas.observed import Group
 from lambdas.settings import Settings
-
-OWNED = frozenset({"owned", "shared"})
-"""Values of the cluster's tag; the functions' roles go by them (`stacks.roles`)."""
 
 OUT_OF_SERVICE = frozenset({"Standby", "EnteringStandby", "Detaching", "Detached"})
 
@@ -34,11 +32,11 @@ def group_findings(view: View, request: RollRequest, settings: Settings) -> Iter
 
 def _ability(group: Group, settings: Settings) -> Iterator[Finding]:
     subject = f"group {group.name}"
-    if group.tags.get(_cluster_tag(settings)) not in OWNED:
+    if group.tags.get(cluster_tag(settings.cluster)) not in CLUSTER_TAG_VALUES:
         yield blocks(
             "foreign-group",
             subject,
-            f"it is not tagged {_cluster_tag(settings)}, with the value owned or shared",
+            f"it is not tagged {cluster_tag(settings.cluster)}, with the value owned or shared",
             "tag it `owned` if its instances are nodes of this cluster, or leave it out",
         )
     if group.template is None:
@@ -54,7 +52,7 @@ def _ability(group: Group, settings: Settings) -> Iterator[Finding]:
 
 def _tag_of_new_instances(view: View, group: Group, settings: Settings) -> Iterator[Finding]:
     """Steps may act on an instance by the cluster's tag on it; one that comes without it could not be marked."""
-    key = _cluster_tag(settings)
+    key = cluster_tag(settings.cluster)
     launches = resolve([group], view.versions).get(group.name, {}).values()
     if key in group.kept_tags and not all(key in _instance_tags(view.template_data.get(to, {})) for to in launches):
         yield blocks(
@@ -73,10 +71,6 @@ def _instance_tags(data: dict[str, str]) -> set[str]:
         if path.startswith("TagSpecifications[") and path.endswith("].ResourceType") and value == "instance"
     )
     return {value for path, value in data.items() if path.startswith(of_instances) and path.endswith("].Key")}
-
-
-def _cluster_tag(settings: Settings) -> str:
-    return f"kubernetes.io/cluster/{settings.cluster}"
 
 
 def _others_at_work(group: Group) -> Iterator[Finding]:

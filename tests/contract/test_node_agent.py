@@ -295,15 +295,15 @@ def test_what_the_lab_cannot_mount_or_start_is_said_in_events(nodes: Nodes) -> N
 
 def test_a_pod_is_ready_as_long_as_its_readiness_probe_says_so(nodes: Nodes) -> None:
     nodes.launch()
-    probe = {"exec": {"command": ["test", "-e", "/tmp/ready"]}, "periodSeconds": 1, "failureThreshold": 1}  # noqa: S108
+    probe = {"exec": {"command": ["test", "-e", "/tmp/ready"]}, "periodSeconds": 1, "failureThreshold": 1}  # noqa: S108 (the pod's own)
     nodes.add_pod("choosy", containers=[shell("sleep infinity", readinessProbe=probe)])
     pod = nodes.wait_for_pod("choosy", "running", lambda p: "running" in state(p).get("state", {}))
     assert not is_ready(pod)
     assert condition(pod, "Ready")["message"] == "containers with unready status: [main]"
 
-    nodes.run_inside("choosy", "touch", "/tmp/ready")  # noqa: S108
+    nodes.run_inside("choosy", "touch", "/tmp/ready")  # noqa: S108 (the pod's own)
     nodes.wait_for_pod("choosy", "ready", is_ready)
-    nodes.run_inside("choosy", "rm", "/tmp/ready")  # noqa: S108
+    nodes.run_inside("choosy", "rm", "/tmp/ready")  # noqa: S108 (the pod's own)
     nodes.wait_for_pod("choosy", "unready", lambda p: not is_ready(p))
 
 

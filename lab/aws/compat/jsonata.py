@@ -134,7 +134,7 @@ def _hash(text: str, algorithm: str) -> str:
 
 
 def _random(seed: float | None = None) -> float:
-    return (random.Random(seed) if seed is not None else random).random()  # noqa: S311 (as random as $random)
+    return (random.Random(seed) if seed is not None else random).random()  # noqa: S311 (JSONata's $random, which makes no secrets)
 
 
 def _no_eval(*_: Any) -> Any:

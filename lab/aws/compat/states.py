@@ -5,7 +5,7 @@ import functools
 import json
 import logging
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from moto.stepfunctions.parser.api import (
     EvaluationFailedEventDetails,
@@ -53,7 +53,7 @@ def evaluation_failed(env: Any, cause: str) -> Exception:
     """The States.QueryEvaluationError that AWS fails a state with, entered into the execution's history."""
     name = StatesErrorName(typ=StatesErrorNameType.StatesQueryEvaluationError)
     details = EvaluationFailedEventDetails(cause=cause, error=name.error_name)
-    failure = FailureEventException(
+    failure: Any = FailureEventException(
         FailureEvent(
             env=env,
             error_name=name,
@@ -66,7 +66,7 @@ def evaluation_failed(env: Any, cause: str) -> Exception:
         event_type=HistoryEventType.EvaluationFailed,
         event_details=EventDetails(evaluationFailedEventDetails=failure.get_evaluation_failed_event_details()),
     )
-    return failure  # type: ignore[no-any-return]  # moto has no types
+    return cast(Exception, failure)
 
 
 @correction
@@ -216,7 +216,7 @@ def _execution_failed(env: Any, error: Any, cause: str) -> Exception:
         event_type=HistoryEventType.ExecutionFailed,
         event_details=EventDetails(executionFailedEventDetails=details),
     )
-    return FailureEventException(event)  # type: ignore[no-any-return]  # moto has no types
+    return cast(Exception, FailureEventException(event))
 
 
 @correction

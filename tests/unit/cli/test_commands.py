@@ -116,6 +116,9 @@ def test_a_plan_with_a_settings_file_shows_what_a_deployment_of_it_would_do(run:
     assert surge_of(run("plan", "--json")) == Settings(cluster="demo").surge
     assert surge_of(run("plan", "--json", "--settings", str(file))) == 5
     assert run("plan", "--settings", str(file), "--deployed").exit_code == Exit.USAGE
+    missing = run("plan", "--settings", str(tmp_path / "missing.yaml"))
+    assert missing.exit_code == Exit.USAGE
+    assert "does not exist" in " ".join(missing.stderr.split())
 
 
 @pytest.mark.parametrize(
@@ -198,7 +201,7 @@ def test_where_redis_is_out_of_reach_the_deployed_workflow_plans(
         target.documents[name, "plan.json"] = {"outcome": "dry-run", "reason": "1 outdated node would be replaced"}
         return target.fake.add(ROLL, name, dry, "SUCCEEDED").arn
 
-    target.fake.start = start  # type: ignore[method-assign]
+    monkeypatch.setattr(target.fake, "start", start)
     assert run("start", "--yes", "--detach").exit_code == Exit.FINE
     (_, _, asked), (_, _, started) = target.fake.started
     assert (asked["dry_run"], "dry_run" in started) == (True, False)
@@ -273,7 +276,9 @@ def test_a_change_that_waits_says_so_among_the_rolls(run: Run, target: FakeTarge
     assert "outside the windows; the next opens Sat" in " ".join(run("rolls", "--json").output.split())
 
 
-def test_a_lock_that_is_renewed_meanwhile_is_written_again(run: Run, target: FakeTarget) -> None:
+def test_a_lock_that_is_renewed_meanwhile_is_written_again(
+    monkeypatch: pytest.MonkeyPatch, run: Run, target: FakeTarget
+) -> None:
     target.fake.add(ROLL, "roll-1", planned("i-1"))
     hold_lock(target, "roll-1")
     read, renewals = target.world.lease, [1, 1]
@@ -285,7 +290,7 @@ def test_a_lock_that_is_renewed_meanwhile_is_written_again(run: Run, target: Fak
             target.world.put_lease(replace(seen, renewed=seen.renewed + 1))
         return seen
 
-    target.world.lease = lease  # type: ignore[method-assign]
+    monkeypatch.setattr(target.world, "lease", lease)
     assert run("pause", "--reason", "lunch").exit_code == Exit.FINE
     seen = read(LOCK)
     assert seen is not None
@@ -369,7 +374,7 @@ def test_watch_in_json_is_a_document_a_line(run: Run, target: FakeTarget) -> Non
     assert [n["stage"] for n in seen["nodes"]] == ["replaced"]
 
 
-def test_watch_outlives_a_lost_connection(run: Run, target: FakeTarget) -> None:
+def test_watch_outlives_a_lost_connection(monkeypatch: pytest.MonkeyPatch, run: Run, target: FakeTarget) -> None:
     finished(target)
     describe, faults = target.fake.describe, [Transient("the endpoint cannot be reached."), Transient("again.")]
 
@@ -378,20 +383,22 @@ def test_watch_outlives_a_lost_connection(run: Run, target: FakeTarget) -> None:
             raise faults.pop(0)
         return describe(arn)
 
-    target.fake.describe = failing  # type: ignore[method-assign,assignment]
+    monkeypatch.setattr(target.fake, "describe", failing)
     done = run("watch")
     assert done.exit_code == Exit.FINE
     assert "no connection: the endpoint cannot be reached. Trying again" in done.output
     assert "connected again" in done.output
 
 
-def test_interrupting_a_watcher_says_that_the_roll_goes_on(run: Run, target: FakeTarget) -> None:
+def test_interrupting_a_watcher_says_that_the_roll_goes_on(
+    monkeypatch: pytest.MonkeyPatch, run: Run, target: FakeTarget
+) -> None:
     target.fake.add(ROLL, "roll-1", planned("i-1"))
 
     def interrupted(_: str) -> object:
         raise KeyboardInterrupt
 
-    target.fake.describe = interrupted  # type: ignore[method-assign,assignment]
+    monkeypatch.setattr(target.fake, "describe", interrupted)
     done = run("watch")
     assert done.exit_code == Exit.INTERRUPTED
     assert "the roll roll-1 goes on" in done.stderr
@@ -431,7 +438,9 @@ def test_rolls_are_listed_with_what_came_of_them(run: Run, target: FakeTarget) -
     assert (told["roll"], told["status"], told["reason"]) == ("roll-1", "FAILED", "node-1 was not replaced")
 
 
-def test_a_restore_follows_the_dead_roll_and_says_what_it_put_back(run: Run, target: FakeTarget) -> None:
+def test_a_restore_follows_the_dead_roll_and_says_what_it_put_back(
+    monkeypatch: pytest.MonkeyPatch, run: Run, target: FakeTarget
+) -> None:
     hold_lock(target, "dead")
     history = History().done("Restore", restored=["cluster-autoscaler: back at 1"], left_behind=[])
 
@@ -439,7 +448,7 @@ def test_a_restore_follows_the_dead_roll_and_says_what_it_put_back(run: Run, tar
         target.fake.started.append((machine, name, dict(given)))
         return target.fake.add(RESTORE, name, history, "SUCCEEDED").arn
 
-    target.fake.start = start  # type: ignore[method-assign]
+    monkeypatch.setattr(target.fake, "start", start)
     done = run("restore")
     assert done.exit_code == Exit.FINE
     assert target.fake.started[0][2] == {"roll": "dead"}
@@ -512,11 +521,13 @@ def test_what_is_not_there_cannot_be_explained(run: Run) -> None:
         (ValueError("a bug"), Exit.FAILED),
     ],
 )
-def test_whatever_goes_wrong_is_one_sentence(run: Run, target: FakeTarget, error: Exception, code: Exit) -> None:
+def test_whatever_goes_wrong_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, run: Run, target: FakeTarget, error: Exception, code: Exit
+) -> None:
     def failing() -> None:
         raise error
 
-    target.world.nodes = failing  # type: ignore[method-assign,assignment]
+    monkeypatch.setattr(target.world, "nodes", failing)
     done = run("plan")
     assert done.exit_code == code
     assert done.stderr.startswith("error: ")
