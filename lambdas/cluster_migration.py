@@ -21,11 +21,10 @@ from lambdas.observed import Pod
 from lambdas.redis_actions import Done, Hold, Settled, Stop
 from lambdas.redis_groups import PartSet, RedisGroup, endpoint_of
 from lambdas.redis_observed import ClusterNode, Endpoint, Role, Silent
+from lambdas.redis_waits import CAUGHT_UP_SECONDS, caught_up, within
 
 TAKE_OVER_SECONDS = 5.0
 """Redis gives a manual failover up after 5 s; it takes 60 to 70 ms."""
-
-POLL_SECONDS = 0.02
 
 
 def observe(group: RedisGroup, node: str, clients: Clients, waited: float = 0.0) -> Seen:
@@ -76,8 +75,8 @@ def perform(action: Action, clients: Clients) -> Done:
         case Replicate(member, master_id):
             endpoint, node = _known(member)
             redis.replicate(endpoint, node.server, master_id)
-        case FailOver(member):
-            return _take_over(member, action.reason, clients)
+        case FailOver(member, master):
+            return _take_over(member, master, action.reason, clients)
         case DeletePod(pod):
             clients.kubernetes.delete_pod(pod)
         case Forget(members, node_id, leaving):
@@ -100,15 +99,15 @@ def _create(member: Member, original: Original, clients: Clients) -> None:
     clients.kubernetes.create_stand_in(workload, member.pod, node.zone if node else "", marks)
 
 
-def _take_over(member: Member, reason: str, clients: Clients) -> Done:
+def _take_over(member: Member, master: Member, reason: str, clients: Clients) -> Done:
     """Waits for the end: another request would begin anew what goes on."""
-    endpoint, node = _known(member)
+    (endpoint, node), (source, _) = _known(member), _known(master)
+    if not caught_up(endpoint, source, clients):
+        return Done(f"{member} did not catch up with {master} within {CAUGHT_UP_SECONDS} s; tried again later")
     began = clients.now()
     clients.redis.take_over(endpoint, node.server)
-    while clients.redis.offset(endpoint)[0] is not Role.MASTER:
-        if clients.now() > began + TAKE_OVER_SECONDS:
-            return Done(f"{member} did not become master within {TAKE_OVER_SECONDS:.0f} s; tried again later")
-        clients.sleep(POLL_SECONDS)
+    if not within(TAKE_OVER_SECONDS, lambda: clients.redis.offset(endpoint)[0] is Role.MASTER, clients):
+        return Done(f"{member} did not become master within {TAKE_OVER_SECONDS:.0f} s; tried again later")
     stall = clients.now() - began
     return Done(f"{reason} (within {stall:.2f} s)", stall, failed_over=True)
 

@@ -5,13 +5,14 @@ From the pause on clients wait, so it is whole inside one invocation. Wherever i
 on the server, and the next look (`sentinel.decide`) knows what is left to do.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from lambdas.clients import Clients
 from lambdas.errors import Refused, RollError
 from lambdas.redis_actions import Done
 from lambdas.redis_observed import Endpoint, Role, Sentinel, Server
+from lambdas.redis_waits import CAUGHT_UP_SECONDS, caught_up, within
 from lambdas.sentinel import Lead, Member, Switch, Watcher
 
 PAUSE_MILLISECONDS = 3000
@@ -36,8 +37,6 @@ ALIGNED = (0.65, 0.8)
 its next one comes just when the target has become master; unaligned it costs up to a second more.
 """
 
-POLL_SECONDS = 0.005
-
 
 def switch(action: Switch, watchers: Sequence[Watcher], name: str, clients: Clients) -> Done:
     """Makes `action.new` the master. Answers what came of it; clients are never left paused by a refusal.
@@ -48,17 +47,19 @@ def switch(action: Switch, watchers: Sequence[Watcher], name: str, clients: Clie
     source, target = _endpoint(old), _endpoint(new)
     expected = old.server
     assert isinstance(expected, Server)  # noqa: S101 (decided on)
+    if not caught_up(target, source, clients):
+        return Done(f"{new} did not catch up within {CAUGHT_UP_SECONDS} s; tried again later")
     _align(new, _leaders(watchers)[0], name, clients)
     redis, paused = clients.redis, clients.now()
     redis.pause_writes(source, expected, _pause(watchers))
     try:
         _, offset = redis.offset(source)
-        if not _within(EQUAL_SECONDS, lambda: redis.offset(target)[1] >= offset, clients):
+        if not within(EQUAL_SECONDS, lambda: redis.offset(target)[1] >= offset, clients):
             redis.unpause(source)
             late = f"{new} did not catch up within {EQUAL_SECONDS} s; writes go on, tried again later"
             return Done(late, clients.now() - paused)
         redis.hand_over(source, expected, new.known_as)
-        ended = _within(HAND_OVER_SECONDS, lambda: _handed_over(source, target, clients), clients)
+        ended = within(HAND_OVER_SECONDS, lambda: _handed_over(source, target, clients), clients)
     except RollError:
         redis.unpause(source)
         raise
@@ -107,7 +108,7 @@ def lead(action: Lead, watchers: Sequence[Watcher], name: str, clients: Clients)
             refusals.append(f"{watcher}: {error}")
     else:
         return f"no sentinel fails over now ({'; '.join(refusals)})"
-    led = _within(LED_SECONDS, lambda: _all_name(new, watchers, name, clients), clients)
+    led = within(LED_SECONDS, lambda: _all_name(new, watchers, name, clients), clients)
     source = _endpoint(action.old)
     redis.disconnect_clients(source)
     redis.unpause(source)
@@ -151,15 +152,6 @@ def _handed_over(source: Endpoint, target: Endpoint, clients: Clients) -> bool:
 
 def _all_name(new: Member, watchers: Sequence[Watcher], name: str, clients: Clients) -> bool:
     return all(new.is_at(clients.redis.current_master(_endpoint(w), name)) for w in watchers)
-
-
-def _within(seconds: float, condition: Callable[[], bool], clients: Clients) -> bool:
-    deadline = clients.now() + seconds
-    while not condition():
-        if clients.now() > deadline:
-            return False
-        clients.sleep(POLL_SECONDS)
-    return True
 
 
 def _endpoint(of: Member | Watcher) -> Endpoint:

@@ -13,9 +13,13 @@ from lambdas.errors import Conflict, Transient
 from lambdas.redis_observed import Address, ClusterNode, Endpoint, KnownNode, Role, Server, Silent
 
 GOSSIP_SECONDS = 1.0
+LATE_SECONDS = 6.0
 BAN_SECONDS = 60.0
 NODE_TIMEOUT_SECONDS = 5.0
 SYNC_SECONDS = 1.5
+STREAM_SECONDS = 1.0
+"""After a full synchronization the stream of writes may begin with the replica's next acknowledgement only."""
+
 RESYNC_SECONDS = 0.2
 TAKE_OVER_SECONDS = 0.07
 BYTES_PER_WRITE = 50
@@ -49,6 +53,7 @@ class NodeState:
     data: set[int] = field(default_factory=set)
     link_up: bool = False
     synced_at: float = 0.0
+    streams_at: float = 0.0
     banned: dict[str, float] = field(default_factory=dict)
     meeting: dict[str, float] = field(default_factory=dict)
     """Hosts that are shaken hands with, and since when."""
@@ -69,8 +74,13 @@ class ClusterWorld:
         self.writes_every: float | None = None
         self.acked: dict[int, Slots] = {}
         self.unserved: list[str] = []
-        """What the writer could not write, by the second."""
+        """What could not be written, by the second: nobody owned the slots, or their owner missed that of others."""
+        self.longest_pause = 0.0
+        """For which a master held writes back while a replica took over, in seconds."""
         self.failovers = 0
+        self.late = ""
+        """The volume of a node that hears nothing new in the first seconds after a failover."""
+        self._failed_over_at = 0.0
         self._effect = effect
         self._serial = 0
         self._gossip_at = 0.0
@@ -164,11 +174,13 @@ class ClusterWorld:
             if master is None or master.itself.role is Role.REPLICA:
                 node.link_up = False
             elif not node.link_up and self.now >= node.synced_at:
+                full = not node.data & master.data
                 node.link_up, node.data = True, set(master.data)
+                node.streams_at = self.now + STREAM_SECONDS if full else self.now
 
     def _replicate(self) -> None:
         for node in self.nodes.values():
-            master = self._by_id(node.itself.master) if node.link_up else None
+            master = self._by_id(node.itself.master) if node.link_up and self.now >= node.streams_at else None
             if master is not None:
                 node.data = set(master.data)
 
@@ -186,6 +198,7 @@ class ClusterWorld:
         node.link_up = False
         self._declare(node, replace(node.itself, role=Role.MASTER, master="", epoch=epoch, slots=slots))
         self.failovers += 1
+        self._failed_over_at = self.now
 
     def _gossip(self) -> None:
         for node in list(self.nodes.values()):
@@ -216,12 +229,24 @@ class ClusterWorld:
         """What `other`, to whom `node` talks, takes from it: nothing unless it knows it."""
         if node.id not in other.table:
             return
-        other.table[node.id] = replace(node.itself, host=node.host, heard_at=self.now)
-        node.table[other.id] = replace(other.itself, host=other.host, heard_at=self.now)
+        for hearer, speaker in ((other, node), (node, other)):
+            late = hearer.volume == self.late and self.now < self._failed_over_at + LATE_SECONDS
+            news = hearer.table[speaker.id] if late else speaker.itself
+            hearer.table[speaker.id] = replace(news, host=speaker.host, heard_at=self.now)
+            self._claim(hearer, speaker.id)
         for known, entry in node.table.items():
             third = self.nodes.get(entry.host)
             if known not in other.table and known not in other.banned and third is not None and third.id == known:
                 other.meeting.setdefault(entry.host, self.now)
+
+    @staticmethod
+    def _claim(hearer: NodeState, speaker: str) -> None:
+        """Slots have one owner in a table: the one with the newest epoch."""
+        claim = hearer.table[speaker]
+        for known, entry in hearer.table.items():
+            if claim.slots and known not in {speaker, hearer.id} and entry.slots == claim.slots:
+                older = known if entry.epoch < claim.epoch else speaker
+                hearer.table[older] = replace(hearer.table[older], slots=())
 
     def _follow_news(self, node: NodeState) -> None:
         """A master whose slots another one has with a newer epoch follows that one; so do its replicas."""
@@ -261,7 +286,7 @@ class ClusterWorld:
         self._write_at = self.now
         for slots in self._shards:
             owner = self._owner(slots)
-            if owner is None:
+            if owner is None or self._served(owner) < SLOTS:
                 self.unserved.append(f"{self.now:.0f}: {slots}")
                 continue
             number = len(self.acked) + 1
@@ -274,14 +299,17 @@ class ClusterWorld:
         node = self.nodes.get(endpoint.address.host)
         if node is None:
             return Silent(endpoint.address, "connection refused")
-        served = {s for n in node.table.values() for s in n.slots if not self._fails_for(node, n)}
+        slots_ok = self._served(node)
         table = tuple(self._known(node, i, e) for i, e in node.table.items())
         shaken = tuple(
             KnownNode(f"handshake-{host}", Address(host), frozenset({"handshake"}), connected=False)
             for host in node.meeting
         )
-        slots_ok = sum(last - first + 1 for first, last in served)
         return ClusterNode(self._server(node, endpoint), node.id, slots_ok == SLOTS, slots_ok, (*table, *shaken))
+
+    def _served(self, node: NodeState) -> int:
+        served = {s for n in node.table.values() for s in n.slots if not self._fails_for(node, n)}
+        return sum(last - first + 1 for first, last in served)
 
     def _fails_for(self, node: NodeState, entry: Entry) -> bool:
         return entry is not node.itself and self._fails(entry)
@@ -333,7 +361,8 @@ class ClusterWorld:
         node = self._confirmed(endpoint, expected)
         if node.itself.role is Role.MASTER:
             raise Transient(f"{endpoint} refused CLUSTER FAILOVER (You should send it to a replica).")
-        node.takes_over_at = self.now + TAKE_OVER_SECONDS
+        node.takes_over_at = max(self.now, node.streams_at) + TAKE_OVER_SECONDS
+        self.longest_pause = max(self.longest_pause, node.takes_over_at - self.now)
         self._effect(f"redis CLUSTER FAILOVER on {endpoint}")
 
     def forget(self, endpoint: Endpoint, node_id: str) -> None:
@@ -342,6 +371,8 @@ class ClusterWorld:
             if node_id == node.itself.master:
                 raise Transient(f"{endpoint} refused CLUSTER FORGET (Can't forget my master!).")
             del node.table[node_id]
+            if self._served(node) < SLOTS and self.acked:
+                self.unserved.append(f"{self.now:.0f}: {endpoint} forgot who served slots")
             node.banned[node_id] = self.now + BAN_SECONDS
         self._effect(f"redis CLUSTER FORGET on {endpoint}")
 

@@ -52,6 +52,7 @@ class ServerState:
     paused_until: float = 0.0
     link_up: bool = False
     synced_at: float = 0.0
+    streams_at: float = 0.0
     handing_over_to: str | None = None
     master_since: float = 0.0
 
@@ -113,6 +114,8 @@ class RedisWorld:
         self.acked: set[int] = set()
         self.acked_at = 0.0
         self.longest_stall = 0.0
+        self.stream_seconds = 0.0
+        """After a full synchronization: until the master sends what is written from then on."""
         self._number = 0
         self._connected: str | None = None
         self.cluster = ClusterWorld(effect)
@@ -179,12 +182,13 @@ class RedisWorld:
             if source is None or source is server or (source.master is not None and not source.link_up):
                 server.link_up = False
             elif not server.link_up and now_or_later(self.now, server.synced_at):
+                server.streams_at = self.now + (0.0 if server.data else self.stream_seconds)
                 server.link_up, server.data = True, set(source.data)
 
     def _replicate(self) -> None:
         for _ in range(2):  # replicas of replicas too
             for server in self.servers.values():
-                if server.link_up and server.master in self.servers:
+                if server.link_up and self.now >= server.streams_at and server.master in self.servers:
                     server.data = set(self.servers[server.master].data)
 
     def _hand_over_now(self, server: ServerState) -> None:

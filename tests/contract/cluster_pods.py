@@ -16,6 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,9 @@ class Cluster:
             self.wait(known, f"{name} knows all")
         for name, master in self._replica_of.items():
             self.command(name, "cluster", "replicate", self.command(master, "cluster", "myid"))
+        for name in self.pods:
+            serves = lambda n=name: "cluster_state:ok" in self.command(n, "cluster", "info")  # noqa: E731 (short)
+            self.wait(serves, f"{name} sees all slots served")
 
     def wait(self, condition: Any, what: str, seconds: float = 30) -> None:
         deadline = time.monotonic() + seconds
@@ -150,6 +154,11 @@ class Cluster:
         options = self.client_options
         files = {"--cacert": "ssl_ca_certs", "--cert": "ssl_certfile", "--key": "ssl_keyfile"}
         return ["--tls", "--insecure", *(word for name, key in files.items() for word in (name, options[key]))]
+
+    def tell(self) -> None:
+        """Prints what the servers wrote, of which a failed test shows all."""
+        for log in sorted(self._root.glob("*/log")):
+            print(f"--- {log.parent.name}", log.read_text(errors="replace"), sep="\n")
 
     def close(self) -> None:
         for timer in self._later:
@@ -270,6 +279,9 @@ def cluster(*, replicas: bool = True, secured: bool = False) -> Iterator[Cluster
     try:
         found.form()
         yield found
+    except AssertionError:
+        found.tell()
+        raise
     finally:
         found.close()
 
@@ -379,7 +391,10 @@ def sampler(side: Cluster) -> Iterator[Sampled]:
                     served = (info["cluster_state"], int(info["cluster_slots_ok"])) == ("ok", 16384)
                     # Who has just started, or stands in, may know of no majority; the others tell.
                     if not served and host in joined and not name.endswith("stand-in"):
-                        found.unserved.append(f"{name}: {info['cluster_slots_ok']}")
+                        now = datetime.now().strftime("%H:%M:%S.%f")  # noqa: DTZ005 (as the servers' logs have it)
+                        found.unserved.append(
+                            f"{now} {name}: {info['cluster_state']}, {info['cluster_slots_ok']} slots"
+                        )
                     joined |= {host} if served else set()
                     online = [
                         v for k, v in replication.items()

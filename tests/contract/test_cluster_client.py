@@ -263,6 +263,13 @@ def test_a_node_that_all_forgot_stays_forgotten(side: Side) -> None:
     assert view.id != new.id
 
 
+def test_who_forgets_the_owner_of_slots_takes_them_for_unserved(side: Side) -> None:
+    side.redis.forget(side.at("redis-a-0"), node(side, "redis-b-1").id)
+    view = node(side, "redis-a-0")
+    assert (view.ok, view.slots_ok) == (False, 16384 - 5461)
+    assert node(side, "redis-a-2").ok
+
+
 def test_to_forget_a_stranger_is_fine_but_not_ones_master(side: Side) -> None:
     side.redis.forget(side.at(MASTERS[0]), "0" * 40)
     with pytest.raises(Transient):

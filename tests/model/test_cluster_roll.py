@@ -46,7 +46,18 @@ def test_a_roll_moves_every_pod_and_loses_nothing() -> None:
     assert cluster_is_normal(world)
     assert cluster_roles(world) == roles
     assert world.redis.cluster.failovers == 2 * 3
+    assert world.redis.cluster.longest_pause < 0.1
     assert world.snapshot() == before
+
+
+def test_nobody_forgets_a_stand_in_before_it_knows_who_serves_its_slots() -> None:
+    """C1: who forgets the node that it has slots with takes them for unserved until it hears otherwise."""
+    world = shards()
+    world.redis.cluster.late = "redis-b-1"
+    execution = engine_for(world).run("roll", "roll-1", {})
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    assert world.redis.cluster.unserved == []
+    assert cluster_is_normal(world)
 
 
 @pytest.mark.parametrize("after", COMMANDS)

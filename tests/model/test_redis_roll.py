@@ -40,6 +40,17 @@ def test_a_roll_moves_the_group_with_two_failovers_and_loses_nothing() -> None:
     assert world.snapshot() == before
 
 
+def test_writes_are_not_paused_for_a_replica_that_gets_none_yet() -> None:
+    """S1: they would stand still for nothing."""
+    world = cache()
+    world.redis.stream_seconds = 40.0
+    execution = engine_for(world).run("roll", "roll-1", {})
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    assert world.redis.lost() == set()
+    assert failovers(world) == 2
+    assert sum(effect.startswith("CLIENT PAUSE") for effect in world.effects) == 2
+
+
 @pytest.mark.parametrize("after", commands_of_a_roll())
 def test_a_function_killed_after_any_command_loses_no_write(after: int) -> None:
     """S1, S2, R3: the next invocation finishes; nothing stays paused."""

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import pytest
 
 from lambdas.cluster import (
+    REDIRECT_SECONDS,
     Action,
     CreateStandIn,
     DeletePod,
@@ -212,6 +213,15 @@ def test_a_dead_node_with_slots_is_never_forgotten() -> None:
     expect(known_to_all(cluster(), dead), Hold, Step.CREATE_STAND_IN, "is no pod of the group: 01234567")
 
 
+def test_a_dead_node_that_one_still_has_slots_with_is_not_forgotten_by_any() -> None:
+    """C1."""
+    dead = KnownNode("0123456789abcdef", Address("10.9.9.9"), frozenset({"master", "fail"}))
+    seen = known_to_all(cluster(), dead)
+    late = view(seen, lambda v: replace(v, table=(*v.table[:-1], replace(dead, slots=((0, 1),)))), "r-1")
+    expect(late, Hold, Step.CREATE_STAND_IN, "is no pod of the group: 01234567")
+    expect(seen, Forget, Step.REMOVE_STAND_IN, "still lists 01234567")
+
+
 def test_a_pod_that_lost_its_volume_without_a_stand_in_asks_a_person() -> None:
     expect(alone(cluster(), "r-1"), Stop, None, "r-1 knows no other node")
 
@@ -347,8 +357,29 @@ def _taken(node: KnownNode) -> KnownNode:
 
 def test_when_it_is_master_again_everybody_forgets_the_stand_in() -> None:
     """C2."""
-    action = expect(back(cluster(stand_in="m-0")), Forget, Step.REMOVE_STAND_IN, f"every node forgets {T}")
+    seen = replace(back(cluster(stand_in="m-0")), waited=REDIRECT_SECONDS)
+    action = expect(seen, Forget, Step.REMOVE_STAND_IN, f"every node forgets {T}")
     assert (len(action.members), action.stand_in and action.stand_in.name) == (6, T)
+
+
+def test_before_it_sends_clients_on_for_a_while() -> None:
+    """After its reset it would answer CLUSTERDOWN."""
+    seen = replace(back(cluster(stand_in="m-0")), waited=2.0)
+    hold = expect(seen, Hold, Step.REMOVE_STAND_IN, f"{T} sends clients on to m-0")
+    assert hold.seconds == REDIRECT_SECONDS - 2.0
+
+
+def test_clients_write_to_no_stand_in_of_a_replica() -> None:
+    seen = back(cluster(stand_in="m-1", changed={"m-0": "m-1", "r-0": ""}, role="slave"))
+    seen = view(seen, lambda v: replace(v, table=tuple(_with_slots(n) for n in v.table)))
+    expect(seen, Forget, Step.REMOVE_STAND_IN, f"every node forgets {T}")
+
+
+@pytest.mark.parametrize("late", ["m-1", "r-2"])
+def test_not_while_somebody_has_slots_with_it(late: str) -> None:
+    """C1: it would take them for unserved, and refuse clients."""
+    seen = edited(replace(back(cluster(stand_in="m-0")), waited=20), late, T, slots=SLOTS["m-0"])
+    expect(seen, Hold, Step.REMOVE_STAND_IN, f"{late} has not heard yet that {T} serves nothing any more")
 
 
 def test_not_while_somebody_follows_it() -> None:

@@ -1,0 +1,53 @@
+"""Waits before and within a switch, on a clock that only sleeping moves."""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+from lambdas.clients import Clients
+from lambdas.redis_observed import Address, Endpoint, Login, Role
+from lambdas.redis_waits import CAUGHT_UP_SECONDS, caught_up
+from lambdas.settings import Settings
+
+MASTER, REPLICA = (Endpoint(Address(host), Login("shop")) for host in ("master", "replica"))
+
+
+@dataclass
+class Servers:
+    """A master that takes a byte every 10 ms; a replica that gets nothing before `streams_at`."""
+
+    streams_at: float
+    now: float = 0.0
+
+    def offset(self, endpoint: Endpoint) -> tuple[Role, int]:
+        written = 1000 + round(self.now * 100)
+        if endpoint is MASTER:
+            return Role.MASTER, written
+        return Role.REPLICA, written if self.now >= self.streams_at else 900
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def waited_for(servers: Servers) -> bool:
+    nobody = cast(Any, None)
+    settings = Settings(cluster="demo")
+    clients = Clients(nobody, nobody, cast(Any, servers), settings, lambda: servers.now, servers.sleep, nobody)
+    return caught_up(REPLICA, MASTER, clients)
+
+
+def test_a_replica_that_gets_what_its_master_writes_has_caught_up_at_once() -> None:
+    servers = Servers(streams_at=0.0)
+    assert waited_for(servers)
+    assert servers.now == 0.0
+
+
+def test_a_stream_that_begins_a_second_later_is_waited_for() -> None:
+    servers = Servers(streams_at=1.0)
+    assert waited_for(servers)
+    assert 1.0 <= servers.now < 1.1
+
+
+def test_a_stream_that_does_not_begin_is_given_up() -> None:
+    servers = Servers(streams_at=60.0)
+    assert not waited_for(servers)
+    assert CAUGHT_UP_SECONDS <= servers.now < CAUGHT_UP_SECONDS + 0.1
