@@ -8,7 +8,7 @@ from lambdas.redis_observed import Endpoint
 CAUGHT_UP_SECONDS = 2.5
 """After a full synchronization a master may send nothing until the replica's next acknowledgement, a second later (the
 first one can come before the master has noticed that the transfer ended). Writes that were paused meanwhile would
-stand still for as long: measured 0.4 to 0.6 s in 4 of 20 failovers."""
+stand still for as long: measured 0.4 to 0.6 s in 4 of 24 failovers."""
 
 POLL_SECONDS = 0.005
 

@@ -8,6 +8,7 @@ import ssl
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from enum import StrEnum
 from socket import socket
 from typing import Any, NoReturn
@@ -382,6 +383,8 @@ class RedisClient:
         used, self._used[endpoint, kind] = self._used.get((endpoint, kind), 0.0), time.monotonic()
         if kept is not None and kept.is_connected and time.monotonic() - used < IDLE_SECONDS and not _is_over(kept):
             return kept, False
+        if kept is not None:
+            kept.disconnect()
         try:
             connection = self._sign_in(endpoint, kind)
         except AuthenticationError:
@@ -420,22 +423,25 @@ class RedisClient:
         }
         login = endpoint.login
         connection = _TlsConnection(self._tls(login), **arguments) if login.tls else Connection(**arguments)
-        try:
-            connection.connect()
-            if login.tls and not password:
-                # With TLS 1.3 the server looks at our certificate only after the handshake has succeeded for us, so
-                # that the first words tell. With a password AUTH is them.
-                _exchange(connection, [("PING",)])
-        except (AuthenticationError, AuthorizationError):
-            raise
-        except (Unreachable, TimedOut) as error:
-            self._check_tls(endpoint, error)
-            if login.tls and isinstance(error, Unreachable):
-                self._listen(endpoint, arguments)
-            raise
-        except ResponseError:
-            # AUTH itself was refused, or is not known; the words that it was given are in the error.
-            raise AuthenticationError("AUTH was refused") from None
+        with ExitStack() as unless_good:
+            unless_good.callback(connection.disconnect)
+            try:
+                connection.connect()
+                if login.tls and not password:
+                    # With TLS 1.3 the server looks at our certificate only after the handshake has succeeded for us,
+                    # so that the first words tell. With a password AUTH is them.
+                    _exchange(connection, [("PING",)])
+            except (AuthenticationError, AuthorizationError):
+                raise
+            except (Unreachable, TimedOut) as error:
+                self._check_tls(endpoint, error)
+                if login.tls and isinstance(error, Unreachable):
+                    self._listen(endpoint, arguments)
+                raise
+            except ResponseError:
+                # AUTH itself was refused, or is not known; the words that it was given are in the error.
+                raise AuthenticationError("AUTH was refused") from None
+            unless_good.pop_all()
         return connection
 
     def _listen(self, endpoint: Endpoint, arguments: Mapping[str, Any]) -> None:
@@ -446,6 +452,8 @@ class RedisClient:
             listener.read_response()
         except (RedisError, OSError) as error:
             self._check_tls(endpoint, error)
+        finally:
+            listener.disconnect()  # type: ignore[no-untyped-call]
 
     def _credentials(self, endpoint: Endpoint, kind: _Kind) -> tuple[str, str, bool]:
         """User name, password, and whether they are a server's that are tried on a sentinel."""

@@ -309,7 +309,10 @@ def writers(side: Cluster, count: int = 2) -> Iterator[list[Writer]]:
     found = [Writer() for _ in range(count)]
 
     def write(number: int, writer: Writer) -> None:
-        client = connect(side)
+        with contextlib.closing(connect(side)) as client:
+            write_with(client, number, writer)
+
+    def write_with(client: RedisCluster, number: int, writer: Writer) -> None:
         last = time.monotonic()
         for value in itertools.count(1):
             while not stop.is_set():
@@ -346,10 +349,11 @@ def connect(side: Cluster) -> RedisCluster:
 
 def lost(side: Cluster, written: list[Writer]) -> int:
     """Acknowledged writes that the cluster does not hold."""
-    client, missing = connect(side), 0
-    for number, writer in enumerate(written):
-        held = {int(v) for n in range(KEYS) for v in client.lrange(f"writer-{number}:{n}", 0, -1)}
-        missing += len(set(writer.acked) - held)
+    missing = 0
+    with contextlib.closing(connect(side)) as client:
+        for number, writer in enumerate(written):
+            held = {int(v) for n in range(KEYS) for v in client.lrange(f"writer-{number}:{n}", 0, -1)}
+            missing += len(set(writer.acked) - held)
     return missing
 
 
@@ -412,3 +416,5 @@ def sampler(side: Cluster) -> Iterator[Sampled]:
     finally:
         stop.set()
         thread.join(10)
+        for client in connections.values():
+            client.close()

@@ -130,8 +130,9 @@ class Pods:
         for name in ("redis-master-0", "redis-replica-0", "redis-replica-1"):
             with contextlib.suppress(KeyError, redis.RedisError, OSError):
                 address = self.pods[name].address
-                client = redis.Redis(host=address, password=PASSWORD, socket_timeout=1, **self._side.client_options)
-                told = client.info("replication")
+                options = self._side.client_options
+                with redis.Redis(host=address, password=PASSWORD, socket_timeout=1, **options) as client:
+                    told = client.info("replication")
                 if told["role"] == "master" and told["connected_slaves"]:
                     return name
         return ""
@@ -165,7 +166,12 @@ def writers(side: Processes, count: int = 3) -> Iterator[list[Writer]]:
         options |= side.client_options
         asking = options | ({"password": SENTINEL_PASSWORD} if side.secured else {})
         manager = SentinelClient(sentinels, sentinel_kwargs=asking)
-        master = manager.master_for(NAME, password=PASSWORD, **options)
+        with contextlib.ExitStack() as closing:
+            for sentinel in manager.sentinels:
+                closing.callback(sentinel.close)
+            write_to(closing.enter_context(manager.master_for(NAME, password=PASSWORD, **options)), number, writer)
+
+    def write_to(master: redis.Redis, number: int, writer: Writer) -> None:
         for value in itertools.count(1):
             if stop.is_set():
                 return
@@ -256,8 +262,8 @@ def migrate(pods: Any, client: Any, within_seconds: float) -> Ended:
 
 def lost(side: Processes, host: str, written: list[Writer]) -> int:
     """Acknowledged writes that the server does not hold."""
-    server = redis.Redis(host=host, password=PASSWORD, decode_responses=True, **side.client_options)
-    held = [{int(v) for v in server.lrange(f"writer-{n}", 0, -1)} for n in range(len(written))]
+    with redis.Redis(host=host, password=PASSWORD, decode_responses=True, **side.client_options) as server:
+        held = [{int(v) for v in server.lrange(f"writer-{n}", 0, -1)} for n in range(len(written))]
     return sum(len(set(w.acked) - h) for w, h in zip(written, held, strict=True))
 
 
