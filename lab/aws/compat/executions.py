@@ -16,6 +16,7 @@ from moto.stepfunctions.parser import utils as parser_utils
 from moto.stepfunctions.parser.api import ExecutionAbortedEventDetails, ExecutionStatus, HistoryEventType
 from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 from moto.stepfunctions.parser.asl.eval.event.event_manager import EventManager
+from moto.stepfunctions.parser.asl.eval.program_state import ProgramEnded, ProgramError
 from moto.stepfunctions.parser.asl.utils.encoding import to_json_str
 from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication, Execution
 from moto.stepfunctions.parser.models import StepFunctionsParserBackend
@@ -92,6 +93,26 @@ def stopping_takes_effect_at_once() -> None:
     replace(StepFunctionResponse, "stop_execution", stop_execution)
     replace(Execution, "stop", stop)
     around(EventManager, "add_event", add_event)
+    around(BaseExecutionWorkerCommunication, "_reflect_execution_status", reflect)
+
+
+@correction
+def an_execution_that_has_ended_has_its_output() -> None:
+    """With AWS an execution has its output, or its error and cause, from the moment it has ended; with moto a moment
+    later, in which it is described without."""
+
+    def reflect(original: Any, self: Any) -> None:
+        execution = self.execution
+        environment = execution.exec_worker.env
+        ended = environment.program_state()
+        with _status_lock:
+            running = execution.exec_status == ExecutionStatus.RUNNING
+            if running and isinstance(ended, ProgramEnded):
+                execution.output = environment.states.get_input()
+            elif running and isinstance(ended, ProgramError):
+                execution.error, execution.cause = ended.error.get("error"), ended.error.get("cause")
+            original(self)
+
     around(BaseExecutionWorkerCommunication, "_reflect_execution_status", reflect)
 
 

@@ -405,6 +405,20 @@ def a_timed_out_execution_has_a_stop_date(aws: Aws) -> None:
     assert "stopDate" in aws.states.describe_execution(executionArn=ended.arn)
 
 
+@shows("an_execution_that_has_ended_has_its_output")
+def an_output_that_takes_long_to_copy_is_there_at_the_end(aws: Aws) -> None:
+    from moto.stepfunctions.parser.asl.eval.states import States
+
+    from lab.aws.compat.registry import around
+
+    def slowly(original: Any, self: Any) -> Any:
+        time.sleep(0.2)
+        return original(self)
+
+    around(States, "get_input", slowly)
+    assert aws.run({"a": gives({"all": "of it"})}).output == {"all": "of it"}
+
+
 @shows("outputs_are_json")
 def a_text_is_described_as_json(aws: Aws) -> None:
     assert aws.run({"a": gives("a text")}).output == "a text"
