@@ -24,7 +24,7 @@ class _Reading:
         self._aws = aws
         self.documents: dict[str, str] = {}
 
-    def save(self, key: str, text: str, content_type: str) -> str:  # noqa: ARG002  (steps call it as the account's own `save`)
+    def save(self, key: str, text: str, _content_type: str) -> str:
         self.documents[key] = text
         return key
 

@@ -1,6 +1,6 @@
 """What a lab's cluster and account look like at a moment: before and after a roll, and what a roll has left behind."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from lab.kube import Kube
@@ -20,8 +20,8 @@ class NodeView:
     ready: bool
     taint: str
     cordoned: bool
-    pods: int = field(compare=False)
-    """No matter of before and after: cluster-autoscaler's pod comes back on whichever node the scheduler likes."""
+    pods: int
+    """But for cluster-autoscaler's, which comes back on whichever node the scheduler likes."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,12 @@ def _node(item: Json, versions: dict[str, str], pods: list[Json]) -> NodeView:
         ready=conditions.get("Ready") == "True",
         taint=ours[0] if ours else "",
         cordoned=bool(spec.get("unschedulable")),
-        pods=sum(1 for p in pods if p["spec"].get("nodeName") == metadata["name"]),
+        pods=sum(p["spec"].get("nodeName") == metadata["name"] and not _is_autoscaler(p) for p in pods),
     )
+
+
+def _is_autoscaler(pod: Json) -> bool:
+    return bool(pod["metadata"].get("labels", {}).get("app") == "cluster-autoscaler")
 
 
 async def _marks(kube: Kube, rolls: Rolls) -> list[str]:

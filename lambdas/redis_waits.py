@@ -1,4 +1,4 @@
-"""Waits of a second or less that a switch of masters is made of, inside one invocation."""
+"""Short waits that a switch of masters is made of, inside one invocation, each with a deadline."""
 
 from collections.abc import Callable
 

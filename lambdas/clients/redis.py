@@ -446,14 +446,16 @@ class RedisClient:
 
     def _listen(self, endpoint: Endpoint, arguments: Mapping[str, Any]) -> None:
         """Raises AccessDenied where the server says why it hung up; while we were writing that got lost."""
-        listener = _TlsConnection(self._tls(endpoint.login), **{**arguments, "username": None, "password": None})
+        listener: Connection = _TlsConnection(
+            self._tls(endpoint.login), **{**arguments, "username": None, "password": None}
+        )
         try:
-            listener.connect()  # type: ignore[no-untyped-call]
+            listener.connect()
             listener.read_response()
         except (RedisError, OSError) as error:
             self._check_tls(endpoint, error)
         finally:
-            listener.disconnect()  # type: ignore[no-untyped-call]
+            listener.disconnect()
 
     def _credentials(self, endpoint: Endpoint, kind: _Kind) -> tuple[str, str, bool]:
         """User name, password, and whether they are a server's that are tried on a sentinel."""
