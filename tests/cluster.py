@@ -1,6 +1,7 @@
 """One test's share of a cluster: a namespace, nodes of its own, and short words for what tests do with them."""
 
 import contextlib
+import itertools
 from typing import Any
 
 from lab.kube import Items, Json, KubeError, NotFoundError
@@ -22,6 +23,7 @@ class Cluster:
         self.kube = kube
         self.name = name
         self._nodes: list[str] = []
+        self._marks = itertools.count()
         kube.create("/api/v1/namespaces", {"metadata": {"name": name}})
         kube.wait_for("the namespace's service account", f"/api/v1/namespaces/{name}/serviceaccounts",
                       lambda accounts: accounts or None)  # fmt: skip
@@ -36,13 +38,14 @@ class Cluster:
     # Nodes
 
     def add_node(self, zone: str = "a", *, pods: int = 29, annotations: dict[str, str] | None = None) -> str:
-        """A node that is Ready and takes pods; returns its name."""
-        name = self.register_node(zone, pods=pods, annotations=annotations)["metadata"]["name"]
+        """A node that is Ready and that the scheduler gives pods to; returns its name."""
+        name = str(self.register_node(zone, pods=pods, annotations=annotations)["metadata"]["name"])
         self.kube.patch(f"/api/v1/nodes/{name}/status", node_ready(), kind="strategic")
         self.kube.wait_for(f"{name} without taints", "/api/v1/nodes",
                            lambda nodes: nodes if nodes and not taints(nodes[0]) else None,
                            fieldSelector=f"metadata.name={name}")  # fmt: skip
-        return str(name)
+        self._let_the_scheduler_hear_of(name)
+        return name
 
     def register_node(self, zone: str, *, pods: int = 29, annotations: dict[str, str] | None = None) -> Json:
         """A node as it is at first, not Ready."""
@@ -52,9 +55,22 @@ class Cluster:
         return self.kube.create("/api/v1/nodes", body)
 
     def taint(self, name: str, effect: str) -> None:
-        """Sets our taint, as a roll does; effect "" takes it away."""
+        """Sets our taint, as a roll does; effect "" takes it away. Returns once the scheduler goes by it."""
         wanted = [{"key": "eks-rolling", "effect": effect}] if effect else []
         self.kube.patch(f"/api/v1/nodes/{name}", {"spec": {"taints": wanted}})
+        self._let_the_scheduler_hear_of(name)
+
+    def _let_the_scheduler_hear_of(self, name: str) -> None:
+        """Until the scheduler knows the node as it is now.
+
+        It watches nodes and pods apart, and may meet a new pod before an older change to a node. A pod that asks for
+        a label only this change brings is bound once the change, and with it every earlier one to any node, is known.
+        """
+        mark = {"tests/mark": f"{self.name}-{next(self._marks)}"}
+        self.kube.patch(f"/api/v1/nodes/{name}", {"metadata": {"labels": mark}})
+        self.add_pod("scout", nodeSelector=mark, tolerations=[{"operator": "Exists"}])
+        self.wait_for_pod("scout", "bound", is_bound)
+        self.kube.delete(self.path("v1/pods/scout"), {"gracePeriodSeconds": 0})
 
     # Workloads
 
