@@ -6,7 +6,7 @@ import datetime as dt
 import itertools
 from typing import Any
 
-from lab.kube import ConflictError, Json, Kube, NotFoundError
+from lab.kube import ConflictError, InvalidError, Json, Kube, NotFoundError
 
 START_SECONDS = 0.2
 STOP_SECONDS = 0.1
@@ -78,9 +78,14 @@ async def _run(kube: Kube, pod: Json, address: str) -> None:
         "containerStatuses": containers,
         "conditions": [_condition("Ready", ready=ready), _condition("ContainersReady", ready=ready)],
     }
-    with contextlib.suppress(NotFoundError, ConflictError):
+    try:
         await kube.patch(f"{_path(pod)}/status", {"metadata": {"uid": pod["metadata"]["uid"]}, "status": status},
                          kind="strategic")  # fmt: skip
+    except (NotFoundError, ConflictError):
+        pass
+    except InvalidError as error:  # so a patch is refused that is meant for an earlier pod of that name
+        if "metadata.uid" not in str(error):
+            raise
 
 
 async def _finish(kube: Kube, pod: Json) -> None:

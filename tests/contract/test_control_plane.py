@@ -78,6 +78,18 @@ def test_pods_land_on_a_prefernoschedule_node_when_nothing_else_fits(cluster: Cl
     assert sorted(pod["spec"]["nodeName"] for pod in cluster.pods("web")) == sorted([tainted, other, other])
 
 
+def test_a_pod_gone_before_it_ran_leaves_its_name_to_the_next(cluster: Cluster) -> None:
+    cluster.add_node()
+    for _ in range(3):
+        cluster.add_pod("brief")
+        cluster.wait_for_pod("brief", "bound", is_bound)
+        cluster.kube.delete(cluster.path("v1/pods/brief"), {"gracePeriodSeconds": 0})
+
+    cluster.add_pod("brief")
+
+    cluster.wait_for_pod("brief", "ready", is_ready)
+
+
 @pytest.mark.slow
 def test_pods_of_a_deleted_node_are_collected_after_a_minute(cluster: Cluster) -> None:
     name = cluster.add_node()
