@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import aiohttp
 
 from lab.kube import Items, Json, Kube
 
+_log = logging.getLogger(__name__)
 TIMEOUT = aiohttp.ClientTimeout(total=5.0)
 
 
@@ -99,4 +101,7 @@ async def _ask_once(session: aiohttp.ClientSession, route: Route, record: Callab
                 error = "" if response.status == 200 else f"HTTP {response.status}"
     except (aiohttp.ClientError, TimeoutError, OSError) as problem:
         error = f"{type(problem).__name__}: {problem}"
-    record(Request(route.name, at, time.monotonic() - began, error))
+    seconds = time.monotonic() - began
+    if error:
+        _log.warning("%s: a request to %s failed after %.3f s: %s", route.name, url, seconds, error)
+    record(Request(route.name, at, seconds, error))

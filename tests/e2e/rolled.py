@@ -54,4 +54,4 @@ def assert_rolled(played: demo.Played) -> None:
     assert not {n.instance for n in played.before.nodes} & {n.instance for n in played.after.nodes}
     assert played.after.zones == played.before.zones
     assert played.after.restored(played.before), (played.before, played.after)
-    assert (played.verdict.failed, played.verdict.jobs["lost"]) == (0, 0)
+    assert (played.verdict.failed, played.verdict.jobs["lost"]) == (0, 0), played.verdict.errors
