@@ -4,7 +4,7 @@ import sys
 
 import aws_cdk as cdk
 
-from lambdas.errors import BadRequest
+from eks_rolling.errors import BadRequest
 from stacks.roll_stack import add_clusters
 
 app = cdk.App()

@@ -160,11 +160,11 @@ def account(nodes: int) -> World:
 
 def step(server: str, nodes: int) -> None:
     """One plan, in this process. Prints seconds and peak memory after each of its phases as JSON."""
-    from lambdas.clients import Clients
-    from lambdas.clients.k8s import KubernetesClient
-    from lambdas.model import PlanTask
-    from lambdas.settings import Settings
-    from lambdas.steps import plan
+    from eks_rolling.clients.kubernetes import KubernetesClient
+    from eks_rolling.clients.protocols import Clients
+    from eks_rolling.payloads import PlanTask
+    from eks_rolling.settings import Settings
+    from eks_rolling.steps import plan
 
     figures: dict[str, tuple[float, float]] = {}
 

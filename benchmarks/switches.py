@@ -25,7 +25,7 @@ from redis.sentinel import Sentinel
 from rich.console import Console
 from rich.table import Table
 
-from lambdas.redis_observed import Role
+from eks_rolling.observed.redis import Role
 from tests.contract.redis_sides import NAME, PASSWORD, Processes, processes, wait_until_whole
 from tests.redis_world import DOWN_AFTER_SECONDS, FAILOVER_TIMEOUT_SECONDS, QUORUM
 

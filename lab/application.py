@@ -71,7 +71,10 @@ def deploy(lab: Lab, settings: dict[str, Any] | None = None) -> dict[str, str]:
 
 def _key(document: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
-    files = [REPOSITORY / "app.py", *sorted(f for d in ("config", "stacks") for f in (REPOSITORY / d).glob("*.py"))]
+    files = [
+        REPOSITORY / "app.py",
+        *sorted(f for d in ("eks_rolling_config", "stacks") for f in (REPOSITORY / d).glob("*.py")),
+    ]
     files += sorted(p for p in (REPOSITORY / "lambdas").rglob("*") if p.suffix in {".py", ".j2", ".txt"})
     for file in files:
         digest.update(str(file.relative_to(REPOSITORY)).encode())

@@ -45,7 +45,7 @@ def command_environment(paths: LabPaths, spec: LabSpec) -> dict[str, str]:
 def python_path() -> str:
     """PYTHONPATH with which `python -m lab.…` works from any directory."""
     before = os.environ.get("PYTHONPATH")
-    return f"{REPOSITORY}:{before}" if before else str(REPOSITORY)
+    return ":".join([str(REPOSITORY), str(REPOSITORY / "lambdas"), *([before] if before else [])])
 
 
 def inside(paths: LabPaths) -> bool:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 
-from cli.executions import Executions
-from cli.history import position
-from cli.rolling import Looker
+from eks_rolling_cli.execution_history import position
+from eks_rolling_cli.executions import Executions
+from eks_rolling_cli.roll_state import Looker
 from lab.lifecycle import LabError
 from lab.spec import LabSpec, image_id
 

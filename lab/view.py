@@ -10,11 +10,11 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from cli.rolling import Rolling
-from cli.watch_view import changes as roll_changes
-from cli.watch_view import panel
-from cli.watch_view import picture as roll_picture
-from cli.words import short, spoken
+from eks_rolling_cli.format import short, spoken
+from eks_rolling_cli.roll_state import Rolling
+from eks_rolling_cli.watch_view import changes as roll_changes
+from eks_rolling_cli.watch_view import panel
+from eks_rolling_cli.watch_view import picture as roll_picture
 from lab.cluster_state import NodeView, look_at_nodes
 from lab.kube import Kube
 from lab.lifecycle import Lab

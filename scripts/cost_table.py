@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lambdas.model import backoff
-from lambdas.settings import Settings
+from eks_rolling.payloads import backoff
+from eks_rolling.settings import Settings
 from tests.asl import Engine, Execution
 from tests.assembly import synthesize
 from tests.model.situations import settings as tried_settings

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stacks import compiling, layer
-from stacks.code import LAMBDAS, LEFT_OUT
+from stacks.code import LEFT_OUT, PACKAGE
 
 BUILD = Path(__file__).resolve().parent.parent / "build"
 MEGABYTE = 1_000_000
@@ -34,8 +34,8 @@ peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM
 print(time.process_time() - begun, peak.split()[1])
 """
 
-CLIENTS = ("lambdas.clients.aws", "lambdas.clients.eks")
-"""What a step imports while Lambda starts it (lambdas/entry.py)."""
+CLIENTS = ("eks_rolling.clients.aws", "eks_rolling.clients.eks")
+"""What a step imports while Lambda starts it (lambdas/eks_rolling/runtime.py)."""
 
 
 def main() -> int:
@@ -54,14 +54,14 @@ def main() -> int:
         return int(size > LARGEST)
     with tempfile.TemporaryDirectory() as directory:
         code = Path(directory)
-        shutil.copytree(LAMBDAS, code / "lambdas", ignore=LEFT_OUT)
+        shutil.copytree(PACKAGE, code / PACKAGE.name, ignore=LEFT_OUT)
         compiling.compile_all(code)
-        steps = sorted(p.stem for p in (LAMBDAS / "steps").glob("*.py") if p.stem != "__init__")
-        measured = {step: _import(python, code, here, f"lambdas.steps.{step}", *CLIENTS) for step in steps}
-        redis = _import(python, code, here, "lambdas.steps.fail_over", *CLIENTS, "lambdas.clients.redis")
+        steps = sorted(p.stem for p in (PACKAGE / "steps").glob("*.py") if p.stem != "__init__")
+        measured = {step: _import(python, code, here, f"eks_rolling.steps.{step}", *CLIENTS) for step in steps}
+        redis = _import(python, code, here, "eks_rolling.steps.fail_over", *CLIENTS, "eks_rolling.clients.redis")
         for file in (*code.rglob("*.pyc"), *here.rglob("*.pyc")):
             file.unlink()
-        bare = _import(python, code, here, "lambdas.steps.evict", *CLIENTS)
+        bare = _import(python, code, here, "eks_rolling.steps.evict", *CLIENTS)
     console.print(_times(measured, redis, bare))
     slow = [step for step, (seconds, _) in measured.items() if seconds > SLOWEST]
     return int(size > LARGEST or bool(slow))

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from rich.console import Console, RenderableType
 
-from cli.doctor import CHECKS, drawn, run_checks
-from cli.local import plan_here
-from cli.plan_view import rendered
-from cli.planning import next_step
-from cli.settings import settings_of
-from cli.target import Options, Target
-from cli.watch_view import picture
-from cli.watching import looker_of, named
+from eks_rolling_cli.doctor import CHECKS, drawn, run_checks
+from eks_rolling_cli.plan_locally import plan_here
+from eks_rolling_cli.plan_view import rendered
+from eks_rolling_cli.planning import next_step
+from eks_rolling_cli.settings import settings_of
+from eks_rolling_cli.target import Options, Target
+from eks_rolling_cli.watch_view import picture
+from eks_rolling_cli.watching import looker_of, named
 
 WIDTH = 118
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from config.file import SET_BY_THE_STACK, File
-from config.options import Option, options
+from eks_rolling_config.file import SET_BY_THE_STACK, File
+from eks_rolling_config.options import Option, options
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
 BEGIN, END = "<!-- options -->", "<!-- end of options -->"

@@ -1,4 +1,4 @@
-"""The functions' code as it is uploaded: `lambdas/`, compiled, and beside it the cluster's settings in a file.
+"""The functions' code as it is uploaded: the package `eks_rolling`, compiled, beside the cluster's settings in a file.
 
 In a file, because a function's environment holds 4 KB at most, and a long settings file is longer.
 """
@@ -14,18 +14,18 @@ from typing import Any
 from aws_cdk import AssetHashType, Stack, Token
 from aws_cdk import aws_lambda as lambda_
 
-from lambdas.settings import ENVIRONMENT_VARIABLE, FILE, Settings
+from eks_rolling.settings import ENVIRONMENT_VARIABLE, FILE, Settings
 from stacks import compiling
 
-LAMBDAS = Path(__file__).resolve().parent.parent / "lambdas"
-LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "requirements.txt")
+PACKAGE = Path(__file__).resolve().parent.parent / "lambdas" / "eks_rolling"
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 
 def function_code(stack: Stack, settings: Settings) -> lambda_.Code:
     """The code of one cluster's functions. It is not compiled where the stack's assets are not built (tests, lab)."""
     root = Path(tempfile.mkdtemp(dir=_staging().name))
     sources, compiled = _sources(compiled=stack.bundling_required)
-    shutil.copytree(sources, root / LAMBDAS.name)
+    shutil.copytree(sources, root / PACKAGE.name)
     by_file = {k: v for k, v in settings.model_dump(mode="json").items() if not _by_deployment(v)}
     (root / FILE.name).write_text(json.dumps(by_file, indent=2))
     return lambda_.Code.from_asset(
@@ -56,7 +56,7 @@ def _by_deployment(value: Any) -> bool:
 def _sources(*, compiled: bool) -> tuple[Path, bool]:
     """What all clusters' functions have in common, and whether it could be compiled."""
     directory = Path(_staging().name) / f"sources-{compiled}"
-    shutil.copytree(LAMBDAS, directory, ignore=LEFT_OUT)
+    shutil.copytree(PACKAGE, directory, ignore=LEFT_OUT)
     return directory, compiled and compiling.compile_all(directory)
 
 

@@ -13,9 +13,9 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sns as sns
 from constructs import Construct
 
-from config.file import Network
-from lambdas.messages import HOLDING
-from lambdas.settings import Settings
+from eks_rolling.report.messages import HOLDING
+from eks_rolling.settings import Settings
+from eks_rolling_config.file import Network
 from stacks import roles
 from stacks.code import environment, function_code
 from stacks.layer import ARCHITECTURE, RUNTIME, dependency_layer
@@ -122,7 +122,7 @@ _STEPS: Mapping[str, Permissions] = {
     "find_orphans": Permissions((LOOK, REDIS_LOOK), describe=(*DESCRIBE_GROUPS, "ec2:DescribeInstances")),
     "report": Permissions(writes_reports=True, reads_reports=True, notifies=True, reads_history_of="roll"),
 }
-"""Every step of the workflow: module name in `lambdas.steps`, and what it may do."""
+"""Every step of the workflow: module name in `eks_rolling.steps`, and what it may do."""
 
 STEPS: Mapping[str, Permissions] = {
     step: replace(permissions, notifies=permissions.notifies or step in HOLDING) for step, permissions in _STEPS.items()
@@ -274,7 +274,7 @@ class Functions(Construct):
             description=f"eks-rolling {cluster}: {step}",
             runtime=RUNTIME,
             architecture=ARCHITECTURE,
-            handler=f"lambdas.steps.{step}.handler",
+            handler=f"eks_rolling.steps.{step}.handler",
             code=self._code,
             layers=[self._layer],
             memory_size=size.memory,

@@ -50,10 +50,12 @@ ALWAYS = frozenset({"sts"})
 
 def services() -> frozenset[str]:
     """AWS services whose API descriptions stay in the layer (the others are most of botocore's size): those that a
-    module of `lambdas.clients` makes a client of, by the name that it gives to `client(...)`.
+    module of `eks_rolling.clients` makes a client of, by the name that it gives to `client(...)`.
     """
     named = {
-        name for module in (LAMBDAS / "clients").glob("*.py") for name in _clients_of(ast.parse(module.read_text()))
+        name
+        for module in (LAMBDAS / "eks_rolling" / "clients").glob("*.py")
+        for name in _clients_of(ast.parse(module.read_text()))
     }
     return ALWAYS | named
 

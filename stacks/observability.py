@@ -10,8 +10,8 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
-from lambdas.metrics import CLUSTER, NAMESPACE, SPLIT, Name
-from lambdas.settings import Settings
+from eks_rolling.report.metrics import CLUSTER, NAMESPACE, SPLIT, Name
+from eks_rolling.settings import Settings
 
 MINUTE = Duration.minutes(1)
 MINUTES = Duration.minutes(5)

@@ -12,10 +12,10 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sns as sns
+from eks_rolling.observed.aws import STANDARD_VCPUS
 
-from lambdas.marks import GROUP_MAXIMUM, GROUP_RESUME, INSTANCE_PROTECTED, INSTANCE_REPLACES
-from lambdas.names import CLUSTER_TAG_VALUES, cluster_tag
-from lambdas.observed import STANDARD_VCPUS
+from eks_rolling.names import CLUSTER_TAG_VALUES, cluster_tag
+from eks_rolling.observed.marks import GROUP_MAXIMUM, GROUP_RESUME, INSTANCE_PROTECTED, INSTANCE_REPLACES
 
 # Kubernetes groups, as deploy/rbac.yaml and deploy/redis-rbac.yaml define them. A step is in those that it needs and in
 # no other; a step that needs a verb which none of them has gets it there.

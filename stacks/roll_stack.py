@@ -13,10 +13,10 @@ from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 from pydantic import ValidationError
 
-from config.file import Cluster, Network, read
-from lambdas.errors import BadRequest
-from lambdas.names import MACHINES, machine_name
-from lambdas.settings import Settings, problems
+from eks_rolling.errors import BadRequest
+from eks_rolling.names import MACHINES, machine_name
+from eks_rolling.settings import Settings, problems
+from eks_rolling_config.file import Cluster, Network, read
 from stacks.functions import Functions
 from stacks.log_groups import log_group
 from stacks.observability import Observability

@@ -22,8 +22,8 @@ from aws_cdk import aws_stepfunctions as sfn
 from aws_cdk import aws_stepfunctions_tasks as tasks
 from constructs import Construct
 
-from lambdas.errors import NOT_APPROVED, Aborted, Transient
-from lambdas.settings import Moment, Settings
+from eks_rolling.errors import NOT_APPROVED, Aborted, Transient
+from eks_rolling.settings import Moment, Settings
 
 RETRIED = (
     Transient.__name__,

@@ -19,9 +19,9 @@ from typing import Any
 import jsonata
 from jsonata.utils import Utils
 
-from lambdas.clients import Clients
-from lambdas.entry import Handler, parse
-from lambdas.errors import Transient
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.errors import Transient
+from eks_rolling.runtime import Handler, parse
 from tests.assembly import Assembly
 from tests.world import InvariantBroken, Killed, World
 
@@ -274,7 +274,7 @@ class Engine:
     def invoke(self, step: str, event: dict[str, Any]) -> Any:
         """Calls a step as Lambda does, with the world as its clients."""
         self.before_call(step)
-        handler: Handler[Any] = importlib.import_module(f"lambdas.steps.{step}").handler
+        handler: Handler[Any] = importlib.import_module(f"eks_rolling.steps.{step}").handler
         try:
             # Payloads cross as JSON.
             task = parse(json.loads(json.dumps(event)), handler.task_type)

@@ -9,8 +9,8 @@ writer writes to every shard in turn, wherever its slots are: what was acknowled
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from lambdas.errors import Conflict, Transient
-from lambdas.redis_observed import Address, ClusterNode, Endpoint, KnownNode, Role, Server, Silent
+from eks_rolling.errors import Conflict, Transient
+from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, KnownNode, Role, Server, Silent
 
 GOSSIP_SECONDS = 1.0
 LATE_SECONDS = 6.0

@@ -9,8 +9,8 @@ acknowledged, and asks again when it is told to go away: in the end all of that 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from lambdas.errors import Conflict, Refused, Transient
-from lambdas.redis_observed import (
+from eks_rolling.errors import Conflict, Refused, Transient
+from eks_rolling.observed.redis import (
     Address,
     ClusterNode,
     Endpoint,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from lambdas.report_document import (
+from eks_rolling.documents.report import (
     BudgetLine,
     BudgetLook,
     Calls,
@@ -20,7 +20,7 @@ from lambdas.report_document import (
     Report,
     Step,
 )
-from lambdas.steps.report import waits
+from eks_rolling.steps.report import waits
 
 BEGAN = 1_795_000_000.0
 ROLL = "change-4f2d1c9e-8a77"

@@ -9,20 +9,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lambdas.access import Verb
-from lambdas.clients import Clients, Eviction, EvictionStatus, HttpAnswer, Launched
-from lambdas.errors import AccessDenied, Conflict, NotFound, Permanent
-from lambdas.marks import GROUP_MAXIMUM, GROUP_RESUME, NODE_ROLL
-from lambdas.observed import (
-    RESTARTED_FOR,
-    ROLL_TAINT_KEY,
-    Budget,
-    Effect,
+from eks_rolling.observed.aws import (
     Group,
     GroupInstance,
     InstanceState,
     InstanceType,
     LaunchTemplate,
+    Target,
+    VcpuQuota,
+)
+
+from eks_rolling.clients.protocols import Clients, Eviction, EvictionStatus, HttpAnswer, Launched
+from eks_rolling.errors import AccessDenied, Conflict, NotFound, Permanent
+from eks_rolling.observed.kubernetes import (
+    RESTARTED_FOR,
+    ROLL_TAINT_KEY,
+    Budget,
+    Effect,
     Lease,
     Node,
     Owner,
@@ -30,14 +33,14 @@ from lambdas.observed import (
     Selector,
     Service,
     Taint,
-    Target,
-    VcpuQuota,
     Volume,
     Workload,
 )
-from lambdas.redis_groups import GROUP, PART, Part
-from lambdas.settings import Settings
-from lambdas.stand_in import LABEL, name_for
+from eks_rolling.observed.marks import GROUP_MAXIMUM, GROUP_RESUME, NODE_ROLL
+from eks_rolling.plan.permissions import Verb
+from eks_rolling.redis.groups import GROUP, PART, Part
+from eks_rolling.redis.stand_in import LABEL, name_for
+from eks_rolling.settings import Settings
 from tests.redis_world import RedisWorld
 
 ZONES = ("zone-a", "zone-b")

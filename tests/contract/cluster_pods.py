@@ -24,11 +24,11 @@ import redis
 from redis.cluster import ClusterNode as StartupNode
 from redis.cluster import RedisCluster
 
-from lambdas import stand_in
-from lambdas.clients.redis import RedisClient
-from lambdas.observed import Node, Owner, Pod, Selector, Workload
-from lambdas.redis_groups import AUTH, GROUP, PART, TLS, Part
-from lambdas.redis_observed import Address, ClusterNode, Endpoint, Login
+from eks_rolling.clients.redis import RedisClient
+from eks_rolling.observed.kubernetes import Node, Owner, Pod, Selector, Workload
+from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, Login
+from eks_rolling.redis import stand_in
+from eks_rolling.redis.groups import AUTH, GROUP, PART, TLS, Part
 from tests.contract.redis_pods import NEW, OLD
 from tests.contract.redis_sides import Processes, granted
 

@@ -4,9 +4,9 @@ import time
 from collections.abc import Mapping
 from typing import Protocol
 
-from lambdas.clients import Kubernetes
-from lambdas.clients.k8s import KubernetesClient
-from lambdas.observed import Node, Owner, Pod
+from eks_rolling.clients.kubernetes import KubernetesClient
+from eks_rolling.clients.protocols import Kubernetes
+from eks_rolling.observed.kubernetes import Node, Owner, Pod
 from tests.cluster import Cluster
 from tests.world import CLUSTER as WORLD_CLUSTER
 from tests.world import World

@@ -17,14 +17,14 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel as SentinelClient
 
-from lambdas.clients import Clients, Eviction, EvictionStatus
-from lambdas.errors import RollError
-from lambdas.migration import look
-from lambdas.observed import Owner, Pod, Selector, Workload
-from lambdas.redis_actions import Hold, Settled, Stop
-from lambdas.redis_groups import AUTH, GROUP, MASTER_NAME, PART, TLS, Part, declared
-from lambdas.redis_observed import Address, Endpoint
-from lambdas.settings import Settings
+from eks_rolling.clients.protocols import Clients, Eviction, EvictionStatus
+from eks_rolling.errors import RollError
+from eks_rolling.migration.next_action import look
+from eks_rolling.observed.kubernetes import Owner, Pod, Selector, Workload
+from eks_rolling.observed.redis import Address, Endpoint
+from eks_rolling.redis.actions import Hold, Settled, Stop
+from eks_rolling.redis.groups import AUTH, GROUP, MASTER_NAME, PART, TLS, Part, declared
+from eks_rolling.settings import Settings
 from tests.contract.redis_sides import NAME, PASSWORD, SENTINEL_PASSWORD, Processes
 from tests.world import Killed
 

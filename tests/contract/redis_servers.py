@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from lambdas.clients.redis import RedisClient
-from lambdas.redis_observed import Address, Endpoint, Login, Sentinel, Server
+from eks_rolling.clients.redis import RedisClient
+from eks_rolling.observed.redis import Address, Endpoint, Login, Sentinel, Server
 
 NAME = "main"
 SERVER_PORT, SENTINEL_PORT = 16379, 26379

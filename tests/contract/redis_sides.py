@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from eks_rolling.clients.protocols import Redis
+from eks_rolling.clients.redis import RedisClient
+from eks_rolling.observed.redis import Address, Endpoint, Login, Sentinel, Server
 from lab.controlplane.pki import write_pki
 from lab.paths import REPOSITORY, LabPaths
-from lambdas.clients import Redis
-from lambdas.clients.redis import RedisClient
-from lambdas.redis_observed import Address, Endpoint, Login, Sentinel, Server
 from tests.redis_world import DOWN_AFTER_SECONDS, FAILOVER_TIMEOUT_SECONDS, QUORUM, RedisWorld
 
 NAME = "mymaster"

@@ -7,9 +7,9 @@ from typing import Protocol, TypeVar
 
 import pytest
 
-from lambdas.clients import Redis
-from lambdas.errors import Conflict, Permanent, Transient
-from lambdas.redis_observed import Address, ClusterNode, Endpoint, Role, Server, Silent
+from eks_rolling.clients.protocols import Redis
+from eks_rolling.errors import Conflict, Permanent, Transient
+from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, Role, Server, Silent
 from tests.contract.cluster_pods import LOGIN, MASTERS, NODE_TIMEOUT_MS, REPLICA_OF, Cluster
 from tests.contract.redis_sides import processes
 from tests.redis_world import RedisWorld

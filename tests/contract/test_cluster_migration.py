@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from lambdas.redis_observed import Role
+from eks_rolling.observed.redis import Role
 from tests.contract.cluster_pods import Cluster, Sampled, Writer, cluster, lost, sampler, writers
 from tests.contract.private_network import cut, cuts_cost_as_much, heal, is_private, run_inside
 from tests.contract.redis_pods import NEW, Ended, Killing, migrate, wait_until_all_write_on

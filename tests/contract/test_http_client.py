@@ -10,10 +10,10 @@ from pathlib import Path
 import boto3
 import pytest
 
-from lambdas.clients import HttpAnswer
-from lambdas.clients.aws import AwsClient
-from lambdas.clients.http import MOST, HttpClient
-from lambdas.errors import Transient
+from eks_rolling.clients.aws import AwsClient
+from eks_rolling.clients.http import MOST, HttpClient
+from eks_rolling.clients.protocols import HttpAnswer
+from eks_rolling.errors import Transient
 from tests.contract.redis_certificates import Authority
 
 FUNCTION = "arn:aws:lambda:eu-central-1:123456789012:function"

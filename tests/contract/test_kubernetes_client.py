@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from lambdas.clients import EvictionStatus
-from lambdas.clients.k8s import KubernetesClient
-from lambdas.errors import AccessDenied, Conflict, NotFound, Transient
-from lambdas.marks import SOFT_TAINT, with_roll_taint
-from lambdas.observed import RESTARTED_FOR, Budget, Lease, Owner, Taint, Workload
-from lambdas.redis_groups import GROUP
-from lambdas.redis_observed import Role
-from lambdas.stand_in import marks
+from eks_rolling.clients.kubernetes import KubernetesClient
+from eks_rolling.clients.protocols import EvictionStatus
+from eks_rolling.errors import AccessDenied, Conflict, NotFound, Transient
+from eks_rolling.observed.kubernetes import RESTARTED_FOR, Budget, Lease, Owner, Taint, Workload
+from eks_rolling.observed.marks import SOFT_TAINT, with_roll_taint
+from eks_rolling.observed.redis import Role
+from eks_rolling.redis.groups import GROUP
+from eks_rolling.redis.stand_in import marks
 from tests.cluster import Cluster
 from tests.contract.kubernetes_sides import InMemory, Real, Side, node_called, pods_of, until
 from tests.lab_fixtures import ControlPlane

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lambdas.clients.redis import SENTINEL_WRITES, SERVER_WRITES, RedisClient
-from lambdas.errors import AccessDenied, BadRequest, NotFound, Permanent, Refused, Transient
-from lambdas.redis_observed import Address, Endpoint, Login, Role, Sentinel, Server, Silent
+from eks_rolling.clients.redis import SENTINEL_WRITES, SERVER_WRITES, RedisClient
+from eks_rolling.errors import AccessDenied, BadRequest, NotFound, Permanent, Refused, Transient
+from eks_rolling.observed.redis import Address, Endpoint, Login, Role, Sentinel, Server, Silent
 from tests.contract.redis_certificates import Authority
 from tests.contract.redis_servers import NAME, Real, at, group, sentinel, sentinels, server, until
 from tests.contract.redis_sides import granted

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from lambdas.errors import Conflict, Refused, Transient
-from lambdas.redis_observed import Address, Endpoint, KnownReplica, Role, Sentinel, Silent
+from eks_rolling.errors import Conflict, Refused, Transient
+from eks_rolling.observed.redis import Address, Endpoint, KnownReplica, Role, Sentinel, Silent
 from tests.contract.redis_sides import (
     LOGIN,
     NAME,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from lambdas.report_page import page
+from eks_rolling.report.page import page
 from tests import reports
 from tests.browser import PHONE, Scheme, chromium, look, problems
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cli.history import approval_token
+from eks_rolling_cli.execution_history import approval_token
 from lab.application import deploy
 from lab.lifecycle import running_lab
 from lab.operator import Operator, operator_of

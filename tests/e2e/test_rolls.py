@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from eks_rolling.documents.report import Kind, Report
 from lab import demo
 from lab.operator import Operator
 from lab.view import LineView
-from lambdas.report_document import Kind, Report
 from tests.browser import PHONE, chromium, look, problems
 from tests.e2e.conftest import MANAGED, REPOSITORY
 

@@ -1,11 +1,11 @@
 """Clusters that rolls are tried on."""
 
-from lambdas.migration import look
-from lambdas.observed import STRATEGY_ANNOTATION, Owner, Strategy
-from lambdas.redis_actions import Settled
-from lambdas.redis_groups import GROUP, MASTER_NAME, PART, Part, declared
-from lambdas.sentinel_migration import PRIORITY
-from lambdas.settings import Settings
+from eks_rolling.migration.next_action import look
+from eks_rolling.migration.sentinel import PRIORITY
+from eks_rolling.observed.kubernetes import STRATEGY_ANNOTATION, Owner, Strategy
+from eks_rolling.redis.actions import Settled
+from eks_rolling.redis.groups import GROUP, MASTER_NAME, PART, Part, declared
+from eks_rolling.settings import Settings
 from tests.assembly import DOCUMENT
 from tests.world import World
 

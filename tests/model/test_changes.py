@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lambdas.changes import Memory
-from lambdas.errors import Transient
-from lambdas.model import ChangeTask, Status, StepResult
-from lambdas.observed import Lease
-from lambdas.settings import Settings
-from lambdas.steps.receive_change import handler
+from eks_rolling.errors import Transient
+from eks_rolling.observed.kubernetes import Lease
+from eks_rolling.payloads import ChangeTask, Status, StepResult
+from eks_rolling.roll.pending_change import PendingChange
+from eks_rolling.settings import Settings
+from eks_rolling.steps.receive_change import handler
 from tests.asl import Engine, Execution
 from tests.assembly import synthesize
 from tests.model.situations import outdated, shop
@@ -165,7 +165,7 @@ class Crowd(World):
     def put_lease(self, lease: Lease) -> Lease:
         self.pause()
         written = super().put_lease(lease)
-        seen = Memory(written)
+        seen = PendingChange(written)
         self.counted[seen.seen_by] = seen.seen
         if self.dies():
             raise Killed("after a write")

@@ -6,7 +6,7 @@ from functools import cache as cache_of
 
 import pytest
 
-from lambdas.lock import ABORT, PAUSE
+from eks_rolling.roll.lock import ABORT, PAUSE
 from tests.asl import Engine
 from tests.model.situations import by_zone, cache, cluster_is_normal, outdated, redis_is_normal, shards, shop
 from tests.model.test_roll import SMALL, engine_for

@@ -5,10 +5,10 @@ from functools import cache
 
 import pytest
 
-from lambdas.clients import HttpAnswer
-from lambdas.lock import ABORT, PAUSE
-from lambdas.report_document import Report
-from lambdas.settings import Settings
+from eks_rolling.clients.protocols import HttpAnswer
+from eks_rolling.documents.report import Report
+from eks_rolling.roll.lock import ABORT, PAUSE
+from eks_rolling.settings import Settings
 from tests.asl import Engine, Execution
 from tests.assembly import HOOK_FUNCTION, HOOK_URL, hooked_document, with_hooks
 from tests.model.situations import by_zone, outdated, shop

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from lambdas.access import Verb, needed
-from lambdas.errors import AccessDenied
+from eks_rolling.errors import AccessDenied
+from eks_rolling.plan.permissions import Verb, needed
 from tests.asl import Engine
 from tests.assembly import synthesize
 from tests.model.situations import settings as roll_settings

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from lambdas.plan_document import PlanDocument, Way
-from lambdas.plan_text import plan_text
+from eks_rolling.documents.plan import PlanDocument, Way
+from eks_rolling.documents.plan_text import plan_text
 from tests.model.situations import cache, outdated, settings, shop
 from tests.model.test_roll import engine_for
 from tests.world import World

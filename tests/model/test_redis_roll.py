@@ -2,7 +2,7 @@
 
 import pytest
 
-from lambdas.redis_observed import Address, Endpoint, Login
+from eks_rolling.observed.redis import Address, Endpoint, Login
 from tests.model.situations import by_zone, cache, outdated, redis_is_normal
 from tests.model.test_roll import engine_for, stop_after
 from tests.world import World

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lambdas.clients import HttpAnswer
-from lambdas.errors import AccessDenied, RollError, Transient
-from lambdas.lock import ABORT, PAUSE
-from lambdas.marks import HARD_TAINT
-from lambdas.observed import Node, Owner, Taint
-from lambdas.report_document import Ending, Kind, Report
-from lambdas.settings import Check
+from eks_rolling.clients.protocols import HttpAnswer
+from eks_rolling.documents.report import Ending, Kind, Report
+from eks_rolling.errors import AccessDenied, RollError, Transient
+from eks_rolling.observed.kubernetes import Node, Owner, Taint
+from eks_rolling.observed.marks import HARD_TAINT
+from eks_rolling.roll.lock import ABORT, PAUSE
+from eks_rolling.settings import Check
 from tests.asl import Engine, Execution, Stopped
 from tests.assembly import synthesize
 from tests.model.situations import AUTOSCALER, by_zone, outdated, shop, watch_unavailable

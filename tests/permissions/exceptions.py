@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from lambdas.messages import HOLDING
+from eks_rolling.report.messages import HOLDING
 
 
 @dataclass(frozen=True)

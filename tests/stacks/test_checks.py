@@ -18,7 +18,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from lambdas.settings import ENVIRONMENT_VARIABLE
+from eks_rolling.settings import ENVIRONMENT_VARIABLE
 from tests.assembly import DOCUMENT, NETWORK, Assembly, in_network, synthesize
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent

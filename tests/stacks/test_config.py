@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from config.file import SET_BY_THE_STACK, Cluster, File, check, read
-from config.options import options
-from lambdas.errors import BadRequest
-from lambdas.settings import GroupSelection
+from eks_rolling.errors import BadRequest
+from eks_rolling.settings import GroupSelection
+from eks_rolling_config.file import SET_BY_THE_STACK, Cluster, File, check, read
+from eks_rolling_config.options import options
 from scripts import settings_table
 from stacks.log_groups import RETENTION
 

@@ -21,7 +21,7 @@ EVERYTHING = """
 import importlib, pathlib, sys
 sys.path[:0] = {path}
 for file in sorted(pathlib.Path({lambdas!r}).rglob("*.py")):
-    name = ".".join(("lambdas", *file.relative_to({lambdas!r}).with_suffix("").parts))
+    name = ".".join(file.relative_to({lambdas!r}).with_suffix("").parts)
     importlib.import_module(name.removesuffix(".__init__"))
 import boto3
 session = boto3.session.Session("a", "b", region_name="eu-central-1")
@@ -50,7 +50,9 @@ def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_module_and_every_client_works_with_what_is_left(layer: Path) -> None:
     program = EVERYTHING.format(
-        path=[str(REPOSITORY), str(layer)], lambdas=str(REPOSITORY / "lambdas"), services=sorted(services() - {"sts"})
+        path=[str(code.PACKAGE.parent), str(layer)],
+        lambdas=str(code.PACKAGE.parent),
+        services=sorted(services() - {"sts"}),
     )
     environment = {"PATH": os.defpath, "PYTHONDONTWRITEBYTECODE": "1", "AWS_EC2_METADATA_DISABLED": "true"}
     result = subprocess.run(

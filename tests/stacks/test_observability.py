@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from lambdas.metrics import NAMESPACE, Name
-from lambdas.settings import Deadlines
+from eks_rolling.report.metrics import NAMESPACE, Name
+from eks_rolling.settings import Deadlines
 from stacks.functions import STEPS
 from tests.assembly import synthesize
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lambdas.marks import GROUP_MAXIMUM, GROUP_RESUME, INSTANCE_PROTECTED, INSTANCE_REPLACES
+from eks_rolling.observed.marks import GROUP_MAXIMUM, GROUP_RESUME, INSTANCE_PROTECTED, INSTANCE_REPLACES
 from scripts import role_table
 from stacks.functions import HOOKS, SIZES, STEPS, USUAL
 from stacks.roles import FLEET_RESOURCES, NETWORK_INTERFACES, TAG_KEYS, TARGET_RESOURCES, UNSCOPED

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lambdas.settings import Deadlines
+from eks_rolling.settings import Deadlines
 from tests.assembly import with_hooks
 from tests.stacks.test_state_machine import MACHINES, step_of, tasks
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from lambdas import errors
-from lambdas.settings import Deadlines, Settings
-from lambdas.timeline import KINDS
+from eks_rolling import errors
+from eks_rolling.report.timeline import KINDS
+from eks_rolling.settings import Deadlines, Settings
 from stacks.functions import HOOKS, STEPS
 from stacks.state_machine import REDIS_STATES, RETRIED
 from tests.assembly import DOCUMENT, HOOK_FUNCTION, Assembly, synthesize, with_hooks
@@ -114,12 +114,12 @@ def test_names_are_sentences_and_unique_within_a_machine() -> None:
 
 
 def test_every_function_is_a_step_module_and_every_step_module_a_function() -> None:
-    modules = {p.stem for p in (REPOSITORY / "lambdas" / "steps").glob("*.py")} - {"__init__"}
+    modules = {p.stem for p in (REPOSITORY / "lambdas" / "eks_rolling" / "steps").glob("*.py")} - {"__init__"}
     assert modules == set(STEPS) | set(HOOKS)
     handlers = {p["Handler"] for p in synthesize().of_type("AWS::Lambda::Function").values() if "Handler" in p}
-    assert {f"lambdas.steps.{step}.handler" for step in STEPS} <= handlers
+    assert {f"eks_rolling.steps.{step}.handler" for step in STEPS} <= handlers
     for step in STEPS:
-        assert callable(importlib.import_module(f"lambdas.steps.{step}").handler)
+        assert callable(importlib.import_module(f"eks_rolling.steps.{step}").handler)
 
 
 def test_every_step_is_called_by_a_machine() -> None:

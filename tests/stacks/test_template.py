@@ -2,7 +2,7 @@
 
 import pytest
 
-from lambdas.names import machine_name
+from eks_rolling.names import machine_name
 from stacks.functions import STEPS
 from tests.assembly import synthesize
 

@@ -1,11 +1,11 @@
 """What is looked at before a roll is what the files that ship grant."""
 
-from lambdas.access import Verb, needed
-from lambdas.observed import Owner
-from lambdas.redis_groups import Part, PartSet, RedisGroup
-from lambdas.redis_observed import Login
-from lambdas.settings import Settings
-from lambdas.steps.check_permissions import decide
+from eks_rolling.observed.kubernetes import Owner
+from eks_rolling.observed.redis import Login
+from eks_rolling.plan.permissions import Verb, needed
+from eks_rolling.redis.groups import Part, PartSet, RedisGroup
+from eks_rolling.settings import Settings
+from eks_rolling.steps.check_permissions import decide
 from tests.permissions.granted import CLUSTER_FILE, rules
 
 CACHE = RedisGroup(
@@ -22,8 +22,12 @@ def test_what_is_needed_is_what_the_files_grant_with_their_example_names() -> No
     granted = {Verb(r.group, r.verb, r.api_group, r.resource, r.namespace, r.name) for r in rules()}
     granted = {verb for verb in granted if verb.group not in ASKED_BY_THEMSELVES}
     asked = set(needed(Settings(cluster="demo"), [CACHE]))
-    assert not granted - asked, f"lambdas/access.py lacks {', '.join(map(repr, sorted(granted - asked)))}"
-    assert not asked - granted, f"lambdas/access.py has, and no file grants, {', '.join(map(repr, asked - granted))}"
+    assert not granted - asked, (
+        f"lambdas/eks_rolling/plan/permissions.py lacks {', '.join(map(repr, sorted(granted - asked)))}"
+    )
+    assert not asked - granted, (
+        f"lambdas/eks_rolling/plan/permissions.py has, and no file grants, {', '.join(map(repr, asked - granted))}"
+    )
 
 
 def test_without_a_redis_group_only_the_clusters_file_counts() -> None:

@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from lambdas.clients import EvictionStatus
-from lambdas.clients.k8s import _pod, _surges, _workload, instance_of, read_eviction
-from lambdas.entry import connected_clients
-from lambdas.errors import AccessDenied, BadRequest, Transient
-from lambdas.model import NodeOutcomeTask, ReportTask, RollRequest, StepResult, backoff
-from lambdas.observed import Owner
-from lambdas.report_document import Hold, NodePage, Step
-from lambdas.report_page import page
-from lambdas.settings import ENVIRONMENT_VARIABLE, Settings
-from lambdas.steps import record_node, report
-from lambdas.timeline import explain, steps_of
+from eks_rolling.clients.kubernetes import _pod, _surges, _workload, instance_of, read_eviction
+from eks_rolling.clients.protocols import EvictionStatus
+from eks_rolling.documents.report import Hold, NodePage, Step
+from eks_rolling.errors import AccessDenied, BadRequest, Transient
+from eks_rolling.observed.kubernetes import Owner
+from eks_rolling.payloads import NodeOutcomeTask, ReportTask, RollRequest, StepResult, backoff
+from eks_rolling.report.page import page
+from eks_rolling.report.timeline import explain, steps_of
+from eks_rolling.runtime import connected_clients
+from eks_rolling.settings import ENVIRONMENT_VARIABLE, Settings
+from eks_rolling.steps import record_node, report
 
 
 class TestSettings:
@@ -247,7 +247,7 @@ class TestClients:
             asked.append(cluster)
             raise AccessDenied("no way in")
 
-        monkeypatch.setattr("lambdas.clients.eks.connect", connect)
+        monkeypatch.setattr("eks_rolling.clients.eks.connect", connect)
         monkeypatch.setenv(ENVIRONMENT_VARIABLE, Settings(cluster="demo").model_dump_json())
         connected_clients.cache_clear()
         try:

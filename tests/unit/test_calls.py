@@ -5,7 +5,7 @@ from typing import Any, cast
 import boto3
 import pytest
 
-from lambdas.clients.calls import Calls, kubernetes_call
+from eks_rolling.clients.call_log import Calls, kubernetes_call
 
 
 @pytest.mark.parametrize(

@@ -6,24 +6,24 @@ from typing import Any, TypeVar
 
 import pytest
 
-from lambdas.cluster import (
+from eks_rolling.observed.kubernetes import Owner, Pod
+from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, KnownNode, Login, Role, Server, Silent
+from eks_rolling.redis.actions import Hold, RedisStep, Settled, Stop
+from eks_rolling.redis.cluster import (
     REDIRECT_SECONDS,
     Action,
+    ClusterPod,
+    ClusterState,
     CreateStandIn,
     DeletePod,
     FailOver,
     Forget,
     Meet,
-    Member,
     Original,
     Replicate,
-    Seen,
     decide,
 )
-from lambdas.observed import Owner, Pod
-from lambdas.redis_actions import Hold, Settled, Step, Stop
-from lambdas.redis_groups import Part, PartSet, RedisGroup
-from lambdas.redis_observed import Address, ClusterNode, Endpoint, KnownNode, Login, Role, Server, Silent
+from eks_rolling.redis.groups import Part, PartSet, RedisGroup
 
 LOGIN = Login("shop")
 OWNER = Owner("StatefulSet", "shop", "r")
@@ -56,7 +56,9 @@ def entry(name: str, roles: Roles, slots: dict[str, tuple[tuple[int, int], ...]]
     )
 
 
-def cluster(*, old: str = "m-0", changed: Roles | None = None, stand_in: str | None = None, role: str = "") -> Seen:
+def cluster(
+    *, old: str = "m-0", changed: Roles | None = None, stand_in: str | None = None, role: str = ""
+) -> ClusterState:
     """Three masters and their replicas, all well; `old` is on the node that is emptied.
 
     `stand_in` is whom the stand-in for m-0 follows: "" if it is a master, "m-0's" slots with it if m-0 follows it.
@@ -70,49 +72,49 @@ def cluster(*, old: str = "m-0", changed: Roles | None = None, stand_in: str | N
     found = [member(name, roles, slots, "old" if name == old else "new") for name in roles]
     pods = tuple(m for m in found if m.name != T)
     original = Original("m-0", id_of("m-0"), Role(role) if role else Role.MASTER)
-    return Seen(GROUP, pods, tuple(replace(m, original=original) for m in found if m.name == T), "old")
+    return ClusterState(GROUP, pods, tuple(replace(m, original=original) for m in found if m.name == T), "old")
 
 
-def member(name: str, roles: Roles, slots: dict[str, tuple[tuple[int, int], ...]], node: str) -> Member:
+def member(name: str, roles: Roles, slots: dict[str, tuple[tuple[int, int], ...]], node: str) -> ClusterPod:
     address = Address(HOST[name])
     server = Server(address, (7, 0, 15), "redis", f"run-{name}", Role.REPLICA if roles[name] else Role.MASTER, 1000)
     table = tuple(entry(other, roles, slots, itself=other == name) for other in roles)
     view = ClusterNode(replace(server, link_up=bool(roles[name])), id_of(name), ok=True, slots_ok=16384, table=table)
-    return Member(name, Pod("shop", name, f"uid-{name}", node, OWNER), Endpoint(address, LOGIN, name), view)
+    return ClusterPod(name, Pod("shop", name, f"uid-{name}", node, OWNER), Endpoint(address, LOGIN, name), view)
 
 
-def change(seen: Seen, name: str, **what: Any) -> Seen:
+def change(seen: ClusterState, name: str, **what: Any) -> ClusterState:
     pods = tuple(replace(m, **what) if m.name == name else m for m in seen.pods)
     return replace(
         seen, pods=pods, stand_ins=tuple(replace(m, **what) if m.name == name else m for m in seen.stand_ins)
     )
 
 
-def view(seen: Seen, edit: Callable[[ClusterNode], ClusterNode], *names: str) -> Seen:
+def view(seen: ClusterState, edit: Callable[[ClusterNode], ClusterNode], *names: str) -> ClusterState:
     for each in (*seen.pods, *seen.stand_ins):
         if isinstance(each.node, ClusterNode) and (not names or each.name in names):
             seen = change(seen, each.name, node=edit(each.node))
     return seen
 
 
-def server(seen: Seen, name: str, **what: Any) -> Seen:
+def server(seen: ClusterState, name: str, **what: Any) -> ClusterState:
     return view(seen, lambda v: replace(v, server=replace(v.server, **what)), name)
 
 
-def without(seen: Seen, unknown: str, *names: str) -> Seen:
+def without(seen: ClusterState, unknown: str, *names: str) -> ClusterState:
     """`names` (all others, if none) do not know that node."""
     others = names or tuple(m.name for m in (*seen.pods, *seen.stand_ins) if m.name != unknown)
     return view(seen, lambda v: replace(v, table=tuple(n for n in v.table if n.id != id_of(unknown))), *others)
 
 
-def alone(seen: Seen, name: str) -> Seen:
+def alone(seen: ClusterState, name: str) -> ClusterState:
     return view(without(seen, name), lambda v: replace(v, table=(v.itself,)), name)
 
 
 A = TypeVar("A", bound=Action)
 
 
-def expect(seen: Seen, kind: type[A], step: Step | None, words: str) -> A:
+def expect(seen: ClusterState, kind: type[A], step: RedisStep | None, words: str) -> A:
     action = decide(seen)
     assert isinstance(action, kind), action
     assert words in action.reason, action.reason
@@ -129,13 +131,13 @@ def test_a_normal_cluster_with_nothing_on_the_node_is_settled() -> None:
 
 def test_a_pod_on_the_node_gets_a_stand_in_that_says_for_whom() -> None:
     """R1."""
-    action = expect(cluster(), CreateStandIn, Step.CREATE_STAND_IN, "master m-0 gets a stand-in")
+    action = expect(cluster(), CreateStandIn, RedisStep.CREATE_STAND_IN, "master m-0 gets a stand-in")
     assert action.original == Original("m-0", "id-m-0", Role.MASTER)
 
 
 def test_replicas_go_before_masters() -> None:
     seen = change(cluster(), "r-1", pod=Pod("shop", "r-1", "uid-r-1", "old", OWNER))
-    expect(seen, CreateStandIn, Step.CREATE_STAND_IN, "replica r-1 gets a stand-in")
+    expect(seen, CreateStandIn, RedisStep.CREATE_STAND_IN, "replica r-1 gets a stand-in")
 
 
 @pytest.mark.parametrize(
@@ -155,12 +157,12 @@ def test_replicas_go_before_masters() -> None:
         (lambda s: server(s, "r-2", loading=True), "r-2 loads its data set"),
     ],
 )
-def test_nothing_begins_before_the_cluster_is_well(edit: Callable[[Seen], Seen], words: str) -> None:
+def test_nothing_begins_before_the_cluster_is_well(edit: Callable[[ClusterState], ClusterState], words: str) -> None:
     """C1."""
-    expect(edit(cluster()), Hold, Step.CREATE_STAND_IN, words)
+    expect(edit(cluster()), Hold, RedisStep.CREATE_STAND_IN, words)
 
 
-def edited(seen: Seen, whose: str, about: str, **what: Any) -> Seen:
+def edited(seen: ClusterState, whose: str, about: str, **what: Any) -> ClusterState:
     """What `whose` table says of `about`."""
 
     def edit(node: ClusterNode) -> ClusterNode:
@@ -180,7 +182,7 @@ def edited(seen: Seen, whose: str, about: str, **what: Any) -> Seen:
 )
 def test_nothing_begins_before_all_tables_agree(what: dict[str, Any], words: str) -> None:
     """C2."""
-    expect(edited(cluster(), "m-1", "r-2", **what), Hold, Step.CREATE_STAND_IN, words)
+    expect(edited(cluster(), "m-1", "r-2", **what), Hold, RedisStep.CREATE_STAND_IN, words)
 
 
 def test_two_masters_with_one_epoch_are_waited_for() -> None:
@@ -188,29 +190,33 @@ def test_two_masters_with_one_epoch_are_waited_for() -> None:
     seen = cluster()
     for name in PODS:
         seen = edited(seen, name, "m-1", epoch=1)
-    expect(seen, Hold, Step.CREATE_STAND_IN, "m-0 and m-1 have the same configuration epoch")
+    expect(seen, Hold, RedisStep.CREATE_STAND_IN, "m-0 and m-1 have the same configuration epoch")
 
 
-def known_to_all(seen: Seen, node: KnownNode) -> Seen:
+def known_to_all(seen: ClusterState, node: KnownNode) -> ClusterState:
     return view(seen, lambda v: replace(v, table=(*v.table, node)))
 
 
 def test_a_stranger_is_named() -> None:
     stranger = KnownNode("abcdef0123456789", Address("10.9.9.9"), frozenset({"master"}))
     seen = known_to_all(cluster(), stranger)
-    expect(seen, Hold, Step.CREATE_STAND_IN, "m-0 knows a node that is no pod of the group: abcdef01 at 10.9.9.9:6379")
+    expect(
+        seen, Hold, RedisStep.CREATE_STAND_IN, "m-0 knows a node that is no pod of the group: abcdef01 at 10.9.9.9:6379"
+    )
 
 
 def test_a_stand_in_that_died_before_it_was_forgotten_is_forgotten_by_all() -> None:
     """C2."""
     ghost = KnownNode("0123456789abcdef", Address("10.9.9.9"), frozenset({"slave", "fail"}), "id-m-0", connected=False)
-    action = expect(known_to_all(cluster(), ghost), Forget, Step.REMOVE_STAND_IN, "still lists 01234567, which is gone")
+    action = expect(
+        known_to_all(cluster(), ghost), Forget, RedisStep.REMOVE_STAND_IN, "still lists 01234567, which is gone"
+    )
     assert (len(action.members), action.node_id, action.stand_in) == (6, "0123456789abcdef", None)
 
 
 def test_a_dead_node_with_slots_is_never_forgotten() -> None:
     dead = KnownNode("0123456789abcdef", Address("10.9.9.9"), frozenset({"master", "fail"}), slots=((0, 1),))
-    expect(known_to_all(cluster(), dead), Hold, Step.CREATE_STAND_IN, "is no pod of the group: 01234567")
+    expect(known_to_all(cluster(), dead), Hold, RedisStep.CREATE_STAND_IN, "is no pod of the group: 01234567")
 
 
 def test_a_dead_node_that_one_still_has_slots_with_is_not_forgotten_by_any() -> None:
@@ -218,8 +224,8 @@ def test_a_dead_node_that_one_still_has_slots_with_is_not_forgotten_by_any() -> 
     dead = KnownNode("0123456789abcdef", Address("10.9.9.9"), frozenset({"master", "fail"}))
     seen = known_to_all(cluster(), dead)
     late = view(seen, lambda v: replace(v, table=(*v.table[:-1], replace(dead, slots=((0, 1),)))), "r-1")
-    expect(late, Hold, Step.CREATE_STAND_IN, "is no pod of the group: 01234567")
-    expect(seen, Forget, Step.REMOVE_STAND_IN, "still lists 01234567")
+    expect(late, Hold, RedisStep.CREATE_STAND_IN, "is no pod of the group: 01234567")
+    expect(seen, Forget, RedisStep.REMOVE_STAND_IN, "still lists 01234567")
 
 
 def test_a_pod_that_lost_its_volume_without_a_stand_in_asks_a_person() -> None:
@@ -230,38 +236,38 @@ def test_a_pod_that_lost_its_volume_without_a_stand_in_asks_a_person() -> None:
 
 
 def test_a_stand_in_that_knows_nobody_is_introduced() -> None:
-    action = expect(alone(cluster(stand_in=""), T), Meet, Step.JOIN_STAND_IN, "m-0-stand-in joins the cluster")
+    action = expect(alone(cluster(stand_in=""), T), Meet, RedisStep.JOIN_STAND_IN, "m-0-stand-in joins the cluster")
     assert (action.by.name, action.newcomer.name) == ("m-1", T)
 
 
 def test_an_introduction_that_goes_on_is_waited_for() -> None:
     shaking = KnownNode("x", Address(HOST[T]), frozenset({"handshake"}))
     seen = view(alone(cluster(stand_in=""), T), lambda v: replace(v, table=(*v.table, shaking)), "m-1")
-    expect(seen, Hold, Step.JOIN_STAND_IN, "m-1 shakes hands with 10.0.0.7:6379")
+    expect(seen, Hold, RedisStep.JOIN_STAND_IN, "m-1 shakes hands with 10.0.0.7:6379")
 
 
 def test_it_has_to_be_known_to_all() -> None:
-    expect(without(cluster(stand_in=""), T, "r-1"), Hold, Step.JOIN_STAND_IN, "r-1 do not know m-0-stand-in yet")
+    expect(without(cluster(stand_in=""), T, "r-1"), Hold, RedisStep.JOIN_STAND_IN, "r-1 do not know m-0-stand-in yet")
 
 
 def test_it_becomes_a_replica_of_the_pods_shard() -> None:
-    action = expect(cluster(stand_in=""), Replicate, Step.JOIN_STAND_IN, "a replica in the shard of m-0")
+    action = expect(cluster(stand_in=""), Replicate, RedisStep.JOIN_STAND_IN, "a replica in the shard of m-0")
     assert (action.member.name, action.master_id) == (T, "id-m-0")
 
 
 def test_one_that_follows_a_stranger_is_corrected() -> None:
     """Redis moves a replica to a master that has none."""
-    assert expect(cluster(stand_in="m-1"), Replicate, Step.JOIN_STAND_IN, "").master_id == "id-m-0"
+    assert expect(cluster(stand_in="m-1"), Replicate, RedisStep.JOIN_STAND_IN, "").master_id == "id-m-0"
 
 
 def test_its_sync_is_waited_for() -> None:
     seen = server(cluster(stand_in="m-0"), T, syncing=True, sync_left=70_000, link_up=False)
-    expect(seen, Hold, Step.JOIN_STAND_IN, "m-0-stand-in synchronizes, 70,000 bytes left")
+    expect(seen, Hold, RedisStep.JOIN_STAND_IN, "m-0-stand-in synchronizes, 70,000 bytes left")
 
 
 def test_in_sync_it_becomes_master() -> None:
     action = expect(
-        cluster(stand_in="m-0"), FailOver, Step.FAIL_OVER_TO_STAND_IN, f"{T} becomes master in place of m-0"
+        cluster(stand_in="m-0"), FailOver, RedisStep.FAIL_OVER_TO_STAND_IN, f"{T} becomes master in place of m-0"
     )
     assert action.member.name == T
 
@@ -269,26 +275,26 @@ def test_in_sync_it_becomes_master() -> None:
 def test_not_while_another_shard_is_not_well() -> None:
     """C1."""
     seen = server(cluster(stand_in="m-0"), "r-2", link_up=False)
-    expect(seen, Hold, Step.FAIL_OVER_TO_STAND_IN, "r-2 has no link to its master")
+    expect(seen, Hold, RedisStep.FAIL_OVER_TO_STAND_IN, "r-2 has no link to its master")
 
 
 def test_the_pod_moves_once_the_stand_in_is_master_and_everybody_follows_it() -> None:
     seen = cluster(stand_in="", changed={"m-0": T, "r-0": T})
-    action = expect(seen, DeletePod, Step.MOVE_SHARD_POD, f"{T} holds what m-0 holds; m-0 moves")
+    action = expect(seen, DeletePod, RedisStep.MOVE_SHARD_POD, f"{T} holds what m-0 holds; m-0 moves")
     assert action.pod.uid == "uid-m-0"
 
 
 def test_not_while_a_replica_still_follows_the_pod() -> None:
     """C1."""
     seen = cluster(stand_in="", changed={"m-0": T})
-    expect(seen, Hold, Step.MOVE_SHARD_POD, "r-0 follows id-m-0, which is no master")
+    expect(seen, Hold, RedisStep.MOVE_SHARD_POD, "r-0 follows id-m-0, which is no master")
 
 
 def test_a_replicas_pod_moves_without_a_failover() -> None:
     """C1: the stand-in keeps the number of copies."""
     seen = cluster(stand_in="m-1", changed={"m-0": "m-1", "r-0": ""}, role="slave")
     seen = view(seen, lambda v: replace(v, table=tuple(_with_slots(n) for n in v.table)))
-    expect(seen, DeletePod, Step.MOVE_SHARD_POD, "m-0 moves")
+    expect(seen, DeletePod, RedisStep.MOVE_SHARD_POD, "m-0 moves")
 
 
 def _with_slots(node: KnownNode) -> KnownNode:
@@ -301,36 +307,36 @@ def _with_slots(node: KnownNode) -> KnownNode:
 
 def test_a_pod_that_is_away_is_waited_for() -> None:
     seen = change(cluster(stand_in="", changed={"m-0": T, "r-0": T}), "m-0", pod=None, node=None)
-    expect(seen, Hold, Step.MOVE_SHARD_POD, "pod m-0 is not there yet; m-0-stand-in serves its slots")
+    expect(seen, Hold, RedisStep.MOVE_SHARD_POD, "pod m-0 is not there yet; m-0-stand-in serves its slots")
 
 
 # With one, once the pod is back
 
 
-def back(seen: Seen) -> Seen:
+def back(seen: ClusterState) -> ClusterState:
     return replace(seen, node="")
 
 
 def test_back_in_sync_the_pod_becomes_master_again() -> None:
     """C2."""
     seen = back(cluster(stand_in="", changed={"m-0": T, "r-0": T}))
-    assert expect(seen, FailOver, Step.FAIL_BACK_TO_SHARD_POD, "m-0 becomes master again").member.name == "m-0"
+    assert expect(seen, FailOver, RedisStep.FAIL_BACK_TO_SHARD_POD, "m-0 becomes master again").member.name == "m-0"
 
 
 def test_its_sync_is_waited_for_first() -> None:
     seen = server(back(cluster(stand_in="", changed={"m-0": T, "r-0": T})), "m-0", link_up=False)
-    expect(seen, Hold, Step.SYNC_SHARD_POD, "m-0 has no link to its master")
+    expect(seen, Hold, RedisStep.SYNC_SHARD_POD, "m-0 has no link to its master")
 
 
 def test_a_pod_that_does_not_know_its_new_address_is_told_it() -> None:
     seen = edited(back(cluster(stand_in="", changed={"m-0": T, "r-0": T})), "m-0", "m-0", address=Address("10.0.0.99"))
-    expect(seen, Meet, Step.SYNC_SHARD_POD, "m-0 learns its new address")
+    expect(seen, Meet, RedisStep.SYNC_SHARD_POD, "m-0 learns its new address")
 
 
 def test_one_whom_a_node_expects_elsewhere_is_introduced_after_a_while() -> None:
     seen = edited(back(cluster(stand_in="", changed={"m-0": T, "r-0": T})), "m-1", "m-0", address=Address("10.0.0.99"))
-    expect(seen, Hold, Step.SYNC_SHARD_POD, "m-1 does not know yet where m-0 is")
-    expect(replace(seen, waited=20), Meet, Step.SYNC_SHARD_POD, "m-1 does not know yet where m-0 is")
+    expect(seen, Hold, RedisStep.SYNC_SHARD_POD, "m-1 does not know yet where m-0 is")
+    expect(replace(seen, waited=20), Meet, RedisStep.SYNC_SHARD_POD, "m-1 does not know yet where m-0 is")
 
 
 def test_an_announced_address_is_good_too() -> None:
@@ -338,15 +344,15 @@ def test_an_announced_address_is_good_too() -> None:
     for name in (*PODS, T):
         seen = edited(seen, name, "m-0", address=Address("192.0.2.1"))
     seen = view(seen, lambda v: replace(v, announced="192.0.2.1"), "m-0")
-    expect(seen, FailOver, Step.FAIL_BACK_TO_SHARD_POD, "m-0 becomes master again")
+    expect(seen, FailOver, RedisStep.FAIL_BACK_TO_SHARD_POD, "m-0 becomes master again")
 
 
 def test_a_pod_without_its_volume_joins_anew_as_a_replica() -> None:
     """C1: before it may become master."""
     seen = back(cluster(stand_in="", changed={"m-0": "", "r-0": T}))
     seen = view(seen, lambda v: replace(v, table=tuple(_taken(n) for n in v.table)))
-    expect(alone(seen, "m-0"), Meet, Step.SYNC_SHARD_POD, "m-0 joins the cluster")
-    assert expect(seen, Replicate, Step.SYNC_SHARD_POD, "m-0 becomes a replica of").master_id == id_of(T)
+    expect(alone(seen, "m-0"), Meet, RedisStep.SYNC_SHARD_POD, "m-0 joins the cluster")
+    assert expect(seen, Replicate, RedisStep.SYNC_SHARD_POD, "m-0 becomes a replica of").master_id == id_of(T)
 
 
 def _taken(node: KnownNode) -> KnownNode:
@@ -358,44 +364,44 @@ def _taken(node: KnownNode) -> KnownNode:
 def test_when_it_is_master_again_everybody_forgets_the_stand_in() -> None:
     """C2."""
     seen = replace(back(cluster(stand_in="m-0")), waited=REDIRECT_SECONDS)
-    action = expect(seen, Forget, Step.REMOVE_STAND_IN, f"every node forgets {T}")
+    action = expect(seen, Forget, RedisStep.REMOVE_STAND_IN, f"every node forgets {T}")
     assert (len(action.members), action.stand_in and action.stand_in.name) == (6, T)
 
 
 def test_before_it_sends_clients_on_for_a_while() -> None:
     """After its reset it would answer CLUSTERDOWN."""
     seen = replace(back(cluster(stand_in="m-0")), waited=2.0)
-    hold = expect(seen, Hold, Step.REMOVE_STAND_IN, f"{T} sends clients on to m-0")
+    hold = expect(seen, Hold, RedisStep.REMOVE_STAND_IN, f"{T} sends clients on to m-0")
     assert hold.seconds == REDIRECT_SECONDS - 2.0
 
 
 def test_clients_write_to_no_stand_in_of_a_replica() -> None:
     seen = back(cluster(stand_in="m-1", changed={"m-0": "m-1", "r-0": ""}, role="slave"))
     seen = view(seen, lambda v: replace(v, table=tuple(_with_slots(n) for n in v.table)))
-    expect(seen, Forget, Step.REMOVE_STAND_IN, f"every node forgets {T}")
+    expect(seen, Forget, RedisStep.REMOVE_STAND_IN, f"every node forgets {T}")
 
 
 @pytest.mark.parametrize("late", ["m-1", "r-2"])
 def test_not_while_somebody_has_slots_with_it(late: str) -> None:
     """C1: it would take them for unserved, and refuse clients."""
     seen = edited(replace(back(cluster(stand_in="m-0")), waited=20), late, T, slots=SLOTS["m-0"])
-    expect(seen, Hold, Step.REMOVE_STAND_IN, f"{late} has not heard yet that {T} serves nothing any more")
+    expect(seen, Hold, RedisStep.REMOVE_STAND_IN, f"{late} has not heard yet that {T} serves nothing any more")
 
 
 def test_not_while_somebody_follows_it() -> None:
     seen = back(cluster(stand_in="m-0", changed={"r-0": T}))
-    expect(seen, Hold, Step.FAIL_BACK_TO_SHARD_POD, "r-0 still follows m-0-stand-in")
+    expect(seen, Hold, RedisStep.FAIL_BACK_TO_SHARD_POD, "r-0 still follows m-0-stand-in")
 
 
 def test_forgotten_by_some_it_is_forgotten_by_all() -> None:
     """R3: after 60 s the others would bring it back."""
     seen = without(back(cluster(stand_in="m-0")), T, "m-1", "r-1")
-    expect(seen, Forget, Step.REMOVE_STAND_IN, f"every node forgets {T}")
+    expect(seen, Forget, RedisStep.REMOVE_STAND_IN, f"every node forgets {T}")
 
 
 def test_known_to_nobody_its_pod_is_deleted() -> None:
     action = expect(
-        alone(back(cluster(stand_in="")), T), DeletePod, Step.DELETE_STAND_IN, f"{T} is not needed any more"
+        alone(back(cluster(stand_in="")), T), DeletePod, RedisStep.DELETE_STAND_IN, f"{T} is not needed any more"
     )
     assert action.pod.uid == f"uid-{T}"
 
@@ -408,4 +414,4 @@ def test_a_stand_in_for_nobody_asks_a_person() -> None:
 def test_a_stand_in_that_is_not_scheduled_says_why() -> None:
     pod = Pod("shop", T, "uid", ready=False, phase="Pending", unschedulable_because="0/4 nodes are available")
     seen = change(cluster(stand_in="m-0"), T, pod=pod, endpoint=None, node=None)
-    expect(seen, Hold, Step.CREATE_STAND_IN, "pod m-0-stand-in cannot be scheduled: 0/4 nodes are available")
+    expect(seen, Hold, RedisStep.CREATE_STAND_IN, "pod m-0-stand-in cannot be scheduled: 0/4 nodes are available")

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from lambdas import steps
-from lambdas.control import LOOK_SECONDS, Heeds, heed
-from lambdas.errors import Aborted
-from lambdas.lock import ABORT, PAUSE
-from lambdas.model import Status
-from lambdas.observed import Lease
+from eks_rolling import steps
+from eks_rolling.errors import Aborted
+from eks_rolling.observed.kubernetes import Lease
+from eks_rolling.payloads import Status
+from eks_rolling.roll.lock import ABORT, PAUSE
+from eks_rolling.roll.operator_requests import LOOK_SECONDS, Honors, hold_or_abort
 
 BEFORE_THE_LOCK = {"check_permissions", "ask_approval", "plan", "receive_change", "take_lock"}
 AFTER_THE_WORK = {"record_node", "report", "restore", "settle_redis"}
@@ -49,9 +49,9 @@ ON_ITS_OWN = {"find_orphans"}
 """Belongs to no roll."""
 
 EXPECTED = {
-    **dict.fromkeys(BEFORE_THE_LOCK | AFTER_THE_WORK | ASKS_ITSELF | MIDST_OF_A_MIGRATION | ON_ITS_OWN, Heeds.NOTHING),
-    **dict.fromkeys(CANNOT_WAIT, Heeds.ABORT),
-    **dict.fromkeys(STOPS_ANYWHERE, Heeds.BOTH),
+    **dict.fromkeys(BEFORE_THE_LOCK | AFTER_THE_WORK | ASKS_ITSELF | MIDST_OF_A_MIGRATION | ON_ITS_OWN, Honors.NOTHING),
+    **dict.fromkeys(CANNOT_WAIT, Honors.ABORT),
+    **dict.fromkeys(STOPS_ANYWHERE, Honors.BOTH),
 }
 
 
@@ -61,7 +61,7 @@ def modules() -> set[str]:
 
 @pytest.mark.parametrize("step", sorted(modules()))
 def test_every_step_is_one_that_a_person_may_stop_or_one_that_they_may_not(step: str) -> None:
-    assert importlib.import_module(f"lambdas.steps.{step}").handler.heeds is EXPECTED[step]
+    assert importlib.import_module(f"eks_rolling.steps.{step}").handler.heeds is EXPECTED[step]
 
 
 def test_what_no_step_is_called_by_is_not_listed() -> None:
@@ -74,12 +74,12 @@ def lease(**annotations: str) -> Lease:
 
 
 def test_without_a_wish_nothing_is_held() -> None:
-    assert heed(lease(), 7.0) is None
+    assert hold_or_abort(lease(), 7.0) is None
 
 
 @pytest.mark.parametrize(("why", "said"), [("lunch", "lunch"), ("", "no reason was given")])
 def test_a_paused_step_waits_and_its_deadline_begins_anew(why: str, said: str) -> None:
-    paused = heed(lease(pause=why), 7.0)
+    paused = hold_or_abort(lease(pause=why), 7.0)
     assert paused is not None
     assert (paused.status, paused.reason) == (Status.WAIT, f"the roll is paused: {said}")
     assert (paused.since, paused.wait_seconds) == (7.0, LOOK_SECONDS)
@@ -87,11 +87,11 @@ def test_a_paused_step_waits_and_its_deadline_begins_anew(why: str, said: str) -
 
 def test_an_abort_goes_before_a_pause() -> None:
     with pytest.raises(Aborted, match=r"^The roll was aborted: enough\.$"):
-        heed(lease(pause="lunch", abort="enough"), 7.0)
+        hold_or_abort(lease(pause="lunch", abort="enough"), 7.0)
 
 
 def test_a_step_that_cannot_wait_may_still_end() -> None:
-    assert heed(lease(pause="lunch"), 7.0, Heeds.ABORT) is None
+    assert hold_or_abort(lease(pause="lunch"), 7.0, Honors.ABORT) is None
     with pytest.raises(Aborted):
-        heed(lease(abort="enough"), 7.0, Heeds.ABORT)
-    assert heed(lease(abort="enough"), 7.0, Heeds.NOTHING) is None
+        hold_or_abort(lease(abort="enough"), 7.0, Honors.ABORT)
+    assert hold_or_abort(lease(abort="enough"), 7.0, Honors.NOTHING) is None

@@ -4,9 +4,9 @@ import ast
 import re
 from pathlib import Path
 
-from lambdas.findings import Severity
-from lambdas.preflight import ACCEPTABLE
-from lambdas.schedulability import Cause
+from eks_rolling.plan.checks import ACCEPTABLE
+from eks_rolling.plan.findings import Severity
+from eks_rolling.plan.placement import Cause
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 SEVERITIES = {"blocks", "holds", "note"}
@@ -25,8 +25,8 @@ def documented() -> dict[str, set[str]]:
 def made() -> dict[str, set[str]]:
     """What the code makes: calls of blocks, holds, note and Finding whose first argument is written out."""
     found: dict[str, set[str]] = {}
-    folder = REPOSITORY / "lambdas"
-    files = [*(folder / "preflight").glob("*.py"), folder / "redis_preflight.py", folder / "cluster_preflight.py"]
+    folder = REPOSITORY / "lambdas" / "eks_rolling" / "plan" / "checks"
+    files = sorted(folder.glob("*.py"))
     for call in (n for f in files for n in ast.walk(ast.parse(f.read_text())) if isinstance(n, ast.Call)):
         match call:
             case ast.Call(func=ast.Name(id=name), args=[ast.Constant(value=str(code)), *_]) if name in SEVERITIES:

@@ -2,11 +2,11 @@
 
 import pytest
 
-from lambdas.clients import HttpAnswer
-from lambdas.errors import BadRequest
-from lambdas.hooks import Ask, Done, Failed, meaning, question
-from lambdas.model import HookTask
-from lambdas.settings import Hook, Moment, Settings
+from eks_rolling.clients.protocols import HttpAnswer
+from eks_rolling.errors import BadRequest
+from eks_rolling.payloads import HookTask
+from eks_rolling.roll.hooks import Ask, Done, Failed, meaning, question
+from eks_rolling.settings import Hook, Moment, Settings
 
 HOOK = Hook(name="ask", when=Moment.BEFORE_NODE, url="https://hooks.example/")
 TASK = HookTask(roll="roll-1", when=Moment.BEFORE_NODE, instance="i-1", node="node-1", group="ng-a")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lambdas.clients.kubeconfig import connect, contexts
-from lambdas.errors import AccessDenied, BadRequest
+from eks_rolling.clients.kubeconfig import connect, contexts
+from eks_rolling.errors import AccessDenied, BadRequest
 
 KUBECONFIG = """
 apiVersion: v1

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from lambdas import lock
-from lambdas.errors import LockLost
-from lambdas.observed import Lease
-from lambdas.settings import Settings
+from eks_rolling.errors import LockLost
+from eks_rolling.observed.kubernetes import Lease
+from eks_rolling.roll import lock
+from eks_rolling.settings import Settings
 from tests.world import World
 
 NAME = "kube-system/eks-rolling"

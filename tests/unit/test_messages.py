@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from lambdas import messages
-from lambdas.entry import Handler, handler_for
-from lambdas.errors import AccessDenied
-from lambdas.messages import HOLDING, LONGEST_SUBJECT, console, hold, restored, subject
-from lambdas.model import NodeTask, StepResult
-from lambdas.report_document import Ending, NodePage, Orphan, Report
-from lambdas.settings import Settings
+from eks_rolling.documents.report import Ending, NodePage, Orphan, Report
+from eks_rolling.errors import AccessDenied
+from eks_rolling.payloads import NodeTask, StepResult
+from eks_rolling.report import messages
+from eks_rolling.report.messages import HOLDING, LONGEST_SUBJECT, console, hold, restored, subject
+from eks_rolling.runtime import Handler, handler_for
+from eks_rolling.settings import Settings
 from stacks.functions import HOOKS, STEPS
 from tests.world import World
 
@@ -125,7 +125,7 @@ class TestHolds:
         def run(task: NodeTask, clients: Any) -> StepResult:
             return result
 
-        run.__module__ = "lambdas.steps.evict"
+        run.__module__ = "eks_rolling.steps.evict"
         return handler_for(run, NodeTask, locked=False)
 
     def test_a_hold_is_told_once_when_it_is_long_enough(self) -> None:

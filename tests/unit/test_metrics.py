@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from lambdas import metrics
-from lambdas.errors import Conflict
-from lambdas.metrics import Metric, Name, of_fault, of_result
-from lambdas.model import NodeOutcomeTask, StepResult, Task
+from eks_rolling.errors import Conflict
+from eks_rolling.payloads import NodeOutcomeTask, StepResult, Task
+from eks_rolling.report import metrics
+from eks_rolling.report.metrics import Metric, Name, of_fault, of_result
 
 TASK = Task(roll="roll-1")
 NODE = NodeOutcomeTask(roll="roll-1", instance="i-1", node="n1", group="g", execution="arn")

@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 import pytest
+from eks_rolling.observed.aws import Group, GroupInstance, InstanceState
 
-from lambdas.lock import NAME
-from lambdas.marks import (
+from eks_rolling.observed.kubernetes import Budget, Lease, Node, Owner, Pod, Workload
+from eks_rolling.observed.marks import (
     AUTOSCALER_PAUSED_AT,
     AUTOSCALER_REPLICAS,
     GROUP_MAXIMUM,
@@ -18,9 +19,9 @@ from lambdas.marks import (
     SOFT_TAINT,
     LaunchMark,
 )
-from lambdas.observed import Budget, Group, GroupInstance, InstanceState, Lease, Node, Owner, Pod, Workload
-from lambdas.orphans import CERTAINLY_DEAD, View, autoscaler_paused_seconds, orphans
-from lambdas.stand_in import FOR_POD, LABEL
+from eks_rolling.redis.stand_in import FOR_POD, LABEL
+from eks_rolling.roll.lock import NAME
+from eks_rolling.roll.orphans import CERTAINLY_DEAD, View, autoscaler_paused_seconds, orphans
 
 LOCK = Lease(f"kube-system/{NAME}", "roll-1", renewed=1000.0, duration=180.0)
 OURS = {"kubernetes.io/cluster/demo": "owned"}

@@ -5,28 +5,24 @@ from dataclasses import replace
 
 import pytest
 
-from lambdas.findings import Finding, Severity
-from lambdas.marks import outdated
-from lambdas.model import RollRequest
-from lambdas.observed import (
+from eks_rolling.observed.aws import Group, GroupInstance, InstanceType, LaunchTemplate, VcpuQuota
+from eks_rolling.observed.kubernetes import (
     STRATEGY_ANNOTATION,
     Budget,
-    Group,
-    GroupInstance,
-    InstanceType,
-    LaunchTemplate,
     Node,
     Owner,
     Pod,
     Selector,
     Toleration,
-    VcpuQuota,
     Volume,
     Workload,
 )
-from lambdas.preflight import ACCEPTABLE, View, candidates, findings, resolve
-from lambdas.settings import Autoscaler, AutoscalerMode, Settings
-from lambdas.steps.plan import Outcome, decide
+from eks_rolling.observed.marks import outdated
+from eks_rolling.payloads import RollRequest
+from eks_rolling.plan.checks import ACCEPTABLE, ClusterSnapshot, candidates, findings, resolve
+from eks_rolling.plan.findings import Finding, Severity
+from eks_rolling.settings import Autoscaler, AutoscalerMode, Settings
+from eks_rolling.steps.plan import Outcome, decide
 
 SETTINGS = Settings(cluster="demo")
 WEB = Owner("Deployment", "shop", "web")
@@ -43,7 +39,7 @@ GROUP = Group(
     template=LaunchTemplate("lt-1", "$Latest"),
     tags={"kubernetes.io/cluster/demo": "owned"},
 )
-CLEAN = View(
+CLEAN = ClusterSnapshot(
     groups=(GROUP,),
     nodes=(NODE,),
     pods=(WEB_POD,),
@@ -53,10 +49,10 @@ CLEAN = View(
     free_addresses={"ng": {"a": 10}},
 )
 
-Change = Callable[[View], View]
+Change = Callable[[ClusterSnapshot], ClusterSnapshot]
 
 
-def found(view: View, request: RollRequest | None = None, settings: Settings = SETTINGS) -> list[Finding]:
+def found(view: ClusterSnapshot, request: RollRequest | None = None, settings: Settings = SETTINGS) -> list[Finding]:
     request = request or RollRequest()
     return findings(view, request, settings, candidates(view, resolve(view.groups, view.versions), request))
 

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from redis.exceptions import NoPermissionError, ResponseError
 
-from lambdas.clients import redis
-from lambdas.clients.redis import RedisClient, read_sentinel, read_server
-from lambdas.errors import Permanent
-from lambdas.redis_observed import Address, Endpoint, Follower, Login, Role, Server
+from eks_rolling.clients import redis
+from eks_rolling.clients.redis import RedisClient, read_sentinel, read_server
+from eks_rolling.errors import Permanent
+from eks_rolling.observed.redis import Address, Endpoint, Follower, Login, Role, Server
 
 ENDPOINT = Endpoint(Address("10.0.0.1"), Login("shop"), "shop/redis-0")
 INFO = "# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\n# Replication\r\nrole:master\r\nmaster_repl_offset:12\r\n"

@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from lambdas.findings import Severity
-from lambdas.observed import Owner, Workload
-from lambdas.redis_groups import (
+from eks_rolling.observed.kubernetes import Owner, Workload
+from eks_rolling.observed.redis import Address, Login, Sentinel, Silent
+from eks_rolling.plan.checks.redis_sentinel import RedisView, describe, redis_findings
+from eks_rolling.plan.findings import Severity
+from eks_rolling.redis.groups import (
     AUTH,
     GROUP,
     MASTER_NAME,
@@ -20,8 +22,6 @@ from lambdas.redis_groups import (
     declared,
     endpoint_of,
 )
-from lambdas.redis_observed import Address, Login, Sentinel, Silent
-from lambdas.redis_preflight import RedisView, describe, redis_findings
 from tests.unit.test_sentinel import GROUP as CACHE
 from tests.unit.test_sentinel import HOST, group, server, views
 

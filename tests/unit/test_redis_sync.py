@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from lambdas.redis_actions import Step
-from lambdas.redis_observed import Address, Role, Server
-from lambdas.redis_sync import LONGEST_LOOK_SECONDS, synchronizing
+from eks_rolling.observed.redis import Address, Role, Server
+from eks_rolling.redis.actions import RedisStep
+from eks_rolling.redis.sync_progress import LONGEST_LOOK_SECONDS, synchronizing
 
 REPLICA = Server(Address("10.0.0.1", 6379), (7, 0, 15), "redis", "a", Role.REPLICA, 0, syncing=True)
 MASTER = replace(REPLICA, role=Role.MASTER, used_bytes=200_000_000)
@@ -29,11 +29,11 @@ def test_bytes_left_and_rate_are_told(left: int | None, read: int, waited: float
 
 def test_the_next_look_comes_when_it_should_be_done() -> None:
     server = replace(REPLICA, sync_left=150_000_000, sync_read=50_000_000)
-    hold = synchronizing("r", server, MASTER, 2.0, Step.ATTACH_MASTER)
+    hold = synchronizing("r", server, MASTER, 2.0, RedisStep.ATTACH_MASTER)
     assert hold.seconds == pytest.approx(6)
     assert (hold.bytes_left, hold.bytes_per_second) == (150_000_000, 25_000_000)
     slow = replace(server, sync_left=10**12)
-    assert synchronizing("r", slow, MASTER, 2.0, Step.ATTACH_MASTER).seconds == LONGEST_LOOK_SECONDS
+    assert synchronizing("r", slow, MASTER, 2.0, RedisStep.ATTACH_MASTER).seconds == LONGEST_LOOK_SECONDS
 
 
 def test_without_a_master_that_is_seen_nothing_is_guessed() -> None:

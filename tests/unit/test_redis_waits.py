@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any, cast
 
-from lambdas.clients import Clients
-from lambdas.redis_observed import Address, Endpoint, Login, Role
-from lambdas.redis_waits import CAUGHT_UP_SECONDS, caught_up
-from lambdas.settings import Settings
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.migration.polling import CAUGHT_UP_SECONDS, caught_up
+from eks_rolling.observed.redis import Address, Endpoint, Login, Role
+from eks_rolling.settings import Settings
 
 MASTER, REPLICA = (Endpoint(Address(host), Login("shop")) for host in ("master", "replica"))
 

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from lambdas import report_page, timeline
-from lambdas.model import ReportTask
-from lambdas.observed import Effect, Node, Taint, ready_nodes
-from lambdas.report_document import BudgetLine, BudgetLook, Capacity, Ending, Kind, NodePage, Report
-from lambdas.report_page import Axis, answers, duration, headline, node_lines, offset, page, restored
-from lambdas.steps.report import summary
+from eks_rolling.documents.report import BudgetLine, BudgetLook, Capacity, Ending, Kind, NodePage, Report
+from eks_rolling.observed.kubernetes import Effect, Node, Taint, ready_nodes
+from eks_rolling.payloads import ReportTask
+from eks_rolling.report import page as report_page
+from eks_rolling.report import timeline
+from eks_rolling.report.page import Axis, answers, duration, headline, node_lines, offset, page, restored
+from eks_rolling.steps.report import summary
 from tests import reports
 
 

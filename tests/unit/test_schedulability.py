@@ -4,17 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from eks_rolling.observed.aws import Group, GroupInstance, InstanceType, LaunchTemplate
 
-from lambdas.clients.manifests import needs_of, quantity, requests_of
-from lambdas.cluster_view import View, candidates, resolve
-from lambdas.model import RollRequest
-from lambdas.observed import (
+from eks_rolling.clients.manifests import needs_of, quantity, requests_of
+from eks_rolling.observed.kubernetes import (
     AntiAffinity,
     Expression,
-    Group,
-    GroupInstance,
-    InstanceType,
-    LaunchTemplate,
     Needs,
     Node,
     Owner,
@@ -26,10 +21,12 @@ from lambdas.observed import (
     Volume,
     Workload,
 )
-from lambdas.preflight.schedulability import schedulability_findings
-from lambdas.redis_groups import GROUP, PART, Part, declared
-from lambdas.redis_preflight import RedisView
-from lambdas.schedulability import Cause, Stuck, cramped_stand_ins, stuck_pods
+from eks_rolling.payloads import RollRequest
+from eks_rolling.plan.checks.redis_sentinel import RedisView
+from eks_rolling.plan.checks.scheduling import schedulability_findings
+from eks_rolling.plan.placement import Cause, Stuck, cramped_stand_ins, stuck_pods
+from eks_rolling.plan.snapshot import ClusterSnapshot, candidates, resolve
+from eks_rolling.redis.groups import GROUP, PART, Part, declared
 
 WEB = Owner("Deployment", "shop", "web")
 AGENT = Owner("DaemonSet", "kube-system", "agent")
@@ -59,17 +56,17 @@ def group(count: int = 2, **more: Any) -> Group:
     return Group("ng", maximum=9, desired=count, **(given | more))
 
 
-def view(*pods: Pod, nodes: tuple[Node, ...] = (node(1), node(2)), **more: Any) -> View:
+def view(*pods: Pod, nodes: tuple[Node, ...] = (node(1), node(2)), **more: Any) -> ClusterSnapshot:
     given: dict[str, Any] = {"groups": (group(len(nodes)),), "nodes": nodes, "pods": pods}
-    return View(**(given | more))
+    return ClusterSnapshot(**(given | more))
 
 
-def stuck(seen: View, *only: str) -> list[Stuck]:
+def stuck(seen: ClusterSnapshot, *only: str) -> list[Stuck]:
     targets = resolve(seen.groups, {})
     return stuck_pods(seen, candidates(seen, targets, RollRequest(nodes=only)), targets)
 
 
-def reasons(seen: View, *only: str) -> list[tuple[Cause, str]]:
+def reasons(seen: ClusterSnapshot, *only: str) -> list[tuple[Cause, str]]:
     return [(s.cause, s.reason) for s in stuck(seen, *only)]
 
 
@@ -292,7 +289,7 @@ class TestStandIns:
 
     SHARDS = Owner("StatefulSet", "shop", "redis-a")
 
-    def shards(self, memory: int, *more: Pod, nodes: tuple[Node, ...]) -> View:
+    def shards(self, memory: int, *more: Pod, nodes: tuple[Node, ...]) -> ClusterSnapshot:
         said = {GROUP: "shards", PART: str(Part.CLUSTER)}
         workload = Workload(self.SHARDS, annotations=said)
         ((redis,), _) = declared([workload])
@@ -300,7 +297,7 @@ class TestStandIns:
         member = pod("redis-a-0", owner=self.SHARDS, requests=asks, labels={}, claims=("data-redis-a-0",))
         return view(member, *more, nodes=nodes, workloads=(workload,), redis=(RedisView(redis),))
 
-    def cramped(self, seen: View) -> list[str]:
+    def cramped(self, seen: ClusterSnapshot) -> list[str]:
         targets = resolve(seen.groups, {})
         return [s.reason for s in cramped_stand_ins(seen, candidates(seen, targets, RollRequest()), targets)]
 

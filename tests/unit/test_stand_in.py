@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from lambdas.redis_observed import Role
-from lambdas.stand_in import LABEL, ZONE, manifest, marks
+from eks_rolling.observed.redis import Role
+from eks_rolling.redis.stand_in import LABEL, ZONE, manifest, marks
 
 POD_SPEC: dict[str, Any] = {
     "containers": [{"name": "redis", "image": "redis:7", "resources": {"requests": {"memory": "1Gi"}}}],

@@ -6,18 +6,18 @@ from typing import Any, cast
 
 import pytest
 
-from lambdas.clients import Clients
-from lambdas.errors import Transient
-from lambdas.redis_groups import Part
-from lambdas.redis_observed import Address, Endpoint, Login, Role, Server
-from lambdas.sentinel import Member
-from lambdas.settings import Settings
-from lambdas.switch import take_back
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.errors import Transient
+from eks_rolling.migration.handover import take_back
+from eks_rolling.observed.redis import Address, Endpoint, Login, Role, Server
+from eks_rolling.redis.groups import Part
+from eks_rolling.redis.sentinel import RedisPod
+from eks_rolling.settings import Settings
 
 
-def member(name: str, role: Role) -> Member:
+def member(name: str, role: Role) -> RedisPod:
     endpoint = Endpoint(Address(name), Login("shop"))
-    return Member(name, Part.REPLICA, None, endpoint, Server(endpoint.address, (7, 0, 15), "redis", name, role, 12))
+    return RedisPod(name, Part.REPLICA, None, endpoint, Server(endpoint.address, (7, 0, 15), "redis", name, role, 12))
 
 
 @dataclass

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lambdas.errors import BadRequest
-from lambdas.settings import DAYS, Settings, Window
-from lambdas.windows import describe, is_open, next_opening
+from eks_rolling.errors import BadRequest
+from eks_rolling.roll.windows import describe, is_open, next_opening
+from eks_rolling.settings import DAYS, Settings, Window
 
 BERLIN = "Europe/Berlin"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lambdas.redis_observed import Server
+from eks_rolling.observed.redis import Server
 from tests.contract.cluster_pods import Cluster, sampler
 from tests.contract.cluster_pods import lost as lost_by_cluster
 from tests.contract.cluster_pods import writers as cluster_writers

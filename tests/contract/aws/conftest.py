@@ -176,7 +176,10 @@ def assembly() -> Path:
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
 
     def make(directory: Path) -> None:
-        environment = os.environ | {"PYTHONPYCACHEPREFIX": str(cache_directory() / "bytecode"), "PYTHONPATH": "."}
+        environment = os.environ | {
+            "PYTHONPYCACHEPREFIX": str(cache_directory() / "bytecode"),
+            "PYTHONPATH": ".:lambdas",
+        }
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         command = [sys.executable, "-m", "tests.contract.aws.probe.app", str(directory)]
         subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, capture_output=True)

@@ -8,9 +8,9 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from eks_rolling.clients.aws import translated
+from eks_rolling.errors import AccessDenied
 from lab.aws.policies import ANY, PolicyError, Resource, statements
-from lambdas.clients.aws import translated
-from lambdas.errors import AccessDenied
 from tests.contract.aws.conftest import REGION, Server, document, role
 
 GROUPS = "arn:aws:autoscaling:*:*:autoScalingGroup:*:autoScalingGroupName/*"

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli import frame
-from cli.app import app
+from eks_rolling_cli import cli_context as frame
+from eks_rolling_cli.app import app
 from tests.model.situations import shop
 from tests.unit.cli.targets import FakeTarget
 
@@ -24,7 +24,7 @@ def target() -> FakeTarget:
 def run(target: FakeTarget, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs the command as from a shell, in which nobody answers questions unless `input` does."""
     monkeypatch.setattr(frame, "Target", lambda _: target)
-    monkeypatch.setattr("cli.watching.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("eks_rolling_cli.watching.LOOK_SECONDS", 0.0)
 
     def run(*arguments: str, **options: Any) -> Result:
         return CliRunner().invoke(app, list(arguments), **options)

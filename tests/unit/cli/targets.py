@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from cli.executions import Execution
-from cli.target import Options, Target
-from lambdas.clients import Clients
-from lambdas.settings import Settings
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.settings import Settings
+from eks_rolling_cli.executions import Execution
+from eks_rolling_cli.target import Options, Target
 from tests.unit.cli.histories import History
 from tests.world import World
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from cli import frame
-from cli.exits import MEANINGS, CommandError, Exit
-from lambdas import lock
-from lambdas.errors import AccessDenied, Transient
-from lambdas.marks import GROUP_MAXIMUM
-from lambdas.observed import Lease
-from lambdas.settings import Settings
+from eks_rolling.errors import AccessDenied, Transient
+from eks_rolling.observed.kubernetes import Lease
+from eks_rolling.observed.marks import GROUP_MAXIMUM
+from eks_rolling.roll import lock
+from eks_rolling.settings import Settings
+from eks_rolling_cli import cli_context as frame
+from eks_rolling_cli.exits import MEANINGS, CommandError, Exit
 from tests.model.situations import shop
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.histories import History, begun, planned
@@ -191,7 +191,9 @@ def test_where_redis_is_out_of_reach_the_deployed_workflow_plans(
 ) -> None:
     silent = {"group": "shop/cache", "servers": [{"pod": "redis-0", "role": "unknown", "reason": "does not answer"}]}
     blocked = {"outcome": "blocked", "reason": "blocked", "nodes": [], "redis": [silent]}
-    monkeypatch.setattr("cli.local.plan_here", lambda *_: ({"output": {"outcome": "blocked"}}, blocked))
+    monkeypatch.setattr(
+        "eks_rolling_cli.plan_locally.plan_here", lambda *_: ({"output": {"outcome": "blocked"}}, blocked)
+    )
     assert "eks-rolling plan --deployed" in " ".join(run("plan").output.split())
 
     dry = History().done("Plan the roll", "1 outdated node would be replaced", outcome="dry-run", nodes=["i-1"])

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from cli.doctor import CHECKS, Health, Unwell, run_checks
-from cli.exits import CommandError
-from cli.target import Target
-from lambdas import lock
-from lambdas.errors import AccessDenied
-from lambdas.observed import Lease
+from eks_rolling.errors import AccessDenied
+from eks_rolling.observed.kubernetes import Lease
+from eks_rolling.roll import lock
+from eks_rolling_cli.doctor import CHECKS, Health, Unwell, run_checks
+from eks_rolling_cli.exits import CommandError
+from eks_rolling_cli.target import Target
 from tests.unit.cli.histories import planned
 from tests.unit.cli.targets import ROLL, FakeTarget
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from cli.executions import Executions
+from eks_rolling_cli.executions import Executions
 
 Json = dict[str, Any]
 

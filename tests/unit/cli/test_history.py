@@ -2,7 +2,7 @@
 
 import json
 
-from cli.history import approval_token, plan_answer, position, waves
+from eks_rolling_cli.execution_history import approval_token, plan_answer, position, waves
 from tests.unit.cli.histories import History, begun, planned
 
 BUDGET = "pod shop/web-1: budget shop/web allows no disruption"

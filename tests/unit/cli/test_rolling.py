@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
-from cli.executions import Execution
-from cli.rolling import Rolling, Stage, assemble
-from cli.watch_view import changes, chosen, picture
+from eks_rolling_cli.executions import Execution
+from eks_rolling_cli.roll_state import Rolling, Stage, assemble
+from eks_rolling_cli.watch_view import changes, chosen, picture
 from tests.unit.cli.histories import History, begun, planned
 
 Json = dict[str, Any]

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from cli.exits import CommandError, Exit
-from cli.target import Options, Target
+from eks_rolling_cli.exits import CommandError, Exit
+from eks_rolling_cli.target import Options, Target
 
 KUBECONFIG = """
 current-context: {current}
@@ -40,7 +40,7 @@ def endpoint_is(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     def describe(cluster: str, session: Any) -> dict[str, str]:
         return {"name": cluster, "endpoint": endpoint}
 
-    monkeypatch.setattr("lambdas.clients.eks.describe", describe)
+    monkeypatch.setattr("eks_rolling.clients.eks.describe", describe)
 
 
 def test_the_option_is_asked_before_the_environment_and_that_before_the_context(

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from lambdas.marks import HARD_TAINT, NODE_ROLL
-from lambdas.observed import STRATEGY_ANNOTATION, Budget, Node, Owner, Pod, Selector, Strategy, Workload
-from lambdas.report_document import Kind
-from lambdas.steps.evict import (
+from eks_rolling.documents.report import Kind
+from eks_rolling.observed.kubernetes import STRATEGY_ANNOTATION, Budget, Node, Owner, Pod, Selector, Strategy, Workload
+from eks_rolling.observed.marks import HARD_TAINT, NODE_ROLL
+from eks_rolling.steps.evict import (
     Cordon,
     Decision,
     DropBudgets,

@@ -2,9 +2,9 @@
 
 import pytest
 
-from lambdas.clients import HttpAnswer
-from lambdas.settings import Check
-from lambdas.steps.gate import Hold, decide, judge
+from eks_rolling.clients.protocols import HttpAnswer
+from eks_rolling.settings import Check
+from eks_rolling.steps.gate import Hold, decide, judge
 
 URL = "https://shop.example/health"
 

@@ -4,8 +4,10 @@ import json
 from dataclasses import replace
 
 import pytest
+from eks_rolling.observed.aws import Group, GroupInstance, InstanceState, Target
 
-from lambdas.marks import (
+from eks_rolling.observed.kubernetes import Node, Owner, Pod, Service, Taint, Workload
+from eks_rolling.observed.marks import (
     EXCLUDE_LABEL,
     GROUP_MAXIMUM,
     GROUP_RESUME,
@@ -20,20 +22,8 @@ from lambdas.marks import (
     LaunchMark,
     with_roll_taint,
 )
-from lambdas.observed import (
-    Group,
-    GroupInstance,
-    InstanceState,
-    Node,
-    Owner,
-    Pod,
-    Service,
-    Taint,
-    Target,
-    Workload,
-)
-from lambdas.settings import AutoscalerMode
-from lambdas.steps import (
+from eks_rolling.settings import AutoscalerMode
+from eks_rolling.steps import (
     await_load_balancers,
     await_ready,
     launch_replacement,

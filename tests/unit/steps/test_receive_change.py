@@ -4,23 +4,30 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from eks_rolling.observed.aws import Group, LaunchTemplate
 
-from lambdas.changes import Change, Memory
-from lambdas.clients import Clients
-from lambdas.model import ChangeTask, Status
-from lambdas.observed import Group, LaunchTemplate, Lease
-from lambdas.settings import Settings, Window
-from lambdas.steps import receive_change
-from lambdas.steps.receive_change import Decision, Joined, Plan, Wait
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.observed.kubernetes import Lease
+from eks_rolling.payloads import ChangeTask, Status
+from eks_rolling.roll.pending_change import Change, PendingChange
+from eks_rolling.settings import Settings, Window
+from eks_rolling.steps import receive_change
+from eks_rolling.steps.receive_change import Decision, Joined, Plan, Wait
 from tests.world import World
 
 NEXT, LOCK = "kube-system/eks-rolling-next", "kube-system/eks-rolling"
 SETTINGS = Settings(cluster="demo", debounce_seconds=60, lease_seconds=100)
-NOBODY = Memory(Lease(NEXT))
+NOBODY = PendingChange(Lease(NEXT))
 
 
 def decide(
-    memory: Memory, roll: str, now: float, *, change: int = 0, lock: Lease | None = None, settings: Settings = SETTINGS
+    memory: PendingChange,
+    roll: str,
+    now: float,
+    *,
+    change: int = 0,
+    lock: Lease | None = None,
+    settings: Settings = SETTINGS,
 ) -> Decision:
     return receive_change.decide(memory, lock, ChangeTask(roll=roll, change=change, since=0.0), now, settings)
 
@@ -30,10 +37,10 @@ def waiting(decision: Decision) -> Wait:
     return decision
 
 
-def written(decision: Decision) -> Memory:
+def written(decision: Decision) -> PendingChange:
     assert isinstance(decision, (Wait, Plan))
     assert decision.lease is not None
-    return Memory(replace(decision.lease, resource_version="1"))
+    return PendingChange(replace(decision.lease, resource_version="1"))
 
 
 def test_the_first_change_takes_the_memory_and_waits_for_quiet() -> None:

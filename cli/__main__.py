@@ -1,5 +1,0 @@
-"""`python -m cli` is `eks-rolling`."""
-
-from cli.app import main
-
-main()

@@ -1,0 +1,152 @@
+"""What all commands have in common: the options that say where, consoles, and errors as one sentence."""
+
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from eks_rolling_cli.exits import CommandError, Exit, exit_for
+from eks_rolling_cli.target import Options, Target
+
+TRACEBACK_VARIABLE = "EKS_ROLLING_TRACEBACK"
+"""Set to anything: faults of the command itself are shown as Python has them."""
+
+_WHERE = "Where"
+
+Cluster = Annotated[
+    str,
+    typer.Option(
+        "--cluster", "-c", help="EKS cluster; by default that of the kubeconfig's context, or the only one there is.",
+        rich_help_panel=_WHERE, show_default=False,
+    ),
+]  # fmt: skip
+Region = Annotated[
+    str, typer.Option("--region", help="AWS region; by default AWS_REGION or the profile's.", rich_help_panel=_WHERE)
+]
+Profile = Annotated[
+    str, typer.Option("--profile", help="Profile of your AWS configuration; by default AWS_PROFILE.",
+                      rich_help_panel=_WHERE)
+]  # fmt: skip
+Kubeconfig = Annotated[
+    str, typer.Option("--kubeconfig", help="Kubeconfig to use; by default KUBECONFIG or ~/.kube/config, where a "
+                      "context goes to the cluster, else your AWS credentials.", rich_help_panel=_WHERE)
+]  # fmt: skip
+Context = Annotated[
+    str, typer.Option("--context", help="Context of the kubeconfig, whatever its server's name.",
+                      rich_help_panel=_WHERE)
+]  # fmt: skip
+Endpoint = Annotated[
+    str, typer.Option("--endpoint-url", help="Where AWS's APIs are; by default AWS_ENDPOINT_URL, or AWS.",
+                      rich_help_panel=_WHERE)
+]  # fmt: skip
+
+AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON, on standard output.")]
+
+output = Console(highlight=False, soft_wrap=False)
+errors = Console(stderr=True, highlight=False)
+
+
+def aimed(function: Callable[..., None]) -> Callable[..., None]:
+    """A command whose first parameter is the Target: in its place come the options that say where to look.
+
+    What goes wrong in it is told as a sentence, with the exit code that `cli.exits` documents.
+    """
+
+    @wraps(function)
+    def run(
+        *args: Any, cluster: str, region: str, profile: str, kubeconfig: str, context: str, endpoint_url: str,
+        **own: Any,
+    ) -> None:  # fmt: skip
+        with told():
+            function(Target(Options(cluster, region, profile, kubeconfig, context, endpoint_url)), *args, **own)
+
+    where = {
+        "cluster": Cluster, "region": Region, "profile": Profile,
+        "kubeconfig": Kubeconfig, "context": Context, "endpoint_url": Endpoint,
+    }  # fmt: skip
+    own = inspect.signature(function)
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default="", annotation=annotation)
+        for name, annotation in where.items()
+    ]
+    signature = own.replace(parameters=[*list(own.parameters.values())[1:], *options])
+    run.__signature__ = signature  # type: ignore[attr-defined]  # what Typer reads; typeshed does not let it be set
+    run.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()}
+    return run
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Whatever goes wrong is one sentence on standard error, and an exit code."""
+    try:
+        yield
+    except (typer.Exit, typer.Abort):
+        raise
+    except CommandError as error:
+        _end(str(error), error.code)
+    except KeyboardInterrupt:
+        raise typer.Exit(Exit.INTERRUPTED) from None
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; Python must not complain when it closes it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(Exit.FINE) from None
+    except Exception as error:  # noqa: BLE001 (whatever it is, people get a sentence)
+        _end_of(error)
+
+
+def _end_of(error: Exception) -> None:
+    from eks_rolling.errors import RollError, sentence
+
+    if isinstance(error, RollError):
+        _end(sentence(error), exit_for(error))
+    from botocore.exceptions import BotoCoreError
+
+    if isinstance(error, BotoCoreError):
+        _end(f"AWS cannot be asked: {error}", Exit.NOT_FOUND)
+    if os.environ.get(TRACEBACK_VARIABLE):
+        raise error
+    _end(f"This should not have happened: {sentence(error)}. {TRACEBACK_VARIABLE}=1 shows where.", Exit.FAILED)
+
+
+def _end(sentence: str, code: Exit) -> None:
+    errors.print(f"[bold red]error:[/] {_plain(sentence)}", soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def say(text: str) -> None:
+    """A line about what is going on, on standard error, so that results stay apart."""
+    errors.print(text, markup=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """A document, indented."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    sys.stdout.flush()
+
+
+def print_line(value: Any) -> None:
+    """A document as one line."""
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
+def confirmed(question: str, *, yes: bool) -> bool:
+    """Whether a person says yes. Raises CommandError where nobody can."""
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise CommandError("Nobody can be asked here: add --yes.", Exit.USAGE)
+    return typer.confirm(question, err=True)

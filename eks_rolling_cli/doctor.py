@@ -1,0 +1,294 @@
+"""`doctor`: whether everything is there that a roll, and this command, need. Each line with what to do."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from eks_rolling_cli.cli_context import AsJson, aimed, errors, output, print_json
+from eks_rolling_cli.exits import CommandError, Exit
+from eks_rolling_cli.format import clock, counted
+from eks_rolling_cli.target import Target
+
+Json = dict[str, Any]
+
+
+class Health(StrEnum):
+    """How a check came out."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+STYLES = {Health.OK: "green", Health.WARN: "yellow", Health.FAIL: "bold red"}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line: what was looked at, how it is, and what to do where it is not well."""
+
+    name: str
+    health: Health
+    said: str
+    remedy: str = ""
+
+
+class Unwell(Exception):
+    """A check that found something: how bad it is, and what to do."""
+
+    def __init__(self, said: str, remedy: str, health: Health = Health.FAIL) -> None:
+        super().__init__(said)
+        self.remedy = remedy
+        self.health = health
+
+
+Look = Callable[[Target], str]
+"""Answers what is well; raises Unwell, or whatever the clients raise."""
+
+
+@aimed
+def doctor(target: Target, as_json: AsJson = False) -> None:
+    """Check access, deployment, triggers and the cluster's own state; each line says what to do.
+
+    The exit code is 1 if a line says fail.
+    """
+    found = []
+    with errors.status("looking"):
+        for check in run_checks(target, CHECKS):
+            found.append(check)
+            if not as_json:
+                output.print(drawn([check]))
+    if as_json:
+        print_json([asdict(c) for c in found])
+    if any(c.health is Health.FAIL for c in found):
+        raise typer.Exit(Exit.FAILED)
+
+
+def run_checks(target: Target, checks: dict[str, Look]) -> Iterator[Check]:
+    """Every check, whatever the others found."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from eks_rolling.errors import RollError, sentence
+
+    for name, look in checks.items():
+        try:
+            yield Check(name, Health.OK, look(target))
+        except Unwell as found:
+            yield Check(name, found.health, str(found), found.remedy)
+        except (CommandError, RollError) as error:
+            yield Check(name, Health.FAIL, _first_sentence(sentence(error)), _rest(str(error)))
+        except (BotoCoreError, ClientError) as error:
+            yield Check(name, Health.WARN, f"cannot be looked at: {error}", "ask for the permission to see it")
+
+
+def _first_sentence(text: str) -> str:
+    return text.removeprefix("CommandError: ").partition(". ")[0].rstrip(".")
+
+
+def _rest(text: str) -> str:
+    return " ".join(text.split()).partition(". ")[2].rstrip(".")
+
+
+def drawn(checks: Iterable[Check]) -> Table:
+    """The checks as people read them."""
+    table = Table.grid(padding=(0, 1))
+    table.add_column(width=4)
+    table.add_column(width=16)
+    table.add_column(overflow="fold")
+    for check in checks:
+        said = Text(check.said)
+        if check.remedy:
+            said.append(f"\n→ {check.remedy}", style="green")
+        table.add_row(Text(check.health, style=STYLES[check.health]), check.name, said)
+    return table
+
+
+# Access
+
+
+def _identity(target: Target) -> str:
+    from eks_rolling.clients.aws import translated
+
+    with translated("ask AWS who you are"):
+        told = target.session.client("sts").get_caller_identity()
+    return f"{told['Arn']} in {target.region}"
+
+
+def _cluster(target: Target) -> str:
+    from eks_rolling.clients.eks import describe
+
+    described = describe(target.cluster, target.session)
+    mode = (described.get("accessConfig") or {}).get("authenticationMode", "CONFIG_MAP")
+    if described.get("status", "ACTIVE") != "ACTIVE":
+        raise Unwell(f"{target.cluster} is {described['status']}", "wait until EKS has finished", Health.WARN)
+    if mode == "CONFIG_MAP":
+        raise Unwell(
+            f"{target.cluster} knows no access entries: its authentication mode is CONFIG_MAP",
+            "set it to API_AND_CONFIG_MAP: aws eks update-cluster-config --access-config",
+        )
+    return f"{target.cluster}, Kubernetes {described.get('version', '?')}, authentication mode {mode}"
+
+
+def _api_server(target: Target) -> str:
+    context = target.chosen_context
+    nodes = target.kubernetes.nodes()
+    by = f"by context {context.name} of {target.kubeconfig}" if context else "by your AWS credentials"
+    ready = sum(n.ready for n in nodes)
+    said = f"reached {by}: {counted(len(nodes), 'node')}, {ready} Ready"
+    if ready < len(nodes):
+        raise Unwell(said, "mend or terminate the nodes that are not Ready; the plan names them", Health.WARN)
+    return said
+
+
+READS = (
+    ("list", "nodes", ""), ("list", "pods", ""), ("list", "persistentvolumes", ""), ("list", "services", ""),
+    ("list", "deployments", "apps"), ("list", "statefulsets", "apps"), ("list", "daemonsets", "apps"),
+    ("list", "poddisruptionbudgets", "policy"),
+)  # fmt: skip
+"""What a plan made here reads of Kubernetes."""
+
+
+def _reading(target: Target) -> str:
+    denied = [f"{verb} {what}" for verb, what, group in READS if not target.kubernetes.may(verb, what, group=group)]
+    if denied:
+        raise Unwell(f"you may not {', '.join(denied)}", "ask for them: `plan` and `explain` need them")
+    return "you may read what `plan` and `explain` need"
+
+
+def _lock_access(target: Target) -> str:
+    namespace = target.lock_name.partition("/")[0]
+    denied = [
+        verb
+        for verb in ("get", "update")
+        if not target.kubernetes.may(verb, "leases", group="coordination.k8s.io", namespace=namespace)
+    ]
+    if denied:
+        raise Unwell(
+            f"you may not {' and '.join(denied)} Leases in {namespace}",
+            "ask for it: `pause`, `resume` and `abort` write there",
+            Health.WARN,
+        )
+    return f"you may pause and abort: Leases in {namespace}"
+
+
+# What is deployed
+
+
+def _machines(target: Target) -> str:
+    target.machine("roll")
+    if missing := [what for what in ("node", "restore") if what not in target.machines]:
+        raise Unwell(f"no machine for {', '.join(missing)}", "deploy the stack again")
+    return f"{counted(len(target.machines), 'state machine')} for {target.cluster}"
+
+
+def _settings(target: Target) -> str:
+    settings = target.settings
+    changed = str(target.function.get("LastModified", "")).partition(".")[0]
+    return f"surge {settings.surge}, waves of {settings.wave}, approval {'on' if settings.approval else 'off'}" + (
+        f"; deployed {changed}" if changed else ""
+    )
+
+
+def _bucket(target: Target) -> str:
+    target.aws.load("rolls/doctor/")
+    return f"plans and reports can be read: {target.settings.bucket}"
+
+
+def _messages(target: Target) -> str:
+    topic = target.settings.topic
+    listed = target.session.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
+    if not listed:
+        raise Unwell("nobody is told of rolls", f"subscribe to {topic}", Health.WARN)
+    return f"{counted(len(listed), 'subscription')} to {topic.rpartition(':')[2]}"
+
+
+def _triggers(target: Target) -> str:
+    events = target.session.client("events")
+    names = [
+        name
+        for what in ("roll", "restore")
+        for name in events.list_rule_names_by_target(TargetArn=target.machine(what))["RuleNames"]
+    ]
+    if not names:
+        raise Unwell(
+            "no rule starts a roll or a restore by itself", "deploy the stack again; rolls start by hand", Health.WARN
+        )
+    disabled = [name for name in names if events.describe_rule(Name=name)["State"] == "DISABLED"]
+    if disabled:
+        raise Unwell(f"disabled: {', '.join(disabled)}", "aws events enable-rule --name ...", Health.WARN)
+    return counted(len(names), "rule") + " at work"
+
+
+def _trail(target: Target) -> str:
+    trails = target.session.client("cloudtrail").describe_trails(includeShadowTrails=True)["trailList"]
+    if not trails:
+        raise Unwell(
+            "no trail records management events, so changes of launch templates start nothing",
+            "make a trail, or start rolls by hand",
+            Health.WARN,
+        )
+    return f"trail {trails[0]['Name']} records"
+
+
+# The cluster's own state
+
+
+def _lock(target: Target) -> str:
+    import time
+
+    from eks_rolling_cli.watching import running
+
+    lease = target.kubernetes.lease(target.lock_name)
+    if lease is None or not lease.holder:
+        return "no roll holds the lock"
+    if lease.holder in {e.name for e in running(target)}:
+        return f"the roll {lease.holder} is at work"
+    if lease.expired(time.time()):
+        raise Unwell(
+            f"{lease.holder} died with the lock, silent since {clock(lease.renewed)}", "run `eks-rolling restore`"
+        )
+    return f"{lease.holder} holds the lock, last heard of at {clock(lease.renewed)}"
+
+
+def _plan(target: Target) -> str:
+    from eks_rolling_cli.plan_locally import plan_here
+    from eks_rolling_cli.settings import settings_of
+
+    _, document = plan_here(target, settings_of(target)[0], {})
+    redis = document.get("redis") or []
+    silent = [str(g["group"]) for g in redis if not g.get("healthy")]
+    if silent:
+        raise Unwell(
+            f"Redis is not seen to be well from here: {', '.join(silent)}",
+            "if this machine does not reach the pods' network, `eks-rolling plan --deployed` asks from there",
+            Health.WARN,
+        )
+    blocked = sum(f["severity"] == "blocks" for f in document.get("findings") or ())
+    said = f"a plan can be made: {counted(len(document['nodes']), 'outdated node')}"
+    if redis:
+        said += f", {counted(len(redis), 'Redis group')} reached"
+    if blocked:
+        raise Unwell(f"{said}, {counted(blocked, 'finding')} would block", "`eks-rolling plan` names them", Health.WARN)
+    return said
+
+
+CHECKS: dict[str, Look] = {
+    "credentials": _identity,
+    "cluster": _cluster,
+    "API server": _api_server,
+    "reading": _reading,
+    "deployment": _machines,
+    "settings": _settings,
+    "bucket": _bucket,
+    "messages": _messages,
+    "triggers": _triggers,
+    "CloudTrail": _trail,
+    "control": _lock_access,
+    "lock": _lock,
+    "plan": _plan,
+}

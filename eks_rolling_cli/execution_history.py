@@ -1,0 +1,142 @@
+"""What an execution's history says: where it is and what holds it. Pure; events as `Executions.history` has them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from eks_rolling_cli.executions import read_json
+
+Json = dict[str, Any]
+
+
+APPROVAL = "Wait for approval"
+"""The state in which a roll waits for a person, by a task token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where an execution is. Times are epoch seconds, 0 for never; `reason` is why it waits, "" if it does not.
+
+    `redis` is the Redis group that it migrates, with what is left to synchronize and how fast that goes, if known.
+    """
+
+    state: str = ""
+    entered: float = 0.0
+    reason: str = ""
+    held_since: float = 0.0
+    redis: str = ""
+    bytes_left: int | None = None
+    bytes_per_second: float | None = None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until a Redis server is in sync, if it goes on as it did."""
+        if self.bytes_left is None or not self.bytes_per_second:
+            return None
+        return self.bytes_left / self.bytes_per_second
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """Nodes that were begun together: instance -> node."""
+
+    number: int
+    began: float
+    nodes: dict[str, str] = field(default_factory=dict)
+
+
+def position(events: Iterable[Json]) -> Position:
+    """Where the execution was at its last event."""
+    state, entered, loop = "", 0.0, ""
+    reason, held_since = "", 0.0
+    output: Json = {}
+    for event in events:
+        kind, when = event["type"], event["timestamp"]
+        name = event.get("stateEnteredEventDetails", {}).get("name", "")
+        if kind == "MapStateEntered":
+            loop = name
+        elif kind == "MapStateExited":
+            loop = ""
+        if name:
+            # "Evict pods: wait" and "Evict pods: done?" belong to the step "Evict pods"; what goes on within a Map
+            # is told by the executions that it starts.
+            step = loop or name.partition(":")[0]
+            if step != state:
+                state, entered, reason, held_since, output = step, when, "", 0.0, {}
+        elif kind == "TaskStateExited" and not loop:
+            answer = read_json(event["stateExitedEventDetails"].get("output", ""))
+            output = answer.get("output") or {}
+            said = str(answer.get("reason", "")) if answer.get("status") == "wait" else ""
+            if said != reason:
+                # Counting down is one hold, not many.
+                same = _without_numbers(said) == _without_numbers(reason)
+                reason, held_since = said, held_since if same and said else when
+        elif kind == "TaskFailed" and not loop:
+            fault = event["taskFailedEventDetails"]
+            reason, held_since = f"tried again after a fault: {fault_sentence(fault)}", held_since or when
+    if state == APPROVAL and not reason:
+        reason, held_since = "nobody has answered yet; `eks-rolling approve` or `eks-rolling refuse` does", entered
+    return Position(
+        state,
+        entered,
+        reason,
+        held_since if reason else 0.0,
+        str(output.get("redis", "")),
+        output.get("bytes_left"),
+        output.get("bytes_per_second"),
+    )
+
+
+def _without_numbers(text: str) -> str:
+    return "".join(c for c in text if not c.isdigit())
+
+
+def answers(events: Iterable[Json], state: str) -> list[tuple[float, Json]]:
+    """What a step answered each time it was called: when, and its JSON."""
+    return [
+        (event["timestamp"], read_json(event["stateExitedEventDetails"].get("output", "")))
+        for event in events
+        if event["type"] == "TaskStateExited" and event["stateExitedEventDetails"]["name"] == state
+    ]
+
+
+def plan_answer(events: Iterable[Json]) -> Json:
+    """What the plan step answered last; {} before."""
+    found = answers(events, "Plan the roll")
+    return found[-1][1] if found else {}
+
+
+def waves(events: Iterable[Json]) -> tuple[Wave, ...]:
+    """The waves that were begun."""
+    picked = answers(events, "Pick the next nodes")
+    begun = [(when, (answer.get("output") or {}).get("wave") or []) for when, answer in picked]
+    return tuple(
+        Wave(number, when, {n["instance"]: n["node"] for n in nodes})
+        for number, (when, nodes) in enumerate(((w, n) for w, n in begun if n), start=1)
+    )
+
+
+def approval_token(events: Sequence[Json]) -> str:
+    """The token of the task that waits for a person now; "" if none does."""
+    token, waits = "", False
+    for event in events:
+        if event["type"] == "TaskStateEntered":
+            waits = event["stateEnteredEventDetails"]["name"] == APPROVAL
+        elif event["type"] in {"TaskStateExited", "TaskFailed", "TaskTimedOut", "ExecutionAborted"}:
+            token = ""
+        elif event["type"] == "TaskScheduled" and waits:
+            given = read_json(event["taskScheduledEventDetails"].get("parameters", ""))
+            token = str((given.get("Payload") or {}).get("token", ""))
+    return token
+
+
+def fault_sentence(failure: Json) -> str:
+    """An error and its cause as one sentence: what a function raised, or what an execution ended with."""
+    error = str(failure.get("error") or failure.get("Error") or "")
+    cause = str(failure.get("cause") or failure.get("Cause") or "")
+    told = read_json(cause)
+    if "errorMessage" in told:
+        return str(told["errorMessage"])
+    if "Cause" in told or "Error" in told:
+        return fault_sentence(told)
+    return cause or error

@@ -1,0 +1,143 @@
+"""Executions of the deployed machines, as Step Functions tells them. Read again and again, each event once."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from mypy_boto3_stepfunctions import SFNClient
+    from mypy_boto3_stepfunctions.type_defs import HistoryEventTypeDef
+
+Json = dict[str, Any]
+Status = Literal["RUNNING", "SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED", "PENDING_REDRIVE"]
+
+PAGE = 1000
+"""Events, or executions, per request: the most that is answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One execution; times are epoch seconds, `ended` None while it runs.
+
+    A listed one has no input, output, error or cause.
+    """
+
+    arn: str
+    name: str
+    status: str
+    started: float
+    ended: float | None = None
+    input: Json = field(default_factory=dict)
+    error: str = ""
+    cause: str = ""
+    output: Json = field(default_factory=dict)
+
+    @property
+    def running(self) -> bool:
+        return self.status == "RUNNING"
+
+
+class Executions:
+    """Step Functions, read. Faults of AWS are raised as `eks_rolling.errors`."""
+
+    def __init__(self, client: "SFNClient") -> None:
+        self._client = client
+        self._seen: dict[str, list[Json]] = {}
+
+    def machines(self) -> dict[str, str]:
+        """Every state machine of the region: name -> ARN."""
+        with _translated("list state machines"):
+            pages = self._client.get_paginator("list_state_machines").paginate()
+            return {m["name"]: m["stateMachineArn"] for page in pages for m in page["stateMachines"]}
+
+    def of(self, machine: str, status: Status | None = None, *, at_once: int = 100) -> Iterator[Execution]:
+        """The executions of a machine, the newest first, asked for page by page, `at_once` in each."""
+        chosen: Any = {"statusFilter": status} if status else {}
+        with _translated("list executions"):
+            pages = self._client.get_paginator("list_executions").paginate(
+                stateMachineArn=machine, PaginationConfig={"PageSize": at_once}, **chosen
+            )
+            for page in pages:
+                for item in page["executions"]:
+                    stopped = item.get("stopDate")
+                    yield Execution(
+                        item["executionArn"],
+                        item["name"],
+                        item["status"],
+                        item["startDate"].timestamp(),
+                        stopped.timestamp() if stopped else None,
+                    )
+
+    def describe(self, arn: str) -> Execution:
+        with _translated(f"describe execution {arn}"):
+            item = self._client.describe_execution(executionArn=arn)
+        stopped = item.get("stopDate")
+        return Execution(
+            arn,
+            item["name"],
+            item["status"],
+            item["startDate"].timestamp(),
+            stopped.timestamp() if stopped else None,
+            read_json(item.get("input", "")),
+            item.get("error", ""),
+            item.get("cause", ""),
+            read_json(item.get("output", "")),
+        )
+
+    def history(self, arn: str) -> list[Json]:
+        """An execution's events, oldest first. Those that were read before are remembered."""
+        seen = self._seen.setdefault(arn, [])
+        last = seen[-1]["id"] if seen else 0
+        fresh: list[Json] = []
+        with _translated(f"read the history of {arn}"):
+            pages = self._client.get_paginator("get_execution_history").paginate(
+                executionArn=arn, reverseOrder=True, PaginationConfig={"PageSize": PAGE if not seen else 100}
+            )
+            for event in (event for page in pages for event in page["events"]):
+                if event["id"] <= last:
+                    break
+                fresh.append(_plain(event))
+        seen += reversed(fresh)
+        return list(seen)
+
+    def start(self, machine: str, name: str, given: Json) -> str:
+        """Starts an execution; its ARN."""
+        with _translated("start an execution"):
+            return self._client.start_execution(stateMachineArn=machine, name=name, input=json.dumps(given))[
+                "executionArn"
+            ]
+
+    def stop(self, arn: str, cause: str) -> None:
+        with _translated(f"stop execution {arn}"):
+            self._client.stop_execution(executionArn=arn, cause=cause)
+
+    def approve(self, token: str, output: Json) -> None:
+        """Answers a task that waits for its token."""
+        with _translated("answer the roll that waits"):
+            self._client.send_task_success(taskToken=token, output=json.dumps(output))
+
+    def refuse(self, token: str, cause: str) -> None:
+        """As `approve`, with a failure that the workflow calls Refused."""
+        with _translated("answer the roll that waits"):
+            self._client.send_task_failure(taskToken=token, error="Refused", cause=cause)
+
+
+def _plain(event: "HistoryEventTypeDef") -> Json:
+    return {**event, "timestamp": event["timestamp"].timestamp()}
+
+
+def _translated(doing: str) -> Any:
+    # Late: the SDK takes half a second to import.
+    from eks_rolling.clients.aws import translated
+
+    return translated(doing)
+
+
+def read_json(text: str) -> Json:
+    """A JSON object out of a text; {} for anything else."""
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}

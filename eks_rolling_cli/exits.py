@@ -1,0 +1,47 @@
+"""Exit codes, and errors that are one sentence."""
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """What the command's exit code means; `docs/command.md` and `--help` say the same."""
+
+    FINE = 0
+    FAILED = 1
+    USAGE = 2
+    BLOCKED = 3
+    NOT_FOUND = 4
+    DENIED = 5
+    INTERRUPTED = 130
+
+
+MEANINGS = {
+    Exit.FINE: "what was asked for is so",
+    Exit.FAILED: "the roll failed, or something is wrong that the output names",
+    Exit.USAGE: "the command line or the request is wrong",
+    Exit.BLOCKED: "the plan is blocked, or what was asked for is refused",
+    Exit.NOT_FOUND: "something is not there or cannot be reached",
+    Exit.DENIED: "access is denied",
+    Exit.INTERRUPTED: "interrupted, or answered with no",
+}
+
+
+class CommandError(Exception):
+    """Ends the command: a sentence for people, with what to do, and the exit code."""
+
+    def __init__(self, message: str, code: Exit = Exit.FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def exit_for(error: Exception) -> Exit:
+    """The exit code of a fault of `eks_rolling.errors`, by its class's name and its parents'."""
+    codes = {
+        "BadRequest": Exit.USAGE,
+        "Refused": Exit.BLOCKED,
+        "LockLost": Exit.BLOCKED,
+        "AccessDenied": Exit.DENIED,
+        "NotFound": Exit.NOT_FOUND,
+        "Transient": Exit.NOT_FOUND,
+    }
+    return next((codes[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in codes), Exit.FAILED)

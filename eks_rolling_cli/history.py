@@ -1,0 +1,181 @@
+"""`rolls`, `report`, `orphans` and `restore`."""
+
+import itertools
+import time
+import webbrowser
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from eks_rolling_cli.cli_context import AsJson, aimed, output, print_json, say
+from eks_rolling_cli.execution_history import answers, fault_sentence, position
+from eks_rolling_cli.exits import CommandError, Exit
+from eks_rolling_cli.format import clock, spoken
+from eks_rolling_cli.planning import new_name
+from eks_rolling_cli.target import Target
+from eks_rolling_cli.watching import LOOK_SECONDS, Roll, named, running
+
+if TYPE_CHECKING:
+    from eks_rolling_cli.executions import Execution
+
+Json = dict[str, Any]
+
+TELLING = ("Report", "Plan the roll", "Wait for the change to settle")
+"""States whose answer says what came of a roll, the last one first."""
+
+STYLES = {"SUCCEEDED": "green", "RUNNING": "yellow"}
+
+
+@aimed
+def rolls(
+    target: Target,
+    most: Annotated[int, typer.Option("--limit", min=1, help="How many, the newest first.")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """List the rolls of a cluster."""
+    found = [_told(target, e) for e in itertools.islice(target.executions.of(target.machine("roll")), most)]
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        say(f"There was no roll of {target.cluster} yet.")
+        return
+    table = Table("roll", "status", "began", "took", "what came of it", box=box.SIMPLE_HEAD, pad_edge=False)
+    for each in found:
+        took = spoken((each["ended"] or time.time()) - each["began"])
+        style = STYLES.get(each["status"], "red")
+        table.add_row(each["roll"], f"[{style}]{each['status'].lower()}", clock(each["began"]), took, each["reason"])
+    output.print(table)
+
+
+def _told(target: Target, listed: "Execution") -> Json:
+    execution = target.executions.describe(listed.arn)
+    reason = fault_sentence({"error": execution.error, "cause": execution.cause})
+    if not reason:
+        events = target.executions.history(listed.arn)
+        reason = next((str(said[-1][1].get("reason", "")) for s in TELLING if (said := answers(events, s))), "")
+    return {
+        "roll": execution.name,
+        "execution": execution.arn,
+        "status": execution.status,
+        "began": execution.started,
+        "ended": execution.ended,
+        "reason": reason,
+    }
+
+
+@aimed
+def report(
+    target: Target,
+    roll: Roll = None,
+    save: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write it to this file: the page, or the JSON by .json.")
+    ] = None,
+    browse: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a roll did, waited for and left; the whole of it is one HTML page and one JSON document.
+
+    The exit code is 1 if the roll failed or left something behind.
+    """
+    execution = named(target, roll)
+    document = target.document(execution.name, "report.json")
+    if not document:
+        why = "it is still running" if execution.running else "it was stopped, or could not write it"
+        raise CommandError(f"The roll {execution.name} has left no report: {why}.", Exit.NOT_FOUND)
+    if save is not None:
+        save.write_text(target.text(execution.name, "report.json" if save.suffix == ".json" else "report.html"))
+        say(f"Written to {save}.")
+    if browse:
+        page = Path(mkdtemp(prefix="eks-rolling-")) / f"{execution.name}.html"
+        page.write_text(target.text(execution.name, "report.html"))
+        say(f"Opening {page}.")
+        webbrowser.open(page.as_uri())
+    if as_json:
+        print_json(document)
+    else:
+        from eks_rolling_cli.report_view import rendered
+
+        output.print(rendered(document))
+    if document.get("left_behind") or document["outcome"] in {"failed", "aborted", "stopped"}:
+        raise typer.Exit(Exit.FAILED)
+
+
+@aimed
+def orphans(target: Target, as_json: AsJson = False) -> None:
+    """List what no living roll owns any more: marks, locks, budgets, stand-ins and instances left behind.
+
+    The exit code is 1 if there is anything.
+    """
+    from eks_rolling_cli.plan_locally import orphans_here
+    from eks_rolling_cli.settings import settings_of
+
+    answer = orphans_here(target, settings_of(target)[0])
+    found = answer["output"]["orphans"]
+    if as_json:
+        print_json(found)
+    else:
+        say(f"{answer['reason'][:1].upper()}{answer['reason'][1:]}.")
+        for each in found:
+            since = f", since {each['since']}" if each["since"] else ""
+            output.print(Text.assemble((f"{each['kind']}  ", "bold"), f"{each['object']}{since}"), soft_wrap=True)
+            output.print(Text(f"  → {each['remedy']}", style="green"), soft_wrap=True)
+    if found:
+        raise typer.Exit(Exit.FAILED)
+
+
+@aimed
+def restore(
+    target: Target,
+    roll: Annotated[str | None, typer.Option(help="The dead roll; by default whoever holds the lock.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not wait for its end.")] = False,
+) -> None:
+    """Put everything back after a roll that could not do it itself: autoscaler, processes, sizes, taints, marks.
+
+    It may be run at any time, again and again; what a living roll has changed is left to that.
+    """
+    lease = target.kubernetes.lease(target.lock_name)
+    if lease is not None and lease.holder in {e.name for e in running(target)}:
+        raise CommandError(
+            f"The roll {lease.holder} is running and restores by itself at its end: `eks-rolling abort` ends it.",
+            Exit.BLOCKED,
+        )
+    dead = roll or (lease.holder if lease is not None else "")
+    given = {"roll": dead} if dead else {}
+    name = new_name("restore")
+    execution = target.executions.start(target.machine("restore"), name, given)
+    say(f"The restore {name} has begun" + (f", after the roll {dead}." if dead else "."))
+    if not detach:
+        _follow_restore(target, execution)
+
+
+def _follow_restore(target: Target, arn: str) -> None:
+    told = ""
+    while True:
+        execution = target.executions.describe(arn)
+        events = target.executions.history(arn)
+        at = position(events)
+        line = f"{at.state}: {at.reason}" if at.reason else at.state
+        if line and line != told:
+            say(line)
+            told = line
+        if not execution.running:
+            break
+        time.sleep(LOOK_SECONDS)
+    done = [answer.get("output") or {} for _, answer in answers(events, "Restore")]
+    for each in dict.fromkeys(sentence for d in done for sentence in d.get("restored") or ()):
+        output.print(f"restored: {each}", markup=False, soft_wrap=True)
+    left = [sentence for d in done[-1:] for sentence in d.get("left_behind") or ()]
+    for each in left:
+        output.print(f"left behind: {each}", markup=False, soft_wrap=True)
+    if execution.status != "SUCCEEDED":
+        cause = fault_sentence({"error": execution.error, "cause": execution.cause})
+        raise CommandError(f"The restore failed: {cause or execution.status}.")
+    if left:
+        raise typer.Exit(Exit.FAILED)
+    say("Everything is as it was.")

@@ -1,0 +1,72 @@
+"""Steps that only look, by their JSON: run here with the caller's own access, or by the deployed workflow."""
+
+import json
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+from eks_rolling_cli.exits import CommandError
+from eks_rolling_cli.target import Target
+
+if TYPE_CHECKING:
+    from eks_rolling.clients.protocols import Aws
+    from eks_rolling.settings import Settings
+
+Json = dict[str, Any]
+
+DRY_RUN_LOOK_SECONDS = 1.0
+
+
+class _Reading:
+    """An account in which what a step would write to the bucket is kept here, and nobody is told anything."""
+
+    def __init__(self, aws: "Aws") -> None:
+        self._aws = aws
+        self.documents: dict[str, str] = {}
+
+    def save(self, key: str, text: str, _content_type: str) -> str:
+        self.documents[key] = text
+        return key
+
+    def notify(self, subject: str, message: str) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._aws, name)
+
+
+def plan_here(target: Target, settings: "Settings", request: Json) -> tuple[Json, Json]:
+    """What the plan step answers, and the document that it would have left in the bucket. Raises RollError."""
+    answer, documents = _step_here("plan", {"roll": "plan", "input": request}, target, settings)
+    return answer, json.loads(documents["rolls/plan/plan.json"])
+
+
+def orphans_here(target: Target, settings: "Settings") -> Json:
+    """What the step answers that looks for what dead rolls left behind. Raises RollError."""
+    answer, _ = _step_here("find_orphans", {"roll": "orphans"}, target, settings)
+    return answer
+
+
+def _step_here(name: str, event: Json, target: Target, settings: "Settings") -> tuple[Json, dict[str, str]]:
+    """A step's answer, and what it would have written to the bucket."""
+    from eks_rolling.runtime import run_step
+
+    clients = target.clients(settings)
+    reading = _Reading(clients.aws)
+    answer = run_step(name, event, replace(clients, aws=cast("Aws", reading)))
+    return answer, reading.documents
+
+
+def plan_there(target: Target, name: str, request: Json) -> tuple[Json, Json]:
+    """The same of a dry run of the deployed workflow, which sees what its functions see. Raises CommandError."""
+    from eks_rolling_cli.execution_history import fault_sentence, plan_answer
+
+    arn = target.executions.start(target.machine("roll"), name, request | {"dry_run": True, "trigger": target.who})
+    while (execution := target.executions.describe(arn)).running:
+        time.sleep(DRY_RUN_LOOK_SECONDS)
+    answer = plan_answer(target.executions.history(arn))
+    document = target.document(name, "plan.json")
+    if not document:
+        cause = fault_sentence({"error": execution.error, "cause": execution.cause})
+        raise CommandError(f"The dry run {name} made no plan: {cause or execution.status}.")
+    return answer, document

@@ -1,0 +1,85 @@
+"""A report's summary on the terminal. Pure: the report's document in, Rich out."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from eks_rolling.documents.plan import PlannedFinding
+from eks_rolling.documents.report import NodePage, Report
+from eks_rolling_cli.format import clock, counted, short, spoken
+from eks_rolling_cli.plan_view import findings_by_severity
+
+STYLES = {"replaced": "bold green", "nothing": "bold", "dry-run": "bold"}
+
+
+def rendered(document: dict[str, Any]) -> RenderableType:
+    """The summary; the page has the rest."""
+    report = Report.model_validate(document)
+    parts: list[RenderableType] = [
+        Text(f"{report.reason[:1].upper()}{report.reason[1:]}", style=STYLES.get(report.outcome, "bold red")),
+        _facts(report),
+    ]
+    if report.nodes:
+        parts.append(_nodes(report))
+    parts += list(_lists(report))
+    return Group(*parts)
+
+
+def _facts(report: Report) -> RenderableType:
+    facts = [report.cluster, report.roll]
+    if report.began is not None:
+        facts.append(f"began {clock(report.began)}")
+    if report.seconds:
+        facts.append(f"took {spoken(report.seconds)}")
+    if report.trigger:
+        facts.append(f"by {report.trigger}")
+    if report.approved_by:
+        facts.append(f"approved by {report.approved_by}")
+    if report.nodes:
+        facts += [counted(report.evicted, "eviction"), f"{report.refused:,} refused by budgets"]
+    if report.failovers:
+        stall = report.longest_stall_ms
+        longest = "" if stall is None else f", longest stall of writes {stall:,} ms"
+        facts.append(counted(sum(f.completed for f in report.failovers), "failover") + longest)
+    return Text(" · ".join(facts), style="dim")
+
+
+def _nodes(report: Report) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("node", "by", "took", "waited longest for"):
+        table.add_column(column, overflow="fold")
+    for node in report.nodes:
+        style = "" if node.outcome == "replaced" else "red"
+        table.add_row(
+            short(node.node),
+            short(node.replacement_node),
+            spoken(node.seconds),
+            Text(node.failure or _longest(node)),
+            style=style,
+        )
+    return table
+
+
+def _longest(node: NodePage) -> str:
+    holds = [hold for step in node.steps for hold in step.holds]
+    if not holds:
+        return ""
+    longest = max(holds, key=lambda h: h.seconds)
+    return f"{longest.reason} ({spoken(longest.seconds)})"
+
+
+def _lists(report: Report) -> Iterator[RenderableType]:
+    for title, style, sentences in (
+        ("restored", "green", report.restored),
+        ("left behind", "bold red", report.left_behind),
+        ("orphan", "bold red", tuple(f"{o.kind} {o.object}: {o.remedy}" for o in report.orphans)),
+        ("not known", "yellow", report.gaps),
+    ):
+        for sentence in sentences:
+            yield Text.assemble((f"{title}  ", style), sentence)
+    if report.outcome == "blocked":
+        yield from findings_by_severity([PlannedFinding.model_validate(f.model_dump()) for f in report.findings])

@@ -1,0 +1,244 @@
+"""What a command works on: one cluster, its deployed machines and documents, reached as the person who asks.
+
+Nothing is connected to before it is needed, and no SDK imported: `--help` has to be quick.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eks_rolling.names import MACHINES, machine_name
+from eks_rolling_cli.exits import CommandError, Exit
+
+if TYPE_CHECKING:
+    import boto3
+    from mypy_boto3_lambda import LambdaClient
+    from mypy_boto3_stepfunctions import SFNClient
+
+    from eks_rolling.clients.aws import AwsClient
+    from eks_rolling.clients.kubeconfig import Context
+    from eks_rolling.clients.kubernetes import KubernetesClient
+    from eks_rolling.clients.protocols import Clients
+    from eks_rolling.settings import Settings
+    from eks_rolling_cli.executions import Executions
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where to look, as it was asked for; "" is what the environment says."""
+
+    cluster: str = ""
+    region: str = ""
+    profile: str = ""
+    kubeconfig: str = ""
+    context: str = ""
+    endpoint_url: str = ""
+
+
+class Target:
+    """One cluster, as the options and the environment name it."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        if options.endpoint_url:
+            # Read by every client of the SDK, in whichever module it is made.
+            os.environ["AWS_ENDPOINT_URL"] = options.endpoint_url
+
+    @cached_property
+    def session(self) -> "boto3.session.Session":
+        """Raises CommandError for an unknown profile, or when nothing says which region."""
+        import boto3
+        from botocore.exceptions import ProfileNotFound
+
+        try:
+            session = boto3.session.Session(profile_name=self.options.profile or None)
+        except ProfileNotFound as error:
+            raise CommandError(f"{error}: correct --profile or AWS_PROFILE.", Exit.USAGE) from error
+        # The SDK for Python itself reads AWS_DEFAULT_REGION alone.
+        region = self.options.region or os.environ.get("AWS_REGION") or session.region_name or self._region_of_context()
+        if not region:
+            raise CommandError("Nothing says which region: give --region or set AWS_REGION.", Exit.USAGE)
+        return boto3.session.Session(profile_name=self.options.profile or None, region_name=region)
+
+    @property
+    def region(self) -> str:
+        return str(self.session.region_name)
+
+    def _region_of_context(self) -> str:
+        return next((c.server.split(".")[-4] for c in self.contexts[:1] if c.server.endswith(".eks.amazonaws.com")), "")
+
+    # The cluster
+
+    @cached_property
+    def kubeconfig(self) -> str:
+        """The files that kubectl would read."""
+        return self.options.kubeconfig or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+
+    @cached_property
+    def contexts(self) -> "list[Context]":
+        from eks_rolling.clients.kubeconfig import contexts
+
+        return contexts(self.kubeconfig)
+
+    @cached_property
+    def cluster(self) -> str:
+        """The cluster's name: as asked for, of the kubeconfig's context, or the only one that there is.
+
+        Raises CommandError naming those that there are.
+        """
+        if named := self.options.cluster or os.environ.get("EKS_ROLLING_CLUSTER"):
+            return named
+        asked = [c for c in self.contexts if c.name == self.options.context or (not self.options.context and c.current)]
+        if asked and asked[0].cluster:
+            return asked[0].cluster
+        from eks_rolling.clients.aws import translated
+
+        with translated("list the EKS clusters"):
+            pages = self.session.client("eks").get_paginator("list_clusters").paginate()
+            names = [name for page in pages for name in page["clusters"]]
+        if len(names) == 1:
+            return names[0]
+        there = f"there are {', '.join(sorted(names))}" if names else "there is none"
+        raise CommandError(f"Which cluster? In {self.region} {there}: give --cluster.", Exit.USAGE)
+
+    @cached_property
+    def chosen_context(self) -> "Context | None":
+        """The kubeconfig's context for this cluster; None where EKS itself is asked for the way in.
+
+        What was asked for is taken as it is. Otherwise a context must go to the cluster's own endpoint, so that no
+        other cluster is ever taken for this one.
+        """
+        if self.options.context or self.options.kubeconfig:
+            name = self.options.context
+            found = [c for c in self.contexts if c.name == name or (not name and c.current)]
+            if not found:
+                there = ", ".join(c.name for c in self.contexts) or "none"
+                raise CommandError(
+                    f"{self.kubeconfig} has no context {name or 'that is current'}; there are: {there}.", Exit.USAGE
+                )
+            return found[0]
+        if not self.contexts:
+            return None
+        from eks_rolling.clients.eks import describe
+
+        endpoint = describe(self.cluster, self.session).get("endpoint", "").rstrip("/")
+        return next((c for c in self.contexts if c.server == endpoint), None)
+
+    @cached_property
+    def kubernetes(self) -> "KubernetesClient":
+        """Raises RollError where the way in is not there."""
+        from eks_rolling.clients import eks, kubeconfig
+        from eks_rolling.clients.kubernetes import FOR_PEOPLE
+
+        if self.chosen_context is not None:
+            return kubeconfig.connect(self.kubeconfig, self.chosen_context.name)
+        return eks.connect(self.cluster, self.session, FOR_PEOPLE)
+
+    # What is deployed
+
+    @cached_property
+    def stepfunctions(self) -> "SFNClient":
+        from eks_rolling.clients.aws import CONFIG
+
+        client: SFNClient = self.session.client("stepfunctions", config=CONFIG)
+        return client
+
+    @cached_property
+    def executions(self) -> "Executions":
+        from eks_rolling_cli.executions import Executions
+
+        return Executions(self.stepfunctions)
+
+    @cached_property
+    def machines(self) -> dict[str, str]:
+        """The ARNs of the deployed machines by what they do: roll, node, restore."""
+        names = {machine_name(self.cluster, what): what for what in MACHINES}
+        return {names[name]: arn for name, arn in self.executions.machines().items() if name in names}
+
+    def machine(self, what: str) -> str:
+        """Raises CommandError where nothing is deployed for the cluster."""
+        if what not in self.machines:
+            raise CommandError(
+                f"eks-rolling is not deployed for {self.cluster} in {self.region}: there is no state machine "
+                f"{machine_name(self.cluster, what)}. Deploy it, or correct --cluster, --region or --profile.",
+                Exit.NOT_FOUND,
+            )
+        return self.machines[what]
+
+    @cached_property
+    def definition(self) -> Json:
+        """The deployed Roll machine's definition. Its comment is the settings that the stack was made with."""
+        from eks_rolling.clients.aws import translated
+
+        machine = self.machine("roll")
+        with translated("read the deployed workflow"):
+            described = self.stepfunctions.describe_state_machine(stateMachineArn=machine)
+        return dict(json.loads(described["definition"]))
+
+    @cached_property
+    def function(self) -> Json:
+        """The configuration of the deployed plan function, which the workflow names."""
+        from eks_rolling.clients.aws import CONFIG, translated
+
+        name = self.definition["States"]["Plan the roll"]["Arguments"]["FunctionName"]
+        client: LambdaClient = self.session.client("lambda", config=CONFIG)
+        with translated(f"read the settings of function {name}"):
+            return dict(client.get_function_configuration(FunctionName=name))
+
+    @cached_property
+    def settings(self) -> "Settings":
+        """The deployed settings: the workflow's comment, and what only the deployment knows, from a function.
+
+        Raises CommandError where nothing is deployed, RollError where they cannot be read.
+        """
+        from eks_rolling.settings import ENVIRONMENT_VARIABLE, Settings
+        from eks_rolling_cli.executions import read_json
+
+        variables = self.function.get("Environment", {}).get("Variables", {})
+        own = read_json(self.definition.get("Comment", ""))
+        return Settings.parse(own | read_json(variables.get(ENVIRONMENT_VARIABLE, "")))
+
+    @cached_property
+    def lock_name(self) -> str:
+        """The Lease that a roll holds, NAMESPACE/NAME."""
+        from eks_rolling.roll.lock import lock_name
+
+        return lock_name(self.settings.namespace)
+
+    @cached_property
+    def aws(self) -> "AwsClient":
+        """The account, with the deployed bucket and topic."""
+        from eks_rolling.clients.aws import AwsClient
+
+        return AwsClient(self.cluster, self.settings.bucket, self.settings.topic, self.session)
+
+    def document(self, roll: str, name: str) -> Json:
+        """A JSON document that the roll left in the bucket; {} where there is none. Raises RollError."""
+        from eks_rolling_cli.executions import read_json
+
+        return read_json(self.text(roll, name))
+
+    def text(self, roll: str, name: str) -> str:
+        """A document that the roll left in the bucket, as it was written; "" where there is none. Raises RollError."""
+        return next(iter(self.aws.load(f"rolls/{roll}/{name}")), "")
+
+    def clients(self, settings: "Settings") -> "Clients":
+        """Everything that a step is handed, with these settings."""
+        from eks_rolling.clients.aws import AwsClient
+        from eks_rolling.runtime import assembled
+
+        aws = AwsClient(settings.cluster, settings.bucket, settings.topic, self.session)
+        return assembled(self.kubernetes, aws, settings)
+
+    @cached_property
+    def who(self) -> str:
+        """The person who asks, as AWS knows them: the last part of the ARN."""
+        from eks_rolling.clients.aws import translated
+
+        with translated("ask AWS who you are"):
+            return str(self.session.client("sts").get_caller_identity()["Arn"]).rpartition("/")[2]

@@ -1,0 +1,181 @@
+"""A roll as people watch it: a picture on a terminal, lines elsewhere. Pure: `Rolling` in, Rich or text out."""
+
+from collections.abc import Iterator
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from eks_rolling_cli.format import brief, clock, counted, short, size, spoken
+from eks_rolling_cli.roll_state import Rolling, RollingNode, Stage
+
+STYLES = {
+    Stage.WAITING: "dim",
+    Stage.REPLACING: "yellow",
+    Stage.REPLACED: "green",
+    Stage.FAILED: "bold red",
+    Stage.LEFT: "dim",
+}
+
+SHOWN = 24
+"""Nodes in the picture; those in work come first, the rest is counted."""
+
+
+def picture(seen: Rolling, cluster: str, *extra: RenderableType, note: str = "") -> RenderableType:
+    """The live view; `extra` comes below the nodes, `note` below all."""
+    parts: list[RenderableType] = [_headline(seen), _progress(seen)]
+    if seen.nodes:
+        parts.append(_node_table(seen))
+    parts += [_redis_line(n) for n in seen.staged(Stage.REPLACING) if n.at.redis]
+    parts += extra
+    if note:
+        parts.append(Text(note, style="dim"))
+    return panel(f"{cluster}  {brief(seen.roll)}", *parts)
+
+
+def panel(title: str, *parts: RenderableType) -> RenderableType:
+    """The frame around everything that is drawn live."""
+    return Panel(Group(*parts), title=f"eks-rolling  {title}", title_align="left", box=box.ROUNDED, padding=(0, 1))
+
+
+def _headline(seen: Rolling) -> Text:
+    if not seen.running:
+        good = seen.status == "SUCCEEDED"
+        line = Text("Done" if good else _ending(seen), style="bold green" if good else "bold red")
+        line.append(f"  {seen.failure or seen.result or seen.plan}", style="not bold default")
+        return line
+    line = Text(seen.at.state or "starting", style="bold")
+    if seen.at.reason:
+        line.append(f"  {seen.at.reason}", style="not bold yellow")
+        line.append(f"  since {spoken(seen.looked - seen.at.held_since)}", style="not bold dim")
+    for what, why in seen.asked.items():
+        line.append(f"\n{what} asked for: {why}", style="bold magenta")
+    return line
+
+
+def _ending(seen: Rolling) -> str:
+    ends = {"Aborted": "Aborted", "Blocked": "Blocked", "NotApproved": "Not approved"}
+    return {"ABORTED": "Stopped", "TIMED_OUT": "Timed out"}.get(seen.status) or ends.get(seen.error, "Failed")
+
+
+def _progress(seen: Rolling) -> RenderableType:
+    facts = [f"{spoken((seen.ended or seen.looked) - seen.began)} so far" if seen.running
+             else f"took {spoken((seen.ended or seen.looked) - seen.began)}"]  # fmt: skip
+    if seen.nodes:
+        facts.insert(0, f"{seen.replaced} of {counted(len(seen.nodes), 'node')} replaced")
+    if seen.waves and seen.running:
+        facts.append(f"wave {seen.waves[-1].number}")
+    if (rate := seen.nodes_per_hour) is not None:
+        facts.append(f"{rate:.1f} nodes/h")
+    if (left := seen.seconds_left) is not None:
+        facts.append(f"about {spoken(left)} left")
+    grid = Table.grid(padding=(0, 2))
+    bar = ProgressBar(total=max(1, len(seen.nodes)), completed=seen.replaced, width=24)
+    grid.add_row(bar, Text(" · ".join(facts)))
+    return grid
+
+
+def _node_table(seen: Rolling) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
+    for column in ("zone", "node", "", "by"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("step", ratio=3, overflow="fold")
+    table.add_column("waits for", ratio=5, overflow="fold")
+    table.add_column("since", no_wrap=True, justify="right")
+    shown = chosen(seen)
+    for node in shown:
+        table.add_row(
+            node.zone,
+            short(node.node),
+            Text(node.stage, style=STYLES[node.stage]),
+            short(node.replacement),
+            node.at.state if node.stage is Stage.REPLACING else "",
+            Text(node.at.reason),
+            _since(seen, node),
+            style="dim" if node.stage in {Stage.WAITING, Stage.LEFT} else "",
+        )
+    hidden = [n for n in seen.nodes if n not in shown]
+    if hidden:
+        counts = [f"{sum(n.stage is stage for n in hidden)} {stage}" for stage in Stage]
+        table.caption = "and " + ", ".join(c for c in counts if not c.startswith("0 "))
+        table.caption_justify = "left"
+    return table
+
+
+def chosen(seen: Rolling, most: int = SHOWN) -> list[RollingNode]:
+    """The nodes that the picture has room for, in the plan's order: what failed or is in work before all others."""
+    weight = {Stage.FAILED: 0, Stage.REPLACING: 1, Stage.WAITING: 2, Stage.REPLACED: 3, Stage.LEFT: 4}
+    order = {n.instance: i for i, n in enumerate(seen.nodes)}
+    # Of those that are done the latest say most.
+    first = sorted(seen.nodes, key=lambda n: (weight[n.stage], -(n.ended or 0) if n.ended else order[n.instance]))[
+        :most
+    ]
+    return sorted(first, key=lambda n: order[n.instance])
+
+
+def _since(seen: Rolling, node: RollingNode) -> str:
+    if node.stage is Stage.REPLACING:
+        return spoken(seen.looked - (node.at.held_since or node.at.entered or node.began or seen.looked))
+    if node.ended and node.began:
+        return f"took {spoken(node.ended - node.began)}"
+    return ""
+
+
+def _redis_line(node: RollingNode) -> Text:
+    at = node.at
+    line = Text("redis ", style="bold cyan")
+    line.append(at.redis, style="cyan")
+    line.append(f"  {at.state} ({short(node.node)})", style="default")
+    if at.bytes_left is not None:
+        line.append(f"  {size(at.bytes_left)} left", style="bold")
+    if at.bytes_per_second:
+        line.append(f", {size(at.bytes_per_second)}/s")
+    if at.seconds_left is not None:
+        line.append(f", about {spoken(at.seconds_left)}")
+    return line
+
+
+def changes(before: Rolling | None, after: Rolling) -> Iterator[str]:
+    """What an operator would want to be told between two looks, a line each."""
+    if before is None:
+        began = f"roll {after.roll}, begun at {clock(after.began)} by {after.trigger}"
+        yield f"{began}: {after.plan}" if after.plan else began
+    elif after.plan and not before.plan:
+        yield f"plan: {after.plan}"
+    if before is None or (before.at.state, before.at.reason) != (after.at.state, after.at.reason):
+        reason = _with_since(after.at.reason, after.looked - after.at.held_since)
+        yield f"{after.at.state or 'starting'}" + (f": {reason}" if reason else "")
+    for what, why in after.asked.items():
+        if before is None or before.asked.get(what) != why:
+            yield f"{what} asked for: {why}"
+    for what in before.asked if before else ():
+        if what not in after.asked and after.running:
+            yield f"{what} is not asked for any more"
+    known = {n.instance: n for n in before.nodes} if before else {}
+    for node in after.nodes:
+        yield from _node_changes(known.get(node.instance), node, after)
+    if not after.running and (before is None or before.running):
+        took = spoken((after.ended or after.looked) - after.began)
+        count = f"; {after.replaced} of {counted(len(after.nodes), 'node')} replaced" if after.nodes else ""
+        yield f"{'done' if after.status == 'SUCCEEDED' else _ending(after).lower()} after {took}{count}" + (
+            f": {after.failure}" if after.failure else ""
+        )
+
+
+def _node_changes(before: RollingNode | None, node: RollingNode, seen: Rolling) -> Iterator[str]:
+    name = short(node.node)
+    if node.stage is Stage.REPLACING:
+        if before is None or (before.at.state, before.at.reason) != (node.at.state, node.at.reason):
+            reason = _with_since(node.at.reason, seen.looked - node.at.held_since)
+            yield f"{name}: {node.at.state or 'begun'}" + (f": {reason}" if reason else "")
+    elif node.stage in {Stage.REPLACED, Stage.FAILED} and (before is None or before.stage is not node.stage):
+        took = f" in {spoken(node.ended - node.began)}" if node.ended and node.began else ""
+        by = f" by {short(node.replacement)}" if node.replacement else ""
+        yield f"{name}: replaced{by}{took}" if node.stage is Stage.REPLACED else f"{name}: failed: {node.at.reason}"
+
+
+def _with_since(reason: str, seconds: float) -> str:
+    return f"{reason} (since {spoken(seconds)})" if reason and seconds >= 5 else reason

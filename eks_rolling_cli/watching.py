@@ -1,0 +1,264 @@
+"""`watch`, and following a roll wherever one is started."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from eks_rolling_cli.cli_context import aimed, output, print_line, say
+from eks_rolling_cli.exits import CommandError, Exit
+from eks_rolling_cli.target import Target
+
+if TYPE_CHECKING:
+    from eks_rolling_cli.executions import Execution
+    from eks_rolling_cli.roll_state import Looker, Rolling
+
+Json = dict[str, Any]
+
+LOOK_SECONDS = 2.0
+"""Between two looks; more while many nodes are in work, so that few calls are made a second."""
+
+CALLS_PER_SECOND = 5.0
+LONGEST_RETRY_SECONDS = 30.0
+
+MOST_LEFT_TO_OTHERS = 50
+"""How far back the last roll is looked for."""
+
+Roll = Annotated[
+    str | None, typer.Argument(help="A roll's name, as `rolls` lists them; without it, the one that runs or ran last.")
+]
+
+
+@aimed
+def watch(
+    target: Target,
+    roll: Roll = None,
+    no_tty: Annotated[bool, typer.Option("--no-tty", help="Print lines instead of drawing.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Show how it stands, and end.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="A JSON document a line, whenever something changes.")
+    ] = False,
+) -> None:
+    """Watch a roll: waves, nodes, what each waits for and since when, Redis migrations, pace and time left.
+
+    Come and go as you like: Ctrl-C detaches, and the roll goes on. Ends with the roll: 0 if it succeeded, 1 if it
+    failed, 3 if it was blocked.
+    """
+    execution = named(target, roll)
+    if once:
+        seen = looker_of(target).look(execution.arn)
+        if as_json:
+            print_line(seen.to_json())
+        else:
+            from eks_rolling_cli.watch_view import picture
+
+            output.print(picture(seen, target.cluster))
+        return
+    leave(follow(target, execution.arn, as_json=as_json, lines=no_tty))
+
+
+def running(target: Target) -> "list[Execution]":
+    """The rolls that run, the newest first; last the one at work, which holds the lock, or else the oldest.
+
+    Others wait: for its end, or, started by a change, for a window.
+    """
+    found = list(target.executions.of(target.machine("roll"), "RUNNING"))
+    lease = target.kubernetes.lease(target.lock_name) if len(found) > 1 else None
+    return sorted(found, key=lambda e: lease is not None and e.name == lease.holder)
+
+
+def named(target: Target, roll: str | None) -> "Execution":
+    """The roll of that name, or whose name begins so; without one, the last one. Raises CommandError."""
+    if roll is None:
+        if alive := running(target):
+            return alive[-1]
+        if found := next(_rolls_of_their_own(target), None):
+            return found
+        raise CommandError(f"There was no roll of {target.cluster} yet.", Exit.NOT_FOUND)
+    alike = [e for e in target.executions.of(target.machine("roll")) if e.name.startswith(roll) or e.arn == roll]
+    exact = [e for e in alike if roll in {e.name, e.arn}] or alike
+    if len(exact) == 1:
+        return exact[0]
+    said = f"{len(exact)} rolls are called so" if exact else "no roll is called so"
+    raise CommandError(f"{roll}: {said}; `eks-rolling rolls` lists them.", Exit.NOT_FOUND)
+
+
+def _rolls_of_their_own(target: Target) -> "Iterator[Execution]":
+    """Executions, the newest first, without those that a change started and that left it to another."""
+    from eks_rolling_cli.execution_history import answers
+
+    for execution in itertools.islice(target.executions.of(target.machine("roll")), MOST_LEFT_TO_OTHERS):
+        received = answers(target.executions.history(execution.arn), "Wait for the change to settle")
+        if not received or (received[-1][1].get("output") or {}).get("next") != "end":
+            yield execution
+
+
+def looker_of(target: Target) -> "Looker":
+    from eks_rolling_cli.roll_state import Looker
+
+    return Looker(
+        target.executions, target.machine("node"), asked=lambda roll: asked_of(target, roll), document=target.document
+    )
+
+
+def asked_of(target: Target, roll: str) -> dict[str, str]:
+    """What people ask of that roll: the lock's annotations, while it holds the lock. Raises RollError."""
+    from eks_rolling.roll import lock
+
+    lease = target.kubernetes.lease(target.lock_name)
+    if lease is None or lease.holder != roll:
+        return {}
+    keys = {"pause": lock.PAUSE, "abort": lock.ABORT}
+    return {what: lease.annotations[key] for what, key in keys.items() if key in lease.annotations}
+
+
+def follow(
+    target: Target,
+    arn: str,
+    *,
+    as_json: bool,
+    lines: bool = False,
+    until: "Callable[[Rolling], bool]" = lambda _: False,
+) -> "Rolling":
+    """Shows a roll until it has ended, or `until` says so; how it stands then. Ctrl-C ends the command alone."""
+    seen: Rolling | None = None
+    shower = _shower(target, as_json=as_json, lines=lines)
+    looker = looker_of(target)
+    try:
+        with shower:
+            while True:
+                seen = _look_patiently(looker, arn, shower.say)
+                shower.show(seen)
+                if not seen.running or until(seen):
+                    break
+                time.sleep(max(LOOK_SECONDS, _in_work(seen) / CALLS_PER_SECOND))
+    except KeyboardInterrupt:
+        name = arn.rpartition(":")[2]
+        say(
+            f"Detached: the roll {name} goes on. `eks-rolling watch` comes back to it, `eks-rolling pause` holds it, "
+            "`eks-rolling abort` ends it."
+        )
+        raise typer.Exit(Exit.INTERRUPTED) from None
+    return seen
+
+
+def leave(seen: "Rolling") -> None:
+    """Ends the command with the exit code that the roll's end stands for."""
+    if (code := exit_of(seen)) is not Exit.FINE:
+        raise typer.Exit(code)
+
+
+def _in_work(seen: "Rolling") -> int:
+    return 3 + sum(n.stage == "replacing" for n in seen.nodes)
+
+
+def exit_of(seen: "Rolling") -> Exit:
+    """The exit code that a roll's end stands for."""
+    if seen.running or seen.status == "SUCCEEDED":
+        return Exit.FINE
+    return Exit.BLOCKED if seen.error in {"Blocked", "NotApproved"} else Exit.FAILED
+
+
+def _look_patiently(looker: "Looker", arn: str, say_line: Callable[[str], None]) -> "Rolling":
+    """Looks until it works: a watcher outlives lost connections and throttling."""
+    from eks_rolling.errors import Transient
+
+    wait, failed = LOOK_SECONDS, False
+    while True:
+        try:
+            seen = looker.look(arn)
+        except Transient as error:
+            say_line(f"no connection: {' '.join(str(error).split())} Trying again in {wait:.0f} s.")
+            failed = True
+            time.sleep(wait)
+            wait = min(LONGEST_RETRY_SECONDS, wait * 2)
+        else:
+            if failed:
+                say_line("connected again")
+            return seen
+
+
+class _Lines:
+    """What changed, a line each, with the time."""
+
+    def __init__(self) -> None:
+        self._last: Rolling | None = None
+
+    def __enter__(self) -> "_Lines":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def say(self, words: str) -> None:
+        from eks_rolling_cli.format import clock
+
+        output.print(f"{clock(time.time())}  {words}", markup=False, soft_wrap=True)
+
+    def show(self, seen: "Rolling") -> None:
+        from eks_rolling_cli.watch_view import changes
+
+        for line in changes(self._last, seen):
+            self.say(line)
+        self._last = seen
+
+
+class _Json(_Lines):
+    """Documents, one a line, whenever something else than the clock has moved."""
+
+    def say(self, words: str) -> None:
+        say(words)
+
+    def show(self, seen: "Rolling") -> None:
+        document = seen.to_json()
+        if self._last is None or _timeless(document) != _timeless(self._last.to_json()):
+            print_line(document)
+        self._last = seen
+
+
+def _timeless(document: Json) -> Json:
+    return {name: value for name, value in document.items() if name not in {"looked", "seconds_left", "nodes_per_hour"}}
+
+
+class _Drawn(_Lines):
+    """The picture, redrawn in place."""
+
+    def __init__(self, cluster: str) -> None:
+        from rich.live import Live
+        from rich.text import Text
+
+        super().__init__()
+        self._cluster = cluster
+        self._note = ""
+        self._live = Live(Text("looking"), console=output, refresh_per_second=4)
+
+    def __enter__(self) -> "_Drawn":
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def say(self, words: str) -> None:
+        self._note = words
+        self._draw()
+
+    def show(self, seen: "Rolling") -> None:
+        self._last, self._note = seen, ""
+        self._draw()
+
+    def _draw(self) -> None:
+        from rich.text import Text
+
+        from eks_rolling_cli.watch_view import picture
+
+        drawn = picture(self._last, self._cluster, note=self._note) if self._last else Text(self._note)
+        self._live.update(drawn, refresh=True)
+
+
+def _shower(target: Target, *, as_json: bool, lines: bool) -> _Lines:
+    if as_json:
+        return _Json()
+    return _Drawn(target.cluster) if output.is_terminal and not lines else _Lines()

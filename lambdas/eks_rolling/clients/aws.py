@@ -1,0 +1,630 @@
+"""AWS through boto3: Auto Scaling, EC2, load balancers, CloudWatch, S3, SNS, Step Functions.
+
+Calls are retried a few times by botocore itself (standard mode); what remains is translated into `eks_rolling.errors`.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+from eks_rolling.clients.call_log import CALLS
+from eks_rolling.clients.protocols import HttpAnswer, Launched
+from eks_rolling.errors import AccessDenied, NotFound, Permanent, Transient
+from eks_rolling.names import CLUSTER_TAG_VALUES, cluster_tag
+from eks_rolling.observed.aws import (
+    STANDARD_VCPUS,
+    Group,
+    GroupInstance,
+    InstanceState,
+    InstanceType,
+    LaunchTemplate,
+    Target,
+    VcpuQuota,
+)
+from eks_rolling.observed.marks import GROUP_MAXIMUM, GROUP_RESUME, INSTANCE_PROTECTED, INTERFERING_PROCESSES
+
+if TYPE_CHECKING:
+    from mypy_boto3_autoscaling import AutoScalingClient
+    from mypy_boto3_autoscaling.type_defs import AutoScalingGroupTypeDef
+    from mypy_boto3_cloudwatch import CloudWatchClient
+    from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_elb import ElasticLoadBalancingClient
+    from mypy_boto3_elbv2 import ElasticLoadBalancingv2Client
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_service_quotas import ServiceQuotasClient
+    from mypy_boto3_sns import SNSClient
+    from mypy_boto3_stepfunctions import SFNClient
+
+CONFIG = Config(
+    retries={"mode": "standard", "max_attempts": 4},
+    connect_timeout=5,
+    read_timeout=25,
+    user_agent_extra="eks-rolling",
+)
+
+BRIEF = Config(retries={"mode": "standard", "total_max_attempts": 1}, connect_timeout=2, read_timeout=5)
+"""For what a plan can do without. A private network may have no way to it."""
+
+HISTORY_PAGE = 1000
+"""Events of a history in one answer, the most that there may be: a roll of a thousand nodes has about 20,000."""
+
+TRANSIENT_CODES = frozenset(
+    {
+        "Throttling",
+        "ThrottlingException",
+        "ThrottledException",
+        "RequestThrottled",
+        "RequestLimitExceeded",
+        "TooManyRequestsException",
+        "SlowDown",
+        "PriorRequestNotComplete",
+        "ServiceUnavailable",
+        "InternalError",
+        "InternalFailure",
+        "RequestTimeout",
+        "ScalingActivityInProgress",
+        "ResourceContention",
+        "ResourceContentionFault",
+        "IdempotentCallInProgress",
+        "IdempotentCallInProgressFault",
+    }
+)
+
+STANDARD_FAMILY = re.compile(r"(a|c|d|h|i|im|is|m|r|t|z)\d")
+
+DENIED_CODES = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "AuthFailure",
+        "AuthorizationError",
+        "UnauthorizedOperation",
+        "UnrecognizedClientException",
+        "InvalidClientTokenId",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "SignatureDoesNotMatch",
+    }
+)
+
+
+NOT_AUTHORIZED = re.compile(
+    r"User: (?P<user>\S+) is not authorized to perform: (?P<action>[\w-]+:\w+)(?: on resource: (?P<on>\S+))?"
+)
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Turns botocore's errors into ours; `doing` completes "Cannot ...", e.g. "describe Auto Scaling group a"."""
+    try:
+        yield
+    except ClientError as error:
+        code, message = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if code in TRANSIENT_CODES or status >= 500:
+            raise Transient(f"Cannot {doing} now: {code}: {message}") from error
+        if code in DENIED_CODES:
+            raise AccessDenied(f"Cannot {doing}: {_missing(code, message, error.operation_name)}") from error
+        raise Permanent(f"Cannot {doing}: {code}: {message}") from error
+    except NoCredentialsError as error:
+        raise AccessDenied(f"Cannot {doing}: no AWS credentials were found.") from error
+    except BotoCoreError as error:
+        raise Transient(f"Cannot {doing} now: {error}") from error
+
+
+@contextmanager
+def dry_run() -> Iterator[None]:
+    """EC2 answers a dry run of what may be done with an error of this name."""
+    try:
+        yield
+    except ClientError as error:
+        if error.response["Error"].get("Code") != "DryRunOperation":
+            raise
+
+
+def _missing(code: str, message: str, operation: str) -> str:
+    """Which permission an answer says is missing.
+
+    IAM's sentence names the caller and the action ("User: ... is not authorized to perform: ..."); where it does not,
+    as when credentials have expired, all that is known is what was called.
+    """
+    if found := NOT_AUTHORIZED.search(message):
+        kind, _, name = found["user"].rpartition(":")[2].partition("/")
+        who = f"the role {name.partition('/')[0]}" if kind == "assumed-role" else f"{kind} {name}"
+        on = f" on {found['on']}" if found["on"] else ""
+        return f"{who} may not {found['action']}{on} ({code}). Allow it."
+    return f"{code}: {message} (action {operation}). Allow it to the role that asked."
+
+
+class AwsClient:
+    """The account, as the roll sees it: the Auto Scaling groups of one cluster, and what hangs on them."""
+
+    def __init__(
+        self, cluster: str, bucket: str = "", topic: str = "", session: boto3.session.Session | None = None
+    ) -> None:
+        self._cluster = cluster
+        self._bucket = bucket
+        self._topic = topic
+        self._session = session or boto3.session.Session()
+        CALLS.follow(self._session.events)
+
+    @cached_property
+    def _autoscaling(self) -> "AutoScalingClient":
+        return self._session.client("autoscaling", config=CONFIG)
+
+    @cached_property
+    def _ec2(self) -> "EC2Client":
+        return self._session.client("ec2", config=CONFIG)
+
+    @cached_property
+    def _elbv2(self) -> "ElasticLoadBalancingv2Client":
+        return self._session.client("elbv2", config=CONFIG)
+
+    @cached_property
+    def _elb(self) -> "ElasticLoadBalancingClient":
+        return self._session.client("elb", config=CONFIG)
+
+    @cached_property
+    def _cloudwatch(self) -> "CloudWatchClient":
+        return self._session.client("cloudwatch", config=CONFIG)
+
+    @cached_property
+    def _quotas(self) -> "ServiceQuotasClient":
+        return self._session.client("service-quotas", config=CONFIG.merge(BRIEF))
+
+    @cached_property
+    def _s3(self) -> "S3Client":
+        return self._session.client("s3", config=CONFIG)
+
+    @cached_property
+    def _sns(self) -> "SNSClient":
+        return self._session.client("sns", config=CONFIG)
+
+    @cached_property
+    def _stepfunctions(self) -> "SFNClient":
+        return self._session.client("stepfunctions", config=CONFIG)
+
+    # Auto Scaling groups
+
+    def groups(self, names: Sequence[str] = ()) -> list[Group]:
+        paginator = self._autoscaling.get_paginator("describe_auto_scaling_groups")
+        with translated("describe the Auto Scaling groups"):
+            if names:
+                pages = paginator.paginate(AutoScalingGroupNames=list(names))
+            else:
+                tag = f"tag:{cluster_tag(self._cluster)}"
+                pages = paginator.paginate(Filters=[{"Name": tag, "Values": list(CLUSTER_TAG_VALUES)}])
+            found = [item for page in pages for item in page["AutoScalingGroups"]]
+        refreshing = self._refreshing([g["AutoScalingGroupName"] for g in found])
+        return [_group(g, refreshing) for g in sorted(found, key=lambda g: g["AutoScalingGroupName"])]
+
+    def _refreshing(self, names: Sequence[str]) -> frozenset[str]:
+        active = {"Pending", "InProgress", "Cancelling", "RollbackInProgress", "Baking"}
+        running = set()
+        with translated("describe instance refreshes"):
+            for name in names:
+                answer = self._autoscaling.describe_instance_refreshes(AutoScalingGroupName=name, MaxRecords=1)
+                if any(refresh.get("Status") in active for refresh in answer["InstanceRefreshes"]):
+                    running.add(name)
+        return frozenset(running)
+
+    def template_versions(self, ids: Iterable[str]) -> dict[str, tuple[int, int]]:
+        wanted = sorted(set(ids))
+        if not wanted:
+            return {}
+        with translated(f"describe launch templates {', '.join(wanted)}"):
+            pages = self._ec2.get_paginator("describe_launch_templates").paginate(LaunchTemplateIds=wanted)
+            templates = [t for page in pages for t in page["LaunchTemplates"]]
+        return {t["LaunchTemplateId"]: (t["LatestVersionNumber"], t["DefaultVersionNumber"]) for t in templates}
+
+    def template_data(self, versions: Iterable[str]) -> dict[str, dict[str, str]]:
+        numbers: dict[str, list[str]] = {}
+        for version in sorted(set(versions)):
+            template, _, number = version.partition(":")
+            numbers.setdefault(template, []).append(number)
+        found: dict[str, dict[str, str]] = {}
+        for template, wanted in numbers.items():
+            try:
+                found |= self._template_data(template, wanted)
+            except AccessDenied:
+                raise
+            except Permanent:
+                # The template or one of its versions is gone; what nodes of it were made of is not known any more.
+                continue
+        return found
+
+    def _template_data(self, template: str, numbers: list[str]) -> dict[str, dict[str, str]]:
+        with translated(f"describe versions of launch template {template}"):
+            pages = self._ec2.get_paginator("describe_launch_template_versions").paginate(
+                LaunchTemplateId=template, Versions=numbers
+            )
+            versions = [v for page in pages for v in page["LaunchTemplateVersions"]]
+        return {f"{template}:{v['VersionNumber']}": _flat(v["LaunchTemplateData"]) for v in versions}
+
+    def instance_types(self, names: Iterable[str]) -> dict[str, InstanceType]:
+        wanted = sorted(set(names))
+        found: dict[str, InstanceType] = {}
+        # 100 names at most in a request (API reference).
+        for start in range(0, len(wanted), 100):
+            batch: Any = wanted[start : start + 100]
+            with translated(f"describe instance types {', '.join(batch)}"):
+                for item in self._ec2.describe_instance_types(InstanceTypes=batch)["InstanceTypes"]:
+                    memory = item["MemoryInfo"]["SizeInMiB"] << 20
+                    name = str(item["InstanceType"])
+                    found[name] = InstanceType(name, item["VCpuInfo"]["DefaultVCpus"], memory)
+        return found
+
+    def vcpu_quota(self) -> VcpuQuota:
+        try:
+            with translated("read the quota of running on-demand standard instances"):
+                answer = self._quotas.get_service_quota(ServiceCode="ec2", QuotaCode=STANDARD_VCPUS)
+            with translated("describe running instances"):
+                pages = self._ec2.get_paginator("describe_instances").paginate(
+                    Filters=[{"Name": "instance-state-name", "Values": ["pending", "running"]}],
+                    PaginationConfig={"PageSize": 1000},
+                )
+                used = sum(_standard_vcpus(i) for page in pages for r in page["Reservations"] for i in r["Instances"])
+        except (Permanent, Transient) as error:
+            return VcpuQuota(unknown=str(error))
+        return VcpuQuota(limit=answer["Quota"]["Value"], used=used)
+
+    def free_addresses(self, group: Group) -> dict[str, int]:
+        if not group.subnets:
+            return {}
+        free: dict[str, int] = {}
+        with translated(f"describe the subnets of {group.name}"):
+            for subnet in self._ec2.describe_subnets(SubnetIds=list(group.subnets))["Subnets"]:
+                zone = subnet["AvailabilityZone"]
+                free[zone] = free.get(zone, 0) + subnet["AvailableIpAddressCount"]
+        return free
+
+    def launch(self, group: str, zone: str, token: str) -> Launched:
+        with translated(f"launch an instance in {group}, {zone}"):
+            try:
+                answer = self._autoscaling.launch_instances(
+                    AutoScalingGroupName=group,
+                    RequestedCapacity=1,
+                    ClientToken=token,
+                    AvailabilityZones=[zone],
+                    RetryStrategy="none",
+                )
+            except ClientError as error:
+                if error.response["Error"].get("Code") != "ValidationError":
+                    raise
+                # No room below the maximum, above all; somebody else's instance may end soon.
+                return Launched(error="ValidationError", message=error.response["Error"].get("Message", ""))
+        launched = [i for batch in answer.get("Instances", []) for i in batch.get("InstanceIds", [])]
+        if launched:
+            return Launched(instance=launched[0])
+        errors = answer.get("Errors", [])
+        first = errors[0] if errors else {}
+        return Launched(error=first.get("ErrorCode", "NoInstance"), message=first.get("ErrorMessage", ""))
+
+    def set_desired(self, group: str, desired: int) -> None:
+        with translated(f"set the desired capacity of {group} to {desired}"):
+            self._autoscaling.set_desired_capacity(
+                AutoScalingGroupName=group, DesiredCapacity=desired, HonorCooldown=False
+            )
+
+    def set_maximum(self, group: str, maximum: int) -> None:
+        with translated(f"set the maximum size of {group} to {maximum}"):
+            self._autoscaling.update_auto_scaling_group(AutoScalingGroupName=group, MaxSize=maximum)
+
+    def suspend(self, group: str, processes: Iterable[str]) -> None:
+        with translated(f"suspend processes of {group}"):
+            self._autoscaling.suspend_processes(AutoScalingGroupName=group, ScalingProcesses=sorted(processes))
+
+    def resume(self, group: str, processes: Iterable[str]) -> None:
+        with translated(f"resume processes of {group}"):
+            self._autoscaling.resume_processes(AutoScalingGroupName=group, ScalingProcesses=sorted(processes))
+
+    def tag_group(self, group: str, tags: Mapping[str, str]) -> None:
+        with translated(f"tag {group}"):
+            self._autoscaling.create_or_update_tags(
+                Tags=[
+                    {
+                        "ResourceId": group,
+                        "ResourceType": "auto-scaling-group",
+                        "Key": key,
+                        "Value": value,
+                        "PropagateAtLaunch": False,
+                    }
+                    for key, value in tags.items()
+                ]
+            )
+
+    def untag_group(self, group: str, keys: Iterable[str]) -> None:
+        tags = [{"ResourceId": group, "ResourceType": "auto-scaling-group", "Key": key} for key in keys]
+        with translated(f"remove tags of {group}"):
+            self._autoscaling.delete_tags(Tags=tags)  # type: ignore[arg-type]
+
+    def protect(self, group: str, instance: str, *, protected: bool) -> None:
+        with translated(f"change scale-in protection of {instance}"):
+            self._autoscaling.set_instance_protection(
+                AutoScalingGroupName=group, InstanceIds=[instance], ProtectedFromScaleIn=protected
+            )
+
+    def terminate(self, instance: str) -> None:
+        with translated(f"terminate {instance}"):
+            try:
+                self._autoscaling.terminate_instance_in_auto_scaling_group(
+                    InstanceId=instance, ShouldDecrementDesiredCapacity=True
+                )
+            except ClientError as error:
+                if "not found" not in error.response["Error"].get("Message", "").lower():
+                    raise
+
+    # Instances
+
+    def instances(self, ids: Sequence[str]) -> dict[str, InstanceState]:
+        found = []
+        # A filter, unlike InstanceIds, does not fail for an id that EC2 has forgotten; it takes 200 values.
+        for start in range(0, len(ids), 200):
+            batch = list(ids[start : start + 200])
+            with translated(f"describe instances {', '.join(batch)}"):
+                pages = self._ec2.get_paginator("describe_instances").paginate(
+                    Filters=[{"Name": "instance-id", "Values": batch}]
+                )
+                found += [i for page in pages for r in page["Reservations"] for i in r["Instances"]]
+        return {
+            i["InstanceId"]: InstanceState(
+                id=i["InstanceId"],
+                state=i["State"]["Name"],
+                tags={t["Key"]: t["Value"] for t in i.get("Tags", [])},
+                launched=i["LaunchTime"].timestamp(),
+                zone=i.get("Placement", {}).get("AvailabilityZone", ""),
+            )
+            for i in found
+        }
+
+    def tag_instance(self, instance: str, tags: Mapping[str, str]) -> None:
+        with translated(f"tag {instance}"):
+            self._ec2.create_tags(Resources=[instance], Tags=[{"Key": k, "Value": v} for k, v in tags.items()])
+
+    def untag_instance(self, instance: str, keys: Iterable[str]) -> None:
+        with translated(f"remove tags of {instance}"):
+            self._ec2.delete_tags(Resources=[instance], Tags=[{"Key": key} for key in keys])
+
+    def rehearse_restore(self, group: Group, instance: GroupInstance, registered: Sequence[Target]) -> None:
+        if runs := sorted(INTERFERING_PROCESSES - group.suspended):
+            self.resume(group.name, runs[:1])
+        with translated(f"set the maximum size of {group.name}"):
+            # Without a size it sets nothing.
+            self._autoscaling.update_auto_scaling_group(AutoScalingGroupName=group.name)
+        if absent := sorted({GROUP_MAXIMUM, GROUP_RESUME} - group.tags.keys()):
+            self.untag_group(group.name, absent)
+        self.protect(group.name, instance.id, protected=instance.protected)
+        tag = {"Key": INSTANCE_PROTECTED, "Value": "true"}
+        with translated(f"tag {instance.id}"), dry_run():
+            self._ec2.create_tags(DryRun=True, Resources=[instance.id], Tags=[tag])  # type: ignore[list-item]
+        with translated(f"remove tags of {instance.id}"), dry_run():
+            self._ec2.delete_tags(DryRun=True, Resources=[instance.id], Tags=[{"Key": INSTANCE_PROTECTED}])
+        for target in registered:
+            self.register(target)
+
+    # Load balancers
+
+    def targets_of(self, instances: Sequence[str]) -> list[Target]:
+        wanted = set(instances)
+        return self._group_targets(wanted) + self._classic_targets(wanted)
+
+    def _group_targets(self, wanted: set[str]) -> list[Target]:
+        targets = []
+        with translated("describe target groups"):
+            pages = self._elbv2.get_paginator("describe_target_groups").paginate()
+            groups = [g for page in pages for g in page["TargetGroups"] if g.get("TargetType") == "instance"]
+            for group in groups:
+                arn = group["TargetGroupArn"]
+                health = self._elbv2.describe_target_health(TargetGroupArn=arn)["TargetHealthDescriptions"]
+                if not any(h["Target"]["Id"] in wanted for h in health):
+                    continue
+                delay = self._deregistration_delay(arn)
+                healthy = {h["Target"]["Id"] for h in health if h["TargetHealth"]["State"] == "healthy"}
+                targets += [
+                    Target(
+                        group=arn,
+                        instance=h["Target"]["Id"],
+                        port=h["Target"].get("Port"),
+                        state=h["TargetHealth"]["State"],
+                        others_healthy=len(healthy - {h["Target"]["Id"]}),
+                        delay_seconds=delay,
+                    )
+                    for h in health
+                    if h["Target"]["Id"] in wanted
+                ]
+        return targets
+
+    def _deregistration_delay(self, arn: str) -> float:
+        attributes = self._elbv2.describe_target_group_attributes(TargetGroupArn=arn)["Attributes"]
+        values = {a["Key"]: a["Value"] for a in attributes}
+        return float(values.get("deregistration_delay.timeout_seconds", "300"))
+
+    def _classic_targets(self, wanted: set[str]) -> list[Target]:
+        targets = []
+        with translated("describe classic load balancers"):
+            pages = self._elb.get_paginator("describe_load_balancers").paginate()
+            balancers = [b for page in pages for b in page["LoadBalancerDescriptions"]]
+            for balancer in balancers:
+                name = balancer["LoadBalancerName"]
+                if not any(i["InstanceId"] in wanted for i in balancer["Instances"]):
+                    continue
+                states = self._elb.describe_instance_health(LoadBalancerName=name)["InstanceStates"]
+                healthy = {s["InstanceId"] for s in states if s["State"] == "InService"}
+                draining = self._elb.describe_load_balancer_attributes(LoadBalancerName=name)[
+                    "LoadBalancerAttributes"
+                ].get("ConnectionDraining", {"Enabled": False})
+                targets += [
+                    Target(
+                        group=name,
+                        instance=s["InstanceId"],
+                        port=None,
+                        state="healthy" if s["State"] == "InService" else "unhealthy",
+                        others_healthy=len(healthy - {s["InstanceId"]}),
+                        delay_seconds=float(draining.get("Timeout", 300)) if draining["Enabled"] else 0.0,
+                        classic=True,
+                    )
+                    for s in states
+                    if s["InstanceId"] in wanted
+                ]
+        return targets
+
+    def deregister(self, target: Target) -> None:
+        with translated(f"deregister {target.instance} from {target.name}"):
+            if target.classic:
+                self._elb.deregister_instances_from_load_balancer(
+                    LoadBalancerName=target.group, Instances=[{"InstanceId": target.instance}]
+                )
+            else:
+                self._elbv2.deregister_targets(TargetGroupArn=target.group, Targets=[_description(target)])
+
+    def register(self, target: Target) -> None:
+        with translated(f"register {target.instance} with {target.name}"):
+            if target.classic:
+                self._elb.register_instances_with_load_balancer(
+                    LoadBalancerName=target.group, Instances=[{"InstanceId": target.instance}]
+                )
+            else:
+                self._elbv2.register_targets(TargetGroupArn=target.group, Targets=[_description(target)])
+
+    # Health, documents, messages, history
+
+    def alarms_firing(self, names: Sequence[str]) -> list[str]:
+        if not names:
+            return []
+        with translated("describe the gate's alarms"):
+            pages = self._cloudwatch.get_paginator("describe_alarms").paginate(
+                # Without their kinds composite ones are not answered.
+                AlarmNames=list(names),
+                AlarmTypes=["MetricAlarm", "CompositeAlarm"],
+            )
+            alarms = [a for page in pages for a in (*page.get("MetricAlarms", ()), *page.get("CompositeAlarms", ()))]
+        if missing := set(names) - {a["AlarmName"] for a in alarms}:
+            raise NotFound(f"The gate's alarms {', '.join(sorted(missing))} do not exist; correct the setting alarms.")
+        return sorted(a["AlarmName"] for a in alarms if a["StateValue"] == "ALARM")
+
+    def save(self, key: str, text: str, content_type: str) -> str:
+        with translated(f"write s3://{self._bucket}/{key}"):
+            self._s3.put_object(Bucket=self._bucket, Key=key, Body=text.encode(), ContentType=content_type)
+        return f"s3://{self._bucket}/{key}"
+
+    def load(self, prefix: str) -> list[str]:
+        with translated(f"read s3://{self._bucket}/{prefix}"):
+            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+            keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
+            # A thousand nodes have left a page each.
+            with ThreadPoolExecutor(16) as readers:
+                return list(readers.map(self._text, keys))
+
+    def _text(self, key: str) -> str:
+        return self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read().decode()
+
+    def notify(self, subject: str, message: str) -> None:
+        if not self._topic:
+            return
+        with translated(f"publish to {self._topic}"):
+            # SNS takes subjects of up to 100 characters of ASCII.
+            self._sns.publish(
+                TopicArn=self._topic, Subject=subject.encode("ascii", "replace").decode()[:100], Message=message
+            )
+
+    def invoke(self, function: str, document: Mapping[str, Any], timeout_seconds: float) -> HttpAnswer:
+        # One try: the SDK's own would call a function again that was only slow.
+        brief = Config(connect_timeout=timeout_seconds, read_timeout=timeout_seconds, retries={"total_max_attempts": 1})
+        client = self._session.client("lambda", config=CONFIG.merge(brief))
+        with translated(f"call the function {function}"):
+            answer = client.invoke(FunctionName=function, Payload=json.dumps(dict(document)))
+            text = answer["Payload"].read().decode(errors="replace")
+        if answer.get("FunctionError"):
+            return HttpAnswer(fault=f"it failed: {text[:500]}")
+        return HttpAnswer(200, text)
+
+    def history(self, execution: str) -> list[dict[str, Any]]:
+        with translated(f"read the history of {execution}"):
+            pages = self._stepfunctions.get_paginator("get_execution_history").paginate(
+                executionArn=execution, includeExecutionData=True, PaginationConfig={"PageSize": HISTORY_PAGE}
+            )
+            return [dict(event) for page in pages for event in page["events"]]
+
+
+def _description(target: Target) -> Any:
+    return {"Id": target.instance} | ({"Port": target.port} if target.port else {})
+
+
+def _group(item: "AutoScalingGroupTypeDef", refreshing: frozenset[str]) -> Group:
+    mixed = item.get("MixedInstancesPolicy") or {}
+    mixed_template = mixed.get("LaunchTemplate") or {}
+    distribution = mixed.get("InstancesDistribution") or {}
+    template = item.get("LaunchTemplate") or mixed_template.get("LaunchTemplateSpecification")
+    overrides = [
+        (o["InstanceType"], LaunchTemplate(s.get("LaunchTemplateId", ""), s.get("Version", "$Default")))
+        for o in mixed_template.get("Overrides") or ()
+        if (s := o.get("LaunchTemplateSpecification")) and o.get("InstanceType")
+    ]
+    share = distribution.get("OnDemandPercentageAboveBaseCapacity", 100)
+    base = distribution.get("OnDemandBaseCapacity", 0)
+    return Group(
+        name=item["AutoScalingGroupName"],
+        minimum=item["MinSize"],
+        maximum=item["MaxSize"],
+        desired=item["DesiredCapacity"],
+        zones=tuple(item["AvailabilityZones"]),
+        instances=tuple(
+            GroupInstance(
+                id=i["InstanceId"],
+                zone=i["AvailabilityZone"],
+                lifecycle=i["LifecycleState"],
+                template=_version(i.get("LaunchTemplate")),
+                type=i.get("InstanceType", ""),
+                protected=i["ProtectedFromScaleIn"],
+                healthy=i["HealthStatus"].lower() == "healthy",
+            )
+            for i in item["Instances"]
+        ),
+        template=LaunchTemplate(template.get("LaunchTemplateId", ""), template.get("Version", "$Default"))
+        if template
+        else None,
+        overrides=tuple(overrides),
+        subnets=tuple(s.strip() for s in item.get("VPCZoneIdentifier", "").split(",") if s.strip()),
+        # LaunchInstances serves policies that are all on-demand or all spot, none in between.
+        mixed_purchasing=bool(mixed) and not (share == 100 or (share == 0 and base == 0)),
+        tags={t["Key"]: t.get("Value", "") for t in item.get("Tags", [])},
+        kept_tags=frozenset(t["Key"] for t in item.get("Tags", []) if not t.get("PropagateAtLaunch")),
+        suspended=frozenset(p["ProcessName"] for p in item.get("SuspendedProcesses", [])),
+        warm_pool="WarmPoolConfiguration" in item,
+        new_instances_protected=item.get("NewInstancesProtectedFromScaleIn", False),
+        refresh_running=item["AutoScalingGroupName"] in refreshing,
+    )
+
+
+def _flat(value: Any, path: str = "") -> dict[str, str]:
+    """Nested fields by their path, such as MetadataOptions.HttpTokens. Scripts are told by a digest: they may hold
+    secrets."""
+    if isinstance(value, dict):
+        fields = ((f"{path}.{key}" if path else key, inner) for key, inner in value.items())
+        return {k: v for name, inner in fields for k, v in _flat(inner, name).items()}
+    if isinstance(value, list):
+        return {k: v for i, inner in enumerate(value) for k, v in _flat(inner, f"{path}[{i}]").items()}
+    if path == "UserData":
+        return {path: f"sha256 {hashlib.sha256(str(value).encode()).hexdigest()[:12]}"}
+    return {path: str(value)}
+
+
+def _standard_vcpus(instance: Any) -> int:
+    """vCPUs that an instance counts against the quota of running on-demand standard instances."""
+    if instance.get("InstanceLifecycle") == "spot" or not STANDARD_FAMILY.match(instance["InstanceType"]):
+        return 0
+    options = instance.get("CpuOptions") or {}
+    return int(options.get("CoreCount", 1)) * int(options.get("ThreadsPerCore", 2))
+
+
+def _version(template: Any) -> str:
+    return f"{template['LaunchTemplateId']}:{template['Version']}" if template else ""

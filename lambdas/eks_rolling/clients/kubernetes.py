@@ -1,0 +1,703 @@
+"""Kubernetes, through the official client's ApiClient with raw JSON answers.
+
+The package's model classes cost 0.7 s and 70 MB at a cold start; its configuration, TLS and authentication do not.
+Nothing outside this module knows that.
+"""
+
+import base64
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from kubernetes.client.api_client import ApiClient
+from kubernetes.client.configuration import Configuration
+from urllib3.exceptions import HTTPError
+
+from eks_rolling.clients.call_log import CALLS
+from eks_rolling.clients.manifests import needs_of, quantity, read_selector, requests_of
+from eks_rolling.clients.protocols import Eviction, EvictionStatus
+from eks_rolling.errors import AccessDenied, Conflict, NotFound, Permanent, Transient
+from eks_rolling.observed.kubernetes import (
+    RESTARTED_FOR,
+    Budget,
+    Lease,
+    Node,
+    Owner,
+    Pod,
+    Selector,
+    Service,
+    Taint,
+    Toleration,
+    Volume,
+    Workload,
+    epoch,
+)
+from eks_rolling.plan.permissions import Verb
+from eks_rolling.redis.groups import GROUP
+from eks_rolling.redis.stand_in import LABEL, manifest
+
+Json = dict[str, Any]
+
+PAGE = 500
+"""Objects per list request: at 10,000 pods a page costs 28 ms and 2.75 MB, the whole list 55 MB at once."""
+
+TOKEN_SECONDS = 600
+"""A token is good for 15 minutes after its signature; a new one is made well before."""
+
+SIGN_IN_TRIES = 3
+"""How often a token is made anew when the server does not know it: its authenticator may be away for a moment."""
+
+TIMEOUT = (5, 30)
+"""Connect and read timeout of a request, in seconds."""
+
+LEASE_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
+
+OURS = {"app.kubernetes.io/managed-by": "eks-rolling"}
+"""Label of every object that a roll creates."""
+
+_WORKLOADS = {
+    "Deployment": "/apis/apps/v1/{}deployments",
+    "StatefulSet": "/apis/apps/v1/{}statefulsets",
+    "DaemonSet": "/apis/apps/v1/{}daemonsets",
+    "ReplicaSet": "/apis/apps/v1/{}replicasets",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Remedies:
+    """What to do about an API server that does not let its caller in: the end of a sentence each."""
+
+    unreachable: str
+    unknown: str
+    forbidden: str
+
+
+FOR_FUNCTIONS = Remedies(
+    unreachable="Check that the cluster is up and that its security group admits the functions.",
+    unknown="give the function's role an EKS access entry, as deploy/README.md says.",
+    forbidden="Apply deploy/rbac.yaml to the cluster.",
+)
+
+FOR_PEOPLE = Remedies(
+    unreachable="Check that the cluster is up and that it can be reached from here: network, tunnel, endpoint access.",
+    unknown="sign in to AWS again, check --profile and --context, or ask for an EKS access entry.",
+    forbidden="Ask for this permission; docs/command.md lists what each command needs.",
+)
+
+
+class KubernetesClient:
+    """The cluster's API server. `token` is called for a bearer token whenever the last one is about to expire.
+
+    `configuration` is how to get there, where the certificate authority's certificate does not say it all: proxies,
+    client certificates.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        ca_certificate: str,
+        token: Callable[[], str],
+        *,
+        configuration: Configuration | None = None,
+        remedies: Remedies = FOR_FUNCTIONS,
+    ) -> None:
+        if configuration is None:
+            configuration = Configuration(host=server)
+            configuration.ca_cert_data = ca_certificate
+        configuration.retries = False
+        self._server = server
+        self._remedies = remedies
+        self._api = ApiClient(configuration)
+        self._make_token = token
+        self._token = ""
+        self._token_made = 0.0
+
+    # Nodes
+
+    def nodes(self) -> list[Node]:
+        return [_node(item) for item in self._list("/api/v1/nodes")]
+
+    def node(self, name: str) -> Node | None:
+        item = self._get(f"/api/v1/nodes/{name}")
+        return _node(item) if item else None
+
+    def update_node(
+        self,
+        node: Node,
+        *,
+        taints: Sequence[Taint] | None = None,
+        annotations: Mapping[str, str | None] | None = None,
+        labels: Mapping[str, str | None] | None = None,
+        unschedulable: bool | None = None,
+    ) -> Node:
+        metadata: Json = {"resourceVersion": node.resource_version, "uid": node.uid}
+        spec: Json = {}
+        if annotations:
+            metadata["annotations"] = dict(annotations)
+        if labels:
+            metadata["labels"] = dict(labels)
+        if taints is not None:
+            spec["taints"] = [
+                {"key": t.key, "effect": t.effect} | ({"value": t.value} if t.value else {}) for t in taints
+            ] or None
+        if unschedulable is not None:
+            spec["unschedulable"] = unschedulable or None
+        body: Json = {"metadata": metadata} | ({"spec": spec} if spec else {})
+        return _node(self._patch(f"/api/v1/nodes/{node.name}", body, f"node {node.name}"))
+
+    # Pods
+
+    def pods(self) -> list[Pod]:
+        return [_pod(item) for item in self._list("/api/v1/pods")]
+
+    def pods_on(self, node: str) -> list[Pod]:
+        return [_pod(item) for item in self._list("/api/v1/pods", fieldSelector=f"spec.nodeName={node}")]
+
+    def pods_of(self, workload: Workload) -> list[Pod]:
+        path = f"/api/v1/namespaces/{workload.owner.namespace}/pods"
+        selector = _selector_text(workload.selector or Selector())
+        return [_pod(item) for item in self._list(path, labelSelector=selector)]
+
+    def evict(self, pod: Pod) -> Eviction:
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": pod.name, "namespace": pod.namespace},
+            "deleteOptions": {"preconditions": {"uid": pod.uid}},
+        }
+        status, answer, headers = self._request(
+            "POST", f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}/eviction", body
+        )
+        return read_eviction(status, answer, headers, self._fault)
+
+    def delete_pod(self, pod: Pod) -> None:
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": pod.uid}}
+        status, answer, _ = self._request("DELETE", f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}", body)
+        if status not in {200, 202, 404, 409}:
+            raise self._fault(status, answer, f"delete pod {pod}")
+
+    def stand_ins(self, namespace: str, group: str) -> list[Pod]:
+        return [_pod(i) for i in self._list(f"/api/v1/namespaces/{namespace}/pods", labelSelector=f"{LABEL}={group}")]
+
+    def create_stand_in(self, workload: Workload, pod: Pod, zone: str, marks: Mapping[str, str]) -> None:
+        owner = workload.owner
+        item = self._get(f"{_workload_path(owner.kind, owner.namespace)}/{owner.name}")
+        if item is None:
+            raise NotFound(f"{owner} is gone.")
+        if item["metadata"]["uid"] != workload.uid:
+            raise Conflict(f"{owner} is another one than before.")
+        group = workload.annotations[GROUP]
+        body = manifest(item, group, pod.name, zone, marks)
+        status, answer, _ = self._request("POST", f"/api/v1/namespaces/{owner.namespace}/pods", body)
+        if status not in {201, 409}:
+            raise self._fault(status, answer, f"create the pod {owner.namespace}/{body['metadata']['name']}")
+
+    def annotate_pod(self, pod: Pod, annotations: Mapping[str, str | None]) -> None:
+        metadata = {"resourceVersion": pod.resource_version, "uid": pod.uid, "annotations": dict(annotations)}
+        self._patch(f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}", {"metadata": metadata}, f"pod {pod}")
+
+    def secret(self, namespace: str, name: str) -> dict[str, str]:
+        status, answer, _ = self._request("GET", f"/api/v1/namespaces/{namespace}/secrets/{name}")
+        if status == 403:
+            raise AccessDenied(
+                f"The Secret {namespace}/{name} may not be read: name it in a Role as deploy/redis-rbac.yaml shows."
+            )
+        if status != 200:
+            raise self._fault(status, answer, f"read the Secret {namespace}/{name}")
+        return {key: base64.b64decode(value).decode() for key, value in (answer.get("data") or {}).items()}
+
+    # Disruption budgets
+
+    def budgets(self) -> list[Budget]:
+        return [_budget(item) for item in self._list("/apis/policy/v1/poddisruptionbudgets")]
+
+    def create_budget(self, workload: Workload, name: str, annotations: Mapping[str, str]) -> None:
+        namespace = workload.owner.namespace
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "PodDisruptionBudget",
+            "metadata": {"name": name, "namespace": namespace, "labels": OURS, "annotations": dict(annotations)},
+            "spec": {
+                "maxUnavailable": 1,
+                "selector": _selector_json(workload.selector or Selector()),
+                # A pod that is not Ready anyway must not hold a roll up.
+                "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            },
+        }
+        status, answer, _ = self._request("POST", f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets", body)
+        if status not in {200, 201} and not (status == 409 and answer.get("reason") == "AlreadyExists"):
+            raise self._fault(status, answer, f"create disruption budget {namespace}/{name}")
+
+    def delete_budget(self, budget: Budget) -> None:
+        path = f"/apis/policy/v1/namespaces/{budget.namespace}/poddisruptionbudgets/{budget.name}"
+        status, answer, _ = self._request("DELETE", path, {"preconditions": {"uid": budget.uid}})
+        if status not in {200, 202, 404, 409}:
+            raise self._fault(status, answer, f"delete disruption budget {budget}")
+
+    # Workloads
+
+    def workload(self, owner: Owner) -> Workload | None:
+        if owner.kind not in _WORKLOADS:
+            return None
+        item = self._get(f"{_workload_path(owner.kind, owner.namespace)}/{owner.name}")
+        return _workload(owner.kind, item) if item else None
+
+    def workloads(self) -> list[Workload]:
+        kinds = ("Deployment", "StatefulSet", "DaemonSet")
+        return [_workload(kind, item) for kind in kinds for item in self._list(_workload_path(kind))]
+
+    def stateful_sets(self, namespace: str) -> list[Workload]:
+        return [_workload("StatefulSet", item) for item in self._list(_workload_path("StatefulSet", namespace))]
+
+    def update_workload(
+        self,
+        workload: Workload,
+        *,
+        replicas: int | None = None,
+        annotations: Mapping[str, str | None] | None = None,
+        template_annotations: Mapping[str, str | None] | None = None,
+    ) -> None:
+        owner = workload.owner
+        metadata: Json = {"resourceVersion": workload.resource_version, "uid": workload.uid}
+        spec: Json = {}
+        if annotations:
+            metadata["annotations"] = dict(annotations)
+        if replicas is not None:
+            spec["replicas"] = replicas
+        if template_annotations:
+            spec["template"] = {"metadata": {"annotations": dict(template_annotations)}}
+        body: Json = {"metadata": metadata} | ({"spec": spec} if spec else {})
+        self._patch(f"{_workload_path(owner.kind, owner.namespace)}/{owner.name}", body, str(owner))
+
+    # Volumes and services
+
+    def volumes(self) -> list[Volume]:
+        return [_volume(item) for item in self._list("/api/v1/persistentvolumes") if item["spec"].get("claimRef")]
+
+    def services(self) -> list[Service]:
+        services = (_service(item) for item in self._list("/api/v1/services"))
+        return [service for service in services if service.node_ports]
+
+    def csi_drivers(self, node: str) -> frozenset[str] | None:
+        item = self._get(f"/apis/storage.k8s.io/v1/csinodes/{node}")
+        return frozenset(d["name"] for d in item["spec"].get("drivers") or ()) if item else None
+
+    def volume_limits(self) -> dict[str, dict[str, int]]:
+        return {
+            item["metadata"]["name"]: {
+                d["name"]: d["allocatable"]["count"]
+                for d in item["spec"].get("drivers") or ()
+                if (d.get("allocatable") or {}).get("count") is not None
+            }
+            for item in self._list("/apis/storage.k8s.io/v1/csinodes")
+        }
+
+    def attachments(self, node: str) -> list[str]:
+        return sorted(
+            item["spec"]["source"].get("persistentVolumeName") or item["metadata"]["name"]
+            for item in self._list("/apis/storage.k8s.io/v1/volumeattachments")
+            if item["spec"]["nodeName"] == node
+        )
+
+    # Leases
+
+    def lease(self, name: str) -> Lease | None:
+        item = self._get(_lease_path(name))
+        return _lease(item) if item else None
+
+    def put_lease(self, lease: Lease) -> Lease:
+        namespace, _, name = lease.name.partition("/")
+        metadata: Json = {
+            "name": name,
+            "namespace": namespace,
+            "labels": OURS,
+            "annotations": dict(lease.annotations),
+        }
+        renewed = datetime.fromtimestamp(lease.renewed, UTC).strftime(LEASE_TIME)
+        body: Json = {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": metadata,
+            "spec": {
+                "holderIdentity": lease.holder or None,
+                "leaseDurationSeconds": max(1, round(lease.duration)),
+                "renewTime": renewed,
+            },
+        }
+        if lease.resource_version:
+            metadata["resourceVersion"] = lease.resource_version
+            status, answer, _ = self._request("PUT", _lease_path(lease.name), body)
+        else:
+            status, answer, _ = self._request("POST", _lease_path(lease.name).rpartition("/")[0], body)
+        if status == 404 and lease.resource_version:
+            raise Conflict(f"The Lease {lease.name} was deleted meanwhile.")
+        if status not in {200, 201}:
+            raise self._fault(status, answer, f"write Lease {lease.name}")
+        return _lease(answer)
+
+    # Access
+
+    def may(self, verb: str, resource: str, *, group: str = "", namespace: str = "") -> bool:
+        """Whether the API server would let the caller do that: a review of the caller's own access, which all may ask.
+
+        `group` is the API group, "" for the core one; without a namespace it is asked for all of them.
+        """
+        resource, _, subresource = resource.partition("/")
+        attributes = {"verb": verb, "group": group, "resource": resource, "namespace": namespace}
+        review: Json = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes | ({"subresource": subresource} if subresource else {})},
+        }
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        status, answer, _ = self._request("POST", path, review)
+        if status not in {200, 201}:
+            raise self._fault(status, answer, "ask what you may do")
+        return bool((answer.get("status") or {}).get("allowed"))
+
+    def group_may(self, verb: Verb) -> bool:
+        resource, _, subresource = verb.resource.partition("/")
+        about = {
+            "verb": verb.verb,
+            "group": verb.api_group,
+            "resource": resource,
+            "subresource": subresource,
+            "namespace": verb.namespace,
+            "name": verb.name,
+        }
+        body = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            # Only the group matters; a review wants a user too.
+            "spec": {"user": verb.group, "groups": [verb.group], "resourceAttributes": about},
+        }
+        status, answer, _ = self._request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body)
+        if status not in {200, 201}:
+            raise self._fault(status, answer, "ask what the functions may do")
+        return bool(answer["status"]["allowed"])
+
+    # Requests
+
+    def _list(self, path: str, **query: str) -> Iterator[Json]:
+        token = ""
+        while True:
+            page = {"limit": str(PAGE)} | query | ({"continue": token} if token else {})
+            status, answer, _ = self._request("GET", f"{path}?{urlencode(page)}")
+            if status != 200:
+                raise self._fault(status, answer, f"list {path}")
+            yield from answer["items"]
+            token = answer["metadata"].get("continue", "")
+            if not token:
+                return
+
+    def _get(self, path: str) -> Json | None:
+        status, answer, _ = self._request("GET", path)
+        if status == 404:
+            return None
+        if status != 200:
+            raise self._fault(status, answer, f"get {path}")
+        return answer
+
+    def _patch(self, path: str, body: Json, what: str) -> Json:
+        status, answer, _ = self._request("PATCH", path, body)
+        if status != 200:
+            raise self._fault(status, answer, f"change {what}")
+        return answer
+
+    def _request(self, method: str, path: str, body: Json | None = None) -> tuple[int, Json, Mapping[str, str]]:
+        answer = self._request_once(method, path, body)
+        for attempt in range(1, SIGN_IN_TRIES):
+            if answer[0] != 401:
+                break
+            self._token_made = 0.0
+            time.sleep(attempt / 2)
+            answer = self._request_once(method, path, body)
+        return answer
+
+    def _request_once(self, method: str, path: str, body: Json | None) -> tuple[int, Json, Mapping[str, str]]:
+        CALLS.note_kubernetes(method, path)
+        headers = {"Accept": "application/json"}
+        if token := self._bearer():
+            headers["Authorization"] = f"Bearer {token}"
+        if body is not None:
+            headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        try:
+            response = self._api.call_api(
+                method, self._server + path, header_params=headers, body=body, _request_timeout=TIMEOUT
+            )
+            content = response.read()
+        except HTTPError as error:
+            raise Transient(
+                f"The API server {self._server} cannot be reached: {error}. {self._remedies.unreachable}"
+            ) from error
+        try:
+            answer = json.loads(content or b"{}")
+        except ValueError:
+            answer = {"message": content[:300].decode(errors="replace")}
+        return response.status, answer, response.headers
+
+    def _bearer(self) -> str:
+        if time.monotonic() - self._token_made > TOKEN_SECONDS or not self._token_made:
+            self._token = self._make_token()
+            self._token_made = time.monotonic()
+        return self._token
+
+    def _fault(self, status: int, answer: Json, doing: str) -> Transient | Permanent:
+        message = answer.get("message") or answer.get("reason") or f"HTTP {status}"
+        match status:
+            case 401:
+                return AccessDenied(
+                    f"The API server {self._server} does not accept this role ({message}): {self._remedies.unknown}"
+                )
+            case 403:
+                return AccessDenied(f"Cannot {doing}: {message}. {self._remedies.forbidden}")
+            case 404:
+                return NotFound(f"Cannot {doing}: {message}.")
+            case 409:
+                return Conflict(f"Cannot {doing}: {message}.")
+            case 429 | 500 | 502 | 503 | 504:
+                return Transient(f"Cannot {doing} now: {message}.")
+            case _:
+                return Permanent(f"Cannot {doing}: {message} (HTTP {status}).")
+
+
+def read_eviction(
+    status: int, answer: Json, headers: Mapping[str, str], fault: Callable[[int, Json, str], Exception]
+) -> Eviction:
+    """What an answer of the Eviction API means.
+
+    404, and 409 for another UID: the pod is gone. 429: a budget refuses, and says in details.causes why; Retry-After
+    comes only while the budget has not been looked at yet. 500 "more than one PodDisruptionBudget": can never succeed.
+    """
+    message = answer.get("message", "")
+    if status in {200, 201}:
+        return Eviction(EvictionStatus.EVICTED)
+    if status in {404, 409}:
+        return Eviction(EvictionStatus.GONE)
+    if status == 429:
+        causes = [c.get("message", "") for c in (answer.get("details") or {}).get("causes") or ()]
+        hint = headers.get("Retry-After") or (answer.get("details") or {}).get("retryAfterSeconds") or 0
+        return Eviction(EvictionStatus.REFUSED, "; ".join(filter(None, causes)) or message, float(hint))
+    if status == 500 and "more than one PodDisruptionBudget" in message:
+        return Eviction(EvictionStatus.FORBIDDEN_BY_TWO_BUDGETS, message)
+    raise fault(status, answer, "evict a pod")
+
+
+def _lease_path(name: str) -> str:
+    namespace, _, lease = name.partition("/")
+    return f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{lease}"
+
+
+def _workload_path(kind: str, namespace: str = "") -> str:
+    return _WORKLOADS[kind].format(f"namespaces/{namespace}/" if namespace else "")
+
+
+def instance_of(provider_id: str) -> str:
+    """The EC2 instance id in a node's spec.providerID (aws:///ZONE/ID); "" for anything else."""
+    last = provider_id.rpartition("/")[2]
+    return last if provider_id.startswith("aws://") and last.startswith("i-") else ""
+
+
+def _node(item: Json) -> Node:
+    metadata, spec = item["metadata"], item.get("spec") or {}
+    conditions = {c["type"]: c["status"] for c in (item.get("status") or {}).get("conditions") or ()}
+    labels = metadata.get("labels") or {}
+    return Node(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        resource_version=metadata["resourceVersion"],
+        instance=instance_of(spec.get("providerID", "")),
+        zone=labels.get("topology.kubernetes.io/zone", ""),
+        ready=conditions.get("Ready") == "True",
+        unschedulable=bool(spec.get("unschedulable")),
+        taints=tuple(Taint(t["key"], t["effect"], t.get("value", "")) for t in spec.get("taints") or ()),
+        labels=labels,
+        annotations=metadata.get("annotations") or {},
+        created=epoch(metadata.get("creationTimestamp")),
+        allocatable={
+            name: quantity(name, str(value))
+            for name, value in ((item.get("status") or {}).get("allocatable") or {}).items()
+        },
+    )
+
+
+def _pod(item: Json) -> Pod:
+    metadata, spec, status = item["metadata"], item["spec"], item.get("status") or {}
+    conditions = {c["type"]: c for c in status.get("conditions") or ()}
+    annotations = metadata.get("annotations") or {}
+    volumes = spec.get("volumes") or ()
+    containers = spec.get("containers") or ()
+    scheduled = conditions.get("PodScheduled") or {}
+    return Pod(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        node=spec.get("nodeName", ""),
+        owner=_owner(metadata),
+        phase=status.get("phase", "Pending"),
+        ready=(conditions.get("Ready") or {}).get("status") == "True",
+        deleting_until=epoch(metadata["deletionTimestamp"]) if metadata.get("deletionTimestamp") else None,
+        mirror="kubernetes.io/config.mirror" in annotations,
+        labels=metadata.get("labels") or {},
+        annotations=annotations,
+        tolerations=tuple(
+            Toleration(t.get("key", ""), t.get("operator", "Equal"), t.get("value", ""), t.get("effect", ""))
+            for t in spec.get("tolerations") or ()
+        ),
+        claims=tuple(v["persistentVolumeClaim"]["claimName"] for v in volumes if v.get("persistentVolumeClaim")),
+        local_volumes=tuple(
+            v["name"] for v in volumes if "emptyDir" in v and (v["emptyDir"] or {}).get("medium") != "Memory"
+        ),
+        host_paths=tuple(v["hostPath"]["path"] for v in volumes if v.get("hostPath")),
+        host_ports=tuple(p["hostPort"] for c in containers for p in c.get("ports") or () if p.get("hostPort")),
+        images=tuple(c.get("image", "") for c in containers),
+        unschedulable_because=scheduled.get("message", "") if scheduled.get("status") == "False" else "",
+        address=status.get("podIP", ""),
+        resource_version=metadata.get("resourceVersion", ""),
+        requests=requests_of(spec),
+        needs=needs_of(spec, metadata["namespace"]),
+        grace_seconds=float(spec.get("terminationGracePeriodSeconds", 30)),
+    )
+
+
+def _owner(metadata: Json) -> Owner | None:
+    controller = next((r for r in metadata.get("ownerReferences") or () if r.get("controller")), None)
+    if controller is None:
+        return None
+    kind, name = controller["kind"], controller["name"]
+    template_hash = (metadata.get("labels") or {}).get("pod-template-hash")
+    if kind == "ReplicaSet" and template_hash and name.endswith(f"-{template_hash}"):
+        # The Deployment controller names its ReplicaSets so, and labels their pods with the hash.
+        kind, name = "Deployment", name.removesuffix(f"-{template_hash}")
+    return Owner(kind, metadata["namespace"], name)
+
+
+def _selector_json(selector: Selector) -> Json:
+    expressions = [
+        {"key": e.key, "operator": e.operator} | ({"values": list(e.values)} if e.values else {})
+        for e in selector.expressions
+    ]
+    return {"matchLabels": dict(selector.labels)} | ({"matchExpressions": expressions} if expressions else {})
+
+
+def _selector_text(selector: Selector) -> str:
+    """A selector as list requests take it."""
+    terms = [f"{key}={value}" for key, value in selector.labels]
+    for expression in selector.expressions:
+        key, values = expression.key, f"({','.join(expression.values)})"
+        match expression.operator:
+            case "In":
+                terms.append(f"{key} in {values}")
+            case "NotIn":
+                terms.append(f"{key} notin {values}")
+            case "Exists":
+                terms.append(key)
+            case "DoesNotExist":
+                terms.append(f"!{key}")
+    return ",".join(terms)
+
+
+def _budget(item: Json) -> Budget:
+    metadata, spec, status = item["metadata"], item["spec"], item.get("status") or {}
+    labels = metadata.get("labels") or {}
+    return Budget(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        selector=read_selector(spec.get("selector")),
+        allowed=status.get("disruptionsAllowed", 0),
+        healthy=status.get("currentHealthy", 0),
+        desired_healthy=status.get("desiredHealthy", 0),
+        expected=status.get("expectedPods", 0),
+        observed=status.get("observedGeneration", 0) >= metadata.get("generation", 0),
+        max_unavailable=str(spec.get("maxUnavailable", "")),
+        min_available=str(spec.get("minAvailable", "")),
+        ours=all(labels.get(k) == v for k, v in OURS.items()),
+    )
+
+
+def _workload(kind: str, item: Json) -> Workload:
+    metadata, spec, status = item["metadata"], item["spec"], item.get("status") or {}
+    settled = status.get("observedGeneration", 0) >= metadata.get("generation", 0)
+    if kind == "DaemonSet":
+        desired, ready = status.get("desiredNumberScheduled", 0), status.get("numberReady", 0)
+    else:
+        desired, ready = spec.get("replicas", 1), status.get("readyReplicas", 0)
+    template = ((spec.get("template") or {}).get("metadata") or {}).get("annotations") or {}
+    return Workload(
+        owner=Owner(kind, metadata["namespace"], metadata["name"]),
+        uid=metadata["uid"],
+        resource_version=metadata["resourceVersion"],
+        desired=desired,
+        ready=ready,
+        updated=status.get("updatedReplicas", desired if kind in {"DaemonSet", "ReplicaSet"} else 0),
+        current=status.get("replicas", desired if kind == "DaemonSet" else 0),
+        selector=read_selector(spec.get("selector")),
+        annotations=metadata.get("annotations") or {},
+        restarted_for=template.get(RESTARTED_FOR, ""),
+        surges=_surges(kind, spec),
+        settled=settled,
+    )
+
+
+def _surges(kind: str, spec: Json) -> bool:
+    """Whether a restart starts the new pod before it stops the old one (apps/v1 defaults are 25 % and 25 %)."""
+    strategy = spec.get("strategy") or {}
+    if kind != "Deployment" or strategy.get("type", "RollingUpdate") != "RollingUpdate":
+        return False
+    rolling = strategy.get("rollingUpdate") or {}
+    replicas = spec.get("replicas", 1)
+    surge = _share(rolling.get("maxSurge", "25%"), replicas, up=True)
+    unavailable = _share(rolling.get("maxUnavailable", "25%"), replicas, up=False)
+    return surge >= 1 and unavailable == 0
+
+
+def _share(value: int | str, of: int, *, up: bool) -> int:
+    """An IntOrString as Deployments read it: percentages are rounded up for maxSurge, down for maxUnavailable."""
+    if isinstance(value, int):
+        return value
+    hundredths = int(value.rstrip("%")) * of
+    return -(-hundredths // 100) if up else hundredths // 100
+
+
+def _volume(item: Json) -> Volume:
+    spec = item["spec"]
+    zones = [
+        value
+        for term in ((spec.get("nodeAffinity") or {}).get("required") or {}).get("nodeSelectorTerms") or ()
+        for expression in term.get("matchExpressions") or ()
+        if expression["key"].endswith("/zone") and expression["operator"] == "In"
+        for value in expression["values"]
+    ]
+    reference = spec["claimRef"]
+    return Volume(
+        claim=f"{reference['namespace']}/{reference['name']}",
+        name=item["metadata"]["name"],
+        zones=tuple(zones),
+        local="local" in spec or "hostPath" in spec,
+        driver=(spec.get("csi") or {}).get("driver", ""),
+    )
+
+
+def _service(item: Json) -> Service:
+    metadata, spec = item["metadata"], item["spec"]
+    ports = [p["nodePort"] for p in spec.get("ports") or () if p.get("nodePort")]
+    if spec.get("healthCheckNodePort"):
+        ports.append(spec["healthCheckNodePort"])
+    return Service(metadata["namespace"], metadata["name"], tuple(ports), spec.get("externalTrafficPolicy") == "Local")
+
+
+def _lease(item: Json) -> Lease:
+    metadata, spec = item["metadata"], item["spec"]
+    return Lease(
+        name=f"{metadata['namespace']}/{metadata['name']}",
+        holder=spec.get("holderIdentity") or "",
+        renewed=epoch(spec.get("renewTime")),
+        duration=float(spec.get("leaseDurationSeconds") or 0),
+        resource_version=metadata["resourceVersion"],
+        annotations=metadata.get("annotations") or {},
+    )

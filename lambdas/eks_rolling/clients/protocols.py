@@ -1,0 +1,383 @@
+"""What steps can do to the world. Steps see these protocols only; `tests/world.py` implements them in memory.
+
+Every write carries a precondition: the resourceVersion or UID of what was observed, or a name that makes it idempotent.
+A precondition that no longer holds raises `Conflict`: the step is run again and looks again.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from eks_rolling.observed.aws import Group, GroupInstance, InstanceState, InstanceType, Target, VcpuQuota
+from eks_rolling.observed.kubernetes import Budget, Lease, Node, Owner, Pod, Service, Taint, Volume, Workload
+from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, Role, Sentinel, Server, Silent
+from eks_rolling.plan.permissions import Verb
+from eks_rolling.settings import Settings
+
+
+class EvictionStatus(StrEnum):
+    """How the Eviction API answered."""
+
+    EVICTED = "evicted"
+    GONE = "gone"
+    REFUSED = "refused"
+    FORBIDDEN_BY_TWO_BUDGETS = "two budgets"
+
+
+@dataclass(frozen=True, slots=True)
+class Eviction:
+    """The answer to one eviction. `retry_after` is in seconds, 0 where the server gave no hint."""
+
+    status: EvictionStatus
+    reason: str = ""
+    retry_after: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """The answer to a synchronous launch: an instance id, or the error code and message EC2 gave."""
+
+    instance: str = ""
+    error: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """The answer to a request, or the `fault` for which there is none."""
+
+    status: int = 0
+    body: str = ""
+    fault: str = ""
+
+
+class Kubernetes(Protocol):
+    """The cluster."""
+
+    def nodes(self) -> list[Node]: ...
+
+    def node(self, name: str) -> Node | None: ...
+
+    def update_node(
+        self,
+        node: Node,
+        *,
+        taints: Sequence[Taint] | None = None,
+        annotations: Mapping[str, str | None] | None = None,
+        labels: Mapping[str, str | None] | None = None,
+        unschedulable: bool | None = None,
+    ) -> Node:
+        """One patch under the node's resourceVersion. None as a value removes the key. Raises Conflict, NotFound."""
+        ...
+
+    def pods(self) -> list[Pod]: ...
+
+    def pods_on(self, node: str) -> list[Pod]: ...
+
+    def pods_of(self, workload: Workload) -> list[Pod]:
+        """The pods that the workload's selector matches, wherever they are."""
+        ...
+
+    def evict(self, pod: Pod) -> Eviction:
+        """Asks the Eviction API (policy/v1), under the pod's UID."""
+        ...
+
+    def budgets(self) -> list[Budget]: ...
+
+    def create_budget(self, workload: Workload, name: str, annotations: Mapping[str, str]) -> None:
+        """A budget of ours with maxUnavailable 1 over the workload's selector. One of that name is left as it is."""
+        ...
+
+    def delete_budget(self, budget: Budget) -> None:
+        """Deletes under the UID; gone already is fine."""
+        ...
+
+    def workload(self, owner: Owner) -> Workload | None:
+        """A Deployment, StatefulSet, ReplicaSet or DaemonSet; None if it is gone or of another kind."""
+        ...
+
+    def workloads(self) -> list[Workload]:
+        """Every Deployment, StatefulSet and DaemonSet."""
+        ...
+
+    def update_workload(
+        self,
+        workload: Workload,
+        *,
+        replicas: int | None = None,
+        annotations: Mapping[str, str | None] | None = None,
+        template_annotations: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """One patch under the workload's resourceVersion. Raises Conflict, NotFound."""
+        ...
+
+    def volumes(self) -> list[Volume]: ...
+
+    def services(self) -> list[Service]:
+        """Services with node ports."""
+        ...
+
+    def stateful_sets(self, namespace: str) -> list[Workload]: ...
+
+    def delete_pod(self, pod: Pod) -> None:
+        """Deletes under the UID; gone already, or another one, is fine."""
+        ...
+
+    def stand_ins(self, namespace: str, group: str) -> list[Pod]:
+        """The group's stand-ins, by their label."""
+        ...
+
+    def create_stand_in(self, workload: Workload, pod: Pod, zone: str, marks: Mapping[str, str]) -> None:
+        """Creates the pod that stands in for `pod`, with these annotations (`eks_rolling.redis.stand_in`).
+
+        It may be there already.
+
+        Raises NotFound when the workload is gone, Conflict when it changed since it was observed.
+        """
+        ...
+
+    def annotate_pod(self, pod: Pod, annotations: Mapping[str, str | None]) -> None:
+        """One patch under the pod's resourceVersion. None as a value removes the key. Raises Conflict, NotFound."""
+        ...
+
+    def secret(self, namespace: str, name: str) -> dict[str, str]:
+        """A Secret's keys, decoded. Raises NotFound, AccessDenied."""
+        ...
+
+    def csi_drivers(self, node: str) -> frozenset[str] | None:
+        """Drivers registered in the node's CSINode; None while there is none."""
+        ...
+
+    def volume_limits(self) -> dict[str, dict[str, int]]:
+        """Node -> CSI driver -> how many of its volumes the node takes; only limits that a CSINode states."""
+        ...
+
+    def attachments(self, node: str) -> list[str]:
+        """Persistent volumes that a VolumeAttachment holds on the node."""
+        ...
+
+    def lease(self, name: str) -> Lease | None: ...
+
+    def put_lease(self, lease: Lease) -> Lease:
+        """Creates (no resourceVersion) or replaces under the resourceVersion. Raises Conflict."""
+        ...
+
+    def group_may(self, verb: Verb) -> bool:
+        """Whether the verb's Kubernetes group has it, as the API server's authorizers say."""
+        ...
+
+
+class Aws(Protocol):
+    """The account."""
+
+    def groups(self, names: Sequence[str] = ()) -> list[Group]:
+        """The named groups (unknown names are absent), or every group of the cluster."""
+        ...
+
+    def template_versions(self, ids: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """Per launch template id: (latest, default) version numbers. Raises Permanent for an unknown id."""
+        ...
+
+    def template_data(self, versions: Iterable[str]) -> dict[str, dict[str, str]]:
+        """Per "lt-id:number" what that version says, field by field; versions that are gone are absent."""
+        ...
+
+    def instance_types(self, names: Iterable[str]) -> dict[str, InstanceType]:
+        """EC2's instance types of these names. Raises Permanent for an unknown one."""
+        ...
+
+    def vcpu_quota(self) -> VcpuQuota:
+        """The limit on running on-demand standard instances, and how much of it is used. Raises nothing."""
+        ...
+
+    def free_addresses(self, group: Group) -> dict[str, int]:
+        """Free private addresses per zone in the group's subnets."""
+        ...
+
+    def launch(self, group: str, zone: str, token: str) -> Launched:
+        """LaunchInstances of one instance in the zone. The same token launches once."""
+        ...
+
+    def set_desired(self, group: str, desired: int) -> None: ...
+
+    def set_maximum(self, group: str, maximum: int) -> None: ...
+
+    def suspend(self, group: str, processes: Iterable[str]) -> None: ...
+
+    def resume(self, group: str, processes: Iterable[str]) -> None: ...
+
+    def tag_group(self, group: str, tags: Mapping[str, str]) -> None: ...
+
+    def untag_group(self, group: str, keys: Iterable[str]) -> None: ...
+
+    def instances(self, ids: Sequence[str]) -> dict[str, InstanceState]:
+        """EC2's view; ids it no longer knows are absent."""
+        ...
+
+    def tag_instance(self, instance: str, tags: Mapping[str, str]) -> None: ...
+
+    def untag_instance(self, instance: str, keys: Iterable[str]) -> None: ...
+
+    def protect(self, group: str, instance: str, *, protected: bool) -> None:
+        """Sets or lifts scale-in protection."""
+        ...
+
+    def terminate(self, instance: str) -> None:
+        """Terminates through the group, lowering the desired capacity by one. Gone already is fine."""
+        ...
+
+    def targets_of(self, instances: Sequence[str]) -> list[Target]:
+        """Where the instances are registered, attached to their group or not; classic load balancers too."""
+        ...
+
+    def rehearse_restore(self, group: Group, instance: GroupInstance, registered: Sequence[Target]) -> None:
+        """Calls what a restore calls, so that nothing changes: what is set is so already, what goes is not there.
+
+        Raises AccessDenied for the first that the role may not call.
+        """
+        ...
+
+    def deregister(self, target: Target) -> None: ...
+
+    def register(self, target: Target) -> None: ...
+
+    def alarms_firing(self, names: Sequence[str]) -> list[str]: ...
+
+    def save(self, key: str, text: str, content_type: str) -> str:
+        """Stores a document; answers its s3:// address."""
+        ...
+
+    def load(self, prefix: str) -> list[str]:
+        """The texts of every document below the prefix."""
+        ...
+
+    def notify(self, subject: str, message: str) -> None: ...
+
+    def invoke(self, function: str, document: Mapping[str, Any], timeout_seconds: float) -> HttpAnswer:
+        """Calls a user's Lambda function once; what it returns is the body of a 200, what it raises the fault."""
+        ...
+
+    def history(self, execution: str) -> list[dict[str, Any]]:
+        """An execution's events as GetExecutionHistory has them, oldest first."""
+        ...
+
+
+class Redis(Protocol):
+    """Redis servers and sentinels, one command a call. Times out after seconds, so that a step always ends.
+
+    `server` and `sentinel` answer `Silent` for what does not answer; the other calls raise Transient. All raise
+    AccessDenied where the credentials are refused or certificates do not match, NotFound and BadRequest where a Secret
+    lacks what it must hold, and Permanent where something else than Redis answers. Writes raise Transient where the
+    server does not answer or its answer is an error that may pass, AccessDenied where it refuses the command, and
+    Conflict where the server is not the one that was looked at: `expected` is compared by run id and role on the same
+    connection, just before. No write is sent twice.
+    """
+
+    def server(self, endpoint: Endpoint) -> Server | Silent: ...
+
+    def sentinel(self, endpoint: Endpoint, name: str) -> Sentinel | Silent: ...
+
+    def cluster_node(self, endpoint: Endpoint) -> ClusterNode | Silent: ...
+
+    def offset(self, endpoint: Endpoint) -> tuple[Role, int]:
+        """Role and replication offset alone, by INFO replication: the quick look inside a switch."""
+        ...
+
+    def hand_over_state(self, endpoint: Endpoint) -> str:
+        """master_failover_state alone: "no-failover" where none goes on."""
+        ...
+
+    def current_master(self, endpoint: Endpoint, name: str) -> Address | None:
+        """A sentinel's GET-MASTER-ADDR-BY-NAME alone."""
+        ...
+
+    def follow(self, endpoint: Endpoint, expected: Server, master: Address) -> None:
+        """REPLICAOF."""
+        ...
+
+    def set_priority(self, endpoint: Endpoint, expected: Server, priority: int) -> None:
+        """CONFIG SET replica-priority."""
+        ...
+
+    def pause_writes(self, endpoint: Endpoint, expected: Server, milliseconds: int) -> None:
+        """CLIENT PAUSE ... WRITE; the server ends it by itself after that time."""
+        ...
+
+    def unpause(self, endpoint: Endpoint) -> None:
+        """CLIENT UNPAUSE; not paused is fine."""
+        ...
+
+    def hand_over(self, endpoint: Endpoint, expected: Server, to: Address) -> None:
+        """FAILOVER TO ... FORCE TIMEOUT 1 on the master."""
+        ...
+
+    def abort_hand_over(self, endpoint: Endpoint) -> None:
+        """FAILOVER ABORT; none in progress is fine."""
+        ...
+
+    def disconnect_clients(self, endpoint: Endpoint) -> None:
+        """CLIENT KILL TYPE normal SKIPME yes, so that clients ask for the master again."""
+        ...
+
+    def meet(self, endpoint: Endpoint, expected: Server, newcomer: Address) -> None:
+        """CLUSTER MEET: the node introduces the newcomer, which everybody hears of by gossip, within seconds."""
+        ...
+
+    def replicate(self, endpoint: Endpoint, expected: Server, master_id: str) -> None:
+        """CLUSTER REPLICATE."""
+        ...
+
+    def take_over(self, endpoint: Endpoint, expected: Server) -> None:
+        """CLUSTER FAILOVER on a replica, never FORCE or TAKEOVER; it ends later, or silently does not."""
+        ...
+
+    def forget(self, endpoint: Endpoint, node_id: str) -> None:
+        """CLUSTER FORGET, with which the node bans the id for 60 s; not known is fine."""
+        ...
+
+    def leave_cluster(self, endpoint: Endpoint, expected: Server) -> None:
+        """CLUSTER RESET HARD: the node forgets all others and has a new id. A replica drops what it holds; a master
+        that holds keys refuses (redis.io, CLUSTER RESET)."""
+        ...
+
+    def fail_over(self, endpoint: Endpoint, name: str) -> None:
+        """SENTINEL FAILOVER. Raises Refused with the sentinel's word where it will not now (INPROG, NOGOODSLAVE)."""
+        ...
+
+    def reset(self, endpoint: Endpoint, name: str) -> None:
+        """SENTINEL RESET: the sentinel forgets replicas and other sentinels, and finds those that live again.
+
+        This and `fail_over` raise NotFound where the sentinel monitors no master of that name.
+        """
+        ...
+
+
+class Http(Protocol):
+    """Addresses that users name in the settings. It raises nothing: what does not answer is an answer too."""
+
+    def get(self, url: str, timeout_seconds: float) -> HttpAnswer: ...
+
+    def post(self, url: str, document: Mapping[str, Any], key: str, timeout_seconds: float) -> HttpAnswer:
+        """Posts JSON, with `key` as Idempotency-Key."""
+        ...
+
+
+class Clock(Protocol):
+    """Epoch seconds."""
+
+    def __call__(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """What a step is handed."""
+
+    kubernetes: Kubernetes
+    aws: Aws
+    redis: Redis
+    settings: Settings
+    now: Clock
+    sleep: Callable[[float], None]
+    """Seconds; only the switch of a Redis master sleeps, for milliseconds."""
+    http: Http

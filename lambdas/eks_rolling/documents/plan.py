@@ -1,0 +1,143 @@
+"""The plan's shape: `rolls/<roll>/plan.json`, which the report, the messages and the command read.
+
+Times are epoch seconds, durations are seconds. A reader ignores fields that it does not know, and every field but the
+outcome has a default: documents of other versions can be read. `None` means that it is not known.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+VERSION = 2
+
+
+class Document(BaseModel):
+    """A part of a plan."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+
+
+class Way(StrEnum):
+    """How a pod leaves its node."""
+
+    EVICT = "evict"
+    RESTART = "restart"
+    MIGRATE = "migrate"
+
+
+class PlannedFinding(Document):
+    """A finding: what an operator should know before the roll. `severity`: blocks, holds, note."""
+
+    code: str
+    severity: str
+    object: str
+    reason: str
+    remedy: str
+
+
+class VolumeHeld(Document):
+    """A persistent volume that moves with its pod. `zones`: where it can be attached; empty: anywhere."""
+
+    name: str
+    zones: tuple[str, ...] = ()
+
+
+class Move(Document):
+    """A pod that leaves a node of the plan."""
+
+    pod: str = Field(description="NAMESPACE/NAME")
+    owner: str = Field("", description="KIND NAMESPACE/NAME of its controller; empty: none")
+    way: Way = Way.EVICT
+    budget: str = Field("", description="the disruption budget that covers it; empty: the roll makes one")
+    allowed: int | None = Field(None, description="evictions that this budget allows now")
+    volumes: tuple[VolumeHeld, ...] = ()
+    redis: str = Field("", description="its Redis group, NAMESPACE/NAME")
+    role: str = Field("", description="its role in the group now: master, replica, sentinel")
+    stays_pending: str = Field("", description="why it would fit on no node; empty: it fits")
+
+
+class Change(Document):
+    """A difference between the version that a node runs and the one that its replacement gets: ImageId, ..."""
+
+    what: str
+    before: str = ""
+    after: str = ""
+
+
+class PlannedNode(Document):
+    """A node of the plan, in the order in which they are replaced."""
+
+    node: str = Field(description="its name; the instance's id where it never joined")
+    instance: str = ""
+    group: str = ""
+    zone: str = ""
+    type: str = Field("", description="instance type")
+    wave: int = Field(1, description="counted from 1; the first is a single node if settings.canary says so")
+    age_seconds: float | None = None
+    before: str = Field("", alias="from", description="lt-id:number")
+    to: str = Field("", description="lt-id:number")
+    changes: tuple[Change, ...] = ()
+    moves: tuple[Move, ...] = ()
+    stays: int = Field(0, description="DaemonSet, static and finished pods: they go with the node")
+    seconds: float | None = Field(None, description="estimated, from launch to termination")
+
+
+class ZoneRoom(Document):
+    """Replacements that one group needs in one zone."""
+
+    group: str
+    zone: str
+    nodes: int = Field(description="replacements, one after another")
+    at_once: int = Field(description="the most that exist beside what they replace")
+    free_addresses: int | None = None
+
+
+class GroupRoom(Document):
+    """Whether a group's maximum size leaves room. `raised_to`: what the roll raises it to meanwhile; None: not."""
+
+    group: str
+    desired: int
+    maximum: int
+    at_once: int
+    raised_to: int | None = None
+
+
+class Quota(Document):
+    """An account's limit that replacements count against, in vCPUs. `unknown` says why a number is missing."""
+
+    code: str
+    name: str
+    limit: float | None = None
+    used: float | None = None
+    needed: float | None = None
+    unknown: str = ""
+
+
+class Estimate(Document):
+    """How long it takes if nothing holds, and what it costs. `transitions` are Step Functions' state transitions."""
+
+    seconds: float = 0.0
+    waves: int = 0
+    transitions: int = 0
+    assumptions: tuple[str, ...] = ()
+
+
+class PlanDocument(Document):
+    """The whole plan. `redis` has each group as `eks_rolling.plan.checks.redis_sentinel.describe` tells it."""
+
+    version: int = VERSION
+    roll: str = ""
+    cluster: str = ""
+    made: float | None = None
+    outcome: str = Field(description="roll, nothing, blocked, dry-run")
+    reason: str = ""
+    request: dict[str, Any] = {}
+    surge: int = 1
+    nodes: tuple[PlannedNode, ...] = ()
+    zones: tuple[ZoneRoom, ...] = ()
+    groups: tuple[GroupRoom, ...] = ()
+    quotas: tuple[Quota, ...] = ()
+    estimate: Estimate = Estimate()
+    redis: tuple[dict[str, Any], ...] = ()
+    findings: tuple[PlannedFinding, ...] = ()

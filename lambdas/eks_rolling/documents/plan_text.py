@@ -1,0 +1,100 @@
+"""A plan as plain text, for messages: what will happen, what is in the way. Pure."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from eks_rolling.documents.plan import PlanDocument, PlannedFinding, PlannedNode, Way
+from eks_rolling.payloads import counted
+
+SHOWN = 40
+"""Nodes, and findings of a severity, that a message lists; SNS takes 256 KiB, people less."""
+
+TITLES = {"blocks": "Blocks the roll", "holds": "Will hold it", "note": "Worth knowing"}
+
+
+def plan_text(plan: PlanDocument) -> str:
+    """The plan in lines of text."""
+    return "\n".join(_lines(plan))
+
+
+def _lines(plan: PlanDocument) -> Iterator[str]:
+    yield f"{plan.cluster}: {_headline(plan)}"
+    if plan.nodes:
+        yield ""
+        yield from _summary(plan)
+        yield ""
+        yield from _nodes(plan)
+    for severity, title in TITLES.items():
+        found = [f for f in plan.findings if f.severity == severity]
+        if found:
+            yield ""
+            yield from _findings(title, found)
+
+
+def _headline(plan: PlanDocument) -> str:
+    if plan.outcome != "blocked":
+        return plan.reason
+    blockers = sum(f.severity == "blocks" for f in plan.findings)
+    return f"{counted(len(plan.nodes), 'outdated node')}; blocked by {counted(blockers, 'finding')}"
+
+
+def _summary(plan: PlanDocument) -> Iterator[str]:
+    zones = Counter(n.zone for n in plan.nodes)
+    told = ", ".join(f"{count} in {zone}" for zone, count in sorted(zones.items()))
+    waves = counted(plan.estimate.waves, "wave")
+    yield f"Replacements: {told}; in {waves}, {plan.surge} at a time."
+    yield (
+        f"It takes about {spoken(plan.estimate.seconds)} if nothing holds, and about {plan.estimate.transitions:,} "
+        "state transitions."
+    )
+    moves = Counter(move.way for node in plan.nodes for move in node.moves)
+    ways = {Way.EVICT: "evicted", Way.RESTART: "restarted elsewhere first", Way.MIGRATE: "of Redis, with their role"}
+    if moves:
+        yield "Pods: " + ", ".join(f"{moves[way]:,} {said}" for way, said in ways.items() if moves[way]) + "."
+    for group in plan.groups:
+        if group.raised_to is not None:
+            yield f"{group.group}: maximum size {group.maximum}, raised to {group.raised_to} meanwhile."
+    for quota in plan.quotas:
+        if quota.limit is None:
+            yield f"Not known: the quota of {quota.name} ({quota.unknown})."
+
+
+def _nodes(plan: PlanDocument) -> Iterator[str]:
+    for number, node in enumerate(plan.nodes[:SHOWN], start=1):
+        yield f"{number:4}. {_node(node)}"
+    if len(plan.nodes) > SHOWN:
+        yield f"      and {len(plan.nodes) - SHOWN:,} more"
+
+
+def _node(node: PlannedNode) -> str:
+    versions = f"{_number(node.before)} -> {_number(node.to)}"
+    changed = f" ({', '.join(c.what for c in node.changes)})" if node.changes else ""
+    age = f", {spoken(node.age_seconds)} old" if node.age_seconds is not None else ""
+    pods = counted(len(node.moves), "pod")
+    redis = ", ".join(f"{m.redis} {m.role}".strip() for m in node.moves if m.redis)
+    carries = f"; Redis: {redis}" if redis else ""
+    where = f"wave {node.wave}, {node.zone}, {node.group}"
+    return f"{node.node}: {where}, version {versions}{changed}{age}; {pods} to move{carries}"
+
+
+def _number(template: str) -> str:
+    return template.rpartition(":")[2] or "none"
+
+
+def _findings(title: str, found: list[PlannedFinding]) -> Iterator[str]:
+    yield f"{title} ({len(found)}):"
+    for finding in found[:SHOWN]:
+        yield f"  - {finding.object}: {finding.reason} [{finding.code}]"
+        yield f"    -> {finding.remedy}"
+    if len(found) > SHOWN:
+        yield f"  and {len(found) - SHOWN:,} more, all in plan.json"
+
+
+def spoken(seconds: float) -> str:
+    """A length of time in its two largest units: "3 h 20 min"."""
+    minutes, hours, days = round(seconds / 60), seconds // 3600, seconds // 86400
+    if days >= 1:
+        return f"{days:.0f} d {seconds % 86400 // 3600:.0f} h"
+    if hours >= 1:
+        return f"{hours:.0f} h {minutes % 60} min"
+    return f"{minutes} min" if seconds >= 60 else f"{seconds:.0f} s"

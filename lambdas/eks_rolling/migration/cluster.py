@@ -1,0 +1,128 @@
+"""Looks at a Redis Cluster, and does what `cluster.decide` says."""
+
+from typing import assert_never
+
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.errors import NotFound
+from eks_rolling.migration.polling import CAUGHT_UP_SECONDS, caught_up, within
+from eks_rolling.observed.kubernetes import Pod
+from eks_rolling.observed.redis import ClusterNode, Endpoint, Role, Silent
+from eks_rolling.redis import stand_in
+from eks_rolling.redis.actions import Done, Hold, Settled, Stop
+from eks_rolling.redis.cluster import (
+    Action,
+    ClusterPod,
+    ClusterState,
+    CreateStandIn,
+    DeletePod,
+    FailOver,
+    Forget,
+    Meet,
+    Original,
+    Replicate,
+)
+from eks_rolling.redis.groups import PartSet, RedisGroup, endpoint_of
+
+TAKE_OVER_SECONDS = 5.0
+"""Redis gives a manual failover up after 5 s; it takes 60 to 70 ms."""
+
+
+def observe(group: RedisGroup, node: str, clients: Clients, waited: float = 0.0) -> ClusterState:
+    """The cluster, node by node, as each sees it. Raises AccessDenied, NotFound, Permanent, Transient."""
+    pods = [member for part_set in group.sets for member in _members(part_set, clients)]
+    stand_ins = []
+    for pod in sorted(clients.kubernetes.stand_ins(group.namespace, group.name), key=lambda p: p.name):
+        original = _original(pod)
+        part_set = next((s for s in group.sets if original and original.pod in s.pods), group.sets[0])
+        stand_ins.append(_member(part_set, pod.name, pod, original, clients))
+    return ClusterState(group, tuple(pods), tuple(stand_ins), node, waited)
+
+
+def _members(part_set: PartSet, clients: Clients) -> list[ClusterPod]:
+    workload = clients.kubernetes.workload(part_set.owner)
+    if workload is None:
+        raise NotFound(f"{part_set.owner} is gone while its Redis Cluster is migrated: create it again.")
+    pods = {p.name: p for p in clients.kubernetes.pods_of(workload) if p.owner == part_set.owner}
+    return [_member(part_set, name, pods.get(name), None, clients) for name in part_set.pods]
+
+
+def _member(part_set: PartSet, name: str, pod: Pod | None, original: Original | None, clients: Clients) -> ClusterPod:
+    endpoint: Endpoint | None = None
+    if pod is not None and pod.address and not pod.finished:
+        endpoint = endpoint_of(part_set, name, pod.address)
+    node: ClusterNode | Silent | None = clients.redis.cluster_node(endpoint) if endpoint else None
+    return ClusterPod(name, pod, endpoint, node, original)
+
+
+def _original(pod: Pod) -> Original | None:
+    written = [pod.annotations.get(key, "") for key in (stand_in.FOR_POD, stand_in.FOR_ID, stand_in.FOR_ROLE)]
+    if not all(written) or written[2].upper() not in Role.__members__:
+        return None
+    return Original(written[0], written[1], Role[written[2].upper()])
+
+
+def perform(action: Action, clients: Clients) -> Done:
+    """One action, under the precondition that what it was decided on is still so. Answers what was done."""
+    redis = clients.redis
+    match action:
+        case CreateStandIn(member, original):
+            _create(member, original, clients)
+        case Meet(by, newcomer):
+            # CLUSTER MEET takes no names, and the pod's address is what the others reach it by.
+            assert newcomer.endpoint is not None  # noqa: S101 (it answered)
+            endpoint, node = _known(by)
+            redis.meet(endpoint, node.server, newcomer.endpoint.address)
+        case Replicate(member, master_id):
+            endpoint, node = _known(member)
+            redis.replicate(endpoint, node.server, master_id)
+        case FailOver(member, master):
+            return _take_over(member, master, action.reason, clients)
+        case DeletePod(pod):
+            clients.kubernetes.delete_pod(pod)
+        case Forget(members, node_id, leaving):
+            _forget(members, node_id, leaving, clients)
+        case Hold() | Stop() | Settled():
+            pass
+        case _:
+            assert_never(action)
+    return Done(action.reason)
+
+
+def _create(member: ClusterPod, original: Original, clients: Clients) -> None:
+    assert member.pod is not None  # noqa: S101 (decided on)
+    assert member.pod.owner is not None  # noqa: S101 (a StatefulSet's)
+    workload = clients.kubernetes.workload(member.pod.owner)
+    if workload is None:
+        raise NotFound(f"{member.pod.owner} is gone while its Redis Cluster is migrated: create it again.")
+    node = clients.kubernetes.node(member.pod.node)
+    marks = stand_in.marks(original.pod, original.id, original.role)
+    clients.kubernetes.create_stand_in(workload, member.pod, node.zone if node else "", marks)
+
+
+def _take_over(member: ClusterPod, master: ClusterPod, reason: str, clients: Clients) -> Done:
+    """Waits for the end: another request would begin anew what goes on."""
+    (endpoint, node), (source, _) = _known(member), _known(master)
+    if not caught_up(endpoint, source, clients):
+        return Done(f"{member} did not catch up with {master} within {CAUGHT_UP_SECONDS} s; tried again later")
+    began = clients.now()
+    clients.redis.take_over(endpoint, node.server)
+    if not within(TAKE_OVER_SECONDS, lambda: clients.redis.offset(endpoint)[0] is Role.MASTER, clients):
+        return Done(f"{member} did not become master within {TAKE_OVER_SECONDS:.0f} s; tried again later")
+    stall = clients.now() - began
+    return Done(f"{reason} (within {stall:.2f} s)", stall, failed_over=True)
+
+
+def _forget(members: tuple[ClusterPod, ...], node_id: str, leaving: ClusterPod | None, clients: Clients) -> None:
+    """By all within the 60 s for which each bans the id, or gossip brings it back (redis.io, CLUSTER FORGET)."""
+    for member in members:
+        endpoint, _ = _known(member)
+        clients.redis.forget(endpoint, node_id)
+    if leaving is not None:
+        endpoint, node = _known(leaving)
+        clients.redis.leave_cluster(endpoint, node.server)
+
+
+def _known(member: ClusterPod) -> tuple[Endpoint, ClusterNode]:
+    assert member.endpoint is not None  # noqa: S101 (decided on)
+    assert isinstance(member.node, ClusterNode)  # noqa: S101 (decided on)
+    return member.endpoint, member.node

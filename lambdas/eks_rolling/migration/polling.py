@@ -1,0 +1,32 @@
+"""Short waits that a switch of masters is made of, inside one invocation, each with a deadline."""
+
+from collections.abc import Callable
+
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.observed.redis import Endpoint
+
+CAUGHT_UP_SECONDS = 2.5
+"""After a full synchronization a master may send nothing until the replica's next acknowledgement, a second later (the
+first one can come before the master has noticed that the transfer ended). Writes that were paused meanwhile would
+stand still for as long: measured 0.4 to 0.6 s in 4 of 24 failovers."""
+
+POLL_SECONDS = 0.005
+
+
+def within(seconds: float, condition: Callable[[], bool], clients: Clients) -> bool:
+    """Whether the condition comes true in that time; asked every few milliseconds."""
+    deadline = clients.now() + seconds
+    while not condition():
+        if clients.now() > deadline:
+            return False
+        clients.sleep(POLL_SECONDS)
+    return True
+
+
+def caught_up(replica: Endpoint, master: Endpoint, clients: Clients) -> bool:
+    """Whether the replica gets to where its master is now, in bytes of the stream, while writes go on.
+
+    Raises what the clients raise.
+    """
+    _, goal = clients.redis.offset(master)
+    return within(CAUGHT_UP_SECONDS, lambda: clients.redis.offset(replica)[1] >= goal, clients)

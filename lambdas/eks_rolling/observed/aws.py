@@ -1,0 +1,119 @@
+"""What decisions see of AWS: Auto Scaling groups, instances, launch templates and load balancer targets."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchTemplate:
+    """A launch template reference as it is written on a group: `version` may be $Latest or $Default."""
+
+    id: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupInstance:
+    """An instance as its Auto Scaling group lists it. `template` is "lt-id:number", "" for a launch configuration."""
+
+    id: str
+    zone: str
+    lifecycle: str = "InService"
+    template: str = ""
+    type: str = ""
+    protected: bool = False
+    healthy: bool = True
+
+    @property
+    def alive(self) -> bool:
+        return self.lifecycle in {"Pending", "Pending:Wait", "Pending:Proceed", "InService"}
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """An Auto Scaling group."""
+
+    name: str
+    minimum: int = 0
+    maximum: int = 0
+    desired: int = 0
+    zones: tuple[str, ...] = ()
+    instances: tuple[GroupInstance, ...] = ()
+    template: LaunchTemplate | None = None
+    overrides: tuple[tuple[str, LaunchTemplate], ...] = ()
+    subnets: tuple[str, ...] = ()
+    mixed_purchasing: bool = False
+    tags: dict[str, str] = field(default_factory=dict)
+    kept_tags: frozenset[str] = frozenset()
+    """Keys of those tags that its new instances do not get."""
+    suspended: frozenset[str] = frozenset()
+    warm_pool: bool = False
+    new_instances_protected: bool = False
+    refresh_running: bool = False
+
+    def instance(self, instance_id: str) -> GroupInstance | None:
+        return next((i for i in self.instances if i.id == instance_id), None)
+
+    @property
+    def managed(self) -> bool:
+        """A managed node group's: AWS replaces its nodes, we must not [N4]."""
+        return "eks:nodegroup-name" in self.tags
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceState:
+    """An EC2 instance: pending, running, shutting-down, terminated, ... and its tags."""
+
+    id: str
+    state: str
+    tags: dict[str, str] = field(default_factory=dict)
+    launched: float = 0.0
+    zone: str = ""
+
+    @property
+    def gone(self) -> bool:
+        return self.state in {"terminated", ""}
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceType:
+    """What EC2 says of an instance type."""
+
+    name: str
+    vcpus: int
+    memory_bytes: int
+
+
+STANDARD_VCPUS = "L-1216C47A"
+"""Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances, in vCPUs (Service Quotas, EC2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class VcpuQuota:
+    """The account's limit of vCPUs of running on-demand standard instances. `unknown` says why it is not known."""
+
+    limit: float | None = None
+    used: float | None = None
+    unknown: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An instance's registration in one target group (or classic load balancer: `classic`)."""
+
+    group: str
+    instance: str
+    port: int | None
+    state: str
+    others_healthy: int = 0
+    delay_seconds: float = 0.0
+    classic: bool = False
+
+    @property
+    def name(self) -> str:
+        """The target group's name out of its ARN (arn:...:targetgroup/NAME/ID)."""
+        parts = self.group.split("/")
+        return parts[1] if len(parts) > 2 else self.group
+
+    @property
+    def receives_traffic(self) -> bool:
+        return self.state not in {"unused", "gone"}

@@ -1,0 +1,348 @@
+"""What decisions see: plain frozen values, read from Kubernetes by `eks_rolling.clients`.
+
+No SDK object, no client and no clock is in here. Times are epoch seconds.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+class Effect(StrEnum):
+    """What a taint does to pods that do not tolerate it."""
+
+    NO_SCHEDULE = "NoSchedule"
+    PREFER_NO_SCHEDULE = "PreferNoSchedule"
+    NO_EXECUTE = "NoExecute"
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    key: str
+    effect: str
+    value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Toleration:
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+
+    def tolerates(self, taint: Taint) -> bool:
+        """Whether this toleration matches the taint, by the rules of core/v1 Toleration."""
+        if self.effect and self.effect != taint.effect:
+            return False
+        if not self.key:
+            return self.operator == "Exists"
+        if self.key != taint.key:
+            return False
+        return self.operator == "Exists" or self.value == taint.value
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A Kubernetes node. `instance` is the EC2 instance id out of spec.providerID, "" where there is none."""
+
+    name: str
+    uid: str = ""
+    resource_version: str = ""
+    instance: str = ""
+    zone: str = ""
+    ready: bool = True
+    unschedulable: bool = False
+    taints: tuple[Taint, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+    created: float = 0.0
+    allocatable: dict[str, int] = field(default_factory=dict)
+    """Thousandths of cores, bytes, pods, ...; as `Pod.requests`."""
+
+    @property
+    def roll_taint(self) -> Taint | None:
+        """Our own taint on this node, if any."""
+        return next((t for t in self.taints if t.key == ROLL_TAINT_KEY), None)
+
+
+ROLL_TAINT_KEY = "eks-rolling"
+
+CLOSING_TAINTS = (ROLL_TAINT_KEY, "node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
+"""Beginnings of the keys of taints that say of any node that it takes no pods now; others say for whom it is."""
+
+
+def ready_nodes(nodes: Iterable[Node]) -> dict[str, int]:
+    """How many nodes take pods, by zone: Ready, not cordoned, and not closed by such a taint [N3]."""
+    counts: Counter[str] = Counter()
+    for node in nodes:
+        hard = [t.key for t in node.taints if t.effect != Effect.PREFER_NO_SCHEDULE]
+        open_ = node.ready and not node.unschedulable and not any(key.startswith(CLOSING_TAINTS) for key in hard)
+        # A zone whose last node has closed is at 0, not forgotten.
+        counts[node.zone] += open_
+    return dict(sorted(counts.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The controller of a pod. For a ReplicaSet of a Deployment it is the Deployment."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Owner":
+        """Reads back what `str()` writes. Raises ValueError for anything else."""
+        kind, _, path = text.partition(" ")
+        namespace, _, name = path.partition("/")
+        if not (kind and namespace and name):
+            raise ValueError(f"not an owner: {text!r}")
+        return cls(kind, namespace, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod, as far as moving it is concerned."""
+
+    namespace: str
+    name: str
+    uid: str = ""
+    node: str = ""
+    owner: Owner | None = None
+    phase: str = "Running"
+    ready: bool = True
+    deleting_until: float | None = None
+    mirror: bool = False
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+    tolerations: tuple[Toleration, ...] = ()
+    claims: tuple[str, ...] = ()
+    local_volumes: tuple[str, ...] = ()
+    host_paths: tuple[str, ...] = ()
+    host_ports: tuple[int, ...] = ()
+    images: tuple[str, ...] = ()
+    unschedulable_because: str = ""
+    address: str = ""
+    resource_version: str = ""
+    requests: dict[str, int] = field(default_factory=dict)
+    """Thousandths of cores, bytes, ...: what the scheduler counts, init containers and overhead included."""
+    needs: "Needs | None" = None
+    grace_seconds: float = 30.0
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def deleting(self) -> bool:
+        return self.deleting_until is not None
+
+    @property
+    def not_ready_because(self) -> str:
+        """What is known of why the pod is not Ready; "" for one that is."""
+        if self.ready and not self.deleting:
+            return ""
+        if self.unschedulable_because:
+            return f"cannot be scheduled: {self.unschedulable_because}"
+        return "is ending" if self.deleting else f"is {self.phase} on {self.node or 'no node'}"
+
+    @property
+    def finished(self) -> bool:
+        return self.phase in {"Succeeded", "Failed"}
+
+    @property
+    def stays_with_node(self) -> bool:
+        """Pods that a drain leaves alone: DaemonSet pods, static (mirror) pods and finished ones [N2]."""
+        return self.mirror or self.finished or (self.owner is not None and self.owner.kind == "DaemonSet")
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """One matchExpressions entry of a label selector."""
+
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+    def matches(self, labels: dict[str, str]) -> bool:
+        match self.operator:
+            case "In":
+                return labels.get(self.key) in self.values
+            case "NotIn":
+                return labels.get(self.key) not in self.values
+            case "Exists":
+                return self.key in labels
+            case "DoesNotExist":
+                return self.key not in labels
+            case "Gt":
+                return self._compared(labels) > 0
+            case "Lt":
+                return self._compared(labels) < 0
+            case _:
+                return False
+
+    def _compared(self, labels: dict[str, str]) -> int:
+        """Above 0 where the label's number is the greater one; 0 where either is no number (node affinity only)."""
+        try:
+            return int(labels[self.key]) - int(self.values[0])
+        except (KeyError, IndexError, ValueError):
+            return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """A label selector. An empty one matches everything, as policy/v1 has it for budgets."""
+
+    labels: tuple[tuple[str, str], ...] = ()
+    expressions: tuple[Expression, ...] = ()
+
+    def matches(self, labels: dict[str, str]) -> bool:
+        return all(labels.get(k) == v for k, v in self.labels) and all(e.matches(labels) for e in self.expressions)
+
+
+@dataclass(frozen=True, slots=True)
+class AntiAffinity:
+    """A required anti-affinity term: no pod that `selector` matches in the same domain of the topology `key`."""
+
+    key: str
+    selector: Selector
+    namespaces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A topology spread constraint that forbids scheduling. `honors_taints`: nodes it cannot go to do not count."""
+
+    key: str
+    max_skew: int
+    selector: Selector
+    honors_taints: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a pod's manifest asks of its node, beside room: all required, none preferred.
+
+    `affinity` are node selector terms, any of which will do, each a set of expressions that must all match.
+    """
+
+    labels: tuple[tuple[str, str], ...] = ()
+    affinity: tuple[tuple[Expression, ...], ...] = ()
+    apart: tuple[AntiAffinity, ...] = ()
+    spread: tuple[Spread, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A PodDisruptionBudget. `ours` marks the temporary ones a roll makes for workloads that have none."""
+
+    namespace: str
+    name: str
+    uid: str = ""
+    selector: Selector | None = None
+    allowed: int = 0
+    healthy: int = 0
+    desired_healthy: int = 0
+    expected: int = 0
+    observed: bool = True
+    max_unavailable: str = ""
+    min_available: str = ""
+    ours: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+    def covers(self, pod: Pod) -> bool:
+        return self.namespace == pod.namespace and self.selector is not None and self.selector.matches(pod.labels)
+
+    @property
+    def can_never_allow(self) -> bool:
+        """True where no eviction can succeed even with every pod healthy (max 0, or min >= all)."""
+        return self.expected > 0 and self.desired_healthy >= self.expected
+
+
+class Strategy(StrEnum):
+    """How a workload's pods leave a node; the annotation `eks-rolling.io/strategy` chooses."""
+
+    EVICT = "evict"
+    RESTART = "restart"
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A Deployment, StatefulSet, ReplicaSet or DaemonSet."""
+
+    owner: Owner
+    uid: str = ""
+    resource_version: str = ""
+    desired: int = 1
+    ready: int = 1
+    updated: int = 1
+    current: int = 1
+    selector: Selector | None = None
+    annotations: dict[str, str] = field(default_factory=dict)
+    restarted_for: str = ""
+    surges: bool = True
+    settled: bool = True
+    scaled_by: str = ""
+
+    @property
+    def all_ready(self) -> bool:
+        return self.settled and self.ready >= self.desired
+
+    @property
+    def strategy(self) -> Strategy | None:
+        """The strategy asked for by annotation; None where the annotation says something unknown."""
+        asked = self.annotations.get(STRATEGY_ANNOTATION, Strategy.EVICT)
+        return Strategy(asked) if asked in set(Strategy) else None
+
+
+STRATEGY_ANNOTATION = "eks-rolling.io/strategy"
+
+RESTARTED_FOR = "eks-rolling.io/restarted-for"
+"""Pod template annotation whose change is a rollout restart: the node it was done for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A PersistentVolume bound to a claim: `zones` it can be attached in (empty: anywhere)."""
+
+    claim: str
+    name: str
+    zones: tuple[str, ...] = ()
+    local: bool = False
+    driver: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A Service with node ports."""
+
+    namespace: str
+    name: str
+    node_ports: tuple[int, ...] = ()
+    local_traffic: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A coordination/v1 Lease. `holder` is "" when nobody holds it."""
+
+    name: str
+    holder: str = ""
+    renewed: float = 0.0
+    duration: float = 0.0
+    resource_version: str = ""
+    annotations: dict[str, str] = field(default_factory=dict)
+
+    def expired(self, now: float) -> bool:
+        return not self.holder or now > self.renewed + self.duration
+
+
+def epoch(text: str | None) -> float:
+    """RFC 3339 text as epoch seconds; 0 for nothing."""
+    return datetime.fromisoformat(text).timestamp() if text else 0.0

@@ -1,0 +1,90 @@
+"""Everything that would block, hold or surprise a roll, found before anything is changed.
+
+Each check is a pure function from the view of the cluster to findings; all of them run, and all findings are
+answered at once. A finding that blocks can be accepted by its code (request field or setting `accept`) where ACCEPTABLE
+has it. One module per subject.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from eks_rolling.observed.kubernetes import Pod
+from eks_rolling.payloads import RollRequest
+from eks_rolling.plan.checks.budgets import budget_findings
+from eks_rolling.plan.checks.groups import capacity_findings, group_findings
+from eks_rolling.plan.checks.nodes import node_findings
+from eks_rolling.plan.checks.other_controllers import actor_findings, paused_autoscaler
+from eks_rolling.plan.checks.redis_sentinel import ACCEPTABLE as ACCEPTABLE_REDIS
+from eks_rolling.plan.checks.redis_sentinel import redis_findings
+from eks_rolling.plan.checks.request import request_findings
+from eks_rolling.plan.checks.scheduling import (
+    ending_findings,
+    pending_findings,
+    quota_findings,
+    schedulability_findings,
+)
+from eks_rolling.plan.checks.storage import storage_findings
+from eks_rolling.plan.checks.undeclared_redis import undeclared_redis
+from eks_rolling.plan.checks.workloads import owner_findings, toleration_findings
+from eks_rolling.plan.findings import Finding, Severity
+from eks_rolling.plan.placement import Stuck
+from eks_rolling.plan.snapshot import Candidate, ClusterSnapshot, candidates, moving_pods, resolve
+from eks_rolling.redis.groups import Part
+from eks_rolling.redis.stand_in import LABEL
+from eks_rolling.settings import Settings
+
+__all__ = ["ACCEPTABLE", "Candidate", "ClusterSnapshot", "candidates", "findings", "moving_pods", "resolve"]
+
+ACCEPTABLE = (
+    frozenset({"bare-pod", "budget-never-allows", "local-volume", "redis", "spread-stuck", "would-stay-pending"})
+    | ACCEPTABLE_REDIS
+)
+"""Codes of blockers that a person may accept. The others cannot be rolled over."""
+
+WEIGHT = {Severity.BLOCKS: 0, Severity.HOLDS: 1, Severity.NOTE: 2}
+
+
+def findings(
+    view: ClusterSnapshot,
+    request: RollRequest,
+    settings: Settings,
+    chosen: Sequence[Candidate],
+    stuck: Sequence[Stuck] = (),
+) -> list[Finding]:
+    """Every finding, the gravest first. What is accepted becomes a note. `stuck`: pods and stand-ins that would stay
+    Pending."""
+    accepted = (set(request.accept) | set(settings.accept)) & ACCEPTABLE
+    softened = [
+        Finding(f.code, Severity.NOTE, f.object, f"{f.reason} (accepted)", f.remedy) if f.code in accepted else f
+        for f in _all(view, request, settings, chosen, stuck)
+    ]
+    return sorted(softened, key=lambda f: (WEIGHT[f.severity], f.code, f.object))
+
+
+def _all(
+    view: ClusterSnapshot, request: RollRequest, settings: Settings, chosen: Sequence[Candidate], stuck: Sequence[Stuck]
+) -> Iterator[Finding]:
+    pods = moving_pods(view, chosen)
+    # A stand-in that a dead roll left is dealt with before anything else is.
+    paused = paused_autoscaler(settings)
+    others = [p for p in pods if LABEL not in p.labels and p.owner != paused and view.redis_set(p.owner) is None]
+    yield from request_findings(view, request, settings, ACCEPTABLE)
+    yield from group_findings(view, request, settings)
+    yield from node_findings(chosen)
+    yield from capacity_findings(view, chosen, request.surge or settings.surge)
+    yield from quota_findings(view, chosen, request.surge or settings.surge)
+    yield from schedulability_findings(stuck)
+    yield from pending_findings(view.pods)
+    yield from ending_findings(pods, view.now, settings.deadlines.evict)
+    yield from budget_findings(view, [p for p in pods if not _is_master_pod(view, p)])
+    yield from owner_findings(view, others)
+    yield from storage_findings(view, others)
+    yield from toleration_findings(pods)
+    yield from undeclared_redis(others)
+    yield from redis_findings(view.redis, view.redis_problems, {p.owner for p in pods})
+    yield from actor_findings(view, settings)
+
+
+def _is_master_pod(view: ClusterSnapshot, pod: Pod) -> bool:
+    """The pod that is deleted rather than evicted, once its role is elsewhere: no budget is asked."""
+    found = view.redis_set(pod.owner)
+    return found is not None and found[1].part is Part.MASTER

@@ -1,0 +1,51 @@
+"""Findings about disruption budgets."""
+
+from collections.abc import Iterable, Iterator
+
+from eks_rolling.observed.kubernetes import Budget, Pod, Strategy, Workload
+from eks_rolling.plan.findings import Finding, blocks, holds
+from eks_rolling.plan.snapshot import ClusterSnapshot
+
+
+def budget_findings(view: ClusterSnapshot, pods: Iterable[Pod]) -> Iterator[Finding]:
+    """About the budgets of pods that will be evicted; each is told of once."""
+    seen: set[tuple[str, ...]] = set()
+    for pod in pods:
+        budgets = view.budgets_of(pod)
+        key = tuple(str(b) for b in budgets)
+        if not budgets or key in seen:
+            continue
+        seen.add(key)
+        if len(budgets) > 1:
+            yield blocks(
+                "two-budgets",
+                f"pod {pod}",
+                f"budgets {' and '.join(key)} both cover it, so every eviction fails",
+                "narrow the selector of one of them",
+            )
+        else:
+            yield from _one_budget(budgets[0], view.workload(pod.owner))
+
+
+def _one_budget(budget: Budget, workload: Workload | None) -> Iterator[Finding]:
+    if workload and workload.strategy is Strategy.RESTART:
+        return
+    if budget.can_never_allow:
+        rule = (
+            f"maxUnavailable {budget.max_unavailable}"
+            if budget.max_unavailable
+            else f"minAvailable {budget.min_available}"
+        )
+        yield blocks(
+            "budget-never-allows",
+            f"budget {budget}",
+            f"{rule} with {budget.expected} pods allows no disruption even when all are healthy",
+            "relax it, add a replica, or annotate the Deployment eks-rolling.io/strategy: restart",
+        )
+    elif budget.allowed == 0:
+        yield holds(
+            "budget-exhausted",
+            f"budget {budget}",
+            f"it allows no disruption now: needs {budget.desired_healthy} healthy pods and has {budget.healthy}",
+            "bring the missing pods back; the roll waits for them",
+        )

@@ -1,0 +1,179 @@
+"""Findings about the Auto Scaling groups: whether they can launch, in the right place, and nobody else replaces."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+
+from eks_rolling.names import CLUSTER_TAG_VALUES, cluster_tag
+from eks_rolling.observed.aws import Group
+from eks_rolling.payloads import RollRequest, counted
+from eks_rolling.plan.findings import Finding, Severity, blocks, note
+from eks_rolling.plan.snapshot import Candidate, ClusterSnapshot, resolve
+from eks_rolling.settings import Settings
+
+OUT_OF_SERVICE = frozenset({"Standby", "EnteringStandby", "Detaching", "Detached"})
+
+
+def group_findings(view: ClusterSnapshot, request: RollRequest, settings: Settings) -> Iterator[Finding]:
+    """About every group that the roll looks at, whether its instances are outdated or not."""
+    for group in view.groups:
+        if group.managed:
+            yield Finding(
+                "managed-node-group",
+                Severity.BLOCKS if group.name in request.groups else Severity.NOTE,
+                f"group {group.name}",
+                "it belongs to an EKS managed node group, whose nodes only EKS replaces",
+                f"update the node group {group.tags['eks:nodegroup-name']} in EKS, and leave it out here",
+            )
+        else:
+            yield from _ability(group, settings)
+            yield from _tag_of_new_instances(view, group, settings)
+            yield from _others_at_work(group)
+
+
+def _ability(group: Group, settings: Settings) -> Iterator[Finding]:
+    subject = f"group {group.name}"
+    if group.tags.get(cluster_tag(settings.cluster)) not in CLUSTER_TAG_VALUES:
+        yield blocks(
+            "foreign-group",
+            subject,
+            f"it is not tagged {cluster_tag(settings.cluster)}, with the value owned or shared",
+            "tag it `owned` if its instances are nodes of this cluster, or leave it out",
+        )
+    if group.template is None:
+        yield blocks("no-launch-template", subject, "it uses a launch configuration", "give it a launch template")
+    for process in sorted(group.suspended & {"Launch", "Terminate"}):
+        yield blocks(
+            f"{process.lower()}-suspended",
+            subject,
+            f"its process {process} is suspended",
+            "find out why it was suspended, and resume it",
+        )
+
+
+def _tag_of_new_instances(view: ClusterSnapshot, group: Group, settings: Settings) -> Iterator[Finding]:
+    """Steps may act on an instance by the cluster's tag on it; one that comes without it could not be marked."""
+    key = cluster_tag(settings.cluster)
+    launches = resolve([group], view.versions).get(group.name, {}).values()
+    if key in group.kept_tags and not all(key in _instance_tags(view.template_data.get(to, {})) for to in launches):
+        yield blocks(
+            "tag-not-propagated",
+            f"group {group.name}",
+            f"its tag {key} is not for its new instances, so no step may touch a replacement",
+            "give the tag PropagateAtLaunch, or have the launch template tag instances",
+        )
+
+
+def _instance_tags(data: dict[str, str]) -> set[str]:
+    """Keys of the tags that a launch template version, field by field, gives to instances."""
+    of_instances = tuple(
+        path.removesuffix("ResourceType") + "Tags["
+        for path, value in data.items()
+        if path.startswith("TagSpecifications[") and path.endswith("].ResourceType") and value == "instance"
+    )
+    return {value for path, value in data.items() if path.startswith(of_instances) and path.endswith("].Key")}
+
+
+def _others_at_work(group: Group) -> Iterator[Finding]:
+    subject = f"group {group.name}"
+    if group.refresh_running:
+        yield blocks(
+            "instance-refresh",
+            subject,
+            "an instance refresh is replacing its instances",
+            "let it end, or cancel it",
+        )
+    if group.warm_pool:
+        yield blocks(
+            "warm-pool",
+            subject,
+            "it has a warm pool, from which replacements would come with the old version",
+            "delete the warm pool for the roll",
+        )
+    for instance in group.instances:
+        if instance.lifecycle in OUT_OF_SERVICE:
+            yield blocks(
+                "standby",
+                f"instance {instance.id}",
+                f"it is {instance.lifecycle} in {group.name}",
+                "put it back into service, or terminate it",
+            )
+
+
+def capacity_findings(view: ClusterSnapshot, chosen: Sequence[Candidate], surge: int) -> Iterator[Finding]:
+    """About the groups that have instances to replace: room for `surge` replacements beside what is there."""
+    by_group: defaultdict[str, list[Candidate]] = defaultdict(list)
+    for candidate in chosen:
+        by_group[candidate.group.name].append(candidate)
+    for name, members in sorted(by_group.items()):
+        yield from _addresses(view, name, members, surge)
+        yield from _size(members[0].group)
+        yield from _protection(members)
+        yield from _balance(members[0].group)
+
+
+def _addresses(view: ClusterSnapshot, group: str, members: list[Candidate], surge: int) -> Iterator[Finding]:
+    for zone, count in sorted(Counter(c.instance.zone for c in members).items()):
+        free = view.free_addresses.get(group, {}).get(zone)
+        nodes = [c.node.name for c in members if c.node and c.instance.zone == zone]
+        fullest = max((1 + len(view.pods_on(n)) for n in nodes), default=1)
+        needed = min(surge, count) * fullest
+        if free == 0:
+            yield blocks(
+                "no-addresses",
+                f"group {group}",
+                f"its subnets in {zone} have no free address for a replacement",
+                "free addresses, or add a subnet",
+            )
+        elif free is not None and free < needed:
+            yield note(
+                "few-addresses",
+                f"group {group}",
+                f"its subnets in {zone} have few free addresses ({free}): replacements with their pods take up to "
+                f"{needed} at a time",
+                "free addresses, or add a subnet",
+            )
+
+
+def _size(group: Group) -> Iterator[Finding]:
+    subject = f"group {group.name}"
+    if group.mixed_purchasing:
+        yield note(
+            "mixed-purchasing",
+            subject,
+            "it mixes on-demand and spot, so replacements come by raising its desired capacity, one at a time",
+            "nothing; it is slower",
+        )
+    if group.desired >= group.maximum:
+        yield note(
+            "maximum-raised",
+            subject,
+            f"its maximum size {group.maximum} leaves no room for replacements and is raised for the roll",
+            "nothing; it is put back at the end",
+        )
+
+
+def _protection(members: list[Candidate]) -> Iterator[Finding]:
+    protected = [c.instance.id for c in members if c.instance.protected]
+    if protected:
+        named = ", ".join(protected[:3]) + (" and others" if len(protected) > 3 else "")
+        yield note(
+            "protected",
+            f"group {members[0].group.name}",
+            f"{counted(len(protected), 'instance')} to replace ({named}) protected from scale-in, which does not "
+            "keep a roll from terminating them",
+            "leave them out by naming the others in `nodes`, if somebody meant to keep them",
+        )
+
+
+def _balance(group: Group) -> Iterator[Finding]:
+    counts = Counter(dict.fromkeys(group.zones, 0))
+    counts.update(i.zone for i in group.instances if i.alive)
+    if len(counts) > 1 and max(counts.values()) - min(counts.values()) > 1 and "AZRebalance" not in group.suspended:
+        told = ", ".join(f"{count} in {zone}" for zone, count in sorted(counts.items()))
+        yield note(
+            "unbalanced-zones",
+            f"group {group.name}",
+            f"it has {told}; every node is replaced in its zone, and AZRebalance, resumed at the end, may then "
+            "terminate nodes that nobody drained",
+            "keep AZRebalance suspended, or have one group for each zone",
+        )

@@ -1,0 +1,50 @@
+"""Findings about the nodes to replace."""
+
+from collections.abc import Iterator, Sequence
+
+from eks_rolling.plan.findings import Finding, blocks, note
+from eks_rolling.plan.snapshot import Candidate
+
+
+def node_findings(chosen: Sequence[Candidate]) -> Iterator[Finding]:
+    for candidate in chosen:
+        yield from _node(candidate)
+        if candidate.instance.zone not in candidate.group.zones:
+            yield blocks(
+                "zone-not-served",
+                f"node {candidate.name}",
+                f"group {candidate.group.name} launches nothing in {candidate.instance.zone} any more",
+                "give the group a subnet there again",
+            )
+
+
+def _node(candidate: Candidate) -> Iterator[Finding]:
+    node, subject = candidate.node, f"node {candidate.name}"
+    if node is None:
+        yield blocks(
+            "not-joined",
+            f"instance {candidate.instance.id}",
+            "it is in service but has no node in the cluster",
+            "find out why it did not join, or terminate it",
+        )
+    elif not node.ready:
+        yield blocks(
+            "node-not-ready",
+            subject,
+            "its kubelet does not answer, so evicted pods cannot end",
+            "mend or terminate it, then roll again",
+        )
+    elif node.labels.get("karpenter.sh/nodepool"):
+        yield blocks(
+            "karpenter-node",
+            subject,
+            "Karpenter made it and replaces it by itself",
+            "leave its group out",
+        )
+    elif node.unschedulable:
+        yield note(
+            "cordoned",
+            subject,
+            "somebody cordoned it, and pods that it lost may be missing elsewhere",
+            "nothing; it is replaced, and its replacement takes pods",
+        )

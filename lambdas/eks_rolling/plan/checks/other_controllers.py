@@ -1,0 +1,50 @@
+"""Findings about others that act on nodes and pods."""
+
+from collections.abc import Iterator
+
+from eks_rolling.observed.kubernetes import Owner
+from eks_rolling.observed.marks import AUTOSCALER_REPLICAS
+from eks_rolling.plan.findings import Finding, note
+from eks_rolling.plan.snapshot import ClusterSnapshot
+from eks_rolling.settings import AutoscalerMode, Settings
+
+OTHER_ACTORS = ("karpenter", "kured", "descheduler", "aws-node-termination-handler")
+
+
+def paused_autoscaler(settings: Settings) -> Owner | None:
+    """The Deployment that a roll scales to 0 before it evicts anything; None where it does not."""
+    autoscaler = settings.autoscaler
+    paused = autoscaler.mode is AutoscalerMode.PAUSE
+    return Owner("Deployment", autoscaler.namespace, autoscaler.deployment) if paused else None
+
+
+def actor_findings(view: ClusterSnapshot, settings: Settings) -> Iterator[Finding]:
+    for workload in view.workloads:
+        if any(actor in workload.owner.name for actor in OTHER_ACTORS) and workload.desired > 0:
+            yield note(
+                "other-node-actor",
+                str(workload.owner),
+                "it acts on nodes or pods by itself",
+                "pause it for the roll",
+            )
+    if settings.autoscaler.mode is not AutoscalerMode.IGNORE:
+        yield from _autoscaler(view, settings)
+
+
+def _autoscaler(view: ClusterSnapshot, settings: Settings) -> Iterator[Finding]:
+    owner = Owner("Deployment", settings.autoscaler.namespace, settings.autoscaler.deployment)
+    autoscaler = view.workload(owner)
+    if autoscaler is None:
+        yield note(
+            "no-autoscaler",
+            str(owner),
+            "it was not found, so nothing is paused",
+            "nothing, if the cluster has none; else correct the setting autoscaler",
+        )
+    elif autoscaler.desired == 0 and AUTOSCALER_REPLICAS not in autoscaler.annotations:
+        yield note(
+            "autoscaler-at-zero",
+            str(owner),
+            "it is at 0 replicas already, and no roll remembers how many it had",
+            "find out who stopped it; it is left at 0",
+        )

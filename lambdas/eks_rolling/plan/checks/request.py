@@ -1,0 +1,50 @@
+"""Findings about what is asked for: names and codes that do not exist."""
+
+from collections.abc import Iterator
+
+from eks_rolling.payloads import RollRequest
+from eks_rolling.plan.findings import Finding, blocks, note
+from eks_rolling.plan.snapshot import ClusterSnapshot
+from eks_rolling.settings import Settings
+
+
+def request_findings(
+    view: ClusterSnapshot, request: RollRequest, settings: Settings, acceptable: frozenset[str]
+) -> Iterator[Finding]:
+    known = {g.name for g in view.groups}
+    for name in request.groups:
+        if why := view.left_out.get(name):
+            yield blocks(
+                "group-left-out",
+                f"group {name}",
+                f"the settings leave it out: {why}",
+                "leave it out of the request too, or change the setting and deploy",
+            )
+        elif name not in known:
+            yield blocks(
+                "unknown-group",
+                f"group {name}",
+                "there is no such Auto Scaling group",
+                "correct the name, or leave groups out to take all of the cluster",
+            )
+    for name, why in view.left_out.items():
+        if name not in request.groups:
+            yield note(
+                "group-left-out", f"group {name}", f"the settings leave it out: {why}", "nothing, if it is meant so"
+            )
+    nodes = {n.name for n in view.nodes} | {i.id for g in view.groups for i in g.instances}
+    for name in request.nodes:
+        if name not in nodes:
+            yield blocks(
+                "unknown-node",
+                f"node {name}",
+                f"neither a node of {settings.cluster} nor an instance of its groups",
+                "correct the name",
+            )
+    for code in sorted((set(request.accept) | set(settings.accept)) - acceptable):
+        yield blocks(
+            "unknown-code",
+            f"accept {code}",
+            "this is not the code of a blocker that can be accepted",
+            f"use any of {', '.join(sorted(acceptable))}",
+        )

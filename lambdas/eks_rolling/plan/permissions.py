@@ -1,0 +1,89 @@
+"""What the functions' Kubernetes groups have to be allowed, verb by verb: what deploy/rbac.yaml grants and, for each
+Redis group, deploy/redis-rbac.yaml. People apply those files, so a new version may find an old one in force.
+
+A test compares this with the files.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from eks_rolling.redis.groups import RedisGroup
+from eks_rolling.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Verb:
+    """One verb on one resource, its subresource behind a slash. `namespace` and `name` are "" for all."""
+
+    group: str
+    verb: str
+    api_group: str
+    resource: str
+    namespace: str = ""
+    name: str = ""
+
+    def __str__(self) -> str:
+        name = f" {self.name}" if self.name else ""
+        where = f" in {self.namespace}" if self.namespace else ""
+        return f"{self.verb} {self.resource}{name}{where}"
+
+
+APPS, LEASES, POLICY, STORAGE = "apps", "coordination.k8s.io", "policy", "storage.k8s.io"
+
+EVERYWHERE = (
+    ("eks-rolling-look", "", "nodes", "get list"),
+    ("eks-rolling-look", "", "persistentvolumes", "list"),
+    ("eks-rolling-look", "", "pods", "list"),
+    ("eks-rolling-look", "", "services", "list"),
+    ("eks-rolling-look", POLICY, "poddisruptionbudgets", "list"),
+    ("eks-rolling-look", APPS, "daemonsets", "list"),
+    ("eks-rolling-look", APPS, "deployments", "get list"),
+    ("eks-rolling-look", APPS, "statefulsets", "get list"),
+    ("eks-rolling-look", APPS, "replicasets", "get"),
+    ("eks-rolling-look", STORAGE, "csinodes", "get list"),
+    ("eks-rolling-look", STORAGE, "volumeattachments", "list"),
+    ("eks-rolling-nodes", "", "nodes", "patch"),
+    ("eks-rolling-evict", "", "pods/eviction", "create"),
+    ("eks-rolling-evict", POLICY, "poddisruptionbudgets", "create"),
+    ("eks-rolling-evict", APPS, "deployments", "patch"),
+    ("eks-rolling-restore", POLICY, "poddisruptionbudgets", "delete"),
+)
+"""Group, API group, resource, verbs: in all namespaces."""
+
+
+LOCKS = (
+    ("eks-rolling-lock", "", "create"),
+    ("eks-rolling-lock", "eks-rolling", "get update"),
+    ("eks-rolling-lock", "eks-rolling-next", "get update"),
+    ("eks-rolling-look", "eks-rolling", "get"),
+    ("eks-rolling-look", "eks-rolling-launch", "get"),
+    ("eks-rolling-look", "eks-rolling-next", "get"),
+    ("eks-rolling-nodes", "eks-rolling-launch", "get update"),
+)
+"""Group, name of a Lease ("" for any), verbs: in the lock's namespace."""
+
+
+def needed(settings: Settings, redis: Iterable[RedisGroup]) -> list[Verb]:
+    """Everything that a roll over this cluster may need. What the plan itself asks of Redis it finds out by asking."""
+    verbs = [Verb(group, verb, api, resource) for group, api, resource, said in EVERYWHERE for verb in said.split()]
+    verbs += [
+        Verb(group, verb, LEASES, "leases", settings.namespace, name)
+        for group, name, said in LOCKS
+        for verb in said.split()
+    ]
+    autoscaler = settings.autoscaler
+    verbs += [
+        Verb("eks-rolling-pause", verb, APPS, "deployments", autoscaler.namespace, autoscaler.deployment)
+        for verb in ("get", "patch")
+    ]
+    return verbs + [verb for group in redis for verb in _of_redis(group)]
+
+
+def _of_redis(group: RedisGroup) -> Iterator[Verb]:
+    namespace, _, lease = group.lease.partition("/")
+    yield Verb("eks-rolling-restore", "get", LEASES, "leases", namespace, lease)
+    for verb in ("create", "delete", "patch"):
+        yield Verb("eks-rolling-redis", verb, "", "pods", namespace)
+    yield Verb("eks-rolling-redis", "create", "", "pods/eviction", namespace)
+    yield Verb("eks-rolling-redis", "create", LEASES, "leases", namespace)
+    yield Verb("eks-rolling-redis", "update", LEASES, "leases", namespace, lease)

@@ -1,0 +1,152 @@
+"""The cluster as the plan looks at it, and the instances that a roll would replace."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from eks_rolling.observed.aws import Group, GroupInstance, InstanceType, LaunchTemplate, VcpuQuota
+from eks_rolling.observed.kubernetes import Budget, Node, Owner, Pod, Volume, Workload
+from eks_rolling.observed.marks import outdated
+from eks_rolling.payloads import RollRequest, Targets
+from eks_rolling.plan.checks.redis_sentinel import RedisView
+from eks_rolling.redis.groups import PartSet, Problem, RedisGroup
+
+
+@dataclass(frozen=True)
+class ClusterSnapshot:
+    """Everything that was read, once. What is asked often is found by dictionaries, made when first asked."""
+
+    groups: tuple[Group, ...] = ()
+    nodes: tuple[Node, ...] = ()
+    pods: tuple[Pod, ...] = ()
+    budgets: tuple[Budget, ...] = ()
+    workloads: tuple[Workload, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    versions: dict[str, tuple[int, int]] = field(default_factory=dict)
+    free_addresses: dict[str, dict[str, int]] = field(default_factory=dict)
+    redis: tuple[RedisView, ...] = ()
+    redis_problems: tuple[Problem, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Groups of the cluster that the settings leave out, and why."""
+    template_data: dict[str, dict[str, str]] = field(default_factory=dict)
+    """ "lt-id:number" -> what that version says, field by field."""
+    instance_types: dict[str, InstanceType] = field(default_factory=dict)
+    volume_limits: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Node -> CSI driver -> volumes."""
+    quota: VcpuQuota = field(default_factory=VcpuQuota)
+    now: float = 0.0
+
+    def node_of(self, instance: str) -> Node | None:
+        return self._nodes_by_instance.get(instance)
+
+    def workload(self, owner: Owner | None) -> Workload | None:
+        return self._workloads_by_owner.get(owner) if owner else None
+
+    def volume(self, namespace: str, claim: str) -> Volume | None:
+        """The volume that is bound to a claim."""
+        return self._volumes_by_claim.get(f"{namespace}/{claim}")
+
+    def pods_on(self, node: str) -> list[Pod]:
+        return self._pods_by_node.get(node, [])
+
+    def budgets_of(self, pod: Pod) -> list[Budget]:
+        """The budgets that cover the pod, those of a roll apart."""
+        keys = ((pod.namespace, label) for label in (None, *pod.labels.items()))
+        return [b for key in keys for b in self._budgets_by_label.get(key, ()) if b.covers(pod)]
+
+    def redis_set(self, owner: Owner | None) -> tuple[RedisGroup, PartSet] | None:
+        """The Redis group that the owner is a part of, and which part."""
+        return self._redis_by_owner.get(owner) if owner else None
+
+    @cached_property
+    def _nodes_by_instance(self) -> dict[str, Node]:
+        return {n.instance: n for n in self.nodes if n.instance}
+
+    @cached_property
+    def _workloads_by_owner(self) -> dict[Owner, Workload]:
+        return {w.owner: w for w in self.workloads}
+
+    @cached_property
+    def _volumes_by_claim(self) -> dict[str, Volume]:
+        return {v.claim: v for v in self.volumes}
+
+    @cached_property
+    def _pods_by_node(self) -> dict[str, list[Pod]]:
+        found: defaultdict[str, list[Pod]] = defaultdict(list)
+        for pod in self.pods:
+            found[pod.node].append(pod)
+        return dict(found)
+
+    @cached_property
+    def _budgets_by_label(self) -> dict[tuple[str, tuple[str, str] | None], list[Budget]]:
+        """By namespace and the first label that their selector asks for; None: it asks for none."""
+        found: defaultdict[tuple[str, tuple[str, str] | None], list[Budget]] = defaultdict(list)
+        for budget in self.budgets:
+            if not budget.ours and budget.selector is not None:
+                found[budget.namespace, next(iter(budget.selector.labels), None)].append(budget)
+        return dict(found)
+
+    @cached_property
+    def _redis_by_owner(self) -> dict[Owner, tuple[RedisGroup, PartSet]]:
+        return {s.owner: (r.group, s) for r in self.redis for s in r.group.sets}
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An outdated instance of the plan, with its group and its node (None: it never joined)."""
+
+    instance: GroupInstance
+    group: Group
+    node: Node | None
+
+    @property
+    def name(self) -> str:
+        return self.node.name if self.node else self.instance.id
+
+
+def resolve(groups: Iterable[Group], versions: dict[str, tuple[int, int]]) -> Targets:
+    """What each group would launch now: instance type -> "lt-id:number", "" for types without an override.
+
+    $Latest and $Default are resolved here, once per roll, so that a version made meanwhile does not move the target.
+    """
+    targets: Targets = {}
+    for group in groups:
+        if group.template:
+            own = {"": _number(group.template, versions)}
+            targets[group.name] = own | {kind: _number(t, versions) for kind, t in group.overrides}
+    return targets
+
+
+def _number(template: LaunchTemplate, versions: dict[str, tuple[int, int]]) -> str:
+    latest, default = versions.get(template.id, (0, 0))
+    number = {"$Latest": latest, "$Default": default}.get(template.version, template.version)
+    return f"{template.id}:{number}"
+
+
+def candidates(view: ClusterSnapshot, targets: Targets, request: RollRequest) -> list[Candidate]:
+    """The instances to replace, zone by zone within a group: in service, outdated, and asked for."""
+    found = []
+    for group in view.groups:
+        if group.managed or group.name not in targets:
+            continue
+        for instance in sorted(group.instances, key=lambda i: (i.zone, i.id)):
+            node = view.node_of(instance.id)
+            asked = not request.nodes or instance.id in request.nodes or (node and node.name in request.nodes)
+            if asked and instance.lifecycle == "InService" and outdated(instance, targets[group.name]):
+                found.append(Candidate(instance, group, node))
+    return found
+
+
+def moving_pods(view: ClusterSnapshot, chosen: Iterable[Candidate]) -> list[Pod]:
+    """The pods that leave nodes of the plan."""
+    names = {c.node.name for c in chosen if c.node}
+    return [p for p in view.pods if p.node in names and not p.stays_with_node]
+
+
+def by_owner(pods: Iterable[Pod]) -> dict[str, list[Pod]]:
+    """Pods by what a finding about them is about: their controller, or the pod itself where it has none."""
+    found: defaultdict[str, list[Pod]] = defaultdict(list)
+    for pod in pods:
+        found[str(pod.owner) if pod.owner else f"pod {pod}"].append(pod)
+    return dict(found)

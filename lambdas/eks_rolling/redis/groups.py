@@ -1,0 +1,184 @@
+"""Which Redis groups a cluster has: what people wrote on their StatefulSets, and what is wrong with it.
+
+A group is what migrates together: one Sentinel master name with its replicas and sentinels, or one Redis Cluster.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from eks_rolling.observed.kubernetes import Owner, Workload
+from eks_rolling.observed.redis import Address, Endpoint, Login
+
+GROUP = "eks-rolling.io/redis-group"
+PART = "eks-rolling.io/redis-role"
+MASTER_NAME = "eks-rolling.io/sentinel-master-name"
+AUTH = "eks-rolling.io/redis-auth"
+TLS = "eks-rolling.io/redis-tls"
+PORT = "eks-rolling.io/redis-port"
+REFRESH = "eks-rolling.io/sentinel-refresh"
+
+ANNOTATIONS = frozenset({GROUP, PART, MASTER_NAME, AUTH, TLS, PORT, REFRESH})
+
+
+class RefreshBy(StrEnum):
+    """How a sentinel is made to forget addresses where nothing is any more: SENTINEL RESET, or a new pod."""
+
+    RESET = "reset"
+    RESTART = "restart"
+
+
+class Part(StrEnum):
+    """What a StatefulSet is in its group."""
+
+    MASTER = "sentinel-master"
+    REPLICA = "sentinel-replica"
+    SENTINEL = "sentinel"
+    CLUSTER = "cluster"
+
+
+DEFAULT_PORTS = {Part.MASTER: 6379, Part.REPLICA: 6379, Part.SENTINEL: 26379, Part.CLUSTER: 6379}
+
+
+@dataclass(frozen=True, slots=True)
+class PartSet:
+    """One StatefulSet of a group."""
+
+    owner: Owner
+    part: Part
+    pods: tuple[str, ...]
+    """The pods' names, by ordinal."""
+    port: int
+    login: Login
+
+
+@dataclass(frozen=True, slots=True)
+class RedisGroup:
+    """One Sentinel master name or one Redis Cluster, and the StatefulSets that serve it."""
+
+    namespace: str
+    name: str
+    master_name: str
+    sets: tuple[PartSet, ...]
+    refresh_by: RefreshBy = RefreshBy.RESET
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def is_cluster(self) -> bool:
+        return bool(self.of(Part.CLUSTER))
+
+    @property
+    def lease(self) -> str:
+        """Whoever holds it migrates the group's pods, one pod at a time over all nodes in flight."""
+        return f"{self.namespace}/eks-rolling-redis-{self.name}"
+
+    def part_set(self, owner: Owner | None) -> PartSet | None:
+        return next((s for s in self.sets if s.owner == owner), None)
+
+    def of(self, *parts: Part) -> tuple[PartSet, ...]:
+        return tuple(s for s in self.sets if s.part in parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A declaration that cannot be followed."""
+
+    object: str
+    reason: str
+    remedy: str
+
+
+def declared(workloads: Iterable[Workload]) -> tuple[list[RedisGroup], list[Problem]]:
+    """The groups that are declared rightly, and what is wrong with the others."""
+    problems: list[Problem] = []
+    sets: defaultdict[tuple[str, str], list[tuple[Workload, PartSet]]] = defaultdict(list)
+    for workload in sorted(workloads, key=lambda w: str(w.owner)):
+        if not ANNOTATIONS & workload.annotations.keys():
+            continue
+        found = list(_wrong_with_set(workload))
+        problems += found
+        if not found:
+            name = workload.annotations[GROUP]
+            sets[workload.owner.namespace, name].append((workload, _part_set(workload)))
+    groups = []
+    for (namespace, name), members in sorted(sets.items()):
+        names = sorted({w.annotations[MASTER_NAME] for w, _ in members if MASTER_NAME in w.annotations})
+        refresh = next((w.annotations[REFRESH] for w, _ in members if REFRESH in w.annotations), RefreshBy.RESET)
+        group = RedisGroup(namespace, name, names[0] if names else "", tuple(s for _, s in members), RefreshBy(refresh))
+        found = list(_wrong_with_group(group, names))
+        problems += found
+        if not found:
+            groups.append(group)
+    return groups, problems
+
+
+def endpoint_of(part_set: PartSet, pod: str, address: str) -> Endpoint:
+    """How to speak to a pod of the set that has this IP address."""
+    return Endpoint(Address(address, part_set.port), part_set.login, f"{part_set.owner.namespace}/{pod}")
+
+
+def _wrong_with_set(workload: Workload) -> Iterator[Problem]:
+    subject, annotations = str(workload.owner), workload.annotations
+    if workload.owner.kind != "StatefulSet":
+        yield Problem(subject, "its annotations declare Redis, which only a StatefulSet can be", "remove them")
+    if not annotations.get(GROUP):
+        yield Problem(subject, f"the annotation {GROUP} is missing", f"name its group: {GROUP}: NAME")
+    part = annotations.get(PART, "")
+    if part not in set(Part):
+        known = ", ".join(Part)
+        yield Problem(subject, f"the annotation {PART} says {part!r}", f"it must be one of {known}")
+    refresh = annotations.get(REFRESH, RefreshBy.RESET)
+    if refresh not in set(RefreshBy):
+        yield Problem(
+            subject, f"the annotation {REFRESH} says {refresh!r}", f"it must be one of {', '.join(RefreshBy)}"
+        )
+    port = annotations.get(PORT, "1")
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        yield Problem(subject, f"the annotation {PORT} says {port!r}", "it must be a TCP port")
+    if part == Part.MASTER and workload.desired != 1:
+        yield Problem(
+            subject,
+            f"it is the group's master and has {workload.desired} replicas",
+            f"keep the master in a StatefulSet of one, and its replicas in another ({PART}: {Part.REPLICA})",
+        )
+
+
+def _part_set(workload: Workload) -> PartSet:
+    annotations, owner = workload.annotations, workload.owner
+    part = Part(annotations[PART])
+    return PartSet(
+        owner,
+        part,
+        tuple(f"{owner.name}-{ordinal}" for ordinal in range(workload.desired)),
+        int(annotations.get(PORT, DEFAULT_PORTS[part])),
+        Login(owner.namespace, annotations.get(AUTH, ""), annotations.get(TLS, "")),
+    )
+
+
+def _wrong_with_group(group: RedisGroup, names: list[str]) -> Iterator[Problem]:
+    subject = f"Redis group {group}"
+    if group.is_cluster:
+        if len(group.of(Part.CLUSTER)) != len(group.sets):
+            yield Problem(
+                subject,
+                "some of its StatefulSets are of a Redis Cluster and some of a Sentinel group",
+                f"give them two names in {GROUP}",
+            )
+        return
+    masters = group.of(Part.MASTER)
+    if len(masters) != 1:
+        yield Problem(subject, f"{len(masters)} StatefulSets are {Part.MASTER}", "declare exactly one")
+    if not any(s.pods for s in group.of(Part.REPLICA)):
+        yield Problem(
+            subject,
+            "it has no replica, so its master cannot move without an outage",
+            f"declare a StatefulSet of replicas ({PART}: {Part.REPLICA})",
+        )
+    if not any(s.pods for s in group.of(Part.SENTINEL)):
+        yield Problem(subject, "it has no sentinels", f"declare their StatefulSet ({PART}: {Part.SENTINEL})")
+    if len(names) != 1:
+        said = f"its StatefulSets name {' and '.join(names)}" if names else "no StatefulSet names its master"
+        yield Problem(subject, said, f"write the name that the sentinels monitor into {MASTER_NAME}, the same on all")

@@ -1,0 +1,25 @@
+"""A full synchronization as people follow it: bytes left, rate, and when to look again."""
+
+from eks_rolling.observed.redis import Server
+from eks_rolling.redis.actions import Hold, RedisStep
+
+LONGEST_LOOK_SECONDS = 30.0
+
+
+def synchronizing(name: str, server: Server, source: Server | None, waited: float, step: RedisStep | None) -> Hold:
+    """The hold of a replica that gets its master's whole data set; `source` is the master, None where it is not seen.
+
+    A diskless master does not say how much it sends (INFO replication, master_sync_total_bytes): what it holds in
+    memory is the estimate. The rate is that of the `waited` seconds since the step at hand began to wait.
+    """
+    left, about = server.sync_left, ""
+    if left is None and source is not None and server.sync_read:
+        left, about = max(0, source.used_bytes - server.sync_read), "about "
+    rate = server.sync_read / waited if waited > 0 else 0.0
+    said = f"{name} synchronizes"
+    if left is not None:
+        said += f", {about}{left:,} bytes left"
+    if rate:
+        said += f", {rate / 1e6:.1f} MB/s"
+    seconds = min(LONGEST_LOOK_SECONDS, left / rate) if left is not None and rate else 1.0
+    return Hold(said, step, max(1.0, seconds), left, round(rate) or None)

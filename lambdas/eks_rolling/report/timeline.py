@@ -1,0 +1,292 @@
+"""What an execution did and waited for, read from its history: the only record of a roll's times."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from eks_rolling.documents.report import BudgetLine, BudgetLook, Calls, Capacity, Failover, Hold, Kind, Refusal, Step
+from eks_rolling.errors import NOT_APPROVED
+
+KINDS: Mapping[str, Kind] = {
+    "Wait for the change to settle": Kind.OTHER,
+    "Wait for approval": Kind.PERSON,
+    "Take the lock": Kind.LOCK,
+    "Rehearse the restore": Kind.OTHER,
+    "Pause what interferes": Kind.OTHER,
+    "Taint every outdated node": Kind.OTHER,
+    "Finish Redis migrations of a dead roll": Kind.REDIS,
+    "Finish Redis migrations that were begun": Kind.REDIS,
+    "Open the gate to the next wave": Kind.GATE,
+    "Restore": Kind.ENDING,
+    "Launch the replacement": Kind.INSTANCE,
+    "Wait for the replacement": Kind.INSTANCE,
+    "Close the old node to new pods": Kind.OTHER,
+    "Look at the Redis pods": Kind.REDIS,
+    "Leave the load balancers": Kind.TRAFFIC,
+    "Evict pods": Kind.PODS,
+    "Wait for the last connections": Kind.TRAFFIC,
+    "Wait for volumes to detach": Kind.VOLUMES,
+    "Terminate the instance": Kind.ENDING,
+}
+"""What each state waits for, unless its answer says otherwise (`kind`) or names a Redis group."""
+
+FAULTS = frozenset({"TaskFailed", "TaskTimedOut", "TaskSubmitFailed", "TaskStartFailed"})
+"""History events of a call that failed, whether it was tried again or not."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a step answered at one look, and when."""
+
+    at: float
+    reason: str = ""
+    output: dict[str, Any] = field(default_factory=dict)
+    calls: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A hold that goes on."""
+
+    reason: str
+    since: float
+    kind: Kind
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class StepTime:
+    """One step, from its entry to the exit after which another step began. Times are epoch seconds."""
+
+    name: str
+    started: float
+    ended: float
+    faults: int = 0
+    holds: list[Waiting] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+
+    @property
+    def last(self) -> str:
+        return self.answers[-1].reason if self.answers else ""
+
+    @property
+    def redis(self) -> str:
+        """The Redis group that it worked on, if any."""
+        return next((str(a.output["redis"]) for a in self.answers if a.output.get("redis")), "")
+
+    def summary(self) -> Step:
+        """As the report keeps it."""
+        return Step(
+            name=self.name,
+            started=self.started,
+            ended=self.ended,
+            looks=len(self.answers),
+            result=self.last,
+            redis=self.redis,
+            faults=self.faults,
+            holds=tuple(Hold(reason=h.reason, since=h.since, seconds=h.seconds, kind=h.kind) for h in self.holds),
+        )
+
+
+def steps_of(history: Iterable[dict[str, Any]]) -> list[StepTime]:
+    """The steps of an execution in their order, their waiting looks folded into holds. One that came again after others
+    is there again.
+
+    `history` is GetExecutionHistory's events, oldest first. A step's answers are the outputs of its Task state.
+    """
+    steps: list[StepTime] = []
+    for event in history:
+        kind, when = event["type"], _seconds(event["timestamp"])
+        if kind == "TaskStateEntered":
+            name = event["stateEnteredEventDetails"]["name"]
+            if not steps or steps[-1].name != name:
+                steps.append(StepTime(name, when, when))
+            _close_hold(steps[-1], when)
+        elif kind == "TaskStateExited":
+            details = event["stateExitedEventDetails"]
+            step = next(s for s in reversed(steps) if s.name == details["name"])
+            step.ended = when
+            _note(step, _answer(details.get("output", "")), when)
+        elif kind in FAULTS and steps:
+            steps[-1].faults += 1
+            steps[-1].ended = when
+    # A step that neither answered nor failed is the one that reads this.
+    return [step for step in steps if step.answers or step.faults]
+
+
+def ending_of(history: Iterable[dict[str, Any]]) -> str:
+    """Why an execution ended that could not say so itself, as a sentence; "" for one that has not ended."""
+    for event in history:
+        if event["type"] == "ExecutionAborted":
+            cause = event.get("executionAbortedEventDetails", {}).get("cause", "")
+            return f"The roll's execution was stopped{': ' + cause if cause else ''}."
+        if event["type"] == "ExecutionTimedOut":
+            return "The roll's execution took longer than its deadline."
+        if event["type"] == "ExecutionFailed":
+            details = event.get("executionFailedEventDetails", {})
+            return explain({"Error": details.get("error"), "Cause": details.get("cause")})
+    return ""
+
+
+def approver_of(history: Iterable[dict[str, Any]]) -> str:
+    """Who let the roll begin; "" where nobody was asked or nobody did."""
+    for event in history:
+        details = event.get("stateExitedEventDetails", {})
+        if event["type"] == "TaskStateExited" and details["name"] == "Wait for approval":
+            answer = _answer(details.get("output", ""))
+            if "Error" not in answer:
+                return str(answer.get("approved_by") or "somebody who gave no name")
+    return ""
+
+
+def waves_of(steps: Iterable[StepTime]) -> dict[str, str]:
+    """The nodes of the waves that a roll began: instance -> node."""
+    return {task["instance"]: task["node"] for _, answer in _answers(steps) for task in answer.output.get("wave", ())}
+
+
+def _note(step: StepTime, answer: dict[str, Any], when: float) -> None:
+    output = answer.get("output")
+    reason = str(answer["reason"]) if "reason" in answer else explain(answer) if "Error" in answer else ""
+    step.answers.append(Answer(when, reason, output if isinstance(output, dict) else {}, _calls_in(answer)))
+    if answer.get("status") == "wait" and (not step.holds or step.holds[-1].reason != step.last):
+        step.holds.append(Waiting(step.last, when, _kind(step, step.answers[-1])))
+
+
+def _calls_in(answer: dict[str, Any]) -> tuple[str, ...]:
+    calls = answer.get("calls")
+    return tuple(str(call) for call in calls) if isinstance(calls, list) else ()
+
+
+def _kind(step: StepTime, answer: Answer) -> Kind:
+    said = answer.output.get("kind")
+    if said in set(Kind):
+        return Kind(said)
+    return KINDS.get(step.name, Kind.REDIS if answer.output.get("redis") else Kind.OTHER)
+
+
+def _close_hold(step: StepTime, when: float) -> None:
+    if step.holds:
+        step.holds[-1].seconds = when - step.holds[-1].since
+
+
+# What the steps saw on their way, out of their answers.
+
+
+def failovers(steps: Iterable[StepTime], node: str = "") -> tuple[Failover, ...]:
+    """The switches of masters that steps did or tried, with the stalls that they measured."""
+    return tuple(
+        Failover(
+            at=answer.at,
+            group=str(each.get("group") or step.redis),
+            node=node,
+            step=step.name,
+            reason=answer.reason,
+            stalled_ms=each.get("stalled_ms"),
+            completed=bool(each.get("completed")),
+        )
+        for step, answer in _answers(steps)
+        for each in answer.output.get("switches", ())
+    )
+
+
+def refusals(steps: Iterable[StepTime]) -> tuple[Refusal, ...]:
+    """Evictions that the API server refused, in its words."""
+    return tuple(
+        Refusal(at=answer.at, reason=str(reason))
+        for _, answer in _answers(steps)
+        for reason in answer.output.get("refusals", ())
+    )
+
+
+def capacity(steps: Iterable[StepTime]) -> tuple[Capacity, ...]:
+    """Ready and schedulable nodes per zone, at the looks that counted them; only where the count changed."""
+    found: list[Capacity] = []
+    for _, answer in _answers(steps):
+        zones = answer.output.get("ready_nodes")
+        if isinstance(zones, dict) and (not found or found[-1].zones != zones):
+            found.append(Capacity(at=answer.at, zones=zones))
+    return tuple(found)
+
+
+def budgets(steps: Iterable[StepTime]) -> tuple[BudgetLine, ...]:
+    """The disruption budgets of what was evicted, at the looks that saw them; only where something changed."""
+    lines: defaultdict[str, list[BudgetLook]] = defaultdict(list)
+    ours: set[str] = set()
+    for _, answer in _answers(steps):
+        for budget, (allowed, healthy, needed, expected, made) in answer.output.get("budgets", {}).items():
+            look = BudgetLook(at=answer.at, allowed=allowed, healthy=healthy, needed=needed, expected=expected)
+            if made:
+                ours.add(budget)
+            if not lines[budget] or _numbers(lines[budget][-1]) != _numbers(look):
+                lines[budget].append(look)
+    return tuple(BudgetLine(budget=b, ours=b in ours, looks=tuple(looks)) for b, looks in sorted(lines.items()))
+
+
+def calls(steps: Iterable[StepTime]) -> tuple[Calls, ...]:
+    """What each step called."""
+    made: defaultdict[str, set[str]] = defaultdict(set)
+    for step, answer in _answers(steps):
+        if answer.calls:
+            made[step.name].update(answer.calls)
+    return tuple(Calls(step=step, calls=tuple(sorted(names))) for step, names in made.items())
+
+
+def _answers(steps: Iterable[StepTime]) -> Iterator[tuple[StepTime, Answer]]:
+    return ((step, answer) for step in steps for answer in step.answers)
+
+
+def _numbers(look: BudgetLook) -> tuple[int, int, int, int]:
+    return look.allowed, look.healthy, look.needed, look.expected
+
+
+def _answer(text: str) -> dict[str, Any]:
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _seconds(timestamp: datetime | float) -> float:
+    return timestamp.timestamp() if isinstance(timestamp, datetime) else float(timestamp)
+
+
+def error_of(failure: Mapping[str, Any] | None) -> str:
+    """The name of a state's error: that of what a function raised, or that which a child execution ended with."""
+    if not failure:
+        return ""
+    error, document = str(failure.get("Error") or ""), _answer(str(failure.get("Cause") or ""))
+    return error_of(document) if document.get("Error") else error
+
+
+def explain(failure: dict[str, Any] | None) -> str:
+    """A state's error output as one sentence: what a function raised, or what a child execution ended with."""
+    if not failure:
+        return ""
+    error, cause = str(failure.get("Error") or "error"), str(failure.get("Cause") or "")
+    document = _answer(cause)
+    if "errorMessage" in document:
+        kind = document.get("errorType", error)
+        return document["errorMessage"] if kind != error or error in _OURS else f"{kind}: {document['errorMessage']}"
+    if "Cause" in document:
+        return explain({"Error": document.get("Error"), "Cause": document["Cause"]})
+    return cause if error in _OURS and cause else f"{error}: {cause}" if cause else error
+
+
+_OURS = frozenset(
+    {
+        "Aborted",
+        "AccessDenied",
+        "BadRequest",
+        "DeadlineExceeded",
+        "LockLost",
+        NOT_APPROVED,
+        "NotFound",
+        "Permanent",
+        "Refused",
+        "Transient",
+    }
+)

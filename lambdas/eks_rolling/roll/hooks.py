@@ -1,0 +1,76 @@
+"""Users' own hooks: what they are told, and what their answers mean. Pure."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from eks_rolling.clients.protocols import HttpAnswer
+from eks_rolling.payloads import HookTask
+from eks_rolling.settings import Hook
+
+SHORTEST, LONGEST = 1.0, 900.0
+"""Seconds between two questions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The hook lets the roll go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """The hook wants to be asked again."""
+
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    reason: str
+
+
+def question(task: HookTask, hook: Hook, cluster: str, failure: str) -> dict[str, Any]:
+    """What a hook is sent. `key` is the same however often it is asked: what it did already it must not do twice."""
+    return {
+        "cluster": cluster,
+        "roll": task.roll,
+        "when": task.when,
+        "node": task.node,
+        "instance": task.instance,
+        "replacement": task.replacement,
+        "failure": failure,
+        "key": "/".join(part for part in (task.roll, task.when, task.instance, hook.name) if part),
+    }
+
+
+def meaning(hook: Hook, answer: HttpAnswer) -> Done | Ask | Failed:
+    """What an answer says. One without a word, such as a function's that returns nothing, is a success."""
+    if answer.fault:
+        return Failed(f"hook {hook.name} does not answer: {answer.fault}")
+    if not 200 <= answer.status < 300:
+        return Failed(f"hook {hook.name} answers {answer.status}{_quoted(answer.body)}")
+    try:
+        said = json.loads(answer.body) if answer.body.strip() else None
+    except ValueError:
+        said = None
+    match said:
+        case None | {"status": "done"}:
+            return Done()
+        case {"status": "wait"}:
+            return _patience(hook, said)
+        case _:
+            return Failed(f"hook {hook.name} answers{_quoted(answer.body)}, neither done nor wait")
+
+
+def _patience(hook: Hook, said: dict[str, Any]) -> Ask | Failed:
+    seconds = said.get("seconds", 10)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        return Failed(f"hook {hook.name} wants to be asked again in {seconds!r} s, which is no number")
+    reason = " ".join(str(said.get("reason") or "it gives no reason").split())[:300]
+    return Ask(f"hook {hook.name} asks to wait: {reason}", min(LONGEST, max(SHORTEST, float(seconds))))
+
+
+def _quoted(body: str) -> str:
+    text = " ".join(body.split())[:200]
+    return f" {text}" if text else ""

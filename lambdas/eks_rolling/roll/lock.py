@@ -1,0 +1,152 @@
+"""One roll at a time on one cluster [R4]: a Lease in the cluster, held by the execution's name.
+
+Every step of a roll renews it; a holder that is silent for the lease's duration has lost it. The Lease also carries,
+as annotations, what people ask of a running roll (pause, abort, keep taints), `failed`, after which no further node is
+begun, and `ended`, with which a restore turns away steps of the roll that are still on their way.
+"""
+
+from dataclasses import dataclass, replace
+
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.errors import Conflict, LockLost
+from eks_rolling.observed.kubernetes import Lease
+
+NAME = "eks-rolling"
+PAUSE = "eks-rolling.io/pause"
+ABORT = "eks-rolling.io/abort"
+FAILED = "eks-rolling.io/failed"
+ENDED = "eks-rolling.io/ended"
+KEEP_TAINTS = "eks-rolling.io/keep-taints"
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Write this lease: we hold the lock then."""
+
+    lease: Lease
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """We hold it already, and renewed it lately."""
+
+    reason: str = "the lock is ours"
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Another roll holds it. `seconds` until its lease runs out if it is dead."""
+
+    holder: str
+    seconds: float
+
+
+def lock_name(namespace: str) -> str:
+    """The Lease's full name."""
+    return f"{namespace}/{NAME}"
+
+
+def launch_name(namespace: str) -> str:
+    """The Lease under which groups that mix purchase options launch one instance at a time."""
+    return f"{namespace}/{NAME}-launch"
+
+
+def decide(lease: Lease | None, roll: str, now: float, name: str, duration: float) -> Take | Held | Busy:
+    """Whether `roll` may hold the lock called `name`, and what to write for it.
+
+    A lease of our own is renewed when a quarter of its duration has passed, so that parallel steps of one roll
+    seldom write at the same time. A free or expired one is taken over; what was asked of the former holder goes.
+    """
+    if lease is None:
+        return Take(Lease(name, roll, now, duration), "the lock was free")
+    if lease.holder == roll:
+        if now < lease.renewed + duration / 4:
+            return Held()
+        return Take(replace(lease, renewed=now, duration=duration), "the lock is renewed")
+    if not lease.holder:
+        return Take(replace(lease, holder=roll, renewed=now, duration=duration, annotations={}), "the lock was free")
+    if lease.expired(now):
+        taken = replace(lease, holder=roll, renewed=now, duration=duration, annotations={})
+        return Take(taken, f"the lock of {lease.holder}, silent for {now - lease.renewed:.0f} s, was taken over")
+    return Busy(lease.holder, lease.renewed + lease.duration - now)
+
+
+def acquire(clients: Clients, holder: str, name: str) -> Take | Held | Busy:
+    """Takes or renews a lock if it may be had. Raises Conflict when somebody else wrote it at the same moment."""
+    lease = clients.kubernetes.lease(name)
+    decision = decide(lease, holder, clients.now(), name, clients.settings.lease_seconds)
+    if isinstance(decision, Take):
+        clients.kubernetes.put_lease(decision.lease)
+    return decision
+
+
+def confirm(clients: Clients, roll: str) -> Lease:
+    """Renews the lock that the roll must hold, and answers it as it was seen.
+
+    Raises LockLost where the roll does not hold it, or where a restore has begun.
+    """
+    name = lock_name(clients.settings.namespace)
+    lease = _ours(clients, roll, name)
+    decision = decide(lease, roll, clients.now(), name, clients.settings.lease_seconds)
+    if isinstance(decision, Take):
+        try:
+            clients.kubernetes.put_lease(decision.lease)
+        except Conflict:
+            # A parallel step of this roll renewed it, or somebody took it over: the next look tells.
+            return _ours(clients, roll, name)
+    return lease
+
+
+def _ours(clients: Clients, roll: str, name: str) -> Lease:
+    lease = clients.kubernetes.lease(name)
+    if lease is None or lease.holder != roll:
+        holder = lease.holder if lease and lease.holder else "nobody"
+        raise LockLost(f"The lock of the cluster is held by {holder}, not by {roll}: this roll has ended.")
+    if ENDED in lease.annotations:
+        raise LockLost(f"The roll {roll} is being restored: it changes nothing any more.")
+    return lease
+
+
+def note_failure(clients: Clients, roll: str, node: str) -> None:
+    """Notes that a node failed, if the roll still holds the lock; the first one's name stays. Raises Conflict."""
+    lease = clients.kubernetes.lease(lock_name(clients.settings.namespace))
+    if lease is not None and lease.holder == roll and FAILED not in lease.annotations:
+        clients.kubernetes.put_lease(replace(lease, annotations=dict(lease.annotations) | {FAILED: node}))
+
+
+def keep_taints(clients: Clients, roll: str) -> None:
+    """Notes that taints are to stay, for whoever restores after the roll. Raises Conflict, LockLost."""
+    lease = _ours(clients, roll, lock_name(clients.settings.namespace))
+    if KEEP_TAINTS not in lease.annotations:
+        clients.kubernetes.put_lease(replace(lease, annotations=dict(lease.annotations) | {KEEP_TAINTS: "asked for"}))
+
+
+def end(clients: Clients, roll: str, by: str = "") -> Lease | Busy | None:
+    """Turns further steps of the roll away, and takes its lock for the restore `by` name, if that is another's.
+
+    Answers the lock as it is then; Busy where another roll holds it; None where the roll holds nothing any more,
+    because it put everything back itself, or another one did. Raises Conflict.
+    """
+    name, holder = lock_name(clients.settings.namespace), by or roll
+    lease = clients.kubernetes.lease(name) or Lease(name)
+    now, duration = clients.now(), clients.settings.lease_seconds
+    if lease.holder not in {"", roll, holder}:
+        if not lease.expired(now):
+            return Busy(lease.holder, lease.renewed + lease.duration - now)
+        if roll != holder:
+            return None
+    if not lease.holder and roll != holder and lease.resource_version:
+        return None
+    if lease.holder != holder or ENDED not in lease.annotations or now > lease.renewed + duration / 4:
+        annotations = dict(lease.annotations) | {ENDED: "restoring"}
+        ended = replace(lease, holder=holder, renewed=now, duration=duration, annotations=annotations)
+        return clients.kubernetes.put_lease(ended)
+    return lease
+
+
+def release(clients: Clients, holder: str, name: str) -> None:
+    """Gives a lock up; not held any more is fine."""
+    lease = clients.kubernetes.lease(name)
+    if lease is not None and lease.holder == holder:
+        clients.kubernetes.put_lease(replace(lease, holder="", annotations={}))

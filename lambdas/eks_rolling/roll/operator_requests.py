@@ -1,0 +1,39 @@
+"""What people ask of a running roll: to pause, to go on, to end. They write it on the roll's lock; steps read it there.
+
+Every step of a roll reads the lock anyway, so a wish is heard within seconds, in the middle of a hold too. A step is
+never cut short: a wish is followed where the step would begin to look. What must not stay half done is finished first:
+once a Redis group's migration has begun, the steps that finish it heed nothing.
+"""
+
+from enum import Flag, auto
+
+from eks_rolling.documents.report import Kind
+from eks_rolling.errors import Aborted
+from eks_rolling.observed.kubernetes import Lease
+from eks_rolling.payloads import StepResult
+from eks_rolling.roll.lock import ABORT, PAUSE
+
+LOOK_SECONDS = 10.0
+"""How soon somebody who lets a paused roll go on sees it move."""
+
+
+class Honors(Flag):
+    """Which wishes a step follows before it does anything."""
+
+    NOTHING = 0
+    ABORT = auto()
+    PAUSE = auto()
+    BOTH = ABORT | PAUSE
+
+
+def hold_or_abort(lease: Lease, now: float, heeds: Honors = Honors.BOTH) -> StepResult | None:
+    """A hold while the roll is paused; None where nothing is asked for. Raises Aborted.
+
+    `now` is epoch seconds: while a roll is paused no deadline runs, so the wait of the step at hand begins anew.
+    """
+    if Honors.ABORT in heeds and (why := lease.annotations.get(ABORT)) is not None:
+        raise Aborted(f"The roll was aborted: {why or 'no reason was given'}.")
+    if Honors.PAUSE in heeds and (why := lease.annotations.get(PAUSE)) is not None:
+        paused = StepResult.wait(f"the roll is paused: {why or 'no reason was given'}", LOOK_SECONDS, kind=Kind.PERSON)
+        return paused.model_copy(update={"since": now})
+    return None

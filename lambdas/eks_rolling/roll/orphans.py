@@ -1,0 +1,209 @@
+"""What no living roll owns any more: left behind by one that died, or by somebody else's interrupted work.
+
+A roll's marks belong to the holder of the cluster's lock for as long as it renews it: it takes them along, whosever
+they were, and puts everything back at its end. Without a living holder every one of them is an orphan.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from eks_rolling.documents.report import Orphan
+from eks_rolling.names import cluster_tag
+from eks_rolling.observed.aws import Group, InstanceState
+from eks_rolling.observed.kubernetes import Budget, Lease, Node, Pod, Workload
+from eks_rolling.observed.marks import (
+    AUTOSCALER_PAUSED_AT,
+    AUTOSCALER_REPLICAS,
+    GROUP_MAXIMUM,
+    GROUP_RESUME,
+    INSTANCE_PROTECTED,
+    INSTANCE_REPLACES,
+    NODE_ANNOTATIONS,
+    NODE_CORDONED,
+    NODE_LAUNCH,
+    NODE_ROLL,
+    LaunchMark,
+)
+from eks_rolling.redis.stand_in import FOR_POD, LABEL
+from eks_rolling.roll.lock import NAME as LOCK
+from eks_rolling.roll.pending_change import NAME as NEXT
+
+RESTORE = "start the machine that ends in -restore with {}"
+NEXT_ROLL = "the next roll finishes it: start one with {}"
+
+OTHERS_LABELS = ("eks.amazonaws.com/nodegroup", "karpenter.sh/nodepool", "eks.amazonaws.com/compute-type")
+"""On nodes that belong to no Auto Scaling group of one's own, and never did."""
+
+OF_A_GROUP = "aws:autoscaling:groupName"
+"""EC2 Auto Scaling's own tag on every instance of a group; detaching an instance takes it away."""
+
+
+CERTAINLY_DEAD = 900
+"""Seconds beyond a lock's lease. A roll whose functions are throttled for minutes is late, not dead."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What was looked at. `leases` are ours: the lock, and those beside it; `ended` is a roll that says it is over."""
+
+    cluster: str
+    now: float
+    groups: tuple[Group, ...] = ()
+    states: Mapping[str, InstanceState] = field(default_factory=dict)
+    nodes: tuple[Node, ...] = ()
+    pods: tuple[Pod, ...] = ()
+    budgets: tuple[Budget, ...] = ()
+    autoscaler: Workload | None = None
+    leases: tuple[Lease, ...] = ()
+    ended: str = ""
+
+    @property
+    def lock(self) -> Lease | None:
+        return next((lease for lease in self.leases if lease.name.endswith(f"/{LOCK}")), None)
+
+    def lives(self, lease: Lease) -> bool:
+        """Whether somebody holds it who has not ended."""
+        return not lease.expired(self.now) and lease.holder != self.ended
+
+    @property
+    def roll(self) -> str:
+        """The living roll; "" if there is none."""
+        return self.lock.holder if self.lock is not None and self.lives(self.lock) else ""
+
+    @property
+    def dead(self) -> str:
+        """The roll that holds the lock and has long been silent: nobody has restored after it; "" if there is none."""
+        lock = self.lock
+        silent = lock is not None and self.now > lock.renewed + lock.duration + CERTAINLY_DEAD
+        return lock.holder if lock is not None and silent else ""
+
+
+def orphans(view: View) -> list[Orphan]:
+    """Everything that is left behind, each with the remedy."""
+    found = list(_of_nobody(view))
+    if not view.roll:
+        for part in (_locks, _nodes, _groups, _instances, _pods_and_budgets, _autoscaler):
+            found += part(view)
+    return sorted(found, key=lambda o: (o.kind, o.object))
+
+
+def autoscaler_paused_seconds(view: View) -> float:
+    """For how long a roll, living or dead, has kept cluster-autoscaler at 0; 0 if it runs."""
+    autoscaler = view.autoscaler
+    if autoscaler is None or autoscaler.desired > 0 or AUTOSCALER_PAUSED_AT not in autoscaler.annotations:
+        return 0.0
+    return max(0.0, view.now - float(autoscaler.annotations[AUTOSCALER_PAUSED_AT]))
+
+
+def _of_nobody(view: View) -> Iterator[Orphan]:
+    """Instances that run the cluster's pods outside of its groups' care. No roll makes them so, and none changes it."""
+    members = {i.id: (g, i) for g in view.groups for i in g.instances}
+    for node in view.nodes:
+        state = view.states.get(node.instance)
+        if node.instance in members or state is None or state.state != "running":
+            continue
+        ours = cluster_tag(view.cluster) in state.tags
+        if ours and OF_A_GROUP not in state.tags and not any(label in node.labels for label in OTHERS_LABELS):
+            yield Orphan(
+                kind="detached instance",
+                object=f"{node.name} ({node.instance})",
+                remedy="attach it to its Auto Scaling group again, or drain and terminate it: nothing replaces it",
+            )
+    for group, instance in members.values():
+        if "Standby" in instance.lifecycle and not group.managed:
+            yield Orphan(
+                kind="standby instance",
+                object=f"{instance.id} of {group.name}",
+                remedy="exit standby (aws autoscaling exit-standby), or terminate it: no roll replaces it",
+            )
+
+
+def _locks(view: View) -> Iterator[Orphan]:
+    for lease in view.leases:
+        if not lease.holder or view.lives(lease):
+            continue
+        if lease.name.endswith(f"/{NEXT}"):
+            remedy = "the next change takes it over; until then start a roll with {} for those that were waiting"
+        elif lease.name.endswith(f"/{LOCK}"):
+            remedy = RESTORE
+        else:
+            remedy = NEXT_ROLL
+        yield Orphan(
+            kind="lock", object=f"{lease.name}, held by {lease.holder}", since=_time(lease.renewed), remedy=remedy
+        )
+
+
+def _nodes(view: View) -> Iterator[Orphan]:
+    for node in view.nodes:
+        marks = [key for key in NODE_ANNOTATIONS if key in node.annotations]
+        cordon = node.unschedulable and NODE_CORDONED in node.annotations
+        what = [*(["taint"] if node.roll_taint else []), *(["cordon"] if cordon else []), *(["mark"] if marks else [])]
+        if not what:
+            continue
+        asked = LaunchMark.on(node) if NODE_LAUNCH in node.annotations else None
+        roll = node.annotations.get(NODE_ROLL, "")
+        yield Orphan(
+            kind=f"{what[0]} on a node",
+            object=f"{node.name}: {', '.join(what)}{f' of {roll}' if roll else ''}",
+            since=_time(asked.asked_at) if asked else "",
+            remedy=RESTORE,
+        )
+
+
+def _groups(view: View) -> Iterator[Orphan]:
+    for group in view.groups:
+        said = []
+        if GROUP_RESUME in group.tags:
+            said.append(f"processes {group.tags[GROUP_RESUME]} are to be resumed")
+        if GROUP_MAXIMUM in group.tags:
+            said.append(f"the maximum size was {group.tags[GROUP_MAXIMUM]} and is {group.maximum}")
+        if said:
+            yield Orphan(kind="tag on a group", object=f"{group.name}: {'; '.join(said)}", remedy=RESTORE)
+
+
+def _instances(view: View) -> Iterator[Orphan]:
+    for state in view.states.values():
+        if state.state != "running":
+            continue
+        if replaces := state.tags.get(INSTANCE_REPLACES):
+            old = view.states.get(replaces)
+            lives = old is not None and old.state == "running"
+            yield Orphan(
+                kind="tag on an instance",
+                object=f"{state.id}: launched to replace {replaces}{', which is still there' if lives else ''}",
+                since=_time(state.launched),
+                remedy=RESTORE,
+            )
+        if INSTANCE_PROTECTED in state.tags:
+            yield Orphan(
+                kind="tag on an instance", object=f"{state.id}: protected from scale-in by a roll", remedy=RESTORE
+            )
+
+
+def _pods_and_budgets(view: View) -> Iterator[Orphan]:
+    for pod in view.pods:
+        if LABEL in pod.labels:
+            stands_for = pod.annotations.get(FOR_POD, "a pod")
+            yield Orphan(
+                kind="stand-in", object=f"{pod}, for {stands_for}", remedy=f"{RESTORE}; if it stays, {NEXT_ROLL}"
+            )
+    for budget in view.budgets:
+        if budget.ours:
+            yield Orphan(kind="temporary budget", object=str(budget), remedy=RESTORE)
+
+
+def _autoscaler(view: View) -> Iterator[Orphan]:
+    autoscaler = view.autoscaler
+    if autoscaler is not None and AUTOSCALER_REPLICAS in autoscaler.annotations:
+        since = autoscaler.annotations.get(AUTOSCALER_PAUSED_AT)
+        yield Orphan(
+            kind="autoscaler",
+            object=f"{autoscaler.owner}: at {autoscaler.desired}, was {autoscaler.annotations[AUTOSCALER_REPLICAS]}",
+            since=_time(float(since)) if since else "",
+            remedy=RESTORE,
+        )
+
+
+def _time(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

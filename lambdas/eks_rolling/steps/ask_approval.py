@@ -1,0 +1,18 @@
+"""Wait for approval: tells people what is planned and how to say yes or no. The workflow waits for the answer."""
+
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.documents.plan import PlanDocument
+from eks_rolling.payloads import ApprovalTask, StepResult
+from eks_rolling.report import messages
+from eks_rolling.runtime import handler_for
+
+
+def run(task: ApprovalTask, clients: Clients) -> StepResult:
+    plans = [PlanDocument.model_validate_json(text) for text in clients.aws.load(f"rolls/{task.roll}/plan.json")]
+    message = messages.approval(clients.settings, task.roll, task.plan, task.token, plans)
+    # Unlike other messages this one must arrive: nobody would answer.
+    clients.aws.notify(message.subject, message.text)
+    return StepResult.done("people were asked")
+
+
+handler = handler_for(run, ApprovalTask, locked=False)

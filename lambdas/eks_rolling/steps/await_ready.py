@@ -1,0 +1,142 @@
+"""Wait for the replacement: joined, Ready, its DaemonSets up, its volumes' driver there, and healthy as a target."""
+
+from dataclasses import dataclass
+
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.errors import Permanent, Refused
+from eks_rolling.observed.aws import InstanceState, Target
+from eks_rolling.observed.kubernetes import ROLL_TAINT_KEY, Effect, Node, Pod, Service, ready_nodes
+from eks_rolling.observed.marks import INSTANCE_PROTECTED
+from eks_rolling.payloads import NodeTask, StepResult, backoff
+from eks_rolling.runtime import handler_for
+from eks_rolling.steps.taint_nodes import keep_from_scale_down
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The replacement will never be Ready."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A node, old or new, as far as the two must be alike before the old one may go."""
+
+    node: Node
+    drivers: frozenset[str] | None = None
+    pods: tuple[Pod, ...] = ()
+
+
+def decide(
+    replacement: str,
+    instance: InstanceState | None,
+    old: Side,
+    new: Side | None,
+    targets: tuple[Target, ...] = (),
+    services: tuple[Service, ...] = (),
+) -> Ready | Hold | Failed:
+    """Whether the replacement can do now what the old node does."""
+    if instance is None or instance.state in {"shutting-down", "terminated", "stopping", "stopped"}:
+        state = instance.state if instance else "unknown to EC2"
+        return Failed(f"Replacement {replacement} is {state} before it was Ready; look at its group's activities.")
+    if new is None:
+        return Hold(f"{replacement} is {instance.state} and has not joined the cluster")
+    name = new.node.name
+    if not new.node.ready:
+        return Hold(f"node {name} is not Ready yet")
+    if startup := _startup_taints(old.node, new.node):
+        return Hold(f"node {name} still carries the startup taint {startup}")
+    if missing := (old.drivers or frozenset()) - (new.drivers or frozenset()):
+        return Hold(f"the CSI driver {', '.join(sorted(missing))} is not registered on node {name} yet")
+    if daemons := _daemons_missing(old, new):
+        return Hold(f"DaemonSet {daemons} is not Ready on node {name} yet")
+    if groups := _targets_missing(old.node.instance, replacement, targets, services):
+        return Hold(f"{replacement} is not healthy in target group {groups} yet")
+    return Ready(name)
+
+
+def _startup_taints(old: Node, new: Node) -> str:
+    """What keeps pods off the new node and not off the old one: a taint that the whole group has is meant to stay."""
+    lasting = {(t.key, t.effect) for t in old.taints}
+    startup = {
+        t.key
+        for t in new.taints
+        if t.effect != Effect.PREFER_NO_SCHEDULE and t.key != ROLL_TAINT_KEY and (t.key, t.effect) not in lasting
+    }
+    return ", ".join(sorted(startup))
+
+
+def _daemons_missing(old: Side, new: Side) -> str:
+    wanted = {p.owner for p in old.pods if p.owner and p.owner.kind == "DaemonSet" and p.ready}
+    have = {p.owner for p in new.pods if p.ready and not p.deleting}
+    return ", ".join(sorted(f"{o.namespace}/{o.name}" for o in wanted - have))
+
+
+def _targets_missing(old: str, new: str, targets: tuple[Target, ...], services: tuple[Service, ...]) -> str:
+    """Target groups in which the old instance is healthy and the new one is not.
+
+    With externalTrafficPolicy Local a node is healthy only while it has a pod of the Service, and the new one gets
+    its pods from the old one: there is nothing to wait for.
+    """
+    local = {port for s in services if s.local_traffic for port in s.node_ports}
+    wanted = {t.group: t.name for t in targets if t.instance == old and t.state == "healthy" and t.port not in local}
+    have = {t.group for t in targets if t.instance == new and t.state == "healthy"}
+    return ", ".join(sorted(name for group, name in wanted.items() if group not in have))
+
+
+def run(task: NodeTask, clients: Clients) -> StepResult:
+    kubernetes, aws = clients.kubernetes, clients.aws
+    everywhere = kubernetes.nodes()
+    nodes = {n.instance: n for n in everywhere if n.instance in {task.instance, task.replacement}}
+    if task.instance not in nodes:
+        raise Refused(f"Node {task.node} left the cluster by itself; start a new roll.")
+    instance = aws.instances([task.replacement]).get(task.replacement)
+    new = nodes.get(task.replacement)
+    if instance and new:
+        _keep(instance, new, task, clients)
+    decision = decide(
+        task.replacement,
+        instance,
+        _side(nodes[task.instance], clients),
+        _side(new, clients) if new else None,
+        tuple(aws.targets_of([task.instance, task.replacement])) if new and new.ready else (),
+        tuple(kubernetes.services()),
+    )
+    match decision:
+        case Ready(node):
+            return StepResult.done(f"node {node} is Ready", replacement_node=node, ready_nodes=ready_nodes(everywhere))
+        case Hold(reason):
+            waited = clients.now() - (task.since or clients.now())
+            return StepResult.wait(reason, backoff(waited, first=2), ready_nodes=ready_nodes(everywhere))
+        case Failed(reason):
+            raise Permanent(reason)
+
+
+def _side(node: Node, clients: Clients) -> Side:
+    kubernetes = clients.kubernetes
+    return Side(node, kubernetes.csi_drivers(node.name), tuple(kubernetes.pods_on(node.name)))
+
+
+def _keep(instance: InstanceState, node: Node, task: NodeTask, clients: Clients) -> None:
+    """Keeps the replacement from being scaled in while the roll lasts; the record first [R1]."""
+    group = next(iter(clients.aws.groups([task.group])), None)
+    member = group.instance(instance.id) if group else None
+    if member and member.lifecycle == "InService" and not member.protected:
+        clients.aws.tag_instance(instance.id, {INSTANCE_PROTECTED: "true"})
+        clients.aws.protect(task.group, instance.id, protected=True)
+    if annotations := keep_from_scale_down(node, clients.settings.autoscaler.mode):
+        clients.kubernetes.update_node(node, annotations=annotations)
+
+
+handler = handler_for(run, NodeTask)

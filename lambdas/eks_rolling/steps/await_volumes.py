@@ -1,0 +1,17 @@
+"""Wait for volumes to detach: an instance that ends with one attached keeps it from the pod's new node for minutes."""
+
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.payloads import NodeTask, StepResult, backoff
+from eks_rolling.runtime import handler_for
+
+
+def run(task: NodeTask, clients: Clients) -> StepResult:
+    attached = clients.kubernetes.attachments(task.node)
+    if not attached:
+        return StepResult.done("no volume is attached")
+    return StepResult.wait(
+        f"still attached: {', '.join(attached)}", backoff(clients.now() - (task.since or clients.now()))
+    )
+
+
+handler = handler_for(run, NodeTask)

@@ -1,0 +1,15 @@
+"""Delete the stand-in's pod, under its UID, once no node of the cluster lists it."""
+
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.migration.next_action import run_step
+from eks_rolling.payloads import RedisTask, StepResult
+from eks_rolling.redis.actions import RedisStep
+from eks_rolling.roll.operator_requests import Honors
+from eks_rolling.runtime import handler_for
+
+
+def run(task: RedisTask, clients: Clients) -> StepResult:
+    return run_step(RedisStep.DELETE_STAND_IN, task, clients)
+
+
+handler = handler_for(run, RedisTask, heeds=Honors.NOTHING)

@@ -1,0 +1,18 @@
+"""Fail over to a replica: it becomes master in place of the master pod, which has to move.
+
+The target is steered by its priority, seen by every sentinel, then switched to (`eks_rolling.migration.handover`).
+"""
+
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.migration.next_action import run_step
+from eks_rolling.payloads import RedisTask, StepResult
+from eks_rolling.redis.actions import RedisStep
+from eks_rolling.roll.operator_requests import Honors
+from eks_rolling.runtime import handler_for
+
+
+def run(task: RedisTask, clients: Clients) -> StepResult:
+    return run_step(RedisStep.FAIL_OVER, task, clients)
+
+
+handler = handler_for(run, RedisTask, heeds=Honors.NOTHING)

@@ -1,0 +1,15 @@
+"""Fail over to the stand-in: master in place of the pod, with every slot and every acknowledged write [C1]."""
+
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.migration.next_action import run_step
+from eks_rolling.payloads import RedisTask, StepResult
+from eks_rolling.redis.actions import RedisStep
+from eks_rolling.roll.operator_requests import Honors
+from eks_rolling.runtime import handler_for
+
+
+def run(task: RedisTask, clients: Clients) -> StepResult:
+    return run_step(RedisStep.FAIL_OVER_TO_STAND_IN, task, clients)
+
+
+handler = handler_for(run, RedisTask, heeds=Honors.NOTHING)

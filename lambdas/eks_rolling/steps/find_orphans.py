@@ -1,0 +1,64 @@
+"""Look for orphans: what rolls that died have left behind, for the report, and by the clock. Changes nothing."""
+
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.errors import Permanent, sentence
+from eks_rolling.observed.kubernetes import Lease, Owner
+from eks_rolling.payloads import OrphansTask, StepResult, counted
+from eks_rolling.redis.groups import declared
+from eks_rolling.roll import lock
+from eks_rolling.roll import pending_change as changes
+from eks_rolling.roll.orphans import View, autoscaler_paused_seconds, orphans
+from eks_rolling.runtime import handler_for
+
+MOST = 100
+"""Orphans in an answer, which has to fit between two states."""
+
+
+def run(task: OrphansTask, clients: Clients) -> StepResult:
+    """`output.dead` is the roll that died with the lock in its hands, if any: its restore has yet to be done."""
+    view, unseen = observe(task, clients)
+    found = orphans(view)
+    reason = counted(len(found), "orphan") if found else "nothing is left behind"
+    return StepResult.done(
+        "; ".join([reason, *unseen]),
+        orphans=[o.model_dump(mode="json") for o in found[:MOST]],
+        orphans_found=len(found),
+        unseen=unseen,
+        autoscaler_paused_seconds=autoscaler_paused_seconds(view),
+        dead=view.dead,
+    )
+
+
+def observe(task: OrphansTask, clients: Clients) -> tuple[View, list[str]]:
+    """What orphans are found in, and what could not be looked at, as sentences."""
+    settings, kubernetes = clients.settings, clients.kubernetes
+    groups, nodes, workloads = clients.aws.groups(), kubernetes.nodes(), kubernetes.workloads()
+    instances = {i.id for g in groups for i in g.instances} | {n.instance for n in nodes if n.instance}
+    leases, unseen = [], []
+    ours = (
+        lock.lock_name(settings.namespace),
+        changes.lease_name(settings.namespace),
+        lock.launch_name(settings.namespace),
+    )
+    for name in (*ours, *(group.lease for group in declared(workloads)[0])):
+        try:
+            leases.append(kubernetes.lease(name) or Lease(name))
+        except Permanent as error:
+            unseen.append(f"the Lease {name} could not be read: {sentence(error)}")
+    autoscaler = Owner("Deployment", settings.autoscaler.namespace, settings.autoscaler.deployment)
+    view = View(
+        cluster=settings.cluster,
+        now=clients.now(),
+        groups=tuple(groups),
+        states=clients.aws.instances(sorted(instances)),
+        nodes=tuple(nodes),
+        pods=tuple(kubernetes.pods()),
+        budgets=tuple(kubernetes.budgets()),
+        autoscaler=next((w for w in workloads if w.owner == autoscaler), None),
+        leases=tuple(leases),
+        ended=task.roll if task.ended else "",
+    )
+    return view, unseen
+
+
+handler = handler_for(run, OrphansTask, locked=False)

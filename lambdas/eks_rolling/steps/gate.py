@@ -1,0 +1,101 @@
+"""The gate between waves: alarms quiet, checks passed, workloads Ready again, bake time over, nobody against it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from eks_rolling.clients.protocols import Clients, HttpAnswer
+from eks_rolling.errors import Aborted, Refused
+from eks_rolling.migration.next_action import Next, group_called, look
+from eks_rolling.observed.kubernetes import Workload, ready_nodes
+from eks_rolling.payloads import RollTask, StepResult, backoff
+from eks_rolling.redis.actions import Settled
+from eks_rolling.report.timeline import error_of, explain
+from eks_rolling.roll import lock
+from eks_rolling.roll import operator_requests as control
+from eks_rolling.roll.operator_requests import Honors
+from eks_rolling.runtime import handler_for
+from eks_rolling.settings import Check
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    reason: str
+    seconds: float
+
+
+def decide(
+    firing: list[str],
+    workloads: list[Workload],
+    unready_before: tuple[str, ...],
+    baked: float,
+    bake: float,
+    redis: Sequence[Next] = (),
+    unanswered: Sequence[str] = (),
+) -> Open | Hold:
+    """Whether the next wave may start. What was not Ready before the roll is nobody's sign of trouble.
+
+    `baked` and `bake` are seconds; `redis` is what each Redis group of the plan needs next; `unanswered` are the checks
+    that did not pass, as sentences.
+    """
+    if firing:
+        return Hold(f"alarms are firing: {', '.join(firing)}", backoff(baked, first=5))
+    if unanswered:
+        return Hold(f"checks do not pass: {'; '.join(unanswered)}", backoff(baked, first=5))
+    worse = [w for w in workloads if not w.all_ready and str(w.owner) not in unready_before]
+    if worse:
+        names = ", ".join(f"{w.owner} ({w.ready} of {w.desired} Ready)" for w in worse)
+        return Hold(f"not back to strength: {names}", backoff(baked, first=2))
+    if unsettled := [f"{r.group} ({r.action.reason})" for r in redis if not isinstance(r.action, Settled)]:
+        return Hold(f"Redis groups are not back to normal: {', '.join(unsettled)}", backoff(baked, first=2))
+    if baked < bake:
+        return Hold(f"baking for {bake - baked:.0f} s more", min(15, bake - baked))
+    return Open("the wave is healthy")
+
+
+def judge(check: Check, answer: HttpAnswer) -> str:
+    """What is wrong with a check's answer; "" if nothing is."""
+    if answer.fault:
+        return f"{check.url} does not answer: {answer.fault}"
+    if answer.status != check.status:
+        return f"{check.url} answers {answer.status}, not {check.status}"
+    if check.contains not in answer.body:
+        return f"{check.url} answers without the text {check.contains!r}"
+    return ""
+
+
+def run(task: RollTask, clients: Clients) -> StepResult:
+    """Failures of the wave end the roll here, by name. Raises Refused, Aborted."""
+    if failed := [f for f in task.failures if error_of(f.failure) != Aborted.__name__]:
+        raise Refused("; ".join(f"{f.node} was not replaced: {explain(f.failure)}" for f in failed))
+    for aborted in task.failures:
+        raise Aborted(explain(aborted.failure))
+    # Asked after the failures: those are what a person who aborts for their sake wants to read.
+    if paused := control.hold_or_abort(lock.confirm(clients, task.roll), clients.now()):
+        return paused
+    decision = decide(
+        clients.aws.alarms_firing(clients.settings.alarms),
+        clients.kubernetes.workloads(),
+        task.unready,
+        clients.now() - (task.since or clients.now()),
+        clients.settings.bake_seconds,
+        [look(group_called(name, clients), "", clients) for name in task.redis],
+        [
+            wrong
+            for check in clients.settings.checks
+            if (wrong := judge(check, clients.http.get(check.url, check.timeout_seconds)))
+        ],
+    )
+    looked = ready_nodes(clients.kubernetes.nodes())
+    match decision:
+        case Open(reason):
+            return StepResult.done(reason, ready_nodes=looked)
+        case Hold(reason, seconds):
+            return StepResult.wait(reason, seconds, ready_nodes=looked)
+
+
+handler = handler_for(run, RollTask, heeds=Honors.NOTHING)

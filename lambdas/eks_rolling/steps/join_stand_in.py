@@ -1,0 +1,15 @@
+"""Join the stand-in: it is introduced to the cluster, becomes a replica of the pod's shard, and gets its data [C1]."""
+
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.migration.next_action import run_step
+from eks_rolling.payloads import RedisTask, StepResult
+from eks_rolling.redis.actions import RedisStep
+from eks_rolling.roll.operator_requests import Honors
+from eks_rolling.runtime import handler_for
+
+
+def run(task: RedisTask, clients: Clients) -> StepResult:
+    return run_step(RedisStep.JOIN_STAND_IN, task, clients)
+
+
+handler = handler_for(run, RedisTask, heeds=Honors.NOTHING)

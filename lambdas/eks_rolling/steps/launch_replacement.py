@@ -1,0 +1,182 @@
+"""Launch the replacement: one new instance, in the old node's zone, once.
+
+`autoscaling:LaunchInstances` with a client token made of roll, node and attempt is zone-true, free of races and
+idempotent. Groups it does not serve (on-demand and spot mixed) get their desired capacity raised by one, one node at a
+time under a Lease, and the instance that then appears in the right zone is claimed by a tag.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import assert_never
+
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.errors import Refused
+from eks_rolling.observed.aws import Group, InstanceState
+from eks_rolling.observed.kubernetes import Node
+from eks_rolling.observed.marks import INSTANCE_REPLACES, NODE_LAUNCH, NODE_ROLL, LaunchMark
+from eks_rolling.payloads import NodeTask, StepResult, backoff
+from eks_rolling.roll import lock
+from eks_rolling.roll.lock import Busy
+from eks_rolling.runtime import handler_for
+
+SURPLUS = "surplus"
+"""Tag value of an instance that came up in a zone where nobody asked for it; who needs one there takes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The replacement exists."""
+
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remember:
+    """Write down what will be asked for, before asking."""
+
+    mark: LaunchMark
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Ask for it, with this client token."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseDesired:
+    """Ask for it by raising the desired capacity to this."""
+
+    desired: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """This instance becomes the replacement (or `value` says what else it is)."""
+
+    instance: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    reason: str
+
+
+Decision = Found | Remember | Launch | RaiseDesired | Claim | Hold
+
+
+def token_of(roll: str, instance: str, attempt: int) -> str:
+    """A client token: 64 characters at most, of letters, digits, - _ / (API reference of LaunchInstances)."""
+    return f"{hashlib.sha256(f'{roll} {instance}'.encode()).hexdigest()[:40]}-{attempt}"
+
+
+def decide(
+    group: Group, states: dict[str, InstanceState], node: Node, old: InstanceState, roll: str, now: float
+) -> Decision:
+    """The next action for one old node; `states` are the instances of its group as EC2 has them."""
+    for instance in group.instances:
+        state = states.get(instance.id)
+        if state and instance.alive and state.tags.get(INSTANCE_REPLACES) == old.id:
+            return Found(instance.id)
+    if "Launch" in group.suspended:
+        return Hold(f"the process Launch of group {group.name} is suspended; resume it")
+    mark = LaunchMark.on(node)
+    if group.mixed_purchasing:
+        return _decide_serially(group, states, mark, old, now)
+    if mark is None or not mark.token:
+        return Remember(LaunchMark(now, token=token_of(roll, old.id, 1)))
+    if group.desired >= group.maximum and not _launched(group, states, mark):
+        return Hold(f"group {group.name} is at its maximum size {group.maximum}")
+    return Launch(mark.token)
+
+
+def _launched(group: Group, states: dict[str, InstanceState], mark: LaunchMark) -> bool:
+    """Whether the request may have been granted already: asking again then only tells which instance it was."""
+    return any(i.id in states and mark.may_be_answered_by(states[i.id]) for i in group.instances)
+
+
+def _decide_serially(
+    group: Group, states: dict[str, InstanceState], mark: LaunchMark | None, old: InstanceState, now: float
+) -> Decision:
+    for instance in group.instances:
+        state = states.get(instance.id)
+        if state is None or not instance.alive:
+            continue
+        if state.tags.get(INSTANCE_REPLACES) == SURPLUS and instance.zone == old.zone:
+            return Claim(instance.id, old.id)
+        if mark and mark.may_be_answered_by(state):
+            return Claim(instance.id, old.id if instance.zone == old.zone else SURPLUS)
+    if mark and mark.desired is not None and group.desired <= mark.desired:
+        return RaiseDesired(mark.desired + 1)
+    alive = sum(1 for i in group.instances if i.alive)
+    if mark and alive < group.desired:
+        return Hold(f"group {group.name} is launching its instance {group.desired}")
+    if group.desired >= group.maximum:
+        return Hold(f"group {group.name} is at its maximum size {group.maximum}; raise it")
+    return Remember(LaunchMark(now, desired=group.desired))
+
+
+def run(task: NodeTask, clients: Clients) -> StepResult:
+    node = clients.kubernetes.node(task.node)
+    if node is None or node.instance != task.instance:
+        raise Refused(f"Node {task.node} is not instance {task.instance} any more; start a new roll.")
+    if node.annotations.get(NODE_ROLL) != task.roll:
+        raise Refused(f"Node {task.node} is not in the plan of {task.roll}; start a roll that names it.")
+    group = next(iter(clients.aws.groups([task.group])), None)
+    if group is None or group.managed or group.instance(task.instance) is None:
+        raise Refused(f"Instance {task.instance} is not in an Auto Scaling group {task.group} that may be rolled.")
+    serial = lock.launch_name(clients.settings.namespace)
+    if group.mixed_purchasing:
+        held = lock.acquire(clients, task.instance, serial)
+        if isinstance(held, Busy):
+            return StepResult.wait(f"group {group.name} launches one at a time, now for {held.holder}", 5)
+    states = clients.aws.instances([i.id for i in group.instances])
+    failed = lock.confirm(clients, task.roll).annotations.get(lock.FAILED)
+    if failed and LaunchMark.on(node) is None:
+        raise Refused(f"not begun, because {failed} was not replaced")
+    result = _act(decide(group, states, node, states[task.instance], task.roll, clients.now()), task, node, clients)
+    if group.mixed_purchasing and result.output:
+        lock.release(clients, task.instance, serial)
+    return result
+
+
+def _act(decision: Decision, task: NodeTask, node: Node, clients: Clients) -> StepResult:
+    match decision:
+        case Found(instance):
+            return StepResult.done(f"replacement {instance} was launched", replacement=instance)
+        case Remember(mark):
+            clients.kubernetes.update_node(node, annotations={NODE_LAUNCH: str(mark)})
+            return StepResult.wait("a replacement is asked for", 1)
+        case Launch(token):
+            return _launch(token, task, node, clients)
+        case RaiseDesired(desired):
+            clients.aws.set_desired(task.group, desired)
+            return StepResult.wait(f"the desired capacity of {task.group} was raised to {desired}", 5)
+        case Claim(instance, value):
+            clients.aws.tag_instance(instance, {INSTANCE_REPLACES: value})
+            return StepResult.wait(f"{instance} came up for {value}", 1)
+        case Hold(reason):
+            return StepResult.wait(reason, backoff(clients.now() - (task.since or clients.now()), first=5, longest=30))
+        case _:
+            assert_never(decision)
+
+
+def _launch(token: str, task: NodeTask, node: Node, clients: Clients) -> StepResult:
+    zone = clients.aws.instances([task.instance])[task.instance].zone
+    launched = clients.aws.launch(task.group, zone, token)
+    if launched.instance:
+        clients.aws.tag_instance(launched.instance, {INSTANCE_REPLACES: task.instance})
+        return StepResult.done(f"replacement {launched.instance} was launched in {zone}", replacement=launched.instance)
+    # The same token would be answered with the same failure.
+    attempt = int(token.rpartition("-")[2]) + 1
+    again = LaunchMark(clients.now(), token=token_of(task.roll, task.instance, attempt))
+    clients.kubernetes.update_node(node, annotations={NODE_LAUNCH: str(again)})
+    return StepResult.wait(
+        f"EC2 launches no instance for {task.group} in {zone}: {launched.error}: {launched.message}",
+        backoff(clients.now() - (task.since or clients.now()), first=10, longest=60),
+    )
+
+
+handler = handler_for(run, NodeTask)

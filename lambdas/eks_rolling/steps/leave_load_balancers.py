@@ -1,0 +1,100 @@
+"""Leave the load balancers: no new connections to the old node, in the order its traffic policy needs.
+
+With externalTrafficPolicy Local, or an ingress on the node's own port, a node without its pods is a black hole: it
+leaves first, and the pods only when its last connection may have ended. With Cluster the node forwards to pods
+elsewhere even when it has none, so the pods go while the connections drain. What a target's port serves decides; a
+port that nothing explains counts as Local.
+"""
+
+import json
+from dataclasses import dataclass
+
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.errors import NotFound
+from eks_rolling.observed.aws import Target
+from eks_rolling.observed.kubernetes import Node, Service
+from eks_rolling.observed.marks import EXCLUDE_LABEL, NODE_EXCLUDED, NODE_TARGETS
+from eks_rolling.payloads import NodeTask, StepResult
+from eks_rolling.runtime import handler_for
+
+
+@dataclass(frozen=True, slots=True)
+class Remember:
+    """Write down where the node is registered, and keep load balancer controllers from registering it again."""
+
+    targets: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deregister:
+    targets: tuple[Target, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    reason: str
+
+
+Decision = Remember | Deregister | Hold | Left
+
+
+def decide(node: Node, targets: list[Target], services: list[Service], floor: int, waited: float) -> Decision:
+    """The next action for a node that leaves; `targets` are the old instance's own registrations."""
+    registered = [t for t in targets if t.receives_traffic and t.state != "draining"]
+    draining = [t for t in targets if t.state == "draining"]
+    if registered and (NODE_TARGETS not in node.annotations or EXCLUDE_LABEL not in node.labels):
+        known = json.loads(node.annotations.get(NODE_TARGETS, "[]"))
+        return Remember(json.dumps(known or [[t.group, t.port, t.classic] for t in registered]))
+    for target in registered:
+        if target.others_healthy < floor:
+            return Hold(
+                f"target group {target.name} has {target.others_healthy} other healthy targets and must keep {floor}", 5
+            )
+    if registered:
+        return Deregister(tuple(registered))
+    local = [t for t in draining if _needs_pods(t, services)]
+    if local:
+        left = max(t.delay_seconds for t in local) - waited
+        return Hold(f"connections of {', '.join(t.name for t in local)} are draining", min(15.0, max(1.0, left)))
+    return Left("no load balancer sends new connections" if targets else "it is in no load balancer")
+
+
+def _needs_pods(target: Target, services: list[Service]) -> bool:
+    """Whether the node's own pods serve this target."""
+    feeding = [s for s in services if target.port in s.node_ports]
+    return not feeding or any(s.local_traffic for s in feeding)
+
+
+def run(task: NodeTask, clients: Clients) -> StepResult:
+    kubernetes, aws = clients.kubernetes, clients.aws
+    node = kubernetes.node(task.node)
+    if node is None:
+        raise NotFound(f"Node {task.node} left the cluster by itself; start a new roll.")
+    targets = aws.targets_of([task.instance])
+    waited = clients.now() - (task.since or clients.now())
+    match decide(node, targets, kubernetes.services(), clients.settings.healthy_target_floor, waited):
+        case Remember(known):
+            excluded = EXCLUDE_LABEL in node.labels
+            kubernetes.update_node(
+                node,
+                annotations={NODE_TARGETS: known} | ({} if excluded else {NODE_EXCLUDED: "true"}),
+                labels={} if excluded else {EXCLUDE_LABEL: "true"},
+            )
+            return StepResult.wait("the node's registrations are on record", 1)
+        case Deregister(leaving):
+            for target in leaving:
+                aws.deregister(target)
+            return StepResult.wait(f"deregistered from {', '.join(t.name for t in leaving)}", 1)
+        case Hold(reason, seconds):
+            return StepResult.wait(reason, seconds)
+        case Left(reason):
+            return StepResult.done(reason)
+
+
+handler = handler_for(run, NodeTask)

@@ -1,0 +1,18 @@
+"""Move the replica: its pod goes to another node, and is in sync again before anything else moves.
+
+It is evicted, so that budgets hold, once the rest of the group is in sync.
+"""
+
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.migration.next_action import run_step
+from eks_rolling.payloads import RedisTask, StepResult
+from eks_rolling.redis.actions import RedisStep
+from eks_rolling.roll.operator_requests import Honors
+from eks_rolling.runtime import handler_for
+
+
+def run(task: RedisTask, clients: Clients) -> StepResult:
+    return run_step(RedisStep.MOVE_REPLICA, task, clients)
+
+
+handler = handler_for(run, RedisTask, heeds=Honors.NOTHING)

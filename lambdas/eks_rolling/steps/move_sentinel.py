@@ -1,0 +1,16 @@
+"""Move the sentinel: one at a time, and only while the master pod is master, because a sentinel that starts resolves
+that pod's name."""
+
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.migration.next_action import run_step
+from eks_rolling.payloads import RedisTask, StepResult
+from eks_rolling.redis.actions import RedisStep
+from eks_rolling.roll.operator_requests import Honors
+from eks_rolling.runtime import handler_for
+
+
+def run(task: RedisTask, clients: Clients) -> StepResult:
+    return run_step(RedisStep.MOVE_SENTINEL, task, clients)
+
+
+handler = handler_for(run, RedisTask, heeds=Honors.NOTHING)

@@ -1,0 +1,49 @@
+"""Pick the next nodes: those of the plan that are still outdated, looked at again. The first wave is one node."""
+
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.observed.aws import Group
+from eks_rolling.observed.kubernetes import Node, ready_nodes
+from eks_rolling.observed.marks import outdated
+from eks_rolling.payloads import RollTask, StepResult, Targets
+from eks_rolling.roll.operator_requests import Honors
+from eks_rolling.runtime import handler_for
+
+
+def decide(
+    groups: list[Group], nodes: list[Node], planned: tuple[str, ...], targets: Targets, size: int
+) -> tuple[list[dict[str, str]], int]:
+    """The next wave as tasks for RollNode, in the plan's order, and how many nodes are left before it [N4].
+
+    An instance that has left its group, is on its way out, or lost its node needs nothing any more.
+    """
+    by_instance = {n.instance: n for n in nodes}
+    left = {
+        instance.id: {"instance": instance.id, "node": by_instance[instance.id].name, "group": group.name}
+        for group in groups
+        for instance in group.instances
+        if instance.lifecycle == "InService"
+        and instance.id in by_instance
+        and outdated(instance, targets.get(group.name, {}))
+    }
+    ordered = [left[instance] for instance in planned if instance in left]
+    return ordered[:size], len(ordered)
+
+
+def run(task: RollTask, clients: Clients) -> StepResult:
+    settings = clients.settings
+    groups = clients.aws.groups(task.groups) if task.groups else []
+    size = 1 if settings.canary and task.waves == 0 else settings.wave
+    nodes = clients.kubernetes.nodes()
+    wave, left = decide(groups, nodes, task.nodes, task.targets, size)
+    if not wave:
+        return StepResult.done("every node of the plan is replaced", wave=[], left=0, ready_nodes=ready_nodes(nodes))
+    names = ", ".join(n["node"] for n in wave[:3]) + (" and others" if len(wave) > 3 else "")
+    return StepResult.done(
+        f"wave {task.waves + 1}: {names}; {left - len(wave)} nodes after it",
+        wave=wave,
+        left=left,
+        ready_nodes=ready_nodes(nodes),
+    )
+
+
+handler = handler_for(run, RollTask, heeds=Honors.ABORT)

@@ -1,0 +1,162 @@
+"""Plan the roll: which nodes are outdated, what stands in the way. Changes nothing."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.errors import Permanent, sentence
+from eks_rolling.migration.next_action import look
+from eks_rolling.observed.aws import Group
+from eks_rolling.observed.kubernetes import Node, Pod
+from eks_rolling.observed.marks import AUTOSCALER_REPLICAS, GROUP_MAXIMUM, GROUP_RESUME, NODE_ROLL
+from eks_rolling.payloads import PlanTask, RollRequest, StepResult, counted
+from eks_rolling.plan.build import Planned, write
+from eks_rolling.plan.checks import Candidate, ClusterSnapshot, candidates, findings, resolve
+from eks_rolling.plan.checks.redis_sentinel import RedisView
+from eks_rolling.plan.findings import Finding, Severity
+from eks_rolling.plan.placement import cramped_stand_ins, stuck_pods
+from eks_rolling.redis.groups import Part, RedisGroup, declared
+from eks_rolling.runtime import handler_for
+from eks_rolling.settings import Settings
+
+TOLD = 20
+"""Blockers that a sentence names; the others are in the plan's document."""
+
+
+class Outcome(StrEnum):
+    """Where the roll goes from here."""
+
+    ROLL = "roll"
+    NOTHING = "nothing"
+    BLOCKED = "blocked"
+    DRY_RUN = "dry-run"
+
+
+def decide(view: ClusterSnapshot, request: RollRequest, settings: Settings) -> Planned:
+    """The plan. A blocker blocks even a roll that would otherwise have work to do; all of them are named."""
+    targets = resolve(view.groups, view.versions)
+    chosen = candidates(view, targets, request)
+    stuck = stuck_pods(view, chosen, targets)
+    found = findings(view, request, settings, chosen, [*stuck, *cramped_stand_ins(view, chosen, targets)])
+    blockers = [f for f in found if f.severity is Severity.BLOCKS]
+    nodes = counted(len(chosen), "outdated node")
+    if blockers:
+        outcome, reason = Outcome.BLOCKED, f"{nodes}; blocked: {_told(blockers)}"
+    elif not chosen:
+        outcome, reason = Outcome.NOTHING, "no node is outdated"
+    elif request.dry_run:
+        outcome, reason = Outcome.DRY_RUN, f"{nodes} would be replaced"
+    else:
+        outcome, reason = Outcome.ROLL, f"{nodes} will be replaced"
+    return Planned(outcome, reason, tuple(_masters_last(view, chosen)), tuple(found), targets, tuple(stuck))
+
+
+def _told(blockers: list[Finding]) -> str:
+    """The blockers as one sentence, which states and messages carry: no more than fit."""
+    told = " | ".join(str(b) for b in blockers[:TOLD])
+    return told if len(blockers) <= TOLD else f"{told} | and {len(blockers) - TOLD} more, all in plan.json"
+
+
+def redis_to_move(view: ClusterSnapshot, chosen: Sequence[Candidate]) -> list[str]:
+    """The Redis groups that have pods on nodes of the plan."""
+    moving = {found[0] for c in chosen for p in view.pods_on(c.name) if (found := view.redis_set(p.owner))}
+    return [str(r.group) for r in view.redis if r.group in moving]
+
+
+def _masters_last(view: ClusterSnapshot, chosen: list[Candidate]) -> list[Candidate]:
+    """Nodes of Redis masters after all others: their replicas are on new nodes by then, and need not move again."""
+    masters = {s.owner for r in view.redis for s in r.group.of(Part.MASTER)}
+    hosts = {p.node for p in view.pods if p.owner in masters}
+    return sorted(chosen, key=lambda c: c.name in hosts)
+
+
+def leftovers(view: ClusterSnapshot) -> bool:
+    """Whether a roll is at work or died: its marks are on groups, nodes, budgets or workloads [R4]."""
+    return (
+        any(key in group.tags for group in view.groups for key in (GROUP_MAXIMUM, GROUP_RESUME))
+        or any(NODE_ROLL in node.annotations for node in view.nodes)
+        or any(budget.ours for budget in view.budgets)
+        or any(AUTOSCALER_REPLICAS in workload.annotations for workload in view.workloads)
+    )
+
+
+def run(task: PlanTask, clients: Clients) -> StepResult:
+    request = RollRequest.from_input(task.input)
+    settings = clients.settings
+    view = observe(request, clients)
+    plan = decide(view, request, settings)
+    document = write(plan, view, request, settings, roll=task.roll)
+    text = document.model_dump_json(by_alias=True, indent=1)
+    clients.aws.save(f"rolls/{task.roll}/plan.json", text, "application/json")
+    groups = sorted({c.group.name for c in plan.chosen})
+    return StepResult.done(
+        plan.reason,
+        outcome=plan.outcome,
+        nodes=[c.instance.id for c in plan.chosen],
+        groups=groups,
+        targets={group: plan.targets[group] for group in groups},
+        surge=request.surge or settings.surge,
+        approval=settings.approval if request.approval is None else request.approval,
+        dry_run=request.dry_run,
+        leftovers=leftovers(view) and not request.dry_run,
+        keep_taints=request.keep_taints,
+        redis=redis_to_move(view, plan.chosen),
+        unready=[str(w.owner) for w in view.workloads if not w.all_ready],
+    )
+
+
+def observe(request: RollRequest, clients: Clients) -> ClusterSnapshot:
+    """Everything the plan looks at, read once."""
+    aws, kubernetes = clients.aws, clients.kubernetes
+    found = aws.groups(request.groups)
+    left_out = {g.name: why for g in found if (why := clients.settings.groups.left_out_by(g.tags))}
+    groups = [g for g in found if g.name not in left_out]
+    rollable = [g for g in groups if not g.managed]
+    templates = [t.id for g in rollable for t in (g.template, *(t for _, t in g.overrides)) if t]
+    versions = aws.template_versions(templates)
+    data = aws.template_data(_versions_in_use(rollable, versions))
+    nodes, pods, workloads = kubernetes.nodes(), kubernetes.pods(), kubernetes.workloads()
+    redis_groups, problems = declared(workloads)
+    return ClusterSnapshot(
+        groups=tuple(groups),
+        nodes=tuple(nodes),
+        pods=tuple(pods),
+        budgets=tuple(kubernetes.budgets()),
+        workloads=tuple(workloads),
+        volumes=tuple(kubernetes.volumes()),
+        versions=versions,
+        free_addresses={g.name: aws.free_addresses(g) for g in rollable},
+        redis=tuple(_look_at(group, nodes, pods, clients) for group in redis_groups),
+        redis_problems=tuple(problems),
+        left_out=left_out,
+        template_data=data,
+        instance_types=aws.instance_types(_types_in_use(rollable, data)),
+        volume_limits=kubernetes.volume_limits(),
+        quota=aws.vcpu_quota(),
+        now=clients.now(),
+    )
+
+
+def _versions_in_use(groups: Sequence[Group], versions: dict[str, tuple[int, int]]) -> set[str]:
+    """The launch template versions that instances run or would get."""
+    wanted = {number for own in resolve(groups, versions).values() for number in own.values()}
+    return wanted | {i.template for g in groups for i in g.instances if i.template}
+
+
+def _types_in_use(groups: Sequence[Group], data: dict[str, dict[str, str]]) -> set[str]:
+    named = {version.get("InstanceType", "") for version in data.values()}
+    return (named | {i.type for g in groups for i in g.instances}) - {""}
+
+
+def _look_at(group: RedisGroup, nodes: list[Node], pods: list[Pod], clients: Clients) -> RedisView:
+    zones = {n.name: n.zone for n in nodes}
+    placed = tuple((p.name, zones.get(p.node, "")) for p in pods if group.part_set(p.owner))
+    try:
+        lease = clients.kubernetes.lease(group.lease)
+        seen = look(group, "", clients).seen
+    except Permanent as error:
+        return RedisView(group, fault=sentence(error), zones=placed)
+    return RedisView(group, seen, begun_by=lease.holder if lease else "", zones=placed)
+
+
+handler = handler_for(run, PlanTask, locked=False)

@@ -1,0 +1,48 @@
+"""Record what was done to a node: times and holds out of the execution's own history, for the report.
+
+A failure is noted on the lock as well, so that the nodes of the wave that have not begun do not.
+"""
+
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.documents.report import NodePage
+from eks_rolling.payloads import NodeOutcomeTask, StepResult
+from eks_rolling.report import timeline
+from eks_rolling.report.timeline import StepTime
+from eks_rolling.roll import lock
+from eks_rolling.runtime import handler_for
+
+
+def record(task: NodeOutcomeTask, steps: list[StepTime]) -> NodePage:
+    """The node's page in the report."""
+    outputs = [answer.output for step in steps for answer in step.answers]
+    return NodePage(
+        node=task.node,
+        instance=task.instance,
+        group=task.group,
+        replacement=task.replacement,
+        replacement_node=task.replacement_node,
+        outcome="failed" if task.failure else "replaced",
+        failure=timeline.explain(task.failure),
+        started=steps[0].started if steps else None,
+        ended=steps[-1].ended if steps else None,
+        evicted=sum(o.get("evicted", 0) for o in outputs),
+        refused=sum(o.get("refused", 0) for o in outputs),
+        steps=tuple(s.summary() for s in steps),
+        failovers=timeline.failovers(steps, task.node),
+        refusals=timeline.refusals(steps),
+        capacity=timeline.capacity(steps),
+        budgets=timeline.budgets(steps),
+        calls=timeline.calls(steps),
+    )
+
+
+def run(task: NodeOutcomeTask, clients: Clients) -> StepResult:
+    if task.failure:
+        lock.note_failure(clients, task.roll, task.node)
+    page = record(task, timeline.steps_of(clients.aws.history(task.execution)))
+    key = f"rolls/{task.roll}/nodes/{task.instance}.json"
+    clients.aws.save(key, page.model_dump_json(indent=2), "application/json")
+    return StepResult.done(page.failure or f"{task.node} was replaced by {task.replacement_node}")
+
+
+handler = handler_for(run, NodeOutcomeTask, locked=False)

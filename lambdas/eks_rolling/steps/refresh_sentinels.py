@@ -1,0 +1,18 @@
+"""Refresh sentinels: one after the other forgets addresses where nothing is any more.
+
+The next one is not touched before the former knows master, replicas and the other sentinels again [S1].
+"""
+
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.migration.next_action import run_step
+from eks_rolling.payloads import RedisTask, StepResult
+from eks_rolling.redis.actions import RedisStep
+from eks_rolling.roll.operator_requests import Honors
+from eks_rolling.runtime import handler_for
+
+
+def run(task: RedisTask, clients: Clients) -> StepResult:
+    return run_step(RedisStep.REFRESH_SENTINELS, task, clients)
+
+
+handler = handler_for(run, RedisTask, heeds=Honors.NOTHING)

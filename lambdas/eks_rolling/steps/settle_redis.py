@@ -1,0 +1,69 @@
+"""Finish the Redis migrations that were begun: by a dead roll, before this one begins; by this one, before it restores.
+
+A group whose Lease is still held is brought to the nearest normal state [S2]: the master pod is master, wherever it is,
+and every replica is in sync. Nothing more is moved.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.errors import Refused
+from eks_rolling.migration.next_action import look
+from eks_rolling.observed.kubernetes import Lease
+from eks_rolling.payloads import SettleTask, StepResult, backoff
+from eks_rolling.redis.actions import Done, Hold, Settled, Stop
+from eks_rolling.redis.groups import RedisGroup, declared
+from eks_rolling.roll import lock
+from eks_rolling.runtime import handler_for
+
+
+def begun_by(lease: Lease | None, roll: str, now: float) -> bool:
+    """Whether the group's migration was begun by this roll, or by somebody who is silent since."""
+    return lease is not None and bool(lease.holder) and (lease.holder.startswith(f"{roll}/") or lease.expired(now))
+
+
+def run(task: SettleTask, clients: Clients) -> StepResult:
+    if not task.ending:
+        lock.confirm(clients, task.roll)
+    elif not isinstance(lock.end(clients, task.roll, task.by), Lease):
+        return StepResult.done("nothing here is this roll's: it does not hold the lock")
+    waited = clients.now() - (task.since or clients.now())
+    holder = f"{task.roll}/settle"
+    holds: list[str] = []
+    switches: list[dict[str, Any]] = []
+    groups, _ = declared(clients.kubernetes.workloads())
+    for group in groups:
+        lease = clients.kubernetes.lease(group.lease)
+        if lease is None or not lease.holder:
+            continue
+        # At the beginning whoever holds it is dead: this roll has the cluster's lock [R4].
+        if task.ending and not begun_by(lease, task.roll, clients.now()):
+            continue
+        if lease.holder != holder or clients.now() > lease.renewed + lease.duration / 4:
+            clients.kubernetes.put_lease(replace(lease, holder=holder, renewed=clients.now()))
+        if done := _settle(group, waited, clients):
+            holds.append(f"Redis group {group}: {done.said}")
+            switches += done.switches(str(group))
+        else:
+            lock.release(clients, holder, group.lease)
+    if holds:
+        return StepResult.wait("; ".join(holds), backoff(waited, longest=5), switches=switches)
+    return StepResult.done("no Redis group is half moved")
+
+
+def _settle(group: RedisGroup, waited: float, clients: Clients) -> Done | None:
+    """One action; None once the group is normal. Raises Refused where a person has to decide."""
+    due = look(group, "", clients, waited)
+    match due.action:
+        case Settled():
+            return None
+        case Stop(reason):
+            raise Refused(f"Redis group {group}: {reason}.")
+        case Hold(reason):
+            return Done(reason)
+        case _:
+            return due.perform()
+
+
+handler = handler_for(run, SettleTask, locked=False)

@@ -1,0 +1,23 @@
+"""Take the lock: one roll at a time on one cluster [R4]."""
+
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.payloads import StepResult, Task, backoff
+from eks_rolling.roll import lock
+from eks_rolling.roll.lock import Busy
+from eks_rolling.runtime import handler_for
+
+
+def run(task: Task, clients: Clients) -> StepResult:
+    """`output.waited` tells the workflow that the plan is as old as the wait, and has to be made again."""
+    waited = clients.now() - (task.since or clients.now())
+    decision = lock.acquire(clients, task.roll, lock.lock_name(clients.settings.namespace))
+    if isinstance(decision, Busy):
+        return StepResult.wait(
+            f"the roll {decision.holder} is at work on this cluster (its lock runs out in {decision.seconds:.0f} s "
+            "unless renewed)",
+            backoff(waited, first=5, longest=60),
+        )
+    return StepResult.done(decision.reason, waited=waited >= 1)
+
+
+handler = handler_for(run, Task, locked=False)

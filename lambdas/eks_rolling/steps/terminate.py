@@ -1,0 +1,119 @@
+"""Terminate the instance: exactly this one, through its group, once nothing of value is on it [N2]."""
+
+from dataclasses import dataclass
+
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.observed.aws import Group, InstanceState, Target
+from eks_rolling.observed.kubernetes import Node, Pod, ready_nodes
+from eks_rolling.observed.marks import NODE_ROLL
+from eks_rolling.payloads import NodeTask, StepResult, backoff
+from eks_rolling.runtime import handler_for
+from eks_rolling.steps.close_node import stands_in
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything that forbids a termination, looked at right before it."""
+
+    instance: InstanceState | None
+    node: Node | None
+    replacement: Node | None
+    pods: tuple[Pod, ...] = ()
+    attachments: tuple[str, ...] = ()
+    targets: tuple[Target, ...] = ()
+    group: Group | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Terminate:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    reason: str
+
+
+def decide(seen: Observed, instance: str, roll: str) -> Terminate | Hold | Gone:
+    """Whether the instance may be terminated now, and if not why."""
+    gone = seen.instance is None or seen.instance.gone
+    if gone and seen.node is None:
+        return Gone(f"{instance} and its node are gone")
+    if gone and seen.node:
+        return Hold(f"{instance} is gone; the cloud controller has yet to remove node {seen.node.name}")
+    member = seen.group.instance(instance) if seen.group else None
+    if (seen.instance and seen.instance.state == "shutting-down") or (member and not member.alive):
+        return Hold(f"{instance} is on its way out")
+    if reason := forbidden(seen, roll):
+        return Hold(reason)
+    return Terminate()
+
+
+def forbidden(seen: Observed, roll: str) -> str:
+    """Why the instance must not be terminated now; "" where nothing speaks against it."""
+    if seen.node is None:
+        return "its node left the cluster while the instance runs; look why, and terminate it by hand"
+    if seen.node.annotations.get(NODE_ROLL) != roll:
+        return f"node {seen.node.name} is not in the plan of {roll}"
+    if reason := stands_in(seen.replacement):
+        return reason
+    if staying := [str(p) for p in seen.pods if not p.stays_with_node]:
+        return f"pods are on it: {', '.join(staying)}"
+    if not seen.node.unschedulable:
+        return "its cordon was lifted, so pods may land on it"
+    if seen.attachments:
+        return f"volumes are attached: {', '.join(seen.attachments)}"
+    if using := [t.name for t in seen.targets if t.receives_traffic]:
+        return f"target groups send it traffic: {', '.join(using)}"
+    if seen.group is None:
+        return "its Auto Scaling group is gone"
+    if "Terminate" in seen.group.suspended:
+        return f"the process Terminate of group {seen.group.name} is suspended; resume it"
+    if seen.group.desired - 1 < seen.group.minimum:
+        return (
+            f"group {seen.group.name} would fall below its minimum size {seen.group.minimum}: somebody lowered its "
+            f"desired capacity to {seen.group.desired} during the roll; raise it by one"
+        )
+    return ""
+
+
+def run(task: NodeTask, clients: Clients) -> StepResult:
+    seen = observe(task, clients)
+    waited = clients.now() - (task.since or clients.now())
+    match decide(seen, task.instance, task.roll):
+        case Terminate():
+            clients.aws.terminate(task.instance)
+            return StepResult.wait(f"{task.instance} is being terminated", 2)
+        case Hold(reason):
+            return StepResult.wait(reason, backoff(waited, first=2))
+        case Gone(reason):
+            return StepResult.done(reason, ready_nodes=ready_nodes(clients.kubernetes.nodes()))
+
+
+def observe(task: NodeTask, clients: Clients) -> Observed:
+    """Looks at the instance first: once it is on its way out, the rest no longer matters."""
+    kubernetes, aws = clients.kubernetes, clients.aws
+    instance = aws.instances([task.instance]).get(task.instance)
+    node = kubernetes.node(task.node)
+    if node is not None and node.instance != task.instance:
+        # Another instance took the name; ours has no node any more.
+        node = None
+    if instance is None or instance.state in {"shutting-down", "terminated"} or node is None:
+        return Observed(instance, node, None)
+    return Observed(
+        instance=instance,
+        node=node,
+        replacement=kubernetes.node(task.replacement_node),
+        pods=tuple(kubernetes.pods_on(task.node)),
+        attachments=tuple(kubernetes.attachments(task.node)),
+        targets=tuple(aws.targets_of([task.instance])),
+        group=next(iter(aws.groups([task.group])), None),
+    )
+
+
+handler = handler_for(run, NodeTask)
