@@ -121,15 +121,19 @@ lab-down: ## End that lab
 	@$(LAB) down --name $(NAME)
 
 .PHONY: lock
-lock: prepare ## Resolve the dependencies of pyproject.toml anew
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --all-extras --custom-compile-command "make lock" \
-		--output-file requirements.txt pyproject.toml
+lock: prepare ## Resolve the dependencies of pyproject.toml again
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --custom-compile-command "make lock" \
-		--output-file lambdas/requirements.txt pyproject.toml
+		--group functions --group deploy --group lab --group dev --output-file requirements.txt pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --custom-compile-command "make lock" \
+		--group functions --output-file lambdas/requirements.txt
 	@npm install --package-lock-only --silent
+
+.PHONY: dist
+dist: prepare ## Build the wheel and the sdist into dist/, check them, and try the wheel in an empty environment
+	@$(BIN)/python -m scripts.distribution
 
 .PHONY: clean
 clean: ## Remove everything that was made here, labs included; the built control plane stays in the user's cache
 	@if [ -x $(BIN)/python ]; then $(LAB) down --all >/dev/null 2>&1 || true; fi
-	@rm -rf .venv node_modules cdk.out .lab .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv node_modules cdk.out dist .lab .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

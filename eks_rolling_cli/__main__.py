@@ -1,5 +1,21 @@
-"""`python -m cli` is `eks-rolling`."""
+"""The console script `eks-rolling`; `python -m eks_rolling_cli` is the same."""
 
-from eks_rolling_cli.app import main
+import sys
 
-main()
+from eks_rolling_cli.exits import Exit, missing_package
+
+
+def main() -> None:
+    """Runs the command. Where a package that it needs is not installed, it says what to install instead."""
+    try:
+        from eks_rolling_cli.app import app
+    except ModuleNotFoundError as error:
+        if not (sentence := missing_package(error)):
+            raise
+        sys.stderr.write(f"error: {sentence}\n")
+        sys.exit(Exit.FAILED)
+    app()
+
+
+if __name__ == "__main__":
+    main()

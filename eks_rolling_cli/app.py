@@ -24,7 +24,7 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def common(
-    version: Annotated[bool, typer.Option("--version", help="Say which version this is.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Replaces every outdated worker node of an EKS cluster while it serves."""
     if version:
@@ -45,8 +45,3 @@ for during in (control.approve, control.refuse, control.pause, control.resume, c
     app.command(rich_help_panel=DURING)(during)
 for after in (past.report, past.rolls, past.orphans, past.restore):
     app.command(rich_help_panel=AFTER)(after)
-
-
-def main() -> None:
-    """The console script."""
-    app()

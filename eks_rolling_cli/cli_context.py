@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from eks_rolling_cli.exits import CommandError, Exit, exit_for
+from eks_rolling_cli.exits import CommandError, Exit, exit_for, missing_package
 from eks_rolling_cli.target import Options, Target
 
 TRACEBACK_VARIABLE = "EKS_ROLLING_TRACEBACK"
@@ -97,6 +97,10 @@ def told() -> Iterator[None]:
         # Whoever read our output has seen enough; Python must not complain when it closes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(Exit.FINE) from None
+    except ModuleNotFoundError as error:
+        if not (sentence := missing_package(error)):
+            raise
+        _end(sentence, Exit.FAILED)
     except Exception as error:  # noqa: BLE001 (whatever it is, people get a sentence)
         _end_of(error)
 

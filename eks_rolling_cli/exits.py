@@ -45,3 +45,14 @@ def exit_for(error: Exception) -> Exit:
         "Transient": Exit.NOT_FOUND,
     }
     return next((codes[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in codes), Exit.FAILED)
+
+
+def missing_package(error: ImportError) -> str:
+    """A sentence for a package that is not installed; empty where the fault is another, such as a module of ours."""
+    name = (error.name or "").partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or not name or name.startswith("eks_rolling"):
+        return ""
+    return (
+        f"eks-rolling was installed without its dependencies: the Python package {name} is missing. "
+        "Install it with them: `pipx install --force eks-rolling`, or run `uvx eks-rolling`."
+    )
