@@ -12,9 +12,9 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sns as sns
-from eks_rolling.observed.aws import STANDARD_VCPUS
 
 from eks_rolling.names import CLUSTER_TAG_VALUES, cluster_tag
+from eks_rolling.observed.aws import STANDARD_VCPUS
 from eks_rolling.observed.marks import GROUP_MAXIMUM, GROUP_RESUME, INSTANCE_PROTECTED, INSTANCE_REPLACES
 
 # Kubernetes groups, as deploy/rbac.yaml and deploy/redis-rbac.yaml define them. A step is in those that it needs and in

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from eks_rolling.clients.protocols import Clients, Eviction, EvictionStatus, HttpAnswer, Launched
+from eks_rolling.errors import AccessDenied, Conflict, NotFound, Permanent
 from eks_rolling.observed.aws import (
     Group,
     GroupInstance,
@@ -18,9 +20,6 @@ from eks_rolling.observed.aws import (
     Target,
     VcpuQuota,
 )
-
-from eks_rolling.clients.protocols import Clients, Eviction, EvictionStatus, HttpAnswer, Launched
-from eks_rolling.errors import AccessDenied, Conflict, NotFound, Permanent
 from eks_rolling.observed.kubernetes import (
     RESTARTED_FOR,
     ROLL_TAINT_KEY,

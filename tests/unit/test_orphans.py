@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import pytest
-from eks_rolling.observed.aws import Group, GroupInstance, InstanceState
 
+from eks_rolling.observed.aws import Group, GroupInstance, InstanceState
 from eks_rolling.observed.kubernetes import Budget, Lease, Node, Owner, Pod, Workload
 from eks_rolling.observed.marks import (
     AUTOSCALER_PAUSED_AT,

@@ -4,9 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from eks_rolling.observed.aws import Group, GroupInstance, InstanceType, LaunchTemplate
 
 from eks_rolling.clients.manifests import needs_of, quantity, requests_of
+from eks_rolling.observed.aws import Group, GroupInstance, InstanceType, LaunchTemplate
 from eks_rolling.observed.kubernetes import (
     AntiAffinity,
     Expression,

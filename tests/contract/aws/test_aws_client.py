@@ -7,12 +7,12 @@ from typing import Protocol
 
 import boto3
 import pytest
-from eks_rolling.observed.aws import Group, GroupInstance, Target
 
 from eks_rolling.clients.aws import AwsClient
 from eks_rolling.clients.eks import connect
 from eks_rolling.clients.protocols import Aws
 from eks_rolling.errors import AccessDenied, NotFound, Permanent, Transient
+from eks_rolling.observed.aws import Group, GroupInstance, Target
 from eks_rolling.observed.marks import GROUP_MAXIMUM, GROUP_RESUME
 from tests.contract.aws.conftest import REGION, ZONES, Server
 from tests.world import CLUSTER, World

@@ -4,8 +4,8 @@ import json
 from dataclasses import replace
 
 import pytest
-from eks_rolling.observed.aws import Group, GroupInstance, InstanceState, Target
 
+from eks_rolling.observed.aws import Group, GroupInstance, InstanceState, Target
 from eks_rolling.observed.kubernetes import Node, Owner, Pod, Service, Taint, Workload
 from eks_rolling.observed.marks import (
     EXCLUDE_LABEL,

@@ -4,9 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from eks_rolling.observed.aws import Group, LaunchTemplate
 
 from eks_rolling.clients.protocols import Clients
+from eks_rolling.observed.aws import Group, LaunchTemplate
 from eks_rolling.observed.kubernetes import Lease
 from eks_rolling.payloads import ChangeTask, Status
 from eks_rolling.roll.pending_change import Change, PendingChange
