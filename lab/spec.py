@@ -7,6 +7,8 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from lab.aws.faults import FaultSpec
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -104,6 +106,7 @@ class LabSpec(_Model):
     groups: tuple[GroupSpec, ...] = ()
     target_groups: tuple[TargetGroupSpec, ...] = ()
     delays: Delays = Delays()
+    faults: FaultSpec = Field(FaultSpec(), description="AWS's ordinary weather, which no fault put later takes away")
     traffic: TrafficSpec = TrafficSpec()
     manifests: tuple[str, ...] = Field((), description="files or folders applied once the nodes are Ready")
     parts: tuple[str, ...] | None = Field(None, description="only these of the lab's processes; by default all")

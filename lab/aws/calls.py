@@ -136,8 +136,9 @@ def install(gate: Gate, fleet: Fleet, faults: Faults, role_of: RoleOfKey, listen
         at, action, parameters = time.time(), str(self._get_action()), copy.deepcopy(_parameters(self))
         service = _NAMES.get(self.service_name, self.service_name)
         time.sleep(faults.delay(self.service_name))
-        if faults.throttles(self.service_name):
-            answer = self.serialized(ActionResult(_throttling(self.service_name)))
+        if struck := faults.refusal(self.service_name, f"{service}:{action}"):
+            _, headers, body = self.serialized(ActionResult(_error(self.service_name, struck.code, struck.message)))
+            answer = struck.status, headers, body
         elif refused := gate.refusal(self.access_key, f"{service}:{action}", parameters):
             _, headers, body = self.serialized(ActionResult(_denied(self.service_name, refused)))
             answer = 403, headers, body
@@ -145,6 +146,7 @@ def install(gate: Gate, fleet: Fleet, faults: Faults, role_of: RoleOfKey, listen
             with fleet.lock:
                 fleet.advance()
                 answer = original(self)
+                fleet.remember()
         else:
             answer = original(self)
         status, _, body = answer
@@ -174,7 +176,10 @@ def install(gate: Gate, fleet: Fleet, faults: Faults, role_of: RoleOfKey, listen
     def s3_authorize(original: Any, self: Any, *args: Any, **kwargs: Any) -> None:
         asked = {"Prefix": self.querystring["prefix"][0]} if "prefix" in self.querystring else {}
         parameters = _s3_parameters(self.path) | asked
-        refused = gate.refusal(self.get_access_key(), f"s3:{_s3_action(self)}", parameters)
+        action = f"s3:{_s3_action(self)}"
+        if struck := faults.refusal("s3", action):
+            raise S3ClientError(struck.code, struck.message)
+        refused = gate.refusal(self.get_access_key(), action, parameters)
         if refused:
             raise S3ClientError("AccessDenied", refused)
         original(self, *args, **kwargs)
@@ -198,10 +203,6 @@ def _s3_parameters(path: str) -> dict[str, Any]:
 def _denied(service: str, message: str) -> Exception:
     code = _DENIED.get(service, _JSON_DENIED if service in _JSON_SERVICES else "AccessDenied")
     return _error(service, code, message)
-
-
-def _throttling(service: str) -> Exception:
-    return _error(service, "RequestLimitExceeded" if service == "ec2" else "Throttling", "Rate exceeded")
 
 
 def _error(service: str, code: str, message: str) -> Exception:

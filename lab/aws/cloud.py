@@ -28,9 +28,11 @@ def build(paths: LabPaths, port: int) -> Middleware:
     default_user_config["iam"] = {"load_aws_managed_policies": True}
     compat.apply()
 
-    registered = targets.Targets(time.time)
+    faults = Faults(spec.faults)
+    registered = targets.Targets(time.time, lambda: faults.spec.registration_seconds)
     targets.install(registered)
-    fleet = Fleet(account, registered, boot=spec.delays.boot, terminate=spec.delays.terminate, clock=time.time)
+    delays = spec.delays
+    fleet = Fleet(account, registered, boot=delays.boot, terminate=delays.terminate, clock=time.time, faults=faults)
     scaling.install(fleet)
     launch_instances.install(fleet)
     refreshes.install()
@@ -38,7 +40,7 @@ def build(paths: LabPaths, port: int) -> Middleware:
     entries = access.AccessEntries()
     access.install(entries)
 
-    faults, log, role_of = Faults(), calls.CallLog(paths.calls), calls.RoleOfKey(account)
+    log, role_of = calls.CallLog(paths.calls), calls.RoleOfKey(account)
     gate = calls.Gate(log, Policies(account), role_of)
     lambdas = Lambdas(account, paths, faults, port=port)
     bus = events.EventBus(account, lambdas, faults, gate)

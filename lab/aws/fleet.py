@@ -2,8 +2,10 @@
 
 moto's instances run at once and are gone at once, and its groups launch into one subnet. Here an instance is `pending`
 until it has booted and `shutting-down` until it is `terminated`, a group's instance is InService once it runs, and
-Terminating while it drains out of the group's target groups and shuts down. Time passes when somebody looks: `advance`
-makes every change that is due, in order, before a call is answered.
+Terminating while it drains out of the group's target groups and shuts down; a lifecycle hook holds it Pending:Wait or
+Terminating:Wait until somebody completes the action or its time is up. Time passes when somebody looks: `advance` makes
+every change that is due, in order, before a call is answered. What was just made or changed is not seen everywhere at
+once, as long as that fault is in force (`faults.Settling`).
 """
 
 import contextlib
@@ -20,12 +22,19 @@ from moto.autoscaling.models import InstanceState
 from moto.ec2.models.instances import Instance
 
 from lab.aws.account import Account
+from lab.aws.faults import Faults
 from lab.aws.targets import Targets, deregistration_delay
 
 _PENDING, _RUNNING, _SHUTTING_DOWN = (0, "pending"), (16, "running"), (32, "shutting-down")
 _END = Instance.terminate  # moto's own, before `scaling.install` replaces it
 _FIRST_HOST, _LAST_HOST = 10, 249
-_ALIVE = ("Pending", "InService")
+_GLIMPSES = 100
+_ALIVE = ("Pending", "Pending:Wait", "InService")
+_LAUNCHING, _TERMINATING = "autoscaling:EC2_INSTANCE_LAUNCHING", "autoscaling:EC2_INSTANCE_TERMINATING"
+
+
+class NoCapacityError(Exception):
+    """EC2 has no room for another instance in the zone."""
 
 
 @dataclass
@@ -39,11 +48,13 @@ class Member:
     boots_at: float | None = None
     shuts_down_at: float | None = None
     ends_at: float | None = None
+    waits_until: float | None = None
     activities: list["Activity"] = field(default_factory=list)
 
     @property
     def due(self) -> float:
-        return min((at for at in (self.boots_at, self.shuts_down_at, self.ends_at) if at is not None), default=math.inf)
+        times = (self.boots_at, self.waits_until, self.shuts_down_at, self.ends_at)
+        return min((at for at in times if at is not None), default=math.inf)
 
 
 @dataclass
@@ -66,6 +77,15 @@ class Activity:
 
 
 @dataclass(frozen=True)
+class Glimpse:
+    """A group as it was at a moment, in epoch seconds."""
+
+    at: float
+    desired: int
+    instances: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Launch:
     """What a group launches now: template and resolved version, type, and whether as a spot instance."""
 
@@ -82,10 +102,18 @@ class Fleet:
     """
 
     def __init__(
-        self, account: Account, targets: Targets, *, boot: float, terminate: float, clock: Callable[[], float]
+        self,
+        account: Account,
+        targets: Targets,
+        *,
+        boot: float,
+        terminate: float,
+        clock: Callable[[], float],
+        faults: Faults | None = None,
     ) -> None:
         self.account = account
         self.targets = targets
+        self.faults = faults or Faults()
         self.lock = threading.RLock()
         self.activities: dict[str, list[Activity]] = {}
         self._boot = boot
@@ -94,6 +122,8 @@ class Fleet:
         self._members: dict[str, Member] = {}
         self._hosts: dict[str, Iterator[int]] = {}
         self._ids = itertools.count(1)
+        self._short: set[str] = set()
+        self._glimpses: dict[str, list[Glimpse]] = {}
 
     # What others ask
 
@@ -106,11 +136,36 @@ class Fleet:
     def advance(self) -> None:
         """Makes every change that is due by now, in the order of time."""
         with self.lock:
+            for name in list(self._short):
+                self._short.discard(name)
+                if (group := self.account.autoscaling.autoscaling_groups.get(name)) is not None:
+                    self.reconcile(group)
             while True:
                 member = min(self._members.values(), key=lambda m: m.due, default=None)
                 if member is None or member.due > self._clock():
                     return
                 self._change(member)
+
+    def is_known(self, instance_id: str) -> bool:
+        """Whether EC2 knows the instance everywhere by now."""
+        member = self._members.get(instance_id)
+        return member is None or self._clock() - member.launched >= self.faults.settling_seconds()
+
+    def remember(self) -> None:
+        """Keeps how the groups are now, for descriptions that lag behind."""
+        with self.lock:
+            for name, group in self.account.autoscaling.autoscaling_groups.items():
+                ids = frozenset(state.instance.id for state in group.instance_states)
+                glimpses = self._glimpses.setdefault(name, [])
+                if not glimpses or (glimpses[-1].desired, glimpses[-1].instances) != (group.desired_capacity, ids):
+                    glimpses.append(Glimpse(self._clock(), group.desired_capacity or 0, ids))
+                    del glimpses[:-_GLIMPSES]
+
+    def glimpse(self, group: str) -> Glimpse | None:
+        """The group as descriptions show it now; None where they show it as it is."""
+        seconds = self.faults.settling_seconds()
+        settled = [g for g in self._glimpses.get(group, ()) if g.at <= self._clock() - seconds]
+        return settled[-1] if seconds and settled else None
 
     @contextlib.contextmanager
     def booted_at_once(self) -> Iterator[None]:
@@ -139,14 +194,27 @@ class Fleet:
             surplus = len(alive) - (group.desired_capacity or 0)
             if surplus < 0 and not suspended(group, "Launch"):
                 for _ in range(-surplus):
-                    self.launch(group, self._emptiest_subnet(group))
+                    try:
+                        self.launch(group, self._emptiest_subnet(group))
+                    except NoCapacityError:
+                        # The group tries again, as long as it takes.
+                        self._short.add(group.name)
+                        break
             if surplus > 0 and not suspended(group, "Terminate"):
                 for state in self._scale_in_order(alive)[:surplus]:
                     self.retire(group, state, "in response to a difference between desired and actual capacity")
 
     def launch(self, group: Any, subnet_id: str) -> Any:
-        """Launches one instance of what the group launches now into the subnet; answers moto's instance."""
+        """Launches one instance of what the group launches now into the subnet; answers moto's instance.
+
+        Raises NoCapacityError.
+        """
         with self.lock:
+            zone = self.account.ec2.get_subnet(subnet_id).availability_zone
+            if self.faults.has_no_capacity(zone):
+                raise NoCapacityError(
+                    f"We currently do not have sufficient capacity in the Availability Zone you requested ({zone})."
+                )
             launch = what_it_launches(group, self.account)
             tags = {**group.get_propagated_tags(), **launch.version.instance_tags}
             reservation = self.account.ec2.run_instances(
@@ -195,7 +263,7 @@ class Fleet:
             member = self._members[state.instance.id]
             state.lifecycle_state = "Terminating"
             self._leave_load_balancers(group, state.instance.id)
-            member.boots_at = None
+            member.boots_at = member.waits_until = None
             member.shuts_down_at = self.targets.drained_at(state.instance.id)
             text = f"Terminating EC2 instance: {state.instance.id}"
             activity = self._begin(member, group.name, text, f"An instance was taken out of service {why}.")
@@ -211,11 +279,11 @@ class Fleet:
             if member.ends_at is not None or instance.state == "terminated":
                 return
             _set_state(instance, _SHUTTING_DOWN)
-            member.boots_at = member.shuts_down_at = None
+            member.boots_at = member.shuts_down_at = member.waits_until = None
             member.ends_at = self._clock() + self._terminate
             group = self._group_of(member)
             state = _state_in(group, instance.id)
-            if group is not None and state is not None and state.lifecycle_state != "Terminating":
+            if group is not None and state is not None and not state.lifecycle_state.startswith("Terminating"):
                 state.lifecycle_state, state.health_status = "Terminating", "Unhealthy"
                 self._leave_load_balancers(group, instance.id)
                 self._begin(
@@ -226,19 +294,45 @@ class Fleet:
 
     # Inner workings
 
+    def completed(self, group: Any, instance_id: str) -> None:
+        """A lifecycle action was completed: what the hook held goes on. Raises ValidationError where none holds."""
+        with self.lock:
+            member, state = self._members.get(instance_id), _state_in(group, instance_id)
+            if member is None or state is None or member.waits_until is None:
+                raise ValidationError(f"No active Lifecycle Action found with instance ID {instance_id}")
+            member.waits_until = self._clock()
+            self.advance()
+
+    def heartbeat(self, group: Any, instance_id: str) -> None:
+        """Somebody works on a lifecycle action: its time begins anew. Raises ValidationError where none holds."""
+        with self.lock:
+            member, state = self._members.get(instance_id), _state_in(group, instance_id)
+            if member is None or state is None or member.waits_until is None:
+                raise ValidationError(f"No active Lifecycle Action found with instance ID {instance_id}")
+            held = _TERMINATING if state.lifecycle_state == "Terminating:Wait" else _LAUNCHING
+            member.waits_until = self._clock() + (self._hook(group, held) or 0)
+
     def _change(self, member: Member) -> None:
         instance, group = member.instance, self._group_of(member)
+        state = _state_in(group, instance.id)
         match member.due:
             case member.boots_at:
                 member.boots_at = None
                 _set_state(instance, _RUNNING)
-                state = _state_in(group, instance.id)
-                if group is not None and state is not None:
-                    state.lifecycle_state = "InService"
-                    self.join_load_balancers(group, instance.id)
-                self._finish(member)
+                if not self._held(member, group, state, _LAUNCHING, "Pending:Wait"):
+                    self._enter_service(member, group, state)
+            case member.waits_until:
+                member.waits_until = None
+                if state.lifecycle_state == "Pending:Wait":
+                    self._enter_service(member, group, state)
+                else:
+                    state.lifecycle_state = "Terminating:Proceed"
+                    self.shut_down(instance)
             case member.shuts_down_at:
-                self.shut_down(instance)
+                member.shuts_down_at = None
+                # The hook comes after the load balancers' connection draining (Auto Scaling guide, lifecycle hooks).
+                if not self._held(member, group, state, _TERMINATING, "Terminating:Wait"):
+                    self.shut_down(instance)
             case member.ends_at:
                 member.ends_at = None
                 _END(instance)
@@ -246,6 +340,26 @@ class Fleet:
                 if group is not None:
                     group.instance_states = [s for s in group.instance_states if s.instance.id != instance.id]
                 self._finish(member)
+
+    def _held(self, member: Member, group: Any, state: Any, transition: str, held: str) -> bool:
+        """Whether a lifecycle hook of the group holds the instance from now on."""
+        seconds = self._hook(group, transition) if group is not None and state is not None else None
+        if seconds is None:
+            return False
+        state.lifecycle_state, member.waits_until = held, self._clock() + seconds
+        return True
+
+    def _hook(self, group: Any, transition: str) -> float | None:
+        """How long the group's hook of that transition holds an instance; None without one."""
+        hooks = self.account.autoscaling.describe_lifecycle_hooks(group.name)
+        timeouts = [float(hook.heartbeat_timeout) for hook in hooks if hook.lifecycle_transition == transition]
+        return max(timeouts, default=None)
+
+    def _enter_service(self, member: Member, group: Any, state: Any) -> None:
+        if group is not None and state is not None:
+            state.lifecycle_state = "InService"
+            self.join_load_balancers(group, member.instance.id)
+        self._finish(member)
 
     def join_load_balancers(self, group: Any, instance_id: str) -> None:
         """Registers an instance in service with the group's target groups and classic load balancers."""

@@ -37,6 +37,10 @@ class TooManyRequestsError(Exception):
     """The function's reserved concurrency is used up."""
 
 
+class NotReadyError(Exception):
+    """The function was not called for long, and its network is not there yet."""
+
+
 class Lambdas:
     """The functions' environments.
 
@@ -70,9 +74,14 @@ class Lambdas:
     def invoke(self, name: str, payload: bytes) -> Result:
         """Runs a function, by name or ARN, and waits for its answer.
 
-        Raises FunctionNotFoundError and TooManyRequestsError.
+        Raises FunctionNotFoundError, TooManyRequestsError and NotReadyError.
         """
         function, reserved = self._function(name)
+        if self._faults.is_asleep(function.name):
+            raise NotReadyError(
+                "The operation cannot be performed at this time. The function is inactive and its VPC connection is no "
+                "longer available. Wait for the VPC connection to reestablish and try again."
+            )
         environment = self._acquire(function, reserved)
         try:
             result, killed = environment.invoke(payload or b"{}", self._faults.kill_after(function.name))
@@ -97,11 +106,18 @@ class Lambdas:
         self._retire(lambda _environment: True)
 
     def _invoke_with_retries(self, name: str, payload: bytes) -> None:
-        for attempt in range(_ASYNC_RETRIES + 1):
+        failures = 0
+        while failures <= _ASYNC_RETRIES:
             with contextlib.suppress(FunctionNotFoundError, TooManyRequestsError):
-                if not self.invoke(name, payload).failed:
-                    return
-            time.sleep(_RETRY_SECONDS * (attempt + 1))
+                try:
+                    if not self.invoke(name, payload).failed:
+                        return
+                except NotReadyError:
+                    # Lambda keeps such an event for hours.
+                    time.sleep(_RETRY_SECONDS)
+                    continue
+            failures += 1
+            time.sleep(_RETRY_SECONDS * failures)
         LOG.warning("an event for %s failed %s times", name, _ASYNC_RETRIES + 1)
 
     def _function(self, name: str) -> tuple[Function, int | None]:

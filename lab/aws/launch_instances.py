@@ -12,7 +12,7 @@ from moto.autoscaling.exceptions import AutoscalingClientError, ValidationError
 from moto.autoscaling.responses import AutoScalingResponse
 from moto.core.responses import ActionResult
 
-from lab.aws.fleet import Fleet, suspended, what_it_launches
+from lab.aws.fleet import Fleet, NoCapacityError, suspended, what_it_launches
 
 _MAXIMUM = 100
 
@@ -65,7 +65,26 @@ def _launch(fleet: Fleet, request: Request, token: str) -> dict[str, Any]:
     launch = what_it_launches(group, fleet.account)
     # The capacity first, so that what is launched is never surplus.
     group.desired_capacity += request.count
-    instances = [fleet.launch(group, subnet.id) for _ in range(request.count)]
+    instances: list[Any] = []
+    errors = []
+    try:
+        instances.extend(fleet.launch(group, subnet.id) for _ in range(request.count))
+    except NoCapacityError as error:
+        # Without a retry strategy the capacity is what was launched.
+        group.desired_capacity -= request.count - len(instances)
+        errors = [
+            {
+                "InstanceType": launch.instance_type,
+                "MarketType": "Spot" if launch.spot else "OnDemand",
+                "SubnetId": subnet.id,
+                "AvailabilityZone": subnet.availability_zone,
+                "ErrorCode": "InsufficientInstanceCapacity",
+                "ErrorMessage": str(error),
+            }
+        ]
+    answer = {"AutoScalingGroupName": group.name, "ClientToken": token, "Instances": [], "Errors": errors}
+    if not instances:
+        return answer
     collection = {
         "InstanceType": launch.instance_type,
         "MarketType": "Spot" if launch.spot else "OnDemand",
@@ -74,7 +93,7 @@ def _launch(fleet: Fleet, request: Request, token: str) -> dict[str, Any]:
         "AvailabilityZoneId": subnet.availability_zone_id,
         "InstanceIds": [instance.id for instance in instances],
     }
-    return {"AutoScalingGroupName": group.name, "ClientToken": token, "Instances": [collection], "Errors": []}
+    return answer | {"Instances": [collection]}
 
 
 def _refuse(group: Any, count: int) -> None:

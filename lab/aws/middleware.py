@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import time
+import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from lab.aws.account import Account
 from lab.aws.calls import Call, CallLog, Gate, RoleOfKey
 from lab.aws.faults import Faults
 from lab.aws.fleet import Fleet
-from lab.aws.lambdas import FunctionNotFoundError, Lambdas, TooManyRequestsError
+from lab.aws.lambdas import FunctionNotFoundError, Lambdas, NotReadyError, TooManyRequestsError
 from lab.aws.targets import Targets, health_port, listener_ports
 
 LOG = logging.getLogger(__name__)
@@ -177,7 +178,9 @@ class Middleware:
         found = _KEY.search(environ.get("HTTP_AUTHORIZATION", ""))
         key = found[1] if found else ""
         told = {"FunctionName": name.removesuffix(":$LATEST").rsplit(":", 1)[-1], "InvocationType": kind}
-        if refused := self._gate.refusal(key, "lambda:InvokeFunction", told):
+        if struck := self._faults.refusal("lambda", "lambda:InvokeFunction"):
+            answer = _lambda_error(struck.status, struck.code, struck.message)
+        elif refused := self._gate.refusal(key, "lambda:InvokeFunction", told):
             answer = _lambda_error(403, "AccessDeniedException", refused)
         else:
             answer = self._run(name, kind, _body(environ))
@@ -196,6 +199,8 @@ class Middleware:
             return _lambda_error(404, "ResourceNotFoundException", str(error))
         except TooManyRequestsError as error:
             return _lambda_error(429, "TooManyRequestsException", str(error))
+        except NotReadyError as error:
+            return _lambda_error(502, "ResourceNotReadyException", str(error))
         headers = [("Content-Type", "application/json"), ("X-Amz-Executed-Version", "$LATEST")]
         if result.failed:
             headers.append(("X-Amz-Function-Error", "Unhandled"))
@@ -227,7 +232,13 @@ def _json(environ: dict[str, Any]) -> Any:
 
 def _lambda_error(status: int, code: str, message: str) -> Answer:
     body = json.dumps({"Type": "User", "message": message, "Message": message}).encode()
-    return Answer(status, body, (("Content-Type", "application/json"), ("x-amzn-ErrorType", code)))
+    # Step Functions writes the request's id into the cause of a failed task.
+    headers = (
+        ("Content-Type", "application/json"),
+        ("x-amzn-ErrorType", code),
+        ("x-amzn-RequestId", str(uuid.uuid4())),
+    )
+    return Answer(status, body, headers)
 
 
 def _sts_error(refused: presigned.RefusedError) -> Answer:

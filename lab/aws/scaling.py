@@ -1,5 +1,6 @@
 """moto's Auto Scaling and EC2 APIs, made to act on the fleet."""
 
+import copy
 from datetime import UTC, datetime
 from typing import Any
 
@@ -7,7 +8,10 @@ from moto.autoscaling.exceptions import AutoscalingClientError, ValidationError
 from moto.autoscaling.models import AutoScalingBackend, FakeAutoScalingGroup
 from moto.autoscaling.responses import AutoScalingResponse
 from moto.core.responses import ActionResult, EmptyResult
+from moto.ec2.exceptions import InvalidInstanceIdError
 from moto.ec2.models.instances import Instance, InstanceBackend
+from moto.ec2.responses.instances import InstanceResponse
+from moto.ec2.responses.tags import TagResponse
 
 from lab.aws.compat.registry import around, replace
 from lab.aws.fleet import Activity, Fleet
@@ -21,6 +25,8 @@ def install(fleet: Fleet) -> None:
     _install_capacity(fleet)
     _install_membership(fleet)
     _install_activities(fleet)
+    _install_settling(fleet)
+    _install_hooks(fleet)
 
 
 def _install_instances(fleet: Fleet) -> None:
@@ -46,7 +52,7 @@ def _install_capacity(fleet: Fleet) -> None:
 
     def terminate_instance(self: Any, instance_id: str, should_decrement: bool) -> Any:
         group, state = _managed(self, instance_id)
-        if state.lifecycle_state == "Terminating":
+        if state.lifecycle_state.startswith("Terminating"):
             raise AutoscalingClientError(
                 "ScalingActivityInProgress",
                 f"Activity is in progress for instance {instance_id} of group {group.name}.",
@@ -124,6 +130,64 @@ def _install_activities(fleet: Fleet) -> None:
         return ActionResult({"Activities": [_Described(a) for a in chosen[start:end]], "NextToken": token})
 
     replace(AutoScalingResponse, "describe_scaling_activities", describe_scaling_activities)
+
+
+def _install_settling(fleet: Fleet) -> None:
+    """What was just launched or changed is not seen everywhere at once."""
+
+    def refuse_unknown(ids: list[str]) -> None:
+        if unknown := [instance_id for instance_id in ids if not fleet.is_known(instance_id)]:
+            raise InvalidInstanceIdError(unknown)
+
+    def describe_instances(original: Any, self: Any) -> Any:
+        refuse_unknown(self._get_param("InstanceIds", []))
+        answer = original(self)
+        for reservation in answer.result["Reservations"]:
+            reservation.instances = [i for i in reservation.instances if fleet.is_known(i.id)]
+        answer.result["Reservations"] = [r for r in answer.result["Reservations"] if r.instances]
+        return answer
+
+    def of_resources(original: Any, self: Any) -> Any:
+        refuse_unknown([i for i in self._get_param("Resources", []) if i.startswith("i-")])
+        return original(self)
+
+    def describe_auto_scaling_groups(original: Any, self: Any) -> Any:
+        answer = original(self)
+        answer.result["AutoScalingGroups"] = [_as_glimpsed(fleet, g) for g in answer.result["AutoScalingGroups"]]
+        return answer
+
+    around(InstanceResponse, "describe_instances", describe_instances)
+    around(TagResponse, "create_tags", of_resources)
+    around(TagResponse, "delete_tags", of_resources)
+    around(AutoScalingResponse, "describe_auto_scaling_groups", describe_auto_scaling_groups)
+
+
+def _as_glimpsed(fleet: Fleet, group: Any) -> Any:
+    glimpse = fleet.glimpse(group.name)
+    if glimpse is None:
+        return group
+    shown = copy.copy(group)
+    shown.desired_capacity = glimpse.desired
+    shown.instance_states = [state for state in group.instance_states if state.instance.id in glimpse.instances]
+    return shown
+
+
+def _install_hooks(fleet: Fleet) -> None:
+    """The two calls about lifecycle actions, which moto lacks."""
+
+    def group_of(self: Any) -> Any:
+        return fleet.account.autoscaling.autoscaling_groups[self.params["AutoScalingGroupName"]]
+
+    def complete_lifecycle_action(self: Any) -> Any:
+        fleet.completed(group_of(self), self.params["InstanceId"])
+        return EmptyResult()
+
+    def record_lifecycle_action_heartbeat(self: Any) -> Any:
+        fleet.heartbeat(group_of(self), self.params["InstanceId"])
+        return EmptyResult()
+
+    AutoScalingResponse.complete_lifecycle_action = complete_lifecycle_action
+    AutoScalingResponse.record_lifecycle_action_heartbeat = record_lifecycle_action_heartbeat
 
 
 class _Described:

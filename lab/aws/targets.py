@@ -39,12 +39,13 @@ class Health:
 
 @dataclass(frozen=True)
 class Target:
-    """An instance's port in a target group. `draining_until` is in epoch seconds."""
+    """An instance's port in a target group. `draining_until` and `registered` are in epoch seconds."""
 
     id: str
     port: int
     state: State = State.INITIAL
     draining_until: float | None = None
+    registered: float = 0.0
 
 
 NOT_REGISTERED = Health(State.UNUSED, "Target.NotRegistered", "Target is not registered to the target group")
@@ -60,10 +61,14 @@ _SAID = {
 
 
 class Targets:
-    """Every target of every target group. Safe to use from several threads."""
+    """Every target of every target group. Safe to use from several threads.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    `lag` says for how many seconds a new target stays `initial` whatever its health checks see.
+    """
+
+    def __init__(self, clock: Callable[[], float], lag: Callable[[], float] = lambda: 0.0) -> None:
         self._clock = clock
+        self._lag = lag
         self._groups: dict[str, dict[tuple[str, int], Target]] = {}
         self._lock = threading.RLock()
 
@@ -72,7 +77,7 @@ class Targets:
         with self._lock:
             known = self._living(group).get((target_id, port))
             if known is None or known.state is State.DRAINING:
-                self._living(group)[target_id, port] = Target(target_id, port)
+                self._living(group)[target_id, port] = Target(target_id, port, registered=self._clock())
 
     def deregister(self, group: str, target_id: str, port: int | None, delay: float) -> None:
         """Lets the target drain for `delay` seconds; all of the instance's ports without `port`. Others are ignored."""
@@ -86,7 +91,8 @@ class Targets:
         """Takes what a health check saw. A draining target stays draining, an unknown one unknown."""
         with self._lock:
             target = self._living(group).get((target_id, port))
-            if target is not None and target.state is not State.DRAINING:
+            new = target is not None and self._clock() - target.registered < self._lag()
+            if target is not None and target.state is not State.DRAINING and not new:
                 state = State.HEALTHY if healthy else State.UNHEALTHY
                 self._groups[group][target_id, port] = replace(target, state=state)
 

@@ -13,13 +13,18 @@ from moto.core.responses import ActionResult, EmptyResult
 from moto.stepfunctions.exceptions import AWSError, InvalidToken
 from moto.stepfunctions.parser import api
 from moto.stepfunctions.parser import utils as parser_utils
-from moto.stepfunctions.parser.api import ExecutionAbortedEventDetails, ExecutionStatus, HistoryEventType
+from moto.stepfunctions.parser.api import (
+    ExecutionAbortedEventDetails,
+    ExecutionFailedEventDetails,
+    ExecutionStatus,
+    HistoryEventType,
+)
 from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 from moto.stepfunctions.parser.asl.eval.event.event_manager import EventManager
 from moto.stepfunctions.parser.asl.eval.program_state import ProgramEnded, ProgramError
 from moto.stepfunctions.parser.asl.utils.encoding import to_json_str
 from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication, Execution
-from moto.stepfunctions.parser.models import StepFunctionsParserBackend
+from moto.stepfunctions.parser.models import StepFunctionsParserBackend, stepfunctions_parser_backends
 from moto.stepfunctions.responses import StepFunctionResponse
 
 from lab.aws.compat.registry import around, correction, replace
@@ -29,6 +34,9 @@ _STARTED_WITHIN_SECONDS = 5.0
 
 status_listeners: list[Callable[[Any], None]] = []
 """Called with the execution each time its status has changed, by the thread that changed it."""
+
+HISTORY_LIMIT = 25_000
+"""Events that an execution's history may have (Step Functions quotas)."""
 
 _status_lock = threading.RLock()
 
@@ -223,6 +231,43 @@ def histories_have_pages() -> None:
         return ActionResult(page)
 
     replace(StepFunctionResponse, "get_execution_history", get_execution_history)
+
+
+@correction
+def histories_end() -> None:
+    """AWS ends an execution whose history reaches 25,000 events, and no Catch sees it; moto lets it go on for ever."""
+
+    def add_event(original: Any, self: Any, context: Any, *args: Any, **kwargs: Any) -> int:
+        if getattr(self, "closed", False) or len(self._history_event_list) < HISTORY_LIMIT - 1:
+            return int(original(self, context, *args, **kwargs))
+        error = "States.Runtime"
+        cause = f"The execution reached the maximum number of history events ({HISTORY_LIMIT})."
+        details = ExecutionFailedEventDetails(error=error, cause=cause)
+        last = original(
+            self,
+            context=context,
+            event_type=HistoryEventType.ExecutionFailed,
+            event_details=EventDetails(executionFailedEventDetails=details),
+        )
+        self.closed = True
+        for execution in _executions():
+            environment = execution.exec_worker.env
+            if environment is not None and environment.event_manager is self:
+                environment.set_error(details)
+                for endpoint in list(environment.callback_pool_manager._pool.values()):
+                    endpoint.interrupt_all()
+        return int(last)
+
+    around(EventManager, "add_event", add_event)
+
+
+def _executions() -> list[Any]:
+    return [
+        execution
+        for account in stepfunctions_parser_backends.values()
+        for backend in account.values()
+        for execution in backend._get_executions()
+    ]
 
 
 @correction

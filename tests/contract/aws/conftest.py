@@ -35,6 +35,8 @@ SPEC = LabSpec(
         GroupSpec(name="limited", zones=ZONES, size=2, min=1, max=2),
         GroupSpec(name="replaced", zones=ZONES, size=2, max=4),
         GroupSpec(name="serving", zones=ZONES, size=2, max=4, target_groups=("web", "raw")),
+        GroupSpec(name="hooked", zones=ZONES[:1], size=0, max=1),
+        GroupSpec(name="hooked-briefly", zones=ZONES[:1], size=1),
         GroupSpec(name="sharing", launch_template="limited", zones=ZONES[:1], size=1),
         GroupSpec(name="managed", zones=ZONES[:1], size=1, managed_node_group=True),
     ),

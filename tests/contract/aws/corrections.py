@@ -441,6 +441,23 @@ def a_history_comes_in_pages_and_backwards(aws: Aws) -> None:
     assert [event["type"] for event in following["events"]] == ["PassStateExited"]
 
 
+@shows("histories_end")
+def an_execution_ends_with_its_history_whatever_it_catches(aws: Aws) -> None:
+    from lab.aws.compat import executions
+
+    executions.HISTORY_LIMIT = 40
+    count = {"Type": "Pass", "Assign": {"n": "{% $n + 1 %}"}, "Next": "again"}
+    again = {"Type": "Choice", "Choices": [{"Condition": "{% $n < 100 %}", "Next": "count"}], "Default": "end"}
+    iterator = {"StartAt": "zero", "States": {"zero": {"Type": "Pass", "Assign": {"n": 0}, "Next": "count"},
+                                              "count": count, "again": again, "end": {"Type": "Succeed"}}}  # fmt: skip
+    ended = aws.run({"a": {"Type": "Parallel", "Branches": [iterator], "Catch": catches("b"), "End": True},
+                     "b": gives("caught")})  # fmt: skip
+    assert (ended.status, ended.error, ended.output) == ("FAILED", "States.Runtime", None)
+    assert "maximum number of history events" in (ended.cause or "")
+    events = aws.states.get_execution_history(executionArn=ended.arn, maxResults=1000)["events"]
+    assert (len(events), events[-1]["type"]) == (40, "ExecutionFailed")
+
+
 @shows("task_tokens_carry_causes_and_are_checked")
 def a_failed_tasks_cause_is_kept_and_bad_output_is_refused(aws: Aws) -> None:
     execution = aws.start(aws.machine({"a": waits_for_token(aws)}))
@@ -553,6 +570,26 @@ def a_filter_that_launch_templates_do_not_have_is_refused(aws: Aws) -> None:
     aws.group()
     by_id = [{"Name": "launch-template-id", "Values": ["lt-0"]}]
     assert refusal(aws.ec2.describe_launch_templates, Filters=by_id) == "InvalidParameterValue"
+
+
+# EventBridge
+
+
+@shows("patterns_match_leaves")
+def only_leaves_exist_for_a_pattern(aws: Aws) -> None:
+    from moto.events.models import EventPattern
+
+    event: Any = {"request": {"template": {"version": "2"}, "sizes": [{"type": "a"}, {"type": "b"}], "note": None}}
+    exists = {"request": {"template": {"version": [{"exists": True}]}}, "other": [{"exists": False}]}
+    for pattern, matches in (
+        (exists, True),
+        ({"request": {"template": [{"exists": True}]}}, False),
+        ({"request": {"template": [{"exists": False}]}}, True),
+        ({"request": {"sizes": {"type": ["b"]}}}, True),
+        ({"request": {"sizes": {"type": [{"exists": True}]}}}, True),
+        ({"request": {"note": [{"exists": True}]}}, True),
+    ):
+        assert EventPattern("", pattern).matches_event(event) is matches, pattern
 
 
 # How they are run

@@ -1,5 +1,6 @@
 """Instances and Auto Scaling groups, over real boto3."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -202,4 +203,116 @@ def test_a_group_with_instances_is_deleted_only_by_force(aws: Server) -> None:
     with pytest.raises(client.exceptions.ResourceInUseFault):
         client.delete_auto_scaling_group(AutoScalingGroupName="doomed")
     client.delete_auto_scaling_group(AutoScalingGroupName="doomed", ForceDelete=True)
+    until(lambda: aws.instance(instance)["state"] == "terminated", "the instance is terminated")
+
+
+# AWS's ordinary weather
+
+
+@pytest.fixture
+def weather(aws: Server) -> Iterator[Any]:
+    """Puts faults into force until the test ends."""
+    yield lambda faults: aws.lab("PUT", "faults", faults)
+    aws.lab("PUT", "faults", {})
+
+
+def test_a_new_instance_is_unknown_for_a_while(aws: Server, weather: Any) -> None:
+    weather({"settling": {"seconds": 1.5}})
+    ec2, before = aws.client("ec2"), group(aws, "launching")
+    (instance,) = launch(aws, "launching", AvailabilityZones=[ZONES[0]])["Instances"][0]["InstanceIds"]
+
+    def shown() -> list[Any]:
+        filters = [{"Name": "instance-id", "Values": [instance]}]
+        return list(ec2.describe_instances(Filters=filters)["Reservations"])
+
+    assert shown() == []
+    for call in (ec2.describe_instances, ec2.create_tags):
+        named = {"InstanceIds": [instance]} if call == ec2.describe_instances else {"Resources": [instance], "Tags": []}
+        with pytest.raises(ec2.exceptions.ClientError, match=r"InvalidInstanceID\.NotFound"):
+            call(**named)
+    assert group(aws, "launching")["DesiredCapacity"] == before["DesiredCapacity"]
+    assert instance not in [i["InstanceId"] for i in group(aws, "launching")["Instances"]]
+    until(shown, "EC2 knows the instance")
+    ec2.create_tags(Resources=[instance], Tags=[{"Key": "known", "Value": "yes"}])
+    after = until(
+        lambda: group(aws, "launching")["DesiredCapacity"] > before["DesiredCapacity"] and group(aws, "launching"),
+        "the group shows its new capacity",
+    )
+    assert instance in [i["InstanceId"] for i in after["Instances"]]
+
+
+def test_a_zone_without_capacity_launches_nothing_until_there_is_room(aws: Server, weather: Any) -> None:
+    weather({"no_capacity": {"zones": [ZONES[1]]}})
+    desired = group(aws, "launching")["DesiredCapacity"]
+    answer = launch(aws, "launching", AvailabilityZones=[ZONES[1]])
+    assert (answer["Instances"], answer["Errors"][0]["ErrorCode"]) == ([], "InsufficientInstanceCapacity")
+    assert group(aws, "launching")["DesiredCapacity"] == desired
+    assert launch(aws, "launching", AvailabilityZones=[ZONES[0]])["Instances"]
+    weather({"no_capacity": {}})
+    aws.client("autoscaling").set_desired_capacity(AutoScalingGroupName="launching", DesiredCapacity=desired + 2)
+    assert len(group(aws, "launching")["Instances"]) == desired + 1
+    weather({})
+    settled(aws, "launching", desired + 2)
+
+
+def test_an_action_can_be_refused_by_name(aws: Server, weather: Any) -> None:
+    refuse = {"action": "autoscaling:SuspendProcesses", "code": "ResourceInUse", "times": 1}
+    weather({"refuse": [refuse, {"action": "ec2:DescribeSubnets", "code": "InternalError", "status": 500}]})
+    client = aws.client("autoscaling")
+    with pytest.raises(client.exceptions.ResourceInUseFault):
+        client.suspend_processes(AutoScalingGroupName="managed", ScalingProcesses=["AlarmNotification"])
+    client.suspend_processes(AutoScalingGroupName="managed", ScalingProcesses=["AlarmNotification"])
+    with pytest.raises(aws.client("ec2").exceptions.ClientError) as caught:
+        aws.client("ec2").describe_subnets()
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 500
+
+
+def test_lifecycle_hooks_hold_an_instance_until_they_are_completed(aws: Server) -> None:
+    client = aws.client("autoscaling")
+    for name, transition in (("coming", "LAUNCHING"), ("going", "TERMINATING")):
+        client.put_lifecycle_hook(
+            AutoScalingGroupName="hooked",
+            LifecycleHookName=name,
+            LifecycleTransition=f"autoscaling:EC2_INSTANCE_{transition}",
+            HeartbeatTimeout=600,
+        )
+
+    def complete(hook: str) -> None:
+        client.complete_lifecycle_action(
+            AutoScalingGroupName="hooked",
+            LifecycleHookName=hook,
+            InstanceId=instance,
+            LifecycleActionResult="CONTINUE",
+        )
+
+    (instance,) = launch(aws, "hooked")["Instances"][0]["InstanceIds"]
+    until(lambda: instance in members(aws, "hooked", "Pending:Wait"), "the hook holds the new instance")
+    assert aws.instance(instance)["state"] == "running"
+    client.record_lifecycle_action_heartbeat(
+        AutoScalingGroupName="hooked", LifecycleHookName="coming", InstanceId=instance
+    )
+    complete("coming")
+    assert members(aws, "hooked") == [instance]
+    client.terminate_instance_in_auto_scaling_group(InstanceId=instance, ShouldDecrementDesiredCapacity=True)
+    until(lambda: instance in members(aws, "hooked", "Terminating:Wait"), "the hook holds the old instance")
+    assert aws.instance(instance)["state"] == "running"
+    with refused(aws, "ScalingActivityInProgress"):
+        client.terminate_instance_in_auto_scaling_group(InstanceId=instance, ShouldDecrementDesiredCapacity=True)
+    complete("going")
+    until(lambda: aws.instance(instance)["state"] == "terminated", "the instance is terminated")
+    with refused(aws, "No active Lifecycle Action"):
+        complete("going")
+
+
+def test_a_lifecycle_hook_that_nobody_completes_ends_by_itself(aws: Server) -> None:
+    client = aws.client("autoscaling")
+    client.put_lifecycle_hook(
+        AutoScalingGroupName="hooked-briefly",
+        LifecycleHookName="going",
+        LifecycleTransition="autoscaling:EC2_INSTANCE_TERMINATING",
+        HeartbeatTimeout=1,
+    )
+    (instance,) = settled(aws, "hooked-briefly", 1)
+    client.terminate_instance_in_auto_scaling_group(InstanceId=instance, ShouldDecrementDesiredCapacity=True)
+    until(lambda: instance in members(aws, "hooked-briefly", "Terminating:Wait"), "the hook holds the instance")
     until(lambda: aws.instance(instance)["state"] == "terminated", "the instance is terminated")

@@ -127,4 +127,47 @@ def test_a_seeded_share_of_invocations_loses_its_process(aws: Server) -> None:
         assert round_of_ten() == first
     finally:
         aws.lab("PUT", "faults", {})
-    assert aws.lab("GET", "faults") == {"duplicate_events": False, "kills": 0, "throttled": 0}
+    assert set(aws.lab("GET", "faults").values()) == {0}
+
+
+def test_a_function_that_nobody_called_for_long_has_to_wake_first(aws: Server) -> None:
+    client = aws.client("lambda")
+    aws.lab("PUT", "faults", {"asleep": {"waking_seconds": 0.5}})
+    try:
+        with pytest.raises(client.exceptions.ResourceNotReadyException) as caught:
+            work(aws, "whoami")
+        assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 502
+
+        def awake() -> bool:
+            try:
+                return work(aws, "quick") == ({"status": "done"}, None)
+            except client.exceptions.ResourceNotReadyException:
+                return False
+
+        until(awake, "the function is awake")
+    finally:
+        aws.lab("PUT", "faults", {})
+
+
+def test_an_event_waits_for_its_function_to_wake(aws: Server) -> None:
+    log = aws.paths.logs / "lambda" / "probe-work.log"
+    starts = _starts(log)
+    aws.lab("PUT", "faults", {"asleep": {"waking_seconds": 4}})
+    try:
+        aws.client("lambda").invoke(FunctionName="probe-work", InvocationType="Event", Payload='{"node": "quick"}')
+        until(lambda: _starts(log) > starts, "the event was handled")
+        assert aws.lab("GET", "faults")["asleep"] > 3
+    finally:
+        aws.lab("PUT", "faults", {})
+
+
+def test_a_task_sees_a_sleeping_function_as_a_fault_of_its_own_name(aws: Server, deployed: dict[str, str]) -> None:
+    aws.lab("PUT", "faults", {"asleep": {"waking_seconds": 600, "functions": "probe-work"}})
+    try:
+        started = aws.client("stepfunctions").start_execution(
+            stateMachineArn=deployed["NodeArn"], input='{"node": "x"}'
+        )
+        ended = aws.ended(started["executionArn"])
+        assert (ended["status"], ended["error"]) == ("FAILED", "Lambda.ResourceNotReadyException"), ended
+    finally:
+        aws.lab("PUT", "faults", {})

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from lab.aws.faults import Faults
+from lab.aws.faults import Faults, FaultSpec, Refusal
 
 
 def test_a_seed_gives_the_same_kills_again() -> None:
@@ -30,12 +30,61 @@ def test_a_kill_can_be_for_some_functions_only() -> None:
 def test_strikes_are_counted_until_the_faults_are_set_anew() -> None:
     faults = Faults()
     faults.put({"throttle": {"seed": 1, "share": 1, "services": ["ec2"]}})
-    assert faults.throttles("ec2")
-    assert not faults.throttles("sns")
+    assert faults.refusal("ec2", "ec2:CreateTags") == Refusal("RequestLimitExceeded", "Rate exceeded", 503)
+    assert faults.refusal("sns", "sns:Publish") is None
     faults.killed()
     assert (faults.describe()["kills"], faults.describe()["throttled"]) == (1, 1)
     faults.put({})
-    assert faults.describe() == {"duplicate_events": False, "kills": 0, "throttled": 0}
+    assert set(faults.describe().values()) == {0}
+
+
+def test_some_actions_alone_can_be_throttled() -> None:
+    faults = Faults()
+    faults.put({"throttle": {"seed": 1, "share": 1, "services": ["ec2"], "actions": ["ec2:CreateTags"]}})
+    assert faults.refusal("ec2", "ec2:DescribeInstances") is None
+    assert faults.refusal("ec2", "ec2:CreateTags") is not None
+
+
+def test_an_action_is_refused_as_often_as_it_was_told() -> None:
+    faults = Faults()
+    action = "autoscaling:SuspendProcesses"
+    faults.put({"refuse": [{"action": action, "code": "ResourceInUse", "message": "busy", "times": 2}]})
+    answers = [faults.refusal("autoscaling", action) for _ in range(3)]
+    assert answers == [Refusal("ResourceInUse", "busy", 400)] * 2 + [None]
+    assert faults.refusal("autoscaling", "autoscaling:ResumeProcesses") is None
+    assert faults.describe()["refused"] == 2
+
+
+def test_a_function_sleeps_until_it_has_been_called_for_a_while() -> None:
+    now = [0.0]
+    faults = Faults(clock=lambda: now[0])
+    faults.put({"asleep": {"waking_seconds": 60, "after_seconds": 100, "functions": "evict"}})
+    assert [faults.is_asleep("roll-evict"), faults.is_asleep("roll-plan")] == [True, False]
+    now[0] = 59.0
+    assert faults.is_asleep("roll-evict")
+    now[0] = 60.0
+    assert not faults.is_asleep("roll-evict")
+    now[0] = 160.0
+    assert not faults.is_asleep("roll-evict")
+    now[0] = 261.0
+    assert faults.is_asleep("roll-evict")
+    assert faults.describe()["asleep"] == 3
+
+
+def test_capacity_is_lacking_in_the_zones_named() -> None:
+    faults = Faults()
+    faults.put({"no_capacity": {"zones": ["a"], "times": 1}})
+    assert [faults.has_no_capacity(zone) for zone in ("b", "a", "a")] == [False, True, False]
+
+
+def test_the_ordinary_faults_stay_under_those_put_on_top() -> None:
+    ordinary = FaultSpec.model_validate({"settling": {"seconds": 2}})
+    faults = Faults(ordinary)
+    assert faults.settling_seconds() == 2
+    faults.put({"duplicate_events": True})
+    assert (faults.settling_seconds(), faults.spec.duplicate_events) == (2, True)
+    faults.put({"settling": None})
+    assert faults.settling_seconds() == 0
 
 
 def test_latency_is_for_the_services_named() -> None:
