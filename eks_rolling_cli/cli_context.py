@@ -7,10 +7,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from io import StringIO
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from eks_rolling_cli.exits import CommandError, Exit, exit_for, missing_package
 from eks_rolling_cli.target import Options, Target
@@ -48,6 +49,9 @@ Endpoint = Annotated[
 ]  # fmt: skip
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON, on standard output.")]
+
+UNFOLDED = 1_000_000
+"""Columns of what is no terminal: wider than any sentence."""
 
 output = Console(highlight=False, soft_wrap=False)
 errors = Console(stderr=True, highlight=False)
@@ -133,6 +137,17 @@ def _plain(text: str) -> str:
 def say(text: str) -> None:
     """A line about what is going on, on standard error, so that results stay apart."""
     errors.print(text, markup=False, soft_wrap=True)
+
+
+def show(content: RenderableType) -> None:
+    """Prints a result. On a terminal it is fitted to its width; in a pipe or a file nothing is folded or filled up."""
+    if output.is_terminal:
+        output.print(content)
+        return
+    text = StringIO()
+    Console(file=text, width=UNFOLDED, highlight=False, color_system=None, force_terminal=False).print(content)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines()))
+    sys.stdout.flush()
 
 
 def print_json(value: Any) -> None:

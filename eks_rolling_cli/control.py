@@ -17,13 +17,9 @@ from eks_rolling_cli.watching import asked_of, follow, running
 
 if TYPE_CHECKING:
     from eks_rolling_cli.executions import Execution
-    from eks_rolling_cli.roll_state import Rolling
 
 TRIES = 10
 """How often the lock is written again when a step renewed it at the same moment."""
-
-PAUSED = "the roll is paused"
-"""How a step's reason begins while it holds because a pause was asked for."""
 
 Why = Annotated[str, typer.Option("--reason", "-r", help="Why; it is shown to whoever watches, and in the report.")]
 Wait = Annotated[bool, typer.Option("--wait", "-w", help="Watch until it has come about.")]
@@ -78,7 +74,7 @@ def pause(target: Target, reason: Why = "", wait: Wait = False) -> None:
         "`eks-rolling resume` lets it go on, `eks-rolling abort` ends it."
     )
     if wait:
-        seen = follow(target, execution.arn, as_json=False, lines=True, until=is_paused)
+        seen = follow(target, execution.arn, as_json=False, lines=True, until=lambda roll: roll.paused)
         if not seen.running:
             raise CommandError(f"The roll {execution.name} ended before it was paused.", Exit.NOT_FOUND)
 
@@ -93,7 +89,7 @@ def resume(target: Target, wait: Wait = False) -> None:
     _ask(target, execution, "pause", None)
     say(f"The roll {execution.name} goes on within seconds.")
     if wait:
-        follow(target, execution.arn, as_json=False, lines=True, until=lambda seen: not is_paused(seen))
+        follow(target, execution.arn, as_json=False, lines=True, until=lambda seen: not seen.paused)
 
 
 @aimed
@@ -130,14 +126,6 @@ def _wait_for_the_end(target: Target, execution: "Execution") -> None:
     if left:
         raise typer.Exit(Exit.FAILED)
     say("Everything is as it was before, but for the nodes that were replaced.")
-
-
-def is_paused(seen: "Rolling") -> bool:
-    """Whether nothing moves any more because of a pause: the roll itself, or every node that it has in work."""
-    in_work = [n for n in seen.nodes if n.stage == "replacing"]
-    if in_work:
-        return all(n.at.reason.startswith(PAUSED) for n in in_work)
-    return seen.at.reason.startswith(PAUSED)
 
 
 def _running(target: Target) -> "Execution":

@@ -9,6 +9,12 @@ from eks_rolling_cli.executions import read_json
 Json = dict[str, Any]
 
 
+Span = tuple[float, float]
+"""From when to when, in epoch seconds."""
+
+PAUSED = "the roll is paused"
+"""How a step's reason begins while it holds because a pause was asked for (`eks_rolling.roll.operator_requests`)."""
+
 APPROVAL = "Wait for approval"
 """The state in which a roll waits for a person, by a task token."""
 
@@ -89,6 +95,34 @@ def position(events: Iterable[Json]) -> Position:
 
 def _without_numbers(text: str) -> str:
     return "".join(c for c in text if not c.isdigit())
+
+
+def pauses(events: Iterable[Json], until: float) -> list[Span]:
+    """When the execution stood still because a pause was asked for; one that goes on lasts `until` now."""
+    found: list[Span] = []
+    since: float | None = None
+    for event in events:
+        if event["type"] != "TaskStateExited":
+            continue
+        answer = read_json(event["stateExitedEventDetails"].get("output", ""))
+        held = answer.get("status") == "wait" and str(answer.get("reason", "")).startswith(PAUSED)
+        if held and since is None:
+            since = event["timestamp"]
+        elif not held and since is not None:
+            found.append((since, event["timestamp"]))
+            since = None
+    return found if since is None else [*found, (since, until)]
+
+
+def merged(spans: Iterable[Span]) -> list[Span]:
+    """The same time, each moment once."""
+    union: list[Span] = []
+    for start, end in sorted(spans):
+        if union and start <= union[-1][1]:
+            union[-1] = union[-1][0], max(union[-1][1], end)
+        else:
+            union.append((start, end))
+    return union
 
 
 def answers(events: Iterable[Json], state: str) -> list[tuple[float, Json]]:

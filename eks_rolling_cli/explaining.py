@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from eks_rolling_cli.cli_context import AsJson, aimed, errors, output, print_json
+from eks_rolling_cli.cli_context import AsJson, aimed, errors, print_json, show
 from eks_rolling_cli.exits import CommandError, Exit
 from eks_rolling_cli.format import short, spoken
+from eks_rolling_cli.listing import indented
 from eks_rolling_cli.target import Target
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def explain(
     if as_json:
         print_json(found)
     else:
-        output.print(_rendered(found))
+        show(rendered(found))
 
 
 def explanation(target: Target, what: str) -> Json:
@@ -136,7 +136,8 @@ def _roll_facts(at: "RollingNode") -> Json:
     }
 
 
-def _rendered(found: Json) -> RenderableType:
+def rendered(found: Json) -> RenderableType:
+    """What `explanation` found, for people."""
     from eks_rolling.documents.plan import PlannedFinding
     from eks_rolling_cli.plan_view import findings_by_severity
 
@@ -144,7 +145,7 @@ def _rendered(found: Json) -> RenderableType:
     if found["node"]:
         parts += [Text(line) for line in _node_lines(found)]
     if found["pods"]:
-        parts.append(_pod_table(found["pods"]))
+        parts += [Text(), *_pod_lines(found["pods"])]
     parts += list(findings_by_severity(PlannedFinding.model_validate(f) for f in found["findings"]))
     return Group(*parts)
 
@@ -166,25 +167,22 @@ def _node_lines(found: Json) -> Iterable[str]:
     if roll and roll["reason"]:
         import time
 
-        since = f" since {spoken(time.time() - roll['held_since'])}" if roll["held_since"] else ""
-        yield f"waits{since}: {roll['reason']}"
+        long = f"has waited {spoken(time.time() - roll['held_since'])}" if roll["held_since"] else "waits"
+        yield f"{long}: {roll['reason']}"
 
 
-def _pod_table(pods: list[Json]) -> Table:
-    from rich import box
-
+def _pod_lines(pods: list[Json]) -> Iterable[RenderableType]:
+    """Each pod with its budgets and how it would leave, a line each."""
     from eks_rolling.documents.plan import Move
     from eks_rolling_cli.plan_view import move_sentence
 
-    table = Table("pod", "budget", "how it would leave", box=box.SIMPLE_HEAD, pad_edge=False)
     for pod in pods:
-        budgets = ", ".join(
-            f"{b['budget']} allows {b['allowed']} ({b['healthy']} healthy, {b['needed']} needed)"
-            for b in pod["budgets"]
-        )
-        name = Text(pod["pod"])
+        yield Text(pod["pod"], style="bold")
         if not pod["ready"]:
-            name.append(f"  not Ready: {pod['not_ready_because'] or 'its containers are not'}", style="yellow")
-        leaves = move_sentence(Move.model_validate(pod["move"])).partition(": ")[2] if pod["move"] else ""
-        table.add_row(name, Text(budgets), Text(leaves))
-    return table
+            yield indented(Text(f"not Ready: {pod['not_ready_because'] or 'its containers are not'}", style="yellow"))
+        for b in pod["budgets"]:
+            allows = f"budget {b['budget']} allows {b['allowed']} ({b['healthy']} healthy, {b['needed']} needed)"
+            yield indented(Text(allows))
+        if pod["move"]:
+            leaves = move_sentence(Move.model_validate(pod["move"])).partition(": ")[2]
+            yield indented(Text(f"would leave: {leaves}"))

@@ -27,10 +27,10 @@ def size(count: float) -> str:
 
 
 def clock(when: float) -> str:
-    """A moment on this machine's clock; with its date unless that is today's."""
-    moment = datetime.fromtimestamp(when, UTC).astimezone()
-    today = datetime.now(UTC).astimezone().date()
-    return moment.strftime("%H:%M:%S" if moment.date() == today else "%Y-%m-%d %H:%M")
+    """A moment in UTC, as mails, logs and the console have it; with its date unless that is today's."""
+    moment = datetime.fromtimestamp(when, UTC)
+    today = datetime.now(UTC).date()
+    return f"{moment:%H:%M:%S} UTC" if moment.date() == today else f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
 def short(node: str) -> str:

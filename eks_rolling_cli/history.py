@@ -8,15 +8,17 @@ from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
-from rich.table import Table
+from rich.console import Group, RenderableType
 from rich.text import Text
 
-from eks_rolling_cli.cli_context import AsJson, aimed, output, print_json, say
+from eks_rolling.documents.remedies import way_out
+from eks_rolling_cli.cli_context import AsJson, aimed, output, print_json, say, show
 from eks_rolling_cli.execution_history import answers, fault_sentence, position
 from eks_rolling_cli.exits import CommandError, Exit
 from eks_rolling_cli.format import clock, spoken
+from eks_rolling_cli.listing import Column, Listing, Row
 from eks_rolling_cli.planning import new_name
+from eks_rolling_cli.roll_state import left_behind
 from eks_rolling_cli.target import Target
 from eks_rolling_cli.watching import LOOK_SECONDS, Roll, named, running
 
@@ -27,6 +29,13 @@ Json = dict[str, Any]
 
 TELLING = ("Report", "Plan the roll", "Wait for the change to settle")
 """States whose answer says what came of a roll, the last one first."""
+
+COLUMNS = (
+    Column("roll", keep=9),
+    Column("status", keep=8),
+    Column("began", keep=6, below="began "),
+    Column("took", keep=5, below="took ", right=True),
+)
 
 STYLES = {"SUCCEEDED": "green", "RUNNING": "yellow"}
 
@@ -45,20 +54,32 @@ def rolls(
     if not found:
         say(f"There was no roll of {target.cluster} yet.")
         return
-    table = Table("roll", "status", "began", "took", "what came of it", box=box.SIMPLE_HEAD, pad_edge=False)
-    for each in found:
-        took = spoken((each["ended"] or time.time()) - each["began"])
-        style = STYLES.get(each["status"], "red")
-        table.add_row(each["roll"], f"[{style}]{each['status'].lower()}", clock(each["began"]), took, each["reason"])
-    output.print(table)
+    show(listed(target.cluster, found))
+
+
+def listed(cluster: str, found: list[Json]) -> RenderableType:
+    """Rolls, a row each, with what came of them; where something was left behind, what to do."""
+    parts: list[RenderableType] = [Listing(COLUMNS, [_row(each) for each in found])]
+    if found and found[0]["left_behind"]:
+        parts.append(Text(f"→ {way_out(cluster)}", style="green"))
+    return Group(*parts)
+
+
+def _row(told: Json) -> Row:
+    took = spoken((told["ended"] or time.time()) - told["began"])
+    status = Text(told["status"].lower(), style=STYLES.get(told["status"], "red"))
+    notes = [Text(told["reason"])] if told["reason"] else []
+    notes += [Text(f"left behind: {each}", style="bold red") for each in told["left_behind"]]
+    return Row((told["roll"], status, clock(told["began"]), took), notes=tuple(notes))
 
 
 def _told(target: Target, listed: "Execution") -> Json:
     execution = target.executions.describe(listed.arn)
+    events = target.executions.history(listed.arn)
     reason = fault_sentence({"error": execution.error, "cause": execution.cause})
     if not reason:
-        events = target.executions.history(listed.arn)
         reason = next((str(said[-1][1].get("reason", "")) for s in TELLING if (said := answers(events, s))), "")
+    report = {} if execution.running else target.document(execution.name, "report.json")
     return {
         "roll": execution.name,
         "execution": execution.arn,
@@ -66,6 +87,7 @@ def _told(target: Target, listed: "Execution") -> Json:
         "began": execution.started,
         "ended": execution.ended,
         "reason": reason,
+        "left_behind": list(left_behind(events, report)),
     }
 
 
@@ -101,7 +123,7 @@ def report(
     else:
         from eks_rolling_cli.report_view import rendered
 
-        output.print(rendered(document))
+        show(rendered(document))
     if document.get("left_behind") or document["outcome"] in {"failed", "aborted", "stopped"}:
         raise typer.Exit(Exit.FAILED)
 

@@ -4,14 +4,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from eks_rolling.documents.plan import Move, PlanDocument, PlannedFinding, PlannedNode
 from eks_rolling_cli.format import clock, counted, short, size, spoken
+from eks_rolling_cli.listing import Column, Listing, Row, facts, indented
 
 SEVERITIES = {
     "blocks": ("Blocks the roll", "bold red"),
@@ -22,63 +20,78 @@ SEVERITIES = {
 SHOWN = 40
 """Nodes in the table; with --all every one, and every pod that moves."""
 
+COLUMNS = (
+    Column("", keep=9, right=True),
+    Column("node", keep=9),
+    Column("version", keep=8),
+    Column("age", keep=5, below="age ", right=True),
+    Column("zone", keep=4),
+    Column("group", keep=3, below="group "),
+    Column("what moves", keep=2, below="moves "),
+)
+
 
 def rendered(document: dict[str, Any], next_step: str, *, every: bool = False) -> RenderableType:
-    """The whole plan; `next_step` is its last sentence, if there is one."""
+    """The whole plan, its sum last; `next_step` follows it, if there is one."""
     plan = PlanDocument.model_validate(document)
-    parts: list[RenderableType] = [_headline(plan)]
+    parts: list[RenderableType] = [_headline(plan), _about(plan)]
     if plan.nodes:
-        parts.append(_nodes(plan, every=every))
-        parts.append(_figures(plan))
+        parts += [Text(), *_nodes(plan, every=every), Text(), facts(list(_figures(plan)))]
     parts += list(findings_by_severity(plan.findings))
+    if plan.nodes:
+        parts += [Text(), _headline(plan), *([Text(in_short(plan))] if in_short(plan) else [])]
     if next_step:
         parts.append(Text(f"\n{next_step}", style="bold"))
     return Group(*parts)
+
+
+def in_short(plan: PlanDocument) -> str:
+    """How long and in how many steps: "about 26 min in 3 waves, 2 at once"; "" without an estimate."""
+    if not plan.estimate.seconds:
+        return ""
+    waves = counted(plan.estimate.waves, "wave")
+    return f"About {spoken(plan.estimate.seconds)} in {waves}, {plan.surge} at once, if nothing holds it."
 
 
 def _headline(plan: PlanDocument) -> Text:
     blockers = sum(f.severity == "blocks" for f in plan.findings)
     if plan.outcome == "blocked":
         # The reason repeats every finding, which are listed below.
-        line = Text(
+        return Text(
             f"{counted(len(plan.nodes), 'outdated node')}; blocked by {counted(blockers, 'finding')}", style="bold red"
         )
-    else:
-        line = Text(plan.reason[:1].upper() + plan.reason[1:], style="bold")
-    about = [plan.cluster, *([f"looked at {clock(plan.made)}"] if plan.made else [])]
-    line.append("  " + " · ".join(filter(None, about)), style="not bold dim default")
-    return line
+    return Text(plan.reason[:1].upper() + plan.reason[1:], style="bold")
 
 
-def _nodes(plan: PlanDocument, *, every: bool) -> Table:
+def _about(plan: PlanDocument) -> Text:
+    looked = [f"looked at {clock(plan.made)}"] if plan.made else []
+    return Text(" · ".join(filter(None, [plan.cluster, *looked])), style="dim")
+
+
+def _nodes(plan: PlanDocument, *, every: bool) -> Iterator[RenderableType]:
     shown = plan.nodes if every else plan.nodes[:SHOWN]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("", justify="right", style="dim")
-    table.add_column("zone", no_wrap=True)
-    table.add_column("node", no_wrap=True)
-    table.add_column("group", overflow="fold")
     aged = any(n.age_seconds is not None for n in shown)
-    if aged:
-        table.add_column("age", no_wrap=True, justify="right")
-    table.add_column("version", no_wrap=True)
-    table.add_column("what moves", overflow="fold")
+    rows = []
     for number, node in enumerate(shown, start=1):
-        new_wave = number > 1 and node.wave != shown[number - 2].wave
-        if new_wave:
-            table.add_section()
-        table.add_row(
-            str(number),
-            node.zone,
-            Text(short(node.node)),
-            Text(node.group),
-            *([spoken(node.age_seconds) if node.age_seconds is not None else "?"] if aged else []),
-            _versions(node),
-            _every_move(node) if every else Text(moves(node.moves)),
+        age = spoken(node.age_seconds) if node.age_seconds is not None else "?"
+        rows.append(
+            Row(
+                (
+                    str(number),
+                    short(node.node),
+                    _versions(node),
+                    age if aged else "",
+                    node.zone,
+                    node.group,
+                    "" if every else moves(node.moves),
+                ),
+                notes=tuple(Text(move_sentence(m)) for m in node.moves) if every else (),
+                heading=f"wave {node.wave}" if number == 1 or node.wave != shown[number - 2].wave else "",
+            )
         )
+    yield Listing(COLUMNS, rows)
     if len(plan.nodes) > len(shown):
-        table.caption = f"and {len(plan.nodes) - len(shown):,} more; --all shows them, and every pod"
-        table.caption_justify = "left"
-    return table
+        yield Text(f"and {len(plan.nodes) - len(shown):,} more; --all shows them, and every pod", style="dim italic")
 
 
 def _versions(node: PlannedNode) -> Text:
@@ -103,10 +116,6 @@ def moves(given: Iterable[Move]) -> str:
     return ", ".join(parts) or "nothing"
 
 
-def _every_move(node: PlannedNode) -> Text:
-    return Text("\n").join(Text(move_sentence(m)) for m in node.moves) if node.moves else Text("nothing")
-
-
 def move_sentence(move: Move) -> str:
     """How one pod leaves: "shop/web-1: evicted, budget shop/web allows 1"."""
     how = {"evict": "evicted", "restart": "its Deployment is restarted", "migrate": "migrated"}[move.way]
@@ -119,30 +128,24 @@ def move_sentence(move: Move) -> str:
     return ", ".join(parts) + (f"; would stay Pending: {move.stays_pending}" if move.stays_pending else "")
 
 
-def _figures(plan: PlanDocument) -> Table:
+def _figures(plan: PlanDocument) -> Iterator[tuple[str, Text]]:
     """What is needed and what there is, a line each."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
     for change in dict.fromkeys(c for n in plan.nodes for c in n.changes):
-        grid.add_row("changes", Text(f"{change.what}: {change.before} → {change.after}"))
+        yield "changes", Text(f"{change.what}: {change.before} → {change.after}")
     for zone in plan.zones:
         free = "" if zone.free_addresses is None else f"; {zone.free_addresses:,} addresses free"
         needs = f"{zone.zone} ({zone.group}): {zone.nodes}, at most {zone.at_once} at once"
-        grid.add_row("replacements", Text(needs + free))
+        yield "replacements", Text(needs + free)
     if raised := [f"{g.group} {g.maximum} → {g.raised_to}" for g in plan.groups if g.raised_to is not None]:
-        grid.add_row("maximum size", Text(f"{', '.join(raised)} for the time of the roll"))
+        yield "maximum size", Text(f"{', '.join(raised)} for the time of the roll")
     for quota in plan.quotas:
-        grid.add_row("quota", Text(_quota(quota.model_dump())))
+        yield "quota", Text(_quota(quota.model_dump()))
     for described in plan.redis:
-        grid.add_row("redis", _redis(described))
+        yield "redis", _redis(described)
     for pending in (m for n in plan.nodes for m in n.moves if m.stays_pending):
-        grid.add_row("Pending", Text(f"{pending.pod}: {pending.stays_pending}", style="red"))
-    if plan.estimate.seconds:
-        waves = counted(plan.estimate.waves, "wave")
-        steps = f"; {plan.estimate.transitions:,} state transitions" if plan.estimate.transitions else ""
-        grid.add_row("estimate", Text(f"about {spoken(plan.estimate.seconds)} in {waves}, {plan.surge} at once{steps}"))
-    return grid
+        yield "Pending", Text(f"{pending.pod}: {pending.stays_pending}", style="red")
+    if plan.estimate.transitions:
+        yield "costs", Text(f"{plan.estimate.transitions:,} state transitions")
 
 
 def _quota(quota: dict[str, Any]) -> str:
@@ -179,5 +182,5 @@ def findings_by_severity(findings: Iterable[PlannedFinding]) -> Iterator[Rendera
             line.append(finding.object, style="bold")
             line.append(f": {finding.reason}")
             line.append(f"  {finding.code}", style="dim")
-            yield Padding(line, (0, 0, 0, 2))
-            yield Padding(Text(f"→ {finding.remedy}", style="green"), (0, 0, 0, 4))
+            yield indented(line, 2)
+            yield indented(Text(f"→ {finding.remedy}", style="green"))

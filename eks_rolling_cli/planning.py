@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eks_rolling_cli.cli_context import AsJson, aimed, confirmed, errors, output, print_json, say
+from eks_rolling_cli.cli_context import AsJson, aimed, confirmed, errors, print_json, say, show
 from eks_rolling_cli.exits import CommandError, Exit
 from eks_rolling_cli.settings import settings_of
 from eks_rolling_cli.target import Target
@@ -157,7 +157,7 @@ def show_plan(
 
         asked = starting and document["outcome"] != "blocked"
         said = "" if asked else next_step(document, deployed=deployed, at_work=at_work, there=there)
-        output.print(rendered(document, said, every=every))
+        show(rendered(document, said, every=every))
     return answer, document
 
 

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from eks_rolling.documents.plan import PlannedFinding
+from eks_rolling.documents.remedies import way_out
 from eks_rolling.documents.report import NodePage, Report
 from eks_rolling_cli.format import clock, counted, short, spoken
+from eks_rolling_cli.listing import Column, Listing, Row, joined
 from eks_rolling_cli.plan_view import findings_by_severity
 
 STYLES = {"replaced": "bold green", "nothing": "bold", "dry-run": "bold"}
@@ -45,23 +45,26 @@ def _facts(report: Report) -> RenderableType:
         stall = report.longest_stall_ms
         longest = "" if stall is None else f", longest stall of writes {stall:,} ms"
         facts.append(counted(sum(f.completed for f in report.failovers), "failover") + longest)
-    return Text(" · ".join(facts), style="dim")
+    return joined(facts, style="dim")
 
 
-def _nodes(report: Report) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("node", "by", "took", "waited longest for"):
-        table.add_column(column, overflow="fold")
-    for node in report.nodes:
-        style = "" if node.outcome == "replaced" else "red"
-        table.add_row(
-            short(node.node),
-            short(node.replacement_node),
-            spoken(node.seconds),
-            Text(node.failure or _longest(node)),
-            style=style,
+COLUMNS = (
+    Column("node", keep=9),
+    Column("by", keep=5, below="by "),
+    Column("took", keep=7, right=True),
+)
+
+
+def _nodes(report: Report) -> Listing:
+    rows = [
+        Row(
+            (short(node.node), short(node.replacement_node), spoken(node.seconds)),
+            notes=(Text(said),) if (said := node.failure or _longest(node)) else (),
+            style="" if node.outcome == "replaced" else "red",
         )
-    return table
+        for node in report.nodes
+    ]
+    return Listing(COLUMNS, rows)
 
 
 def _longest(node: NodePage) -> str:
@@ -69,7 +72,7 @@ def _longest(node: NodePage) -> str:
     if not holds:
         return ""
     longest = max(holds, key=lambda h: h.seconds)
-    return f"{longest.reason} ({spoken(longest.seconds)})"
+    return f"waited longest ({spoken(longest.seconds)}) because: {longest.reason}"
 
 
 def _lists(report: Report) -> Iterator[RenderableType]:
@@ -81,5 +84,7 @@ def _lists(report: Report) -> Iterator[RenderableType]:
     ):
         for sentence in sentences:
             yield Text.assemble((f"{title}  ", style), sentence)
+    if report.left_behind or report.orphans:
+        yield Text(f"→ {way_out(report.cluster)}", style="green")
     if report.outcome == "blocked":
         yield from findings_by_severity([PlannedFinding.model_validate(f.model_dump()) for f in report.findings])

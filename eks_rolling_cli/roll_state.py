@@ -7,7 +7,19 @@ from enum import StrEnum
 from typing import Any
 
 from eks_rolling.names import node_execution_suffix
-from eks_rolling_cli.execution_history import Position, Wave, answers, fault_sentence, plan_answer, position, waves
+from eks_rolling_cli.execution_history import (
+    PAUSED,
+    Position,
+    Span,
+    Wave,
+    answers,
+    fault_sentence,
+    merged,
+    pauses,
+    plan_answer,
+    position,
+    waves,
+)
 from eks_rolling_cli.executions import PAGE, Execution, Executions
 
 Json = dict[str, Any]
@@ -29,7 +41,7 @@ class Stage(StrEnum):
     REPLACING = "replacing"
     REPLACED = "replaced"
     FAILED = "failed"
-    LEFT = "left"
+    UNTOUCHED = "untouched"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +82,13 @@ class Rolling:
     asked: dict[str, str] = field(default_factory=dict)
     """What people asked for, as the lock's annotations say: "pause" or "abort", and why."""
 
+    expected: float | None = None
+    """Seconds that the plan gave the whole roll."""
+
+    pauses: tuple[Span, ...] = ()
+    left_behind: tuple[str, ...] = ()
+    """What could not be put back, once it has ended; so do the orphans that were found then."""
+
     @property
     def running(self) -> bool:
         return self.status == "RUNNING"
@@ -82,23 +101,42 @@ class Rolling:
         return len(self.staged(Stage.REPLACED))
 
     @property
+    def paused(self) -> bool:
+        """Whether nothing moves any more because of a pause: the roll itself, or every node that it has in work."""
+        in_work = self.staged(Stage.REPLACING)
+        held = [n.at.reason for n in in_work] or [self.at.reason]
+        return self.running and all(reason.startswith(PAUSED) for reason in held)
+
+    def worked(self, start: float, end: float) -> float:
+        """Seconds between two moments in which the roll was not paused."""
+        held = sum(max(0.0, min(end, until) - max(start, since)) for since, until in self.pauses)
+        return max(0.0, end - start - held)
+
+    @property
     def nodes_per_hour(self) -> float | None:
-        """Since the first node was begun; None before one is replaced."""
+        """Since the first node was begun, pauses left out; None before one is replaced."""
         begun = [n.began for n in self.nodes if n.began]
-        last = self.ended or self.looked
-        if not self.replaced or last <= min(begun):
+        if not self.replaced:
             return None
-        return self.replaced * 3600 / (last - min(begun))
+        seconds = self.worked(min(begun), self.ended or self.looked)
+        return self.replaced * 3600 / seconds if seconds else None
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the last node is replaced, at the pace of those that were; None before one was, or without any left."""
-        took = [n.ended - n.began for n in self.staged(Stage.REPLACED) if n.ended and n.began]
-        if not took or not self.running:
+        """Until the last node is replaced, pauses left out: at the pace of those that were; before one was, as the plan
+        has it. None where neither says anything, and once the plan's time is over."""
+        if not self.running:
             return None
+        took = [self.worked(n.began, n.ended) for n in self.staged(Stage.REPLACED) if n.ended and n.began]
+        if not took:
+            begun = [n.began for n in self.nodes if n.began]
+            left = (self.expected or 0.0) - (self.worked(min(begun), self.looked) if begun else 0.0)
+            return left if left > 0 else None
         each = sum(took) / len(took)
-        begun = sum(max(0.0, each - (self.looked - (n.began or 0))) for n in self.staged(Stage.REPLACING))
-        return (begun + each * len(self.staged(Stage.WAITING))) / max(1, self.surge)
+        begun_ones = sum(
+            max(0.0, each - self.worked(n.began or self.looked, self.looked)) for n in self.staged(Stage.REPLACING)
+        )
+        return (begun_ones + each * len(self.staged(Stage.WAITING))) / max(1, self.surge)
 
     def to_json(self) -> Json:
         """The document of `watch --json`; its shape is in docs/command.md."""
@@ -114,6 +152,8 @@ class Rolling:
             "result": self.result,
             "failure": self.failure,
             "asked": self.asked,
+            "paused": self.paused,
+            "left_behind": list(self.left_behind),
             "surge": self.surge,
             "replaced": self.replaced,
             "nodes_per_hour": self.nodes_per_hour,
@@ -150,8 +190,10 @@ def assemble(
     plan: Json,
     asked: dict[str, str],
     looked: float,
+    report: Json | None = None,
 ) -> Rolling:
-    """The roll out of what was read: `children` are its Node executions by instance, `plan` is plan.json or {}."""
+    """The roll out of what was read: `children` are its Node executions by instance, `plan` and `report` what it wrote,
+    {} where it did not."""
     answer = plan_answer(events)
     output = answer.get("output") or {}
     begun = waves(events)
@@ -159,6 +201,7 @@ def assemble(
     names = {instance: node for wave in begun for instance, node in wave.nodes.items()}
     waves_of = {instance: wave.number for wave in begun for instance in wave.nodes}
     listed = list(dict.fromkeys([*(output.get("nodes") or ()), *waves_of])) if output.get("outcome") == "roll" else []
+    histories = (events, *(read for _, read in children.values()))
     return Rolling(
         roll=execution.name,
         execution=execution.arn,
@@ -186,7 +229,19 @@ def assemble(
             for instance in listed
         ),
         asked=asked,
+        expected=(plan.get("estimate") or {}).get("seconds") or None,
+        pauses=tuple(merged(span for read in histories for span in pauses(read, looked))),
+        left_behind=left_behind(events, report or {}),
     )
+
+
+def left_behind(events: Iterable[Json], report: Json) -> tuple[str, ...]:
+    """What a roll's end left: as its report says, which a restore after it may have written, else its own restore."""
+    if report:
+        orphans = [f"{o.get('kind', '')} {o.get('object', '')}" for o in report.get("orphans") or ()]
+        return (*(str(each) for each in report.get("left_behind") or ()), *orphans)
+    restored = answers(events, "Restore")[-1:]
+    return tuple(str(each) for _, a in restored for each in (a.get("output") or {}).get("left_behind") or ())
 
 
 def _node(
@@ -194,7 +249,7 @@ def _node(
 ) -> RollingNode:
     group, zone = str(planned.get("group", "")), str(planned.get("zone", ""))
     if child is None:
-        return RollingNode(name, instance, group, zone, wave, Stage.LEFT if over else Stage.WAITING)
+        return RollingNode(name, instance, group, zone, wave, Stage.UNTOUCHED if over else Stage.WAITING)
     execution, events = child
     stages = {"RUNNING": Stage.REPLACING, "SUCCEEDED": Stage.REPLACED}
     at = position(events)
@@ -264,6 +319,7 @@ class Looker:
             plan=self._plan(execution.name, events),
             asked=self._unless_unreadable("lock", lambda: self._asked(execution.name)) if execution.running else {},
             looked=time.time(),
+            report={} if execution.running else self._report(execution.name),
         )
 
     def _children(self, roll: Execution) -> dict[str, tuple[Execution, list[Json]]]:
@@ -291,6 +347,9 @@ class Looker:
             if plan:
                 self._plans[roll] = plan
         return self._plans.get(roll, {})
+
+    def _report(self, roll: str) -> Json:
+        return self._unless_unreadable(f"report of {roll}", lambda: self._document(roll, "report.json"))
 
     def _unless_unreadable(self, what: str, read: Callable[[], Json]) -> Json:
         from eks_rolling.errors import RollError

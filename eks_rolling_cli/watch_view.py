@@ -6,10 +6,12 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
+from eks_rolling.documents.remedies import way_out
+from eks_rolling_cli.cli_context import UNFOLDED
 from eks_rolling_cli.format import brief, clock, counted, short, size, spoken
+from eks_rolling_cli.listing import Column, Fitted, Listing, Row, indented, joined
 from eks_rolling_cli.roll_state import Rolling, RollingNode, Stage
 
 STYLES = {
@@ -17,18 +19,30 @@ STYLES = {
     Stage.REPLACING: "yellow",
     Stage.REPLACED: "green",
     Stage.FAILED: "bold red",
-    Stage.LEFT: "dim",
+    Stage.UNTOUCHED: "dim",
 }
 
 SHOWN = 24
 """Nodes in the picture; those in work come first, the rest is counted."""
 
+FRAMED = 72
+"""Columns from which on there is room for a frame."""
 
-def picture(seen: Rolling, cluster: str, *extra: RenderableType, note: str = "") -> RenderableType:
-    """The live view; `extra` comes below the nodes, `note` below all."""
-    parts: list[RenderableType] = [_headline(seen), _progress(seen)]
+COLUMNS = (
+    Column("node", keep=9),
+    Column("", keep=8),
+    Column("step", keep=7),
+    Column("for", keep=6, below="for ", right=True),
+    Column("by", keep=4, below="by "),
+    Column("zone", keep=3, below=None),
+)
+
+
+def picture(seen: Rolling, cluster: str, *extra: RenderableType, note: str = "", most: int = SHOWN) -> RenderableType:
+    """The live view of at most so many nodes; `extra` comes below them, `note` below all."""
+    parts: list[RenderableType] = [*_headlines(seen, cluster), _progress(seen)]
     if seen.nodes:
-        parts.append(_node_table(seen))
+        parts += [Text(), *_nodes(seen, most)]
     parts += [_redis_line(n) for n in seen.staged(Stage.REPLACING) if n.at.redis]
     parts += extra
     if note:
@@ -37,23 +51,45 @@ def picture(seen: Rolling, cluster: str, *extra: RenderableType, note: str = "")
 
 
 def panel(title: str, *parts: RenderableType) -> RenderableType:
-    """The frame around everything that is drawn live."""
-    return Panel(Group(*parts), title=f"eks-rolling  {title}", title_align="left", box=box.ROUNDED, padding=(0, 1))
+    """The frame around everything that is drawn live; on a narrow terminal, and off any, the title stands above."""
+
+    def draw(width: int) -> RenderableType:
+        if FRAMED <= width < UNFOLDED:
+            return Panel(
+                Group(*parts), title=f"eks-rolling  {title}", title_align="left", box=box.ROUNDED, padding=(0, 1)
+            )
+        return Group(Text(f"eks-rolling  {title}", style="bold"), *parts)
+
+    return Fitted(draw)
 
 
-def _headline(seen: Rolling) -> Text:
+def _headlines(seen: Rolling, cluster: str) -> Iterator[RenderableType]:
+    """What is asked of the roll before all else, then where it is, and why on a line of its own."""
     if not seen.running:
         good = seen.status == "SUCCEEDED"
-        line = Text("Done" if good else _ending(seen), style="bold green" if good else "bold red")
-        line.append(f"  {seen.failure or seen.result or seen.plan}", style="not bold default")
-        return line
+        yield Text("Done" if good else _ending(seen), style="bold green" if good else "bold red")
+        if said := seen.failure or seen.result or seen.plan:
+            yield indented(Text(said), 2)
+        yield from _left(seen, cluster)
+        return
+    if "abort" in seen.asked:
+        yield Text.assemble(("ABORTING", "bold reverse red"), f"  {seen.asked['abort']}")
+    if "pause" in seen.asked or seen.paused:
+        word = "PAUSED" if seen.paused else "PAUSING"
+        yield Text.assemble((word, "bold reverse magenta"), f"  {seen.asked.get('pause', '')}".rstrip())
     line = Text(seen.at.state or "starting", style="bold")
     if seen.at.reason:
-        line.append(f"  {seen.at.reason}", style="not bold yellow")
-        line.append(f"  since {spoken(seen.looked - seen.at.held_since)}", style="not bold dim")
-    for what, why in seen.asked.items():
-        line.append(f"\n{what} asked for: {why}", style="bold magenta")
-    return line
+        line.append(f"  for {spoken(seen.looked - seen.at.held_since)}", style="not bold dim")
+    yield line
+    if seen.at.reason:
+        yield indented(Text(seen.at.reason, style="yellow"), 2)
+
+
+def _left(seen: Rolling, cluster: str) -> Iterator[RenderableType]:
+    if seen.left_behind:
+        yield Text("LEFT BEHIND", style="bold reverse red")
+        yield from (indented(Text(each, style="red"), 2) for each in seen.left_behind)
+        yield indented(Text(f"→ {way_out(cluster)}", style="green"), 2)
 
 
 def _ending(seen: Rolling) -> str:
@@ -71,43 +107,42 @@ def _progress(seen: Rolling) -> RenderableType:
     if (rate := seen.nodes_per_hour) is not None:
         facts.append(f"{rate:.1f} nodes/h")
     if (left := seen.seconds_left) is not None:
-        facts.append(f"about {spoken(left)} left")
-    grid = Table.grid(padding=(0, 2))
+        facts.append(f"about {spoken(left)} left{' once it goes on' if seen.paused else ''}")
+    elif seen.running and seen.expected and not seen.replaced:
+        facts.append(f"longer than the {spoken(seen.expected)} that were planned")
     bar = ProgressBar(total=max(1, len(seen.nodes)), completed=seen.replaced, width=24)
-    grid.add_row(bar, Text(" · ".join(facts)))
-    return grid
+    return Group(joined(facts), bar) if seen.nodes else joined(facts)
 
 
-def _node_table(seen: Rolling) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
-    for column in ("zone", "node", "", "by"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("step", ratio=3, overflow="fold")
-    table.add_column("waits for", ratio=5, overflow="fold")
-    table.add_column("since", no_wrap=True, justify="right")
-    shown = chosen(seen)
-    for node in shown:
-        table.add_row(
-            node.zone,
-            short(node.node),
-            Text(node.stage, style=STYLES[node.stage]),
-            short(node.replacement),
-            node.at.state if node.stage is Stage.REPLACING else "",
-            Text(node.at.reason),
-            _since(seen, node),
-            style="dim" if node.stage in {Stage.WAITING, Stage.LEFT} else "",
-        )
+def _nodes(seen: Rolling, most: int) -> Iterator[RenderableType]:
+    shown = chosen(seen, most)
+    yield Listing(COLUMNS, [_row(seen, node) for node in shown])
     hidden = [n for n in seen.nodes if n not in shown]
     if hidden:
         counts = [f"{sum(n.stage is stage for n in hidden)} {stage}" for stage in Stage]
-        table.caption = "and " + ", ".join(c for c in counts if not c.startswith("0 "))
-        table.caption_justify = "left"
-    return table
+        yield Text("and " + ", ".join(c for c in counts if not c.startswith("0 ")), style="dim italic")
+
+
+def _row(seen: Rolling, node: RollingNode) -> Row:
+    return Row(
+        (
+            short(node.node),
+            Text(node.stage, style=STYLES[node.stage]),
+            node.at.state if node.stage in {Stage.REPLACING, Stage.FAILED} else "",
+            _how_long(seen, node),
+            short(node.replacement),
+            node.zone,
+        ),
+        notes=(Text(node.at.reason, style="yellow" if node.stage is Stage.REPLACING else "red"),)
+        if node.at.reason
+        else (),
+        style="dim" if node.stage in {Stage.WAITING, Stage.UNTOUCHED} else "",
+    )
 
 
 def chosen(seen: Rolling, most: int = SHOWN) -> list[RollingNode]:
     """The nodes that the picture has room for, in the plan's order: what failed or is in work before all others."""
-    weight = {Stage.FAILED: 0, Stage.REPLACING: 1, Stage.WAITING: 2, Stage.REPLACED: 3, Stage.LEFT: 4}
+    weight = {Stage.FAILED: 0, Stage.REPLACING: 1, Stage.WAITING: 2, Stage.REPLACED: 3, Stage.UNTOUCHED: 4}
     order = {n.instance: i for i, n in enumerate(seen.nodes)}
     # Of those that are done the latest say most.
     first = sorted(seen.nodes, key=lambda n: (weight[n.stage], -(n.ended or 0) if n.ended else order[n.instance]))[
@@ -116,12 +151,11 @@ def chosen(seen: Rolling, most: int = SHOWN) -> list[RollingNode]:
     return sorted(first, key=lambda n: order[n.instance])
 
 
-def _since(seen: Rolling, node: RollingNode) -> str:
+def _how_long(seen: Rolling, node: RollingNode) -> str:
+    """For how long it has been at what it is at, or took in all."""
     if node.stage is Stage.REPLACING:
         return spoken(seen.looked - (node.at.held_since or node.at.entered or node.began or seen.looked))
-    if node.ended and node.began:
-        return f"took {spoken(node.ended - node.began)}"
-    return ""
+    return spoken(node.ended - node.began) if node.ended and node.began else ""
 
 
 def _redis_line(node: RollingNode) -> Text:
@@ -138,7 +172,7 @@ def _redis_line(node: RollingNode) -> Text:
     return line
 
 
-def changes(before: Rolling | None, after: Rolling) -> Iterator[str]:
+def changes(before: Rolling | None, after: Rolling, cluster: str = "") -> Iterator[str]:
     """What an operator would want to be told between two looks, a line each."""
     if before is None:
         began = f"roll {after.roll}, begun at {clock(after.began)} by {after.trigger}"
@@ -163,6 +197,9 @@ def changes(before: Rolling | None, after: Rolling) -> Iterator[str]:
         yield f"{'done' if after.status == 'SUCCEEDED' else _ending(after).lower()} after {took}{count}" + (
             f": {after.failure}" if after.failure else ""
         )
+        yield from (f"LEFT BEHIND: {each}" for each in after.left_behind)
+        if after.left_behind:
+            yield way_out(cluster)
 
 
 def _node_changes(before: RollingNode | None, node: RollingNode, seen: Rolling) -> Iterator[str]:
@@ -178,4 +215,4 @@ def _node_changes(before: RollingNode | None, node: RollingNode, seen: Rolling) 
 
 
 def _with_since(reason: str, seconds: float) -> str:
-    return f"{reason} (since {spoken(seconds)})" if reason and seconds >= 5 else reason
+    return f"{reason} (for {spoken(seconds)})" if reason and seconds >= 5 else reason

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eks_rolling_cli.cli_context import aimed, output, print_line, say
+from eks_rolling_cli.cli_context import aimed, output, print_line, say, show
 from eks_rolling_cli.exits import CommandError, Exit
 from eks_rolling_cli.target import Target
 
@@ -22,6 +22,9 @@ LOOK_SECONDS = 2.0
 
 CALLS_PER_SECOND = 5.0
 LONGEST_RETRY_SECONDS = 30.0
+
+FEWEST_SHOWN = 4
+"""Nodes in the picture, however low the terminal."""
 
 MOST_LEFT_TO_OTHERS = 50
 """How far back the last roll is looked for."""
@@ -54,7 +57,7 @@ def watch(
         else:
             from eks_rolling_cli.watch_view import picture
 
-            output.print(picture(seen, target.cluster))
+            show(picture(seen, target.cluster))
         return
     leave(follow(target, execution.arn, as_json=as_json, lines=no_tty))
 
@@ -183,7 +186,8 @@ def _look_patiently(looker: "Looker", arn: str, say_line: Callable[[str], None])
 class _Lines:
     """What changed, a line each, with the time."""
 
-    def __init__(self) -> None:
+    def __init__(self, cluster: str) -> None:
+        self._cluster = cluster
         self._last: Rolling | None = None
 
     def __enter__(self) -> "_Lines":
@@ -200,7 +204,7 @@ class _Lines:
     def show(self, seen: "Rolling") -> None:
         from eks_rolling_cli.watch_view import changes
 
-        for line in changes(self._last, seen):
+        for line in changes(self._last, seen, self._cluster):
             self.say(line)
         self._last = seen
 
@@ -229,8 +233,7 @@ class _Drawn(_Lines):
         from rich.live import Live
         from rich.text import Text
 
-        super().__init__()
-        self._cluster = cluster
+        super().__init__(cluster)
         self._note = ""
         self._live = Live(Text("looking"), console=output, refresh_per_second=4)
 
@@ -254,11 +257,13 @@ class _Drawn(_Lines):
 
         from eks_rolling_cli.watch_view import picture
 
-        drawn = picture(self._last, self._cluster, note=self._note) if self._last else Text(self._note)
+        # What is higher than the terminal would be cut at its end: a node has two lines, or three while it waits.
+        most = max(FEWEST_SHOWN, (output.height - 12) // 2)
+        drawn = picture(self._last, self._cluster, note=self._note, most=most) if self._last else Text(self._note)
         self._live.update(drawn, refresh=True)
 
 
 def _shower(target: Target, *, as_json: bool, lines: bool) -> _Lines:
     if as_json:
-        return _Json()
-    return _Drawn(target.cluster) if output.is_terminal and not lines else _Lines()
+        return _Json(target.cluster)
+    return _Drawn(target.cluster) if output.is_terminal and not lines else _Lines(target.cluster)

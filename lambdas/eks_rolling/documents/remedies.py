@@ -1,0 +1,21 @@
+"""What to type once a roll has left something behind: one command, the same wherever an end is told. Pure.
+
+A next roll is always safe: it shows its plan and asks, takes over every mark that the last one left, finishes what was
+half done, and puts everything back at its end; with no node outdated it does the last alone. Changing sizes or
+instances by hand is not: Auto Scaling obeys a lower size by ending instances undrained.
+"""
+
+
+def typed(*words: str, cluster: str, region: str = "") -> str:
+    """A command in full: whoever is on call may work on several clusters, in several regions."""
+    where = [f"--cluster {cluster}"] if cluster else []
+    where += [f"--region {region}"] if region else []
+    return " ".join(("eks-rolling", *words, *where))
+
+
+def way_out(cluster: str, region: str = "") -> str:
+    """The remedy for whatever a roll, an abort or a restore left behind, as a sentence."""
+    return (
+        f"`{typed('start', cluster=cluster, region=region)}` shows what is left and asks; "
+        "it finishes that, and puts this back at its end"
+    )
