@@ -15,7 +15,7 @@ from eks_rolling_cli.target import Target
 
 if TYPE_CHECKING:
     from eks_rolling.observed.kubernetes import Budget, Node, Pod
-    from eks_rolling_cli.roll_state import RollingNode
+    from eks_rolling_cli.roll_state import RollNodeState
 
 Json = dict[str, Any]
 
@@ -112,7 +112,7 @@ def _pod_facts(pod: "Pod", budgets: "Iterable[Budget]", planned: Json | None) ->
     }  # fmt: skip
 
 
-def _in_a_roll(target: Target, node: "Node") -> "RollingNode | None":
+def _in_a_roll(target: Target, node: "Node") -> "RollNodeState | None":
     """Where the running roll has it, if one has."""
     from eks_rolling_cli.watching import looker_of, running
 
@@ -124,7 +124,7 @@ def _in_a_roll(target: Target, node: "Node") -> "RollingNode | None":
     return None
 
 
-def _roll_facts(at: "RollingNode") -> Json:
+def _roll_facts(at: "RollNodeState") -> Json:
     return {
         "stage": at.stage,
         "wave": at.wave,

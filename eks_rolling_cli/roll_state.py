@@ -45,7 +45,7 @@ class Stage(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class RollingNode:
+class RollNodeState:
     """A node of the plan. Times are epoch seconds; `reason` is why it waits, since `held_since`."""
 
     node: str
@@ -61,7 +61,7 @@ class RollingNode:
 
 
 @dataclass(frozen=True, slots=True)
-class Rolling:
+class RollState:
     """A roll at one moment. Times are epoch seconds; `nodes` are in the plan's order."""
 
     roll: str
@@ -78,7 +78,7 @@ class Rolling:
     failure: str = ""
     surge: int = 1
     waves: tuple[Wave, ...] = ()
-    nodes: tuple[RollingNode, ...] = ()
+    nodes: tuple[RollNodeState, ...] = ()
     asked: dict[str, str] = field(default_factory=dict)
     """What people asked for, as the lock's annotations say: "pause" or "abort", and why."""
 
@@ -93,7 +93,7 @@ class Rolling:
     def running(self) -> bool:
         return self.status == "RUNNING"
 
-    def staged(self, *stages: Stage) -> tuple[RollingNode, ...]:
+    def staged(self, *stages: Stage) -> tuple[RollNodeState, ...]:
         return tuple(n for n in self.nodes if n.stage in stages)
 
     @property
@@ -164,7 +164,7 @@ class Rolling:
         }
 
 
-def _node_json(node: RollingNode) -> Json:
+def _node_json(node: RollNodeState) -> Json:
     given = asdict(node)
     del given["at"]
     return given | _where(node.at)
@@ -191,7 +191,7 @@ def assemble(
     asked: dict[str, str],
     looked: float,
     report: Json | None = None,
-) -> Rolling:
+) -> RollState:
     """The roll out of what was read: `children` are its Node executions by instance, `plan` and `report` what it wrote,
     {} where it did not."""
     answer = plan_answer(events)
@@ -202,7 +202,7 @@ def assemble(
     waves_of = {instance: wave.number for wave in begun for instance in wave.nodes}
     listed = list(dict.fromkeys([*(output.get("nodes") or ()), *waves_of])) if output.get("outcome") == "roll" else []
     histories = (events, *(read for _, read in children.values()))
-    return Rolling(
+    return RollState(
         roll=execution.name,
         execution=execution.arn,
         status=execution.status,
@@ -246,16 +246,16 @@ def left_behind(events: Iterable[Json], report: Json) -> tuple[str, ...]:
 
 def _node(
     instance: str, name: str, planned: Json, wave: int, child: tuple[Execution, list[Json]] | None, *, over: bool
-) -> RollingNode:
+) -> RollNodeState:
     group, zone = str(planned.get("group", "")), str(planned.get("zone", ""))
     if child is None:
-        return RollingNode(name, instance, group, zone, wave, Stage.UNTOUCHED if over else Stage.WAITING)
+        return RollNodeState(name, instance, group, zone, wave, Stage.UNTOUCHED if over else Stage.WAITING)
     execution, events = child
     stages = {"RUNNING": Stage.REPLACING, "SUCCEEDED": Stage.REPLACED}
     at = position(events)
     if not execution.running:
         at = Position(at.state, at.entered, fault_sentence({"error": execution.error, "cause": execution.cause}))
-    return RollingNode(
+    return RollNodeState(
         name,
         instance,
         group,
@@ -287,7 +287,7 @@ def _trigger(given: Json) -> str:
     return str(given.get("trigger") or "a person")
 
 
-class Looker:
+class RollReader:
     """Looks at rolls, again and again. `asked` reads the lock's annotations, `document` a document of a roll; what they
     cannot read is left out."""
 
@@ -307,7 +307,7 @@ class Looker:
         self._ended: dict[str, tuple[Execution, list[Json]]] = {}
         self._not_before: dict[str, float] = {}
 
-    def look(self, arn: str) -> Rolling:
+    def look(self, arn: str) -> RollState:
         """Looks now. Raises what `Executions` does."""
         # The execution first: what it has done by then is in the histories that are read after it.
         execution = self._executions.describe(arn)

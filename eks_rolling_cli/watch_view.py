@@ -12,7 +12,7 @@ from eks_rolling.documents.remedies import way_out
 from eks_rolling_cli.cli_context import UNFOLDED
 from eks_rolling_cli.format import brief, clock, counted, short, size, spoken
 from eks_rolling_cli.listing import Column, Fitted, Listing, Row, indented, joined
-from eks_rolling_cli.roll_state import Rolling, RollingNode, Stage
+from eks_rolling_cli.roll_state import RollNodeState, RollState, Stage
 
 STYLES = {
     Stage.WAITING: "dim",
@@ -38,7 +38,7 @@ COLUMNS = (
 )
 
 
-def picture(seen: Rolling, cluster: str, *extra: RenderableType, note: str = "", most: int = SHOWN) -> RenderableType:
+def picture(seen: RollState, cluster: str, *extra: RenderableType, note: str = "", most: int = SHOWN) -> RenderableType:
     """The live view of at most so many nodes; `extra` comes below them, `note` below all."""
     parts: list[RenderableType] = [*_headlines(seen, cluster), _progress(seen)]
     if seen.nodes:
@@ -63,7 +63,7 @@ def panel(title: str, *parts: RenderableType) -> RenderableType:
     return Fitted(draw)
 
 
-def _headlines(seen: Rolling, cluster: str) -> Iterator[RenderableType]:
+def _headlines(seen: RollState, cluster: str) -> Iterator[RenderableType]:
     """What is asked of the roll before all else, then where it is, and why on a line of its own."""
     if not seen.running:
         good = seen.status == "SUCCEEDED"
@@ -85,19 +85,19 @@ def _headlines(seen: Rolling, cluster: str) -> Iterator[RenderableType]:
         yield indented(Text(seen.at.reason, style="yellow"), 2)
 
 
-def _left(seen: Rolling, cluster: str) -> Iterator[RenderableType]:
+def _left(seen: RollState, cluster: str) -> Iterator[RenderableType]:
     if seen.left_behind:
         yield Text("LEFT BEHIND", style="bold reverse red")
         yield from (indented(Text(each, style="red"), 2) for each in seen.left_behind)
         yield indented(Text(f"→ {way_out(cluster)}", style="green"), 2)
 
 
-def _ending(seen: Rolling) -> str:
+def _ending(seen: RollState) -> str:
     ends = {"Aborted": "Aborted", "Blocked": "Blocked", "NotApproved": "Not approved"}
     return {"ABORTED": "Stopped", "TIMED_OUT": "Timed out"}.get(seen.status) or ends.get(seen.error, "Failed")
 
 
-def _progress(seen: Rolling) -> RenderableType:
+def _progress(seen: RollState) -> RenderableType:
     facts = [f"{spoken((seen.ended or seen.looked) - seen.began)} so far" if seen.running
              else f"took {spoken((seen.ended or seen.looked) - seen.began)}"]  # fmt: skip
     if seen.nodes:
@@ -114,7 +114,7 @@ def _progress(seen: Rolling) -> RenderableType:
     return Group(joined(facts), bar) if seen.nodes else joined(facts)
 
 
-def _nodes(seen: Rolling, most: int) -> Iterator[RenderableType]:
+def _nodes(seen: RollState, most: int) -> Iterator[RenderableType]:
     shown = chosen(seen, most)
     yield Listing(COLUMNS, [_row(seen, node) for node in shown])
     hidden = [n for n in seen.nodes if n not in shown]
@@ -123,7 +123,7 @@ def _nodes(seen: Rolling, most: int) -> Iterator[RenderableType]:
         yield Text("and " + ", ".join(c for c in counts if not c.startswith("0 ")), style="dim italic")
 
 
-def _row(seen: Rolling, node: RollingNode) -> Row:
+def _row(seen: RollState, node: RollNodeState) -> Row:
     return Row(
         (
             short(node.node),
@@ -140,7 +140,7 @@ def _row(seen: Rolling, node: RollingNode) -> Row:
     )
 
 
-def chosen(seen: Rolling, most: int = SHOWN) -> list[RollingNode]:
+def chosen(seen: RollState, most: int = SHOWN) -> list[RollNodeState]:
     """The nodes that the picture has room for, in the plan's order: what failed or is in work before all others."""
     weight = {Stage.FAILED: 0, Stage.REPLACING: 1, Stage.WAITING: 2, Stage.REPLACED: 3, Stage.UNTOUCHED: 4}
     order = {n.instance: i for i, n in enumerate(seen.nodes)}
@@ -151,14 +151,14 @@ def chosen(seen: Rolling, most: int = SHOWN) -> list[RollingNode]:
     return sorted(first, key=lambda n: order[n.instance])
 
 
-def _how_long(seen: Rolling, node: RollingNode) -> str:
+def _how_long(seen: RollState, node: RollNodeState) -> str:
     """For how long it has been at what it is at, or took in all."""
     if node.stage is Stage.REPLACING:
         return spoken(seen.looked - (node.at.held_since or node.at.entered or node.began or seen.looked))
     return spoken(node.ended - node.began) if node.ended and node.began else ""
 
 
-def _redis_line(node: RollingNode) -> Text:
+def _redis_line(node: RollNodeState) -> Text:
     at = node.at
     line = Text("redis ", style="bold cyan")
     line.append(at.redis, style="cyan")
@@ -172,7 +172,7 @@ def _redis_line(node: RollingNode) -> Text:
     return line
 
 
-def changes(before: Rolling | None, after: Rolling, cluster: str = "") -> Iterator[str]:
+def changes(before: RollState | None, after: RollState, cluster: str = "") -> Iterator[str]:
     """What an operator would want to be told between two looks, a line each."""
     if before is None:
         began = f"roll {after.roll}, begun at {clock(after.began)} by {after.trigger}"
@@ -202,7 +202,7 @@ def changes(before: Rolling | None, after: Rolling, cluster: str = "") -> Iterat
             yield way_out(cluster)
 
 
-def _node_changes(before: RollingNode | None, node: RollingNode, seen: Rolling) -> Iterator[str]:
+def _node_changes(before: RollNodeState | None, node: RollNodeState, seen: RollState) -> Iterator[str]:
     name = short(node.node)
     if node.stage is Stage.REPLACING:
         if before is None or (before.at.state, before.at.reason) != (node.at.state, node.at.reason):

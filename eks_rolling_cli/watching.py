@@ -13,7 +13,7 @@ from eks_rolling_cli.target import Target
 
 if TYPE_CHECKING:
     from eks_rolling_cli.executions import Execution
-    from eks_rolling_cli.roll_state import Looker, Rolling
+    from eks_rolling_cli.roll_state import RollReader, RollState
 
 Json = dict[str, Any]
 
@@ -98,10 +98,10 @@ def _rolls_of_their_own(target: Target) -> "Iterator[Execution]":
             yield execution
 
 
-def looker_of(target: Target) -> "Looker":
-    from eks_rolling_cli.roll_state import Looker
+def looker_of(target: Target) -> "RollReader":
+    from eks_rolling_cli.roll_state import RollReader
 
-    return Looker(
+    return RollReader(
         target.executions, target.machine("node"), asked=lambda roll: asked_of(target, roll), document=target.document
     )
 
@@ -123,10 +123,10 @@ def follow(
     *,
     as_json: bool,
     lines: bool = False,
-    until: "Callable[[Rolling], bool]" = lambda _: False,
-) -> "Rolling":
+    until: "Callable[[RollState], bool]" = lambda _: False,
+) -> "RollState":
     """Shows a roll until it has ended, or `until` says so; how it stands then. Ctrl-C ends the command alone."""
-    seen: Rolling | None = None
+    seen: RollState | None = None
     shower = _shower(target, as_json=as_json, lines=lines)
     looker = looker_of(target)
     try:
@@ -147,24 +147,24 @@ def follow(
     return seen
 
 
-def leave(seen: "Rolling") -> None:
+def leave(seen: "RollState") -> None:
     """Ends the command with the exit code that the roll's end stands for."""
     if (code := exit_of(seen)) is not Exit.FINE:
         raise typer.Exit(code)
 
 
-def _in_work(seen: "Rolling") -> int:
+def _in_work(seen: "RollState") -> int:
     return 3 + sum(n.stage == "replacing" for n in seen.nodes)
 
 
-def exit_of(seen: "Rolling") -> Exit:
+def exit_of(seen: "RollState") -> Exit:
     """The exit code that a roll's end stands for."""
     if seen.running or seen.status == "SUCCEEDED":
         return Exit.FINE
     return Exit.BLOCKED if seen.error in {"Blocked", "NotApproved"} else Exit.FAILED
 
 
-def _look_patiently(looker: "Looker", arn: str, say_line: Callable[[str], None]) -> "Rolling":
+def _look_patiently(looker: "RollReader", arn: str, say_line: Callable[[str], None]) -> "RollState":
     """Looks until it works: a watcher outlives lost connections and throttling."""
     from eks_rolling.errors import Transient
 
@@ -188,7 +188,7 @@ class _Lines:
 
     def __init__(self, cluster: str) -> None:
         self._cluster = cluster
-        self._last: Rolling | None = None
+        self._last: RollState | None = None
 
     def __enter__(self) -> "_Lines":
         return self
@@ -201,7 +201,7 @@ class _Lines:
 
         output.print(f"{clock(time.time())}  {words}", markup=False, soft_wrap=True)
 
-    def show(self, seen: "Rolling") -> None:
+    def show(self, seen: "RollState") -> None:
         from eks_rolling_cli.watch_view import changes
 
         for line in changes(self._last, seen, self._cluster):
@@ -215,7 +215,7 @@ class _Json(_Lines):
     def say(self, words: str) -> None:
         say(words)
 
-    def show(self, seen: "Rolling") -> None:
+    def show(self, seen: "RollState") -> None:
         document = seen.to_json()
         if self._last is None or _timeless(document) != _timeless(self._last.to_json()):
             print_line(document)
@@ -248,7 +248,7 @@ class _Drawn(_Lines):
         self._note = words
         self._draw()
 
-    def show(self, seen: "Rolling") -> None:
+    def show(self, seen: "RollState") -> None:
         self._last, self._note = seen, ""
         self._draw()
 

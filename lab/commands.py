@@ -15,7 +15,7 @@ from lab.cli import DEFAULT_NAME, AsJson, Name, prepare_machine, print_json, tol
 from lab.lifecycle import LabError
 from lab.operator import Operator, operator_of
 from lab.spec import LabSpec
-from lab.view import LineView, LiveView, View
+from lab.view import LineView, LiveView, Screen
 
 _output = Console()
 _errors = Console(stderr=True)
@@ -161,7 +161,7 @@ def _deploy_if_absent(operator: Operator) -> None:
             deploy_application(operator.lab)
 
 
-def _view(operator: Operator, *, live: bool) -> View:
+def _view(operator: Operator, *, live: bool) -> Screen:
     return LiveView(_output, operator.lab.spec.cluster) if live and _output.is_terminal else LineView(_errors)
 
 

@@ -19,7 +19,7 @@ from lab.operator import Operator, operator_of
 from lab.paths import REPOSITORY, LabPaths
 from lab.rolls import Outcome
 from lab.spec import LabSpec
-from lab.view import LineView, LiveView, View
+from lab.view import LineView, LiveView, Screen
 
 Json = dict[str, Any]
 
@@ -43,7 +43,7 @@ class Played:
 
 
 def play(
-    operator: Operator, view: View, *, quiet_seconds: float = QUIET_SECONDS, roll_seconds: float = ROLL_SECONDS
+    operator: Operator, view: Screen, *, quiet_seconds: float = QUIET_SECONDS, roll_seconds: float = ROLL_SECONDS
 ) -> Played:
     """Clients first, then a new launch template version; everything else happens by itself. Raises LabError."""
     operator.wait_for_workloads()
@@ -122,7 +122,7 @@ def run(console: Console, *, live: bool) -> int:
             deploy(lab)
             started = time.monotonic() - began
             with operator_of(lab) as operator:
-                view: View = LiveView(console, spec.cluster) if live else LineView(console)
+                view: Screen = LiveView(console, spec.cluster) if live else LineView(console)
                 with view:
                     played = play(operator, view)
                 report = paths.root / "report.html"

@@ -20,7 +20,7 @@ from lab.lifecycle import Lab, LabError, outside_ports
 from lab.loop_thread import LoopThread
 from lab.paths import REPOSITORY
 from lab.rolls import Outcome, Rolls
-from lab.view import LOOK_SECONDS, Looker, Snapshot
+from lab.view import LOOK_SECONDS, LabLooker, Snapshot
 
 TRAFFIC_BEGIN_SECONDS = 90.0
 TRAFFIC_END_SECONDS = 150.0
@@ -69,7 +69,7 @@ class Operator:
 
     def follow(self, execution: str, show: Callable[[Snapshot], None], *, within_seconds: float) -> Outcome:
         """Shows a roll until it has ended. Raises LabError if it does not end in time."""
-        looker = Looker(self.lab, self.rolls, self.kube, self.loop)
+        looker = LabLooker(self.lab, self.rolls, self.kube, self.loop)
         deadline = time.monotonic() + within_seconds
         while True:
             snapshot = looker.look(execution)

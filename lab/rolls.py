@@ -10,7 +10,7 @@ import boto3
 
 from eks_rolling_cli.execution_history import position
 from eks_rolling_cli.executions import Executions
-from eks_rolling_cli.roll_state import Looker
+from eks_rolling_cli.roll_state import RollReader
 from lab.lifecycle import LabError
 from lab.spec import LabSpec, image_id
 
@@ -120,9 +120,9 @@ class Rolls:
         """StopExecution, as a person in a hurry would."""
         self.executions.stop(execution, cause)
 
-    def looker(self) -> Looker:
+    def looker(self) -> RollReader:
         """Looks at rolls as the operator's command does."""
-        return Looker(self.executions, self.machine("node"), asked=lambda _: {}, document=self.document)
+        return RollReader(self.executions, self.machine("node"), asked=lambda _: {}, document=self.document)
 
     def progress(self, execution: str) -> Progress:
         """Where an execution is now."""

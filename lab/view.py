@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from eks_rolling_cli.format import short, spoken
-from eks_rolling_cli.roll_state import Rolling
+from eks_rolling_cli.roll_state import RollState
 from eks_rolling_cli.watch_view import changes as roll_changes
 from eks_rolling_cli.watch_view import panel
 from eks_rolling_cli.watch_view import picture as roll_picture
@@ -28,13 +28,13 @@ LOOK_SECONDS = 1.5
 class Snapshot:
     """One look at everything that is shown."""
 
-    roll: Rolling | None = None
+    roll: RollState | None = None
     nodes: tuple[NodeView, ...] = ()
     traffic: dict[str, Any] = field(default_factory=dict)
     at: float = 0.0
 
 
-class Looker:
+class LabLooker:
     """Takes snapshots of a lab."""
 
     def __init__(self, lab: Lab, rolls: Rolls, kube: Kube, loop: LoopThread) -> None:
@@ -61,7 +61,7 @@ class Looker:
         return live
 
 
-class View(Protocol):
+class Screen(Protocol):
     """Shows snapshots as they come."""
 
     def __enter__(self) -> Self: ...

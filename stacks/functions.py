@@ -63,7 +63,7 @@ _STEPS: Mapping[str, Permissions] = {
         groups=(*TAG_GROUPS, "autoscaling:SuspendProcesses", "autoscaling:UpdateAutoScalingGroup"),
     ),
     "taint_nodes": Permissions((LOOK, LOCK, NODES)),
-    "pick_wave": Permissions((LOOK, LOCK), describe=DESCRIBE_GROUPS),
+    "select_wave": Permissions((LOOK, LOCK), describe=DESCRIBE_GROUPS),
     "launch_replacement": Permissions(
         (LOOK, LOCK, NODES),
         describe=(*DESCRIBE_GROUPS, "ec2:DescribeInstances"),
@@ -77,8 +77,8 @@ _STEPS: Mapping[str, Permissions] = {
         groups=("autoscaling:SetInstanceProtection",),
         instances=("ec2:CreateTags",),
     ),
-    "close_node": Permissions((LOOK, LOCK, NODES)),
-    "look_at_redis": Permissions(MIGRATE),
+    "taint_no_schedule": Permissions((LOOK, LOCK, NODES)),
+    "inspect_redis": Permissions(MIGRATE),
     "move_replica": Permissions(MIGRATE),
     "fail_over": Permissions(MIGRATE),
     "move_master": Permissions(MIGRATE),
@@ -105,7 +105,7 @@ _STEPS: Mapping[str, Permissions] = {
         groups=("autoscaling:TerminateInstanceInAutoScalingGroup",),
     ),
     "record_node": Permissions((LOCK,), writes_reports=True, reads_history_of="node"),
-    "gate": Permissions((LOOK, LOCK, REDIS_LOOK), describe=("cloudwatch:DescribeAlarms",)),
+    "health_gate": Permissions((LOOK, LOCK, REDIS_LOOK), describe=("cloudwatch:DescribeAlarms",)),
     "restore": Permissions(
         (LOOK, LOCK, PAUSE, NODES, RESTORE),
         describe=(*DESCRIBE_GROUPS, *DESCRIBE_TARGETS, "ec2:DescribeInstances"),
@@ -160,7 +160,7 @@ ASK = Size(512, 120)
 
 SIZES: Mapping[str, Size] = {
     "run_hooks": ASK,
-    **dict.fromkeys(("plan", "gate", "restore", "report", "find_orphans", "settle_redis"), SWEEP),
+    **dict.fromkeys(("plan", "health_gate", "restore", "report", "find_orphans", "settle_redis"), SWEEP),
     **dict.fromkeys(("fail_over", "fail_back", "fail_over_to_stand_in", "fail_back_to_shard_pod"), SWITCH),
 }
 """The steps that are not of the usual size.

@@ -72,7 +72,7 @@ class Roll(Construct):
         log_group: logs.ILogGroup,
     ) -> None:
         super().__init__(scope, construct_id)
-        page = Page(self, functions)
+        page = StateFactory(self, functions)
         plan = "$plan.output"
         about = {
             "nodes": jsonata(f"{plan}.nodes"),
@@ -211,7 +211,7 @@ class Roll(Construct):
         )
         pick = page.call(
             "Pick the next nodes",
-            "pick_wave",
+            "select_wave",
             {**about, "waves": jsonata("$waves")},
             assign={"waves": jsonata("$waves + 1")},
         )
@@ -227,7 +227,7 @@ class Roll(Construct):
         )
         gate = page.step(
             "Open the gate to the next wave",
-            "gate",
+            "health_gate",
             {
                 **about,
                 "unready": jsonata(f"{plan}.unready"),
@@ -321,7 +321,7 @@ class Roll(Construct):
         )
 
     @staticmethod
-    def _replace_one(page: "Page", roll_node: sfn.IStateMachine) -> sfn.IChainable:
+    def _replace_one(page: "StateFactory", roll_node: sfn.IStateMachine) -> sfn.IChainable:
         """One node of a wave: an execution of its own, so that its history has room of its own."""
         child = tasks.StepFunctionsStartExecution.jsonata(
             page.scope,
@@ -366,7 +366,7 @@ class RollNode(Construct):
         log_group: logs.ILogGroup,
     ) -> None:
         super().__init__(scope, construct_id)
-        page = Page(self, functions)
+        page = StateFactory(self, functions)
         about = {
             "instance": jsonata("$instance"),
             "node": jsonata("$node"),
@@ -411,7 +411,7 @@ class RollNode(Construct):
             "Wait for the replacement", "await_ready", about, catch=ending,
             assign={"replacementNode": _once("replacement_node", "replacementNode")},
         )  # fmt: skip
-        close = page.step("Close the old node to new pods", "close_node", about, catch=ending)
+        close = page.step("Close the old node to new pods", "taint_no_schedule", about, catch=ending)
         redis = self._migrate_redis(page, about, ending)
         leave = page.step("Leave the load balancers", "leave_load_balancers", about, catch=ending)
         evict = page.step("Evict pods", "evict", about, catch=ending)
@@ -448,7 +448,7 @@ class RollNode(Construct):
         longest = sum(
             getattr(deadlines, step)
             for step in (
-                "launch_replacement", "await_ready", "close_node", "look_at_redis", *REDIS_STATES.values(),
+                "launch_replacement", "await_ready", "taint_no_schedule", "inspect_redis", *REDIS_STATES.values(),
                 "leave_load_balancers", "evict", "await_load_balancers", "await_volumes", "terminate",
             )
         )  # fmt: skip
@@ -456,11 +456,11 @@ class RollNode(Construct):
         self.machine = page.machine(name, by_whom, Duration.seconds(longest + 3600), log_group)
 
     @staticmethod
-    def _migrate_redis(page: "Page", about: Mapping[str, str], record: sfn.IChainable) -> "RedisPart":
+    def _migrate_redis(page: "StateFactory", about: Mapping[str, str], record: sfn.IChainable) -> "RedisPart":
         """Redis pods leave first, each with its role: look which is next, do what it needs, look again."""
         about = {**about, "redis_group": jsonata("$redisGroup")}
         look = page.step(
-            "Look at the Redis pods", "look_at_redis", about, catch=record,
+            "Look at the Redis pods", "inspect_redis", about, catch=record,
             assign={"redisGroup": _once("group", "redisGroup")},
         )  # fmt: skip
         what = page.choice("What do the Redis pods need?")
@@ -474,7 +474,7 @@ class RollNode(Construct):
         return RedisPart(look.start, what)
 
     @staticmethod
-    def _start_roll(page: "Page", roll_name: str) -> tasks.StepFunctionsStartExecution:
+    def _start_roll(page: "StateFactory", roll_name: str) -> tasks.StepFunctionsStartExecution:
         """By hand, for one node: the same as a roll that names it, with lock, plan and restore."""
         # The roll's machine needs this one's ARN, so this one knows the roll's by its name.
         arn = Stack.of(page.scope).format_arn(
@@ -511,7 +511,7 @@ class Restore(Construct):
         log_group: logs.ILogGroup,
     ) -> None:
         super().__init__(scope, construct_id)
-        page = Page(self, functions)
+        page = StateFactory(self, functions)
         begin = page.state(
             "Read whose roll",
             assign={
@@ -638,14 +638,14 @@ def _once(output: str, variable: str) -> str:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepStates:
     """The three states of a step: `start` is the task; `then` says what follows once it is done."""
 
     start: tasks.LambdaInvoke
     question: sfn.Choice
 
     def then(self, following: sfn.IChainable) -> None:
-        self.question.when(Page.when("$states.input.status = 'done'"), following, comment="done")
+        self.question.when(StateFactory.when("$states.input.status = 'done'"), following, comment="done")
 
 
 @dataclass(frozen=True)
@@ -657,7 +657,7 @@ class RedisPart:
 
 
 @dataclass(frozen=True)
-class Page:
+class StateFactory:
     """Makes the states of one machine. Names are sentences; construct ids are made of them."""
 
     scope: Construct
@@ -705,15 +705,17 @@ class Page:
         step: str,
         payload: Mapping[str, Any],
         *,
-        catch: "Step | sfn.IChainable | None",
+        catch: "StepStates | sfn.IChainable | None",
         assign: Mapping[str, Any] | None = None,
-    ) -> Step:
+    ) -> StepStates:
         """A step, called again until it is done. What it cannot get over goes to `catch`."""
         waits = {key: jsonata(f"{ANSWER}.status = 'wait' ? {ANSWER}.{key} : null") for key in ("since", "told")}
         given = {"since": jsonata("$since"), "told": jsonata("$told"), **payload}
         task = self.call(name, step, given, assign={**waits, **(assign or {})})
         if catch is not None:
-            task.add_catch(catch.start if isinstance(catch, Step) else catch, errors=["States.ALL"], assign=FAILED)
+            task.add_catch(
+                catch.start if isinstance(catch, StepStates) else catch, errors=["States.ALL"], assign=FAILED
+            )
         question = self.choice(f"{name}: done?")
         wait = sfn.Wait.jsonata(
             self.scope,
@@ -724,7 +726,7 @@ class Page:
         task.next(question)
         question.otherwise(wait)
         wait.next(task)
-        return Step(task, question)
+        return StepStates(task, question)
 
     def hooks(
         self,
@@ -733,8 +735,8 @@ class Page:
         payload: Mapping[str, Any],
         settings: Settings,
         *,
-        catch: "Step | sfn.IChainable | None" = None,
-    ) -> Step | None:
+        catch: "StepStates | sfn.IChainable | None" = None,
+    ) -> StepStates | None:
         """The step that asks the hooks of that moment; None where the settings have none, so that it costs nothing."""
         if not settings.asks(moment):
             return None

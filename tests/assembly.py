@@ -12,7 +12,7 @@ DOCUMENT = {
         "cluster": "demo",
         "bake_seconds": 20,
         "alarms": ["shop-errors"],
-        "deadlines": {"gate": 1800},
+        "deadlines": {"health_gate": 1800},
     }
 }
 

@@ -5,20 +5,20 @@ from collections.abc import Callable, Mapping
 from eks_rolling.documents.report import (
     BudgetLine,
     BudgetLook,
-    Calls,
     Capacity,
     Ending,
     Failover,
     Finding,
-    Hold,
-    Kind,
+    HoldKind,
+    HoldRecord,
     NodePage,
     Orphan,
-    Planned,
+    PlannedReplacement,
     RedisEvent,
     Refusal,
     Report,
-    Step,
+    StepCalls,
+    StepRecord,
 )
 from eks_rolling.steps.report import waits
 
@@ -30,12 +30,12 @@ HOSTILE = "<script>alert('no')</script><img src=x onerror=alert(1)>\" onmouseove
 """What must never become markup."""
 
 
-def hold(kind: Kind, since: float, seconds: float, reason: str) -> Hold:
-    return Hold(kind=kind, since=BEGAN + since, seconds=seconds, reason=reason)
+def hold(kind: HoldKind, since: float, seconds: float, reason: str) -> HoldRecord:
+    return HoldRecord(kind=kind, since=BEGAN + since, seconds=seconds, reason=reason)
 
 
-def step(name: str, started: float, ended: float, *holds: Hold, redis: str = "", faults: int = 0) -> Step:
-    return Step(
+def step(name: str, started: float, ended: float, *holds: HoldRecord, redis: str = "", faults: int = 0) -> StepRecord:
+    return StepRecord(
         name=name,
         started=BEGAN + started,
         ended=BEGAN + ended,
@@ -46,9 +46,9 @@ def step(name: str, started: float, ended: float, *holds: Hold, redis: str = "",
     )
 
 
-def planned(number: int) -> Planned:
+def planned(number: int) -> PlannedReplacement:
     zone = number % 2
-    return Planned(
+    return PlannedReplacement(
         node=f"ip-10-0-{zone}-{10 + number}.eu-central-1.compute.internal",
         instance=f"i-0a{number:04d}",
         group=f"workers-{'ab'[zone]}",
@@ -65,7 +65,7 @@ def node_page(number: int, began: float, *, failure: str = "", stretched: float 
     def at(seconds: float) -> float:
         return began + seconds * stretched
 
-    boot = hold(Kind.INSTANCE, at(1), 28 * stretched, f"i-0b{number:04d} is pending and has not joined the cluster")
+    boot = hold(HoldKind.INSTANCE, at(1), 28 * stretched, f"i-0b{number:04d} is pending and has not joined the cluster")
     steps = [
         step("Launch the replacement", at(0), at(1)),
         step("Wait for the replacement", at(1), at(30), boot),
@@ -75,21 +75,21 @@ def node_page(number: int, began: float, *, failure: str = "", stretched: float 
             "Move the replica",
             at(32),
             at(41),
-            hold(Kind.REDIS, at(33), 8 * stretched, "redis-replica-1 synchronizes, 41 MB left at 12 MB/s"),
+            hold(HoldKind.REDIS, at(33), 8 * stretched, "redis-replica-1 synchronizes, 41 MB left at 12 MB/s"),
             redis="shop/cache",
         ),
         step(
             "Leave the load balancers",
             at(41),
             at(44),
-            hold(Kind.TRAFFIC, at(42), 2 * stretched, "deregistered from web"),
+            hold(HoldKind.TRAFFIC, at(42), 2 * stretched, "deregistered from web"),
         ),
         step(
             "Evict pods",
             at(44),
             at(66),
-            hold(Kind.BUDGET, at(45), 9 * stretched, "budget shop/web needs 5 healthy pods and has 5"),
-            hold(Kind.PODS, at(54), 12 * stretched, "Deployment shop/web: 5 of 6 pods are Ready again"),
+            hold(HoldKind.BUDGET, at(45), 9 * stretched, "budget shop/web needs 5 healthy pods and has 5"),
+            hold(HoldKind.PODS, at(54), 12 * stretched, "Deployment shop/web: 5 of 6 pods are Ready again"),
             faults=1,
         ),
     ]
@@ -99,19 +99,19 @@ def node_page(number: int, began: float, *, failure: str = "", stretched: float 
                 "Wait for the last connections",
                 at(66),
                 at(71),
-                hold(Kind.TRAFFIC, at(66), 5 * stretched, "connections of web are draining"),
+                hold(HoldKind.TRAFFIC, at(66), 5 * stretched, "connections of web are draining"),
             ),
             step(
                 "Wait for volumes to detach",
                 at(71),
                 at(74),
-                hold(Kind.VOLUMES, at(71), 3, "volumes are attached: pv-1"),
+                hold(HoldKind.VOLUMES, at(71), 3, "volumes are attached: pv-1"),
             ),
             step(
                 "Terminate the instance",
                 at(74),
                 at(84),
-                hold(Kind.ENDING, at(75), 9 * stretched, f"{plan.instance} is being terminated"),
+                hold(HoldKind.ENDING, at(75), 9 * stretched, f"{plan.instance} is being terminated"),
             ),
         ]
     budget = [
@@ -135,7 +135,7 @@ def node_page(number: int, began: float, *, failure: str = "", stretched: float 
         refusals=(Refusal(at=BEGAN + at(46), reason="pod shop/web-1: needs 5 healthy pods and has 5 currently"),),
         capacity=(Capacity(at=BEGAN + at(30), zones=dict.fromkeys(ZONES, 3) | {ZONES[number % 2]: 4}),),
         budgets=(BudgetLine(budget="shop/web", looks=tuple(budget)),),
-        calls=(Calls(step="Evict pods", calls=("create pods/eviction", "list pods", "list poddisruptionbudgets")),),
+        calls=(StepCalls(step="Evict pods", calls=("create pods/eviction", "list pods", "list poddisruptionbudgets")),),
     )
 
 
@@ -147,11 +147,11 @@ def rolled(
     own = (
         step("Plan the roll", 0, 2),
         step("Take the lock", 2, 3),
-        step("Pause what interferes", 3, 6, hold(Kind.OTHER, 4, 2, "cluster-autoscaler is stopping (1 pod left)")),
+        step("Pause what interferes", 3, 6, hold(HoldKind.OTHER, 4, 2, "cluster-autoscaler is stopping (1 pod left)")),
         step("Taint every outdated node", 6, 7),
         step("Pick the next nodes", 7, 8),
         step("Replace node", 8, last),
-        step("Open the gate to the next wave", last, last + 20, hold(Kind.GATE, last, 20, "baking for 20 s more")),
+        step("Open the gate to the next wave", last, last + 20, hold(HoldKind.GATE, last, 20, "baking for 20 s more")),
         step("Restore", last + 20, last + 22),
     )
     capacity = [Capacity(at=BEGAN + 7, zones=dict.fromkeys(ZONES, 3))]

@@ -17,7 +17,7 @@ from eks_rolling.observed.aws import (
     InstanceState,
     InstanceType,
     LaunchTemplate,
-    Target,
+    TargetRegistration,
     VcpuQuota,
 )
 from eks_rolling.observed.kubernetes import (
@@ -886,9 +886,9 @@ class World:
         if any(i == machine.id for _, i in self.targets):
             raise InvariantBroken(f"N2: {machine.id} was terminated while a target group uses it")
 
-    def targets_of(self, instances: Sequence[str]) -> list[Target]:
+    def targets_of(self, instances: Sequence[str]) -> list[TargetRegistration]:
         return [
-            Target(
+            TargetRegistration(
                 arn,
                 instance,
                 target.port,
@@ -900,17 +900,17 @@ class World:
             if instance in instances
         ]
 
-    def deregister(self, target: Target) -> None:
+    def deregister(self, target: TargetRegistration) -> None:
         state = self.targets.get((target.group, target.instance))
         if state and state.state != "draining":
             state.state, state.changes_at = "draining", self.time + self.delays.deregistration
             self._effect(f"deregister {target.instance} from {target.name}")
 
-    def rehearse_restore(self, group: Group, instance: GroupInstance, registered: Sequence[Target]) -> None:
+    def rehearse_restore(self, group: Group, instance: GroupInstance, registered: Sequence[TargetRegistration]) -> None:
         if self.cannot_restore:
             raise AccessDenied(self.cannot_restore)
 
-    def register(self, target: Target) -> None:
+    def register(self, target: TargetRegistration) -> None:
         self.targets[target.group, target.instance] = TargetState(
             "initial", self.time + self.delays.target_healthy, target.port or 0
         )

@@ -38,7 +38,7 @@ class Health:
 
 
 @dataclass(frozen=True)
-class Target:
+class RegisteredTarget:
     """An instance's port in a target group. `draining_until` and `registered` are in epoch seconds."""
 
     id: str
@@ -69,7 +69,7 @@ class Targets:
     def __init__(self, clock: Callable[[], float], lag: Callable[[], float] = lambda: 0.0) -> None:
         self._clock = clock
         self._lag = lag
-        self._groups: dict[str, dict[tuple[str, int], Target]] = {}
+        self._groups: dict[str, dict[tuple[str, int], RegisteredTarget]] = {}
         self._lock = threading.RLock()
 
     def register(self, group: str, target_id: str, port: int) -> None:
@@ -77,7 +77,7 @@ class Targets:
         with self._lock:
             known = self._living(group).get((target_id, port))
             if known is None or known.state is State.DRAINING:
-                self._living(group)[target_id, port] = Target(target_id, port, registered=self._clock())
+                self._living(group)[target_id, port] = RegisteredTarget(target_id, port, registered=self._clock())
 
     def deregister(self, group: str, target_id: str, port: int | None, delay: float) -> None:
         """Lets the target drain for `delay` seconds; all of the instance's ports without `port`. Others are ignored."""
@@ -103,7 +103,7 @@ class Targets:
                 for key in [key for key in targets if key[0] == target_id]:
                     del targets[key]
 
-    def of(self, group: str) -> list[Target]:
+    def of(self, group: str) -> list[RegisteredTarget]:
         """The group's targets, draining ones included, in the order of their registration."""
         with self._lock:
             return list(self._living(group).values())
@@ -119,7 +119,7 @@ class Targets:
             ends = [t.draining_until for group in self._groups for t in self.of(group) if t.id == target_id]
         return max((end for end in ends if end is not None), default=self._clock())
 
-    def _living(self, group: str) -> dict[tuple[str, int], Target]:
+    def _living(self, group: str) -> dict[tuple[str, int], RegisteredTarget]:
         """The group's targets, those forgotten that have drained."""
         targets = self._groups.setdefault(group, {})
         now = self._clock()

@@ -32,7 +32,7 @@ _UNAVAILABLE = (
 
 
 @dataclass(frozen=True)
-class Target:
+class Backend:
     """One instance and port of a target group."""
 
     id: str
@@ -50,7 +50,7 @@ class TargetGroup:
     health_path: str | None
     health_port: int | None
     listener_ports: tuple[int, ...]
-    targets: tuple[Target, ...]
+    targets: tuple[Backend, ...]
 
 
 @dataclass
@@ -78,11 +78,11 @@ def group_from(record: dict[str, Any]) -> TargetGroup:
         health_path=record.get("health_path"),
         health_port=record.get("health_port"),
         listener_ports=tuple(record["listener_ports"]),
-        targets=tuple(Target(t["id"], t["port"], t["state"]) for t in record["targets"]),
+        targets=tuple(Backend(t["id"], t["port"], t["state"]) for t in record["targets"]),
     )
 
 
-def candidates(targets: Sequence[Target]) -> list[Target]:
+def candidates(targets: Sequence[Backend]) -> list[Backend]:
     """Those that new connections go to: the healthy ones, or where none is, all that are not leaving."""
     staying = [t for t in targets if t.state != "draining"]
     return [t for t in staying if t.state == "healthy"] or staying
@@ -202,7 +202,7 @@ class Balancer:
                 self._news.set()
 
 
-def _key(arn: str, target: Target) -> str:
+def _key(arn: str, target: Backend) -> str:
     return f"{arn} {target.id}:{target.port}"
 
 

@@ -20,7 +20,7 @@ class Runner(Protocol):
 
 
 @dataclass(frozen=True)
-class Seen:
+class ProbeResult:
     """What one look found, and for a failure, how a kubelet would put it."""
 
     success: bool
@@ -69,7 +69,7 @@ def container_port(container: Json, port: int | str) -> int:
     raise ValueError(f"the container has no port named {port}")
 
 
-async def look(probe: Json, container: Json, pod_ip: str, runner: Runner) -> Seen:
+async def look(probe: Json, container: Json, pod_ip: str, runner: Runner) -> ProbeResult:
     """One look, within the probe's timeout."""
     timeout = float(probe.get("timeoutSeconds", 1))
     try:
@@ -83,10 +83,10 @@ async def look(probe: Json, container: Json, pod_ip: str, runner: Runner) -> See
             async with asyncio.timeout(timeout):
                 return await _tcp_connect(action.get("host") or pod_ip, container_port(container, action["port"]))
     except TimeoutError:
-        return Seen(False, f"no answer within {timeout:g} s")
+        return ProbeResult(False, f"no answer within {timeout:g} s")
     except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-        return Seen(False, str(error))
-    return Seen(False, f"the lab has no such probe: {', '.join(probe.keys() & {'grpc'}) or 'no action'}")
+        return ProbeResult(False, str(error))
+    return ProbeResult(False, f"the lab has no such probe: {', '.join(probe.keys() & {'grpc'}) or 'no action'}")
 
 
 async def http_get(action: Json, container: Json, pod_ip: str) -> int:
@@ -110,20 +110,20 @@ async def http_get(action: Json, container: Json, pod_ip: str) -> int:
             await writer.wait_closed()
 
 
-async def _http_get(action: Json, container: Json, pod_ip: str) -> Seen:
+async def _http_get(action: Json, container: Json, pod_ip: str) -> ProbeResult:
     try:
         code = await http_get(action, container, pod_ip)
     except (ValueError, IndexError) as error:
-        return Seen(False, f"not an HTTP answer: {error}")
+        return ProbeResult(False, f"not an HTTP answer: {error}")
     if 200 <= code < 400:
-        return Seen(True)
-    return Seen(False, f"HTTP probe failed with statuscode: {code}")
+        return ProbeResult(True)
+    return ProbeResult(False, f"HTTP probe failed with statuscode: {code}")
 
 
-async def _tcp_connect(host: str, port: int) -> Seen:
+async def _tcp_connect(host: str, port: int) -> ProbeResult:
     _, writer = await asyncio.open_connection(host, port)
     writer.close()
-    return Seen(True)
+    return ProbeResult(True)
 
 
 def _trusting() -> ssl.SSLContext:
@@ -134,10 +134,10 @@ def _trusting() -> ssl.SSLContext:
     return context
 
 
-def _seen_of_exec(outcome: Outcome, timeout: float) -> Seen:
+def _seen_of_exec(outcome: Outcome, timeout: float) -> ProbeResult:
     if outcome.exit_code is None:
-        return Seen(False, f"command timed out after {timeout:g} s")
-    return Seen(outcome.exit_code == 0, outcome.output)
+        return ProbeResult(False, f"command timed out after {timeout:g} s")
+    return ProbeResult(outcome.exit_code == 0, outcome.output)
 
 
 def period_seconds(probe: Json) -> float:

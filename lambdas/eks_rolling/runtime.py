@@ -30,7 +30,7 @@ INITIALIZING = "AWS_LAMBDA_INITIALIZATION_TYPE"
 """Set where Lambda itself imports the step."""
 
 AnyTask = TypeVar("AnyTask", bound=Task)
-Step = Callable[[AnyTask, Clients], StepResult]
+StepFunction = Callable[[AnyTask, Clients], StepResult]
 
 
 class _WhenNeeded:
@@ -99,12 +99,12 @@ def _http() -> Http:
 @dataclass(frozen=True)
 class Handler(Generic[AnyTask]):
     """A step as Lambda calls it. `locked` steps act only while their roll holds the cluster's lock [R4], and not
-    while a person whom it `heeds` wants the roll paused or ended."""
+    while a person whom it `honors` wants the roll paused or ended."""
 
-    step: Step[AnyTask]
+    step: StepFunction[AnyTask]
     task_type: type[AnyTask]
     locked: bool
-    heeds: Honors
+    honors: Honors
 
     @property
     def name(self) -> str:
@@ -148,7 +148,7 @@ class Handler(Generic[AnyTask]):
         """
         if self.locked:
             lease = lock.confirm(clients, task.roll)
-            if paused := control.hold_or_abort(lease, clients.now(), self.heeds):
+            if paused := control.hold_or_abort(lease, clients.now(), self.honors):
                 return paused
         since = task.since if task.since is not None else clients.now()
         result = self.step(task.model_copy(update={"since": since}), clients)
@@ -184,12 +184,12 @@ def tell(clients: Clients, message: messages.Message) -> None:
 
 
 def handler_for(
-    step: Step[AnyTask], task_type: type[AnyTask], *, locked: bool = True, heeds: Honors = Honors.BOTH
+    step: StepFunction[AnyTask], task_type: type[AnyTask], *, locked: bool = True, honors: Honors = Honors.BOTH
 ) -> Handler[AnyTask]:
     """The Lambda handler of a step. Without the lock there is nothing to heed."""
     if INITIALIZING in os.environ:
         _import_clients()
-    return Handler(step, task_type, locked, heeds if locked else Honors.NOTHING)
+    return Handler(step, task_type, locked, honors if locked else Honors.NOTHING)
 
 
 def run_step(name: str, event: dict[str, Any], clients: Clients) -> dict[str, Any]:

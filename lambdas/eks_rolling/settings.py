@@ -119,7 +119,7 @@ class Window(Strict):
         return value
 
 
-class Check(Strict):
+class PageCheck(Strict):
     """A page that has to answer well before the next wave may begin."""
 
     url: str = Field(pattern=r"^https://[^\s/?#]+\S*$", description="where, by HTTPS; redirects are not followed")
@@ -180,8 +180,8 @@ class Deadlines(Strict):
     taint_nodes: int = Field(900, ge=1, description="every outdated node is tainted")
     launch_replacement: int = Field(1800, ge=1, description="no capacity, or the group is at its maximum")
     await_ready: int = Field(1200, ge=1, description="the new node joins, its DaemonSets and targets are ready")
-    close_node: int = Field(600, ge=1, description="the old node takes no more pods")
-    look_at_redis: int = Field(4 * 3600, ge=1, description="another node's migration of the same Redis group")
+    taint_no_schedule: int = Field(600, ge=1, description="the old node takes no more pods")
+    inspect_redis: int = Field(4 * 3600, ge=1, description="another node's migration of the same Redis group")
     move_replica: int = Field(3600, ge=1, description="a Redis replica runs on a new node and is in sync")
     fail_over: int = Field(900, ge=1, description="a replica has become master, and every sentinel names it")
     move_master: int = Field(1800, ge=1, description="the master pod runs on a new node")
@@ -203,7 +203,7 @@ class Deadlines(Strict):
     await_load_balancers: int = Field(1800, ge=1, description="the last connections have ended")
     await_volumes: int = Field(900, ge=1, description="no volume is attached to the old node")
     terminate: int = Field(1200, ge=1, description="the instance and its node are gone")
-    gate: int = Field(3600, ge=1, description="health after a wave, bake time included, pauses not")
+    health_gate: int = Field(3600, ge=1, description="health after a wave, bake time included, pauses not")
     restore: int = Field(1800, ge=1, description="everything is as it was before")
     approval: int = Field(24 * 3600, ge=60, description="a person answers")
     roll: int = Field(3 * 24 * 3600, ge=60, description="the whole roll, from its plan on")
@@ -221,7 +221,7 @@ class Settings(Strict):
     canary: bool = Field(True, description="the first wave is a single node")
     bake_seconds: int = Field(60, ge=0, description="quiet time after each wave before the gate opens")
     alarms: tuple[str, ...] = Field((), description="CloudWatch alarms that hold the gate while in ALARM")
-    checks: tuple[Check, ...] = Field(
+    checks: tuple[PageCheck, ...] = Field(
         (), max_length=10, description="pages that hold the gate while one does not answer as it has to"
     )
     hooks: tuple[Hook, ...] = Field(
@@ -268,15 +268,16 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _gate_outlasts_the_bake(self) -> "Settings":
-        if self.deadlines.gate <= self.bake_seconds:
+        if self.deadlines.health_gate <= self.bake_seconds:
             raise ValueError(
-                f"deadlines.gate ({self.deadlines.gate}) must be longer than bake_seconds ({self.bake_seconds})"
+                f"deadlines.health_gate ({self.deadlines.health_gate}) must be longer than "
+                f"bake_seconds ({self.bake_seconds})"
             )
         return self
 
     @field_validator("checks")
     @classmethod
-    def _checks_fit_a_look(cls, checks: tuple[Check, ...]) -> tuple[Check, ...]:
+    def _checks_fit_a_look(cls, checks: tuple[PageCheck, ...]) -> tuple[PageCheck, ...]:
         if (seconds := sum(check.timeout_seconds for check in checks)) > LONGEST_CHECKS:
             raise ValueError(f"the timeouts of all together ({seconds} s) must be {LONGEST_CHECKS} s at most")
         return checks

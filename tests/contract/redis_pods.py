@@ -22,7 +22,7 @@ from eks_rolling.errors import RollError
 from eks_rolling.migration.next_action import look
 from eks_rolling.observed.kubernetes import Owner, Pod, Selector, Workload
 from eks_rolling.observed.redis import Address, Endpoint
-from eks_rolling.redis.actions import Hold, Settled, Stop
+from eks_rolling.redis.actions import RedisHold, Settled, Stop
 from eks_rolling.redis.groups import AUTH, GROUP, MASTER_NAME, PART, TLS, Part, declared
 from eks_rolling.settings import Settings
 from tests.contract.redis_sides import NAME, PASSWORD, SENTINEL_PASSWORD, Processes
@@ -243,7 +243,7 @@ def migrate(pods: Any, client: Any, within_seconds: float) -> Ended:
                 return replace(ended, stopped=action.reason)
             if isinstance(action, Settled):
                 return ended
-            if isinstance(action, Hold):
+            if isinstance(action, RedisHold):
                 if action.reason not in ended.held:
                     ended.held.append(action.reason)
                 time.sleep(0.3)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from eks_rolling.documents.report import Kind, Report
+from eks_rolling.documents.report import HoldKind, Report
 from lab import demo
 from lab.operator import Operator
 from lab.view import LineView
@@ -72,7 +72,7 @@ def assert_the_report_is_worth_keeping(page: Path) -> None:
     assert (report.planned, report.replaced, len(report.nodes), report.gaps) == (6, 6, 6, ())
     assert len([f for f in report.failovers if f.completed and f.stalled_ms is not None]) == 8
     assert {line.budget for line in report.budgets} >= {"shop/web", "shop/worker"}
-    assert {w.kind for w in report.waits} >= {Kind.INSTANCE, Kind.REDIS, Kind.TRAFFIC, Kind.ENDING}
+    assert {w.kind for w in report.waits} >= {HoldKind.INSTANCE, HoldKind.REDIS, HoldKind.TRAFFIC, HoldKind.ENDING}
     calls = {call for each in report.calls for call in each.calls}
     assert calls >= {
         "create pods/eviction",

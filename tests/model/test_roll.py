@@ -8,12 +8,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eks_rolling.clients.protocols import HttpAnswer
-from eks_rolling.documents.report import Ending, Kind, Report
+from eks_rolling.documents.report import Ending, HoldKind, Report
 from eks_rolling.errors import AccessDenied, RollError, Transient
 from eks_rolling.observed.kubernetes import Node, Owner, Taint
 from eks_rolling.observed.marks import HARD_TAINT
 from eks_rolling.roll.lock import ABORT, PAUSE
-from eks_rolling.settings import Check
+from eks_rolling.settings import PageCheck
 from tests.asl import Engine, Execution, Stopped
 from tests.assembly import synthesize
 from tests.model.situations import AUTOSCALER, by_zone, outdated, shop, watch_unavailable
@@ -249,7 +249,7 @@ def test_a_firing_alarm_holds_the_gate_and_no_second_wave_starts() -> None:
 def test_a_check_that_does_not_pass_holds_the_gate_until_it_does() -> None:
     url = "https://shop.example/health"
     world = shop()
-    checked = roll_settings().model_copy(update={"checks": (Check(url=url, contains="ok"),)})
+    checked = roll_settings().model_copy(update={"checks": (PageCheck(url=url, contains="ok"),)})
     engine = Engine(synthesize(), world, world.clients(checked))
     seen: dict[str, float] = {}
 
@@ -549,7 +549,7 @@ def test_the_report_tells_what_the_roll_did() -> None:
     assert all(look.zones[zone] >= count for look in report.capacity for zone, count in at_start.items())
     assert {look.zones[zone] - at_start[zone] for look in report.capacity for zone in at_start} >= {0, 1}
     assert all(look.unavailable <= look.limit for line in report.budgets for look in line.looks)
-    assert {w.kind for w in report.waits} >= {Kind.INSTANCE, Kind.PODS, Kind.TRAFFIC, Kind.ENDING}
+    assert {w.kind for w in report.waits} >= {HoldKind.INSTANCE, HoldKind.PODS, HoldKind.TRAFFIC, HoldKind.ENDING}
     assert "cluster-autoscaler: back at 1" in report.restored
     assert (report.left_behind, report.orphans) == ((), ())
     assert "3 of 3 nodes replaced" in world.documents["rolls/roll-1/report.html"]

@@ -111,7 +111,9 @@ def test_what_the_stack_sets_itself_is_not_peoples_to_set() -> None:
 
 def test_what_holds_of_two_settings_together_is_told_at_their_cluster() -> None:
     (problem,) = problems("clusters:\n- cluster: a\n- cluster: b\n  bake_seconds: 4000\n")
-    assert problem.startswith("line 3: clusters[1]: deadlines.gate (3600) must be longer than bake_seconds (4000)")
+    assert problem.startswith(
+        "line 3: clusters[1]: deadlines.health_gate (3600) must be longer than bake_seconds (4000)"
+    )
 
 
 @pytest.mark.parametrize(

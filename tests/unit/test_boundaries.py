@@ -8,7 +8,7 @@ import pytest
 
 from eks_rolling.clients.kubernetes import _pod, _surges, _workload, instance_of, read_eviction
 from eks_rolling.clients.protocols import EvictionStatus
-from eks_rolling.documents.report import Hold, NodePage, Step
+from eks_rolling.documents.report import HoldRecord, NodePage, StepRecord
 from eks_rolling.errors import AccessDenied, BadRequest, Transient
 from eks_rolling.observed.kubernetes import Owner
 from eks_rolling.payloads import NodeOutcomeTask, ReportTask, RollRequest, StepResult, backoff
@@ -41,7 +41,7 @@ class TestSettings:
 
     def test_a_gate_that_ends_before_the_bake_is_refused(self) -> None:
         with pytest.raises(BadRequest, match="must be longer than bake_seconds"):
-            Settings.parse({"cluster": "demo", "bake_seconds": 100, "deadlines": {"gate": 100}})
+            Settings.parse({"cluster": "demo", "bake_seconds": 100, "deadlines": {"health_gate": 100}})
 
     def test_they_survive_the_way_through_a_functions_environment(self) -> None:
         settings = Settings(cluster="demo", alarms=("a", "b"))
@@ -202,9 +202,11 @@ class TestReport:
 
     def test_what_was_done_to_redis_is_told_in_order_over_all_nodes(self) -> None:
         def node(name: str, group: str, *holds: tuple[str, float]) -> NodePage:
-            said = tuple(Hold(reason=reason, since=since, seconds=1.0) for reason, since in holds)
-            moving = Step(name="Move the replica", started=0, ended=9, redis=group, holds=said)
-            quiet = Step(name="Evict pods", started=0, ended=9, holds=(Hold(reason="budget", since=0, seconds=1),))
+            said = tuple(HoldRecord(reason=reason, since=since, seconds=1.0) for reason, since in holds)
+            moving = StepRecord(name="Move the replica", started=0, ended=9, redis=group, holds=said)
+            quiet = StepRecord(
+                name="Evict pods", started=0, ended=9, holds=(HoldRecord(reason="budget", since=0, seconds=1),)
+            )
             return NodePage(node=name, instance="i-1", group="g", steps=(moving, quiet))
 
         nodes = [node("n1", "shop/cache", ("moves", 5.0), ("synchronizes, 7 bytes left", 9.0))]

@@ -8,18 +8,18 @@ import pytest
 
 from eks_rolling.observed.kubernetes import Owner, Pod
 from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, KnownNode, Login, Role, Server, Silent
-from eks_rolling.redis.actions import Hold, RedisStep, Settled, Stop
+from eks_rolling.redis.actions import RedisHold, RedisStep, Settled, Stop
 from eks_rolling.redis.cluster import (
     REDIRECT_SECONDS,
     Action,
     ClusterPod,
-    ClusterState,
     CreateStandIn,
     DeletePod,
     FailOver,
     Forget,
     Meet,
     Original,
+    RedisClusterState,
     Replicate,
     decide,
 )
@@ -58,7 +58,7 @@ def entry(name: str, roles: Roles, slots: dict[str, tuple[tuple[int, int], ...]]
 
 def cluster(
     *, old: str = "m-0", changed: Roles | None = None, stand_in: str | None = None, role: str = ""
-) -> ClusterState:
+) -> RedisClusterState:
     """Three masters and their replicas, all well; `old` is on the node that is emptied.
 
     `stand_in` is whom the stand-in for m-0 follows: "" if it is a master, "m-0's" slots with it if m-0 follows it.
@@ -72,7 +72,7 @@ def cluster(
     found = [member(name, roles, slots, "old" if name == old else "new") for name in roles]
     pods = tuple(m for m in found if m.name != T)
     original = Original("m-0", id_of("m-0"), Role(role) if role else Role.MASTER)
-    return ClusterState(GROUP, pods, tuple(replace(m, original=original) for m in found if m.name == T), "old")
+    return RedisClusterState(GROUP, pods, tuple(replace(m, original=original) for m in found if m.name == T), "old")
 
 
 def member(name: str, roles: Roles, slots: dict[str, tuple[tuple[int, int], ...]], node: str) -> ClusterPod:
@@ -83,38 +83,38 @@ def member(name: str, roles: Roles, slots: dict[str, tuple[tuple[int, int], ...]
     return ClusterPod(name, Pod("shop", name, f"uid-{name}", node, OWNER), Endpoint(address, LOGIN, name), view)
 
 
-def change(seen: ClusterState, name: str, **what: Any) -> ClusterState:
+def change(seen: RedisClusterState, name: str, **what: Any) -> RedisClusterState:
     pods = tuple(replace(m, **what) if m.name == name else m for m in seen.pods)
     return replace(
         seen, pods=pods, stand_ins=tuple(replace(m, **what) if m.name == name else m for m in seen.stand_ins)
     )
 
 
-def view(seen: ClusterState, edit: Callable[[ClusterNode], ClusterNode], *names: str) -> ClusterState:
+def view(seen: RedisClusterState, edit: Callable[[ClusterNode], ClusterNode], *names: str) -> RedisClusterState:
     for each in (*seen.pods, *seen.stand_ins):
         if isinstance(each.node, ClusterNode) and (not names or each.name in names):
             seen = change(seen, each.name, node=edit(each.node))
     return seen
 
 
-def server(seen: ClusterState, name: str, **what: Any) -> ClusterState:
+def server(seen: RedisClusterState, name: str, **what: Any) -> RedisClusterState:
     return view(seen, lambda v: replace(v, server=replace(v.server, **what)), name)
 
 
-def without(seen: ClusterState, unknown: str, *names: str) -> ClusterState:
+def without(seen: RedisClusterState, unknown: str, *names: str) -> RedisClusterState:
     """`names` (all others, if none) do not know that node."""
     others = names or tuple(m.name for m in (*seen.pods, *seen.stand_ins) if m.name != unknown)
     return view(seen, lambda v: replace(v, table=tuple(n for n in v.table if n.id != id_of(unknown))), *others)
 
 
-def alone(seen: ClusterState, name: str) -> ClusterState:
+def alone(seen: RedisClusterState, name: str) -> RedisClusterState:
     return view(without(seen, name), lambda v: replace(v, table=(v.itself,)), name)
 
 
 A = TypeVar("A", bound=Action)
 
 
-def expect(seen: ClusterState, kind: type[A], step: RedisStep | None, words: str) -> A:
+def expect(seen: RedisClusterState, kind: type[A], step: RedisStep | None, words: str) -> A:
     action = decide(seen)
     assert isinstance(action, kind), action
     assert words in action.reason, action.reason
@@ -157,12 +157,14 @@ def test_replicas_go_before_masters() -> None:
         (lambda s: server(s, "r-2", loading=True), "r-2 loads its data set"),
     ],
 )
-def test_nothing_begins_before_the_cluster_is_well(edit: Callable[[ClusterState], ClusterState], words: str) -> None:
+def test_nothing_begins_before_the_cluster_is_well(
+    edit: Callable[[RedisClusterState], RedisClusterState], words: str
+) -> None:
     """C1."""
-    expect(edit(cluster()), Hold, RedisStep.CREATE_STAND_IN, words)
+    expect(edit(cluster()), RedisHold, RedisStep.CREATE_STAND_IN, words)
 
 
-def edited(seen: ClusterState, whose: str, about: str, **what: Any) -> ClusterState:
+def edited(seen: RedisClusterState, whose: str, about: str, **what: Any) -> RedisClusterState:
     """What `whose` table says of `about`."""
 
     def edit(node: ClusterNode) -> ClusterNode:
@@ -182,7 +184,7 @@ def edited(seen: ClusterState, whose: str, about: str, **what: Any) -> ClusterSt
 )
 def test_nothing_begins_before_all_tables_agree(what: dict[str, Any], words: str) -> None:
     """C2."""
-    expect(edited(cluster(), "m-1", "r-2", **what), Hold, RedisStep.CREATE_STAND_IN, words)
+    expect(edited(cluster(), "m-1", "r-2", **what), RedisHold, RedisStep.CREATE_STAND_IN, words)
 
 
 def test_two_masters_with_one_epoch_are_waited_for() -> None:
@@ -190,10 +192,10 @@ def test_two_masters_with_one_epoch_are_waited_for() -> None:
     seen = cluster()
     for name in PODS:
         seen = edited(seen, name, "m-1", epoch=1)
-    expect(seen, Hold, RedisStep.CREATE_STAND_IN, "m-0 and m-1 have the same configuration epoch")
+    expect(seen, RedisHold, RedisStep.CREATE_STAND_IN, "m-0 and m-1 have the same configuration epoch")
 
 
-def known_to_all(seen: ClusterState, node: KnownNode) -> ClusterState:
+def known_to_all(seen: RedisClusterState, node: KnownNode) -> RedisClusterState:
     return view(seen, lambda v: replace(v, table=(*v.table, node)))
 
 
@@ -201,7 +203,10 @@ def test_a_stranger_is_named() -> None:
     stranger = KnownNode("abcdef0123456789", Address("10.9.9.9"), frozenset({"master"}))
     seen = known_to_all(cluster(), stranger)
     expect(
-        seen, Hold, RedisStep.CREATE_STAND_IN, "m-0 knows a node that is no pod of the group: abcdef01 at 10.9.9.9:6379"
+        seen,
+        RedisHold,
+        RedisStep.CREATE_STAND_IN,
+        "m-0 knows a node that is no pod of the group: abcdef01 at 10.9.9.9:6379",
     )
 
 
@@ -216,7 +221,7 @@ def test_a_stand_in_that_died_before_it_was_forgotten_is_forgotten_by_all() -> N
 
 def test_a_dead_node_with_slots_is_never_forgotten() -> None:
     dead = KnownNode("0123456789abcdef", Address("10.9.9.9"), frozenset({"master", "fail"}), slots=((0, 1),))
-    expect(known_to_all(cluster(), dead), Hold, RedisStep.CREATE_STAND_IN, "is no pod of the group: 01234567")
+    expect(known_to_all(cluster(), dead), RedisHold, RedisStep.CREATE_STAND_IN, "is no pod of the group: 01234567")
 
 
 def test_a_dead_node_that_one_still_has_slots_with_is_not_forgotten_by_any() -> None:
@@ -224,7 +229,7 @@ def test_a_dead_node_that_one_still_has_slots_with_is_not_forgotten_by_any() -> 
     dead = KnownNode("0123456789abcdef", Address("10.9.9.9"), frozenset({"master", "fail"}))
     seen = known_to_all(cluster(), dead)
     late = view(seen, lambda v: replace(v, table=(*v.table[:-1], replace(dead, slots=((0, 1),)))), "r-1")
-    expect(late, Hold, RedisStep.CREATE_STAND_IN, "is no pod of the group: 01234567")
+    expect(late, RedisHold, RedisStep.CREATE_STAND_IN, "is no pod of the group: 01234567")
     expect(seen, Forget, RedisStep.REMOVE_STAND_IN, "still lists 01234567")
 
 
@@ -243,11 +248,13 @@ def test_a_stand_in_that_knows_nobody_is_introduced() -> None:
 def test_an_introduction_that_goes_on_is_waited_for() -> None:
     shaking = KnownNode("x", Address(HOST[T]), frozenset({"handshake"}))
     seen = view(alone(cluster(stand_in=""), T), lambda v: replace(v, table=(*v.table, shaking)), "m-1")
-    expect(seen, Hold, RedisStep.JOIN_STAND_IN, "m-1 shakes hands with 10.0.0.7:6379")
+    expect(seen, RedisHold, RedisStep.JOIN_STAND_IN, "m-1 shakes hands with 10.0.0.7:6379")
 
 
 def test_it_has_to_be_known_to_all() -> None:
-    expect(without(cluster(stand_in=""), T, "r-1"), Hold, RedisStep.JOIN_STAND_IN, "r-1 do not know m-0-stand-in yet")
+    expect(
+        without(cluster(stand_in=""), T, "r-1"), RedisHold, RedisStep.JOIN_STAND_IN, "r-1 do not know m-0-stand-in yet"
+    )
 
 
 def test_it_becomes_a_replica_of_the_pods_shard() -> None:
@@ -262,7 +269,7 @@ def test_one_that_follows_a_stranger_is_corrected() -> None:
 
 def test_its_sync_is_waited_for() -> None:
     seen = server(cluster(stand_in="m-0"), T, syncing=True, sync_left=70_000, link_up=False)
-    expect(seen, Hold, RedisStep.JOIN_STAND_IN, "m-0-stand-in synchronizes, 70,000 bytes left")
+    expect(seen, RedisHold, RedisStep.JOIN_STAND_IN, "m-0-stand-in synchronizes, 70,000 bytes left")
 
 
 def test_in_sync_it_becomes_master() -> None:
@@ -275,7 +282,7 @@ def test_in_sync_it_becomes_master() -> None:
 def test_not_while_another_shard_is_not_well() -> None:
     """C1."""
     seen = server(cluster(stand_in="m-0"), "r-2", link_up=False)
-    expect(seen, Hold, RedisStep.FAIL_OVER_TO_STAND_IN, "r-2 has no link to its master")
+    expect(seen, RedisHold, RedisStep.FAIL_OVER_TO_STAND_IN, "r-2 has no link to its master")
 
 
 def test_the_pod_moves_once_the_stand_in_is_master_and_everybody_follows_it() -> None:
@@ -287,7 +294,7 @@ def test_the_pod_moves_once_the_stand_in_is_master_and_everybody_follows_it() ->
 def test_not_while_a_replica_still_follows_the_pod() -> None:
     """C1."""
     seen = cluster(stand_in="", changed={"m-0": T})
-    expect(seen, Hold, RedisStep.MOVE_SHARD_POD, "r-0 follows id-m-0, which is no master")
+    expect(seen, RedisHold, RedisStep.MOVE_SHARD_POD, "r-0 follows id-m-0, which is no master")
 
 
 def test_a_replicas_pod_moves_without_a_failover() -> None:
@@ -307,13 +314,13 @@ def _with_slots(node: KnownNode) -> KnownNode:
 
 def test_a_pod_that_is_away_is_waited_for() -> None:
     seen = change(cluster(stand_in="", changed={"m-0": T, "r-0": T}), "m-0", pod=None, node=None)
-    expect(seen, Hold, RedisStep.MOVE_SHARD_POD, "pod m-0 is not there yet; m-0-stand-in serves its slots")
+    expect(seen, RedisHold, RedisStep.MOVE_SHARD_POD, "pod m-0 is not there yet; m-0-stand-in serves its slots")
 
 
 # With one, once the pod is back
 
 
-def back(seen: ClusterState) -> ClusterState:
+def back(seen: RedisClusterState) -> RedisClusterState:
     return replace(seen, node="")
 
 
@@ -325,7 +332,7 @@ def test_back_in_sync_the_pod_becomes_master_again() -> None:
 
 def test_its_sync_is_waited_for_first() -> None:
     seen = server(back(cluster(stand_in="", changed={"m-0": T, "r-0": T})), "m-0", link_up=False)
-    expect(seen, Hold, RedisStep.SYNC_SHARD_POD, "m-0 has no link to its master")
+    expect(seen, RedisHold, RedisStep.SYNC_SHARD_POD, "m-0 has no link to its master")
 
 
 def test_a_pod_that_does_not_know_its_new_address_is_told_it() -> None:
@@ -335,7 +342,7 @@ def test_a_pod_that_does_not_know_its_new_address_is_told_it() -> None:
 
 def test_one_whom_a_node_expects_elsewhere_is_introduced_after_a_while() -> None:
     seen = edited(back(cluster(stand_in="", changed={"m-0": T, "r-0": T})), "m-1", "m-0", address=Address("10.0.0.99"))
-    expect(seen, Hold, RedisStep.SYNC_SHARD_POD, "m-1 does not know yet where m-0 is")
+    expect(seen, RedisHold, RedisStep.SYNC_SHARD_POD, "m-1 does not know yet where m-0 is")
     expect(replace(seen, waited=20), Meet, RedisStep.SYNC_SHARD_POD, "m-1 does not know yet where m-0 is")
 
 
@@ -371,7 +378,7 @@ def test_when_it_is_master_again_everybody_forgets_the_stand_in() -> None:
 def test_before_it_sends_clients_on_for_a_while() -> None:
     """After its reset it would answer CLUSTERDOWN."""
     seen = replace(back(cluster(stand_in="m-0")), waited=2.0)
-    hold = expect(seen, Hold, RedisStep.REMOVE_STAND_IN, f"{T} sends clients on to m-0")
+    hold = expect(seen, RedisHold, RedisStep.REMOVE_STAND_IN, f"{T} sends clients on to m-0")
     assert hold.seconds == REDIRECT_SECONDS - 2.0
 
 
@@ -385,12 +392,12 @@ def test_clients_write_to_no_stand_in_of_a_replica() -> None:
 def test_not_while_somebody_has_slots_with_it(late: str) -> None:
     """C1: it would take them for unserved, and refuse clients."""
     seen = edited(replace(back(cluster(stand_in="m-0")), waited=20), late, T, slots=SLOTS["m-0"])
-    expect(seen, Hold, RedisStep.REMOVE_STAND_IN, f"{late} has not heard yet that {T} serves nothing any more")
+    expect(seen, RedisHold, RedisStep.REMOVE_STAND_IN, f"{late} has not heard yet that {T} serves nothing any more")
 
 
 def test_not_while_somebody_follows_it() -> None:
     seen = back(cluster(stand_in="m-0", changed={"r-0": T}))
-    expect(seen, Hold, RedisStep.FAIL_BACK_TO_SHARD_POD, "r-0 still follows m-0-stand-in")
+    expect(seen, RedisHold, RedisStep.FAIL_BACK_TO_SHARD_POD, "r-0 still follows m-0-stand-in")
 
 
 def test_forgotten_by_some_it_is_forgotten_by_all() -> None:
@@ -414,4 +421,4 @@ def test_a_stand_in_for_nobody_asks_a_person() -> None:
 def test_a_stand_in_that_is_not_scheduled_says_why() -> None:
     pod = Pod("shop", T, "uid", ready=False, phase="Pending", unschedulable_because="0/4 nodes are available")
     seen = change(cluster(stand_in="m-0"), T, pod=pod, endpoint=None, node=None)
-    expect(seen, Hold, RedisStep.CREATE_STAND_IN, "pod m-0-stand-in cannot be scheduled: 0/4 nodes are available")
+    expect(seen, RedisHold, RedisStep.CREATE_STAND_IN, "pod m-0-stand-in cannot be scheduled: 0/4 nodes are available")

@@ -14,7 +14,7 @@ from eks_rolling.roll.operator_requests import LOOK_SECONDS, Honors, hold_or_abo
 
 BEFORE_THE_LOCK = {"check_permissions", "ask_approval", "plan", "receive_change", "take_lock"}
 AFTER_THE_WORK = {"record_node", "report", "restore", "settle_redis"}
-ASKS_ITSELF = {"gate", "look_at_redis", "run_hooks"}
+ASKS_ITSELF = {"health_gate", "inspect_redis", "run_hooks"}
 MIDST_OF_A_MIGRATION = {
     "attach_master",
     "create_stand_in",
@@ -32,12 +32,12 @@ MIDST_OF_A_MIGRATION = {
     "remove_stand_in",
     "sync_shard_pod",
 }
-CANNOT_WAIT = {"pick_wave"}
+CANNOT_WAIT = {"select_wave"}
 STOPS_ANYWHERE = {
     "await_load_balancers",
     "await_ready",
     "await_volumes",
-    "close_node",
+    "taint_no_schedule",
     "evict",
     "launch_replacement",
     "leave_load_balancers",
@@ -61,7 +61,7 @@ def modules() -> set[str]:
 
 @pytest.mark.parametrize("step", sorted(modules()))
 def test_every_step_is_one_that_a_person_may_stop_or_one_that_they_may_not(step: str) -> None:
-    assert importlib.import_module(f"eks_rolling.steps.{step}").handler.heeds is EXPECTED[step]
+    assert importlib.import_module(f"eks_rolling.steps.{step}").handler.honors is EXPECTED[step]
 
 
 def test_what_no_step_is_called_by_is_not_listed() -> None:

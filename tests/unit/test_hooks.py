@@ -5,7 +5,7 @@ import pytest
 from eks_rolling.clients.protocols import HttpAnswer
 from eks_rolling.errors import BadRequest
 from eks_rolling.payloads import HookTask
-from eks_rolling.roll.hooks import Ask, Done, Failed, meaning, question
+from eks_rolling.roll.hooks import HookFailed, HookPassed, HookWaits, meaning, question
 from eks_rolling.settings import Hook, Moment, Settings
 
 HOOK = Hook(name="ask", when=Moment.BEFORE_NODE, url="https://hooks.example/")
@@ -29,29 +29,34 @@ def test_a_hook_is_sent_which_node_of_which_roll_and_a_key_that_stays_the_same()
 @pytest.mark.parametrize(
     ("answer", "means"),
     [
-        (HttpAnswer(200, '{"status": "done"}'), Done()),
-        (HttpAnswer(204), Done()),
-        (HttpAnswer(200, "null"), Done()),
-        (HttpAnswer(200, "ok"), Done()),
+        (HttpAnswer(200, '{"status": "done"}'), HookPassed()),
+        (HttpAnswer(204), HookPassed()),
+        (HttpAnswer(200, "null"), HookPassed()),
+        (HttpAnswer(200, "ok"), HookPassed()),
         (
             HttpAnswer(200, '{"status": "wait", "seconds": 20, "reason": "a sale"}'),
-            Ask("hook ask asks to wait: a sale", 20),
+            HookWaits("hook ask asks to wait: a sale", 20),
         ),
-        (HttpAnswer(200, '{"status": "wait"}'), Ask("hook ask asks to wait: it gives no reason", 10)),
-        (HttpAnswer(200, '{"status": "wait", "seconds": 1e9}'), Ask("hook ask asks to wait: it gives no reason", 900)),
+        (HttpAnswer(200, '{"status": "wait"}'), HookWaits("hook ask asks to wait: it gives no reason", 10)),
+        (
+            HttpAnswer(200, '{"status": "wait", "seconds": 1e9}'),
+            HookWaits("hook ask asks to wait: it gives no reason", 900),
+        ),
         (
             HttpAnswer(200, '{"status": "wait", "seconds": "soon"}'),
-            Failed("hook ask wants to be asked again in 'soon' s, which is no number"),
+            HookFailed("hook ask wants to be asked again in 'soon' s, which is no number"),
         ),
         (
             HttpAnswer(200, '{"status": "no"}'),
-            Failed('hook ask answers {"status": "no"}, neither done nor wait'),
+            HookFailed('hook ask answers {"status": "no"}, neither done nor wait'),
         ),
-        (HttpAnswer(409, "not\ntoday"), Failed("hook ask answers 409 not today")),
-        (HttpAnswer(fault="timed out"), Failed("hook ask does not answer: timed out")),
+        (HttpAnswer(409, "not\ntoday"), HookFailed("hook ask answers 409 not today")),
+        (HttpAnswer(fault="timed out"), HookFailed("hook ask does not answer: timed out")),
     ],
 )
-def test_an_answer_lets_go_on_or_asks_to_wait_or_is_a_failure(answer: HttpAnswer, means: Done | Ask | Failed) -> None:
+def test_an_answer_lets_go_on_or_asks_to_wait_or_is_a_failure(
+    answer: HttpAnswer, means: HookPassed | HookWaits | HookFailed
+) -> None:
     assert meaning(HOOK, answer) == means
 
 

@@ -21,12 +21,12 @@ from eks_rolling.observed.marks import (
 )
 from eks_rolling.redis.stand_in import FOR_POD, LABEL
 from eks_rolling.roll.lock import NAME
-from eks_rolling.roll.orphans import CERTAINLY_DEAD, View, autoscaler_paused_seconds, orphans
+from eks_rolling.roll.orphans import CERTAINLY_DEAD, OrphanScan, autoscaler_paused_seconds, orphans
 
 LOCK = Lease(f"kube-system/{NAME}", "roll-1", renewed=1000.0, duration=180.0)
 OURS = {"kubernetes.io/cluster/demo": "owned"}
 MEMBER = OURS | {"aws:autoscaling:groupName": "workers"}
-CLEAN = View(
+CLEAN = OrphanScan(
     "demo",
     now=5000.0,
     groups=(Group("workers", maximum=3, instances=(GroupInstance("i-1", "a"),), tags=OURS),),
@@ -39,16 +39,16 @@ CLEAN = View(
 )
 
 
-def node(**more: object) -> View:
+def node(**more: object) -> OrphanScan:
     return replace(CLEAN, nodes=(replace(CLEAN.nodes[0], **more),))  # type: ignore[arg-type]
 
 
-def group(*instances: GroupInstance, **tags: str) -> View:
+def group(*instances: GroupInstance, **tags: str) -> OrphanScan:
     changed = replace(CLEAN.groups[0], instances=instances or CLEAN.groups[0].instances, tags=OURS | tags)
     return replace(CLEAN, groups=(changed,))
 
 
-def tagged(**tags: str) -> View:
+def tagged(**tags: str) -> OrphanScan:
     return replace(CLEAN, states={"i-1": InstanceState("i-1", "running", MEMBER | tags, launched=3600.0)})
 
 

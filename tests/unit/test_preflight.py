@@ -22,7 +22,7 @@ from eks_rolling.payloads import RollRequest
 from eks_rolling.plan.checks import ACCEPTABLE, ClusterSnapshot, candidates, findings, resolve
 from eks_rolling.plan.findings import Finding, Severity
 from eks_rolling.settings import Autoscaler, AutoscalerMode, Settings
-from eks_rolling.steps.plan import Outcome, decide
+from eks_rolling.steps.plan import PlanOutcome, decide
 
 SETTINGS = Settings(cluster="demo")
 WEB = Owner("Deployment", "shop", "web")
@@ -270,17 +270,17 @@ class TestPlan:
     def test_all_blockers_are_answered_at_once(self) -> None:
         view = replace(pod(owner=None)(CLEAN), groups=(replace(GROUP, warm_pool=True, refresh_running=True),))
         plan = decide(view, RollRequest(), SETTINGS)
-        assert plan.outcome is Outcome.BLOCKED
+        assert plan.outcome is PlanOutcome.BLOCKED
         assert {f.code for f in plan.findings} == {"bare-pod", "instance-refresh", "warm-pool"}
         assert all(str(f) in plan.reason for f in plan.findings)
 
     def test_nothing_outdated_is_nothing_to_do(self) -> None:
         plan = decide(replace(CLEAN, versions={"lt-1": (1, 1)}), RollRequest(), SETTINGS)
-        assert (plan.outcome, plan.reason) == (Outcome.NOTHING, "no node is outdated")
+        assert (plan.outcome, plan.reason) == (PlanOutcome.NOTHING, "no node is outdated")
 
     def test_a_dry_run_says_what_would_be_replaced(self) -> None:
         plan = decide(CLEAN, RollRequest(dry_run=True), SETTINGS)
-        assert (plan.outcome, plan.reason) == (Outcome.DRY_RUN, "1 outdated node would be replaced")
+        assert (plan.outcome, plan.reason) == (PlanOutcome.DRY_RUN, "1 outdated node would be replaced")
 
     def test_instances_on_their_way_out_are_not_planned(self) -> None:
         leaving = (replace(GROUP.instances[0], lifecycle="Terminating"),)

@@ -17,8 +17,8 @@ from eks_rolling.redis.groups import (
     PORT,
     REFRESH,
     TLS,
+    DeclarationProblem,
     Part,
-    Problem,
     declared,
     endpoint_of,
 )
@@ -100,7 +100,7 @@ MOVING: set[Owner | None] = {s.owner for s in CACHE.sets}
 TWO_ZONES = (("m-0", "zone-a"), ("r-0", "zone-b"), ("r-1", "zone-b"))
 
 
-def said(view: RedisView, wrong: tuple[Problem, ...] = ()) -> list[tuple[str, Severity, str]]:
+def said(view: RedisView, wrong: tuple[DeclarationProblem, ...] = ()) -> list[tuple[str, Severity, str]]:
     return [(f.code, f.severity, str(f)) for f in redis_findings([view], wrong, MOVING)]
 
 
@@ -114,7 +114,7 @@ def test_a_group_that_has_no_pod_on_the_nodes_is_left_alone() -> None:
 
 
 def test_a_declaration_that_cannot_be_followed_blocks() -> None:
-    ((code, severity, text),) = said(RedisView(CACHE, group(), zones=TWO_ZONES), (Problem("x", "y", "z"),))
+    ((code, severity, text),) = said(RedisView(CACHE, group(), zones=TWO_ZONES), (DeclarationProblem("x", "y", "z"),))
     assert (code, severity, text) == ("redis-declaration", Severity.BLOCKS, "x: y; z")
 
 

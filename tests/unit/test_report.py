@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from eks_rolling.documents.report import BudgetLine, BudgetLook, Capacity, Ending, Kind, NodePage, Report
+from eks_rolling.documents.report import BudgetLine, BudgetLook, Capacity, Ending, HoldKind, NodePage, Report
 from eks_rolling.observed.kubernetes import Effect, Node, Taint, ready_nodes
 from eks_rolling.payloads import ReportTask
 from eks_rolling.report import page as report_page
@@ -51,16 +51,16 @@ class TestTimeline:
     @pytest.mark.parametrize(
         ("name", "output", "kind"),
         [
-            ("Evict pods", {"kind": "budget"}, Kind.BUDGET),
-            ("Evict pods", {}, Kind.PODS),
-            ("Evict pods", {"kind": "weather"}, Kind.PODS),
-            ("Move the replica", {"redis": "shop/cache"}, Kind.REDIS),
-            ("Open the gate to the next wave", {"kind": "person"}, Kind.PERSON),
-            ("Something new", {}, Kind.OTHER),
+            ("Evict pods", {"kind": "budget"}, HoldKind.BUDGET),
+            ("Evict pods", {}, HoldKind.PODS),
+            ("Evict pods", {"kind": "weather"}, HoldKind.PODS),
+            ("Move the replica", {"redis": "shop/cache"}, HoldKind.REDIS),
+            ("Open the gate to the next wave", {"kind": "person"}, HoldKind.PERSON),
+            ("Something new", {}, HoldKind.OTHER),
         ],
     )
     def test_a_wait_is_of_the_kind_that_its_step_says_or_its_state_means(
-        self, name: str, output: dict[str, Any], kind: Kind
+        self, name: str, output: dict[str, Any], kind: HoldKind
     ) -> None:
         (step,) = history(look(name, 1, output=output))
         assert step.holds[0].kind is kind

@@ -19,7 +19,7 @@ from eks_rolling.observed.redis import (
     Server,
     Silent,
 )
-from eks_rolling.redis.actions import Hold, RedisStep, Settled, Stop
+from eks_rolling.redis.actions import RedisHold, RedisStep, Settled, Stop
 from eks_rolling.redis.groups import Part, PartSet, RedisGroup, RefreshBy
 from eks_rolling.redis.sentinel import (
     AbortHandover,
@@ -199,7 +199,7 @@ def test_the_next_replica_waits_until_every_sentinel_lists_the_one_that_moved() 
         return stale(replace(view, replicas=tuple(r for r in view.replicas if r.address != at("r-0"))))
 
     seen = views(group(old=("r-1",)), not_yet)
-    expect(seen, Hold, RedisStep.REFRESH_SENTINELS, "sentinel s-0 does not list r-0")
+    expect(seen, RedisHold, RedisStep.REFRESH_SENTINELS, "sentinel s-0 does not list r-0")
 
 
 def test_a_server_that_a_sentinel_lists_twice_is_listed_anew_before_a_failover() -> None:
@@ -218,12 +218,12 @@ def test_a_server_that_a_sentinel_lists_twice_is_listed_anew_before_a_failover()
 def test_nothing_moves_while_another_replica_is_not_in_sync() -> None:
     """S1: there is always a replica that could be promoted."""
     seen = server(group(old=("r-1",)), "r-0", syncing=True, sync_left=5_000_000)
-    expect(seen, Hold, RedisStep.MOVE_REPLICA, "r-0 synchronizes, 5,000,000 bytes left")
+    expect(seen, RedisHold, RedisStep.MOVE_REPLICA, "r-0 synchronizes, 5,000,000 bytes left")
     seen = server(group(old=("r-1",)), "r-0", link_up=False)
-    expect(seen, Hold, RedisStep.MOVE_REPLICA, "r-0 has no link to m-0")
+    expect(seen, RedisHold, RedisStep.MOVE_REPLICA, "r-0 has no link to m-0")
     behind = (Follower(at("r-0"), True, 1000), Follower(at("r-1"), True, 1000))
     seen = server(group(old=("r-1",)), "m-0", offset=3_000_000, followers=behind)
-    expect(seen, Hold, RedisStep.MOVE_REPLICA, "r-0 is 2,999,000 bytes behind")
+    expect(seen, RedisHold, RedisStep.MOVE_REPLICA, "r-0 is 2,999,000 bytes behind")
 
 
 def test_a_replica_that_stays_is_preferred_as_the_target() -> None:
@@ -244,7 +244,7 @@ def test_a_replica_with_priority_zero_is_no_target() -> None:
 
 def test_the_switch_waits_until_every_sentinel_has_seen_the_target() -> None:
     seen = member(server(group(old=("m-0",)), "r-0", priority=1), "r-0", original_priority=100)
-    expect(seen, Hold, RedisStep.FAIL_OVER, "sentinel s-0 has not seen yet that r-0 is to be promoted")
+    expect(seen, RedisHold, RedisStep.FAIL_OVER, "sentinel s-0 has not seen yet that r-0 is to be promoted")
 
 
 def test_the_priority_before_is_remembered_once() -> None:
@@ -254,7 +254,7 @@ def test_the_priority_before_is_remembered_once() -> None:
     assert expect(again, SetPromotionPriority, RedisStep.FAIL_OVER, "").mark == 50
 
 
-@pytest.mark.parametrize(("waited", "kind"), [(1.0, Hold), (6.0, AbortHandover)])
+@pytest.mark.parametrize(("waited", "kind"), [(1.0, RedisHold), (6.0, AbortHandover)])
 def test_a_hand_over_that_does_not_end_is_ended(waited: float, kind: type[Action]) -> None:
     seen = server(group(old=("m-0",), waited=waited), "m-0", failover="waiting-for-sync")
     expect(seen, kind, RedisStep.FAIL_OVER, "")
@@ -263,7 +263,7 @@ def test_a_hand_over_that_does_not_end_is_ended(waited: float, kind: type[Action
 IN_PROGRESS = {"role": Role.REPLICA, "master": at("r-0"), "failover": "failover-in-progress", "followers": ()}
 
 
-@pytest.mark.parametrize(("waited", "kind"), [(1.0, Hold), (6.0, AbortHandover)])
+@pytest.mark.parametrize(("waited", "kind"), [(1.0, RedisHold), (6.0, AbortHandover)])
 def test_a_master_that_gave_up_its_role_to_nobody_takes_it_back(waited: float, kind: type[Action]) -> None:
     """S1: nobody is master, so nobody can write."""
     seen = server(group(old=("m-0",), waited=waited), "m-0", **IN_PROGRESS)
@@ -275,7 +275,7 @@ def test_a_role_is_not_taken_back_from_somebody_who_does_not_answer() -> None:
     """S1: it may have taken over, which would make two masters."""
     seen = server(group(old=("m-0",), waited=6), "m-0", **IN_PROGRESS)
     seen = member(seen, "r-0", server=Silent(at("r-0"), "timed out"))
-    expect(seen, Hold, RedisStep.FAIL_OVER, "m-0 hands over to r-0, which does not answer")
+    expect(seen, RedisHold, RedisStep.FAIL_OVER, "m-0 hands over to r-0, which does not answer")
 
 
 def test_a_role_is_not_taken_back_from_the_new_master() -> None:
@@ -287,7 +287,7 @@ def test_a_role_is_not_taken_back_from_the_new_master() -> None:
 
 def test_a_failover_in_progress_is_waited_for() -> None:
     seen = views(group(), lambda v: replace(v, flags=v.flags | {"failover_in_progress"}), "s-1")
-    expect(seen, Hold, RedisStep.FAIL_BACK, "sentinel s-1 is failing over")
+    expect(seen, RedisHold, RedisStep.FAIL_BACK, "sentinel s-1 is failing over")
 
 
 def test_killed_after_the_hand_over_the_sentinels_are_led_on() -> None:
@@ -299,7 +299,7 @@ def test_killed_after_the_hand_over_the_sentinels_are_led_on() -> None:
 
 def test_sentinels_that_disagree_are_waited_for() -> None:
     seen = views(group("r-0"), lambda v: replace(v, current=at("m-0")), "s-2")
-    expect(seen, Hold, RedisStep.FAIL_BACK, "s-2 do not name r-0 yet")
+    expect(seen, RedisHold, RedisStep.FAIL_BACK, "s-2 do not name r-0 yet")
 
 
 def test_the_master_pod_on_the_old_node_goes_once_a_replica_is_master() -> None:
@@ -316,7 +316,7 @@ def test_priorities_are_given_back_before_the_master_pod_goes() -> None:
 
 
 def test_the_master_pod_that_is_away_is_waited_for() -> None:
-    expect(without(group("r-0", node=OLD), "m-0"), Hold, RedisStep.MOVE_MASTER, "pod m-0 is not there yet")
+    expect(without(group("r-0", node=OLD), "m-0"), RedisHold, RedisStep.MOVE_MASTER, "pod m-0 is not there yet")
 
 
 def test_the_master_pod_that_is_back_and_empty_follows_at_once() -> None:
@@ -332,12 +332,12 @@ def test_nobody_follows_without_a_majority_of_sentinels_that_vouches_for_the_mas
     seen = back_empty(group("r-0"))
     gone = tuple(replace(w, view=None, endpoint=None, pod=None) for w in seen.watchers[:2])
     seen = replace(seen, watchers=(*gone, seen.watchers[2]))
-    expect(seen, Hold, None, "too few sentinels answer to tell which one counts")
+    expect(seen, RedisHold, None, "too few sentinels answer to tell which one counts")
 
 
 def test_no_other_pod_moves_while_the_master_pod_has_not_its_data() -> None:
     seen = server(group("r-0", old=("r-1",)), "m-0", syncing=True, link_up=False, sync_left=7)
-    expect(seen, Hold, RedisStep.ATTACH_MASTER, "m-0 synchronizes, 7 bytes left")
+    expect(seen, RedisHold, RedisStep.ATTACH_MASTER, "m-0 synchronizes, 7 bytes left")
 
 
 def stale(view: Sentinel) -> Sentinel:
@@ -349,7 +349,7 @@ def test_stale_addresses_are_forgotten_one_sentinel_at_a_time_before_the_fail_ba
     action = expect(seen, Refresh, RedisStep.REFRESH_SENTINELS, "sentinel s-1 lists 10.0.0.9:6379, where no replica is")
     assert action.watcher.name == "s-1"
     emptied = views(seen, lambda v: replace(v, replicas=()), "s-1")
-    expect(emptied, Hold, RedisStep.REFRESH_SENTINELS, "sentinel s-1 does not list m-0")
+    expect(emptied, RedisHold, RedisStep.REFRESH_SENTINELS, "sentinel s-1 does not list m-0")
 
 
 def test_sentinels_that_are_refreshed_by_a_restart_wait_for_the_master_pod() -> None:
@@ -396,14 +396,16 @@ def test_two_masters_with_replicas_ask_a_person() -> None:
 
 def test_two_masters_right_after_a_cut_are_given_time() -> None:
     seen = server(group(), "r-0", role=Role.MASTER, followers=(Follower(at("r-1"), True, 1),))
-    expect(seen, Hold, None, "m-0 and r-0 are both masters with replicas; the sentinels may be about to demote one")
+    expect(
+        seen, RedisHold, None, "m-0 and r-0 are both masters with replicas; the sentinels may be about to demote one"
+    )
     failing_over = views(replace(seen, waited=30), lambda v: replace(v, flags=v.flags | {"failover_in_progress"}))
-    expect(failing_over, Hold, None, "the sentinels may be about to demote one")
+    expect(failing_over, RedisHold, None, "the sentinels may be about to demote one")
 
 
 def test_two_masters_of_which_the_sentinels_demote_one_are_waited_for() -> None:
     seen = server(group(), "r-0", role=Role.MASTER, followers=())
-    expect(seen, Hold, None, "m-0 and r-0 are both masters; the sentinels demote r-0")
+    expect(seen, RedisHold, None, "m-0 and r-0 are both masters; the sentinels demote r-0")
 
 
 def test_an_empty_master_pod_that_the_sentinels_name_asks_a_person() -> None:
@@ -415,12 +417,12 @@ def test_an_empty_master_pod_that_the_sentinels_name_asks_a_person() -> None:
 
 def test_without_any_master_the_sentinels_are_waited_for() -> None:
     seen = member(group(), "m-0", server=Silent(at("m-0"), "connection refused"))
-    expect(seen, Hold, None, "no server is master now (m-0 connection refused)")
+    expect(seen, RedisHold, None, "no server is master now (m-0 connection refused)")
 
 
 def test_a_replica_that_follows_somebody_else_is_corrected_after_a_while() -> None:
     wrong = {"link_up": False, "master": Address("10.0.0.77")}
-    expect(server(group(), "r-0", **wrong), Hold, RedisStep.MOVE_REPLICA, "r-0 has no link to m-0")
+    expect(server(group(), "r-0", **wrong), RedisHold, RedisStep.MOVE_REPLICA, "r-0 has no link to m-0")
     expect(server(group(waited=30), "r-0", **wrong), Follow, RedisStep.MOVE_REPLICA, "follows 10.0.0.77:6379, not m-0")
 
 
@@ -433,7 +435,7 @@ def test_a_sentinel_that_is_silent_is_named_with_its_reason() -> None:
     seen = group()
     silent = replace(seen.watchers[2], view=Silent(Address(HOST["s-2"]), "connection refused"))
     seen = replace(seen, watchers=(*seen.watchers[:2], silent))
-    expect(seen, Hold, RedisStep.MOVE_SENTINEL, "pod s-2 does not answer: connection refused")
+    expect(seen, RedisHold, RedisStep.MOVE_SENTINEL, "pod s-2 does not answer: connection refused")
 
 
 def test_names_are_addresses_where_they_are_announced() -> None:

@@ -27,7 +27,7 @@ from eks_rolling.observed.aws import (
     InstanceState,
     InstanceType,
     LaunchTemplate,
-    Target,
+    TargetRegistration,
     VcpuQuota,
 )
 from eks_rolling.observed.marks import GROUP_MAXIMUM, GROUP_RESUME, INSTANCE_PROTECTED, INTERFERING_PROCESSES
@@ -394,7 +394,7 @@ class AwsClient:
         with translated(f"remove tags of {instance}"):
             self._ec2.delete_tags(Resources=[instance], Tags=[{"Key": key} for key in keys])
 
-    def rehearse_restore(self, group: Group, instance: GroupInstance, registered: Sequence[Target]) -> None:
+    def rehearse_restore(self, group: Group, instance: GroupInstance, registered: Sequence[TargetRegistration]) -> None:
         if runs := sorted(INTERFERING_PROCESSES - group.suspended):
             self.resume(group.name, runs[:1])
         with translated(f"set the maximum size of {group.name}"):
@@ -413,11 +413,11 @@ class AwsClient:
 
     # Load balancers
 
-    def targets_of(self, instances: Sequence[str]) -> list[Target]:
+    def targets_of(self, instances: Sequence[str]) -> list[TargetRegistration]:
         wanted = set(instances)
         return self._group_targets(wanted) + self._classic_targets(wanted)
 
-    def _group_targets(self, wanted: set[str]) -> list[Target]:
+    def _group_targets(self, wanted: set[str]) -> list[TargetRegistration]:
         targets = []
         with translated("describe target groups"):
             pages = self._elbv2.get_paginator("describe_target_groups").paginate()
@@ -430,7 +430,7 @@ class AwsClient:
                 delay = self._deregistration_delay(arn)
                 healthy = {h["Target"]["Id"] for h in health if h["TargetHealth"]["State"] == "healthy"}
                 targets += [
-                    Target(
+                    TargetRegistration(
                         group=arn,
                         instance=h["Target"]["Id"],
                         port=h["Target"].get("Port"),
@@ -448,7 +448,7 @@ class AwsClient:
         values = {a["Key"]: a["Value"] for a in attributes}
         return float(values.get("deregistration_delay.timeout_seconds", "300"))
 
-    def _classic_targets(self, wanted: set[str]) -> list[Target]:
+    def _classic_targets(self, wanted: set[str]) -> list[TargetRegistration]:
         targets = []
         with translated("describe classic load balancers"):
             pages = self._elb.get_paginator("describe_load_balancers").paginate()
@@ -463,7 +463,7 @@ class AwsClient:
                     "LoadBalancerAttributes"
                 ].get("ConnectionDraining", {"Enabled": False})
                 targets += [
-                    Target(
+                    TargetRegistration(
                         group=name,
                         instance=s["InstanceId"],
                         port=None,
@@ -477,7 +477,7 @@ class AwsClient:
                 ]
         return targets
 
-    def deregister(self, target: Target) -> None:
+    def deregister(self, target: TargetRegistration) -> None:
         with translated(f"deregister {target.instance} from {target.name}"):
             if target.classic:
                 self._elb.deregister_instances_from_load_balancer(
@@ -486,7 +486,7 @@ class AwsClient:
             else:
                 self._elbv2.deregister_targets(TargetGroupArn=target.group, Targets=[_description(target)])
 
-    def register(self, target: Target) -> None:
+    def register(self, target: TargetRegistration) -> None:
         with translated(f"register {target.instance} with {target.name}"):
             if target.classic:
                 self._elb.register_instances_with_load_balancer(
@@ -555,7 +555,7 @@ class AwsClient:
             return [dict(event) for page in pages for event in page["events"]]
 
 
-def _description(target: Target) -> Any:
+def _description(target: TargetRegistration) -> Any:
     return {"Id": target.instance} | ({"Port": target.port} if target.port else {})
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from eks_rolling.observed.aws import Group, GroupInstance, InstanceState, InstanceType, Target, VcpuQuota
+from eks_rolling.observed.aws import Group, GroupInstance, InstanceState, InstanceType, TargetRegistration, VcpuQuota
 from eks_rolling.observed.kubernetes import Budget, Lease, Node, Owner, Pod, Service, Taint, Volume, Workload
 from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, Role, Sentinel, Server, Silent
 from eks_rolling.plan.permissions import Verb
@@ -227,20 +227,20 @@ class Aws(Protocol):
         """Terminates through the group, lowering the desired capacity by one. Gone already is fine."""
         ...
 
-    def targets_of(self, instances: Sequence[str]) -> list[Target]:
+    def targets_of(self, instances: Sequence[str]) -> list[TargetRegistration]:
         """Where the instances are registered, attached to their group or not; classic load balancers too."""
         ...
 
-    def rehearse_restore(self, group: Group, instance: GroupInstance, registered: Sequence[Target]) -> None:
+    def rehearse_restore(self, group: Group, instance: GroupInstance, registered: Sequence[TargetRegistration]) -> None:
         """Calls what a restore calls, so that nothing changes: what is set is so already, what goes is not there.
 
         Raises AccessDenied for the first that the role may not call.
         """
         ...
 
-    def deregister(self, target: Target) -> None: ...
+    def deregister(self, target: TargetRegistration) -> None: ...
 
-    def register(self, target: Target) -> None: ...
+    def register(self, target: TargetRegistration) -> None: ...
 
     def alarms_firing(self, names: Sequence[str]) -> list[str]: ...
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 VERSION = 2
 
 
-class Document(BaseModel):
+class PlanPart(BaseModel):
     """A part of a plan."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
@@ -26,7 +26,7 @@ class Way(StrEnum):
     MIGRATE = "migrate"
 
 
-class PlannedFinding(Document):
+class PlannedFinding(PlanPart):
     """A finding: what an operator should know before the roll. `severity`: blocks, holds, note."""
 
     code: str
@@ -36,14 +36,14 @@ class PlannedFinding(Document):
     remedy: str
 
 
-class VolumeHeld(Document):
+class VolumeHeld(PlanPart):
     """A persistent volume that moves with its pod. `zones`: where it can be attached; empty: anywhere."""
 
     name: str
     zones: tuple[str, ...] = ()
 
 
-class Move(Document):
+class Move(PlanPart):
     """A pod that leaves a node of the plan."""
 
     pod: str = Field(description="NAMESPACE/NAME")
@@ -57,7 +57,7 @@ class Move(Document):
     stays_pending: str = Field("", description="why it would fit on no node; empty: it fits")
 
 
-class Change(Document):
+class TemplateChange(PlanPart):
     """A difference between the version that a node runs and the one that its replacement gets: ImageId, ..."""
 
     what: str
@@ -65,7 +65,7 @@ class Change(Document):
     after: str = ""
 
 
-class PlannedNode(Document):
+class PlannedNode(PlanPart):
     """A node of the plan, in the order in which they are replaced."""
 
     node: str = Field(description="its name; the instance's id where it never joined")
@@ -77,13 +77,13 @@ class PlannedNode(Document):
     age_seconds: float | None = None
     before: str = Field("", alias="from", description="lt-id:number")
     to: str = Field("", description="lt-id:number")
-    changes: tuple[Change, ...] = ()
+    changes: tuple[TemplateChange, ...] = ()
     moves: tuple[Move, ...] = ()
     stays: int = Field(0, description="DaemonSet, static and finished pods: they go with the node")
     seconds: float | None = Field(None, description="estimated, from launch to termination")
 
 
-class ZoneRoom(Document):
+class ZoneRoom(PlanPart):
     """Replacements that one group needs in one zone."""
 
     group: str
@@ -93,7 +93,7 @@ class ZoneRoom(Document):
     free_addresses: int | None = None
 
 
-class GroupRoom(Document):
+class GroupRoom(PlanPart):
     """Whether a group's maximum size leaves room. `raised_to`: what the roll raises it to meanwhile; None: not."""
 
     group: str
@@ -103,7 +103,7 @@ class GroupRoom(Document):
     raised_to: int | None = None
 
 
-class Quota(Document):
+class Quota(PlanPart):
     """An account's limit that replacements count against, in vCPUs. `unknown` says why a number is missing."""
 
     code: str
@@ -114,7 +114,7 @@ class Quota(Document):
     unknown: str = ""
 
 
-class Estimate(Document):
+class Estimate(PlanPart):
     """How long it takes if nothing holds, and what it costs. `transitions` are Step Functions' state transitions."""
 
     seconds: float = 0.0
@@ -123,7 +123,7 @@ class Estimate(Document):
     assumptions: tuple[str, ...] = ()
 
 
-class PlanDocument(Document):
+class PlanDocument(PlanPart):
     """The whole plan. `redis` has each group as `eks_rolling.plan.checks.redis_sentinel.describe` tells it."""
 
     version: int = VERSION

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 VERSION = 1
 
 
-class Document(BaseModel):
+class ReportPart(BaseModel):
     """A part of a report."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -31,7 +31,7 @@ class Ending(StrEnum):
     NOT_APPROVED = "not-approved"
 
 
-class Kind(StrEnum):
+class HoldKind(StrEnum):
     """What a step waited for, by what an operator would look at."""
 
     INSTANCE = "instance"
@@ -47,16 +47,16 @@ class Kind(StrEnum):
     OTHER = "other"
 
 
-class Hold(Document):
+class HoldRecord(ReportPart):
     """A stretch of time in which a step gave the same reason to wait."""
 
     reason: str
     since: float
     seconds: float = 0.0
-    kind: Kind = Kind.OTHER
+    kind: HoldKind = HoldKind.OTHER
 
 
-class Step(Document):
+class StepRecord(ReportPart):
     """One state of an execution, from its entry to the exit after which another began; its waits are `holds`.
 
     `faults` are invocations that failed and were run again, or that ended the step.
@@ -69,10 +69,10 @@ class Step(Document):
     result: str = ""
     redis: str = ""
     faults: int = 0
-    holds: tuple[Hold, ...] = ()
+    holds: tuple[HoldRecord, ...] = ()
 
 
-class Failover(Document):
+class Failover(ReportPart):
     """A master's role that changed hands, or did not after all (`completed`). `stalled_ms` is for how long writes were
     paused; None where not measured.
     """
@@ -86,21 +86,21 @@ class Failover(Document):
     completed: bool = True
 
 
-class Refusal(Document):
+class Refusal(ReportPart):
     """An eviction that the API server refused; the pod was asked for again later."""
 
     at: float
     reason: str
 
 
-class Capacity(Document):
+class Capacity(ReportPart):
     """How many nodes were Ready and not closed to new pods, by zone, when a step looked."""
 
     at: float
     zones: dict[str, int]
 
 
-class BudgetLook(Document):
+class BudgetLook(ReportPart):
     """A disruption budget when a step looked: `allowed` evictions, `healthy` pods, `needed` ones, `expected` ones."""
 
     at: float
@@ -119,7 +119,7 @@ class BudgetLook(Document):
         return max(0, self.expected - self.needed)
 
 
-class BudgetLine(Document):
+class BudgetLine(ReportPart):
     """One budget over time; `ours` was made for the roll and removed with it."""
 
     budget: str
@@ -127,14 +127,14 @@ class BudgetLine(Document):
     looks: tuple[BudgetLook, ...] = ()
 
 
-class Calls(Document):
+class StepCalls(ReportPart):
     """What a step called: `autoscaling:LaunchInstances`, `patch nodes`."""
 
     step: str
     calls: tuple[str, ...] = ()
 
 
-class NodePage(Document):
+class NodePage(ReportPart):
     """What was done to one node: the document `rolls/<roll>/nodes/<instance>.json`."""
 
     node: str
@@ -148,19 +148,19 @@ class NodePage(Document):
     ended: float | None = None
     evicted: int = 0
     refused: int = 0
-    steps: tuple[Step, ...] = ()
+    steps: tuple[StepRecord, ...] = ()
     failovers: tuple[Failover, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     capacity: tuple[Capacity, ...] = ()
     budgets: tuple[BudgetLine, ...] = ()
-    calls: tuple[Calls, ...] = ()
+    calls: tuple[StepCalls, ...] = ()
 
     @property
     def seconds(self) -> float:
         return (self.ended or 0.0) - (self.started or 0.0)
 
 
-class Planned(Document):
+class PlannedReplacement(ReportPart):
     """A node of the plan: where it was, what it ran (`before`), what it was to become (`to`)."""
 
     node: str
@@ -173,7 +173,7 @@ class Planned(Document):
     model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 
 
-class Finding(Document):
+class Finding(ReportPart):
     """What the plan said."""
 
     code: str = ""
@@ -183,7 +183,7 @@ class Finding(Document):
     remedy: str = ""
 
 
-class RedisEvent(Document):
+class RedisEvent(ReportPart):
     """Something done to a Redis group, or waited for."""
 
     group: str
@@ -194,17 +194,17 @@ class RedisEvent(Document):
     seconds: float = 0.0
 
 
-class Wait(Document):
+class WaitTotal(ReportPart):
     """All waits of one kind together; parallel ones count each. `longest` is the longest single one, `reason` its."""
 
-    kind: Kind
+    kind: HoldKind
     seconds: float
     times: int
     longest: float = 0.0
     reason: str = ""
 
 
-class Orphan(Document):
+class Orphan(ReportPart):
     """Something that no roll owns any more, and what to do about it."""
 
     kind: str = ""
@@ -213,7 +213,7 @@ class Orphan(Document):
     remedy: str = ""
 
 
-class Report(Document):
+class Report(ReportPart):
     """The whole report."""
 
     version: int = VERSION
@@ -232,20 +232,20 @@ class Report(Document):
     replaced: int = 0
     evicted: int = 0
     refused: int = 0
-    plan: tuple[Planned, ...] = ()
+    plan: tuple[PlannedReplacement, ...] = ()
     nodes: tuple[NodePage, ...] = ()
-    steps: tuple[Step, ...] = ()
+    steps: tuple[StepRecord, ...] = ()
     redis: tuple[RedisEvent, ...] = ()
     failovers: tuple[Failover, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     capacity: tuple[Capacity, ...] = ()
     budgets: tuple[BudgetLine, ...] = ()
-    waits: tuple[Wait, ...] = ()
+    waits: tuple[WaitTotal, ...] = ()
     findings: tuple[Finding, ...] = ()
     restored: tuple[str, ...] = ()
     left_behind: tuple[str, ...] = ()
     orphans: tuple[Orphan, ...] = ()
-    calls: tuple[Calls, ...] = ()
+    calls: tuple[StepCalls, ...] = ()
     gaps: tuple[str, ...] = Field((), description="what this report could not learn, and why")
 
     @property

@@ -8,17 +8,17 @@ from eks_rolling.migration.polling import CAUGHT_UP_SECONDS, caught_up, within
 from eks_rolling.observed.kubernetes import Pod
 from eks_rolling.observed.redis import ClusterNode, Endpoint, Role, Silent
 from eks_rolling.redis import stand_in
-from eks_rolling.redis.actions import Done, Hold, Settled, Stop
+from eks_rolling.redis.actions import Done, RedisHold, Settled, Stop
 from eks_rolling.redis.cluster import (
     Action,
     ClusterPod,
-    ClusterState,
     CreateStandIn,
     DeletePod,
     FailOver,
     Forget,
     Meet,
     Original,
+    RedisClusterState,
     Replicate,
 )
 from eks_rolling.redis.groups import PartSet, RedisGroup, endpoint_of
@@ -27,7 +27,7 @@ TAKE_OVER_SECONDS = 5.0
 """Redis gives a manual failover up after 5 s; it takes 60 to 70 ms."""
 
 
-def observe(group: RedisGroup, node: str, clients: Clients, waited: float = 0.0) -> ClusterState:
+def observe(group: RedisGroup, node: str, clients: Clients, waited: float = 0.0) -> RedisClusterState:
     """The cluster, node by node, as each sees it. Raises AccessDenied, NotFound, Permanent, Transient."""
     pods = [member for part_set in group.sets for member in _members(part_set, clients)]
     stand_ins = []
@@ -35,7 +35,7 @@ def observe(group: RedisGroup, node: str, clients: Clients, waited: float = 0.0)
         original = _original(pod)
         part_set = next((s for s in group.sets if original and original.pod in s.pods), group.sets[0])
         stand_ins.append(_member(part_set, pod.name, pod, original, clients))
-    return ClusterState(group, tuple(pods), tuple(stand_ins), node, waited)
+    return RedisClusterState(group, tuple(pods), tuple(stand_ins), node, waited)
 
 
 def _members(part_set: PartSet, clients: Clients) -> list[ClusterPod]:
@@ -81,7 +81,7 @@ def perform(action: Action, clients: Clients) -> Done:
             clients.kubernetes.delete_pod(pod)
         case Forget(members, node_id, leaving):
             _forget(members, node_id, leaving, clients)
-        case Hold() | Stop() | Settled():
+        case RedisHold() | Stop() | Settled():
             pass
         case _:
             assert_never(action)

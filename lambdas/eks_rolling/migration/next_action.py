@@ -14,7 +14,7 @@ from eks_rolling.migration import sentinel as sentinel_migration
 from eks_rolling.observed.kubernetes import Owner
 from eks_rolling.payloads import NodeTask, RedisTask, StepResult, backoff
 from eks_rolling.redis import cluster, sentinel
-from eks_rolling.redis.actions import Done, Hold, RedisStep, Settled, Stop
+from eks_rolling.redis.actions import Done, RedisHold, RedisStep, Settled, Stop
 from eks_rolling.redis.groups import RedisGroup, declared
 from eks_rolling.roll import lock
 
@@ -26,7 +26,7 @@ class Next:
     """What a group needs next. `perform` does it, and answers what was done."""
 
     group: RedisGroup
-    seen: sentinel.SentinelGroupState | cluster.ClusterState
+    seen: sentinel.SentinelGroupState | cluster.RedisClusterState
     action: sentinel.Action | cluster.Action
     waited: float
     perform: Callable[[], Done]
@@ -102,7 +102,7 @@ def answer(step: RedisStep, due: Next, clients: Clients) -> StepResult:
             raise Refused(f"Redis group {due.group}: {reason}.")
         case Settled(reason):
             return StepResult.done(reason, redis=group)
-        case Hold(reason, own, seconds) if own in {None, step}:
+        case RedisHold(reason, own, seconds) if own in {None, step}:
             told = {"bytes_left": action.bytes_left, "bytes_per_second": action.bytes_per_second}
             known = {name: value for name, value in told.items() if value is not None}
             return StepResult.wait(reason, max(seconds, backoff(due.waited, longest=5)), redis=group, **known)

@@ -7,7 +7,7 @@ from eks_rolling.errors import NotFound
 from eks_rolling.migration.handover import lead, switch, take_back
 from eks_rolling.observed.kubernetes import Node, Pod
 from eks_rolling.observed.redis import Endpoint, Sentinel, Server, Silent
-from eks_rolling.redis.actions import Done, Hold, RedisStep, Settled, Stop
+from eks_rolling.redis.actions import Done, RedisHold, RedisStep, Settled, Stop
 from eks_rolling.redis.groups import Part, PartSet, RedisGroup, RefreshBy, endpoint_of
 from eks_rolling.redis.sentinel import (
     AbortHandover,
@@ -108,7 +108,7 @@ def perform(action: Action, seen: SentinelGroupState, clients: Clients) -> Done:
             if seen.group.refresh_by is RefreshBy.RESTART:
                 return Done(_evict(watcher.pod, action.reason, clients))
             redis.reset(watcher.endpoint, name)
-        case Hold() | Stop() | Settled():
+        case RedisHold() | Stop() | Settled():
             pass
         case _:
             assert_never(action)

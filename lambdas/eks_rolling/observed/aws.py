@@ -97,7 +97,7 @@ class VcpuQuota:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class TargetRegistration:
     """An instance's registration in one target group (or classic load balancer: `classic`)."""
 
     group: str

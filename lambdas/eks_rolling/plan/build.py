@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 
 from eks_rolling.documents.plan import (
-    Change,
     GroupRoom,
     Move,
     PlanDocument,
     PlannedFinding,
     PlannedNode,
     Quota,
+    TemplateChange,
     VolumeHeld,
     Way,
     ZoneRoom,
@@ -30,7 +30,7 @@ from eks_rolling.settings import Settings
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlanDecision:
     """What was decided."""
 
     outcome: str
@@ -47,7 +47,7 @@ class Planned:
 
 
 def write(
-    plan: Planned, view: ClusterSnapshot, request: RollRequest, settings: Settings, *, roll: str = ""
+    plan: PlanDecision, view: ClusterSnapshot, request: RollRequest, settings: Settings, *, roll: str = ""
 ) -> PlanDocument:
     """The document of a plan."""
     surge = request.surge or settings.surge
@@ -82,7 +82,7 @@ def write(
 
 
 def waves(nodes: int, settings: Settings) -> list[int]:
-    """The wave of each node of the plan, in its order (`pick_wave` cuts it so)."""
+    """The wave of each node of the plan, in its order (`select_wave` cuts it so)."""
     first = 1 if settings.canary else settings.wave
     return [1 if index < first else 2 + (index - first) // settings.wave for index in range(nodes)]
 
@@ -98,7 +98,7 @@ def _servers(described: dict[str, object]) -> Iterable[dict[str, object]]:
 def _node(
     candidate: Candidate,
     wave: int,
-    plan: Planned,
+    plan: PlanDecision,
     view: ClusterSnapshot,
     roles: dict[str, dict[str, object]],
 ) -> PlannedNode:
@@ -126,13 +126,13 @@ def _node(
     )
 
 
-def _changes(data: dict[str, dict[str, str]], before: str, after: str) -> tuple[Change, ...]:
+def _changes(data: dict[str, dict[str, str]], before: str, after: str) -> tuple[TemplateChange, ...]:
     """What the two versions say differently; nothing where one of them is not known any more."""
     if before not in data or after not in data:
         return ()
     old, new = data[before], data[after]
     return tuple(
-        Change(what=name, before=old.get(name, ""), after=new.get(name, ""))
+        TemplateChange(what=name, before=old.get(name, ""), after=new.get(name, ""))
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     )

@@ -10,7 +10,7 @@ from eks_rolling.observed.kubernetes import Budget, Node, Owner, Pod, Volume, Wo
 from eks_rolling.observed.marks import outdated
 from eks_rolling.payloads import RollRequest, Targets
 from eks_rolling.plan.checks.redis_sentinel import RedisView
-from eks_rolling.redis.groups import PartSet, Problem, RedisGroup
+from eks_rolling.redis.groups import DeclarationProblem, PartSet, RedisGroup
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class ClusterSnapshot:
     versions: dict[str, tuple[int, int]] = field(default_factory=dict)
     free_addresses: dict[str, dict[str, int]] = field(default_factory=dict)
     redis: tuple[RedisView, ...] = ()
-    redis_problems: tuple[Problem, ...] = ()
+    redis_problems: tuple[DeclarationProblem, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict)
     """Groups of the cluster that the settings leave out, and why."""
     template_data: dict[str, dict[str, str]] = field(default_factory=dict)

@@ -52,7 +52,7 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class RedisHold:
     """Nothing to do but wait; without a `step` whichever state looks waits.
 
     `bytes_left` and `bytes_per_second` are those of a synchronization, where they are known.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from eks_rolling.observed.kubernetes import Pod
 from eks_rolling.observed.redis import ClusterNode, Endpoint, KnownNode, Role, Silent
-from eks_rolling.redis.actions import NEAR_BYTES, Hold, RedisStep, Settled, Stop
+from eks_rolling.redis.actions import NEAR_BYTES, RedisHold, RedisStep, Settled, Stop
 from eks_rolling.redis.groups import RedisGroup
 from eks_rolling.redis.sync_progress import synchronizing
 
@@ -54,7 +54,7 @@ class ClusterPod:
 
 
 @dataclass(frozen=True, slots=True)
-class ClusterState:
+class RedisClusterState:
     """A cluster as one look found it. `node` is the Kubernetes node being emptied; "" asks for a normal cluster."""
 
     group: RedisGroup
@@ -128,15 +128,15 @@ class Forget:
     step: RedisStep = RedisStep.REMOVE_STAND_IN
 
 
-Action = Hold | Stop | CreateStandIn | Meet | Replicate | FailOver | DeletePod | Forget | Settled
+Action = RedisHold | Stop | CreateStandIn | Meet | Replicate | FailOver | DeletePod | Forget | Settled
 
 
-def decide(seen: ClusterState) -> Action:
+def decide(seen: RedisClusterState) -> Action:
     """The next action for the cluster. One at a time; then look again."""
     return _stood_in(seen, seen.stand_ins[0]) if seen.stand_ins else _free(seen)
 
 
-def _free(seen: ClusterState) -> Action:
+def _free(seen: RedisClusterState) -> Action:
     """Without a stand-in: is the cluster normal, and is there a pod that has to move?"""
     moving = _next(seen)
     step = RedisStep.CREATE_STAND_IN if moving else None
@@ -151,7 +151,7 @@ def _free(seen: ClusterState) -> Action:
     if (ghost := _ghost(seen)) is not None:
         return ghost
     if trouble := _trouble(seen.pods, seen.pods):
-        return Hold(trouble, step)
+        return RedisHold(trouble, step)
     if moving is None or not isinstance(moving.node, ClusterNode):
         masters = sum(bool(n.itself.slots) for _, n in _nodes(seen.pods))
         return Settled(f"{masters} masters serve all slots, {len(seen.pods) - masters} replicas are in sync")
@@ -160,7 +160,7 @@ def _free(seen: ClusterState) -> Action:
     return CreateStandIn(moving, original, f"{role} {moving} gets a stand-in")
 
 
-def _next(seen: ClusterState) -> ClusterPod | None:
+def _next(seen: RedisClusterState) -> ClusterPod | None:
     """Replicas before masters."""
     here = [s for s in seen.pods if seen.node and s.pod and s.pod.node == seen.node]
     return min(
@@ -174,24 +174,24 @@ def _nodes(members: tuple[ClusterPod, ...]) -> Iterator[tuple[ClusterPod, Cluste
             yield member, member.node
 
 
-def _absent(members: tuple[ClusterPod, ...], step: RedisStep | None) -> Hold | None:
+def _absent(members: tuple[ClusterPod, ...], step: RedisStep | None) -> RedisHold | None:
     """A pod that is not there, or does not answer."""
     for member in members:
         if member.pod is None:
-            return Hold(f"pod {member} is not there yet", step)
+            return RedisHold(f"pod {member} is not there yet", step)
         if isinstance(member.node, ClusterNode):
             if member.pod.deleting:
-                return Hold(f"pod {member} is ending", step)
+                return RedisHold(f"pod {member} is ending", step)
             if member.node.server.loading:
-                return Hold(f"{member} loads its data set", step)
+                return RedisHold(f"{member} loads its data set", step)
         elif isinstance(member.node, Silent) and not member.pod.not_ready_because:
-            return Hold(f"pod {member} does not answer: {member.node.reason}", step, 2)
+            return RedisHold(f"pod {member} does not answer: {member.node.reason}", step, 2)
         else:
-            return Hold(f"pod {member} {member.pod.not_ready_because or 'has no address yet'}", step)
+            return RedisHold(f"pod {member} {member.pod.not_ready_because or 'has no address yet'}", step)
     return None
 
 
-def _ghost(seen: ClusterState) -> Forget | None:
+def _ghost(seen: RedisClusterState) -> Forget | None:
     """A stand-in that died before it was forgotten, or a node that lost its volume: dead, without slots, and listed.
 
     Asked when every pod answers: one that is only away is no ghost.
@@ -250,15 +250,15 @@ def _unsynchronized(members: tuple[ClusterPod, ...]) -> str:
 
 def _behind(
     member: ClusterPod, node: ClusterNode, master: ClusterNode | None, step: RedisStep | None, waited: float = 0.0
-) -> Hold | None:
+) -> RedisHold | None:
     """How far a replica is from being in sync; None if it is."""
     server = node.server
     if server.syncing:
         return synchronizing(str(member), server, master.server if master else None, waited, step)
     if not server.link_up:
-        return Hold(f"{member} has no link to its master", step)
+        return RedisHold(f"{member} has no link to its master", step)
     if master is not None and master.server.offset - server.offset > NEAR_BYTES:
-        return Hold(f"{member} is {master.server.offset - server.offset:,} bytes behind", step)
+        return RedisHold(f"{member} is {master.server.offset - server.offset:,} bytes behind", step)
     return None
 
 
@@ -275,7 +275,7 @@ def _collision(members: tuple[ClusterPod, ...]) -> str:
 # With a stand-in: T, for the pod A.
 
 
-def _stood_in(seen: ClusterState, t: ClusterPod) -> Action:
+def _stood_in(seen: RedisClusterState, t: ClusterPod) -> Action:
     a = next((s for s in seen.pods if t.original and s.name == t.original.pod), None)
     if a is None or t.original is None or t.pod is None:
         return Stop(f"{t} stands in for nobody that is declared: delete it once no node of the cluster lists it")
@@ -283,7 +283,7 @@ def _stood_in(seen: ClusterState, t: ClusterPod) -> Action:
     if (absent := _absent(others, RedisStep.JOIN_STAND_IN)) is not None:
         return absent
     if t.pod.deleting:
-        return Hold(f"stand-in {t} is ending", RedisStep.DELETE_STAND_IN)
+        return RedisHold(f"stand-in {t} is ending", RedisStep.DELETE_STAND_IN)
     if (absent := _absent((t,), RedisStep.CREATE_STAND_IN)) is not None:
         return absent
     assert isinstance(t.node, ClusterNode)  # noqa: S101 (it is not absent)
@@ -300,11 +300,11 @@ def _away(a: ClusterPod, t: ClusterPod, t_node: ClusterNode) -> Action:
     absent = _absent((a,), RedisStep.MOVE_SHARD_POD)
     reason = absent.reason if absent else f"pod {a} is ending"
     serves = f"; {t} serves its slots" if t_node.itself.slots else ""
-    return Hold(f"{reason}{serves}", RedisStep.MOVE_SHARD_POD)
+    return RedisHold(f"{reason}{serves}", RedisStep.MOVE_SHARD_POD)
 
 
 def _leaving(
-    seen: ClusterState,
+    seen: RedisClusterState,
     a: ClusterPod,
     a_node: ClusterNode,
     t: ClusterPod,
@@ -325,9 +325,9 @@ def _leaving(
     master = a_node.itself.role is Role.MASTER and not took_over
     step = RedisStep.FAIL_OVER_TO_STAND_IN if master else RedisStep.MOVE_SHARD_POD
     if took_over and a_node.itself.role is Role.MASTER:
-        return Hold(f"{a} does not follow {t} yet", RedisStep.FAIL_OVER_TO_STAND_IN)
+        return RedisHold(f"{a} does not follow {t} yet", RedisStep.FAIL_OVER_TO_STAND_IN)
     if trouble := _trouble((*everyone, t), (*everyone, t)):
-        return Hold(trouble, step)
+        return RedisHold(trouble, step)
     if master:
         return FailOver(t, a, f"{t} becomes master in place of {a}", step)
     assert a.pod is not None  # noqa: S101 (it is on the node)
@@ -335,7 +335,7 @@ def _leaving(
 
 
 def _returned(
-    seen: ClusterState,
+    seen: RedisClusterState,
     a: ClusterPod,
     a_node: ClusterNode,
     t: ClusterPod,
@@ -354,7 +354,7 @@ def _returned(
         if behind := _behind(a, a_node, t_node, step, seen.waited):
             return behind
         if trouble := _trouble((*others, a, t), (*others, a, t)):
-            return Hold(trouble, RedisStep.FAIL_BACK_TO_SHARD_POD)
+            return RedisHold(trouble, RedisStep.FAIL_BACK_TO_SHARD_POD)
         return FailOver(a, t, f"{a} becomes master again", RedisStep.FAIL_BACK_TO_SHARD_POD)
     if a_node.itself.role is Role.REPLICA:
         master = _member_of(a_node.itself.master, others)
@@ -363,7 +363,7 @@ def _returned(
         if t.original.role is Role.MASTER:
             # Redis itself made another replica master meanwhile.
             if trouble := _trouble((*others, a), (*others, a, t)):
-                return Hold(trouble, RedisStep.FAIL_BACK_TO_SHARD_POD)
+                return RedisHold(trouble, RedisStep.FAIL_BACK_TO_SHARD_POD)
             assert master is not None  # noqa: S101 (no trouble: it follows a master that is known)
             return FailOver(a, master, f"{a} becomes master again", RedisStep.FAIL_BACK_TO_SHARD_POD)
     elif not a_node.itself.slots:
@@ -373,25 +373,25 @@ def _returned(
 
 
 def _remove(
-    seen: ClusterState, a: ClusterPod, t: ClusterPod, t_node: ClusterNode, others: tuple[ClusterPod, ...]
+    seen: RedisClusterState, a: ClusterPod, t: ClusterPod, t_node: ClusterNode, others: tuple[ClusterPod, ...]
 ) -> Action:
     """Nobody needs the stand-in any more."""
     assert t.original is not None  # noqa: S101 (a stand-in)
     everyone = (*others, a)
     for member, node in _nodes(everyone):
         if node.itself.master == t_node.id:
-            return Hold(f"{member} still follows {t}", RedisStep.FAIL_BACK_TO_SHARD_POD)
+            return RedisHold(f"{member} still follows {t}", RedisStep.FAIL_BACK_TO_SHARD_POD)
     knowing = [member for member, node in _nodes(everyone) if node.knows(t_node.id)]
     if knowing or not t_node.alone:
         if not_served := next((s for s, n in _nodes(everyone) if not n.ok), None):
-            return Hold(f"{not_served} sees slots that nobody serves", RedisStep.REMOVE_STAND_IN)
+            return RedisHold(f"{not_served} sees slots that nobody serves", RedisStep.REMOVE_STAND_IN)
         if behind := _unsynchronized(everyone):
-            return Hold(behind, RedisStep.REMOVE_STAND_IN)
+            return RedisHold(behind, RedisStep.REMOVE_STAND_IN)
         if (late := _still_has_slots(t_node.id, everyone)) is not None:
-            return Hold(f"{late} has not heard yet that {t} serves nothing any more", RedisStep.REMOVE_STAND_IN)
+            return RedisHold(f"{late} has not heard yet that {t} serves nothing any more", RedisStep.REMOVE_STAND_IN)
         begun = len(knowing) < len(everyone)
         if t.original.role is Role.MASTER and not begun and seen.waited < REDIRECT_SECONDS:
-            return Hold(f"{t} sends clients on to {a}", RedisStep.REMOVE_STAND_IN, REDIRECT_SECONDS - seen.waited)
+            return RedisHold(f"{t} sends clients on to {a}", RedisStep.REMOVE_STAND_IN, REDIRECT_SECONDS - seen.waited)
         return Forget(everyone, t_node.id, t, f"every node forgets {t}")
     assert t.pod is not None  # noqa: S101 (it answers)
     return DeletePod(t.pod, f"{t} is not needed any more", RedisStep.DELETE_STAND_IN)
@@ -412,25 +412,25 @@ def _join(newcomer: ClusterPod, node: ClusterNode, members: tuple[ClusterPod, ..
     if node.alone or len(strangers) == len(members):
         return Meet(members[0], newcomer, f"{newcomer} joins the cluster", step)
     if strangers:
-        return Hold(f"{', '.join(strangers)} do not know {newcomer} yet", step)
+        return RedisHold(f"{', '.join(strangers)} do not know {newcomer} yet", step)
     if unknown := [str(s) for s, n in _nodes(members) if node.knows(n.id) is None]:
-        return Hold(f"{newcomer} does not know {', '.join(unknown)} yet", step)
+        return RedisHold(f"{newcomer} does not know {', '.join(unknown)} yet", step)
     return None
 
 
 def _introduced(
     newcomer: ClusterPod, node: ClusterNode, members: tuple[ClusterPod, ...], step: RedisStep
-) -> Hold | None:
+) -> RedisHold | None:
     """Whether an introduction goes on: it takes a second or two, and is given up by Redis after node-timeout."""
     for member, view in ((newcomer, node), *_nodes(members)):
         for known in view.table:
             if "handshake" in known.flags and (member is newcomer or _is_at(known, newcomer)):
-                return Hold(f"{member} shakes hands with {known.address}", step)
+                return RedisHold(f"{member} shakes hands with {known.address}", step)
     return None
 
 
 def _rejoin(
-    seen: ClusterState,
+    seen: RedisClusterState,
     a: ClusterPod,
     a_node: ClusterNode,
     t: ClusterPod,
@@ -454,7 +454,7 @@ def _rejoin(
         entry = node.knows(a_node.id)
         if entry is not None and not _is_at(entry, a):
             reason = f"{member} does not know yet where {a} is"
-            return Meet(member, a, reason, step) if seen.waited > GOSSIP_SECONDS else Hold(reason, step)
+            return Meet(member, a, reason, step) if seen.waited > GOSSIP_SECONDS else RedisHold(reason, step)
     return None
 
 

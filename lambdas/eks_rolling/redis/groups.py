@@ -83,7 +83,7 @@ class RedisGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class DeclarationProblem:
     """A declaration that cannot be followed."""
 
     object: str
@@ -91,9 +91,9 @@ class Problem:
     remedy: str
 
 
-def declared(workloads: Iterable[Workload]) -> tuple[list[RedisGroup], list[Problem]]:
+def declared(workloads: Iterable[Workload]) -> tuple[list[RedisGroup], list[DeclarationProblem]]:
     """The groups that are declared rightly, and what is wrong with the others."""
-    problems: list[Problem] = []
+    problems: list[DeclarationProblem] = []
     sets: defaultdict[tuple[str, str], list[tuple[Workload, PartSet]]] = defaultdict(list)
     for workload in sorted(workloads, key=lambda w: str(w.owner)):
         if not ANNOTATIONS & workload.annotations.keys():
@@ -120,26 +120,28 @@ def endpoint_of(part_set: PartSet, pod: str, address: str) -> Endpoint:
     return Endpoint(Address(address, part_set.port), part_set.login, f"{part_set.owner.namespace}/{pod}")
 
 
-def _wrong_with_set(workload: Workload) -> Iterator[Problem]:
+def _wrong_with_set(workload: Workload) -> Iterator[DeclarationProblem]:
     subject, annotations = str(workload.owner), workload.annotations
     if workload.owner.kind != "StatefulSet":
-        yield Problem(subject, "its annotations declare Redis, which only a StatefulSet can be", "remove them")
+        yield DeclarationProblem(
+            subject, "its annotations declare Redis, which only a StatefulSet can be", "remove them"
+        )
     if not annotations.get(GROUP):
-        yield Problem(subject, f"the annotation {GROUP} is missing", f"name its group: {GROUP}: NAME")
+        yield DeclarationProblem(subject, f"the annotation {GROUP} is missing", f"name its group: {GROUP}: NAME")
     part = annotations.get(PART, "")
     if part not in set(Part):
         known = ", ".join(Part)
-        yield Problem(subject, f"the annotation {PART} says {part!r}", f"it must be one of {known}")
+        yield DeclarationProblem(subject, f"the annotation {PART} says {part!r}", f"it must be one of {known}")
     refresh = annotations.get(REFRESH, RefreshBy.RESET)
     if refresh not in set(RefreshBy):
-        yield Problem(
+        yield DeclarationProblem(
             subject, f"the annotation {REFRESH} says {refresh!r}", f"it must be one of {', '.join(RefreshBy)}"
         )
     port = annotations.get(PORT, "1")
     if not port.isdigit() or not 0 < int(port) < 65536:
-        yield Problem(subject, f"the annotation {PORT} says {port!r}", "it must be a TCP port")
+        yield DeclarationProblem(subject, f"the annotation {PORT} says {port!r}", "it must be a TCP port")
     if part == Part.MASTER and workload.desired != 1:
-        yield Problem(
+        yield DeclarationProblem(
             subject,
             f"it is the group's master and has {workload.desired} replicas",
             f"keep the master in a StatefulSet of one, and its replicas in another ({PART}: {Part.REPLICA})",
@@ -158,11 +160,11 @@ def _part_set(workload: Workload) -> PartSet:
     )
 
 
-def _wrong_with_group(group: RedisGroup, names: list[str]) -> Iterator[Problem]:
+def _wrong_with_group(group: RedisGroup, names: list[str]) -> Iterator[DeclarationProblem]:
     subject = f"Redis group {group}"
     if group.is_cluster:
         if len(group.of(Part.CLUSTER)) != len(group.sets):
-            yield Problem(
+            yield DeclarationProblem(
                 subject,
                 "some of its StatefulSets are of a Redis Cluster and some of a Sentinel group",
                 f"give them two names in {GROUP}",
@@ -170,15 +172,17 @@ def _wrong_with_group(group: RedisGroup, names: list[str]) -> Iterator[Problem]:
         return
     masters = group.of(Part.MASTER)
     if len(masters) != 1:
-        yield Problem(subject, f"{len(masters)} StatefulSets are {Part.MASTER}", "declare exactly one")
+        yield DeclarationProblem(subject, f"{len(masters)} StatefulSets are {Part.MASTER}", "declare exactly one")
     if not any(s.pods for s in group.of(Part.REPLICA)):
-        yield Problem(
+        yield DeclarationProblem(
             subject,
             "it has no replica, so its master cannot move without an outage",
             f"declare a StatefulSet of replicas ({PART}: {Part.REPLICA})",
         )
     if not any(s.pods for s in group.of(Part.SENTINEL)):
-        yield Problem(subject, "it has no sentinels", f"declare their StatefulSet ({PART}: {Part.SENTINEL})")
+        yield DeclarationProblem(subject, "it has no sentinels", f"declare their StatefulSet ({PART}: {Part.SENTINEL})")
     if len(names) != 1:
         said = f"its StatefulSets name {' and '.join(names)}" if names else "no StatefulSet names its master"
-        yield Problem(subject, said, f"write the name that the sentinels monitor into {MASTER_NAME}, the same on all")
+        yield DeclarationProblem(
+            subject, said, f"write the name that the sentinels monitor into {MASTER_NAME}, the same on all"
+        )

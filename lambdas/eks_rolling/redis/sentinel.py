@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from eks_rolling.observed.kubernetes import Pod
 from eks_rolling.observed.redis import Address, Endpoint, Follower, KnownReplica, Role, Sentinel, Server, Silent
-from eks_rolling.redis.actions import NEAR_BYTES, PATIENCE_SECONDS, Hold, RedisStep, Settled, Stop
+from eks_rolling.redis.actions import NEAR_BYTES, PATIENCE_SECONDS, RedisHold, RedisStep, Settled, Stop
 from eks_rolling.redis.groups import Part, RedisGroup, RefreshBy
 from eks_rolling.redis.sync_progress import synchronizing
 
@@ -164,7 +164,7 @@ class Refresh:
 
 
 Action = (
-    Hold
+    RedisHold
     | Stop
     | SetPromotionPriority
     | Switch
@@ -211,35 +211,35 @@ def _acting(seen: SentinelGroupState, answering: list[tuple[RedisPod, Server]]) 
         if (action := _handing_over(seen, None)) is not None:
             return action
         silent = [f"{m} {m.server.reason}" for m in seen.members if isinstance(m.server, Silent)]
-        return Hold(f"no server is master now{_listing(silent)}; the sentinels promote one")
+        return RedisHold(f"no server is master now{_listing(silent)}; the sentinels promote one")
     if len(masters) == 1:
         member, server = masters[0]
-        return Hold(f"{member} loads its data set") if server.loading else member
+        return RedisHold(f"{member} loads its data set") if server.loading else member
     names = " and ".join(str(m) for m, _ in masters)
     leading = [(m, s) for m, s in masters if any(f.online for f in s.followers)]
     if len(leading) > 1:
         return _ask(seen, f"{names} are both masters with replicas")
     others = [(m, s) for m, s in masters if m is not home]
     if len(others) == len(masters):
-        return Hold(f"{names} are both masters; the sentinels demote one")
+        return RedisHold(f"{names} are both masters; the sentinels demote one")
     if len(others) > 1:
         return _ask(seen, f"{names} are all masters")
     other, _ = others[0]
     empty = next(s for m, s in masters if m is home)
     if any(f.online for f in empty.followers):
-        return Hold(f"{names} are both masters; the sentinels demote {other}")
+        return RedisHold(f"{names} are both masters; the sentinels demote {other}")
     if _named_by_most(seen, home):
         return _ask(seen, f"{names} are both masters, and the sentinels name {home}, which no replica follows")
     if not _named_by_most(seen, other):
         # Following throws away what it has: not before a majority vouches for the other one [S1].
-        return Hold(f"{names} are both masters, and too few sentinels answer to tell which one counts")
+        return RedisHold(f"{names} are both masters, and too few sentinels answer to tell which one counts")
     return Follow(home, empty, other, f"{home} came back as a master without replicas", RedisStep.ATTACH_MASTER)
 
 
 def _ask(seen: SentinelGroupState, found: str) -> Action:
     """A person decides, unless it is the passing state of a failover: after a cut between zones, say."""
     if seen.waited < PATIENCE_SECONDS or any(view.failing_over for _, view in _views(seen)):
-        return Hold(f"{found}; the sentinels may be about to demote one")
+        return RedisHold(f"{found}; the sentinels may be about to demote one")
     return Stop(f"{found}: decide which one's data counts, and make the other follow")
 
 
@@ -259,9 +259,9 @@ def _handing_over(seen: SentinelGroupState, acting: RedisPod | None) -> Action |
         step = _switch_step(seen)
         target = next((m for m in seen.members if m.is_at(server.master)), None)
         if seen.waited <= STUCK_SECONDS:
-            return Hold(f"{member} hands over ({server.failover})", step)
+            return RedisHold(f"{member} hands over ({server.failover})", step)
         if server.role is Role.REPLICA and not (target and isinstance(target.server, Server)):
-            return Hold(f"{member} hands over to {target or server.master}, which does not answer", step)
+            return RedisHold(f"{member} hands over to {target or server.master}, which does not answer", step)
         return AbortHandover(member, target, f"a hand-over that {member} began does not end", step)
     return None
 
@@ -280,16 +280,16 @@ def _absent(seen: SentinelGroupState, _: RedisPod) -> Action | None:
     ]
     for name, pod, answer, step in absent:
         if pod is None:
-            return Hold(f"pod {name} is not there yet", step)
+            return RedisHold(f"pod {name} is not there yet", step)
         if isinstance(answer, Silent) and not pod.not_ready_because:
-            return Hold(f"pod {name} does not answer: {answer.reason}", step, 2)
-        return Hold(f"pod {name} {pod.not_ready_because or 'has no address yet'}", step)
+            return RedisHold(f"pod {name} does not answer: {answer.reason}", step, 2)
+        return RedisHold(f"pod {name} {pod.not_ready_because or 'has no address yet'}", step)
     for member in seen.members:
         if member.pod and member.pod.deleting:
-            return Hold(f"pod {member} is ending", steps[member.part])
+            return RedisHold(f"pod {member} is ending", steps[member.part])
     for watcher in seen.watchers:
         if watcher.pod and watcher.pod.deleting:
-            return Hold(f"pod {watcher} is ending", RedisStep.MOVE_SENTINEL)
+            return RedisHold(f"pod {watcher} is ending", RedisStep.MOVE_SENTINEL)
     return None
 
 
@@ -306,7 +306,7 @@ def _sentinels(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
         if not view.known:
             return Stop(f"sentinel {watcher} monitors no master {name}: correct its configuration or the annotation")
         if view.failing_over:
-            return Hold(f"sentinel {watcher} is failing over", _switch_step(seen))
+            return RedisHold(f"sentinel {watcher} is failing over", _switch_step(seen))
     wrong = [(w, v) for w, v in _views(seen) if not acting.is_at(v.current)]
     if wrong:
         watchers = ", ".join(str(w) for w, _ in wrong)
@@ -314,12 +314,12 @@ def _sentinels(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
         if len(wrong) == len(seen.watchers) and old and isinstance(old.server, Server):
             reason = f"{acting} is master, and the sentinels still name {old}"
             return RepointSentinels(old, acting, reason, _switch_step(seen))
-        return Hold(f"{watchers} do not name {acting} yet", _switch_step(seen))
+        return RedisHold(f"{watchers} do not name {acting} yet", _switch_step(seen))
     for watcher, view in _views(seen):
         if not acting.is_at(view.master):
-            return Hold(f"sentinel {watcher} ends its failover", _switch_step(seen))
+            return RedisHold(f"sentinel {watcher} ends its failover", _switch_step(seen))
         if view.flags != {"master"}:
-            return Hold(f"sentinel {watcher} says of {acting}: {', '.join(sorted(view.flags))}")
+            return RedisHold(f"sentinel {watcher} says of {acting}: {', '.join(sorted(view.flags))}")
     return None
 
 
@@ -333,16 +333,16 @@ def _replication(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
         server = member.server
         step = RedisStep.ATTACH_MASTER if member.part is Part.MASTER else RedisStep.MOVE_REPLICA
         if server.loading:
-            return Hold(f"{member} loads its data set", step)
+            return RedisHold(f"{member} loads its data set", step)
         if server.syncing:
             return synchronizing(str(member), server, source, seen.waited, step)
         follower = _follower(source, member)
         if not server.link_up or follower is None or not follower.online:
             if seen.waited > PATIENCE_SECONDS and not acting.is_at(server.master):
                 return Follow(member, server, acting, f"{member} follows {server.master}, not {acting}", step)
-            return Hold(f"{member} has no link to {acting}", step)
+            return RedisHold(f"{member} has no link to {acting}", step)
         if source.offset - follower.offset > NEAR_BYTES:
-            return Hold(f"{member} is {source.offset - follower.offset:,} bytes behind", step)
+            return RedisHold(f"{member} is {source.offset - follower.offset:,} bytes behind", step)
     return None
 
 
@@ -361,13 +361,13 @@ def _unknown(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
             entry = _entry(view, member)
             if member is not acting and (entry is None or not entry.alive):
                 said = "does not list" if entry is None else "takes for down"
-                return Hold(f"sentinel {watcher} {said} {member}", RedisStep.REFRESH_SENTINELS)
+                return RedisHold(f"sentinel {watcher} {said} {member}", RedisStep.REFRESH_SENTINELS)
         known = {s.run_id for s in view.sentinels if s.alive}
         for colleague, other in _views(seen):
             if colleague is not watcher and other.run_id not in known:
-                return Hold(f"sentinel {watcher} does not know {colleague} yet", RedisStep.REFRESH_SENTINELS)
+                return RedisHold(f"sentinel {watcher} does not know {colleague} yet", RedisStep.REFRESH_SENTINELS)
         if not view.quorum_ok and not stale:
-            return Hold(f"sentinel {watcher} has no quorum ({view.quorum_says})", RedisStep.REFRESH_SENTINELS)
+            return RedisHold(f"sentinel {watcher} has no quorum ({view.quorum_says})", RedisStep.REFRESH_SENTINELS)
     return None
 
 
@@ -489,10 +489,10 @@ def _switch(seen: SentinelGroupState, old: RedisPod, new: RedisPod, step: RedisS
     for watcher, view in _views(seen):
         entry = _entry(view, new)
         if entry is None or entry.priority != STEERED:
-            return Hold(f"sentinel {watcher} has not seen yet that {new} is to be promoted", step)
+            return RedisHold(f"sentinel {watcher} has not seen yet that {new} is to be promoted", step)
         for other in view.replicas:
             if not new.is_at(other.address) and 0 < other.priority <= STEERED:
-                return Hold(f"sentinel {watcher} would rather promote {other.address}", step)
+                return RedisHold(f"sentinel {watcher} would rather promote {other.address}", step)
     return Switch(old, new, f"{new} becomes master in place of {old}", step)
 
 

@@ -1,12 +1,12 @@
 """A full synchronization as people follow it: bytes left, rate, and when to look again."""
 
 from eks_rolling.observed.redis import Server
-from eks_rolling.redis.actions import Hold, RedisStep
+from eks_rolling.redis.actions import RedisHold, RedisStep
 
 LONGEST_LOOK_SECONDS = 30.0
 
 
-def synchronizing(name: str, server: Server, source: Server | None, waited: float, step: RedisStep | None) -> Hold:
+def synchronizing(name: str, server: Server, source: Server | None, waited: float, step: RedisStep | None) -> RedisHold:
     """The hold of a replica that gets its master's whole data set; `source` is the master, None where it is not seen.
 
     A diskless master does not say how much it sends (INFO replication, master_sync_total_bytes): what it holds in
@@ -22,4 +22,4 @@ def synchronizing(name: str, server: Server, source: Server | None, waited: floa
     if rate:
         said += f", {rate / 1e6:.1f} MB/s"
     seconds = min(LONGEST_LOOK_SECONDS, left / rate) if left is not None and rate else 1.0
-    return Hold(said, step, max(1.0, seconds), left, round(rate) or None)
+    return RedisHold(said, step, max(1.0, seconds), left, round(rate) or None)

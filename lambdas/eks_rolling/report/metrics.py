@@ -43,7 +43,7 @@ WAITS: Mapping[str, str] = {
     "pause_interference": "cluster-autoscaler",
     "launch_replacement": "capacity",
     "await_ready": "replacement",
-    "look_at_redis": "Redis group",
+    "inspect_redis": "Redis group",
     "attach_master": "Redis sync",
     "join_stand_in": "Redis sync",
     "sync_shard_pod": "Redis sync",
@@ -52,7 +52,7 @@ WAITS: Mapping[str, str] = {
     "await_load_balancers": "load balancer",
     "await_volumes": "volumes",
     "terminate": "termination",
-    "gate": "gate",
+    "health_gate": "gate",
     "restore": "restore",
 }
 """Step -> what it waits for; steps that are not here wait under their own names."""

@@ -14,20 +14,29 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, Template, select_autoescape
 
-from eks_rolling.documents.report import BudgetLine, Ending, Finding, Kind, NodePage, Planned, Report, Step
+from eks_rolling.documents.report import (
+    BudgetLine,
+    Ending,
+    Finding,
+    HoldKind,
+    NodePage,
+    PlannedReplacement,
+    Report,
+    StepRecord,
+)
 
-KIND_WORDS: Mapping[Kind, tuple[str, str]] = {
-    Kind.INSTANCE: ("N", "a new node"),
-    Kind.BUDGET: ("B", "a disruption budget"),
-    Kind.PODS: ("P", "pods: ending, or Ready again elsewhere"),
-    Kind.TRAFFIC: ("T", "load balancers and their connections"),
-    Kind.VOLUMES: ("V", "volumes to detach"),
-    Kind.REDIS: ("R", "Redis: moves, synchronization, switches"),
-    Kind.GATE: ("G", "the gate: health, alarms, bake time"),
-    Kind.PERSON: ("H", "a person: approval, pause"),
-    Kind.LOCK: ("L", "another roll"),
-    Kind.ENDING: ("E", "the old instance's end, and what is put back"),
-    Kind.OTHER: ("O", "other things"),
+KIND_WORDS: Mapping[HoldKind, tuple[str, str]] = {
+    HoldKind.INSTANCE: ("N", "a new node"),
+    HoldKind.BUDGET: ("B", "a disruption budget"),
+    HoldKind.PODS: ("P", "pods: ending, or Ready again elsewhere"),
+    HoldKind.TRAFFIC: ("T", "load balancers and their connections"),
+    HoldKind.VOLUMES: ("V", "volumes to detach"),
+    HoldKind.REDIS: ("R", "Redis: moves, synchronization, switches"),
+    HoldKind.GATE: ("G", "the gate: health, alarms, bake time"),
+    HoldKind.PERSON: ("H", "a person: approval, pause"),
+    HoldKind.LOCK: ("L", "another roll"),
+    HoldKind.ENDING: ("E", "the old instance's end, and what is put back"),
+    HoldKind.OTHER: ("O", "other things"),
 }
 """Kind -> its letter in the timeline, and what was waited for."""
 
@@ -43,7 +52,7 @@ SEVERITIES = (("blocks", "Blocks"), ("holds", "Holds"), ("note", "Note"))
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ReportAnswer:
     """One of the questions with which somebody opens a report. `mood` is good, bad, warn or plain."""
 
     question: str
@@ -64,7 +73,7 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class RowMark:
     """A moment on a row."""
 
     left: float
@@ -80,7 +89,7 @@ class Row:
     detail: str
     told: str
     bars: tuple[Bar, ...]
-    marks: tuple[Mark, ...] = ()
+    marks: tuple[RowMark, ...] = ()
     failed: bool = False
 
 
@@ -208,14 +217,14 @@ def _changed(report: Report) -> bool:
     return bool(report.nodes or report.restored or report.left_behind)
 
 
-def answers(report: Report) -> list[Answer]:
+def answers(report: Report) -> list[ReportAnswer]:
     """Did it work, what did it cost meanwhile, and is anything left?"""
     if report.outcome in {Ending.DRY_RUN, Ending.BLOCKED, Ending.NOTHING, Ending.NOT_APPROVED}:
         return [_would_work(report), _left(report)]
     return [_worked(report), _meanwhile(report), _left(report)]
 
 
-def _would_work(report: Report) -> Answer:
+def _would_work(report: Report) -> ReportAnswer:
     counts = [
         counted(number, noun)
         for severity, noun in (("blocks", "blocker"), ("holds", "hold"), ("note", "note"))
@@ -227,14 +236,14 @@ def _would_work(report: Report) -> Answer:
     )
     match report.outcome:
         case Ending.BLOCKED:
-            return Answer("Would it work?", "bad", "No, not yet", facts)
+            return ReportAnswer("Would it work?", "bad", "No, not yet", facts)
         case Ending.NOTHING:
-            return Answer("Would it work?", "good", "Every node is up to date", facts[1:])
+            return ReportAnswer("Would it work?", "good", "Every node is up to date", facts[1:])
         case _:
-            return Answer("Would it work?", "good", "Yes, by what the plan sees", facts)
+            return ReportAnswer("Would it work?", "good", "Yes, by what the plan sees", facts)
 
 
-def _worked(report: Report) -> Answer:
+def _worked(report: Report) -> ReportAnswer:
     failed = [n for n in report.nodes if n.failure]
     waiting = report.planned - len(report.nodes)
     facts = [f"{report.replaced} of {counted(report.planned, 'node')} replaced"]
@@ -245,10 +254,10 @@ def _worked(report: Report) -> Answer:
         "good" if complete else "warn" if report.outcome in {Ending.ABORTED, Ending.STOPPED, Ending.REPLACED} else "bad"
     )
     words = {"good": "Yes", "warn": "In part", "bad": "No" if not report.replaced else "In part"}
-    return Answer("Did it work?", mood, words[mood], tuple(facts))
+    return ReportAnswer("Did it work?", mood, words[mood], tuple(facts))
 
 
-def _meanwhile(report: Report) -> Answer:
+def _meanwhile(report: Report) -> ReportAnswer:
     lower = _lower_zones(report)
     broken = [b.budget for b in report.budgets if _exceeded(b)]
     facts = []
@@ -265,10 +274,10 @@ def _meanwhile(report: Report) -> Answer:
         longest = f", longest stall of writes {stall:,} ms" if stall is not None else ""
         facts.append(f"{counted(done, 'Redis failover')}{longest}")
     if lower or broken:
-        return Answer("Did capacity and budgets hold?", "warn", "Not all the time", tuple(facts))
+        return ReportAnswer("Did capacity and budgets hold?", "warn", "Not all the time", tuple(facts))
     if not report.capacity:
-        return Answer("Did capacity and budgets hold?", "plain", "It was not measured", tuple(facts))
-    return Answer("Did capacity and budgets hold?", "good", "Yes", tuple(facts))
+        return ReportAnswer("Did capacity and budgets hold?", "plain", "It was not measured", tuple(facts))
+    return ReportAnswer("Did capacity and budgets hold?", "good", "Yes", tuple(facts))
 
 
 def _lower_zones(report: Report) -> list[tuple[str, int, int]]:
@@ -290,15 +299,15 @@ def _exceeded(line: BudgetLine) -> bool:
     )
 
 
-def _left(report: Report) -> Answer:
+def _left(report: Report) -> ReportAnswer:
     left, orphans = len(report.left_behind), len(report.orphans)
     if left or orphans:
         facts = [*report.left_behind[:3], *(f"{o.kind} {o.object}" for o in report.orphans[:3])]
-        return Answer("Is anything left?", "bad", counted(left + orphans, "thing"), tuple(facts))
+        return ReportAnswer("Is anything left?", "bad", counted(left + orphans, "thing"), tuple(facts))
     if not _changed(report):
-        return Answer("Is anything left?", "good", "Nothing was changed")
+        return ReportAnswer("Is anything left?", "good", "Nothing was changed")
     back = (f"{counted(len(report.restored), 'original')} put back",) if report.restored else ()
-    return Answer("Is anything left?", "good", "Nothing", back)
+    return ReportAnswer("Is anything left?", "good", "Nothing", back)
 
 
 # The timeline
@@ -329,11 +338,11 @@ def _told(node: NodePage) -> str:
     return f"{node.node}, {duration(node.seconds)}, {end}." + (f" Longest waits: {waits}." if waits else "")
 
 
-def _failure_mark(node: NodePage, axis: Axis) -> tuple[Mark, ...]:
-    return (Mark(axis.at(node.ended), node.failure, "✕"),) if node.failure and node.ended else ()
+def _failure_mark(node: NodePage, axis: Axis) -> tuple[RowMark, ...]:
+    return (RowMark(axis.at(node.ended), node.failure, "✕"),) if node.failure and node.ended else ()
 
 
-def _bars(steps: Iterable[Step], axis: Axis) -> tuple[Bar, ...]:
+def _bars(steps: Iterable[StepRecord], axis: Axis) -> tuple[Bar, ...]:
     """What was done, in the background colour, and on it what was waited for."""
     bars = []
     for step in steps:
@@ -387,7 +396,7 @@ def redis_rows(report: Report, axis: Axis) -> list[Row]:
                 axis,
                 step.started,
                 step.ended,
-                Kind.REDIS.value,
+                HoldKind.REDIS.value,
                 f"{step.name}, {short(node.node)}, {duration(step.ended - step.started)}",
             )
             for node in report.nodes
@@ -395,7 +404,7 @@ def redis_rows(report: Report, axis: Axis) -> list[Row]:
             if step.redis == group
         ]
         switches = [f for f in report.failovers if f.group == group]
-        marks = [Mark(axis.at(f.at), f"{f.step}: {f.reason}", "◆" if f.completed else "◇") for f in switches]
+        marks = [RowMark(axis.at(f.at), f"{f.step}: {f.reason}", "◆" if f.completed else "◇") for f in switches]
         done = sum(f.completed for f in switches)
         stalls = [f.stalled_ms for f in switches if f.stalled_ms is not None]
         longest = f", longest stall {max(stalls):,} ms" if stalls else ""
@@ -457,7 +466,7 @@ def _paths(points: list[tuple[float, int]], axis: Axis, floor: float, top: float
 class NodeLine:
     """A node of the plan, before and after; `page` is None for one that was not begun."""
 
-    plan: Planned
+    plan: PlannedReplacement
     page: NodePage | None
 
     @property
@@ -471,7 +480,7 @@ def node_lines(report: Report) -> list[NodeLine]:
     """The plan's nodes in the order in which they were begun, the others after them."""
     planned = {p.instance: p for p in report.plan}
     begun = [
-        NodeLine(planned.get(n.instance, Planned(node=n.node, instance=n.instance, group=n.group)), n)
+        NodeLine(planned.get(n.instance, PlannedReplacement(node=n.node, instance=n.instance, group=n.group)), n)
         for n in report.nodes
     ]
     done = {n.instance for n in report.nodes}

@@ -7,29 +7,39 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from eks_rolling.documents.report import BudgetLine, BudgetLook, Calls, Capacity, Failover, Hold, Kind, Refusal, Step
+from eks_rolling.documents.report import (
+    BudgetLine,
+    BudgetLook,
+    Capacity,
+    Failover,
+    HoldKind,
+    HoldRecord,
+    Refusal,
+    StepCalls,
+    StepRecord,
+)
 from eks_rolling.errors import NOT_APPROVED
 
-KINDS: Mapping[str, Kind] = {
-    "Wait for the change to settle": Kind.OTHER,
-    "Wait for approval": Kind.PERSON,
-    "Take the lock": Kind.LOCK,
-    "Rehearse the restore": Kind.OTHER,
-    "Pause what interferes": Kind.OTHER,
-    "Taint every outdated node": Kind.OTHER,
-    "Finish Redis migrations of a dead roll": Kind.REDIS,
-    "Finish Redis migrations that were begun": Kind.REDIS,
-    "Open the gate to the next wave": Kind.GATE,
-    "Restore": Kind.ENDING,
-    "Launch the replacement": Kind.INSTANCE,
-    "Wait for the replacement": Kind.INSTANCE,
-    "Close the old node to new pods": Kind.OTHER,
-    "Look at the Redis pods": Kind.REDIS,
-    "Leave the load balancers": Kind.TRAFFIC,
-    "Evict pods": Kind.PODS,
-    "Wait for the last connections": Kind.TRAFFIC,
-    "Wait for volumes to detach": Kind.VOLUMES,
-    "Terminate the instance": Kind.ENDING,
+KINDS: Mapping[str, HoldKind] = {
+    "Wait for the change to settle": HoldKind.OTHER,
+    "Wait for approval": HoldKind.PERSON,
+    "Take the lock": HoldKind.LOCK,
+    "Rehearse the restore": HoldKind.OTHER,
+    "Pause what interferes": HoldKind.OTHER,
+    "Taint every outdated node": HoldKind.OTHER,
+    "Finish Redis migrations of a dead roll": HoldKind.REDIS,
+    "Finish Redis migrations that were begun": HoldKind.REDIS,
+    "Open the gate to the next wave": HoldKind.GATE,
+    "Restore": HoldKind.ENDING,
+    "Launch the replacement": HoldKind.INSTANCE,
+    "Wait for the replacement": HoldKind.INSTANCE,
+    "Close the old node to new pods": HoldKind.OTHER,
+    "Look at the Redis pods": HoldKind.REDIS,
+    "Leave the load balancers": HoldKind.TRAFFIC,
+    "Evict pods": HoldKind.PODS,
+    "Wait for the last connections": HoldKind.TRAFFIC,
+    "Wait for volumes to detach": HoldKind.VOLUMES,
+    "Terminate the instance": HoldKind.ENDING,
 }
 """What each state waits for, unless its answer says otherwise (`kind`) or names a Redis group."""
 
@@ -38,7 +48,7 @@ FAULTS = frozenset({"TaskFailed", "TaskTimedOut", "TaskSubmitFailed", "TaskStart
 
 
 @dataclass(slots=True)
-class Answer:
+class StepAnswer:
     """What a step answered at one look, and when."""
 
     at: float
@@ -53,7 +63,7 @@ class Waiting:
 
     reason: str
     since: float
-    kind: Kind
+    kind: HoldKind
     seconds: float = 0.0
 
 
@@ -66,7 +76,7 @@ class StepTime:
     ended: float
     faults: int = 0
     holds: list[Waiting] = field(default_factory=list)
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[StepAnswer] = field(default_factory=list)
 
     @property
     def last(self) -> str:
@@ -77,9 +87,9 @@ class StepTime:
         """The Redis group that it worked on, if any."""
         return next((str(a.output["redis"]) for a in self.answers if a.output.get("redis")), "")
 
-    def summary(self) -> Step:
+    def summary(self) -> StepRecord:
         """As the report keeps it."""
-        return Step(
+        return StepRecord(
             name=self.name,
             started=self.started,
             ended=self.ended,
@@ -87,7 +97,7 @@ class StepTime:
             result=self.last,
             redis=self.redis,
             faults=self.faults,
-            holds=tuple(Hold(reason=h.reason, since=h.since, seconds=h.seconds, kind=h.kind) for h in self.holds),
+            holds=tuple(HoldRecord(reason=h.reason, since=h.since, seconds=h.seconds, kind=h.kind) for h in self.holds),
         )
 
 
@@ -150,7 +160,7 @@ def waves_of(steps: Iterable[StepTime]) -> dict[str, str]:
 def _note(step: StepTime, answer: dict[str, Any], when: float) -> None:
     output = answer.get("output")
     reason = str(answer["reason"]) if "reason" in answer else explain(answer) if "Error" in answer else ""
-    step.answers.append(Answer(when, reason, output if isinstance(output, dict) else {}, _calls_in(answer)))
+    step.answers.append(StepAnswer(when, reason, output if isinstance(output, dict) else {}, _calls_in(answer)))
     if answer.get("status") == "wait" and (not step.holds or step.holds[-1].reason != step.last):
         step.holds.append(Waiting(step.last, when, _kind(step, step.answers[-1])))
 
@@ -160,11 +170,11 @@ def _calls_in(answer: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(call) for call in calls) if isinstance(calls, list) else ()
 
 
-def _kind(step: StepTime, answer: Answer) -> Kind:
+def _kind(step: StepTime, answer: StepAnswer) -> HoldKind:
     said = answer.output.get("kind")
-    if said in set(Kind):
-        return Kind(said)
-    return KINDS.get(step.name, Kind.REDIS if answer.output.get("redis") else Kind.OTHER)
+    if said in set(HoldKind):
+        return HoldKind(said)
+    return KINDS.get(step.name, HoldKind.REDIS if answer.output.get("redis") else HoldKind.OTHER)
 
 
 def _close_hold(step: StepTime, when: float) -> None:
@@ -225,16 +235,16 @@ def budgets(steps: Iterable[StepTime]) -> tuple[BudgetLine, ...]:
     return tuple(BudgetLine(budget=b, ours=b in ours, looks=tuple(looks)) for b, looks in sorted(lines.items()))
 
 
-def calls(steps: Iterable[StepTime]) -> tuple[Calls, ...]:
+def calls(steps: Iterable[StepTime]) -> tuple[StepCalls, ...]:
     """What each step called."""
     made: defaultdict[str, set[str]] = defaultdict(set)
     for step, answer in _answers(steps):
         if answer.calls:
             made[step.name].update(answer.calls)
-    return tuple(Calls(step=step, calls=tuple(sorted(names))) for step, names in made.items())
+    return tuple(StepCalls(step=step, calls=tuple(sorted(names))) for step, names in made.items())
 
 
-def _answers(steps: Iterable[StepTime]) -> Iterator[tuple[StepTime, Answer]]:
+def _answers(steps: Iterable[StepTime]) -> Iterator[tuple[StepTime, StepAnswer]]:
     return ((step, answer) for step in steps for answer in step.answers)
 
 

@@ -13,12 +13,12 @@ SHORTEST, LONGEST = 1.0, 900.0
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class HookPassed:
     """The hook lets the roll go on."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class HookWaits:
     """The hook wants to be asked again."""
 
     reason: str
@@ -26,7 +26,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class HookFailed:
     reason: str
 
 
@@ -44,31 +44,31 @@ def question(task: HookTask, hook: Hook, cluster: str, failure: str) -> dict[str
     }
 
 
-def meaning(hook: Hook, answer: HttpAnswer) -> Done | Ask | Failed:
+def meaning(hook: Hook, answer: HttpAnswer) -> HookPassed | HookWaits | HookFailed:
     """What an answer says. One without a word, such as a function's that returns nothing, is a success."""
     if answer.fault:
-        return Failed(f"hook {hook.name} does not answer: {answer.fault}")
+        return HookFailed(f"hook {hook.name} does not answer: {answer.fault}")
     if not 200 <= answer.status < 300:
-        return Failed(f"hook {hook.name} answers {answer.status}{_quoted(answer.body)}")
+        return HookFailed(f"hook {hook.name} answers {answer.status}{_quoted(answer.body)}")
     try:
         said = json.loads(answer.body) if answer.body.strip() else None
     except ValueError:
         said = None
     match said:
         case None | {"status": "done"}:
-            return Done()
+            return HookPassed()
         case {"status": "wait"}:
             return _patience(hook, said)
         case _:
-            return Failed(f"hook {hook.name} answers{_quoted(answer.body)}, neither done nor wait")
+            return HookFailed(f"hook {hook.name} answers{_quoted(answer.body)}, neither done nor wait")
 
 
-def _patience(hook: Hook, said: dict[str, Any]) -> Ask | Failed:
+def _patience(hook: Hook, said: dict[str, Any]) -> HookWaits | HookFailed:
     seconds = said.get("seconds", 10)
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        return Failed(f"hook {hook.name} wants to be asked again in {seconds!r} s, which is no number")
+        return HookFailed(f"hook {hook.name} wants to be asked again in {seconds!r} s, which is no number")
     reason = " ".join(str(said.get("reason") or "it gives no reason").split())[:300]
-    return Ask(f"hook {hook.name} asks to wait: {reason}", min(LONGEST, max(SHORTEST, float(seconds))))
+    return HookWaits(f"hook {hook.name} asks to wait: {reason}", min(LONGEST, max(SHORTEST, float(seconds))))
 
 
 def _quoted(body: str) -> str:

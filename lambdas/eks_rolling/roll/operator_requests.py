@@ -7,7 +7,7 @@ once a Redis group's migration has begun, the steps that finish it heed nothing.
 
 from enum import Flag, auto
 
-from eks_rolling.documents.report import Kind
+from eks_rolling.documents.report import HoldKind
 from eks_rolling.errors import Aborted
 from eks_rolling.observed.kubernetes import Lease
 from eks_rolling.payloads import StepResult
@@ -26,14 +26,15 @@ class Honors(Flag):
     BOTH = ABORT | PAUSE
 
 
-def hold_or_abort(lease: Lease, now: float, heeds: Honors = Honors.BOTH) -> StepResult | None:
+def hold_or_abort(lease: Lease, now: float, honors: Honors = Honors.BOTH) -> StepResult | None:
     """A hold while the roll is paused; None where nothing is asked for. Raises Aborted.
 
     `now` is epoch seconds: while a roll is paused no deadline runs, so the wait of the step at hand begins anew.
     """
-    if Honors.ABORT in heeds and (why := lease.annotations.get(ABORT)) is not None:
+    if Honors.ABORT in honors and (why := lease.annotations.get(ABORT)) is not None:
         raise Aborted(f"The roll was aborted: {why or 'no reason was given'}.")
-    if Honors.PAUSE in heeds and (why := lease.annotations.get(PAUSE)) is not None:
-        paused = StepResult.wait(f"the roll is paused: {why or 'no reason was given'}", LOOK_SECONDS, kind=Kind.PERSON)
+    if Honors.PAUSE in honors and (why := lease.annotations.get(PAUSE)) is not None:
+        reason = f"the roll is paused: {why or 'no reason was given'}"
+        paused = StepResult.wait(reason, LOOK_SECONDS, kind=HoldKind.PERSON)
         return paused.model_copy(update={"since": now})
     return None

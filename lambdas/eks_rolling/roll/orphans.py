@@ -44,7 +44,7 @@ CERTAINLY_DEAD = 900
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class OrphanScan:
     """What was looked at. `leases` are ours: the lock, and those beside it; `ended` is a roll that says it is over."""
 
     cluster: str
@@ -79,7 +79,7 @@ class View:
         return lock.holder if lock is not None and silent else ""
 
 
-def orphans(view: View) -> list[Orphan]:
+def orphans(view: OrphanScan) -> list[Orphan]:
     """Everything that is left behind, each with the remedy."""
     found = list(_of_nobody(view))
     if not view.roll:
@@ -88,7 +88,7 @@ def orphans(view: View) -> list[Orphan]:
     return sorted(found, key=lambda o: (o.kind, o.object))
 
 
-def autoscaler_paused_seconds(view: View) -> float:
+def autoscaler_paused_seconds(view: OrphanScan) -> float:
     """For how long a roll, living or dead, has kept cluster-autoscaler at 0; 0 if it runs."""
     autoscaler = view.autoscaler
     if autoscaler is None or autoscaler.desired > 0 or AUTOSCALER_PAUSED_AT not in autoscaler.annotations:
@@ -96,7 +96,7 @@ def autoscaler_paused_seconds(view: View) -> float:
     return max(0.0, view.now - float(autoscaler.annotations[AUTOSCALER_PAUSED_AT]))
 
 
-def _of_nobody(view: View) -> Iterator[Orphan]:
+def _of_nobody(view: OrphanScan) -> Iterator[Orphan]:
     """Instances that run the cluster's pods outside of its groups' care. No roll makes them so, and none changes it."""
     members = {i.id: (g, i) for g in view.groups for i in g.instances}
     for node in view.nodes:
@@ -119,7 +119,7 @@ def _of_nobody(view: View) -> Iterator[Orphan]:
             )
 
 
-def _locks(view: View) -> Iterator[Orphan]:
+def _locks(view: OrphanScan) -> Iterator[Orphan]:
     for lease in view.leases:
         if not lease.holder or view.lives(lease):
             continue
@@ -134,7 +134,7 @@ def _locks(view: View) -> Iterator[Orphan]:
         )
 
 
-def _nodes(view: View) -> Iterator[Orphan]:
+def _nodes(view: OrphanScan) -> Iterator[Orphan]:
     for node in view.nodes:
         marks = [key for key in NODE_ANNOTATIONS if key in node.annotations]
         cordon = node.unschedulable and NODE_CORDONED in node.annotations
@@ -151,7 +151,7 @@ def _nodes(view: View) -> Iterator[Orphan]:
         )
 
 
-def _groups(view: View) -> Iterator[Orphan]:
+def _groups(view: OrphanScan) -> Iterator[Orphan]:
     for group in view.groups:
         said = []
         if GROUP_RESUME in group.tags:
@@ -162,7 +162,7 @@ def _groups(view: View) -> Iterator[Orphan]:
             yield Orphan(kind="tag on a group", object=f"{group.name}: {'; '.join(said)}", remedy=RESTORE)
 
 
-def _instances(view: View) -> Iterator[Orphan]:
+def _instances(view: OrphanScan) -> Iterator[Orphan]:
     for state in view.states.values():
         if state.state != "running":
             continue
@@ -181,7 +181,7 @@ def _instances(view: View) -> Iterator[Orphan]:
             )
 
 
-def _pods_and_budgets(view: View) -> Iterator[Orphan]:
+def _pods_and_budgets(view: OrphanScan) -> Iterator[Orphan]:
     for pod in view.pods:
         if LABEL in pod.labels:
             stands_for = pod.annotations.get(FOR_POD, "a pod")
@@ -193,7 +193,7 @@ def _pods_and_budgets(view: View) -> Iterator[Orphan]:
             yield Orphan(kind="temporary budget", object=str(budget), remedy=RESTORE)
 
 
-def _autoscaler(view: View) -> Iterator[Orphan]:
+def _autoscaler(view: OrphanScan) -> Iterator[Orphan]:
     autoscaler = view.autoscaler
     if autoscaler is not None and AUTOSCALER_REPLICAS in autoscaler.annotations:
         since = autoscaler.annotations.get(AUTOSCALER_PAUSED_AT)

@@ -104,7 +104,7 @@ def forget(clients: Clients, roll: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ChangeEvent:
     """What an event says was changed: a launch template, or a group; "" for what it does not say."""
 
     event: str
@@ -113,7 +113,7 @@ class Change:
     group: str = ""
 
     @classmethod
-    def read(cls, event: Any) -> "Change":
+    def read(cls, event: Any) -> "ChangeEvent":
         """Reads EventBridge's event of a CloudTrail record. Whatever is missing or of another shape is left open."""
         event = _mapping(event)
         detail = _mapping(event.get("detail"))

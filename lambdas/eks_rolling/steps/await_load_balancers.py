@@ -1,12 +1,12 @@
 """Wait until no load balancer uses the node: its last connections have ended, or their time is up [N2]."""
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.observed.aws import Target
+from eks_rolling.observed.aws import TargetRegistration
 from eks_rolling.payloads import NodeTask, StepResult
 from eks_rolling.runtime import handler_for
 
 
-def decide(targets: list[Target], waited: float) -> StepResult:
+def decide(targets: list[TargetRegistration], waited: float) -> StepResult:
     """Done when every registration is gone; the wait is what is left of the longest deregistration delay."""
     using = [t for t in targets if t.receives_traffic]
     if not using:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import Permanent, Refused
-from eks_rolling.observed.aws import InstanceState, Target
+from eks_rolling.observed.aws import InstanceState, TargetRegistration
 from eks_rolling.observed.kubernetes import ROLL_TAINT_KEY, Effect, Node, Pod, Service, ready_nodes
 from eks_rolling.observed.marks import INSTANCE_PROTECTED
 from eks_rolling.payloads import NodeTask, StepResult, backoff
@@ -23,7 +23,7 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class NeverReady:
     """The replacement will never be Ready."""
 
     reason: str
@@ -43,13 +43,13 @@ def decide(
     instance: InstanceState | None,
     old: Side,
     new: Side | None,
-    targets: tuple[Target, ...] = (),
+    targets: tuple[TargetRegistration, ...] = (),
     services: tuple[Service, ...] = (),
-) -> Ready | Hold | Failed:
+) -> Ready | Hold | NeverReady:
     """Whether the replacement can do now what the old node does."""
     if instance is None or instance.state in {"shutting-down", "terminated", "stopping", "stopped"}:
         state = instance.state if instance else "unknown to EC2"
-        return Failed(f"Replacement {replacement} is {state} before it was Ready; look at its group's activities.")
+        return NeverReady(f"Replacement {replacement} is {state} before it was Ready; look at its group's activities.")
     if new is None:
         return Hold(f"{replacement} is {instance.state} and has not joined the cluster")
     name = new.node.name
@@ -83,7 +83,7 @@ def _daemons_missing(old: Side, new: Side) -> str:
     return ", ".join(sorted(f"{o.namespace}/{o.name}" for o in wanted - have))
 
 
-def _targets_missing(old: str, new: str, targets: tuple[Target, ...], services: tuple[Service, ...]) -> str:
+def _targets_missing(old: str, new: str, targets: tuple[TargetRegistration, ...], services: tuple[Service, ...]) -> str:
     """Target groups in which the old instance is healthy and the new one is not.
 
     With externalTrafficPolicy Local a node is healthy only while it has a pod of the Service, and the new one gets
@@ -119,7 +119,7 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
         case Hold(reason):
             waited = clients.now() - (task.since or clients.now())
             return StepResult.wait(reason, backoff(waited, first=2), ready_nodes=ready_nodes(everywhere))
-        case Failed(reason):
+        case NeverReady(reason):
             raise Permanent(reason)
 
 

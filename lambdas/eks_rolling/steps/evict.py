@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from eks_rolling.clients.protocols import Clients, EvictionStatus
-from eks_rolling.documents.report import Kind
+from eks_rolling.documents.report import HoldKind
 from eks_rolling.errors import NotFound
 from eks_rolling.observed.kubernetes import RESTARTED_FOR, Budget, Node, Owner, Pod, Strategy, Workload
 from eks_rolling.observed.marks import NODE_CORDONED, NODE_MOVING, NODE_ROLL
@@ -53,7 +53,7 @@ class Moving:
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class NodeToEmpty:
     """A node that is being emptied, and everything its pods' going depends on."""
 
     node: Node
@@ -98,7 +98,7 @@ class Hold:
     """`kind` is what an operator would look at: the budget, or the pods."""
 
     reason: str
-    kind: Kind = Kind.PODS
+    kind: HoldKind = HoldKind.PODS
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class Why:
     """Why a pod may not be evicted now."""
 
     reason: str
-    kind: Kind = Kind.PODS
+    kind: HoldKind = HoldKind.PODS
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class Empty:
 Decision = EvictPods | MakeBudgets | DropBudgets | Restart | Cordon | Hold | Empty
 
 
-def decide(seen: Observed) -> Decision:
+def decide(seen: NodeToEmpty) -> Decision:
     """The next action on the way to an empty node. One kind of action at a time; then look again."""
     here = [p for p in seen.pods if not p.stays_with_node]
     movers = [p for p in here if not p.deleting]
@@ -137,11 +137,11 @@ def decide(seen: Observed) -> Decision:
         moving = frozenset(p.owner for p in allowed if p.owner and _was_whole(seen, p.owner))
         return EvictPods(tuple(allowed), moving)
     ending = [f"pod {p} is ending" for p in here if p.deleting]
-    kind = next((why.kind for why in holds if why.kind is not Kind.PODS), Kind.PODS)
+    kind = next((why.kind for why in holds if why.kind is not HoldKind.PODS), HoldKind.PODS)
     return Hold("; ".join([why.reason for why in holds] + ending), kind)
 
 
-def _finish(seen: Observed) -> Decision:
+def _finish(seen: NodeToEmpty) -> Decision:
     late = [m.lacking for m in seen.moving if m.lacking]
     if not seen.node.unschedulable:
         return Cordon()
@@ -154,7 +154,7 @@ def _surplus_budgets(covering: dict[str, list[Budget]]) -> tuple[Budget, ...]:
     return tuple({b for budgets in covering.values() if len(budgets) > 1 for b in budgets if b.ours})
 
 
-def _without_budget(seen: Observed, movers: list[Pod], covering: dict[str, list[Budget]]) -> tuple[Workload, ...]:
+def _without_budget(seen: NodeToEmpty, movers: list[Pod], covering: dict[str, list[Budget]]) -> tuple[Workload, ...]:
     wanted = {
         workload.owner: workload
         for pod in movers
@@ -168,7 +168,7 @@ def _without_budget(seen: Observed, movers: list[Pod], covering: dict[str, list[
     return tuple(wanted.values())
 
 
-def _allowed(seen: Observed, movers: list[Pod], covering: dict[str, list[Budget]]) -> tuple[list[Pod], list[Why]]:
+def _allowed(seen: NodeToEmpty, movers: list[Pod], covering: dict[str, list[Budget]]) -> tuple[list[Pod], list[Why]]:
     """Which pods may be asked for now, and why not the others."""
     left: dict[Budget, int] = {}
     taken: defaultdict[Owner, int] = defaultdict(int)
@@ -191,7 +191,7 @@ def _allowed(seen: Observed, movers: list[Pod], covering: dict[str, list[Budget]
 
 
 def _why_not(
-    seen: Observed,
+    seen: NodeToEmpty,
     pod: Pod,
     budgets: list[Budget],
     left: dict[Budget, int],
@@ -202,21 +202,21 @@ def _why_not(
     workload = seen.workloads.get(pod.owner) if pod.owner else None
     if workload and GROUP in workload.annotations:
         return Why(
-            f"it belongs to Redis group {workload.annotations[GROUP]}, which is migrated, not evicted", Kind.REDIS
+            f"it belongs to Redis group {workload.annotations[GROUP]}, which is migrated, not evicted", HoldKind.REDIS
         )
     if workload and workload.strategy is Strategy.RESTART:
         return Why(f"{workload.owner} is restarting")
     if len(budgets) > 1:
         both = " and ".join(str(b) for b in budgets)
-        return Why(f"budgets {both} both cover it; narrow the selector of one", Kind.BUDGET)
+        return Why(f"budgets {both} both cover it; narrow the selector of one", HoldKind.BUDGET)
     if budgets:
         budget = budgets[0]
         if not budget.observed:
-            return Why(f"budget {budget} has not been looked at yet", Kind.BUDGET)
+            return Why(f"budget {budget} has not been looked at yet", HoldKind.BUDGET)
         # A pod that is not Ready may go where the budget is met by the others; the API decides that.
         if pod.ready and left.get(budget, budget.allowed) < 1:
             needs = f"budget {budget} needs {budget.desired_healthy} healthy pods and has {budget.healthy}"
-            return Why(needs, Kind.BUDGET)
+            return Why(needs, HoldKind.BUDGET)
     elif pod.owner and pod.owner.kind not in {"Job", "Node"} and pod.owner in taken:
         return Why(f"another pod of {pod.owner} goes first")
     if _one_by_one(pod) and one_by_one_busy:
@@ -228,7 +228,7 @@ def _one_by_one(pod: Pod) -> bool:
     return bool(pod.claims) or (pod.owner is not None and pod.owner.kind == "StatefulSet")
 
 
-def _was_whole(seen: Observed, owner: Owner) -> bool:
+def _was_whole(seen: NodeToEmpty, owner: Owner) -> bool:
     workload = seen.workloads.get(owner)
     return workload is not None and workload.all_ready
 
@@ -238,7 +238,7 @@ def restart_mark(node: Node) -> str:
     return f"{node.annotations.get(NODE_ROLL, '')}/{node.name}"
 
 
-def told(seen: Observed) -> dict[str, list[int]]:
+def told(seen: NodeToEmpty) -> dict[str, list[int]]:
     """The budgets of what leaves the node, for the report: allowed, healthy, needed, expected, and whether ours."""
     pods = [*(p for p in seen.pods if not p.stays_with_node), *(p for m in seen.moving for p in m.pods)]
     # The labels of a workload's selector are on all of its pods.
@@ -262,7 +262,7 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
     return result.model_copy(update={"output": result.output | {"budgets": told(seen)}})
 
 
-def act(seen: Observed, task: NodeTask, clients: Clients) -> StepResult:
+def act(seen: NodeToEmpty, task: NodeTask, clients: Clients) -> StepResult:
     """One action."""
     decision = decide(seen)
     waited = clients.now() - (task.since or clients.now())
@@ -293,7 +293,7 @@ def act(seen: Observed, task: NodeTask, clients: Clients) -> StepResult:
             assert_never(decision)
 
 
-def observe(node_name: str, clients: Clients) -> Observed:
+def observe(node_name: str, clients: Clients) -> NodeToEmpty:
     """The node, its pods and what they belong to. Raises NotFound when the node is gone."""
     kubernetes = clients.kubernetes
     node = kubernetes.node(node_name)
@@ -301,7 +301,7 @@ def observe(node_name: str, clients: Clients) -> Observed:
         raise NotFound(f"Node {node_name} left the cluster before it was empty; start a new roll.")
     pods = tuple(kubernetes.pods_on(node_name))
     owners = {p.owner for p in pods if p.owner and not p.stays_with_node}
-    return Observed(
+    return NodeToEmpty(
         node=node,
         pods=pods,
         budgets=tuple(kubernetes.budgets()),
@@ -337,7 +337,7 @@ def _evict(node: Node, pods: tuple[Pod, ...], moving: frozenset[Owner], clients:
             retry_after = max(retry_after, answer.retry_after)
     evicted = len(pods) - len(refused)
     reasons = ([f"{counted(evicted, 'pod')} evicted"] if evicted else []) + refused
-    kind = {"kind": Kind.BUDGET, "refusals": refused[:REFUSALS_TOLD]} if refused else {}
+    kind = {"kind": HoldKind.BUDGET, "refusals": refused[:REFUSALS_TOLD]} if refused else {}
     return StepResult.wait("; ".join(reasons), retry_after, refused=len(refused), evicted=evicted, **kind)
 
 

@@ -12,4 +12,4 @@ def run(task: RedisTask, clients: Clients) -> StepResult:
     return run_step(RedisStep.FAIL_BACK, task, clients)
 
 
-handler = handler_for(run, RedisTask, heeds=Honors.NOTHING)
+handler = handler_for(run, RedisTask, honors=Honors.NOTHING)

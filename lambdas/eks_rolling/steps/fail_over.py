@@ -15,4 +15,4 @@ def run(task: RedisTask, clients: Clients) -> StepResult:
     return run_step(RedisStep.FAIL_OVER, task, clients)
 
 
-handler = handler_for(run, RedisTask, heeds=Honors.NOTHING)
+handler = handler_for(run, RedisTask, honors=Honors.NOTHING)

@@ -7,7 +7,7 @@ from eks_rolling.payloads import OrphansTask, StepResult, counted
 from eks_rolling.redis.groups import declared
 from eks_rolling.roll import lock
 from eks_rolling.roll import pending_change as changes
-from eks_rolling.roll.orphans import View, autoscaler_paused_seconds, orphans
+from eks_rolling.roll.orphans import OrphanScan, autoscaler_paused_seconds, orphans
 from eks_rolling.runtime import handler_for
 
 MOST = 100
@@ -29,7 +29,7 @@ def run(task: OrphansTask, clients: Clients) -> StepResult:
     )
 
 
-def observe(task: OrphansTask, clients: Clients) -> tuple[View, list[str]]:
+def observe(task: OrphansTask, clients: Clients) -> tuple[OrphanScan, list[str]]:
     """What orphans are found in, and what could not be looked at, as sentences."""
     settings, kubernetes = clients.settings, clients.kubernetes
     groups, nodes, workloads = clients.aws.groups(), kubernetes.nodes(), kubernetes.workloads()
@@ -46,7 +46,7 @@ def observe(task: OrphansTask, clients: Clients) -> tuple[View, list[str]]:
         except Permanent as error:
             unseen.append(f"the Lease {name} could not be read: {sentence(error)}")
     autoscaler = Owner("Deployment", settings.autoscaler.namespace, settings.autoscaler.deployment)
-    view = View(
+    view = OrphanScan(
         cluster=settings.cluster,
         now=clients.now(),
         groups=tuple(groups),

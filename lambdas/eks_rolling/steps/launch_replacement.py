@@ -31,7 +31,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Remember:
+class RecordLaunch:
     """Write down what will be asked for, before asking."""
 
     mark: LaunchMark
@@ -64,7 +64,7 @@ class Hold:
     reason: str
 
 
-Decision = Found | Remember | Launch | RaiseDesired | Claim | Hold
+Decision = Found | RecordLaunch | Launch | RaiseDesired | Claim | Hold
 
 
 def token_of(roll: str, instance: str, attempt: int) -> str:
@@ -86,7 +86,7 @@ def decide(
     if group.mixed_purchasing:
         return _decide_serially(group, states, mark, old, now)
     if mark is None or not mark.token:
-        return Remember(LaunchMark(now, token=token_of(roll, old.id, 1)))
+        return RecordLaunch(LaunchMark(now, token=token_of(roll, old.id, 1)))
     if group.desired >= group.maximum and not _launched(group, states, mark):
         return Hold(f"group {group.name} is at its maximum size {group.maximum}")
     return Launch(mark.token)
@@ -115,7 +115,7 @@ def _decide_serially(
         return Hold(f"group {group.name} is launching its instance {group.desired}")
     if group.desired >= group.maximum:
         return Hold(f"group {group.name} is at its maximum size {group.maximum}; raise it")
-    return Remember(LaunchMark(now, desired=group.desired))
+    return RecordLaunch(LaunchMark(now, desired=group.desired))
 
 
 def run(task: NodeTask, clients: Clients) -> StepResult:
@@ -146,7 +146,7 @@ def _act(decision: Decision, task: NodeTask, node: Node, clients: Clients) -> St
     match decision:
         case Found(instance):
             return StepResult.done(f"replacement {instance} was launched", replacement=instance)
-        case Remember(mark):
+        case RecordLaunch(mark):
             clients.kubernetes.update_node(node, annotations={NODE_LAUNCH: str(mark)})
             return StepResult.wait("a replacement is asked for", 1)
         case Launch(token):

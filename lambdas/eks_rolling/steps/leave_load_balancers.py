@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import NotFound
-from eks_rolling.observed.aws import Target
+from eks_rolling.observed.aws import TargetRegistration
 from eks_rolling.observed.kubernetes import Node, Service
 from eks_rolling.observed.marks import EXCLUDE_LABEL, NODE_EXCLUDED, NODE_TARGETS
 from eks_rolling.payloads import NodeTask, StepResult
@@ -19,7 +19,7 @@ from eks_rolling.runtime import handler_for
 
 
 @dataclass(frozen=True, slots=True)
-class Remember:
+class RecordTargets:
     """Write down where the node is registered, and keep load balancer controllers from registering it again."""
 
     targets: str
@@ -27,7 +27,7 @@ class Remember:
 
 @dataclass(frozen=True, slots=True)
 class Deregister:
-    targets: tuple[Target, ...]
+    targets: tuple[TargetRegistration, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +41,18 @@ class Left:
     reason: str
 
 
-Decision = Remember | Deregister | Hold | Left
+Decision = RecordTargets | Deregister | Hold | Left
 
 
-def decide(node: Node, targets: list[Target], services: list[Service], floor: int, waited: float) -> Decision:
+def decide(
+    node: Node, targets: list[TargetRegistration], services: list[Service], floor: int, waited: float
+) -> Decision:
     """The next action for a node that leaves; `targets` are the old instance's own registrations."""
     registered = [t for t in targets if t.receives_traffic and t.state != "draining"]
     draining = [t for t in targets if t.state == "draining"]
     if registered and (NODE_TARGETS not in node.annotations or EXCLUDE_LABEL not in node.labels):
         known = json.loads(node.annotations.get(NODE_TARGETS, "[]"))
-        return Remember(json.dumps(known or [[t.group, t.port, t.classic] for t in registered]))
+        return RecordTargets(json.dumps(known or [[t.group, t.port, t.classic] for t in registered]))
     for target in registered:
         if target.others_healthy < floor:
             return Hold(
@@ -65,7 +67,7 @@ def decide(node: Node, targets: list[Target], services: list[Service], floor: in
     return Left("no load balancer sends new connections" if targets else "it is in no load balancer")
 
 
-def _needs_pods(target: Target, services: list[Service]) -> bool:
+def _needs_pods(target: TargetRegistration, services: list[Service]) -> bool:
     """Whether the node's own pods serve this target."""
     feeding = [s for s in services if target.port in s.node_ports]
     return not feeding or any(s.local_traffic for s in feeding)
@@ -79,7 +81,7 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
     targets = aws.targets_of([task.instance])
     waited = clients.now() - (task.since or clients.now())
     match decide(node, targets, kubernetes.services(), clients.settings.healthy_target_floor, waited):
-        case Remember(known):
+        case RecordTargets(known):
             excluded = EXCLUDE_LABEL in node.labels
             kubernetes.update_node(
                 node,

@@ -13,4 +13,4 @@ def run(task: RedisTask, clients: Clients) -> StepResult:
     return run_step(RedisStep.MOVE_SENTINEL, task, clients)
 
 
-handler = handler_for(run, RedisTask, heeds=Honors.NOTHING)
+handler = handler_for(run, RedisTask, honors=Honors.NOTHING)

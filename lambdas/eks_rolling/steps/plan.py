@@ -10,7 +10,7 @@ from eks_rolling.observed.aws import Group
 from eks_rolling.observed.kubernetes import Node, Pod
 from eks_rolling.observed.marks import AUTOSCALER_REPLICAS, GROUP_MAXIMUM, GROUP_RESUME, NODE_ROLL
 from eks_rolling.payloads import PlanTask, RollRequest, StepResult, counted
-from eks_rolling.plan.build import Planned, write
+from eks_rolling.plan.build import PlanDecision, write
 from eks_rolling.plan.checks import Candidate, ClusterSnapshot, candidates, findings, resolve
 from eks_rolling.plan.checks.redis_sentinel import RedisView
 from eks_rolling.plan.findings import Finding, Severity
@@ -23,7 +23,7 @@ TOLD = 20
 """Blockers that a sentence names; the others are in the plan's document."""
 
 
-class Outcome(StrEnum):
+class PlanOutcome(StrEnum):
     """Where the roll goes from here."""
 
     ROLL = "roll"
@@ -32,7 +32,7 @@ class Outcome(StrEnum):
     DRY_RUN = "dry-run"
 
 
-def decide(view: ClusterSnapshot, request: RollRequest, settings: Settings) -> Planned:
+def decide(view: ClusterSnapshot, request: RollRequest, settings: Settings) -> PlanDecision:
     """The plan. A blocker blocks even a roll that would otherwise have work to do; all of them are named."""
     targets = resolve(view.groups, view.versions)
     chosen = candidates(view, targets, request)
@@ -41,14 +41,14 @@ def decide(view: ClusterSnapshot, request: RollRequest, settings: Settings) -> P
     blockers = [f for f in found if f.severity is Severity.BLOCKS]
     nodes = counted(len(chosen), "outdated node")
     if blockers:
-        outcome, reason = Outcome.BLOCKED, f"{nodes}; blocked: {_told(blockers)}"
+        outcome, reason = PlanOutcome.BLOCKED, f"{nodes}; blocked: {_told(blockers)}"
     elif not chosen:
-        outcome, reason = Outcome.NOTHING, "no node is outdated"
+        outcome, reason = PlanOutcome.NOTHING, "no node is outdated"
     elif request.dry_run:
-        outcome, reason = Outcome.DRY_RUN, f"{nodes} would be replaced"
+        outcome, reason = PlanOutcome.DRY_RUN, f"{nodes} would be replaced"
     else:
-        outcome, reason = Outcome.ROLL, f"{nodes} will be replaced"
-    return Planned(outcome, reason, tuple(_masters_last(view, chosen)), tuple(found), targets, tuple(stuck))
+        outcome, reason = PlanOutcome.ROLL, f"{nodes} will be replaced"
+    return PlanDecision(outcome, reason, tuple(_masters_last(view, chosen)), tuple(found), targets, tuple(stuck))
 
 
 def _told(blockers: list[Finding]) -> str:

@@ -11,7 +11,7 @@ from eks_rolling.clients.protocols import Clients
 from eks_rolling.observed.kubernetes import Lease
 from eks_rolling.payloads import ChangeTask, StepResult, backoff
 from eks_rolling.roll import lock
-from eks_rolling.roll.pending_change import Change, PendingChange, lease_name
+from eks_rolling.roll.pending_change import ChangeEvent, PendingChange, lease_name
 from eks_rolling.roll.windows import describe, next_opening
 from eks_rolling.runtime import handler_for
 from eks_rolling.settings import OnChange, Settings
@@ -24,7 +24,7 @@ LONGEST_WAIT = 900
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class StayPending:
     """Write this Lease, if any, and look again; `change` is this execution's number."""
 
     lease: Lease | None
@@ -47,7 +47,7 @@ class Plan:
     lease: Lease | None
 
 
-Decision = Wait | Joined | Plan
+Decision = StayPending | Joined | Plan
 
 
 def decide(
@@ -69,12 +69,12 @@ def decide(
         written = None if task.change else memory.lease
         reason = f"{lease.holder} waits already, and has yet to see this change"
         seconds = max(looks_at + 1 - now, backoff(now - (task.since or now)))
-        return Wait(written, change, reason, min(LONGEST_WAIT, seconds))
+        return StayPending(written, change, reason, min(LONGEST_WAIT, seconds))
     reason, seconds = _hold(memory, cluster_lock, task, now, settings)
     if not reason:
         return Plan(memory.given_up(task.roll, change))
     seconds = min(LONGEST_WAIT, max(1, seconds))
-    return Wait(memory.held(task.roll, change, now, seconds + settings.lease_seconds), change, reason, seconds)
+    return StayPending(memory.held(task.roll, change, now, seconds + settings.lease_seconds), change, reason, seconds)
 
 
 def _hold(
@@ -99,7 +99,7 @@ def _hold(
 
 def run(task: ChangeTask, clients: Clients) -> StepResult:
     """`output.next` is "plan", with the roll's `request`, or "end"; `output.change` is this change's number."""
-    settings, change = clients.settings, Change.read(task.input)
+    settings, change = clients.settings, ChangeEvent.read(task.input)
     if settings.on_change is OnChange.OFF:
         return StepResult.done(f"{change}: changes start nothing here (setting on_change)", next="end")
     if not task.change and not change.concerns(
@@ -111,7 +111,7 @@ def run(task: ChangeTask, clients: Clients) -> StepResult:
     cluster_lock = clients.kubernetes.lease(lock.lock_name(settings.namespace))
     decision = decide(memory, cluster_lock, task, clients.now(), settings)
     match decision:
-        case Wait(lease, number, reason, seconds):
+        case StayPending(lease, number, reason, seconds):
             if lease is not None:
                 clients.kubernetes.put_lease(lease)
             return StepResult.wait(reason, seconds, change=number)

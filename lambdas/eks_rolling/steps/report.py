@@ -9,18 +9,18 @@ from eks_rolling.clients.protocols import Clients
 from eks_rolling.documents.report import (
     BudgetLine,
     BudgetLook,
-    Calls,
     Capacity,
     Ending,
     Finding,
-    Hold,
-    Kind,
+    HoldKind,
+    HoldRecord,
     NodePage,
     Orphan,
-    Planned,
+    PlannedReplacement,
     RedisEvent,
     Report,
-    Wait,
+    StepCalls,
+    WaitTotal,
 )
 from eks_rolling.errors import NOT_APPROVED, Aborted, Permanent, sentence
 from eks_rolling.payloads import ReportTask, StepResult
@@ -46,7 +46,7 @@ def summary(
     steps = steps or []
     failure = timeline.explain(task.failure)
     replaced = [n for n in nodes if n.outcome == "replaced"]
-    planned = tuple(Planned.model_validate(n) for n in plan.get("nodes", []))
+    planned = tuple(PlannedReplacement.model_validate(n) for n in plan.get("nodes", []))
     ordered = tuple(sorted(nodes, key=lambda n: n.started or 0))
     # A change may have waited for days before there was anything to do.
     began = [s.started for s in steps if s.name != "Wait for the change to settle"] + [
@@ -107,9 +107,9 @@ def redis_timeline(nodes: Iterable[NodePage]) -> tuple[RedisEvent, ...]:
     return tuple(sorted(done, key=lambda each: (each.group, each.since)))
 
 
-def waits(steps: Iterable[Any]) -> tuple[Wait, ...]:
+def waits(steps: Iterable[Any]) -> tuple[WaitTotal, ...]:
     """Waits by kind, the longest sum first; parallel ones count each."""
-    by_kind: defaultdict[Kind, list[Hold]] = defaultdict(list)
+    by_kind: defaultdict[HoldKind, list[HoldRecord]] = defaultdict(list)
     for step in steps:
         for hold in step.holds:
             by_kind[hold.kind].append(hold)
@@ -117,7 +117,7 @@ def waits(steps: Iterable[Any]) -> tuple[Wait, ...]:
     for kind, holds in by_kind.items():
         longest = max(holds, key=lambda h: h.seconds)
         found.append(
-            Wait(
+            WaitTotal(
                 kind=kind,
                 seconds=sum(h.seconds for h in holds),
                 times=len(holds),
@@ -165,11 +165,11 @@ def _budgets(parts: Iterable[tuple[BudgetLine, ...]]) -> tuple[BudgetLine, ...]:
     )
 
 
-def _calls(parts: Iterable[tuple[Calls, ...]]) -> tuple[Calls, ...]:
+def _calls(parts: Iterable[tuple[StepCalls, ...]]) -> tuple[StepCalls, ...]:
     made: defaultdict[str, set[str]] = defaultdict(set)
     for each in (each for part in parts for each in part):
         made[each.step].update(each.calls)
-    return tuple(Calls(step=step, calls=tuple(sorted(names))) for step, names in made.items())
+    return tuple(StepCalls(step=step, calls=tuple(sorted(names))) for step, names in made.items())
 
 
 def run(task: ReportTask, clients: Clients) -> StepResult:

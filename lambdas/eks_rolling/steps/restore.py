@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import AccessDenied, sentence
-from eks_rolling.observed.aws import Group, InstanceState, Target
+from eks_rolling.observed.aws import Group, InstanceState, TargetRegistration
 from eks_rolling.observed.kubernetes import Lease, Node, Owner, Pod, Taint, Workload, ready_nodes
 from eks_rolling.observed.marks import (
     AUTOSCALER_PAUSED_AT,
@@ -40,7 +40,7 @@ from eks_rolling.steps.settle_redis import begun_by
 
 
 @dataclass(slots=True)
-class Progress:
+class RestoreProgress:
     """What this look put back, what it waits for, and what it has to leave, as sentences."""
 
     restored: list[str] = field(default_factory=list)
@@ -84,7 +84,7 @@ class NodeRestore:
     annotations: dict[str, str | None]
     labels: dict[str, str | None]
     uncordon: bool
-    register: tuple[Target, ...]
+    register: tuple[TargetRegistration, ...]
 
 
 def decide_node(node: Node, *, keep_taints: bool) -> NodeRestore | None:
@@ -101,7 +101,9 @@ def decide_node(node: Node, *, keep_taints: bool) -> NodeRestore | None:
         annotations=marks,
         labels={EXCLUDE_LABEL: None} if NODE_EXCLUDED in node.annotations else {},
         uncordon=NODE_CORDONED in node.annotations,
-        register=tuple(Target(group, node.instance, port, "unused", classic=classic) for group, port, classic in known),
+        register=tuple(
+            TargetRegistration(group, node.instance, port, "unused", classic=classic) for group, port, classic in known
+        ),
     )
 
 
@@ -113,7 +115,7 @@ class Replacement:
     group: Group
     node: Node | None
     pods: tuple[Pod, ...]
-    targets: tuple[Target, ...]
+    targets: tuple[TargetRegistration, ...]
 
 
 def decide_replacement(seen: Replacement) -> str:
@@ -173,7 +175,7 @@ def run(task: RestoreTask, clients: Clients) -> StepResult:
     if not isinstance(ended, Lease):
         return StepResult.done(not_ours(ended, task.roll), restored=[], left_behind=[], ours=False)
     keep_taints = task.keep_taints or lock.KEEP_TAINTS in ended.annotations
-    progress = Progress()
+    progress = RestoreProgress()
     groups = clients.aws.groups()
     states = clients.aws.instances([i.id for g in groups for i in g.instances])
     nodes = clients.kubernetes.nodes()
@@ -207,7 +209,7 @@ def run(task: RestoreTask, clients: Clients) -> StepResult:
 
 
 def _restore_node(
-    node: Node, states: dict[str, InstanceState], clients: Clients, progress: Progress, *, keep_taints: bool
+    node: Node, states: dict[str, InstanceState], clients: Clients, progress: RestoreProgress, *, keep_taints: bool
 ) -> None:
     undo = decide_node(node, keep_taints=keep_taints)
     state = states.get(node.instance)
@@ -250,7 +252,7 @@ def _unused(
                 yield Replacement(state, group, node, pods, tuple(clients.aws.targets_of([member.id])))
 
 
-def _give_back_if_allowed(seen: Replacement, clients: Clients, progress: Progress) -> None:
+def _give_back_if_allowed(seen: Replacement, clients: Clients, progress: RestoreProgress) -> None:
     """Without the permission, which cannot be rehearsed, it stays; that must not keep the rest from being put back."""
     try:
         _give_back(seen, clients, progress)
@@ -258,7 +260,7 @@ def _give_back_if_allowed(seen: Replacement, clients: Clients, progress: Progres
         progress.left.append(f"{seen.instance.id}, which was not needed, stays: {sentence(error)}")
 
 
-def _give_back(seen: Replacement, clients: Clients, progress: Progress) -> None:
+def _give_back(seen: Replacement, clients: Clients, progress: RestoreProgress) -> None:
     name = seen.node.name if seen.node else seen.instance.id
     match decide_replacement(seen):
         case "keep":
@@ -284,7 +286,7 @@ def _give_back(seen: Replacement, clients: Clients, progress: Progress) -> None:
 
 
 def _restore_instances(
-    group: Group, states: dict[str, InstanceState], spare: set[str], clients: Clients, progress: Progress
+    group: Group, states: dict[str, InstanceState], spare: set[str], clients: Clients, progress: RestoreProgress
 ) -> None:
     for member in group.instances:
         state = states.get(member.id)
@@ -298,7 +300,7 @@ def _restore_instances(
             clients.aws.untag_instance(member.id, [INSTANCE_REPLACES])
 
 
-def _restore_group(group: Group, clients: Clients, progress: Progress) -> None:
+def _restore_group(group: Group, clients: Clients, progress: RestoreProgress) -> None:
     undo = decide_group(group)
     if undo.resume:
         clients.aws.resume(group.name, undo.resume)
@@ -312,7 +314,7 @@ def _restore_group(group: Group, clients: Clients, progress: Progress) -> None:
         progress.left.append(undo.left)
 
 
-def _restore_autoscaler(clients: Clients, progress: Progress) -> None:
+def _restore_autoscaler(clients: Clients, progress: RestoreProgress) -> None:
     setting = clients.settings.autoscaler
     workload = clients.kubernetes.workload(Owner("Deployment", setting.namespace, setting.deployment))
     replicas = decide_autoscaler(workload)

@@ -6,7 +6,7 @@ from eks_rolling.payloads import HookTask, StepResult
 from eks_rolling.report.timeline import explain
 from eks_rolling.roll import lock
 from eks_rolling.roll import operator_requests as control
-from eks_rolling.roll.hooks import Ask, Done, Failed, meaning, question
+from eks_rolling.roll.hooks import HookFailed, HookPassed, HookWaits, meaning, question
 from eks_rolling.runtime import handler_for
 from eks_rolling.settings import Hook, Moment, OnFailure
 
@@ -26,13 +26,13 @@ def run(task: HookTask, clients: Clients) -> StepResult:
     for hook in (h for h in clients.settings.hooks if h.when is task.when):
         asked += 1
         match meaning(hook, _ask(task, hook, clients)):
-            case Done():
+            case HookPassed():
                 continue
-            case Ask(reason, seconds):
+            case HookWaits(reason, seconds):
                 return StepResult.wait(reason, seconds)
-            case Failed(reason) if hook.on_failure is OnFailure.CONTINUE:
+            case HookFailed(reason) if hook.on_failure is OnFailure.CONTINUE:
                 notes.append(f"{reason}; the roll goes on without it")
-            case Failed(reason):
+            case HookFailed(reason):
                 raise Refused(f"The {reason}.")
     return StepResult.done("; ".join(notes) or f"{asked} asked, nothing against it", failed=len(notes))
 

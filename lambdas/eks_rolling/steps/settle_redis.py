@@ -12,7 +12,7 @@ from eks_rolling.errors import Refused
 from eks_rolling.migration.next_action import look
 from eks_rolling.observed.kubernetes import Lease
 from eks_rolling.payloads import SettleTask, StepResult, backoff
-from eks_rolling.redis.actions import Done, Hold, Settled, Stop
+from eks_rolling.redis.actions import Done, RedisHold, Settled, Stop
 from eks_rolling.redis.groups import RedisGroup, declared
 from eks_rolling.roll import lock
 from eks_rolling.runtime import handler_for
@@ -60,7 +60,7 @@ def _settle(group: RedisGroup, waited: float, clients: Clients) -> Done | None:
             return None
         case Stop(reason):
             raise Refused(f"Redis group {group}: {reason}.")
-        case Hold(reason):
+        case RedisHold(reason):
             return Done(reason)
         case _:
             return due.perform()

@@ -19,21 +19,21 @@ TIME_BUDGET_SECONDS = 15
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class NodeUpdate:
     """What to write on a node; taints None: they are right already."""
 
     taints: tuple[Taint, ...] | None
     annotations: dict[str, str | None] = field(default_factory=dict)
 
 
-def decide(node: Node, roll: str, mode: AutoscalerMode) -> Mark | None:
+def decide(node: Node, roll: str, mode: AutoscalerMode) -> NodeUpdate | None:
     """What the node still lacks; None if nothing. A hard taint of an earlier run stays."""
     annotations: dict[str, str | None] = {}
     if node.annotations.get(NODE_ROLL) != roll:
         annotations[NODE_ROLL] = roll
     annotations |= keep_from_scale_down(node, mode)
     taints = with_roll_taint(node, SOFT_TAINT) if node.roll_taint is None else None
-    return Mark(taints, annotations) if annotations or taints is not None else None
+    return NodeUpdate(taints, annotations) if annotations or taints is not None else None
 
 
 def keep_from_scale_down(node: Node, mode: AutoscalerMode) -> dict[str, str | None]:

@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.observed.aws import Group, InstanceState, Target
+from eks_rolling.observed.aws import Group, InstanceState, TargetRegistration
 from eks_rolling.observed.kubernetes import Node, Pod, ready_nodes
 from eks_rolling.observed.marks import NODE_ROLL
 from eks_rolling.payloads import NodeTask, StepResult, backoff
 from eks_rolling.runtime import handler_for
-from eks_rolling.steps.close_node import stands_in
+from eks_rolling.steps.taint_no_schedule import stands_in
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class BeforeTermination:
     """Everything that forbids a termination, looked at right before it."""
 
     instance: InstanceState | None
@@ -20,7 +20,7 @@ class Observed:
     replacement: Node | None
     pods: tuple[Pod, ...] = ()
     attachments: tuple[str, ...] = ()
-    targets: tuple[Target, ...] = ()
+    targets: tuple[TargetRegistration, ...] = ()
     group: Group | None = None
 
 
@@ -39,7 +39,7 @@ class Gone:
     reason: str
 
 
-def decide(seen: Observed, instance: str, roll: str) -> Terminate | Hold | Gone:
+def decide(seen: BeforeTermination, instance: str, roll: str) -> Terminate | Hold | Gone:
     """Whether the instance may be terminated now, and if not why."""
     gone = seen.instance is None or seen.instance.gone
     if gone and seen.node is None:
@@ -54,7 +54,7 @@ def decide(seen: Observed, instance: str, roll: str) -> Terminate | Hold | Gone:
     return Terminate()
 
 
-def forbidden(seen: Observed, roll: str) -> str:
+def forbidden(seen: BeforeTermination, roll: str) -> str:
     """Why the instance must not be terminated now; "" where nothing speaks against it."""
     if seen.node is None:
         return "its node left the cluster while the instance runs; look why, and terminate it by hand"
@@ -95,7 +95,7 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
             return StepResult.done(reason, ready_nodes=ready_nodes(clients.kubernetes.nodes()))
 
 
-def observe(task: NodeTask, clients: Clients) -> Observed:
+def observe(task: NodeTask, clients: Clients) -> BeforeTermination:
     """Looks at the instance first: once it is on its way out, the rest no longer matters."""
     kubernetes, aws = clients.kubernetes, clients.aws
     instance = aws.instances([task.instance]).get(task.instance)
@@ -104,8 +104,8 @@ def observe(task: NodeTask, clients: Clients) -> Observed:
         # Another instance took the name; ours has no node any more.
         node = None
     if instance is None or instance.state in {"shutting-down", "terminated"} or node is None:
-        return Observed(instance, node, None)
-    return Observed(
+        return BeforeTermination(instance, node, None)
+    return BeforeTermination(
         instance=instance,
         node=node,
         replacement=kubernetes.node(task.replacement_node),

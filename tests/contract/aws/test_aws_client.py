@@ -12,7 +12,7 @@ from eks_rolling.clients.aws import AwsClient
 from eks_rolling.clients.eks import connect
 from eks_rolling.clients.protocols import Aws
 from eks_rolling.errors import AccessDenied, NotFound, Permanent, Transient
-from eks_rolling.observed.aws import Group, GroupInstance, Target
+from eks_rolling.observed.aws import Group, GroupInstance, TargetRegistration
 from eks_rolling.observed.marks import GROUP_MAXIMUM, GROUP_RESUME
 from tests.contract.aws.conftest import REGION, ZONES, Server
 from tests.world import CLUSTER, World
@@ -120,7 +120,7 @@ def member(side: Side, instance: str) -> GroupInstance:
     return found
 
 
-def targets_of(side: Side, instance: str) -> list[Target]:
+def targets_of(side: Side, instance: str) -> list[TargetRegistration]:
     return [t for t in side.aws.targets_of([instance]) if t.name == "web" and t.state != "unused"]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from eks_rolling_cli.executions import Execution
-from eks_rolling_cli.roll_state import Rolling, Stage, assemble
+from eks_rolling_cli.roll_state import RollState, Stage, assemble
 from eks_rolling_cli.watch_view import changes, chosen, picture
 from tests.unit.cli.histories import History, begun, planned
 
@@ -29,7 +29,7 @@ def child(history: History, status: str = "RUNNING", **more: str) -> tuple[Execu
     return execution("child", began, status, None if status == "RUNNING" else history.at, **more), history.events
 
 
-def rolling(children: Children, *, looked: float = 1200.0, asked: dict[str, str] | None = None) -> Rolling:
+def rolling(children: Children, *, looked: float = 1200.0, asked: dict[str, str] | None = None) -> RollState:
     """Four nodes; the first wave was one node, the second the others."""
     history = begun(planned("i-1", "i-2", "i-3", "i-4"), {"i-1": "a"}, {"i-2": "b", "i-3": "c", "i-4": "d"})
     plan = {"nodes": [{"instance": "i-4", "node": "d.internal", "zone": "zone-a", "group": "workers"}]}
@@ -83,7 +83,7 @@ def test_without_a_replaced_node_nothing_is_foretold() -> None:
     assert (seen.nodes_per_hour, seen.seconds_left) == (None, None)
 
 
-def drawn(seen: Rolling, width: int = 140) -> str:
+def drawn(seen: RollState, width: int = 140) -> str:
     console = Console(width=width, record=True, file=StringIO())
     console.print(picture(seen, "demo"))
     return console.export_text()

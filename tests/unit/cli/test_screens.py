@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from eks_rolling_cli import cli_context, explaining, history, plan_view, report_view, watch_view
-from eks_rolling_cli.roll_state import Rolling, Stage, assemble
+from eks_rolling_cli.roll_state import RollState, Stage, assemble
 from tests.unit.cli.histories import History, begun, planned
 from tests.unit.cli.test_rolling import child, execution, replaced
 
@@ -62,7 +62,7 @@ def plan() -> RenderableType:
     return plan_view.rendered(document, "Start it with `eks-rolling start`.")
 
 
-def rolling(asked: dict[str, str] | None = None, *, paused: bool = False) -> Rolling:
+def rolling(asked: dict[str, str] | None = None, *, paused: bool = False) -> RollState:
     names = dict(zip(INSTANCES, NAMES, strict=True))
     waves = ({INSTANCES[0]: NAMES[0]}, {i: names[i] for i in INSTANCES[1:3]}, {INSTANCES[3]: NAMES[3]})
     history = begun(planned(*INSTANCES), *waves[:2])
@@ -88,7 +88,7 @@ def rolling(asked: dict[str, str] | None = None, *, paused: bool = False) -> Rol
     )  # fmt: skip
 
 
-def ended(status: str, error: str, cause: str) -> Rolling:
+def ended(status: str, error: str, cause: str) -> RollState:
     seen = rolling()
     return assemble(
         execution("roll-20261126-021400-1a2b", 1000.0, status, 1400.0, error=error, cause=cause),
@@ -100,7 +100,7 @@ def ended(status: str, error: str, cause: str) -> Rolling:
     )  # fmt: skip
 
 
-def watched(seen: Rolling) -> RenderableType:
+def watched(seen: RollState) -> RenderableType:
     return watch_view.picture(seen, "platform-production")
 
 

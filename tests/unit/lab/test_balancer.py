@@ -2,7 +2,7 @@
 
 import pytest
 
-from lab.network.balancer import Health, Target, TargetState, candidates
+from lab.network.balancer import Backend, Health, TargetState, candidates
 
 
 @pytest.mark.parametrize(
@@ -27,8 +27,8 @@ def test_the_first_check_decides_and_then_two_in_a_row_do(checks: str, verdicts:
     assert seen == verdicts
 
 
-def targets(*states: TargetState) -> list[Target]:
-    return [Target(f"i-{number}", 30080, state) for number, state in enumerate(states)]
+def targets(*states: TargetState) -> list[Backend]:
+    return [Backend(f"i-{number}", 30080, state) for number, state in enumerate(states)]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from eks_rolling.documents.report import Kind
+from eks_rolling.documents.report import HoldKind
 from eks_rolling.observed.kubernetes import STRATEGY_ANNOTATION, Budget, Node, Owner, Pod, Selector, Strategy, Workload
 from eks_rolling.observed.marks import HARD_TAINT, NODE_ROLL
 from eks_rolling.steps.evict import (
@@ -16,7 +16,7 @@ from eks_rolling.steps.evict import (
     Hold,
     MakeBudgets,
     Moving,
-    Observed,
+    NodeToEmpty,
     Restart,
     decide,
     restart_mark,
@@ -51,9 +51,9 @@ def workload(owner: Owner = WEB, **more: object) -> Workload:
     return replace(Workload(owner, desired=3, ready=3, selector=Selector((("app", owner.name),))), **more)  # type: ignore[arg-type]
 
 
-def seen(*pods: Pod, budgets: tuple[Budget, ...] = (), node: Node = NODE, **more: object) -> Observed:
+def seen(*pods: Pod, budgets: tuple[Budget, ...] = (), node: Node = NODE, **more: object) -> NodeToEmpty:
     workloads = {p.owner: workload(p.owner) for p in pods if p.owner}
-    return replace(Observed(node, pods, budgets, workloads), **more)  # type: ignore[arg-type]
+    return replace(NodeToEmpty(node, pods, budgets, workloads), **more)  # type: ignore[arg-type]
 
 
 def evicted(decision: Decision) -> list[str]:
@@ -173,7 +173,7 @@ def test_a_hold_by_a_budget_is_told_from_one_by_pods() -> None:
     ending = decide(seen(pod("web-1", deleting_until=9.0), budgets=(budget(),)))
     assert isinstance(by_budget, Hold)
     assert isinstance(ending, Hold)
-    assert (by_budget.kind, ending.kind) == (Kind.BUDGET, Kind.PODS)
+    assert (by_budget.kind, ending.kind) == (HoldKind.BUDGET, HoldKind.PODS)
 
 
 def test_the_report_is_told_of_budgets_of_pods_here_and_of_those_that_left() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from eks_rolling.observed.aws import Group, GroupInstance, InstanceState, Target
+from eks_rolling.observed.aws import Group, GroupInstance, InstanceState, TargetRegistration
 from eks_rolling.observed.kubernetes import Node, Owner, Pod, Service, Taint, Workload
 from eks_rolling.observed.marks import (
     EXCLUDE_LABEL,
@@ -56,7 +56,7 @@ class TestLaunch:
     def test_the_request_is_written_down_before_it_is_made(self) -> None:
         """R3: whoever comes after a crash asks with the same token, and gets the same instance."""
         first = self.decide(group())
-        assert isinstance(first, launch_replacement.Remember)
+        assert isinstance(first, launch_replacement.RecordLaunch)
         noted = replace(NODE, annotations=NODE.annotations | {NODE_LAUNCH: str(first.mark)})
         assert self.decide(group(), node=noted) == launch_replacement.Launch(first.mark.token)
 
@@ -74,7 +74,7 @@ class TestLaunch:
     def test_a_replacement_that_has_ended_does_not_count(self) -> None:
         known = state(NEW, tags={INSTANCE_REPLACES: OLD})
         decision = self.decide(group(GroupInstance(NEW, "a", lifecycle="Terminating")), known)
-        assert isinstance(decision, launch_replacement.Remember)
+        assert isinstance(decision, launch_replacement.RecordLaunch)
 
     def test_a_suspended_launch_holds(self) -> None:
         assert isinstance(self.decide(group(suspended=frozenset({"Launch"}))), launch_replacement.Hold)
@@ -116,7 +116,7 @@ class TestReady:
         side = await_ready.Side(self.NEW_NODE, self.OLD_SIDE.drivers, self.OLD_SIDE.pods)
         return replace(side, **more)  # type: ignore[arg-type]
 
-    def hold(self, new: await_ready.Side | None, *targets: Target) -> str:
+    def hold(self, new: await_ready.Side | None, *targets: TargetRegistration) -> str:
         decision = await_ready.decide(NEW, state(NEW), self.OLD_SIDE, new, targets)
         assert isinstance(decision, await_ready.Hold), decision
         return decision.reason
@@ -133,12 +133,15 @@ class TestReady:
         )
         assert "ebs.csi.aws.com is not registered" in self.hold(self.new_side(drivers=None))
         assert "DaemonSet kube-system/proxy" in self.hold(self.new_side(pods=()))
-        healthy_old, new_initial = Target(ARN, OLD, 80, "healthy"), Target(ARN, NEW, 80, "initial")
+        healthy_old, new_initial = (
+            TargetRegistration(ARN, OLD, 80, "healthy"),
+            TargetRegistration(ARN, NEW, 80, "initial"),
+        )
         assert "not healthy in target group web" in self.hold(self.new_side(), healthy_old, new_initial)
 
     def test_a_target_that_needs_pods_of_its_own_is_not_waited_for(self) -> None:
         """It gets them only from the node that it replaces."""
-        targets = (Target(ARN, OLD, 30080, "healthy"), Target(ARN, NEW, 30080, "unhealthy"))
+        targets = (TargetRegistration(ARN, OLD, 30080, "healthy"), TargetRegistration(ARN, NEW, 30080, "unhealthy"))
         local = (Service("shop", "web", (30080,), local_traffic=True),)
         decide = await_ready.decide
         assert decide(NEW, state(NEW), self.OLD_SIDE, self.new_side(), targets, local) == await_ready.Ready("new")
@@ -152,7 +155,7 @@ class TestReady:
 
     @pytest.mark.parametrize("ended", [None, state(NEW, state="terminated"), state(NEW, state="shutting-down")])
     def test_an_instance_that_ended_fails_the_node(self, ended: InstanceState | None) -> None:
-        assert isinstance(await_ready.decide(NEW, ended, self.OLD_SIDE, None, ()), await_ready.Failed)
+        assert isinstance(await_ready.decide(NEW, ended, self.OLD_SIDE, None, ()), await_ready.NeverReady)
 
 
 class TestLoadBalancers:
@@ -161,42 +164,42 @@ class TestLoadBalancers:
     MARKED = replace(NODE, annotations=NODE.annotations | {NODE_TARGETS: "[]"}, labels={EXCLUDE_LABEL: "true"})
 
     def decide(
-        self, *targets: Target, services: tuple[Service, ...] = (), node: Node = MARKED, waited: float = 0.0
+        self, *targets: TargetRegistration, services: tuple[Service, ...] = (), node: Node = MARKED, waited: float = 0.0
     ) -> leave_load_balancers.Decision:
         return leave_load_balancers.decide(node, list(targets), list(services), 1, waited)
 
     def test_registrations_are_recorded_before_the_node_leaves(self) -> None:
         """R1."""
-        decision = self.decide(Target(ARN, OLD, 30080, "healthy", 2), node=NODE)
-        assert isinstance(decision, leave_load_balancers.Remember)
+        decision = self.decide(TargetRegistration(ARN, OLD, 30080, "healthy", 2), node=NODE)
+        assert isinstance(decision, leave_load_balancers.RecordTargets)
         assert json.loads(decision.targets) == [[ARN, 30080, False]]
 
     def test_it_leaves_while_others_are_healthy(self) -> None:
-        target = Target(ARN, OLD, 30080, "healthy", 2)
+        target = TargetRegistration(ARN, OLD, 30080, "healthy", 2)
         assert self.decide(target) == leave_load_balancers.Deregister((target,))
 
     def test_it_stays_while_no_other_target_is_healthy(self) -> None:
-        decision = self.decide(Target(ARN, OLD, 30080, "healthy", 0))
+        decision = self.decide(TargetRegistration(ARN, OLD, 30080, "healthy", 0))
         assert isinstance(decision, leave_load_balancers.Hold)
         assert decision.reason == "target group web has 0 other healthy targets and must keep 1"
 
     def test_pods_that_serve_the_node_itself_wait_until_connections_have_drained(self) -> None:
-        draining = Target(ARN, OLD, 30080, "draining", 2, delay_seconds=40)
+        draining = TargetRegistration(ARN, OLD, 30080, "draining", 2, delay_seconds=40)
         decision = self.decide(draining, services=(self.LOCAL,), waited=32)
         assert isinstance(decision, leave_load_balancers.Hold)
         assert decision.seconds == 8
 
     def test_pods_behind_cluster_wide_traffic_go_while_connections_drain(self) -> None:
-        draining = Target(ARN, OLD, 30080, "draining", 2, delay_seconds=40)
+        draining = TargetRegistration(ARN, OLD, 30080, "draining", 2, delay_seconds=40)
         assert isinstance(self.decide(draining, services=(self.CLUSTER,)), leave_load_balancers.Left)
 
     def test_a_port_that_no_service_explains_counts_as_local(self) -> None:
-        draining = Target(ARN, OLD, 8080, "draining", 2, delay_seconds=40)
+        draining = TargetRegistration(ARN, OLD, 8080, "draining", 2, delay_seconds=40)
         assert isinstance(self.decide(draining, services=(self.CLUSTER,)), leave_load_balancers.Hold)
 
     def test_termination_waits_for_the_last_registration(self) -> None:
         """N2."""
-        draining = Target(ARN, OLD, 30080, "draining", 2, delay_seconds=40)
+        draining = TargetRegistration(ARN, OLD, 30080, "draining", 2, delay_seconds=40)
         assert await_load_balancers.decide([draining], 10).status == "wait"
         assert await_load_balancers.decide([replace(draining, state="unused")], 10).status == "done"
 
@@ -205,8 +208,8 @@ class TestTerminate:
     REPLACEMENT = Node("new", instance=NEW)
     EMPTY = replace(NODE, unschedulable=True)
 
-    def seen(self, **more: object) -> terminate.Observed:
-        made = terminate.Observed(state(OLD), self.EMPTY, self.REPLACEMENT, group=group())
+    def seen(self, **more: object) -> terminate.BeforeTermination:
+        made = terminate.BeforeTermination(state(OLD), self.EMPTY, self.REPLACEMENT, group=group())
         return replace(made, **more)  # type: ignore[arg-type]
 
     def test_an_empty_cordoned_node_of_the_plan_is_terminated(self) -> None:
@@ -221,7 +224,7 @@ class TestTerminate:
             ({"replacement": replace(REPLACEMENT, ready=False)}, "is not Ready any more"),
             ({"pods": (Pod("shop", "web-1"),)}, "pods are on it: shop/web-1"),
             ({"attachments": ("pv-1",)}, "volumes are attached: pv-1"),
-            ({"targets": (Target(ARN, OLD, 80, "draining"),)}, "target groups send it traffic: web"),
+            ({"targets": (TargetRegistration(ARN, OLD, 80, "draining"),)}, "target groups send it traffic: web"),
             ({"group": None}, "Auto Scaling group is gone"),
             ({"group": group(suspended=frozenset({"Terminate"}))}, "Terminate of group ng is suspended"),
             ({"group": group(minimum=3)}, "below its minimum size 3"),
@@ -322,8 +325,8 @@ class TestPauseAndRestore:
                 },
                 "uncordon",
             ),
-            ({"node": None, "targets": (Target(ARN, NEW, 80, "healthy"),)}, "deregister"),
-            ({"node": None, "targets": (Target(ARN, NEW, 80, "draining"),)}, "wait"),
+            ({"node": None, "targets": (TargetRegistration(ARN, NEW, 80, "healthy"),)}, "deregister"),
+            ({"node": None, "targets": (TargetRegistration(ARN, NEW, 80, "draining"),)}, "wait"),
             ({"group": group(minimum=3)}, "keep"),
             ({"instance": state(NEW, state="shutting-down")}, "gone"),
         ],

@@ -9,10 +9,10 @@ from eks_rolling.clients.protocols import Clients
 from eks_rolling.observed.aws import Group, LaunchTemplate
 from eks_rolling.observed.kubernetes import Lease
 from eks_rolling.payloads import ChangeTask, Status
-from eks_rolling.roll.pending_change import Change, PendingChange
+from eks_rolling.roll.pending_change import ChangeEvent, PendingChange
 from eks_rolling.settings import Settings, Window
 from eks_rolling.steps import receive_change
-from eks_rolling.steps.receive_change import Decision, Joined, Plan, Wait
+from eks_rolling.steps.receive_change import Decision, Joined, Plan, StayPending
 from tests.world import World
 
 NEXT, LOCK = "kube-system/eks-rolling-next", "kube-system/eks-rolling"
@@ -32,13 +32,13 @@ def decide(
     return receive_change.decide(memory, lock, ChangeTask(roll=roll, change=change, since=0.0), now, settings)
 
 
-def waiting(decision: Decision) -> Wait:
-    assert isinstance(decision, Wait)
+def waiting(decision: Decision) -> StayPending:
+    assert isinstance(decision, StayPending)
     return decision
 
 
 def written(decision: Decision) -> PendingChange:
-    assert isinstance(decision, (Wait, Plan))
+    assert isinstance(decision, (StayPending, Plan))
     assert decision.lease is not None
     return PendingChange(replace(decision.lease, resource_version="1"))
 
@@ -207,7 +207,7 @@ GROUPS = [
     ],
 )
 def test_a_change_of_what_no_group_launches_is_none_of_ours(event_: dict[str, Any], concerns: bool) -> None:
-    assert Change.read(event_).concerns(GROUPS) is concerns
+    assert ChangeEvent.read(event_).concerns(GROUPS) is concerns
 
 
 class TestRun:

@@ -6,13 +6,13 @@ from typing import Any
 
 from eks_rolling.observed.redis import ClusterNode, Role, Silent
 from eks_rolling.plan.findings import Finding, blocks, holds, note
-from eks_rolling.redis.cluster import ClusterPod, ClusterState
+from eks_rolling.redis.cluster import ClusterPod, RedisClusterState
 
 LONGEST_NODE_TIMEOUT_MS = 30_000
 
 
 def cluster_findings(
-    subject: str, seen: ClusterState, zones: dict[str, str], not_needed: frozenset[str]
+    subject: str, seen: RedisClusterState, zones: dict[str, str], not_needed: frozenset[str]
 ) -> Iterator[Finding]:
     """Beside its health. `zones`: pod -> zone; `not_needed`: commands that a migration does without."""
     yield from _abilities(subject, seen, not_needed)
@@ -28,13 +28,13 @@ def cluster_findings(
         )
 
 
-def _nodes(seen: ClusterState) -> Iterator[tuple[ClusterPod, ClusterNode]]:
+def _nodes(seen: RedisClusterState) -> Iterator[tuple[ClusterPod, ClusterNode]]:
     for member in seen.pods:
         if isinstance(member.node, ClusterNode):
             yield member, member.node
 
 
-def _abilities(subject: str, seen: ClusterState, not_needed: frozenset[str]) -> Iterator[Finding]:
+def _abilities(subject: str, seen: RedisClusterState, not_needed: frozenset[str]) -> Iterator[Finding]:
     for member, node in _nodes(seen):
         if needed := sorted(node.server.denied - not_needed):
             yield blocks(
@@ -52,7 +52,7 @@ def _abilities(subject: str, seen: ClusterState, not_needed: frozenset[str]) -> 
             )
 
 
-def _copies(subject: str, seen: ClusterState, zones: dict[str, str]) -> Iterator[Finding]:
+def _copies(subject: str, seen: RedisClusterState, zones: dict[str, str]) -> Iterator[Finding]:
     for member in seen.pods:
         if member.pod is not None and not member.pod.claims:
             yield holds(
@@ -71,7 +71,7 @@ def _copies(subject: str, seen: ClusterState, zones: dict[str, str]) -> Iterator
             yield note("redis-one-zone", subject, f"{names} are in {places.pop()}", "keep a replica in another zone")
 
 
-def describe_cluster(seen: ClusterState, zones: dict[str, str]) -> list[dict[str, Any]]:
+def describe_cluster(seen: RedisClusterState, zones: dict[str, str]) -> list[dict[str, Any]]:
     """The cluster's nodes as the plan's document has them; addresses and roles as each says itself."""
     return [_node(member, zones) for member in seen.pods]
 

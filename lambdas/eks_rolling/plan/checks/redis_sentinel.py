@@ -10,7 +10,7 @@ from eks_rolling.plan.checks.redis_cluster import cluster_findings, describe_clu
 from eks_rolling.plan.findings import Finding, blocks, holds, note
 from eks_rolling.redis import cluster, sentinel
 from eks_rolling.redis.actions import Settled
-from eks_rolling.redis.groups import Part, Problem, RedisGroup
+from eks_rolling.redis.groups import DeclarationProblem, Part, RedisGroup
 from eks_rolling.redis.sentinel import RedisPod, SentinelGroupState, SentinelPod
 
 ACCEPTABLE = frozenset({"redis-one-zone", "redis-min-replicas", "redis-one-copy"})
@@ -33,7 +33,7 @@ class RedisView:
     """A declared group as the plan found it; `seen` is None where it may not be looked at, and `fault` says why."""
 
     group: RedisGroup
-    seen: SentinelGroupState | cluster.ClusterState | None = None
+    seen: SentinelGroupState | cluster.RedisClusterState | None = None
     fault: str = ""
     begun_by: str = ""
     """The roll that began to migrate it and did not finish."""
@@ -42,7 +42,7 @@ class RedisView:
 
 
 def redis_findings(
-    views: Iterable[RedisView], problems: Sequence[Problem], moving: set[Owner | None]
+    views: Iterable[RedisView], problems: Sequence[DeclarationProblem], moving: set[Owner | None]
 ) -> Iterator[Finding]:
     """Findings about every group that has pods among those that will move, and about every wrong declaration."""
     for problem in problems:
@@ -55,7 +55,7 @@ def redis_findings(
             yield blocks("redis-access", subject, view.fault, "give the functions what deploy/README.md lists")
             continue
         yield from _health(subject, view, view.seen)
-        if isinstance(view.seen, cluster.ClusterState):
+        if isinstance(view.seen, cluster.RedisClusterState):
             yield from cluster_findings(subject, view.seen, dict(view.zones), NOT_NEEDED)
             continue
         yield from _abilities(subject, view.seen)
@@ -63,11 +63,11 @@ def redis_findings(
         yield from _settings(subject, view.seen)
 
 
-def _due(seen: SentinelGroupState | cluster.ClusterState) -> sentinel.Action | cluster.Action:
-    return cluster.decide(seen) if isinstance(seen, cluster.ClusterState) else sentinel.decide(seen)
+def _due(seen: SentinelGroupState | cluster.RedisClusterState) -> sentinel.Action | cluster.Action:
+    return cluster.decide(seen) if isinstance(seen, cluster.RedisClusterState) else sentinel.decide(seen)
 
 
-def _health(subject: str, view: RedisView, seen: SentinelGroupState | cluster.ClusterState) -> Iterator[Finding]:
+def _health(subject: str, view: RedisView, seen: SentinelGroupState | cluster.RedisClusterState) -> Iterator[Finding]:
     action = _due(seen)
     if isinstance(action, Settled):
         return
@@ -201,7 +201,7 @@ def describe(view: RedisView) -> dict[str, Any]:
         return about | {"fault": view.fault}
     seen, zones = view.seen, dict(view.zones)
     about["healthy"] = isinstance(_due(seen), Settled)
-    if isinstance(seen, cluster.ClusterState):
+    if isinstance(seen, cluster.RedisClusterState):
         return about | {"servers": describe_cluster(seen, zones)}
     return about | {
         "master_name": view.group.master_name,

@@ -14,7 +14,7 @@ from eks_rolling.roll import lock
 from eks_rolling.roll import operator_requests as control
 from eks_rolling.roll.operator_requests import Honors
 from eks_rolling.runtime import handler_for
-from eks_rolling.settings import Check
+from eks_rolling.settings import PageCheck
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def decide(
     return Open("the wave is healthy")
 
 
-def judge(check: Check, answer: HttpAnswer) -> str:
+def judge(check: PageCheck, answer: HttpAnswer) -> str:
     """What is wrong with a check's answer; "" if nothing is."""
     if answer.fault:
         return f"{check.url} does not answer: {answer.fault}"
@@ -98,4 +98,4 @@ def run(task: RollTask, clients: Clients) -> StepResult:
             return StepResult.wait(reason, seconds, ready_nodes=looked)
 
 
-handler = handler_for(run, RollTask, heeds=Honors.NOTHING)
+handler = handler_for(run, RollTask, honors=Honors.NOTHING)

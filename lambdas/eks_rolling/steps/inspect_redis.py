@@ -8,7 +8,7 @@ from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import Refused
 from eks_rolling.migration.next_action import busy_with, group_called, groups_on, holder, look
 from eks_rolling.payloads import RedisTask, StepResult, backoff
-from eks_rolling.redis.actions import Hold, Settled, Stop
+from eks_rolling.redis.actions import RedisHold, Settled, Stop
 from eks_rolling.redis.groups import RedisGroup
 from eks_rolling.roll import lock
 from eks_rolling.roll import operator_requests as control
@@ -33,7 +33,7 @@ def run(task: RedisTask, clients: Clients) -> StepResult:
                 raise Refused(f"Redis group {group}: {reason}.")
             case _ if (paused := _asked_to_stop(group, task, clients)) is not None:
                 return paused
-            case Hold(reason, None, seconds):
+            case RedisHold(reason, None, seconds):
                 return StepResult.wait(f"Redis group {group}: {reason}", max(seconds, backoff(waited)))
             case _:
                 return StepResult.done(f"Redis group {group}: {action.reason}", next=action.step, group=str(group))
@@ -60,4 +60,4 @@ def _groups(task: RedisTask, clients: Clients) -> list[RedisGroup]:
     return [group_called(task.redis_group, clients), *found]
 
 
-handler = handler_for(run, RedisTask, heeds=Honors.NOTHING)
+handler = handler_for(run, RedisTask, honors=Honors.NOTHING)

@@ -46,4 +46,4 @@ def run(task: RollTask, clients: Clients) -> StepResult:
     )
 
 
-handler = handler_for(run, RollTask, heeds=Honors.ABORT)
+handler = handler_for(run, RollTask, honors=Honors.ABORT)
