@@ -68,7 +68,7 @@ def aimed(function: Callable[..., None]) -> Callable[..., None]:
         *args: Any, cluster: str, region: str, profile: str, kubeconfig: str, context: str, endpoint_url: str,
         **own: Any,
     ) -> None:  # fmt: skip
-        with told():
+        with errors_as_sentences():
             function(Target(Options(cluster, region, profile, kubeconfig, context, endpoint_url)), *args, **own)
 
     where = {
@@ -87,7 +87,7 @@ def aimed(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def errors_as_sentences() -> Iterator[None]:
     """Whatever goes wrong is one sentence on standard error, and an exit code."""
     try:
         yield

@@ -47,7 +47,7 @@ def rolls(
     as_json: AsJson = False,
 ) -> None:
     """List the rolls of a cluster."""
-    found = [_told(target, e) for e in itertools.islice(target.executions.of(target.machine("roll")), most)]
+    found = [_summarize(target, e) for e in itertools.islice(target.executions.of(target.machine("roll")), most)]
     if as_json:
         print_json(found)
         return
@@ -73,7 +73,7 @@ def _row(told: Json) -> Row:
     return Row((told["roll"], status, clock(told["began"]), took), notes=tuple(notes))
 
 
-def _told(target: Target, listed: "Execution") -> Json:
+def _summarize(target: Target, listed: "Execution") -> Json:
     execution = target.executions.describe(listed.arn)
     events = target.executions.history(listed.arn)
     reason = fault_sentence({"error": execution.error, "cause": execution.cause})

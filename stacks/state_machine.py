@@ -1,14 +1,14 @@
 """The workflow: every state, wait, retry and catch of a roll, top to bottom.
 
-A step is a Lambda that looks, decides and acts once, and answers `done` or `wait`. `Page.step` makes of it three
-states: the task, the question whether it is done, and the wait. Variables carry identifiers only:
+A step is a Lambda that looks, decides and acts once, and answers `done` or `wait`. `StateFactory.step` makes three
+states of it: the task, the question whether it is done, and the wait. Variables carry identifiers only:
 
-    roll      the roll's name: who holds the lock
-    since     when the step at hand began to wait; null between steps
-    told      when people were told of that wait; null while they were not
-    change    the number of the change that started this roll among all changes; 0 for a person's roll
-    plan      the plan's answer: nodes, groups, targets, surge
-    failure   what ended the roll, as Step Functions has it; null while nothing has
+    roll         the roll's name: who holds the lock
+    since        when the step at hand began to wait; null between steps
+    notified_at  when people were notified of that wait; null while they were not
+    change       the number of the change that started this roll among all changes; 0 for a person's roll
+    plan         the plan's answer: nodes, groups, targets, surge
+    failure      what ended the roll, as Step Functions has it; null while nothing has
 """
 
 from collections.abc import Mapping, Sequence
@@ -72,9 +72,9 @@ class Roll(Construct):
         log_group: logs.ILogGroup,
     ) -> None:
         super().__init__(scope, construct_id)
-        page = StateFactory(self, functions)
+        states = StateFactory(self, functions)
         plan = "$plan.output"
-        about = {
+        roll_fields = {
             "nodes": jsonata(f"{plan}.nodes"),
             "groups": jsonata(f"{plan}.groups"),
             "targets": jsonata(f"{plan}.targets"),
@@ -82,7 +82,7 @@ class Roll(Construct):
             "keep_taints": jsonata(f"{plan}.keep_taints"),
         }
 
-        begin = page.state(
+        begin = states.state(
             "Read the request",
             assign={
                 "roll": jsonata("$states.context.Execution.Name"),
@@ -91,7 +91,7 @@ class Roll(Construct):
                 "change": jsonata("0"),
                 "plan": NULL,
                 "since": NULL,
-                "told": NULL,
+                "notified_at": NULL,
                 "failure": NULL,
                 "approved": jsonata("false"),
                 "locked": jsonata("false"),
@@ -102,7 +102,7 @@ class Roll(Construct):
                 "unlooked": NULL,
             },
         )
-        report = page.call(
+        report = states.call(
             "Report",
             "report",
             {
@@ -117,7 +117,7 @@ class Roll(Construct):
                 "started": jsonata("$started"),
             },
         )
-        look = page.call(
+        look = states.call(
             "Look for orphans",
             "find_orphans",
             {"ended": jsonata("true")},
@@ -127,7 +127,7 @@ class Roll(Construct):
         )
         look.add_catch(report, errors=["States.ALL"], assign={"unlooked": jsonata("$states.errorOutput")})
         look.next(report)
-        restore = page.step(
+        restore = states.step(
             "Restore",
             "restore",
             {"keep_taints": jsonata(f"$plan = null ? false : {plan}.keep_taints")},
@@ -138,7 +138,7 @@ class Roll(Construct):
             },
         )
 
-        after = page.hooks("Ask the hooks after the roll", Moment.AFTER_ROLL, {}, settings)
+        after = states.hooks("Ask the hooks after the roll", Moment.AFTER_ROLL, {}, settings)
         if after:
             after.start.add_catch(look, errors=["States.ALL"], assign=KEEP_FIRST)
             after.then(look)
@@ -151,7 +151,7 @@ class Roll(Construct):
                 "leftBehind": jsonata("['the restore did not finish: ' & $states.errorOutput.Cause]"),
             },
         )
-        settle = page.step("Finish Redis migrations that were begun", "settle_redis", {}, catch=None)
+        settle = states.step("Finish Redis migrations that were begun", "settle_redis", {}, catch=None)
         settle.start.add_catch(
             restore.start,
             errors=["States.ALL"],
@@ -159,18 +159,18 @@ class Roll(Construct):
         )
         settle.then(restore.start)
 
-        by_whom = page.choice("Started by a change?")
-        receive = page.step(
+        started_by = states.choice("Started by a change?")
+        receive = states.step(
             "Wait for the change to settle",
             "receive_change",
             {"input": jsonata("$input"), "change": jsonata("$change")},
             catch=report,
             assign={"change": _once("change", "change"), "input": _once("request", "input")},
         )
-        what_of_it = page.choice("What becomes of the change?")
-        check = page.call("Check the permissions", "check_permissions", {}, attempts=4)
+        change_outcome = states.choice("What becomes of the change?")
+        check = states.call("Check the permissions", "check_permissions", {}, attempts=4)
         check.add_catch(report, errors=["States.ALL"], assign=FAILED)
-        plan_roll = page.call(
+        plan_roll = states.call(
             "Plan the roll",
             "plan",
             {"input": jsonata("$input")},
@@ -179,8 +179,8 @@ class Roll(Construct):
             attempts=4,
         )
         plan_roll.add_catch(report, errors=["States.ALL"], assign=FAILED)
-        what_now = page.choice("What does the plan say?")
-        approval = page.call(
+        what_now = states.choice("What does the plan say?")
+        approval = states.call(
             "Wait for approval",
             "ask_approval",
             {"token": jsonata("$states.context.Task.Token"), "plan": jsonata("$plan.reason")},
@@ -193,30 +193,30 @@ class Roll(Construct):
         )
         approval.add_catch(look, errors=["Refused", "States.Timeout"], assign=_not_approved(settings))
         approval.add_catch(look, errors=["States.ALL"], assign=FAILED)
-        take_lock = page.step(
+        take_lock = states.step(
             "Take the lock", "take_lock", {}, catch=settle,
             assign={"locked": jsonata(f"{ANSWER}.status = 'done'")},
         )  # fmt: skip
-        plan_old = page.choice("Is the plan still fresh?")
-        rehearse = page.call(
+        plan_old = states.choice("Is the plan still fresh?")
+        rehearse = states.call(
             "Rehearse the restore",
             "restore",
-            {"rehearse": jsonata("true"), "groups": about["groups"], "nodes": about["nodes"]},
+            {"rehearse": jsonata("true"), "groups": roll_fields["groups"], "nodes": roll_fields["nodes"]},
         )
         rehearse.add_catch(settle.start, errors=["States.ALL"], assign=FAILED)
-        pause = page.step("Pause what interferes", "pause_interference", about, catch=settle)
-        taint = page.step("Taint every outdated node", "taint_nodes", about, catch=settle)
-        resume = page.step(
+        pause = states.step("Pause what interferes", "pause_interference", roll_fields, catch=settle)
+        taint = states.step("Taint every outdated node", "taint_nodes", roll_fields, catch=settle)
+        resume = states.step(
             "Finish Redis migrations of a dead roll", "settle_redis", {"ending": jsonata("false")}, catch=settle
         )
-        pick = page.call(
+        pick = states.call(
             "Pick the next nodes",
             "select_wave",
-            {**about, "waves": jsonata("$waves")},
+            {**roll_fields, "waves": jsonata("$waves")},
             assign={"waves": jsonata("$waves + 1")},
         )
         pick.add_catch(settle.start, errors=["States.ALL"], assign=FAILED)
-        any_left = page.choice("Is any node left?")
+        any_left = states.choice("Is any node left?")
         replace = sfn.Map.jsonata(
             self,
             "Map Replace nodes",
@@ -225,51 +225,51 @@ class Roll(Construct):
             jsonata_max_concurrency=jsonata(f"{plan}.surge"),
             outputs={"failures": jsonata("[$states.result[$exists(failure)]]")},
         )
-        gate = page.step(
+        gate = states.step(
             "Open the gate to the next wave",
             "health_gate",
             {
-                **about,
+                **roll_fields,
                 "unready": jsonata(f"{plan}.unready"),
                 "redis": jsonata(f"{plan}.redis"),
                 "failures": jsonata("$exists($states.input.failures) ? $states.input.failures : []"),
             },
             catch=settle,
         )
-        how_did_it_end = page.choice("How did the roll end?")
+        how_did_it_end = states.choice("How did the roll end?")
 
-        begin.next(by_whom)
-        by_whom.when(page.when("$exists($states.input.'detail-type')"), receive.start, comment="by an event")
-        by_whom.otherwise(check)
-        receive.then(what_of_it)
-        what_of_it.when(
-            page.when("$states.input.output.next = 'plan'"), check, comment="it settled, and this roll plans"
+        begin.next(started_by)
+        started_by.when(states.when("$exists($states.input.'detail-type')"), receive.start, comment="by an event")
+        started_by.otherwise(check)
+        receive.then(change_outcome)
+        change_outcome.when(
+            states.when("$states.input.output.next = 'plan'"), check, comment="it settled, and this roll plans"
         )
-        what_of_it.otherwise(page.succeed("Nothing to do here"))
+        change_outcome.otherwise(states.succeed("Nothing to do here"))
         check.next(plan_roll)
         plan_roll.next(what_now)
         what_now.when(
-            page.when(f"{plan}.outcome = 'roll' and {plan}.approval and $not($approved)"),
+            states.when(f"{plan}.outcome = 'roll' and {plan}.approval and $not($approved)"),
             approval,
             comment="approval asked for",
         )
         what_now.when(
-            page.when(f"{plan}.outcome = 'roll' or {plan}.leftovers"),
+            states.when(f"{plan}.outcome = 'roll' or {plan}.leftovers"),
             take_lock.start,
             comment="nodes to replace, or marks of a dead roll",
         )
-        what_now.when(page.when("$locked"), settle.start, comment="nothing left to do, but the lock is ours")
+        what_now.when(states.when("$locked"), settle.start, comment="nothing left to do, but the lock is ours")
         what_now.otherwise(look)
         approval.next(take_lock.start)
         take_lock.then(plan_old)
-        plan_old.when(page.when("$states.input.output.waited"), plan_roll, comment="the lock was waited for")
+        plan_old.when(states.when("$states.input.output.waited"), plan_roll, comment="the lock was waited for")
         plan_old.when(
-            page.when(f"{plan}.outcome != 'roll'"),
+            states.when(f"{plan}.outcome != 'roll'"),
             settle.start,
             comment="nothing to roll: only a dead roll's marks to put back",
         )
         plan_old.otherwise(rehearse)
-        before = page.hooks("Ask the hooks before the roll", Moment.BEFORE_ROLL, {}, settings, catch=settle)
+        before = states.hooks("Ask the hooks before the roll", Moment.BEFORE_ROLL, {}, settings, catch=settle)
         if before:
             before.then(pause.start)
         rehearse.next(before.start if before else pause.start)
@@ -277,41 +277,41 @@ class Roll(Construct):
         taint.then(resume.start)
         resume.then(pick)
         pick.next(any_left)
-        any_left.when(page.when("$count($states.input.output.wave) = 0"), settle.start, comment="none left")
+        any_left.when(states.when("$count($states.input.output.wave) = 0"), settle.start, comment="none left")
         any_left.otherwise(replace)
-        replace.item_processor(self._replace_one(page, roll_node))
+        replace.item_processor(self._replace_one(states, roll_node))
         replace.next(gate.start)
         gate.then(pick)
         restore.then(restored)
         report.next(how_did_it_end)
         how_did_it_end.when(
-            page.when(f"$failure != null and $failure.Error = '{Aborted.__name__}'"),
-            page.fail("Aborted by a person", jsonata("$failure.Error"), jsonata("$states.input.reason")),
+            states.when(f"$failure != null and $failure.Error = '{Aborted.__name__}'"),
+            states.fail("Aborted by a person", jsonata("$failure.Error"), jsonata("$states.input.reason")),
             comment="a person ended it",
         )
         how_did_it_end.when(
-            page.when(f"$failure != null and $failure.Error = '{NOT_APPROVED}'"),
-            page.fail("Not approved", NOT_APPROVED, jsonata("$states.input.reason")),
+            states.when(f"$failure != null and $failure.Error = '{NOT_APPROVED}'"),
+            states.fail("Not approved", NOT_APPROVED, jsonata("$states.input.reason")),
             comment="a person refused, or nobody answered",
         )
         how_did_it_end.when(
-            page.when("$failure != null"),
-            page.fail("Failed", jsonata("$failure.Error"), jsonata("$states.input.reason")),
+            states.when("$failure != null"),
+            states.fail("Failed", jsonata("$failure.Error"), jsonata("$states.input.reason")),
             comment="a step failed",
         )
         how_did_it_end.when(
-            page.when(f"{plan}.outcome = 'blocked' and $not({plan}.dry_run)"),
-            page.fail("Blocked", "Blocked", jsonata("$states.input.reason")),
+            states.when(f"{plan}.outcome = 'blocked' and $not({plan}.dry_run)"),
+            states.fail("Blocked", "Blocked", jsonata("$states.input.reason")),
             comment="the plan is blocked",
         )
-        how_did_it_end.otherwise(page.succeed("Done"))
+        how_did_it_end.otherwise(states.succeed("Done"))
         report.add_catch(
-            page.fail("Not reported", jsonata("$states.input.Error"), jsonata("$states.input.Cause")),
+            states.fail("Not reported", jsonata("$states.input.Error"), jsonata("$states.input.Cause")),
             errors=["States.ALL"],
         )
 
         longest = settings.deadlines.roll + settings.deadlines.receive_change
-        self.machine = page.machine(
+        self.machine = states.machine(
             name,
             begin,
             Duration.seconds(longest),
@@ -321,10 +321,10 @@ class Roll(Construct):
         )
 
     @staticmethod
-    def _replace_one(page: "StateFactory", roll_node: sfn.IStateMachine) -> sfn.IChainable:
+    def _replace_one(states: "StateFactory", roll_node: sfn.IStateMachine) -> sfn.IChainable:
         """One node of a wave: an execution of its own, so that its history has room of its own."""
         child = tasks.StepFunctionsStartExecution.jsonata(
-            page.scope,
+            states.scope,
             "Task Replace node",
             state_name="Replace node",
             state_machine=roll_node,
@@ -342,7 +342,7 @@ class Roll(Construct):
             ),
             outputs={"node": jsonata("$states.input.node")},
         )
-        not_replaced = page.state("Node not replaced")
+        not_replaced = states.state("Node not replaced")
         child.add_catch(
             not_replaced,
             errors=["States.ALL"],
@@ -366,8 +366,8 @@ class RollNode(Construct):
         log_group: logs.ILogGroup,
     ) -> None:
         super().__init__(scope, construct_id)
-        page = StateFactory(self, functions)
-        about = {
+        states = StateFactory(self, functions)
+        node_fields = {
             "instance": jsonata("$instance"),
             "node": jsonata("$node"),
             "group": jsonata("$group"),
@@ -375,9 +375,9 @@ class RollNode(Construct):
             "replacement_node": jsonata("$replacementNode"),
         }
 
-        by_whom = page.choice("Started by a roll?")
-        own_roll = self._start_roll(page, roll_name)
-        begin = page.state(
+        started_by = states.choice("Started by a roll?")
+        own_roll = self._start_roll(states, roll_name)
+        begin = states.state(
             "Read which node",
             assign={
                 "roll": jsonata("$states.input.roll"),
@@ -388,48 +388,48 @@ class RollNode(Construct):
                 "replacementNode": jsonata("''"),
                 "redisGroup": jsonata("''"),
                 "since": NULL,
-                "told": NULL,
+                "notified_at": NULL,
                 "failure": NULL,
             },
         )
-        record = page.call(
+        record = states.call(
             "Record what was done",
             "record_node",
-            {**about, "execution": jsonata("$states.context.Execution.Id"), "failure": jsonata("$failure")},
+            {**node_fields, "execution": jsonata("$states.context.Execution.Id"), "failure": jsonata("$failure")},
         )
-        after = page.hooks("Ask the hooks after the node", Moment.AFTER_NODE, about, settings)
+        after = states.hooks("Ask the hooks after the node", Moment.AFTER_NODE, node_fields, settings)
         if after:
             after.start.add_catch(record, errors=["States.ALL"], assign=KEEP_FIRST)
             after.then(record)
         ending = after.start if after else record
-        before = page.hooks("Ask the hooks before the node", Moment.BEFORE_NODE, about, settings, catch=ending)
-        launch = page.step(
-            "Launch the replacement", "launch_replacement", about, catch=ending,
+        before = states.hooks("Ask the hooks before the node", Moment.BEFORE_NODE, node_fields, settings, catch=ending)
+        launch = states.step(
+            "Launch the replacement", "launch_replacement", node_fields, catch=ending,
             assign={"replacement": _once("replacement", "replacement")},
         )  # fmt: skip
-        await_ready = page.step(
-            "Wait for the replacement", "await_ready", about, catch=ending,
+        await_ready = states.step(
+            "Wait for the replacement", "await_ready", node_fields, catch=ending,
             assign={"replacementNode": _once("replacement_node", "replacementNode")},
         )  # fmt: skip
-        close = page.step("Close the old node to new pods", "taint_no_schedule", about, catch=ending)
-        redis = self._migrate_redis(page, about, ending)
-        leave = page.step("Leave the load balancers", "leave_load_balancers", about, catch=ending)
-        evict = page.step("Evict pods", "evict", about, catch=ending)
-        drained = page.step("Wait for the last connections", "await_load_balancers", about, catch=ending)
-        detached = page.step("Wait for volumes to detach", "await_volumes", about, catch=ending)
-        terminate = page.step("Terminate the instance", "terminate", about, catch=ending)
-        replaced = page.choice("Was it replaced?")
+        close = states.step("Close the old node to new pods", "taint_no_schedule", node_fields, catch=ending)
+        redis = self._migrate_redis(states, node_fields, ending)
+        leave = states.step("Leave the load balancers", "leave_load_balancers", node_fields, catch=ending)
+        evict = states.step("Evict pods", "evict", node_fields, catch=ending)
+        drained = states.step("Wait for the last connections", "await_load_balancers", node_fields, catch=ending)
+        detached = states.step("Wait for volumes to detach", "await_volumes", node_fields, catch=ending)
+        terminate = states.step("Terminate the instance", "terminate", node_fields, catch=ending)
+        replaced = states.choice("Was it replaced?")
 
-        by_whom.when(page.when("$exists($states.input.roll)"), begin, comment="by a roll")
-        by_whom.otherwise(own_roll)
-        own_roll.next(page.succeed("A roll was started for this node"))
+        started_by.when(states.when("$exists($states.input.roll)"), begin, comment="by a roll")
+        started_by.otherwise(own_roll)
+        own_roll.next(states.succeed("A roll was started for this node"))
         begin.next(before.start if before else launch.start)
         if before:
             before.then(launch.start)
         launch.then(await_ready.start)
         await_ready.then(close.start)
         close.then(redis.start)
-        redis.settled.when(page.when("$states.input.output.next = 'none'"), leave.start, comment="nothing")
+        redis.settled.when(states.when("$states.input.output.next = 'none'"), leave.start, comment="nothing")
         leave.then(evict.start)
         evict.then(drained.start)
         drained.then(detached.start)
@@ -438,11 +438,11 @@ class RollNode(Construct):
         record.add_catch(replaced, errors=["States.ALL"], outputs={"reason": jsonata("$states.errorOutput.Cause")})
         record.next(replaced)
         replaced.when(
-            page.when("$failure != null"),
-            page.fail("Not replaced", jsonata("$failure.Error"), jsonata("$states.input.reason")),
+            states.when("$failure != null"),
+            states.fail("Not replaced", jsonata("$failure.Error"), jsonata("$states.input.reason")),
             comment="a step failed",
         )
-        replaced.otherwise(page.succeed("Replaced"))
+        replaced.otherwise(states.succeed("Replaced"))
 
         deadlines = settings.deadlines
         longest = sum(
@@ -453,31 +453,31 @@ class RollNode(Construct):
             )
         )  # fmt: skip
         longest += deadlines.run_hooks * (settings.asks(Moment.BEFORE_NODE) + settings.asks(Moment.AFTER_NODE))
-        self.machine = page.machine(name, by_whom, Duration.seconds(longest + 3600), log_group)
+        self.machine = states.machine(name, started_by, Duration.seconds(longest + 3600), log_group)
 
     @staticmethod
-    def _migrate_redis(page: "StateFactory", about: Mapping[str, str], record: sfn.IChainable) -> "RedisPart":
+    def _migrate_redis(states: "StateFactory", node_fields: Mapping[str, str], record: sfn.IChainable) -> "RedisPart":
         """Redis pods leave first, each with its role: look which is next, do what it needs, look again."""
-        about = {**about, "redis_group": jsonata("$redisGroup")}
-        look = page.step(
-            "Look at the Redis pods", "inspect_redis", about, catch=record,
+        node_fields = {**node_fields, "redis_group": jsonata("$redisGroup")}
+        look = states.step(
+            "Look at the Redis pods", "inspect_redis", node_fields, catch=record,
             assign={"redisGroup": _once("group", "redisGroup")},
         )  # fmt: skip
-        what = page.choice("What do the Redis pods need?")
+        what = states.choice("What do the Redis pods need?")
         look.then(what)
         for name, module in REDIS_STATES.items():
-            step = page.step(name, module, about, catch=record)
+            step = states.step(name, module, node_fields, catch=record)
             what.when(
-                page.when(f"$states.input.output.next = '{module}'"), step.start, comment=module.replace("_", " ")
+                states.when(f"$states.input.output.next = '{module}'"), step.start, comment=module.replace("_", " ")
             )
             step.then(look.start)
         return RedisPart(look.start, what)
 
     @staticmethod
-    def _start_roll(page: "StateFactory", roll_name: str) -> tasks.StepFunctionsStartExecution:
+    def _start_roll(states: "StateFactory", roll_name: str) -> tasks.StepFunctionsStartExecution:
         """By hand, for one node: the same as a roll that names it, with lock, plan and restore."""
         # The roll's machine needs this one's ARN, so this one knows the roll's by its name.
-        arn = Stack.of(page.scope).format_arn(
+        arn = Stack.of(states.scope).format_arn(
             service="states",
             resource="stateMachine",
             resource_name=roll_name,
@@ -485,10 +485,10 @@ class RollNode(Construct):
         )
         node = "$exists($states.input.instance) ? $states.input.instance : $states.input.node"
         return tasks.StepFunctionsStartExecution.jsonata(
-            page.scope,
+            states.scope,
             "Task Start a roll",
             state_name="Start a roll for this node",
-            state_machine=sfn.StateMachine.from_state_machine_arn(page.scope, "Roll", arn),
+            state_machine=sfn.StateMachine.from_state_machine_arn(states.scope, "Roll", arn),
             input=sfn.TaskInput.from_object({"nodes": [jsonata(node)]}),
         )
 
@@ -511,8 +511,8 @@ class Restore(Construct):
         log_group: logs.ILogGroup,
     ) -> None:
         super().__init__(scope, construct_id)
-        page = StateFactory(self, functions)
-        begin = page.state(
+        states = StateFactory(self, functions)
+        begin = states.state(
             "Read whose roll",
             assign={
                 # The watchdog passes the dead roll's name; by hand it is whoever asks.
@@ -522,29 +522,29 @@ class Restore(Construct):
                 "orphans": jsonata("[]"),
                 "unlooked": NULL,
                 "since": NULL,
-                "told": NULL,
+                "notified_at": NULL,
             },
         )
-        by_whom = page.choice("Started by the clock?")
-        look = page.call(
+        started_by = states.choice("Started by the clock?")
+        look = states.call(
             "Look for orphans",
             "find_orphans",
             {},
             assign={"roll": jsonata(f"{ANSWER}.output.dead != '' ? {ANSWER}.output.dead : $roll")},
         )
-        any_dead = page.choice("Did a roll die?")
-        settle = page.step(
+        any_dead = states.choice("Did a roll die?")
+        settle = states.step(
             "Finish Redis migrations that were begun", "settle_redis", {"by": jsonata("$by")}, catch=None
         )
-        restore = page.step(
+        restore = states.step(
             "Restore", "restore", {"by": jsonata("$by")}, catch=None,
             assign={"restored": jsonata(f"[$append($restored, {ANSWER}.output.restored)]")},
         )  # fmt: skip
-        ours = page.choice("Was it ours to restore?")
+        ours = states.choice("Was it ours to restore?")
         rolls = Stack.of(self).format_arn(
             service="states", resource="execution", resource_name=roll_name, arn_format=ArnFormat.COLON_RESOURCE_NAME
         )
-        report = page.call(
+        report = states.call(
             "Report for the roll",
             "report",
             {
@@ -557,7 +557,7 @@ class Restore(Construct):
             },
             outputs=jsonata("$states.input"),
         )
-        look_again = page.call(
+        look_again = states.call(
             "Look for what is left",
             "find_orphans",
             {"ended": jsonata("true")},
@@ -572,28 +572,28 @@ class Restore(Construct):
             assign={"unlooked": jsonata("$states.errorOutput")},
         )
         look_again.next(report)
-        whose = page.choice("Is it a roll's?")
+        whose = states.choice("Is it a roll's?")
         # What was put back is put back, whether or not anybody is told.
         report.add_catch(ours, errors=["States.ALL"], outputs=jsonata("$states.input"))
         # A group that needs a person must not keep the rest from being put back.
-        settle.start.add_catch(restore.start, errors=["States.ALL"], assign={"since": NULL, "told": NULL})
-        begin.next(by_whom)
-        by_whom.when(page.when("$exists($states.input.look)"), look, comment="by the clock")
-        by_whom.otherwise(settle.start)
+        settle.start.add_catch(restore.start, errors=["States.ALL"], assign={"since": NULL, "notified_at": NULL})
+        begin.next(started_by)
+        started_by.when(states.when("$exists($states.input.look)"), look, comment="by the clock")
+        started_by.otherwise(settle.start)
         look.next(any_dead)
         any_dead.when(
-            page.when("$states.input.output.dead != ''"), settle.start, comment="a roll died, and nobody restored"
+            states.when("$states.input.output.dead != ''"), settle.start, comment="a roll died, and nobody restored"
         )
-        any_dead.otherwise(page.succeed("Looked"))
+        any_dead.otherwise(states.succeed("Looked"))
         settle.then(restore.start)
         restore.then(whose)
-        whose.when(page.when("$roll != $by"), look_again, comment="yes, and it may have no report")
+        whose.when(states.when("$roll != $by"), look_again, comment="yes, and it may have no report")
         whose.otherwise(ours)
         report.next(ours)
-        ours.when(page.when("$states.input.output.ours"), page.succeed("Restored"), comment="yes")
-        ours.otherwise(page.succeed("Nothing to restore"))
+        ours.when(states.when("$states.input.output.ours"), states.succeed("Restored"), comment="yes")
+        ours.otherwise(states.succeed("Nothing to restore"))
         longest = settings.deadlines.settle_redis + settings.deadlines.restore
-        self.machine = page.machine(name, begin, Duration.seconds(longest + 600), log_group)
+        self.machine = states.machine(name, begin, Duration.seconds(longest + 600), log_group)
 
 
 REDIS_STATES = {
@@ -615,7 +615,7 @@ REDIS_STATES = {
 }
 """State -> step module: what a Sentinel group goes through, in the order of a master pod's move; then a cluster."""
 
-FAILED = {"failure": jsonata("$states.errorOutput"), "since": NULL, "told": NULL}
+FAILED = {"failure": jsonata("$states.errorOutput"), "since": NULL, "notified_at": NULL}
 """What a Catch remembers; the next step's wait has not begun."""
 
 KEEP_FIRST = FAILED | {"failure": jsonata("$failure = null ? $states.errorOutput : $failure")}
@@ -709,8 +709,8 @@ class StateFactory:
         assign: Mapping[str, Any] | None = None,
     ) -> StepStates:
         """A step, called again until it is done. What it cannot get over goes to `catch`."""
-        waits = {key: jsonata(f"{ANSWER}.status = 'wait' ? {ANSWER}.{key} : null") for key in ("since", "told")}
-        given = {"since": jsonata("$since"), "told": jsonata("$told"), **payload}
+        waits = {key: jsonata(f"{ANSWER}.status = 'wait' ? {ANSWER}.{key} : null") for key in ("since", "notified_at")}
+        given = {"since": jsonata("$since"), "notified_at": jsonata("$notified_at"), **payload}
         task = self.call(name, step, given, assign={**waits, **(assign or {})})
         if catch is not None:
             task.add_catch(

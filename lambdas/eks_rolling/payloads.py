@@ -48,12 +48,12 @@ Targets = dict[str, dict[str, str]]
 
 
 class Task(Strict):
-    """What every step is given. `since` is when its current wait began, `told` when people were told of it (epoch
-    seconds)."""
+    """What every step is given. Times are epoch seconds: `since` is when its current wait began, `notified_at` when
+    people were notified of it."""
 
     roll: str = Field(min_length=1)
     since: float | None = None
-    told: float | None = None
+    notified_at: float | None = None
 
 
 class PlanTask(Task):
@@ -197,7 +197,7 @@ class StepResult(Strict):
     reason: str
     wait_seconds: int = Field(0, ge=0, le=900)
     since: float | None = None
-    told: float | None = None
+    notified_at: float | None = None
     output: dict[str, Any] = {}
     calls: tuple[str, ...] = ()
 

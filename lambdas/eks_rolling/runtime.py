@@ -19,8 +19,7 @@ from eks_rolling.clients.protocols import Aws, Clients, Http, Kubernetes, Redis
 from eks_rolling.errors import BadRequest, DeadlineExceeded, Permanent, RollError, Transient, sentence
 from eks_rolling.payloads import NodeTask, Status, StepResult, Task
 from eks_rolling.report import messages, metrics
-from eks_rolling.roll import lock
-from eks_rolling.roll import operator_requests as control
+from eks_rolling.roll import lock, operator_requests
 from eks_rolling.roll.operator_requests import Honors
 from eks_rolling.settings import Settings, problems
 
@@ -148,7 +147,7 @@ class Handler(Generic[AnyTask]):
         """
         if self.locked:
             lease = lock.confirm(clients, task.roll)
-            if paused := control.hold_or_abort(lease, clients.now(), self.honors):
+            if paused := operator_requests.hold_or_abort(lease, clients.now(), self.honors):
                 return paused
         since = task.since if task.since is not None else clients.now()
         result = self.step(task.model_copy(update={"since": since}), clients)
@@ -160,33 +159,35 @@ class Handler(Generic[AnyTask]):
             subject = f"Node {task.node}" if isinstance(task, NodeTask) else "The roll"
             raise DeadlineExceeded(f"{subject} waited {waited:.0f} s (deadline {deadline} s): {result.reason}")
         since = since if result.since is None else result.since
-        return result.model_copy(update={"since": since, "told": self._told(task, result.reason, since, clients)})
+        return result.model_copy(
+            update={"since": since, "notified_at": self._notify_of_hold(task, result.reason, since, clients)}
+        )
 
-    def _told(self, task: AnyTask, reason: str, since: float, clients: Clients) -> float | None:
-        """When people were told of the hold that began at `since`; they are now if it is time, and once."""
-        if task.told is not None and task.told >= since:
-            return task.told
+    def _notify_of_hold(self, task: AnyTask, reason: str, since: float, clients: Clients) -> float | None:
+        """When people were notified of the hold that began at `since`. Notifies them now if it is time, once."""
+        if task.notified_at is not None and task.notified_at >= since:
+            return task.notified_at
         settings, now = clients.settings, clients.now()
         enough = settings.notify_hold_minutes * 60
         if not enough or now - since < enough or self.name not in messages.HOLDING:
             return None
         node = task.node if isinstance(task, NodeTask) else ""
-        tell(clients, messages.hold(settings, task.roll, self.name, node, reason, since, now))
+        notify(clients, messages.hold(settings, task.roll, self.name, node, reason, since, now))
         return now
 
 
-def tell(clients: Clients, message: messages.Message) -> None:
-    """Tells people. A message that cannot be sent must not keep a step from its work, so that is only logged."""
+def notify(clients: Clients, message: messages.Message) -> None:
+    """Sends people a message. One that cannot be sent must not keep a step from its work, so that is only logged."""
     try:
         clients.aws.notify(message.subject, message.text)
     except RollError as error:
-        logger.warning("people could not be told: %s", sentence(error), subject=message.subject)
+        logger.warning("people could not be notified: %s", sentence(error), subject=message.subject)
 
 
 def handler_for(
     step: StepFunction[AnyTask], task_type: type[AnyTask], *, locked: bool = True, honors: Honors = Honors.BOTH
 ) -> Handler[AnyTask]:
-    """The Lambda handler of a step. Without the lock there is nothing to heed."""
+    """The Lambda handler of a step. Without the lock there is nothing to honor."""
     if INITIALIZING in os.environ:
         _import_clients()
     return Handler(step, task_type, locked, honors if locked else Honors.NOTHING)

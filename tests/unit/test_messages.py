@@ -129,12 +129,12 @@ class TestHolds:
         return handler_for(run, NodeTask, locked=False)
 
     def test_a_hold_is_told_once_when_it_is_long_enough(self) -> None:
-        world, told, since = World(), None, None
+        world, notified_at, since = World(), None, None
         handler = self.evicting(StepResult.wait("no budget", 10))
         clients = world.clients(SETTINGS)
         for _ in range(40):
-            result = handler.run(TASK.model_copy(update={"since": since, "told": told}), clients)
-            since, told = result.since, result.told
+            result = handler.run(TASK.model_copy(update={"since": since, "notified_at": notified_at}), clients)
+            since, notified_at = result.since, result.notified_at
             world.time += 60
         ((subject, text),) = world.messages
         assert subject == "demo: node node-1 has waited for 30 minutes"
@@ -143,15 +143,15 @@ class TestHolds:
     def test_a_hold_that_begins_anew_is_told_anew(self) -> None:
         world = World()
         result = StepResult.wait("no budget", 10).model_copy(update={"since": world.time - 1800})
-        task = TASK.model_copy(update={"since": world.time - 3000, "told": world.time - 1801})
-        assert self.evicting(result).run(task, world.clients(SETTINGS)).told == world.time
+        task = TASK.model_copy(update={"since": world.time - 3000, "notified_at": world.time - 1801})
+        assert self.evicting(result).run(task, world.clients(SETTINGS)).notified_at == world.time
         assert len(world.messages) == 1
 
     def test_nobody_is_told_where_nobody_wants_to_be(self) -> None:
         world = World()
         quiet = SETTINGS.model_copy(update={"notify_hold_minutes": 0})
         task = TASK.model_copy(update={"since": world.time - 3000})
-        assert self.evicting(StepResult.wait("no budget", 10)).run(task, world.clients(quiet)).told is None
+        assert self.evicting(StepResult.wait("no budget", 10)).run(task, world.clients(quiet)).notified_at is None
         assert world.messages == []
 
     def test_a_message_that_cannot_be_sent_keeps_no_step_from_its_work(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,6 +84,17 @@ def ready_nodes(nodes: Iterable[Node]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
+def replacement_not_ready(replacement: Node | None) -> str:
+    """Why the replacement cannot take its old node's place now; "" where it can: there, Ready and schedulable [N3]."""
+    if replacement is None:
+        return "the replacement has left the cluster"
+    if not replacement.ready:
+        return f"the replacement {replacement.name} is not Ready any more"
+    if replacement.unschedulable:
+        return f"the replacement {replacement.name} was cordoned"
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Owner:
     """The controller of a pod. For a ReplicaSet of a Deployment it is the Deployment."""

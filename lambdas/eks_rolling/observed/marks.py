@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from eks_rolling.observed.aws import GroupInstance, InstanceState
 from eks_rolling.observed.kubernetes import ROLL_TAINT_KEY, Effect, Node, Taint
+from eks_rolling.settings import AutoscalerMode
 
 # On nodes: annotations and a label.
 
@@ -107,6 +108,13 @@ def with_roll_taint(node: Node, taint: Taint | None) -> tuple[Taint, ...]:
     """The node's taints with ours set to `taint` (None: taken away), every other one untouched and in its place."""
     others = tuple(t for t in node.taints if t.key != ROLL_TAINT_KEY)
     return others if taint is None else (*others, taint)
+
+
+def keep_from_scale_down(node: Node, mode: AutoscalerMode) -> dict[str, str | None]:
+    """Annotations that keep a running cluster-autoscaler from removing the node; what others set is left alone."""
+    if mode is not AutoscalerMode.ANNOTATE or SCALE_DOWN_DISABLED in node.annotations:
+        return {}
+    return {SCALE_DOWN_DISABLED: "true", NODE_SCALE_DOWN: "true"}
 
 
 def outdated(instance: GroupInstance, targets: dict[str, str]) -> bool:

@@ -87,7 +87,7 @@ class Row:
 
     name: str
     detail: str
-    told: str
+    label: str
     bars: tuple[Bar, ...]
     marks: tuple[RowMark, ...] = ()
     failed: bool = False
@@ -99,7 +99,7 @@ class Chart:
 
     name: str
     detail: str
-    told: str
+    label: str
     area: str
     line: str
     limit: float
@@ -321,7 +321,7 @@ def node_rows(report: Report, axis: Axis) -> list[Row]:
         Row(
             name=short(node.node),
             detail=", ".join(part for part in (zones.get(node.instance, ""), duration(node.seconds)) if part),
-            told=_told(node),
+            label=_label(node),
             bars=_bars(node.steps, axis),
             marks=_failure_mark(node, axis),
             failed=bool(node.failure),
@@ -331,7 +331,7 @@ def node_rows(report: Report, axis: Axis) -> list[Row]:
     ]
 
 
-def _told(node: NodePage) -> str:
+def _label(node: NodePage) -> str:
     longest = sorted((h for s in node.steps for h in s.holds), key=lambda h: -h.seconds)[:3]
     waits = "; ".join(f"{duration(h.seconds)}: {h.reason}" for h in longest)
     end = f"not replaced: {node.failure}" if node.failure else f"replaced by {node.replacement_node}"
@@ -423,8 +423,8 @@ def capacity_charts(report: Report, axis: Axis) -> list[Chart]:
         floor, top = max(0.0, min(low, start) - 1.0), high + 0.5
         detail = f"{start} at the start, lowest {low}, highest {high}"
         area, line = _paths(points, axis, floor, top)
-        told = f"Ready nodes in {zone or 'no zone'}: {detail}."
-        charts.append(Chart(zone or "no zone", detail, told, area, line, _y(start, floor, top), low < start))
+        label = f"Ready nodes in {zone or 'no zone'}: {detail}."
+        charts.append(Chart(zone or "no zone", detail, label, area, line, _y(start, floor, top), low < start))
     return charts
 
 
@@ -439,8 +439,8 @@ def budget_charts(report: Report, axis: Axis) -> list[Chart]:
         detail = f"at most {most} unavailable, {limit} allowed, of {budget.looks[-1].expected}"
         area, line = _paths(points, axis, 0.0, top)
         name = budget.budget + (" (made for the roll)" if budget.ours else "")
-        told = f"Pods of {name}: {detail}."
-        charts.append(Chart(name, detail, told, area, line, _y(limit, 0.0, top), _exceeded(budget)))
+        label = f"Pods of {name}: {detail}."
+        charts.append(Chart(name, detail, label, area, line, _y(limit, 0.0, top), _exceeded(budget)))
     return charts
 
 

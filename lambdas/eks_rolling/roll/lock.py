@@ -150,3 +150,8 @@ def release(clients: Clients, holder: str, name: str) -> None:
     lease = clients.kubernetes.lease(name)
     if lease is not None and lease.holder == holder:
         clients.kubernetes.put_lease(replace(lease, holder="", annotations={}))
+
+
+def begun_by(lease: Lease | None, roll: str, now: float) -> bool:
+    """Whether a Redis group's migration was begun by this roll, or by a holder that has been silent since."""
+    return lease is not None and bool(lease.holder) and (lease.holder.startswith(f"{roll}/") or lease.expired(now))

@@ -2,7 +2,7 @@
 
 Every step of a roll reads the lock anyway, so a wish is heard within seconds, in the middle of a hold too. A step is
 never cut short: a wish is followed where the step would begin to look. What must not stay half done is finished first:
-once a Redis group's migration has begun, the steps that finish it heed nothing.
+once a Redis group's migration has begun, the steps that finish it honor nothing.
 """
 
 from enum import Flag, auto

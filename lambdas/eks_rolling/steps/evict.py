@@ -238,7 +238,7 @@ def restart_mark(node: Node) -> str:
     return f"{node.annotations.get(NODE_ROLL, '')}/{node.name}"
 
 
-def told(seen: NodeToEmpty) -> dict[str, list[int]]:
+def describe_budgets(seen: NodeToEmpty) -> dict[str, list[int]]:
     """The budgets of what leaves the node, for the report: allowed, healthy, needed, expected, and whether ours."""
     pods = [*(p for p in seen.pods if not p.stays_with_node), *(p for m in seen.moving for p in m.pods)]
     # The labels of a workload's selector are on all of its pods.
@@ -259,7 +259,7 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
     """Its answers tell of the budgets as well, which is what the report knows of them."""
     seen = observe(task.node, clients)
     result = act(seen, task, clients)
-    return result.model_copy(update={"output": result.output | {"budgets": told(seen)}})
+    return result.model_copy(update={"output": result.output | {"budgets": describe_budgets(seen)}})
 
 
 def act(seen: NodeToEmpty, task: NodeTask, clients: Clients) -> StepResult:

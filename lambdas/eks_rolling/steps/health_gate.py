@@ -10,8 +10,7 @@ from eks_rolling.observed.kubernetes import Workload, ready_nodes
 from eks_rolling.payloads import RollTask, StepResult, backoff
 from eks_rolling.redis.actions import Settled
 from eks_rolling.report.timeline import error_of, explain
-from eks_rolling.roll import lock
-from eks_rolling.roll import operator_requests as control
+from eks_rolling.roll import lock, operator_requests
 from eks_rolling.roll.operator_requests import Honors
 from eks_rolling.runtime import handler_for
 from eks_rolling.settings import PageCheck
@@ -75,7 +74,7 @@ def run(task: RollTask, clients: Clients) -> StepResult:
     for aborted in task.failures:
         raise Aborted(explain(aborted.failure))
     # Asked after the failures: those are what a person who aborts for their sake wants to read.
-    if paused := control.hold_or_abort(lock.confirm(clients, task.roll), clients.now()):
+    if paused := operator_requests.hold_or_abort(lock.confirm(clients, task.roll), clients.now()):
         return paused
     decision = decide(
         clients.aws.alarms_firing(clients.settings.alarms),

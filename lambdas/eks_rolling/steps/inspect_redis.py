@@ -10,8 +10,7 @@ from eks_rolling.migration.next_action import busy_with, group_called, groups_on
 from eks_rolling.payloads import RedisTask, StepResult, backoff
 from eks_rolling.redis.actions import RedisHold, Settled, Stop
 from eks_rolling.redis.groups import RedisGroup
-from eks_rolling.roll import lock
-from eks_rolling.roll import operator_requests as control
+from eks_rolling.roll import lock, operator_requests
 from eks_rolling.roll.operator_requests import Honors
 from eks_rolling.runtime import handler_for
 
@@ -49,7 +48,7 @@ def _asked_to_stop(group: RedisGroup, task: RedisTask, clients: Clients) -> Step
     if not {lock.PAUSE, lock.ABORT} & lease.annotations.keys():
         return None
     begun = task.redis_group == str(group) and not isinstance(look(group, "", clients).action, Settled)
-    return None if begun else control.hold_or_abort(lease, clients.now())
+    return None if begun else operator_requests.hold_or_abort(lease, clients.now())
 
 
 def _groups(task: RedisTask, clients: Clients) -> list[RedisGroup]:

@@ -19,7 +19,7 @@ from eks_rolling.redis.groups import Part, RedisGroup, declared
 from eks_rolling.runtime import handler_for
 from eks_rolling.settings import Settings
 
-TOLD = 20
+NAMED = 20
 """Blockers that a sentence names; the others are in the plan's document."""
 
 
@@ -41,7 +41,7 @@ def decide(view: ClusterSnapshot, request: RollRequest, settings: Settings) -> P
     blockers = [f for f in found if f.severity is Severity.BLOCKS]
     nodes = counted(len(chosen), "outdated node")
     if blockers:
-        outcome, reason = PlanOutcome.BLOCKED, f"{nodes}; blocked: {_told(blockers)}"
+        outcome, reason = PlanOutcome.BLOCKED, f"{nodes}; blocked: {_name_blockers(blockers)}"
     elif not chosen:
         outcome, reason = PlanOutcome.NOTHING, "no node is outdated"
     elif request.dry_run:
@@ -51,10 +51,10 @@ def decide(view: ClusterSnapshot, request: RollRequest, settings: Settings) -> P
     return PlanDecision(outcome, reason, tuple(_masters_last(view, chosen)), tuple(found), targets, tuple(stuck))
 
 
-def _told(blockers: list[Finding]) -> str:
+def _name_blockers(blockers: list[Finding]) -> str:
     """The blockers as one sentence, which states and messages carry: no more than fit."""
-    told = " | ".join(str(b) for b in blockers[:TOLD])
-    return told if len(blockers) <= TOLD else f"{told} | and {len(blockers) - TOLD} more, all in plan.json"
+    named = " | ".join(str(b) for b in blockers[:NAMED])
+    return named if len(blockers) <= NAMED else f"{named} | and {len(blockers) - NAMED} more, all in plan.json"
 
 
 def redis_to_move(view: ClusterSnapshot, chosen: Sequence[Candidate]) -> list[str]:

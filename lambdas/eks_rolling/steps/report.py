@@ -27,7 +27,7 @@ from eks_rolling.payloads import ReportTask, StepResult
 from eks_rolling.report import messages, timeline
 from eks_rolling.report.page import page
 from eks_rolling.report.timeline import StepTime
-from eks_rolling.runtime import handler_for, tell
+from eks_rolling.runtime import handler_for, notify
 
 UNWANTED = {Aborted.__name__: Ending.ABORTED, NOT_APPROVED: Ending.NOT_APPROVED}
 """Error -> how a roll ended that a person did not want."""
@@ -179,7 +179,7 @@ def run(task: ReportTask, clients: Clients) -> StepResult:
     nodes = [NodePage.model_validate_json(text) for text in aws.load(f"{prefix}/nodes/")]
     if task.stopped and aws.load(f"{prefix}/report.json"):
         if task.restored or task.left_behind:
-            tell(clients, messages.restored(clients.settings, task.roll, task.restored, task.left_behind))
+            notify(clients, messages.restored(clients.settings, task.roll, task.restored, task.left_behind))
         return StepResult.done("the roll wrote its report itself")
     steps, ending, approver, gaps = _own_steps(task, clients)
     if task.stopped and steps and not ending:
@@ -195,7 +195,7 @@ def run(task: ReportTask, clients: Clients) -> StepResult:
         report = report.model_copy(update={"reason": ending or "The roll ended without a word."})
     aws.save(f"{prefix}/report.json", report.model_dump_json(indent=2, by_alias=True), "application/json")
     address = aws.save(f"{prefix}/report.html", page(report), "text/html; charset=utf-8")
-    tell(clients, messages.ending(clients.settings, report, address, plan))
+    notify(clients, messages.ending(clients.settings, report, address, plan))
     return StepResult.done(report.reason, outcome=report.outcome, report=address, replaced=report.replaced)
 
 

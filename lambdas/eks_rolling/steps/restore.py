@@ -36,7 +36,6 @@ from eks_rolling.roll import pending_change as changes
 from eks_rolling.roll.lock import Busy
 from eks_rolling.roll.restore_dry_run import rehearse
 from eks_rolling.runtime import handler_for
-from eks_rolling.steps.settle_redis import begun_by
 
 
 @dataclass(slots=True)
@@ -327,7 +326,7 @@ def _restore_autoscaler(clients: Clients, progress: RestoreProgress) -> None:
 def _half_moved(roll: str, clients: Clients) -> Iterator[str]:
     """Redis groups that the step before could not bring back to normal; their Leases are still held."""
     for group in declared(clients.kubernetes.workloads())[0]:
-        if begun_by(clients.kubernetes.lease(group.lease), roll, clients.now()):
+        if lock.begun_by(clients.kubernetes.lease(group.lease), roll, clients.now()):
             yield f"Redis group {group} is half moved; the next roll goes on with it"
 
 

@@ -4,8 +4,7 @@ from eks_rolling.clients.protocols import Clients, HttpAnswer
 from eks_rolling.errors import Refused, RollError, sentence
 from eks_rolling.payloads import HookTask, StepResult
 from eks_rolling.report.timeline import explain
-from eks_rolling.roll import lock
-from eks_rolling.roll import operator_requests as control
+from eks_rolling.roll import lock, operator_requests
 from eks_rolling.roll.hooks import HookFailed, HookPassed, HookWaits, meaning, question
 from eks_rolling.runtime import handler_for
 from eks_rolling.settings import Hook, Moment, OnFailure
@@ -19,7 +18,7 @@ def run(task: HookTask, clients: Clients) -> StepResult:
     if task.when is not Moment.AFTER_ROLL:
         lease = lock.confirm(clients, task.roll)
         before = task.when in {Moment.BEFORE_ROLL, Moment.BEFORE_NODE}
-        if before and (paused := control.hold_or_abort(lease, clients.now())):
+        if before and (paused := operator_requests.hold_or_abort(lease, clients.now())):
             return paused
     notes: list[str] = []
     asked = 0

@@ -18,11 +18,6 @@ from eks_rolling.roll import lock
 from eks_rolling.runtime import handler_for
 
 
-def begun_by(lease: Lease | None, roll: str, now: float) -> bool:
-    """Whether the group's migration was begun by this roll, or by somebody who is silent since."""
-    return lease is not None and bool(lease.holder) and (lease.holder.startswith(f"{roll}/") or lease.expired(now))
-
-
 def run(task: SettleTask, clients: Clients) -> StepResult:
     if not task.ending:
         lock.confirm(clients, task.roll)
@@ -38,7 +33,7 @@ def run(task: SettleTask, clients: Clients) -> StepResult:
         if lease is None or not lease.holder:
             continue
         # At the beginning whoever holds it is dead: this roll has the cluster's lock [R4].
-        if task.ending and not begun_by(lease, task.roll, clients.now()):
+        if task.ending and not lock.begun_by(lease, task.roll, clients.now()):
             continue
         if lease.holder != holder or clients.now() > lease.renewed + lease.duration / 4:
             clients.kubernetes.put_lease(replace(lease, holder=holder, renewed=clients.now()))

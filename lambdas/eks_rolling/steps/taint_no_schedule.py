@@ -2,28 +2,17 @@
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import Refused
-from eks_rolling.observed.kubernetes import Node
+from eks_rolling.observed.kubernetes import replacement_not_ready
 from eks_rolling.observed.marks import HARD_TAINT, NODE_ROLL, with_roll_taint
 from eks_rolling.payloads import NodeTask, StepResult
 from eks_rolling.runtime import handler_for
-
-
-def stands_in(replacement: Node | None) -> str:
-    """Why the replacement does not stand in for the old node now; "" where it does: there, Ready and schedulable."""
-    if replacement is None:
-        return "the replacement has left the cluster"
-    if not replacement.ready:
-        return f"the replacement {replacement.name} is not Ready any more"
-    if replacement.unschedulable:
-        return f"the replacement {replacement.name} was cordoned"
-    return ""
 
 
 def run(task: NodeTask, clients: Clients) -> StepResult:
     node = clients.kubernetes.node(task.node)
     if node is None or node.instance != task.instance or node.annotations.get(NODE_ROLL) != task.roll:
         raise Refused(f"Node {task.node} is not in the plan of {task.roll} any more; start a new roll.")
-    if reason := stands_in(clients.kubernetes.node(task.replacement_node)):
+    if reason := replacement_not_ready(clients.kubernetes.node(task.replacement_node)):
         return StepResult.wait(reason, 5)
     if node.roll_taint != HARD_TAINT:
         clients.kubernetes.update_node(node, taints=with_roll_taint(node, HARD_TAINT))

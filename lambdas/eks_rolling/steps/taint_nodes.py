@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.observed.kubernetes import Node, Taint
-from eks_rolling.observed.marks import NODE_ROLL, NODE_SCALE_DOWN, SCALE_DOWN_DISABLED, SOFT_TAINT, with_roll_taint
+from eks_rolling.observed.marks import NODE_ROLL, SOFT_TAINT, keep_from_scale_down, with_roll_taint
 from eks_rolling.payloads import RollTask, StepResult, counted
 from eks_rolling.roll import lock
 from eks_rolling.runtime import handler_for
@@ -34,13 +34,6 @@ def decide(node: Node, roll: str, mode: AutoscalerMode) -> NodeUpdate | None:
     annotations |= keep_from_scale_down(node, mode)
     taints = with_roll_taint(node, SOFT_TAINT) if node.roll_taint is None else None
     return NodeUpdate(taints, annotations) if annotations or taints is not None else None
-
-
-def keep_from_scale_down(node: Node, mode: AutoscalerMode) -> dict[str, str | None]:
-    """Annotations that keep a running cluster-autoscaler from removing the node; what others set is left alone."""
-    if mode is not AutoscalerMode.ANNOTATE or SCALE_DOWN_DISABLED in node.annotations:
-        return {}
-    return {SCALE_DOWN_DISABLED: "true", NODE_SCALE_DOWN: "true"}
 
 
 def run(task: RollTask, clients: Clients) -> StepResult:

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.observed.aws import Group, InstanceState, TargetRegistration
-from eks_rolling.observed.kubernetes import Node, Pod, ready_nodes
+from eks_rolling.observed.kubernetes import Node, Pod, ready_nodes, replacement_not_ready
 from eks_rolling.observed.marks import NODE_ROLL
 from eks_rolling.payloads import NodeTask, StepResult, backoff
 from eks_rolling.runtime import handler_for
-from eks_rolling.steps.taint_no_schedule import stands_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ def forbidden(seen: BeforeTermination, roll: str) -> str:
         return "its node left the cluster while the instance runs; look why, and terminate it by hand"
     if seen.node.annotations.get(NODE_ROLL) != roll:
         return f"node {seen.node.name} is not in the plan of {roll}"
-    if reason := stands_in(seen.replacement):
+    if reason := replacement_not_ready(seen.replacement):
         return reason
     if staying := [str(p) for p in seen.pods if not p.stays_with_node]:
         return f"pods are on it: {', '.join(staying)}"

@@ -19,8 +19,8 @@ from eks_rolling.steps.evict import (
     NodeToEmpty,
     Restart,
     decide,
+    describe_budgets,
     restart_mark,
-    told,
 )
 
 NODE = Node("old", taints=(HARD_TAINT,), annotations={NODE_ROLL: "roll-1"})
@@ -181,11 +181,11 @@ def test_the_report_is_told_of_budgets_of_pods_here_and_of_those_that_left() -> 
     elsewhere = budget(Owner("Deployment", "other", "web"))
     left = Moving(workload(DB, ready=3))
     observed = seen(pod("web-1"), budgets=(budget(), db, elsewhere), moving=(left,))
-    assert told(observed) == {"shop/db": [0, 2, 2, 3, 0], "shop/web": [1, 3, 2, 3, 0]}
+    assert describe_budgets(observed) == {"shop/db": [0, 2, 2, 3, 0], "shop/web": [1, 3, 2, 3, 0]}
 
 
 def test_of_many_budgets_the_tightest_are_told() -> None:
     owners = [Owner("Deployment", "shop", f"web-{n:02d}") for n in range(30)]
     pods = [pod(f"pod-{n:02d}", owner) for n, owner in enumerate(owners)]
     budgets = tuple(budget(owner, allowed=n % 2) for n, owner in enumerate(owners))
-    assert [numbers[0] for numbers in told(seen(*pods, budgets=budgets)).values()] == [0] * 15 + [1] * 5
+    assert [numbers[0] for numbers in describe_budgets(seen(*pods, budgets=budgets)).values()] == [0] * 15 + [1] * 5
