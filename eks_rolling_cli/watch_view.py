@@ -1,4 +1,4 @@
-"""A roll as people watch it: a picture on a terminal, lines elsewhere. Pure: `Rolling` in, Rich or text out."""
+"""A roll as people watch it: a picture on a terminal, lines elsewhere. Pure: `RollState` in, Rich or text out."""
 
 from collections.abc import Iterator
 
