@@ -9,7 +9,6 @@ from eks_rolling.documents.report import (
     Ending,
     Failover,
     Finding,
-    HoldKind,
     HoldRecord,
     NodePage,
     Orphan,
@@ -20,6 +19,7 @@ from eks_rolling.documents.report import (
     StepCalls,
     StepRecord,
 )
+from eks_rolling.payloads import HoldKind
 from eks_rolling.steps.report import waits
 
 BEGAN = 1_795_000_000.0

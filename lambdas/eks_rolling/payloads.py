@@ -5,6 +5,7 @@ A state's payload may be 256 KiB: a thousand instance ids are about 25 KB.
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -186,6 +187,32 @@ class Status(StrEnum):
 
     DONE = "done"
     WAIT = "wait"
+
+
+class HoldKind(StrEnum):
+    """What a step waited for, by what an operator would look at."""
+
+    INSTANCE = "instance"
+    BUDGET = "budget"
+    PODS = "pods"
+    TRAFFIC = "traffic"
+    VOLUMES = "volumes"
+    REDIS = "redis"
+    GATE = "gate"
+    PERSON = "person"
+    LOCK = "lock"
+    ENDING = "ending"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A decision to wait, and why. `kind` is what an operator would look at, `seconds` when to look again, where the
+    decision knows."""
+
+    reason: str
+    kind: HoldKind | None = None
+    seconds: float = 0.0
 
 
 class StepResult(Strict):

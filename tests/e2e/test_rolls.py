@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from eks_rolling.documents.report import HoldKind, Report
+from eks_rolling.documents.report import Report
+from eks_rolling.payloads import HoldKind
 from lab import demo
 from lab.operator import Operator
 from lab.view import LineView

@@ -8,10 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eks_rolling.clients.protocols import HttpAnswer
-from eks_rolling.documents.report import Ending, HoldKind, Report
+from eks_rolling.documents.report import Ending, Report
 from eks_rolling.errors import AccessDenied, RollError, Transient
 from eks_rolling.observed.kubernetes import Node, Owner, Taint
 from eks_rolling.observed.marks import HARD_TAINT
+from eks_rolling.payloads import HoldKind
 from eks_rolling.roll.lock import ABORT, PAUSE
 from eks_rolling.settings import PageCheck
 from tests.asl import Engine, Execution, Stopped

@@ -17,7 +17,7 @@ RUNBOOK = (REPOSITORY / "docs" / "runbook.md").read_text()
 NO_STEPS = {"approval", "roll"}
 """Deadlines of the workflow itself."""
 
-HOLDS = {"Hold", "Stop", "Why", "wait", "Refused", "Permanent", "NotFound", "LockLost", "Aborted"}
+HOLDS = {"Hold", "RedisHold", "Stop", "wait", "Refused", "Permanent", "NotFound", "LockLost", "Aborted"}
 
 OTHERS_WORDS = {"Cannot evict pod as it would violate the pod's disruption budget"}
 

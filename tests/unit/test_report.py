@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from eks_rolling.documents.report import BudgetLine, BudgetLook, Capacity, Ending, HoldKind, NodePage, Report
+from eks_rolling.documents.report import BudgetLine, BudgetLook, Capacity, Ending, NodePage, Report
 from eks_rolling.observed.kubernetes import Effect, Node, Taint, ready_nodes
-from eks_rolling.payloads import ReportTask
+from eks_rolling.payloads import HoldKind, ReportTask
 from eks_rolling.report import page as report_page
 from eks_rolling.report import timeline
 from eks_rolling.report.page import Axis, answers, duration, headline, node_lines, offset, page, restored

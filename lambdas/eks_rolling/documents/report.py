@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from eks_rolling.payloads import HoldKind
+
 VERSION = 1
 
 
@@ -29,22 +31,6 @@ class Ending(StrEnum):
     ABORTED = "aborted"
     STOPPED = "stopped"
     NOT_APPROVED = "not-approved"
-
-
-class HoldKind(StrEnum):
-    """What a step waited for, by what an operator would look at."""
-
-    INSTANCE = "instance"
-    BUDGET = "budget"
-    PODS = "pods"
-    TRAFFIC = "traffic"
-    VOLUMES = "volumes"
-    REDIS = "redis"
-    GATE = "gate"
-    PERSON = "person"
-    LOCK = "lock"
-    ENDING = "ending"
-    OTHER = "other"
 
 
 class HoldRecord(ReportPart):

@@ -14,16 +14,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, Template, select_autoescape
 
-from eks_rolling.documents.report import (
-    BudgetLine,
-    Ending,
-    Finding,
-    HoldKind,
-    NodePage,
-    PlannedReplacement,
-    Report,
-    StepRecord,
-)
+from eks_rolling.documents.report import BudgetLine, Ending, Finding, NodePage, PlannedReplacement, Report, StepRecord
+from eks_rolling.payloads import HoldKind
 
 KIND_WORDS: Mapping[HoldKind, tuple[str, str]] = {
     HoldKind.INSTANCE: ("N", "a new node"),

@@ -12,13 +12,13 @@ from eks_rolling.documents.report import (
     BudgetLook,
     Capacity,
     Failover,
-    HoldKind,
     HoldRecord,
     Refusal,
     StepCalls,
     StepRecord,
 )
 from eks_rolling.errors import NOT_APPROVED
+from eks_rolling.payloads import HoldKind
 
 KINDS: Mapping[str, HoldKind] = {
     "Wait for the change to settle": HoldKind.OTHER,

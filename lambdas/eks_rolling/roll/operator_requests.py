@@ -7,10 +7,9 @@ once a Redis group's migration has begun, the steps that finish it honor nothing
 
 from enum import Flag, auto
 
-from eks_rolling.documents.report import HoldKind
 from eks_rolling.errors import Aborted
 from eks_rolling.observed.kubernetes import Lease
-from eks_rolling.payloads import StepResult
+from eks_rolling.payloads import HoldKind, StepResult
 from eks_rolling.roll.lock import ABORT, PAUSE
 
 LOOK_SECONDS = 10.0

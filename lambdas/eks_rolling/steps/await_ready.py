@@ -7,18 +7,13 @@ from eks_rolling.errors import Permanent, Refused
 from eks_rolling.observed.aws import InstanceState, TargetRegistration
 from eks_rolling.observed.kubernetes import ROLL_TAINT_KEY, Effect, Node, Pod, Service, ready_nodes
 from eks_rolling.observed.marks import INSTANCE_PROTECTED, keep_from_scale_down
-from eks_rolling.payloads import NodeTask, StepResult, backoff
+from eks_rolling.payloads import Hold, NodeTask, StepResult, backoff
 from eks_rolling.runtime import handler_for
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
     node: str
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from eks_rolling.clients.protocols import Clients, EvictionStatus
-from eks_rolling.documents.report import HoldKind
 from eks_rolling.errors import NotFound
 from eks_rolling.observed.kubernetes import RESTARTED_FOR, Budget, Node, Owner, Pod, Strategy, Workload
 from eks_rolling.observed.marks import NODE_CORDONED, NODE_MOVING, NODE_ROLL
-from eks_rolling.payloads import NodeTask, StepResult, backoff, counted
+from eks_rolling.payloads import Hold, HoldKind, NodeTask, StepResult, backoff, counted
 from eks_rolling.redis.groups import GROUP
 from eks_rolling.runtime import handler_for
 
@@ -94,22 +93,6 @@ class Cordon:
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
-    """`kind` is what an operator would look at: the budget, or the pods."""
-
-    reason: str
-    kind: HoldKind = HoldKind.PODS
-
-
-@dataclass(frozen=True, slots=True)
-class Why:
-    """Why a pod may not be evicted now."""
-
-    reason: str
-    kind: HoldKind = HoldKind.PODS
-
-
-@dataclass(frozen=True, slots=True)
 class Empty:
     reason: str
 
@@ -137,7 +120,7 @@ def decide(seen: NodeToEmpty) -> Decision:
         moving = frozenset(p.owner for p in allowed if p.owner and _was_whole(seen, p.owner))
         return EvictPods(tuple(allowed), moving)
     ending = [f"pod {p} is ending" for p in here if p.deleting]
-    kind = next((why.kind for why in holds if why.kind is not HoldKind.PODS), HoldKind.PODS)
+    kind = next((why.kind for why in holds if why.kind), HoldKind.PODS)
     return Hold("; ".join([why.reason for why in holds] + ending), kind)
 
 
@@ -146,7 +129,7 @@ def _finish(seen: NodeToEmpty) -> Decision:
     if not seen.node.unschedulable:
         return Cordon()
     if late:
-        return Hold("; ".join(late))
+        return Hold("; ".join(late), HoldKind.PODS)
     return Empty("the node is empty")
 
 
@@ -168,7 +151,7 @@ def _without_budget(seen: NodeToEmpty, movers: list[Pod], covering: dict[str, li
     return tuple(wanted.values())
 
 
-def _allowed(seen: NodeToEmpty, movers: list[Pod], covering: dict[str, list[Budget]]) -> tuple[list[Pod], list[Why]]:
+def _allowed(seen: NodeToEmpty, movers: list[Pod], covering: dict[str, list[Budget]]) -> tuple[list[Pod], list[Hold]]:
     """Which pods may be asked for now, and why not the others."""
     left: dict[Budget, int] = {}
     taken: defaultdict[Owner, int] = defaultdict(int)
@@ -176,7 +159,7 @@ def _allowed(seen: NodeToEmpty, movers: list[Pod], covering: dict[str, list[Budg
         m.workload.owner.kind not in {"Deployment", "ReplicaSet"} and m.lacking for m in seen.moving
     )
     allowed: list[Pod] = []
-    holds: list[Why] = []
+    holds: list[Hold] = []
     for pod in movers:
         if why := _why_not(seen, pod, covering[pod.uid], left, taken, one_by_one_busy=one_by_one_busy):
             holds.append(replace(why, reason=f"pod {pod}: {why.reason}"))
@@ -198,29 +181,29 @@ def _why_not(
     taken: dict[Owner, int],
     *,
     one_by_one_busy: bool,
-) -> Why | None:
+) -> Hold | None:
     workload = seen.workloads.get(pod.owner) if pod.owner else None
     if workload and GROUP in workload.annotations:
-        return Why(
+        return Hold(
             f"it belongs to Redis group {workload.annotations[GROUP]}, which is migrated, not evicted", HoldKind.REDIS
         )
     if workload and workload.strategy is Strategy.RESTART:
-        return Why(f"{workload.owner} is restarting")
+        return Hold(f"{workload.owner} is restarting")
     if len(budgets) > 1:
         both = " and ".join(str(b) for b in budgets)
-        return Why(f"budgets {both} both cover it; narrow the selector of one", HoldKind.BUDGET)
+        return Hold(f"budgets {both} both cover it; narrow the selector of one", HoldKind.BUDGET)
     if budgets:
         budget = budgets[0]
         if not budget.observed:
-            return Why(f"budget {budget} has not been looked at yet", HoldKind.BUDGET)
+            return Hold(f"budget {budget} has not been looked at yet", HoldKind.BUDGET)
         # A pod that is not Ready may go where the budget is met by the others; the API decides that.
         if pod.ready and left.get(budget, budget.allowed) < 1:
             needs = f"budget {budget} needs {budget.desired_healthy} healthy pods and has {budget.healthy}"
-            return Why(needs, HoldKind.BUDGET)
+            return Hold(needs, HoldKind.BUDGET)
     elif pod.owner and pod.owner.kind not in {"Job", "Node"} and pod.owner in taken:
-        return Why(f"another pod of {pod.owner} goes first")
+        return Hold(f"another pod of {pod.owner} goes first")
     if _one_by_one(pod) and one_by_one_busy:
-        return Why("pods with volumes go one at a time")
+        return Hold("pods with volumes go one at a time")
     return None
 
 

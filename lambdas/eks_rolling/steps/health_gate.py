@@ -7,7 +7,7 @@ from eks_rolling.clients.protocols import Clients, HttpAnswer
 from eks_rolling.errors import Aborted, Refused
 from eks_rolling.migration.next_action import Next, group_called, look
 from eks_rolling.observed.kubernetes import Workload, ready_nodes
-from eks_rolling.payloads import RollTask, StepResult, backoff
+from eks_rolling.payloads import Hold, RollTask, StepResult, backoff
 from eks_rolling.redis.actions import Settled
 from eks_rolling.report.timeline import error_of, explain
 from eks_rolling.roll import lock, operator_requests
@@ -19,12 +19,6 @@ from eks_rolling.settings import PageCheck
 @dataclass(frozen=True, slots=True)
 class Open:
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    reason: str
-    seconds: float
 
 
 def decide(
@@ -42,17 +36,17 @@ def decide(
     that did not pass, as sentences.
     """
     if firing:
-        return Hold(f"alarms are firing: {', '.join(firing)}", backoff(baked, first=5))
+        return Hold(f"alarms are firing: {', '.join(firing)}", seconds=backoff(baked, first=5))
     if unanswered:
-        return Hold(f"checks do not pass: {'; '.join(unanswered)}", backoff(baked, first=5))
+        return Hold(f"checks do not pass: {'; '.join(unanswered)}", seconds=backoff(baked, first=5))
     worse = [w for w in workloads if not w.all_ready and str(w.owner) not in unready_before]
     if worse:
         names = ", ".join(f"{w.owner} ({w.ready} of {w.desired} Ready)" for w in worse)
-        return Hold(f"not back to strength: {names}", backoff(baked, first=2))
+        return Hold(f"not back to strength: {names}", seconds=backoff(baked, first=2))
     if unsettled := [f"{r.group} ({r.action.reason})" for r in redis if not isinstance(r.action, Settled)]:
-        return Hold(f"Redis groups are not back to normal: {', '.join(unsettled)}", backoff(baked, first=2))
+        return Hold(f"Redis groups are not back to normal: {', '.join(unsettled)}", seconds=backoff(baked, first=2))
     if baked < bake:
-        return Hold(f"baking for {bake - baked:.0f} s more", min(15, bake - baked))
+        return Hold(f"baking for {bake - baked:.0f} s more", seconds=min(15, bake - baked))
     return Open("the wave is healthy")
 
 
@@ -93,7 +87,7 @@ def run(task: RollTask, clients: Clients) -> StepResult:
     match decision:
         case Open(reason):
             return StepResult.done(reason, ready_nodes=looked)
-        case Hold(reason, seconds):
+        case Hold(reason, seconds=seconds):
             return StepResult.wait(reason, seconds, ready_nodes=looked)
 
 

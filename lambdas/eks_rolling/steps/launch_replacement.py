@@ -14,7 +14,7 @@ from eks_rolling.errors import Refused
 from eks_rolling.observed.aws import Group, InstanceState
 from eks_rolling.observed.kubernetes import Node
 from eks_rolling.observed.marks import INSTANCE_REPLACES, NODE_LAUNCH, NODE_ROLL, LaunchMark
-from eks_rolling.payloads import NodeTask, StepResult, backoff
+from eks_rolling.payloads import Hold, NodeTask, StepResult, backoff
 from eks_rolling.roll import lock
 from eks_rolling.roll.lock import Busy
 from eks_rolling.runtime import handler_for
@@ -57,11 +57,6 @@ class Claim:
 
     instance: str
     value: str
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    reason: str
 
 
 Decision = Found | RecordLaunch | Launch | RaiseDesired | Claim | Hold

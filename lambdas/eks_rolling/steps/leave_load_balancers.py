@@ -14,7 +14,7 @@ from eks_rolling.errors import NotFound
 from eks_rolling.observed.aws import TargetRegistration
 from eks_rolling.observed.kubernetes import Node, Service
 from eks_rolling.observed.marks import EXCLUDE_LABEL, NODE_EXCLUDED, NODE_TARGETS
-from eks_rolling.payloads import NodeTask, StepResult
+from eks_rolling.payloads import Hold, NodeTask, StepResult
 from eks_rolling.runtime import handler_for
 
 
@@ -28,12 +28,6 @@ class RecordTargets:
 @dataclass(frozen=True, slots=True)
 class Deregister:
     targets: tuple[TargetRegistration, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    reason: str
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +50,16 @@ def decide(
     for target in registered:
         if target.others_healthy < floor:
             return Hold(
-                f"target group {target.name} has {target.others_healthy} other healthy targets and must keep {floor}", 5
+                f"target group {target.name} has {target.others_healthy} other healthy targets and must keep {floor}",
+                seconds=5,
             )
     if registered:
         return Deregister(tuple(registered))
     local = [t for t in draining if _needs_pods(t, services)]
     if local:
         left = max(t.delay_seconds for t in local) - waited
-        return Hold(f"connections of {', '.join(t.name for t in local)} are draining", min(15.0, max(1.0, left)))
+        names = ", ".join(t.name for t in local)
+        return Hold(f"connections of {names} are draining", seconds=min(15.0, max(1.0, left)))
     return Left("no load balancer sends new connections" if targets else "it is in no load balancer")
 
 
@@ -93,7 +89,7 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
             for target in leaving:
                 aws.deregister(target)
             return StepResult.wait(f"deregistered from {', '.join(t.name for t in leaving)}", 1)
-        case Hold(reason, seconds):
+        case Hold(reason, seconds=seconds):
             return StepResult.wait(reason, seconds)
         case Left(reason):
             return StepResult.done(reason)

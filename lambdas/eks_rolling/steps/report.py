@@ -12,7 +12,6 @@ from eks_rolling.documents.report import (
     Capacity,
     Ending,
     Finding,
-    HoldKind,
     HoldRecord,
     NodePage,
     Orphan,
@@ -23,7 +22,7 @@ from eks_rolling.documents.report import (
     WaitTotal,
 )
 from eks_rolling.errors import NOT_APPROVED, Aborted, Permanent, sentence
-from eks_rolling.payloads import ReportTask, StepResult
+from eks_rolling.payloads import HoldKind, ReportTask, StepResult
 from eks_rolling.report import messages, timeline
 from eks_rolling.report.page import page
 from eks_rolling.report.timeline import StepTime

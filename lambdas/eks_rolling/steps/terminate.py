@@ -6,7 +6,7 @@ from eks_rolling.clients.protocols import Clients
 from eks_rolling.observed.aws import Group, InstanceState, TargetRegistration
 from eks_rolling.observed.kubernetes import Node, Pod, ready_nodes, replacement_not_ready
 from eks_rolling.observed.marks import NODE_ROLL
-from eks_rolling.payloads import NodeTask, StepResult, backoff
+from eks_rolling.payloads import Hold, NodeTask, StepResult, backoff
 from eks_rolling.runtime import handler_for
 
 
@@ -26,11 +26,6 @@ class BeforeTermination:
 @dataclass(frozen=True, slots=True)
 class Terminate:
     pass
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)

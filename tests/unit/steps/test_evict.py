@@ -4,16 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from eks_rolling.documents.report import HoldKind
 from eks_rolling.observed.kubernetes import STRATEGY_ANNOTATION, Budget, Node, Owner, Pod, Selector, Strategy, Workload
 from eks_rolling.observed.marks import HARD_TAINT, NODE_ROLL
+from eks_rolling.payloads import Hold, HoldKind
 from eks_rolling.steps.evict import (
     Cordon,
     Decision,
     DropBudgets,
     Empty,
     EvictPods,
-    Hold,
     MakeBudgets,
     Moving,
     NodeToEmpty,

@@ -3,8 +3,9 @@
 import pytest
 
 from eks_rolling.clients.protocols import HttpAnswer
+from eks_rolling.payloads import Hold
 from eks_rolling.settings import PageCheck
-from eks_rolling.steps.health_gate import Hold, decide, judge
+from eks_rolling.steps.health_gate import decide, judge
 
 URL = "https://shop.example/health"
 

@@ -22,6 +22,7 @@ from eks_rolling.observed.marks import (
     LaunchMark,
     with_roll_taint,
 )
+from eks_rolling.payloads import Hold
 from eks_rolling.settings import AutoscalerMode
 from eks_rolling.steps import (
     await_load_balancers,
@@ -62,7 +63,7 @@ class TestLaunch:
 
     def test_a_group_without_room_holds_and_is_not_asked(self) -> None:
         noted = replace(NODE, annotations={NODE_LAUNCH: str(LaunchMark(90, token="token-1"))})
-        assert isinstance(self.decide(group(maximum=3), node=noted), launch_replacement.Hold)
+        assert isinstance(self.decide(group(maximum=3), node=noted), Hold)
         # What was granted before a crash has filled the group: asking with the token tells which instance it was.
         granted = group(GroupInstance(NEW, "a"), maximum=4, desired=4)
         assert self.decide(granted, state(NEW, launched=95), node=noted) == launch_replacement.Launch("token-1")
@@ -77,7 +78,7 @@ class TestLaunch:
         assert isinstance(decision, launch_replacement.RecordLaunch)
 
     def test_a_suspended_launch_holds(self) -> None:
-        assert isinstance(self.decide(group(suspended=frozenset({"Launch"}))), launch_replacement.Hold)
+        assert isinstance(self.decide(group(suspended=frozenset({"Launch"}))), Hold)
 
     def test_tokens_are_what_the_api_takes_and_differ_by_roll_node_and_attempt(self) -> None:
         tokens = {
@@ -95,7 +96,7 @@ class TestLaunch:
         mixed = group(mixed_purchasing=True)
         assert self.decide(mixed, node=noted) == launch_replacement.RaiseDesired(4)
         grown = replace(mixed, desired=4)
-        assert isinstance(self.decide(grown, node=noted), launch_replacement.Hold)
+        assert isinstance(self.decide(grown, node=noted), Hold)
 
     def test_what_a_mixed_group_launches_elsewhere_is_left_for_whoever_needs_it_there(self) -> None:
         noted = replace(NODE, annotations={NODE_LAUNCH: str(LaunchMark(90, desired=3))})
@@ -118,7 +119,7 @@ class TestReady:
 
     def hold(self, new: await_ready.Side | None, *targets: TargetRegistration) -> str:
         decision = await_ready.decide(NEW, state(NEW), self.OLD_SIDE, new, targets)
-        assert isinstance(decision, await_ready.Hold), decision
+        assert isinstance(decision, Hold), decision
         return decision.reason
 
     def test_it_is_ready_when_it_can_do_what_the_old_node_does(self) -> None:
@@ -145,7 +146,7 @@ class TestReady:
         local = (Service("shop", "web", (30080,), local_traffic=True),)
         decide = await_ready.decide
         assert decide(NEW, state(NEW), self.OLD_SIDE, self.new_side(), targets, local) == await_ready.Ready("new")
-        assert isinstance(decide(NEW, state(NEW), self.OLD_SIDE, self.new_side(), targets), await_ready.Hold)
+        assert isinstance(decide(NEW, state(NEW), self.OLD_SIDE, self.new_side(), targets), Hold)
 
     def test_a_taint_that_the_group_carries_for_good_is_not_waited_for(self) -> None:
         dedicated = Taint("dedicated", "NoSchedule", "gpu")
@@ -180,13 +181,13 @@ class TestLoadBalancers:
 
     def test_it_stays_while_no_other_target_is_healthy(self) -> None:
         decision = self.decide(TargetRegistration(ARN, OLD, 30080, "healthy", 0))
-        assert isinstance(decision, leave_load_balancers.Hold)
+        assert isinstance(decision, Hold)
         assert decision.reason == "target group web has 0 other healthy targets and must keep 1"
 
     def test_pods_that_serve_the_node_itself_wait_until_connections_have_drained(self) -> None:
         draining = TargetRegistration(ARN, OLD, 30080, "draining", 2, delay_seconds=40)
         decision = self.decide(draining, services=(self.LOCAL,), waited=32)
-        assert isinstance(decision, leave_load_balancers.Hold)
+        assert isinstance(decision, Hold)
         assert decision.seconds == 8
 
     def test_pods_behind_cluster_wide_traffic_go_while_connections_drain(self) -> None:
@@ -195,7 +196,7 @@ class TestLoadBalancers:
 
     def test_a_port_that_no_service_explains_counts_as_local(self) -> None:
         draining = TargetRegistration(ARN, OLD, 8080, "draining", 2, delay_seconds=40)
-        assert isinstance(self.decide(draining, services=(self.CLUSTER,)), leave_load_balancers.Hold)
+        assert isinstance(self.decide(draining, services=(self.CLUSTER,)), Hold)
 
     def test_termination_waits_for_the_last_registration(self) -> None:
         """N2."""
@@ -234,7 +235,7 @@ class TestTerminate:
     def test_anything_of_value_on_it_or_missing_elsewhere_holds(self, change: dict[str, object], reason: str) -> None:
         """N2, N3, N4."""
         decision = terminate.decide(self.seen(**change), OLD, "roll-1")
-        assert isinstance(decision, terminate.Hold)
+        assert isinstance(decision, Hold)
         assert reason in decision.reason
 
     def test_what_is_on_its_way_out_is_not_terminated_again(self) -> None:
@@ -242,11 +243,11 @@ class TestTerminate:
         leaving = Group("ng", desired=2, instances=(GroupInstance(OLD, "a", "Terminating"),))
         for change in ({"group": leaving}, {"instance": state(OLD, state="shutting-down")}):
             decision = terminate.decide(self.seen(**change), OLD, "roll-1")
-            assert isinstance(decision, terminate.Hold)
+            assert isinstance(decision, Hold)
             assert "on its way out" in decision.reason
 
     def test_it_is_over_when_instance_and_node_are_gone(self) -> None:
-        assert isinstance(terminate.decide(self.seen(instance=None), OLD, "roll-1"), terminate.Hold)
+        assert isinstance(terminate.decide(self.seen(instance=None), OLD, "roll-1"), Hold)
         assert isinstance(terminate.decide(self.seen(instance=None, node=None), OLD, "roll-1"), terminate.Gone)
 
 
