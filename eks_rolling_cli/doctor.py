@@ -9,9 +9,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from eks_rolling.wording import counted
 from eks_rolling_cli.cli_context import AsJson, aimed, errors, output, print_json
 from eks_rolling_cli.exits import CommandError, Exit
-from eks_rolling_cli.format import clock, counted
+from eks_rolling_cli.format import clock
 from eks_rolling_cli.target import Target
 
 Json = dict[str, Any]

@@ -7,9 +7,9 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from eks_rolling.wording import short, spoken
 from eks_rolling_cli.cli_context import AsJson, aimed, errors, print_json, show
 from eks_rolling_cli.exits import CommandError, Exit
-from eks_rolling_cli.format import short, spoken
 from eks_rolling_cli.listing import indented
 from eks_rolling_cli.target import Target
 
@@ -138,7 +138,7 @@ def _roll_facts(at: "RollNodeState") -> Json:
 
 def rendered(found: Json) -> RenderableType:
     """What `explanation` found, for people."""
-    from eks_rolling.documents.plan import PlannedFinding
+    from eks_rolling.documents.finding import Finding
     from eks_rolling_cli.plan_view import findings_by_severity
 
     parts: list[RenderableType] = [Text(f"{found['kind']} {found['object']}", style="bold")]
@@ -146,7 +146,7 @@ def rendered(found: Json) -> RenderableType:
         parts += [Text(line) for line in _node_lines(found)]
     if found["pods"]:
         parts += [Text(), *_pod_lines(found["pods"])]
-    parts += list(findings_by_severity(PlannedFinding.model_validate(f) for f in found["findings"]))
+    parts += list(findings_by_severity(Finding.model_validate(f) for f in found["findings"]))
     return Group(*parts)
 
 

@@ -12,10 +12,11 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from eks_rolling.documents.remedies import way_out
+from eks_rolling.wording import spoken
 from eks_rolling_cli.cli_context import AsJson, aimed, output, print_json, say, show
 from eks_rolling_cli.execution_history import answers, fault_sentence, position
 from eks_rolling_cli.exits import CommandError, Exit
-from eks_rolling_cli.format import clock, spoken
+from eks_rolling_cli.format import clock
 from eks_rolling_cli.listing import Column, Listing, Row
 from eks_rolling_cli.planning import new_name
 from eks_rolling_cli.roll_state import left_behind

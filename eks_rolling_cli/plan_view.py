@@ -7,15 +7,13 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from eks_rolling.documents.plan import Move, PlanDocument, PlannedFinding, PlannedNode
-from eks_rolling_cli.format import clock, counted, short, size, spoken
+from eks_rolling.documents.finding import HEADINGS, Finding, Severity, by_severity
+from eks_rolling.documents.plan import Move, PlanDocument, PlannedNode
+from eks_rolling.wording import counted, short, spoken
+from eks_rolling_cli.format import clock, size
 from eks_rolling_cli.listing import Column, Listing, Row, facts, indented
 
-SEVERITIES = {
-    "blocks": ("Blocks the roll", "bold red"),
-    "holds": ("Will hold it", "bold yellow"),
-    "note": ("Worth knowing", "bold cyan"),
-}
+STYLES = {Severity.BLOCKS: "bold red", Severity.HOLDS: "bold yellow", Severity.NOTE: "bold cyan"}
 
 SHOWN = 40
 """Nodes in the table; with --all every one, and every pod that moves."""
@@ -54,13 +52,8 @@ def in_short(plan: PlanDocument) -> str:
 
 
 def _headline(plan: PlanDocument) -> Text:
-    blockers = sum(f.severity == "blocks" for f in plan.findings)
-    if plan.outcome == "blocked":
-        # The reason repeats every finding, which are listed below.
-        return Text(
-            f"{counted(len(plan.nodes), 'outdated node')}; blocked by {counted(blockers, 'finding')}", style="bold red"
-        )
-    return Text(plan.reason[:1].upper() + plan.reason[1:], style="bold")
+    style = "bold red" if plan.outcome == "blocked" else "bold"
+    return Text(plan.headline[:1].upper() + plan.headline[1:], style=style)
 
 
 def _about(plan: PlanDocument) -> Text:
@@ -170,13 +163,10 @@ def _redis(group: dict[str, Any]) -> Text:
     return line.append(", healthy" if healthy else ", not healthy", style="green" if healthy else "red")
 
 
-def findings_by_severity(findings: Iterable[PlannedFinding]) -> Iterator[RenderableType]:
+def findings_by_severity(findings: Iterable[Finding]) -> Iterator[RenderableType]:
     """Every finding with its object, reason and remedy, the gravest first."""
-    listed = list(findings)
-    for severity, (title, style) in SEVERITIES.items():
-        found = [f for f in listed if f.severity == severity]
-        if found:
-            yield Text(f"\n{title} ({len(found)})", style=style)
+    for severity, found in by_severity(findings).items():
+        yield Text(f"\n{HEADINGS[severity]} ({len(found)})", style=STYLES[severity])
         for finding in found:
             line = Text()
             line.append(finding.object, style="bold")

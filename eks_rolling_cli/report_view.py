@@ -6,10 +6,10 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from eks_rolling.documents.plan import PlannedFinding
 from eks_rolling.documents.remedies import way_out
 from eks_rolling.documents.report import NodePage, Report
-from eks_rolling_cli.format import clock, counted, short, spoken
+from eks_rolling.wording import counted, short, spoken
+from eks_rolling_cli.format import clock
 from eks_rolling_cli.listing import Column, Listing, Row, joined
 from eks_rolling_cli.plan_view import findings_by_severity
 
@@ -87,4 +87,4 @@ def _lists(report: Report) -> Iterator[RenderableType]:
     if report.left_behind or report.orphans:
         yield Text(f"→ {way_out(report.cluster)}", style="green")
     if report.outcome == "blocked":
-        yield from findings_by_severity([PlannedFinding.model_validate(f.model_dump()) for f in report.findings])
+        yield from findings_by_severity(report.findings)

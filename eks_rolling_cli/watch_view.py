@@ -9,8 +9,9 @@ from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from eks_rolling.documents.remedies import way_out
+from eks_rolling.wording import counted, short, spoken
 from eks_rolling_cli.cli_context import UNFOLDED
-from eks_rolling_cli.format import brief, clock, counted, short, size, spoken
+from eks_rolling_cli.format import brief, clock, size
 from eks_rolling_cli.listing import Column, Fitted, Listing, Row, indented, joined
 from eks_rolling_cli.roll_state import RollNodeState, RollState, Stage
 

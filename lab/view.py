@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from eks_rolling_cli.format import short, spoken
+from eks_rolling.wording import short, spoken
 from eks_rolling_cli.roll_state import RollState
 from eks_rolling_cli.watch_view import changes as roll_changes
 from eks_rolling_cli.watch_view import panel

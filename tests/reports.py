@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping
 
+from eks_rolling.documents.finding import Finding
 from eks_rolling.documents.report import (
     BudgetLine,
     BudgetLook,
     Capacity,
     Ending,
     Failover,
-    Finding,
     HoldRecord,
     NodePage,
     Orphan,

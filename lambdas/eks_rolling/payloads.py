@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator
 
 from eks_rolling.errors import BadRequest
-from eks_rolling.settings import Moment, Strict, problems
+from eks_rolling.settings import Moment, Settings, Strict, problems
 
 
 class RollRequest(Strict):
@@ -26,6 +26,10 @@ class RollRequest(Strict):
     keep_taints: bool = Field(False, description="leave our taint on nodes that were not replaced")
     accept: tuple[str, ...] = Field((), description="codes of blockers that are accepted")
     trigger: str = Field("a person", description="who asked")
+
+    def surge_in(self, settings: Settings) -> int:
+        """How many nodes are replaced at the same time: as asked for, else as the settings have it."""
+        return self.surge or settings.surge
 
     @classmethod
     def from_input(cls, raw: Any) -> "RollRequest":
@@ -245,8 +249,3 @@ def backoff(waited_seconds: float, *, first: float = 1.0, longest: float = 15.0)
     Short waits stay short, and an hour's wait costs about 250 looks (2,250 of a history's 25,000 events).
     """
     return min(longest, max(first, waited_seconds / 10))
-
-
-def counted(number: int, noun: str) -> str:
-    """A number with its noun: "1 pod", "2 pods"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -4,8 +4,8 @@ import ast
 import re
 from pathlib import Path
 
+from eks_rolling.documents.finding import Severity
 from eks_rolling.plan.checks import ACCEPTABLE
-from eks_rolling.plan.findings import Severity
 from eks_rolling.plan.placement import Cause
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -23,7 +23,7 @@ def documented() -> dict[str, set[str]]:
 
 
 def made() -> dict[str, set[str]]:
-    """What the code makes: calls of blocks, holds, note and Finding whose first argument is written out."""
+    """What the code makes: calls of blocks, holds, note and Finding whose code is written out."""
     found: dict[str, set[str]] = {}
     folder = REPOSITORY / "lambdas" / "eks_rolling" / "plan" / "checks"
     files = sorted(folder.glob("*.py"))
@@ -31,8 +31,11 @@ def made() -> dict[str, set[str]]:
         match call:
             case ast.Call(func=ast.Name(id=name), args=[ast.Constant(value=str(code)), *_]) if name in SEVERITIES:
                 found.setdefault(code, set()).add(name)
-            case ast.Call(func=ast.Name(id="Finding"), args=[ast.Constant(value=str(code)), ast.IfExp(), *_]):
-                found.setdefault(code, set()).update({"blocks", "note"})
+            case ast.Call(
+                func=ast.Name(id="Finding"), keywords=[ast.keyword("code", ast.Constant(str(code))), said, *_]
+            ):
+                severities = {n.attr.lower() for n in ast.walk(said.value) if isinstance(n, ast.Attribute)} & SEVERITIES
+                found.setdefault(code, set()).update(severities)
     return found | {cause.value: {"blocks"} for cause in Cause}
 
 

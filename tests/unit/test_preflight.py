@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from eks_rolling.documents.finding import Finding, Severity
 from eks_rolling.observed.aws import Group, GroupInstance, InstanceType, LaunchTemplate, VcpuQuota
 from eks_rolling.observed.kubernetes import (
     STRATEGY_ANNOTATION,
@@ -20,7 +21,6 @@ from eks_rolling.observed.kubernetes import (
 from eks_rolling.observed.marks import outdated
 from eks_rolling.payloads import RollRequest
 from eks_rolling.plan.checks import ACCEPTABLE, ClusterSnapshot, candidates, findings, resolve
-from eks_rolling.plan.findings import Finding, Severity
 from eks_rolling.settings import Autoscaler, AutoscalerMode, Settings
 from eks_rolling.steps.plan import PlanOutcome, decide
 

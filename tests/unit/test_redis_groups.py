@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from eks_rolling.documents.finding import Severity
 from eks_rolling.observed.kubernetes import Owner, Workload
 from eks_rolling.observed.redis import Address, Login, Sentinel, Silent
 from eks_rolling.plan.checks.redis_sentinel import RedisView, describe, redis_findings
-from eks_rolling.plan.findings import Severity
 from eks_rolling.redis.groups import (
     AUTH,
     GROUP,

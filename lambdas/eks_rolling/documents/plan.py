@@ -9,6 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from eks_rolling.documents.finding import Finding, blockers
+from eks_rolling.wording import counted
+
 VERSION = 2
 
 
@@ -24,16 +27,6 @@ class Way(StrEnum):
     EVICT = "evict"
     RESTART = "restart"
     MIGRATE = "migrate"
-
-
-class PlannedFinding(PlanPart):
-    """A finding: what an operator should know before the roll. `severity`: blocks, holds, note."""
-
-    code: str
-    severity: str
-    object: str
-    reason: str
-    remedy: str
 
 
 class VolumeHeld(PlanPart):
@@ -140,4 +133,12 @@ class PlanDocument(PlanPart):
     quotas: tuple[Quota, ...] = ()
     estimate: Estimate = Estimate()
     redis: tuple[dict[str, Any], ...] = ()
-    findings: tuple[PlannedFinding, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def headline(self) -> str:
+        """What the plan comes to, in a sentence without its full stop. Blockers are listed by themselves."""
+        if self.outcome != "blocked":
+            return self.reason
+        nodes, found = counted(len(self.nodes), "outdated node"), counted(blockers(self.findings), "finding")
+        return f"{nodes}; blocked by {found}"

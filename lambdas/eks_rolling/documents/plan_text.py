@@ -3,13 +3,12 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from eks_rolling.documents.plan import PlanDocument, PlannedFinding, PlannedNode, Way
-from eks_rolling.payloads import counted
+from eks_rolling.documents.finding import HEADINGS, Finding, by_severity
+from eks_rolling.documents.plan import PlanDocument, PlannedNode, Way
+from eks_rolling.wording import counted, spoken
 
 SHOWN = 40
 """Nodes, and findings of a severity, that a message lists; SNS takes 256 KiB, people less."""
-
-TITLES = {"blocks": "Blocks the roll", "holds": "Will hold it", "note": "Worth knowing"}
 
 
 def plan_text(plan: PlanDocument) -> str:
@@ -18,24 +17,15 @@ def plan_text(plan: PlanDocument) -> str:
 
 
 def _lines(plan: PlanDocument) -> Iterator[str]:
-    yield f"{plan.cluster}: {_headline(plan)}"
+    yield f"{plan.cluster}: {plan.headline}"
     if plan.nodes:
         yield ""
         yield from _summary(plan)
         yield ""
         yield from _nodes(plan)
-    for severity, title in TITLES.items():
-        found = [f for f in plan.findings if f.severity == severity]
-        if found:
-            yield ""
-            yield from _findings(title, found)
-
-
-def _headline(plan: PlanDocument) -> str:
-    if plan.outcome != "blocked":
-        return plan.reason
-    blockers = sum(f.severity == "blocks" for f in plan.findings)
-    return f"{counted(len(plan.nodes), 'outdated node')}; blocked by {counted(blockers, 'finding')}"
+    for severity, found in by_severity(plan.findings).items():
+        yield ""
+        yield from _findings(HEADINGS[severity], found)
 
 
 def _summary(plan: PlanDocument) -> Iterator[str]:
@@ -81,20 +71,10 @@ def _number(template: str) -> str:
     return template.rpartition(":")[2] or "none"
 
 
-def _findings(title: str, found: list[PlannedFinding]) -> Iterator[str]:
+def _findings(title: str, found: list[Finding]) -> Iterator[str]:
     yield f"{title} ({len(found)}):"
     for finding in found[:SHOWN]:
         yield f"  - {finding.object}: {finding.reason} [{finding.code}]"
         yield f"    -> {finding.remedy}"
     if len(found) > SHOWN:
         yield f"  and {len(found) - SHOWN:,} more, all in plan.json"
-
-
-def spoken(seconds: float) -> str:
-    """A length of time in its two largest units: "3 h 20 min"."""
-    minutes, hours, days = round(seconds / 60), seconds // 3600, seconds // 86400
-    if days >= 1:
-        return f"{days:.0f} d {seconds % 86400 // 3600:.0f} h"
-    if hours >= 1:
-        return f"{hours:.0f} h {minutes % 60} min"
-    return f"{minutes} min" if seconds >= 60 else f"{seconds:.0f} s"

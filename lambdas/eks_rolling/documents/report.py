@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from eks_rolling.documents.finding import Finding
 from eks_rolling.payloads import HoldKind
 
 VERSION = 1
@@ -157,16 +158,6 @@ class PlannedReplacement(ReportPart):
     to: str = ""
 
     model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
-
-
-class Finding(ReportPart):
-    """What the plan said."""
-
-    code: str = ""
-    severity: str = "note"
-    object: str = ""
-    reason: str = ""
-    remedy: str = ""
 
 
 class RedisEvent(ReportPart):

@@ -2,14 +2,14 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 
+from eks_rolling.documents.finding import Finding
 from eks_rolling.documents.plan import (
     GroupRoom,
     Move,
     PlanDocument,
-    PlannedFinding,
     PlannedNode,
     Quota,
     TemplateChange,
@@ -23,7 +23,6 @@ from eks_rolling.payloads import RollRequest, Targets
 from eks_rolling.plan.checks.redis_sentinel import describe
 from eks_rolling.plan.checks.scheduling import vcpus_needed
 from eks_rolling.plan.estimates import estimate, node_seconds
-from eks_rolling.plan.findings import Finding
 from eks_rolling.plan.placement import Stuck
 from eks_rolling.plan.snapshot import Candidate, ClusterSnapshot
 from eks_rolling.settings import Settings
@@ -50,7 +49,7 @@ def write(
     plan: PlanDecision, view: ClusterSnapshot, request: RollRequest, settings: Settings, *, roll: str = ""
 ) -> PlanDocument:
     """The document of a plan."""
-    surge = request.surge or settings.surge
+    surge = request.surge_in(settings)
     described = tuple(describe(r) for r in view.redis)
     roles = {
         f"{r.group.namespace}/{s['pod']}": s for r, d in zip(view.redis, described, strict=True) for s in _servers(d)
@@ -77,7 +76,7 @@ def write(
         quotas=(_quota(plan.chosen, view, surge),) if plan.chosen else (),
         estimate=estimate([lengths[n] for n in sorted(lengths)], surge, settings.bake_seconds, redis_pods),
         redis=described,
-        findings=tuple(PlannedFinding(**asdict(f)) for f in plan.findings),
+        findings=plan.findings,
     )
 
 

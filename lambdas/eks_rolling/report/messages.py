@@ -10,8 +10,8 @@ from eks_rolling.documents.plan import PlanDocument
 from eks_rolling.documents.plan_text import plan_text
 from eks_rolling.documents.report import Ending, Report
 from eks_rolling.names import machine_name
-from eks_rolling.payloads import counted
 from eks_rolling.settings import Deadlines, Settings
+from eks_rolling.wording import counted
 
 LONGEST_SUBJECT = 99
 """SNS takes subjects of fewer than 100 characters, of ASCII, on one line (API reference, Publish)."""

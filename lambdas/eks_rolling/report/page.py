@@ -7,15 +7,16 @@ verdict a word, each chart a sentence.
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cache
 from itertools import groupby
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, Template, select_autoescape
 
-from eks_rolling.documents.report import BudgetLine, Ending, Finding, NodePage, PlannedReplacement, Report, StepRecord
+from eks_rolling.documents.finding import HEADINGS, Finding, Severity, blockers, by_severity
+from eks_rolling.documents.report import BudgetLine, Ending, NodePage, PlannedReplacement, Report, StepRecord
 from eks_rolling.payloads import HoldKind
+from eks_rolling.wording import counted, moment, short
 
 KIND_WORDS: Mapping[HoldKind, tuple[str, str]] = {
     HoldKind.INSTANCE: ("N", "a new node"),
@@ -39,8 +40,6 @@ BUDGETS_SHOWN = 12
 
 LETTER_WIDTH = 3.0
 """Per cent of the timeline that a letter needs."""
-
-SEVERITIES = (("blocks", "Blocks"), ("holds", "Holds"), ("note", "Note"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,17 +155,10 @@ def offset(seconds: float) -> str:
 
 def clock(when: float | None) -> str:
     """Date and time in UTC; "" for none."""
-    return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if when else ""
+    return moment(when) if when else ""
 
 
-def counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def short(node: str) -> str:
-    """A node's name without its domain."""
-    return node.partition(".")[0]
-
+NOUNS = {Severity.BLOCKS: "blocker", Severity.HOLDS: "hold", Severity.NOTE: "note"}
 
 # The verdict
 
@@ -184,10 +176,10 @@ VERDICTS: Mapping[Ending, tuple[str, str]] = {
 
 def headline(report: Report) -> str:
     """The first thing that is read."""
-    blockers = sum(f.severity == "blocks" for f in report.findings)
+    blocking = blockers(report.findings)
     match report.outcome:
         case Ending.BLOCKED:
-            return f"The plan is blocked by {counted(blockers, 'finding')}; nothing was changed"
+            return f"The plan is blocked by {counted(blocking, 'finding')}; nothing was changed"
         case Ending.FAILED | Ending.ABORTED | Ending.STOPPED if report.planned:
             ended = {Ending.ABORTED: "was aborted", Ending.STOPPED: "was stopped"}.get(report.outcome, "failed")
             return f"The roll {ended}: {report.replaced} of {counted(report.planned, 'node')} replaced"
@@ -217,11 +209,7 @@ def answers(report: Report) -> list[ReportAnswer]:
 
 
 def _would_work(report: Report) -> ReportAnswer:
-    counts = [
-        counted(number, noun)
-        for severity, noun in (("blocks", "blocker"), ("holds", "hold"), ("note", "note"))
-        if (number := sum(f.severity == severity for f in report.findings))
-    ]
+    counts = [counted(len(found), NOUNS[severity]) for severity, found in by_severity(report.findings).items()]
     facts = (
         f"{counted(report.planned, 'node')} of the plan",
         f"the plan found {', '.join(counts)}" if counts else "the plan found nothing to say",
@@ -488,13 +476,9 @@ def restored(report: Report) -> list[tuple[str, list[str]]]:
     return [(what, [s for s in subjects if s]) for what, subjects in by_what.items()]
 
 
-def findings(report: Report) -> list[tuple[str, str, list[Finding]]]:
+def findings(report: Report) -> list[tuple[Severity, str, list[Finding]]]:
     """By severity: its name, its heading, what was found."""
-    return [
-        (severity, heading, found)
-        for severity, heading in SEVERITIES
-        if (found := [f for f in report.findings if f.severity == severity])
-    ]
+    return [(severity, HEADINGS[severity], found) for severity, found in by_severity(report.findings).items()]
 
 
 def redis_groups(report: Report) -> list[tuple[str, list[Any]]]:

@@ -8,10 +8,11 @@ from collections.abc import Iterable
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import AccessDenied
-from eks_rolling.payloads import StepResult, Task, counted
+from eks_rolling.payloads import StepResult, Task
 from eks_rolling.plan.permissions import Verb, needed
 from eks_rolling.redis.groups import declared
 from eks_rolling.runtime import handler_for
+from eks_rolling.wording import counted
 
 
 def decide(missing: Iterable[Verb]) -> str:

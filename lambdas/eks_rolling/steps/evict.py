@@ -16,9 +16,10 @@ from eks_rolling.clients.protocols import Clients, EvictionStatus
 from eks_rolling.errors import NotFound
 from eks_rolling.observed.kubernetes import RESTARTED_FOR, Budget, Node, Owner, Pod, Strategy, Workload
 from eks_rolling.observed.marks import NODE_CORDONED, NODE_MOVING, NODE_ROLL
-from eks_rolling.payloads import Hold, HoldKind, NodeTask, StepResult, backoff, counted
+from eks_rolling.payloads import Hold, HoldKind, NodeTask, StepResult, backoff
 from eks_rolling.redis.groups import GROUP
 from eks_rolling.runtime import handler_for
+from eks_rolling.wording import counted
 
 BUDGET_PREFIX = "eks-rolling-"
 

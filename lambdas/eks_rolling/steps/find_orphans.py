@@ -3,12 +3,13 @@
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import Permanent, sentence
 from eks_rolling.observed.kubernetes import Lease, Owner
-from eks_rolling.payloads import OrphansTask, StepResult, counted
+from eks_rolling.payloads import OrphansTask, StepResult
 from eks_rolling.redis.groups import declared
 from eks_rolling.roll import lock
 from eks_rolling.roll import pending_change as changes
 from eks_rolling.roll.orphans import OrphanScan, autoscaler_paused_seconds, orphans
 from eks_rolling.runtime import handler_for
+from eks_rolling.wording import counted
 
 MOST = 100
 """Orphans in an answer, which has to fit between two states."""

@@ -13,9 +13,10 @@ from eks_rolling.observed.marks import (
     GROUP_RESUME,
     INTERFERING_PROCESSES,
 )
-from eks_rolling.payloads import RollTask, StepResult, counted
+from eks_rolling.payloads import RollTask, StepResult
 from eks_rolling.runtime import handler_for
 from eks_rolling.settings import Autoscaler, AutoscalerMode
+from eks_rolling.wording import counted
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,20 +4,21 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from eks_rolling.clients.protocols import Clients
+from eks_rolling.documents.finding import Finding, Severity
 from eks_rolling.errors import Permanent, sentence
 from eks_rolling.migration.next_action import look
 from eks_rolling.observed.aws import Group
 from eks_rolling.observed.kubernetes import Node, Pod
 from eks_rolling.observed.marks import AUTOSCALER_REPLICAS, GROUP_MAXIMUM, GROUP_RESUME, NODE_ROLL
-from eks_rolling.payloads import PlanTask, RollRequest, StepResult, counted
+from eks_rolling.payloads import PlanTask, RollRequest, StepResult
 from eks_rolling.plan.build import PlanDecision, write
 from eks_rolling.plan.checks import Candidate, ClusterSnapshot, candidates, findings, resolve
 from eks_rolling.plan.checks.redis_sentinel import RedisView
-from eks_rolling.plan.findings import Finding, Severity
 from eks_rolling.plan.placement import cramped_stand_ins, stuck_pods
 from eks_rolling.redis.groups import Part, RedisGroup, declared
 from eks_rolling.runtime import handler_for
 from eks_rolling.settings import Settings
+from eks_rolling.wording import counted
 
 NAMED = 20
 """Blockers that a sentence names; the others are in the plan's document."""
@@ -95,7 +96,7 @@ def run(task: PlanTask, clients: Clients) -> StepResult:
         nodes=[c.instance.id for c in plan.chosen],
         groups=groups,
         targets={group: plan.targets[group] for group in groups},
-        surge=request.surge or settings.surge,
+        surge=request.surge_in(settings),
         approval=settings.approval if request.approval is None else request.approval,
         dry_run=request.dry_run,
         leftovers=leftovers(view) and not request.dry_run,

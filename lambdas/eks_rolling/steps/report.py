@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from eks_rolling.clients.protocols import Clients
+from eks_rolling.documents.finding import Finding
 from eks_rolling.documents.report import (
     BudgetLine,
     BudgetLook,
     Capacity,
     Ending,
-    Finding,
     HoldRecord,
     NodePage,
     Orphan,

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.observed.kubernetes import Node, Taint
 from eks_rolling.observed.marks import NODE_ROLL, SOFT_TAINT, keep_from_scale_down, with_roll_taint
-from eks_rolling.payloads import RollTask, StepResult, counted
+from eks_rolling.payloads import RollTask, StepResult
 from eks_rolling.roll import lock
 from eks_rolling.runtime import handler_for
 from eks_rolling.settings import AutoscalerMode
+from eks_rolling.wording import counted
 
 TIME_BUDGET_SECONDS = 15
 """An invocation ends after so long, and the next one goes on: a thousand nodes take several."""

@@ -7,6 +7,7 @@ has it. One module per subject.
 
 from collections.abc import Iterator, Sequence
 
+from eks_rolling.documents.finding import Finding, Severity, note
 from eks_rolling.observed.kubernetes import Pod
 from eks_rolling.payloads import RollRequest
 from eks_rolling.plan.checks.budgets import budget_findings
@@ -25,7 +26,6 @@ from eks_rolling.plan.checks.scheduling import (
 from eks_rolling.plan.checks.storage import storage_findings
 from eks_rolling.plan.checks.undeclared_redis import undeclared_redis
 from eks_rolling.plan.checks.workloads import owner_findings, toleration_findings
-from eks_rolling.plan.findings import Finding, Severity
 from eks_rolling.plan.placement import Stuck
 from eks_rolling.plan.snapshot import Candidate, ClusterSnapshot, candidates, moving_pods, resolve
 from eks_rolling.redis.groups import Part
@@ -54,7 +54,7 @@ def findings(
     Pending."""
     accepted = (set(request.accept) | set(settings.accept)) & ACCEPTABLE
     softened = [
-        Finding(f.code, Severity.NOTE, f.object, f"{f.reason} (accepted)", f.remedy) if f.code in accepted else f
+        note(f.code, f.object, f"{f.reason} (accepted)", f.remedy) if f.code in accepted else f
         for f in _all(view, request, settings, chosen, stuck)
     ]
     return sorted(softened, key=lambda f: (WEIGHT[f.severity], f.code, f.object))
@@ -70,8 +70,8 @@ def _all(
     yield from request_findings(view, request, settings, ACCEPTABLE)
     yield from group_findings(view, request, settings)
     yield from node_findings(chosen)
-    yield from capacity_findings(view, chosen, request.surge or settings.surge)
-    yield from quota_findings(view, chosen, request.surge or settings.surge)
+    yield from capacity_findings(view, chosen, request.surge_in(settings))
+    yield from quota_findings(view, chosen, request.surge_in(settings))
     yield from schedulability_findings(stuck)
     yield from pending_findings(view.pods)
     yield from ending_findings(pods, view.now, settings.deadlines.evict)

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 
+from eks_rolling.documents.finding import Finding, blocks, holds
 from eks_rolling.observed.kubernetes import Budget, Pod, Strategy, Workload
-from eks_rolling.plan.findings import Finding, blocks, holds
 from eks_rolling.plan.snapshot import ClusterSnapshot
 
 

@@ -3,12 +3,13 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
+from eks_rolling.documents.finding import Finding, Severity, blocks, note
 from eks_rolling.names import CLUSTER_TAG_VALUES, cluster_tag
 from eks_rolling.observed.aws import Group
-from eks_rolling.payloads import RollRequest, counted
-from eks_rolling.plan.findings import Finding, Severity, blocks, note
+from eks_rolling.payloads import RollRequest
 from eks_rolling.plan.snapshot import Candidate, ClusterSnapshot, resolve
 from eks_rolling.settings import Settings
+from eks_rolling.wording import counted
 
 OUT_OF_SERVICE = frozenset({"Standby", "EnteringStandby", "Detaching", "Detached"})
 
@@ -18,11 +19,11 @@ def group_findings(view: ClusterSnapshot, request: RollRequest, settings: Settin
     for group in view.groups:
         if group.managed:
             yield Finding(
-                "managed-node-group",
-                Severity.BLOCKS if group.name in request.groups else Severity.NOTE,
-                f"group {group.name}",
-                "it belongs to an EKS managed node group, whose nodes only EKS replaces",
-                f"update the node group {group.tags['eks:nodegroup-name']} in EKS, and leave it out here",
+                code="managed-node-group",
+                severity=Severity.BLOCKS if group.name in request.groups else Severity.NOTE,
+                object=f"group {group.name}",
+                reason="it belongs to an EKS managed node group, whose nodes only EKS replaces",
+                remedy=f"update the node group {group.tags['eks:nodegroup-name']} in EKS, and leave it out here",
             )
         else:
             yield from _ability(group, settings)

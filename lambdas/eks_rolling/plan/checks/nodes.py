@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from eks_rolling.plan.findings import Finding, blocks, note
+from eks_rolling.documents.finding import Finding, blocks, note
 from eks_rolling.plan.snapshot import Candidate
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from eks_rolling.documents.finding import Finding, note
 from eks_rolling.observed.kubernetes import Owner
 from eks_rolling.observed.marks import AUTOSCALER_REPLICAS
-from eks_rolling.plan.findings import Finding, note
 from eks_rolling.plan.snapshot import ClusterSnapshot
 from eks_rolling.settings import AutoscalerMode, Settings
 

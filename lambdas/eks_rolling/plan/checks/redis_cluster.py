@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
+from eks_rolling.documents.finding import Finding, blocks, holds, note
 from eks_rolling.observed.redis import ClusterNode, Role, Silent
-from eks_rolling.plan.findings import Finding, blocks, holds, note
 from eks_rolling.redis.cluster import ClusterPod, RedisClusterState
 
 LONGEST_NODE_TIMEOUT_MS = 30_000

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from eks_rolling.documents.finding import Finding, blocks, holds, note
 from eks_rolling.observed.kubernetes import Owner
 from eks_rolling.observed.redis import Role, Sentinel, Server, Silent
 from eks_rolling.plan.checks.redis_cluster import cluster_findings, describe_cluster
-from eks_rolling.plan.findings import Finding, blocks, holds, note
 from eks_rolling.redis import cluster, sentinel
 from eks_rolling.redis.actions import Settled
 from eks_rolling.redis.groups import DeclarationProblem, Part, RedisGroup

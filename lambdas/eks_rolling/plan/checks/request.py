@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from eks_rolling.documents.finding import Finding, blocks, note
 from eks_rolling.payloads import RollRequest
-from eks_rolling.plan.findings import Finding, blocks, note
 from eks_rolling.plan.snapshot import ClusterSnapshot
 from eks_rolling.settings import Settings
 

@@ -3,9 +3,9 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
+from eks_rolling.documents.finding import Finding, blocks, holds, note
 from eks_rolling.observed.aws import STANDARD_VCPUS
 from eks_rolling.observed.kubernetes import Pod
-from eks_rolling.plan.findings import Finding, blocks, holds, note
 from eks_rolling.plan.placement import Cause, Stuck
 from eks_rolling.plan.snapshot import Candidate, ClusterSnapshot
 

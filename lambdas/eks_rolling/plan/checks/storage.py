@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from eks_rolling.documents.finding import Finding, blocks, note
 from eks_rolling.observed.kubernetes import Pod
-from eks_rolling.plan.findings import Finding, blocks, note
 from eks_rolling.plan.snapshot import ClusterSnapshot, by_owner
 
 

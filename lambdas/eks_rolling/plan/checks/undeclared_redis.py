@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterable, Iterator
 
+from eks_rolling.documents.finding import Finding, blocks
 from eks_rolling.observed.kubernetes import Pod
-from eks_rolling.plan.findings import Finding, blocks
 from eks_rolling.plan.snapshot import by_owner
 
 REDIS_IMAGE = re.compile(r"redis|valkey|keydb")

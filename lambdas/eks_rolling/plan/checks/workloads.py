@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from eks_rolling.documents.finding import Finding, blocks, holds, note
 from eks_rolling.observed.kubernetes import ROLL_TAINT_KEY, Effect, Pod, Strategy, Taint, Workload
-from eks_rolling.plan.findings import Finding, blocks, holds, note
 from eks_rolling.plan.snapshot import ClusterSnapshot, by_owner
 
 OURS = Taint(ROLL_TAINT_KEY, Effect.NO_SCHEDULE)
