@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from eks_rolling import state_names
 from eks_rolling_cli.executions import read_json
 
 Json = dict[str, Any]
@@ -14,9 +15,6 @@ Span = tuple[float, float]
 
 PAUSED = "the roll is paused"
 """How a step's reason begins while it holds because a pause was asked for (`eks_rolling.roll.operator_requests`)."""
-
-APPROVAL = "Wait for approval"
-"""The state in which a roll waits for a person, by a task token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,7 @@ def position(events: Iterable[Json]) -> Position:
         if name:
             # "Evict pods: wait" and "Evict pods: done?" belong to the step "Evict pods"; what goes on within a Map
             # is told by the executions that it starts.
-            step = loop or name.partition(":")[0]
+            step = loop or state_names.step_of(name)
             if step != state:
                 state, entered, reason, held_since, output = step, when, "", 0.0, {}
         elif kind == "TaskStateExited" and not loop:
@@ -80,7 +78,7 @@ def position(events: Iterable[Json]) -> Position:
         elif kind == "TaskFailed" and not loop:
             fault = event["taskFailedEventDetails"]
             reason, held_since = f"tried again after a fault: {fault_sentence(fault)}", held_since or when
-    if state == APPROVAL and not reason:
+    if state == state_names.APPROVAL and not reason:
         reason, held_since = "nobody has answered yet; `eks-rolling approve` or `eks-rolling refuse` does", entered
     return Position(
         state,
@@ -136,13 +134,13 @@ def answers(events: Iterable[Json], state: str) -> list[tuple[float, Json]]:
 
 def plan_answer(events: Iterable[Json]) -> Json:
     """What the plan step answered last; {} before."""
-    found = answers(events, "Plan the roll")
+    found = answers(events, state_names.PLAN)
     return found[-1][1] if found else {}
 
 
 def waves(events: Iterable[Json]) -> tuple[Wave, ...]:
     """The waves that were begun."""
-    picked = answers(events, "Pick the next nodes")
+    picked = answers(events, state_names.SELECT_WAVE)
     begun = [(when, (answer.get("output") or {}).get("wave") or []) for when, answer in picked]
     return tuple(
         Wave(number, when, {n["instance"]: n["node"] for n in nodes})
@@ -155,7 +153,7 @@ def approval_token(events: Sequence[Json]) -> str:
     token, waits = "", False
     for event in events:
         if event["type"] == "TaskStateEntered":
-            waits = event["stateEnteredEventDetails"]["name"] == APPROVAL
+            waits = event["stateEnteredEventDetails"]["name"] == state_names.APPROVAL
         elif event["type"] in {"TaskStateExited", "TaskFailed", "TaskTimedOut", "ExecutionAborted"}:
             token = ""
         elif event["type"] == "TaskScheduled" and waits:

@@ -11,6 +11,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from eks_rolling import state_names
 from eks_rolling.documents.remedies import way_out
 from eks_rolling.wording import spoken
 from eks_rolling_cli.cli_context import AsJson, aimed, output, print_json, say, show
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-TELLING = ("Report", "Plan the roll", "Wait for the change to settle")
+TELLING = (state_names.REPORT, state_names.PLAN, state_names.RECEIVE_CHANGE)
 """States whose answer says what came of a roll, the last one first."""
 
 COLUMNS = (
@@ -190,7 +191,7 @@ def _follow_restore(target: Target, arn: str) -> None:
         if not execution.running:
             break
         time.sleep(LOOK_SECONDS)
-    done = [answer.get("output") or {} for _, answer in answers(events, "Restore")]
+    done = [answer.get("output") or {} for _, answer in answers(events, state_names.RESTORE)]
     for each in dict.fromkeys(sentence for d in done for sentence in d.get("restored") or ()):
         output.print(f"restored: {each}", markup=False, soft_wrap=True)
     left = [sentence for d in done[-1:] for sentence in d.get("left_behind") or ()]

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from eks_rolling import state_names
 from eks_rolling.names import node_execution_suffix
 from eks_rolling_cli.execution_history import (
     PAUSED,
@@ -212,7 +213,7 @@ def assemble(
         at=position(events),
         trigger=_trigger(execution.input),
         plan=str(answer.get("reason", "")),
-        result=next((str(a.get("reason", "")) for _, a in answers(events, "Report")), ""),
+        result=next((str(a.get("reason", "")) for _, a in answers(events, state_names.REPORT)), ""),
         error=execution.error,
         failure=fault_sentence({"error": execution.error, "cause": execution.cause}),
         surge=int(output.get("surge") or 1),
@@ -240,7 +241,7 @@ def left_behind(events: Iterable[Json], report: Json) -> tuple[str, ...]:
     if report:
         orphans = [f"{o.get('kind', '')} {o.get('object', '')}" for o in report.get("orphans") or ()]
         return (*(str(each) for each in report.get("left_behind") or ()), *orphans)
-    restored = answers(events, "Restore")[-1:]
+    restored = answers(events, state_names.RESTORE)[-1:]
     return tuple(str(each) for _, a in restored for each in (a.get("output") or {}).get("left_behind") or ())
 
 
@@ -272,8 +273,8 @@ def _node(
 def _replacement(events: Iterable[Json]) -> str:
     """The node that takes the old one's place, or its instance while it has not joined."""
     events = list(events)
-    ready = [a.get("output") or {} for _, a in answers(events, "Wait for the replacement")]
-    launched = [a.get("output") or {} for _, a in answers(events, "Launch the replacement")]
+    ready = [a.get("output") or {} for _, a in answers(events, state_names.AWAIT_READY)]
+    launched = [a.get("output") or {} for _, a in answers(events, state_names.LAUNCH)]
     named = [str(o["replacement_node"]) for o in ready if o.get("replacement_node")]
     asked = [str(o["replacement"]) for o in launched if o.get("replacement")]
     return next(iter(reversed([*asked, *named])), "")

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eks_rolling import state_names
 from eks_rolling.names import MACHINES, machine_name
 from eks_rolling_cli.exits import CommandError, Exit
 
@@ -185,7 +186,7 @@ class Target:
         """The configuration of the deployed plan function, which the workflow names."""
         from eks_rolling.clients.aws import CONFIG, translated
 
-        name = self.definition["States"]["Plan the roll"]["Arguments"]["FunctionName"]
+        name = self.definition["States"][state_names.PLAN]["Arguments"]["FunctionName"]
         client: LambdaClient = self.session.client("lambda", config=CONFIG)
         with translated(f"read the settings of function {name}"):
             return dict(client.get_function_configuration(FunctionName=name))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from eks_rolling import state_names
 from eks_rolling_cli.cli_context import aimed, output, print_line, say, show
 from eks_rolling_cli.exits import CommandError, Exit
 from eks_rolling_cli.target import Target
@@ -93,7 +94,7 @@ def _rolls_of_their_own(target: Target) -> "Iterator[Execution]":
     from eks_rolling_cli.execution_history import answers
 
     for execution in itertools.islice(target.executions.of(target.machine("roll")), MOST_LEFT_TO_OTHERS):
-        received = answers(target.executions.history(execution.arn), "Wait for the change to settle")
+        received = answers(target.executions.history(execution.arn), state_names.RECEIVE_CHANGE)
         if not received or (received[-1][1].get("output") or {}).get("next") != "end":
             yield execution
 

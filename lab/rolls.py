@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 
+from eks_rolling import state_names
 from eks_rolling_cli.execution_history import position
 from eks_rolling_cli.executions import Executions
 from eks_rolling_cli.roll_state import RollReader
@@ -158,7 +159,7 @@ class Rolls:
 
     def phases(self, execution: str) -> list[tuple[str, float]]:
         """When a roll entered the states that divide it: (name, epoch seconds), in order."""
-        divide = {"Plan the roll": "prepare", "Replace nodes": "wave", "Restore": "restore"}
+        divide = {state_names.PLAN: "prepare", state_names.REPLACE_NODES: "wave", state_names.RESTORE: "restore"}
         found: list[tuple[str, float]] = []
         for event in self.executions.history(execution):
             name = event.get("stateEnteredEventDetails", {}).get("name", "")

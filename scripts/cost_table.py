@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from eks_rolling import state_names
 from eks_rolling.payloads import backoff
 from eks_rolling.settings import Settings
 from tests.asl import Engine, Execution
@@ -22,19 +23,19 @@ BEGIN, END = "<!-- costs -->", "<!-- end of costs -->"
 NODES = (10, 100, 1000)
 
 SECONDS = {
-    "Pause what interferes": 30,
-    "Wait for the replacement": 120,
-    "Leave the load balancers": 10,
-    "Evict pods": 180,
-    "Wait for the last connections": 300,
-    "Wait for volumes to detach": 20,
-    "Terminate the instance": 120,
-    "Open the gate to the next wave": 90,
+    state_names.PAUSE: 30,
+    state_names.AWAIT_READY: 120,
+    state_names.LEAVE_LOAD_BALANCERS: 10,
+    state_names.EVICT: 180,
+    state_names.AWAIT_LOAD_BALANCERS: 300,
+    state_names.AWAIT_VOLUMES: 20,
+    state_names.TERMINATE: 120,
+    state_names.GATE: 90,
 }
 """How long a step is assumed to take on an account; all others are done when they are looked at first."""
 
-WAVE = ("Pick the next nodes", "Is any node left?", "Replace nodes", "Open the gate to the next wave")
-EACH_NODE = ("Replace node",)
+WAVE = (state_names.SELECT_WAVE, state_names.ANY_LEFT, state_names.REPLACE_NODES, state_names.GATE)
+EACH_NODE = (state_names.REPLACE_NODE,)
 
 TRANSITION_DOLLARS = 0.025 / 1000
 REQUEST_DOLLARS = 0.20 / 1_000_000
@@ -75,10 +76,10 @@ def counted(execution: Execution, tasks: set[str]) -> dict[str, Count]:
     """State -> what it costs each time that it is gone through: its looks, with the question and the wait of each."""
     costs = {}
     for name in dict.fromkeys(execution.visited):
-        if name.endswith((": done?", ": wait")):
+        if name != state_names.step_of(name):
             continue
         times = looks(SECONDS[name]) if name in SECONDS else 1
-        waits = f"{name}: done?" in execution.visited
+        waits = state_names.question(name) in execution.visited
         costs[name] = Count(3 * times - 1 if waits else times, times if name in tasks else 0)
     return costs
 

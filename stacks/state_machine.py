@@ -22,6 +22,7 @@ from aws_cdk import aws_stepfunctions as sfn
 from aws_cdk import aws_stepfunctions_tasks as tasks
 from constructs import Construct
 
+from eks_rolling import state_names as named
 from eks_rolling.errors import NOT_APPROVED, Aborted, Transient
 from eks_rolling.settings import Moment, Settings
 
@@ -103,7 +104,7 @@ class Roll(Construct):
             },
         )
         report = states.call(
-            "Report",
+            named.REPORT,
             "report",
             {
                 "input": jsonata("$input"),
@@ -118,7 +119,7 @@ class Roll(Construct):
             },
         )
         look = states.call(
-            "Look for orphans",
+            named.FIND_ORPHANS,
             "find_orphans",
             {"ended": jsonata("true")},
             # A list of one is the thing itself to JSONata.
@@ -128,7 +129,7 @@ class Roll(Construct):
         look.add_catch(report, errors=["States.ALL"], assign={"unlooked": jsonata("$states.errorOutput")})
         look.next(report)
         restore = states.step(
-            "Restore",
+            named.RESTORE,
             "restore",
             {"keep_taints": jsonata(f"$plan = null ? false : {plan}.keep_taints")},
             catch=None,
@@ -138,7 +139,7 @@ class Roll(Construct):
             },
         )
 
-        after = states.hooks("Ask the hooks after the roll", Moment.AFTER_ROLL, {}, settings)
+        after = states.hooks(named.HOOKS_AFTER_ROLL, Moment.AFTER_ROLL, {}, settings)
         if after:
             after.start.add_catch(look, errors=["States.ALL"], assign=KEEP_FIRST)
             after.then(look)
@@ -151,7 +152,7 @@ class Roll(Construct):
                 "leftBehind": jsonata("['the restore did not finish: ' & $states.errorOutput.Cause]"),
             },
         )
-        settle = states.step("Finish Redis migrations that were begun", "settle_redis", {}, catch=None)
+        settle = states.step(named.FINISH_MIGRATIONS, "settle_redis", {}, catch=None)
         settle.start.add_catch(
             restore.start,
             errors=["States.ALL"],
@@ -161,17 +162,17 @@ class Roll(Construct):
 
         started_by = states.choice("Started by a change?")
         receive = states.step(
-            "Wait for the change to settle",
+            named.RECEIVE_CHANGE,
             "receive_change",
             {"input": jsonata("$input"), "change": jsonata("$change")},
             catch=report,
             assign={"change": _once("change", "change"), "input": _once("request", "input")},
         )
         change_outcome = states.choice("What becomes of the change?")
-        check = states.call("Check the permissions", "check_permissions", {}, attempts=4)
+        check = states.call(named.CHECK_PERMISSIONS, "check_permissions", {}, attempts=4)
         check.add_catch(report, errors=["States.ALL"], assign=FAILED)
         plan_roll = states.call(
-            "Plan the roll",
+            named.PLAN,
             "plan",
             {"input": jsonata("$input")},
             assign={"plan": jsonata(ANSWER)},
@@ -181,7 +182,7 @@ class Roll(Construct):
         plan_roll.add_catch(report, errors=["States.ALL"], assign=FAILED)
         what_now = states.choice("What does the plan say?")
         approval = states.call(
-            "Wait for approval",
+            named.APPROVAL,
             "ask_approval",
             {"token": jsonata("$states.context.Task.Token"), "plan": jsonata("$plan.reason")},
             integration_pattern=sfn.IntegrationPattern.WAIT_FOR_TASK_TOKEN,
@@ -194,39 +195,37 @@ class Roll(Construct):
         approval.add_catch(look, errors=["Refused", "States.Timeout"], assign=_not_approved(settings))
         approval.add_catch(look, errors=["States.ALL"], assign=FAILED)
         take_lock = states.step(
-            "Take the lock", "take_lock", {}, catch=settle,
+            named.TAKE_LOCK, "take_lock", {}, catch=settle,
             assign={"locked": jsonata(f"{ANSWER}.status = 'done'")},
         )  # fmt: skip
         plan_old = states.choice("Is the plan still fresh?")
         rehearse = states.call(
-            "Rehearse the restore",
+            named.REHEARSE,
             "restore",
             {"rehearse": jsonata("true"), "groups": roll_fields["groups"], "nodes": roll_fields["nodes"]},
         )
         rehearse.add_catch(settle.start, errors=["States.ALL"], assign=FAILED)
-        pause = states.step("Pause what interferes", "pause_interference", roll_fields, catch=settle)
-        taint = states.step("Taint every outdated node", "taint_nodes", roll_fields, catch=settle)
-        resume = states.step(
-            "Finish Redis migrations of a dead roll", "settle_redis", {"ending": jsonata("false")}, catch=settle
-        )
+        pause = states.step(named.PAUSE, "pause_interference", roll_fields, catch=settle)
+        taint = states.step(named.TAINT, "taint_nodes", roll_fields, catch=settle)
+        resume = states.step(named.FINISH_DEAD_MIGRATIONS, "settle_redis", {"ending": jsonata("false")}, catch=settle)
         pick = states.call(
-            "Pick the next nodes",
+            named.SELECT_WAVE,
             "select_wave",
             {**roll_fields, "waves": jsonata("$waves")},
             assign={"waves": jsonata("$waves + 1")},
         )
         pick.add_catch(settle.start, errors=["States.ALL"], assign=FAILED)
-        any_left = states.choice("Is any node left?")
+        any_left = states.choice(named.ANY_LEFT)
         replace = sfn.Map.jsonata(
             self,
-            "Map Replace nodes",
-            state_name="Replace nodes",
+            f"Map {named.REPLACE_NODES}",
+            state_name=named.REPLACE_NODES,
             items=sfn.ProvideItems.jsonata(jsonata("$states.input.output.wave")),
             jsonata_max_concurrency=jsonata(f"{plan}.surge"),
             outputs={"failures": jsonata("[$states.result[$exists(failure)]]")},
         )
         gate = states.step(
-            "Open the gate to the next wave",
+            named.GATE,
             "health_gate",
             {
                 **roll_fields,
@@ -269,7 +268,7 @@ class Roll(Construct):
             comment="nothing to roll: only a dead roll's marks to put back",
         )
         plan_old.otherwise(rehearse)
-        before = states.hooks("Ask the hooks before the roll", Moment.BEFORE_ROLL, {}, settings, catch=settle)
+        before = states.hooks(named.HOOKS_BEFORE_ROLL, Moment.BEFORE_ROLL, {}, settings, catch=settle)
         if before:
             before.then(pause.start)
         rehearse.next(before.start if before else pause.start)
@@ -325,8 +324,8 @@ class Roll(Construct):
         """One node of a wave: an execution of its own, so that its history has room of its own."""
         child = tasks.StepFunctionsStartExecution.jsonata(
             states.scope,
-            "Task Replace node",
-            state_name="Replace node",
+            f"Task {named.REPLACE_NODE}",
+            state_name=named.REPLACE_NODE,
             state_machine=roll_node,
             integration_pattern=sfn.IntegrationPattern.RUN_JOB,
             associate_with_parent=True,
@@ -393,31 +392,31 @@ class RollNode(Construct):
             },
         )
         record = states.call(
-            "Record what was done",
+            named.RECORD,
             "record_node",
             {**node_fields, "execution": jsonata("$states.context.Execution.Id"), "failure": jsonata("$failure")},
         )
-        after = states.hooks("Ask the hooks after the node", Moment.AFTER_NODE, node_fields, settings)
+        after = states.hooks(named.HOOKS_AFTER_NODE, Moment.AFTER_NODE, node_fields, settings)
         if after:
             after.start.add_catch(record, errors=["States.ALL"], assign=KEEP_FIRST)
             after.then(record)
         ending = after.start if after else record
-        before = states.hooks("Ask the hooks before the node", Moment.BEFORE_NODE, node_fields, settings, catch=ending)
+        before = states.hooks(named.HOOKS_BEFORE_NODE, Moment.BEFORE_NODE, node_fields, settings, catch=ending)
         launch = states.step(
-            "Launch the replacement", "launch_replacement", node_fields, catch=ending,
+            named.LAUNCH, "launch_replacement", node_fields, catch=ending,
             assign={"replacement": _once("replacement", "replacement")},
         )  # fmt: skip
         await_ready = states.step(
-            "Wait for the replacement", "await_ready", node_fields, catch=ending,
+            named.AWAIT_READY, "await_ready", node_fields, catch=ending,
             assign={"replacementNode": _once("replacement_node", "replacementNode")},
         )  # fmt: skip
-        close = states.step("Close the old node to new pods", "taint_no_schedule", node_fields, catch=ending)
+        close = states.step(named.CLOSE_NODE, "taint_no_schedule", node_fields, catch=ending)
         redis = self._migrate_redis(states, node_fields, ending)
-        leave = states.step("Leave the load balancers", "leave_load_balancers", node_fields, catch=ending)
-        evict = states.step("Evict pods", "evict", node_fields, catch=ending)
-        drained = states.step("Wait for the last connections", "await_load_balancers", node_fields, catch=ending)
-        detached = states.step("Wait for volumes to detach", "await_volumes", node_fields, catch=ending)
-        terminate = states.step("Terminate the instance", "terminate", node_fields, catch=ending)
+        leave = states.step(named.LEAVE_LOAD_BALANCERS, "leave_load_balancers", node_fields, catch=ending)
+        evict = states.step(named.EVICT, "evict", node_fields, catch=ending)
+        drained = states.step(named.AWAIT_LOAD_BALANCERS, "await_load_balancers", node_fields, catch=ending)
+        detached = states.step(named.AWAIT_VOLUMES, "await_volumes", node_fields, catch=ending)
+        terminate = states.step(named.TERMINATE, "terminate", node_fields, catch=ending)
         replaced = states.choice("Was it replaced?")
 
         started_by.when(states.when("$exists($states.input.roll)"), begin, comment="by a roll")
@@ -460,7 +459,7 @@ class RollNode(Construct):
         """Redis pods leave first, each with its role: look which is next, do what it needs, look again."""
         node_fields = {**node_fields, "redis_group": jsonata("$redisGroup")}
         look = states.step(
-            "Look at the Redis pods", "inspect_redis", node_fields, catch=record,
+            named.INSPECT_REDIS, "inspect_redis", node_fields, catch=record,
             assign={"redisGroup": _once("group", "redisGroup")},
         )  # fmt: skip
         what = states.choice("What do the Redis pods need?")
@@ -527,17 +526,15 @@ class Restore(Construct):
         )
         started_by = states.choice("Started by the clock?")
         look = states.call(
-            "Look for orphans",
+            named.FIND_ORPHANS,
             "find_orphans",
             {},
             assign={"roll": jsonata(f"{ANSWER}.output.dead != '' ? {ANSWER}.output.dead : $roll")},
         )
         any_dead = states.choice("Did a roll die?")
-        settle = states.step(
-            "Finish Redis migrations that were begun", "settle_redis", {"by": jsonata("$by")}, catch=None
-        )
+        settle = states.step(named.FINISH_MIGRATIONS, "settle_redis", {"by": jsonata("$by")}, catch=None)
         restore = states.step(
-            "Restore", "restore", {"by": jsonata("$by")}, catch=None,
+            named.RESTORE, "restore", {"by": jsonata("$by")}, catch=None,
             assign={"restored": jsonata(f"[$append($restored, {ANSWER}.output.restored)]")},
         )  # fmt: skip
         ours = states.choice("Was it ours to restore?")
@@ -716,11 +713,11 @@ class StateFactory:
             task.add_catch(
                 catch.start if isinstance(catch, StepStates) else catch, errors=["States.ALL"], assign=FAILED
             )
-        question = self.choice(f"{name}: done?")
+        question = self.choice(named.question(name))
         wait = sfn.Wait.jsonata(
             self.scope,
             f"Wait {name}",
-            state_name=f"{name}: wait",
+            state_name=named.wait(name),
             time=sfn.WaitTime.seconds(jsonata("$states.input.wait_seconds")),
         )
         task.next(question)

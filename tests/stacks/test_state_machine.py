@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from eks_rolling import errors
+from eks_rolling import errors, state_names
 from eks_rolling.report.timeline import KINDS
 from eks_rolling.settings import Deadlines, Settings
 from stacks.functions import HOOKS, STEPS
@@ -35,6 +35,15 @@ def tasks(machine: str, made: Assembly | None = None) -> list[tuple[str, dict[st
 
 def step_of(state: dict[str, Any]) -> str:
     return str(state["Arguments"].get("FunctionName", "")).removeprefix("step:")
+
+
+def test_state_names_are_those_of_the_definitions() -> None:
+    """What reports, `watch` and the lab look for is there, and what they could look for has a constant."""
+    named = {value for key, value in vars(state_names).items() if key.isupper()}
+    there = {name for machine in MACHINES for name, _ in states(with_hooks().definition(machine))}
+    of_rolls = {name for machine in ("roll", "node") for name, state in tasks(machine, with_hooks()) if step_of(state)}
+    assert named - there == set()
+    assert of_rolls - named - set(REDIS_STATES) == set()
 
 
 @pytest.mark.parametrize("machine", MACHINES)

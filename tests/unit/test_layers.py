@@ -19,7 +19,10 @@ from importlinter.domain.contract import Contract, registry
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("eks_rolling", "eks_rolling_cli", "eks_rolling_config", "stacks", "lab")
 SDKS = ("boto3", "botocore", "kubernetes", "redis", "urllib3", "moto", "aws_cdk", "constructs")
-PURE = ("plan", "report", "redis", "documents", "observed", "payloads", "settings", "errors", "names")
+PURE = (
+    "plan", "report", "redis", "documents", "observed", "payloads", "settings",
+    "errors", "names", "state_names", "wording",
+)  # fmt: skip
 """The parts of eks_rolling that may know no client."""
 
 Edge = tuple[str, str]

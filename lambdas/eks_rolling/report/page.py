@@ -13,6 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, Template, select_autoescape
 
+from eks_rolling import state_names
 from eks_rolling.documents.finding import HEADINGS, Finding, Severity, blockers, by_severity
 from eks_rolling.documents.report import BudgetLine, Ending, NodePage, PlannedReplacement, Report, StepRecord
 from eks_rolling.payloads import HoldKind
@@ -362,7 +363,7 @@ def roll_row(report: Report, axis: Axis) -> Row | None:
     return Row("the roll", counted(waves, "wave") if waves else "", "The roll's own steps.", tuple(bars))
 
 
-WAVE = "Replace node"
+WAVE = state_names.REPLACE_NODE
 """The roll's state during which a wave's nodes are replaced."""
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from eks_rolling import state_names
 from eks_rolling.documents.report import (
     BudgetLine,
     BudgetLook,
@@ -21,25 +22,25 @@ from eks_rolling.errors import NOT_APPROVED
 from eks_rolling.payloads import HoldKind
 
 KINDS: Mapping[str, HoldKind] = {
-    "Wait for the change to settle": HoldKind.OTHER,
-    "Wait for approval": HoldKind.PERSON,
-    "Take the lock": HoldKind.LOCK,
-    "Rehearse the restore": HoldKind.OTHER,
-    "Pause what interferes": HoldKind.OTHER,
-    "Taint every outdated node": HoldKind.OTHER,
-    "Finish Redis migrations of a dead roll": HoldKind.REDIS,
-    "Finish Redis migrations that were begun": HoldKind.REDIS,
-    "Open the gate to the next wave": HoldKind.GATE,
-    "Restore": HoldKind.ENDING,
-    "Launch the replacement": HoldKind.INSTANCE,
-    "Wait for the replacement": HoldKind.INSTANCE,
-    "Close the old node to new pods": HoldKind.OTHER,
-    "Look at the Redis pods": HoldKind.REDIS,
-    "Leave the load balancers": HoldKind.TRAFFIC,
-    "Evict pods": HoldKind.PODS,
-    "Wait for the last connections": HoldKind.TRAFFIC,
-    "Wait for volumes to detach": HoldKind.VOLUMES,
-    "Terminate the instance": HoldKind.ENDING,
+    state_names.RECEIVE_CHANGE: HoldKind.OTHER,
+    state_names.APPROVAL: HoldKind.PERSON,
+    state_names.TAKE_LOCK: HoldKind.LOCK,
+    state_names.REHEARSE: HoldKind.OTHER,
+    state_names.PAUSE: HoldKind.OTHER,
+    state_names.TAINT: HoldKind.OTHER,
+    state_names.FINISH_DEAD_MIGRATIONS: HoldKind.REDIS,
+    state_names.FINISH_MIGRATIONS: HoldKind.REDIS,
+    state_names.GATE: HoldKind.GATE,
+    state_names.RESTORE: HoldKind.ENDING,
+    state_names.LAUNCH: HoldKind.INSTANCE,
+    state_names.AWAIT_READY: HoldKind.INSTANCE,
+    state_names.CLOSE_NODE: HoldKind.OTHER,
+    state_names.INSPECT_REDIS: HoldKind.REDIS,
+    state_names.LEAVE_LOAD_BALANCERS: HoldKind.TRAFFIC,
+    state_names.EVICT: HoldKind.PODS,
+    state_names.AWAIT_LOAD_BALANCERS: HoldKind.TRAFFIC,
+    state_names.AWAIT_VOLUMES: HoldKind.VOLUMES,
+    state_names.TERMINATE: HoldKind.ENDING,
 }
 """What each state waits for, unless its answer says otherwise (`kind`) or names a Redis group."""
 
@@ -145,7 +146,7 @@ def approver_of(history: Iterable[dict[str, Any]]) -> str:
     """Who let the roll begin; "" where nobody was asked or nobody did."""
     for event in history:
         details = event.get("stateExitedEventDetails", {})
-        if event["type"] == "TaskStateExited" and details["name"] == "Wait for approval":
+        if event["type"] == "TaskStateExited" and details["name"] == state_names.APPROVAL:
             answer = _answer(details.get("output", ""))
             if "Error" not in answer:
                 return str(answer.get("approved_by") or "somebody who gave no name")

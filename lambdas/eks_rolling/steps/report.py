@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
+from eks_rolling import state_names
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.documents.finding import Finding
 from eks_rolling.documents.report import (
@@ -48,9 +49,7 @@ def summary(
     planned = tuple(PlannedReplacement.model_validate(n) for n in plan.get("nodes", []))
     ordered = tuple(sorted(nodes, key=lambda n: n.started or 0))
     # A change may have waited for days before there was anything to do.
-    began = [s.started for s in steps if s.name != "Wait for the change to settle"] + [
-        n.started for n in nodes if n.started
-    ]
+    began = [s.started for s in steps if s.name != state_names.RECEIVE_CHANGE] + [n.started for n in nodes if n.started]
     request = plan.get("request") or {}
     return Report(
         roll=task.roll,
