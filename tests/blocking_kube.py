@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from lab.kube import Access, Items, Json, Kube, PatchKind
 from lab.loop_thread import LoopThread
+from tests.waiting import patience
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ class BlockingKube:
     ) -> T:
         """What `condition` first answers, but None, for all objects at `path`; looked at whenever one changes.
 
-        Fails as an assertion naming `what` after so many seconds.
+        Fails as an assertion naming `what` after so many seconds of a quiet machine.
         """
 
         async def follow(seen: dict[str, Json]) -> T:
@@ -62,7 +63,7 @@ class BlockingKube:
 
         seen: dict[str, Json] = {}
         try:
-            return self._loop.run(asyncio.wait_for(follow(seen), seconds))
+            return self._loop.run(asyncio.wait_for(follow(seen), patience(seconds)))
         except TimeoutError:
             raise AssertionError(f"not within {seconds} s: {what}; there is {_brief(seen)}") from None
 

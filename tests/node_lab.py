@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -165,6 +166,18 @@ class Nodes(Cluster):
 
     def logs(self, pod: str, *options: str) -> str:
         return self.node_lab.kubectl("logs", "-n", self.name, pod, *options)
+
+    @contextmanager
+    def following(self, pod: str, *options: str) -> Iterator[Iterator[str]]:
+        """The lines of a pod's log as they come, until its container ends."""
+        command = [str(self.node_lab.lab.paths.binaries / "kubectl"), f"--kubeconfig={self.node_lab.kubeconfig}"]
+        command += ["logs", "-n", self.name, pod, "--follow", *options]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            try:
+                yield iter(process.stdout)
+            finally:
+                process.kill()
 
     def kept_log(self, pod: str, container: str = "main", attempt: int = 0) -> list[str]:
         """A container's log without time stamps, also after the pod has gone."""

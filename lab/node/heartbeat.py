@@ -10,6 +10,7 @@ from pathlib import Path
 
 import aiohttp
 
+from lab.background import in_background
 from lab.controlplane.identities import NODE_AGENT
 from lab.instances import follow_instances, node_name
 from lab.kube import Json, Kube, KubeError, NotFoundError, UnreachableError
@@ -59,7 +60,7 @@ async def run(paths: LabPaths) -> None:
         async for instances in follow_instances(session, poll_seconds=1.0):
             running = {node_name(i.private_ip, spec.region) for i in instances if i.is_running}
             for name in running - beating.keys():
-                beating[name] = asyncio.create_task(beat(kube, name, spec.heartbeat_seconds))
+                beating[name] = in_background(beat(kube, name, spec.heartbeat_seconds), f"{name}'s heartbeat")
             for name in beating.keys() - running:
                 beating.pop(name).cancel()
 

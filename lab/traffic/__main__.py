@@ -9,7 +9,7 @@ import faulthandler
 import json
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -162,12 +162,24 @@ async def cancel_all(tasks: "list[asyncio.Task[None]]") -> None:
         _, open_tasks = await asyncio.wait(open_tasks, timeout=CANCEL_AGAIN_SECONDS)
 
 
+def at_end_of(file: int, tell: Callable[[], object]) -> None:
+    """Tells once when the file has ended or has something to say. It stays so: a reader that stayed would be called
+    again and again from then on, and leave the clients nothing of the event loop."""
+    loop = asyncio.get_running_loop()
+
+    def once() -> None:
+        loop.remove_reader(file)
+        tell()
+
+    loop.add_reader(file, once)
+
+
 async def main(lab: Path) -> None:
     """Runs until told to stop."""
     paths = LabPaths(lab)
     ended = asyncio.Event()
     # Signals would end only the command that leads into the lab's namespaces.
-    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), ended.set)
+    at_end_of(sys.stdin.fileno(), ended.set)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     async with Kube.from_kubeconfig(paths.kubeconfig) as kube:
         await Traffic(paths, kube).run(ended)

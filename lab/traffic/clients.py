@@ -6,6 +6,8 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
+from types import SimpleNamespace
 
 import aiohttp
 
@@ -17,12 +19,16 @@ TIMEOUT = aiohttp.ClientTimeout(total=5.0)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request, sent `at` (epoch seconds) and answered after `seconds`; error "" is success."""
+    """One request, sent `at` (epoch seconds) and answered after `seconds`; error "" is success.
+
+    `sent_again` counts kept connections that were closed under it, so that it went out on another one.
+    """
 
     route: str
     at: float
     seconds: float
     error: str = ""
+    sent_again: int = 0
 
 
 class Endpoints:
@@ -57,8 +63,8 @@ def choose(slices: Items) -> list[str]:
     ready: list[str] = []
     serving: list[str] = []
     for piece in slices:
-        port = piece["ports"][0]["port"]
         for endpoint in piece.get("endpoints") or ():
+            port = piece["ports"][0]["port"]
             conditions = endpoint.get("conditions") or {}
             addresses = [f"{address}:{port}" for address in endpoint["addresses"]]
             if conditions.get("ready", True):
@@ -81,27 +87,65 @@ class Route:
 async def ask(route: Route, record: Callable[[Request], None]) -> None:
     """Asks at the route's rate, until cancelled. Requests overlap: a slow answer delays no other."""
     connector = aiohttp.TCPConnector(limit=0, force_close=not route.keep_alive)
-    async with aiohttp.ClientSession(connector=connector, timeout=TIMEOUT) as session, asyncio.TaskGroup() as group:
+    session = aiohttp.ClientSession(connector=connector, timeout=TIMEOUT, trace_configs=[_tracing()])
+    async with session, asyncio.TaskGroup() as group:
         start = time.monotonic()
         for number in itertools.count():
             await asyncio.sleep(max(0.0, start + number / route.per_second - time.monotonic()))
             group.create_task(_ask_once(session, route, record))
 
 
+class _Connection(Enum):
+    """What an attempt went out on."""
+
+    NEW = auto()
+    KEPT = auto()
+
+
+def _tracing() -> aiohttp.TraceConfig:
+    """Notes for each attempt of a request, in the list that it was given, what it went out on."""
+    tracing = aiohttp.TraceConfig()
+
+    async def made(_session: object, context: SimpleNamespace, _told: object) -> None:
+        context.trace_request_ctx.append(_Connection.NEW)
+
+    async def kept(_session: object, context: SimpleNamespace, _told: object) -> None:
+        context.trace_request_ctx.append(_Connection.KEPT)
+
+    tracing.on_connection_create_end.append(made)
+    tracing.on_connection_reuseconn.append(kept)
+    return tracing
+
+
 async def _ask_once(session: aiohttp.ClientSession, route: Route, record: Callable[[Request], None]) -> None:
     at, began = time.time(), time.monotonic()
-    error = ""
     url = route.url()
-    try:
-        if url is None:
-            error = "no endpoint"
-        else:
-            async with session.get(url) as response:
-                await response.read()
-                error = "" if response.status == 200 else f"HTTP {response.status}"
-    except (aiohttp.ClientError, TimeoutError, OSError) as problem:
-        error = f"{type(problem).__name__}: {problem}"
+    attempts: list[_Connection] = []
+    error = "no endpoint" if url is None else await _answered(session, url, attempts)
     seconds = time.monotonic() - began
     if error:
         _log.warning("%s: a request to %s failed after %.3f s: %s", route.name, url, seconds, error)
-    record(Request(route.name, at, seconds, error))
+    record(Request(route.name, at, seconds, error, max(0, len(attempts) - 1)))
+
+
+async def _answered(session: aiohttp.ClientSession, url: str, attempts: list[_Connection]) -> str:
+    """What went wrong with a request; "" if nothing did.
+
+    A server may close a kept connection while a request is on its way to it, so clients send it again (RFC 9112,
+    section 9.3.1): as long as it went out on a kept connection. aiohttp does so once, which is not enough where several
+    connections end at once, as when a target leaves a load balancer; and it does so for new connections, too, of which
+    every one that gives no answer is a failure here.
+    """
+    while True:
+        try:
+            async with session.get(url, trace_request_ctx=attempts) as response:
+                await response.read()
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as problem:
+            if attempts and _Connection.NEW not in attempts:
+                continue
+            return f"{type(problem).__name__}: {problem}"
+        except (aiohttp.ClientError, TimeoutError, OSError) as problem:
+            return f"{type(problem).__name__}: {problem}"
+        if _Connection.NEW in attempts[:-1]:
+            return "a new connection was closed without an answer"
+        return "" if response.status == 200 else f"HTTP {response.status}"

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,10 +26,10 @@ from redis.cluster import RedisCluster
 
 from eks_rolling.clients.redis import RedisClient
 from eks_rolling.observed.kubernetes import Node, Owner, Pod, Selector, Workload
-from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, Login
+from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, Login, Role
 from eks_rolling.redis import stand_in
 from eks_rolling.redis.groups import AUTH, GROUP, PART, TLS, Part
-from tests.contract.redis_pods import NEW, OLD
+from tests.contract.redis_pods import NEW, OLD, unreplicated
 from tests.contract.redis_sides import Processes, granted
 
 PASSWORD = "correct-horse"
@@ -79,6 +79,8 @@ class Cluster:
         self.processes: dict[str, Process] = {}
         self.created: list[str] = []
         """Stand-ins, in order."""
+        self.deaths: list[float] = []
+        """When masters died (monotonic seconds): what each may cost is said in `unreplicated`."""
         for name in sorted({*self._masters, *self._replica_of}):
             self.start(name, self._root / name)
             self.pods[name] = self._pod(name, OLD if name in {"redis-a-0", "redis-b-0"} else "other")
@@ -260,12 +262,15 @@ class Cluster:
 
     def crash(self, name: str) -> Process:
         """The pod and its process are gone at once, as when its node dies."""
+        was_master = self.view(name).itself.role is Role.MASTER
         with self._lock:
             self.pods.pop(name)
             process = self.processes.pop(name)
             process.popen.send_signal(signal.SIGKILL)
             process.popen.wait()
-            return process
+        if was_master:
+            self.deaths.append(time.monotonic())
+        return process
 
     def view(self, name: str) -> ClusterNode:
         found = self.client.cluster_node(Endpoint(Address(self.processes[name].host), self.login, name))
@@ -291,6 +296,7 @@ class Writer:
     """What a client had acknowledged: value by value, each in a list of its own slot."""
 
     acked: list[int] = field(default_factory=list)
+    at: list[float] = field(default_factory=list)
     longest_stall: float = 0.0
     errors: Counter[str] = field(default_factory=Counter)
 
@@ -327,6 +333,7 @@ def writers(side: Cluster, count: int = 2) -> Iterator[list[Writer]]:
             now = time.monotonic()
             writer.longest_stall = max(writer.longest_stall, now - last)
             last = now
+            writer.at.append(now)
             writer.acked.append(value)
             time.sleep(0.004)
 
@@ -347,13 +354,16 @@ def connect(side: Cluster) -> RedisCluster:
     return RedisCluster(startup_nodes=nodes, **options)
 
 
-def lost(side: Cluster, written: list[Writer]) -> int:
-    """Acknowledged writes that the cluster does not hold."""
+def lost(side: Cluster, written: list[Writer], deaths: Sequence[float] = ()) -> int:
+    """Acknowledged writes that the cluster does not hold, but for what the deaths of masters may cost."""
     missing = 0
     with contextlib.closing(connect(side)) as client:
         for number, writer in enumerate(written):
             held = {int(v) for n in range(KEYS) for v in client.lrange(f"writer-{number}:{n}", 0, -1)}
-            missing += len(set(writer.acked) - held)
+            gone = set(writer.acked) - held
+            allowed = unreplicated(writer, deaths, NODE_TIMEOUT_MS / 1000)
+            print(f"writer {number} lost:", gone, "of masters that died:", allowed)
+            missing += len(gone - allowed)
     return missing
 
 

@@ -54,8 +54,8 @@ def run_inside(file: str, test: str) -> None:
     assert "1 passed" in done.stdout
 
 
-def cuts_cost_as_much(missing: int, lost_without_a_roll: Callable[[], int]) -> bool:
-    """Whether the same cut, without a roll, costs about as many writes, at least one time of three: how many clients
+def faults_cost_as_much(missing: int, lost_without_a_roll: Callable[[], int]) -> bool:
+    """Whether the same fault, without a roll, costs about as many writes, at least one time of three: how many clients
     write into the void until they notice differs from run to run."""
     for _ in range(3):
         compared = lost_without_a_roll()

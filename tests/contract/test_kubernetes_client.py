@@ -1,6 +1,8 @@
 """What steps count on in the cluster: the same cases on the world in memory and on a real API server."""
 
+import contextlib
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -142,22 +144,31 @@ def test_a_temporary_budget_allows_one_pod_at_a_time_and_is_known_as_ours(side: 
 # Workloads
 
 
+def updated(side: Side, owner: Owner, **change: Any) -> Workload:
+    """Changes the workload as a step does, that comes again where somebody else, the controller for one, has written
+    since it looked. What it saw when it changed it."""
+    while True:
+        seen = side.kubernetes.workload(owner)
+        assert seen
+        with contextlib.suppress(Conflict):
+            side.kubernetes.update_workload(seen, **change)
+            return seen
+
+
 def test_replicas_and_annotation_change_together_or_not_at_all(side: Side) -> None:
     """R1."""
     side.add_node()
     owner = side.add_deployment("autoscaler", 1)
     # The controller writes the status, too, until the pod is Ready.
     until(side, lambda: (side.kubernetes.workload(owner) or pytest.fail("it is gone")).all_ready, "its pod is Ready")
-    stale = side.kubernetes.workload(owner)
-    assert stale
-    side.kubernetes.update_workload(stale, replicas=0, annotations={"original": "1"})
+    stale = updated(side, owner, replicas=0, annotations={"original": "1"})
     with pytest.raises(Conflict):
         side.kubernetes.update_workload(stale, replicas=5, annotations={"original": "5"})
     until(side, lambda: (side.kubernetes.workload(owner) or stale).current == 0, "it is scaled down")
     down = side.kubernetes.workload(owner)
     assert down
     assert (down.desired, down.annotations["original"]) == (0, "1")
-    side.kubernetes.update_workload(down, replicas=1, annotations={"original": None})
+    updated(side, owner, replicas=1, annotations={"original": None})
     up = side.kubernetes.workload(owner)
     assert up
     assert "original" not in up.annotations

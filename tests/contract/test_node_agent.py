@@ -9,6 +9,7 @@ import pytest
 from lab.kube import Items, Json
 from tests.cluster import condition, is_ready, taints
 from tests.node_lab import ZONES, Nodes, node_is_ready, shell, web
+from tests.waiting import until
 
 pytestmark = pytest.mark.lab
 
@@ -69,10 +70,7 @@ def test_an_instance_that_goes_takes_its_processes_at_once_and_its_node_a_moment
     assert any("sleep 4242" in process for process in nodes.node_lab.processes())
 
     nodes.node_lab.set_state(machine, "shutting-down")
-    deadline = time.monotonic() + 2.0
-    while any("sleep 4242" in process for process in nodes.node_lab.processes()):
-        assert time.monotonic() < deadline, "the pod's processes live on"
-        time.sleep(0.05)
+    until(lambda: not any("sleep 4242" in p for p in nodes.node_lab.processes()), "the pod's processes are gone")
 
     nodes.kube.get(f"/api/v1/nodes/{machine.node}")
     nodes.node_lab.set_state(machine, "terminated")
@@ -197,13 +195,10 @@ def test_containers_see_the_environment_and_files_that_their_manifest_says(nodes
 
 def wait_for_lines(nodes: Nodes, pod: str, count: int, *options: str) -> list[str]:
     """The first lines of a pod's log, once there are so many."""
-    deadline = time.monotonic() + 10
-    while True:
-        lines = nodes.logs(pod, *options).splitlines()
-        if len(lines) >= count:
-            return lines[:count]
-        assert time.monotonic() < deadline, f"{pod} has said only {lines}"
-        time.sleep(0.1)
+    return until(
+        lambda: lines[:count] if len(lines := nodes.logs(pod, *options).splitlines()) >= count else [],
+        f"{pod} has said {count} lines",
+    )
 
 
 def test_init_containers_run_in_order_and_sidecars_stay(nodes: Nodes) -> None:
@@ -367,10 +362,7 @@ def test_a_pod_deleted_by_force_leaves_no_process(nodes: Nodes) -> None:
     nodes.wait_for_pod("forced", "ready", is_ready)
     nodes.kube.delete(nodes.path("v1/pods/forced"), {"gracePeriodSeconds": 0})
     nodes.wait_until_gone("forced")
-    deadline = time.monotonic() + 5.0
-    while any("sleep 4343" in process for process in nodes.node_lab.processes()):
-        assert time.monotonic() < deadline, "the pod's processes live on"
-        time.sleep(0.1)
+    until(lambda: not any("sleep 4343" in p for p in nodes.node_lab.processes()), "the pod's processes are gone")
 
 
 def test_a_pod_deleted_before_it_could_start_is_gone_at_once(nodes: Nodes) -> None:
@@ -384,14 +376,22 @@ def test_a_pod_deleted_before_it_could_start_is_gone_at_once(nodes: Nodes) -> No
 
 def test_kubectl_logs_reads_tails_follows_and_dates(nodes: Nodes) -> None:
     nodes.launch()
-    nodes.add_pod("talker", containers=[shell("seq -f 'line %g' 5; echo oops >&2; sleep 4; echo end")],
-                  restartPolicy="Never")  # fmt: skip
+    script = "seq -f 'line %g' 5; echo oops >&2; until [ -e /told/to-end ]; do sleep 0.05; done; echo end"
+    nodes.add_pod(
+        "talker",
+        containers=[shell(script, volumeMounts=[{"name": "told", "mountPath": "/told"}])],
+        volumes=[{"name": "told", "emptyDir": {}}],
+        restartPolicy="Never",
+    )
     nodes.wait_for_pod("talker", "ready", is_ready)
     assert wait_for_lines(nodes, "talker", 6)[4:] == ["line 5", "oops"]
     assert nodes.logs("talker", "--tail=2") == "line 5\noops\n"
     assert nodes.logs("talker", "--tail=1", "--timestamps").startswith("20")
     assert nodes.logs("talker", "--limit-bytes=4") == "line"
-    assert nodes.logs("talker", "--since=1h", "--follow").endswith("oops\nend\n")
+    with nodes.following("talker", "--since=1h") as log:
+        assert [next(log) for _ in range(6)][4:] == ["line 5\n", "oops\n"]
+        nodes.run_inside("talker", "touch", "/told/to-end")
+        assert list(log) == ["end\n"]
 
 
 def ready_since(pod: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from lab.kube import Json, NotFoundError
 from lab.operator import Operator
 from lab.rolls import Outcome
 from tests.blocking_kube import BlockingKube
-from tests.e2e.waiting import until
+from tests.waiting import until
 
 ZONES = ("eu-central-1a", "eu-central-1b")
 PLURALS = {"Pod": "v1/pods", "ReplicaSet": "apps/v1/replicasets", "Deployment": "apps/v1/deployments",

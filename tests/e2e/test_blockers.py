@@ -20,7 +20,7 @@ from lab.lifecycle import running_lab
 from lab.operator import operator_of
 from lab.spec import Delays, GroupSpec, LabSpec
 from tests.e2e.seeds import ZONES, Ground, Seed
-from tests.e2e.waiting import until
+from tests.waiting import until
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600), pytest.mark.xdist_group("blockers")]
 

@@ -15,7 +15,7 @@ import pytest
 from lab.cluster_state import ClusterState
 from lab.operator import Operator
 from tests.e2e.conftest import REPOSITORY
-from tests.e2e.waiting import until
+from tests.waiting import until
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 

@@ -17,8 +17,8 @@ from lab.operator import Operator, operator_of
 from lab.spec import Delays, GroupSpec, LabSpec
 from lab.view import LineView, Snapshot
 from tests.e2e.rolled import kubectl
-from tests.e2e.waiting import until
 from tests.permissions.collected import FORBIDDEN
+from tests.waiting import until
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600), pytest.mark.xdist_group("permissions")]
 

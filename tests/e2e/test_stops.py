@@ -9,7 +9,7 @@ import pytest
 from lab.cluster_state import ClusterState
 from lab.operator import Operator
 from lab.view import LineView
-from tests.e2e.waiting import until
+from tests.waiting import until
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -24,6 +24,7 @@ from moto.stepfunctions.parser.asl.eval.event.event_manager import EventManager
 from moto.stepfunctions.parser.asl.eval.program_state import ProgramEnded, ProgramError
 from moto.stepfunctions.parser.asl.utils.encoding import to_json_str
 from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication, Execution
+from moto.stepfunctions.parser.backend.execution_worker import ExecutionWorker
 from moto.stepfunctions.parser.models import StepFunctionsParserBackend, stepfunctions_parser_backends
 from moto.stepfunctions.responses import StepFunctionResponse
 
@@ -143,8 +144,9 @@ def status_changes_are_announced() -> None:
             listener(execution)
 
     def start(original: Any, self: Any) -> None:
+        # Before its thread runs: a short execution could have ended before it is said to have begun.
+        announce(self._execution_communication.execution)
         original(self)
-        announce(self)
 
     def terminated(original: Any, self: Any) -> None:
         original(self)
@@ -158,7 +160,7 @@ def status_changes_are_announced() -> None:
         if running:
             announce(self)
 
-    around(Execution, "start", start)
+    around(ExecutionWorker, "start", start)
     around(Execution, "stop", stop)
     around(BaseExecutionWorkerCommunication, "terminated", terminated)
 

@@ -7,10 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +23,7 @@ from botocore.config import Config
 from lab.aws.deploy import deploy
 from lab.paths import REPOSITORY, LabPaths, cache_directory, made_once
 from lab.spec import Delays, GroupSpec, LabSpec, TargetGroupSpec
+from tests.waiting import until
 
 REGION = "eu-central-1"
 ZONES = ("eu-central-1a", "eu-central-1b")
@@ -49,15 +49,6 @@ SPEC = LabSpec(
     delays=Delays(boot=0.5, terminate=0.5),
 )
 _READY_SECONDS = 60.0
-
-
-def until(look: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
-    """Looks again and again until there is something to see; raises AssertionError naming it when time is up."""
-    deadline = time.monotonic() + seconds
-    while not (seen := look()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
-    return seen
 
 
 @dataclass(frozen=True)
@@ -88,14 +79,14 @@ class Server:
         (found,) = [i for i in self.lab("GET", "instances") if i["id"] == instance_id]
         return dict(found)
 
-    def ended(self, execution: str, seconds: float = 30.0) -> dict[str, Any]:
+    def ended(self, execution: str) -> dict[str, Any]:
         """Waits for an execution's end; answers its description."""
 
         def look() -> dict[str, Any] | None:
             described: dict[str, Any] = self.client("stepfunctions").describe_execution(executionArn=execution)
             return described if described["status"] != "RUNNING" else None
 
-        return dict(until(look, f"{execution} has ended", seconds))
+        return dict(until(look, f"{execution} has ended"))
 
     def invoke(self, function: str, payload: Any) -> tuple[Any, str | None]:
         """Invokes a function; answers its payload and what kind of function error it was."""
@@ -129,7 +120,7 @@ def start_server(directory: Path, spec: LabSpec = SPEC) -> Server:
         except urllib.error.URLError:
             return False
 
-    until(ready, "the AWS server is ready", _READY_SECONDS)
+    until(ready, "the AWS server is ready", within_seconds=_READY_SECONDS)
     return server
 
 

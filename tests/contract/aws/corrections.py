@@ -11,10 +11,13 @@ import json
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from tests.waiting import patience
 
 REGION = "eu-central-1"
 ROLE = "arn:aws:iam::123456789012:role/probe"
@@ -408,15 +411,23 @@ def a_timed_out_execution_has_a_stop_date(aws: Aws) -> None:
 @shows("an_execution_that_has_ended_has_its_output")
 def an_output_that_takes_long_to_copy_is_there_at_the_end(aws: Aws) -> None:
     from moto.stepfunctions.parser.asl.eval.states import States
+    from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
     from lab.aws.compat.registry import around
 
-    def slowly(original: Any, self: Any) -> Any:
-        time.sleep(0.2)
+    described = threading.Event()
+
+    def once_described(original: Any, self: Any) -> Any:
+        """Where an execution is said to have ended, its output is copied only when somebody has seen that."""
+        backends = (backend for account in stepfunctions_parser_backends.values() for backend in account.values())
+        if any(execution.exec_status != "RUNNING" for backend in backends for execution in backend._get_executions()):
+            described.wait(_RUN_SECONDS)
         return original(self)
 
-    around(States, "get_input", slowly)
-    assert aws.run({"a": gives({"all": "of it"})}).output == {"all": "of it"}
+    around(States, "get_input", once_described)
+    ended = aws.run({"a": gives({"all": "of it"})})
+    described.set()
+    assert ended.output == {"all": "of it"}
 
 
 @shows("outputs_are_json")
@@ -623,8 +634,8 @@ def _fork(name: str, aws: Aws, *, without: bool) -> tuple[int, int]:
         os.close(writer)
         return child, reader
     global _RUN_SECONDS
-    _RUN_SECONDS = 2.0 if without else _RUN_SECONDS
-    signal.alarm(_LONGEST_SECONDS)
+    _RUN_SECONDS = 2.0 if without else patience(_RUN_SECONDS)
+    signal.alarm(int(_RUN_SECONDS + _LONGEST_SECONDS))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     os.write(writer, json.dumps(run(name, aws, without=without)).encode())
     os._exit(0)

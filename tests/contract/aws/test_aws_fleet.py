@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.contract.aws.conftest import ZONES, Server, until
+from tests.contract.aws.conftest import ZONES, Server
+from tests.waiting import until
 
 pytestmark = pytest.mark.lab
 

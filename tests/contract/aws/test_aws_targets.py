@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.contract.aws.conftest import ZONES, Server, until
+from tests.contract.aws.conftest import ZONES, Server
+from tests.waiting import until
 
 pytestmark = pytest.mark.lab
 
@@ -88,7 +89,7 @@ def test_a_deregistered_target_drains_and_then_is_unused(aws: Server) -> None:
     assert shown["draining_until"] is not None
     report(aws, "web", instance, 30080, healthy=True)
     assert health(aws, "web", instance, 30080)[0] == "draining"
-    until(lambda: health(aws, "web", instance, 30080)[0] == "unused", "the target has drained", 5)
+    until(lambda: health(aws, "web", instance, 30080)[0] == "unused", "the target has drained")
     assert health(aws, "web", instance, 30080) == ("unused", "Target.NotRegistered")
     everyone = aws.client("elbv2").describe_target_health(TargetGroupArn=arn)["TargetHealthDescriptions"]
     assert instance not in [description["Target"]["Id"] for description in everyone]
@@ -110,8 +111,8 @@ def test_a_terminating_instance_drains_before_it_shuts_down(aws: Server) -> None
     retire(aws, instance)
     assert health(aws, "web", instance, 30080)[0] == "draining"
     assert aws.instance(instance)["state"] == "running"
-    until(lambda: aws.instance(instance)["state"] == "shutting-down", "the instance shuts down", 5)
-    until(lambda: aws.instance(instance)["state"] == "terminated", "the instance is terminated", 5)
+    until(lambda: aws.instance(instance)["state"] == "shutting-down", "the instance shuts down")
+    until(lambda: aws.instance(instance)["state"] == "terminated", "the instance is terminated")
     assert health(aws, "web", instance, 30080) == ("unused", "Target.NotRegistered")
 
 

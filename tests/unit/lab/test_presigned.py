@@ -1,5 +1,6 @@
 """Presigned requests, signed by botocore."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
@@ -41,16 +42,16 @@ def test_sts_looks_at_the_date_and_not_at_the_expiry_of_the_request() -> None:
 @pytest.mark.parametrize(
     ("query", "headers", "later", "code"),
     [
-        (signed(by="another"), HEADERS, 0, "SignatureDoesNotMatch"),
-        (signed(), HEADERS | {"x-k8s-aws-id": "other"}, 0, "SignatureDoesNotMatch"),
-        (signed(), HEADERS | {"host": "elsewhere"}, 0, "SignatureDoesNotMatch"),
-        (signed(), HEADERS, 902, "SignatureDoesNotMatch"),
-        (signed().replace("KEY", "NONE"), HEADERS, 0, "InvalidClientTokenId"),
-        ("Action=GetCallerIdentity", HEADERS, 0, "IncompleteSignature"),
+        (lambda: signed(by="another"), HEADERS, 0, "SignatureDoesNotMatch"),
+        (signed, HEADERS | {"x-k8s-aws-id": "other"}, 0, "SignatureDoesNotMatch"),
+        (signed, HEADERS | {"host": "elsewhere"}, 0, "SignatureDoesNotMatch"),
+        (signed, HEADERS, 902, "SignatureDoesNotMatch"),
+        (lambda: signed().replace("KEY", "NONE"), HEADERS, 0, "InvalidClientTokenId"),
+        (lambda: "Action=GetCallerIdentity", HEADERS, 0, "IncompleteSignature"),
     ],
     ids=["another secret", "another cluster", "another host", "expired", "unknown key", "not signed"],
 )
-def test_a_bad_one_is_refused(query: str, headers: dict[str, str], later: int, code: str) -> None:
+def test_a_bad_one_is_refused(query: Callable[[], str], headers: dict[str, str], later: int, code: str) -> None:
     with pytest.raises(RefusedError) as refused:
-        authorization(query, headers, secret_of, datetime.now(tz=UTC) + timedelta(seconds=later))
+        authorization(query(), headers, secret_of, datetime.now(tz=UTC) + timedelta(seconds=later))
     assert refused.value.code == code

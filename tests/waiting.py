@@ -1,0 +1,46 @@
+"""Waiting for what a machine does in its own time: for conditions, with deadlines that a slow machine stretches.
+
+A test never judges how long something took. A deadline is there only so that what will never come ends the test with
+a sentence; it is said for a quiet machine and stretched by how busy this one is.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_BURST_SECONDS = 0.005
+_LONGEST = 8.0
+"""A deadline is stretched so many times at most: a test that hangs has to end before the job does."""
+
+
+def slowness() -> float:
+    """How many times longer than on a quiet machine work takes now: 1 or more.
+
+    By what this thread is given of a core for a moment, and by how many processes wait for one.
+    """
+    began, used = time.perf_counter(), time.thread_time()
+    while time.thread_time() - used < _BURST_SECONDS:
+        pass
+    stretched = (time.perf_counter() - began) / _BURST_SECONDS
+    cores = len(os.sched_getaffinity(0))
+    return min(_LONGEST, max(1.0, stretched, os.getloadavg()[0] / cores))
+
+
+def patience(seconds: float) -> float:
+    """So long at most is waited now for what a quiet machine does within `seconds`."""
+    return seconds * slowness()
+
+
+def until(look: Callable[[], T], what: str, *, within_seconds: float = 60.0, pause: float = 0.05) -> T:
+    """What `look` first answers that is true. Fails as an assertion naming `what` if that never comes."""
+    began = time.monotonic()
+    while not (seen := look()):
+        waited = time.monotonic() - began
+        if waited > within_seconds:
+            allowed = patience(within_seconds)
+            assert waited <= allowed, f"not within {within_seconds:.0f} s ({allowed:.0f} s on this machine): {what}"
+        time.sleep(pause)
+    return seen
