@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pytest
 from lab.cluster_state import ClusterState
 from lab.operator import Operator
 from tests.e2e.conftest import REPOSITORY
+from tests.e2e.holding import WITHOUT_LOCK, dying_at, wait_until_at
 from tests.waiting import until
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
@@ -22,7 +22,14 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 FIRST, SECOND, THIRD = (pytest.mark.xdist_group(name) for name in ("first", "second", "third"))
 """The labs of the other tests of whole rolls."""
 
-SEEDS = [pytest.param(seed, marks=lab) for seed, lab in enumerate((FIRST, FIRST, SECOND, SECOND, THIRD), start=1)]
+HELD = [
+    pytest.param("Plan the roll", False, marks=FIRST),
+    pytest.param("Pause what interferes", True, marks=FIRST),
+    pytest.param("Wait for the replacement", False, marks=SECOND),
+    pytest.param("Evict pods", True, marks=SECOND),
+    pytest.param("Terminate the instance", False, marks=THIRD),
+]
+"""Where a roll is paused, and whether it goes on before it is aborted."""
 
 Json = dict[str, Any]
 
@@ -99,31 +106,41 @@ def interrupt(watcher: "subprocess.Popen[str]") -> None:
     os.kill(int(inside), signal.SIGINT)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_a_roll_is_paused_resumed_and_aborted_at_any_time_and_everything_is_put_back(
-    small_lab: Operator, seed: int
+@pytest.mark.parametrize(("state", "goes_on"), HELD)
+def test_a_roll_is_paused_resumed_and_aborted_anywhere_and_everything_is_put_back(
+    small_lab: Operator, state: str, *, goes_on: bool
 ) -> None:
     """R2: what was not replaced is as it was. What cannot be put back, because pods run on it already, is named, and is
-    exit code 1; the next roll goes on with that and with the rest."""
+    exit code 1; the next roll goes on with that and with the rest.
+
+    The roll is held at the state where it is paused. One that goes on may end by itself before the abort is typed: then
+    that is said.
+    """
     before = small_lab.settled_state()
-    pause_after = random.Random(seed).uniform(3, 50)  # noqa: S311 (a test's choice)
     with small_lab.traffic():
-        execution = begin(small_lab)
-        time.sleep(pause_after)
-        paused = run(small_lab, "pause", "--wait", "--reason", "lunch")
-        if paused.returncode == 0:
+        with dying_at(small_lab, state):
+            execution = begin(small_lab)
+            wait_until_at(small_lab, execution, state)
+            asked = run(small_lab, "pause", "--reason", "lunch")
+        if state in WITHOUT_LOCK:
+            assert asked.returncode == 3
+        else:
+            assert asked.returncode == 0
+            assert run(small_lab, "pause", "--wait", "--reason", "lunch").returncode == 0
             was = how_it_stands(small_lab)
             assert was["asked"] == {"pause": "lunch"}
             time.sleep(STILL_SECONDS)
             assert where(how_it_stands(small_lab)) == where(was)
-            assert run(small_lab, "resume", "--wait").returncode == 0
-        else:
-            # It has no lock yet, or has ended.
-            assert paused.returncode in {3, 4}
+            if goes_on:
+                assert run(small_lab, "resume", "--wait").returncode == 0
         aborted = run(small_lab, "abort", "--yes", "--wait", "--reason", "wrong image")
         stopped = small_lab.rolls.outcome(execution)
         left = stopped.report.get("left_behind", [])
-        assert aborted.returncode == (4 if stopped.succeeded else 1 if left else 0)
+        if stopped.succeeded:
+            assert goes_on
+            assert (aborted.returncode, "had ended by itself" in aborted.stdout) in {(0, True), (4, False)}
+        else:
+            assert aborted.returncode == (1 if left else 0)
         assert not [s for s in left if "stays: it is in use" not in s and "keeps the maximum size" not in s]
         assert_quiet(small_lab, before)
         if not left:

@@ -9,25 +9,12 @@ import pytest
 from lab.cluster_state import ClusterState
 from lab.operator import Operator
 from lab.view import LineView
+from tests.e2e.holding import STATES, dying_at, wait_until_at
 from tests.waiting import until
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
 
 FIRST, SECOND = (pytest.mark.xdist_group(name) for name in ("first", "second"))
-
-STATES = {
-    "Wait for the change to settle": "ReceiveChange",
-    "Plan the roll": "Plan",
-    "Pause what interferes": "PauseInterference",
-    "Taint every outdated node": "TaintNodes",
-    "Launch the replacement": "LaunchReplacement",
-    "Wait for the replacement": "AwaitReady",
-    "Close the old node to new pods": "CloseNode",
-    "Leave the load balancers": "LeaveLoadBalancers",
-    "Evict pods": "Evict",
-    "Terminate the instance": "Terminate",
-}
-"""Where rolls are stopped: state -> its function."""
 
 FIRST_STATE = next(iter(STATES))
 
@@ -75,7 +62,6 @@ def test_two_changes_at_once_and_one_in_the_middle_are_two_rolls_one_after_the_o
     with small_lab.traffic():
         published = time.time()
         rolls.publish_version("workers")
-        time.sleep(0.1)
         rolls.publish_version("workers")
         until(lambda: len(rolls.all_since(published)) == 2, "two events have started two executions")
         until(lambda: any(p.state == "Evict pods" for p in rolls.nodes_in_flight()), "a node is being emptied")
@@ -116,28 +102,10 @@ def publish(operator: Operator) -> str:
     return operator.rolls.started_since(published)
 
 
-@contextmanager
-def dying_at(operator: Operator, state: str) -> Iterator[None]:
-    """The state's function dies before it begins, every time, so that no roll gets past the state."""
-    function = f"Functions{STATES.get(state, 'Gate')}"
-    operator.fault({"lambda_kill": {"seed": 1, "share": 1, "within_seconds": 0, "functions": function}})
-    try:
-        yield
-    finally:
-        operator.fault({})
-
-
 def stop_at(operator: Operator, execution: str, state: str, view: LineView) -> None:
     """Stops the roll once it, or a node of it, is at the state and the state's function has died there."""
-    rolls = operator.rolls
-    until(
-        lambda: (
-            operator.faults()["kills"]
-            and state in {rolls.progress(execution).state, *(p.state for p in rolls.nodes_in_flight())}
-        ),
-        f"the roll is at {state}",
-    )
-    rolls.stop(execution, f"a test stops it at {state}")
+    wait_until_at(operator, execution, state)
+    operator.rolls.stop(execution, f"a test stops it at {state}")
     view.say(f"stopped at {state}")
 
 
