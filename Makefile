@@ -8,6 +8,12 @@ unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 PYTEST := $(BIN)/python -m pytest
 LAB := $(BIN)/python -m lab
+# Tests on labs wait for most of their time; whole rolls need a core almost to themselves.
+CORES := $(shell nproc)
+WAITING := $(shell echo $$(( 3 * $(CORES) )))
+ROLLING := $(shell echo $$(( $(CORES) + 1 )))
+SEED ?=
+SAMPLE := $(if $(SEED),--sample-seed=$(SEED))
 NAME ?= demo
 ROLLS ?= 1
 CLUSTER ?= sentinel
@@ -46,10 +52,22 @@ bench-command: control-plane ## How long `eks-rolling plan` takes on the demo's 
 	@$(BIN)/python -m benchmarks.command
 
 .PHONY: test
-test: lint control-plane ## Everything that CI runs
-	$(PYTEST) -n 6 --dist loadgroup tests/contract tests/model tests/stacks tests/unit
-	$(PYTEST) -n 3 --dist loadgroup --no-loadscope-reorder tests/e2e
+test: lint control-plane ## Everything that CI runs: proves the product, and the lab where that has changed (SEED=1 draws a sample again)
+	$(PYTEST) -n $(WAITING) --dist loadgroup --scope=test $(SAMPLE) tests/contract tests/model tests/stacks tests/unit
+	$(PYTEST) -n $(ROLLING) --dist loadgroup --no-loadscope-reorder --scope=test $(SAMPLE) tests/e2e
+	@$(BIN)/python -m scripts.lab_proven || $(MAKE) --no-print-directory test-lab
+
+.PHONY: test-lab
+test-lab: control-plane ## The lab alone: that it behaves as a cluster and an AWS account do; records in tests/lab/proven.sha256 what was proven
+	$(PYTEST) -n $(WAITING) --dist loadgroup tests/lab
+	@$(BIN)/python -m scripts.lab_proven --record
+
+.PHONY: test-all
+test-all: lint control-plane ## All tests: every kill point, every whole roll, the lab, and what rolls called against what is granted
+	$(PYTEST) -n $(WAITING) --dist loadgroup tests/contract tests/model tests/stacks tests/unit
+	$(PYTEST) -n $(ROLLING) --dist loadgroup --no-loadscope-reorder tests/e2e
 	$(PYTEST) tests/permissions
+	@$(MAKE) --no-print-directory test-lab
 
 .PHONY: test-large
 test-large: control-plane ## Rolls over large Redis Clusters and large data sets, which take their time (not part of test)
@@ -60,8 +78,8 @@ test-versions: prepare ## Migrations on Redis 8 and Valkey 8, which are fetched 
 	EKS_ROLLING_REDIS_VERSIONS="$$(scripts/redis-versions)" $(PYTEST) tests/versions
 
 .PHONY: quick
-quick: prepare ## The tests that need no lab
-	$(PYTEST) tests/unit tests/stacks tests/model
+quick: prepare ## The tests that need no lab, kill points sampled (a minute)
+	$(PYTEST) -q -n $(CORES) --scope=quick $(SAMPLE) tests/unit tests/stacks tests/model
 
 .PHONY: lint
 lint: prepare ## Format check, linter, types, import rules

@@ -2,10 +2,29 @@
 
 import pytest
 
+from tests import scope
 from tests.lab_fixtures import _kubelet, cluster, control_plane
 from tests.node_lab import node_lab, nodes
 
 __all__ = ["_kubelet", "cluster", "control_plane", "node_lab", "nodes"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    scope.add_options(parser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    scope.settle_seed(config)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return scope.told(config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    scope.leave_out(config, items)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

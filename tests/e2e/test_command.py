@@ -106,6 +106,7 @@ def interrupt(watcher: "subprocess.Popen[str]") -> None:
     os.kill(int(inside), signal.SIGINT)
 
 
+@pytest.mark.kill_points(keep=1)
 @pytest.mark.parametrize(("state", "goes_on"), HELD)
 def test_a_roll_is_paused_resumed_and_aborted_anywhere_and_everything_is_put_back(
     small_lab: Operator, state: str, *, goes_on: bool
@@ -166,6 +167,7 @@ def assert_quiet(operator: Operator, before: ClusterState) -> None:
 
 
 @THIRD
+@pytest.mark.long
 def test_a_roll_waits_for_a_person_who_refuses_it_or_approves_it(small_lab: Operator) -> None:
     before = small_lab.settled_state()
     begin(small_lab)

@@ -60,6 +60,7 @@ def assert_normal(operator: Operator) -> None:
     assert "original-replica-priority" not in marks
 
 
+@pytest.mark.long
 def test_a_roll_moves_the_group_and_no_acknowledged_write_is_lost(cache_lab: Operator, view: LineView) -> None:
     """S1 as the writers see it, S2 as Redis tells."""
     played = demo.play(cache_lab, view, quiet_seconds=2)
@@ -84,6 +85,7 @@ def test_functions_that_are_killed_at_random_lose_no_write_either(cache_lab: Ope
     (cache,) = played.verdict.redis
     assert cache.lost == 0
     assert_normal(cache_lab)
+    assert_no_secret_told(cache_lab, played, "redis-auth", "shop/cache")
 
 
 @contextmanager

@@ -32,6 +32,7 @@ def shards_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
                 yield operator
 
 
+@pytest.mark.long
 def test_a_roll_moves_every_pod_and_no_acknowledged_write_is_lost(shards_lab: Operator, view: LineView) -> None:
     """C1 as the writers and a sampler see it, C2 as Redis tells."""
     played = demo.play(shards_lab, view, quiet_seconds=2)
@@ -67,3 +68,4 @@ def test_functions_that_are_killed_at_random_lose_no_write_either(shards_lab: Op
     assert (shards.lost, shards.unserved) == (0, 0)
     assert_normal(shards_lab, before)
     assert kubectl(shards_lab, "get", "pods", "-n", "shop", "-l", "eks-rolling.io/stand-in", "-o", "name") == ""
+    assert_no_secret_told(shards_lab, played, "redis-cluster-auth", "shop/shards")

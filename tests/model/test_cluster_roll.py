@@ -1,9 +1,8 @@
 """Whole rolls over a Redis Cluster, in memory: to the end, and killed after every single command."""
 
-import pytest
-
 from tests.model.situations import by_zone, cluster_is_normal, cluster_roles, outdated, shards
 from tests.model.test_roll import engine_for, stop_after
+from tests.scope import at_kill_points
 from tests.world import World
 
 
@@ -12,9 +11,6 @@ def commands_of_a_roll() -> list[int]:
     world = shards()
     engine_for(world).run("roll", "roll-1", {})
     return [n for n, effect in enumerate(world.effects, 1) if "redis" in effect]
-
-
-COMMANDS = commands_of_a_roll()
 
 
 def watch_copies(world: World) -> list[int]:
@@ -60,7 +56,7 @@ def test_nobody_forgets_a_stand_in_before_it_knows_who_serves_its_slots() -> Non
     assert cluster_is_normal(world)
 
 
-@pytest.mark.parametrize("after", COMMANDS)
+@at_kill_points(commands_of_a_roll, switches=True)
 def test_a_function_killed_after_any_command_loses_no_write(after: int) -> None:
     """C1, C2, R3: the next invocation finishes."""
     world = shards()
@@ -78,7 +74,7 @@ def test_a_function_killed_after_any_command_loses_no_write(after: int) -> None:
     assert world.snapshot() == before
 
 
-@pytest.mark.parametrize("after", COMMANDS[::2])
+@at_kill_points(commands_of_a_roll, every=2, switches=True)
 def test_a_roll_stopped_after_any_command_leaves_the_cluster_normal_and_the_next_one_finishes(after: int) -> None:
     """R2, C2: the watchdog's restore finishes the migration that was begun; R3 by the next roll."""
     world = shards()
@@ -98,7 +94,7 @@ def test_a_roll_stopped_after_any_command_leaves_the_cluster_normal_and_the_next
     assert world.snapshot() == before
 
 
-@pytest.mark.parametrize("after", COMMANDS[1::4])
+@at_kill_points(commands_of_a_roll, every=4, switches=True)
 def test_a_roll_that_dies_unnoticed_is_taken_over_with_its_half_moved_cluster(after: int) -> None:
     """R4, R1: the next roll waits for the leases, and goes on from what it finds."""
     world = shards()

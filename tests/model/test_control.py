@@ -77,6 +77,7 @@ def step_at(name: str, point: int) -> int:
     return max(2, calls_of_a_roll(name) * point // CASES[name].points)
 
 
+@pytest.mark.kill_points
 @pytest.mark.parametrize(("name", "point"), POINTS)
 def test_a_roll_aborted_at_any_step_puts_everything_back_and_the_next_one_finishes(name: str, point: int) -> None:
     """R2, S2, C2: what had begun with Redis is finished first."""
@@ -105,6 +106,7 @@ def test_a_roll_aborted_at_any_step_puts_everything_back_and_the_next_one_finish
     assert world.snapshot() == before
 
 
+@pytest.mark.kill_points
 @pytest.mark.parametrize(("name", "point"), POINTS)
 def test_a_paused_roll_does_nothing_until_it_is_let_go_on(name: str, point: int) -> None:
     """N1 to N4 and R2 as ever; S2, C2: a paused group is not half moved."""

@@ -1,7 +1,6 @@
 """Rolls with hooks at every moment, in memory."""
 
 from collections import Counter
-from functools import cache
 
 import pytest
 
@@ -14,6 +13,7 @@ from tests.assembly import HOOK_FUNCTION, HOOK_URL, hooked_document, with_hooks
 from tests.model.situations import by_zone, outdated, shop
 from tests.model.test_control import Person
 from tests.model.test_roll import SMALL, launches
+from tests.scope import at_kill_points
 from tests.world import World
 
 
@@ -33,11 +33,10 @@ def report(world: World) -> Report:
     return Report.model_validate_json(world.documents["rolls/roll-1/report.json"])
 
 
-@cache
-def effects_of_a_roll() -> int:
+def effects_of_a_roll() -> range:
     world = shop(SMALL)
     rolled(world)
-    return len(world.effects)
+    return range(1, len(world.effects) + 1)
 
 
 def test_hooks_are_asked_before_and_after_the_roll_and_each_node() -> None:
@@ -55,7 +54,7 @@ def test_hooks_are_asked_before_and_after_the_roll_and_each_node() -> None:
     assert last["replacement"] in world.machines
 
 
-@pytest.mark.parametrize("after", range(1, effects_of_a_roll() + 1))
+@at_kill_points(effects_of_a_roll)
 def test_a_function_killed_after_any_effect_changes_nothing_in_the_result(after: int) -> None:
     """R3: a hook may be asked twice, by the same key."""
     world = shop(SMALL)

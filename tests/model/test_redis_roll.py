@@ -1,10 +1,9 @@
 """Whole rolls over a Redis group under Sentinel, in memory: to the end, and killed after every single command."""
 
-import pytest
-
 from eks_rolling.observed.redis import Address, Endpoint, Login
 from tests.model.situations import by_zone, cache, outdated, redis_is_normal
 from tests.model.test_roll import engine_for, stop_after
+from tests.scope import at_kill_points
 from tests.world import World
 
 
@@ -51,7 +50,7 @@ def test_writes_are_not_paused_for_a_replica_that_gets_none_yet() -> None:
     assert sum(effect.startswith("CLIENT PAUSE") for effect in world.effects) == 2
 
 
-@pytest.mark.parametrize("after", commands_of_a_roll())
+@at_kill_points(commands_of_a_roll, switches=True)
 def test_a_function_killed_after_any_command_loses_no_write(after: int) -> None:
     """S1, S2, R3: the next invocation finishes; nothing stays paused."""
     world = cache()
@@ -67,7 +66,7 @@ def test_a_function_killed_after_any_command_loses_no_write(after: int) -> None:
     assert world.snapshot() == before
 
 
-@pytest.mark.parametrize("after", commands_of_a_roll())
+@at_kill_points(commands_of_a_roll, switches=True)
 def test_a_roll_stopped_after_any_command_leaves_the_group_normal_and_the_next_one_finishes(after: int) -> None:
     """R2, S2: the watchdog's restore finishes the migration that was begun; R3 by the next roll."""
     world = cache()
@@ -86,7 +85,7 @@ def test_a_roll_stopped_after_any_command_leaves_the_group_normal_and_the_next_o
     assert world.snapshot() == before
 
 
-@pytest.mark.parametrize("after", commands_of_a_roll()[::2])
+@at_kill_points(commands_of_a_roll, every=2, switches=True)
 def test_a_roll_that_dies_unnoticed_is_taken_over_with_its_half_moved_group(after: int) -> None:
     """R4, R1: the next roll waits for the leases, and goes on from what it finds."""
     world = cache()

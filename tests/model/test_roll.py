@@ -19,6 +19,7 @@ from tests.asl import Engine, Execution, Stopped
 from tests.assembly import synthesize
 from tests.model.situations import AUTOSCALER, by_zone, outdated, shop, watch_unavailable
 from tests.model.situations import settings as roll_settings
+from tests.scope import at_kill_points
 from tests.world import World
 
 SMALL = (2, 1)
@@ -28,10 +29,10 @@ def engine_for(world: World, shuffle: int | None = None) -> Engine:
     return Engine(synthesize(), world, world.clients(roll_settings()), shuffle)
 
 
-def effects_of_a_roll() -> int:
+def effects_of_a_roll() -> range:
     world = shop(SMALL)
     engine_for(world).run("roll", "roll-1", {})
-    return len(world.effects)
+    return range(1, len(world.effects) + 1)
 
 
 def launches(world: World) -> int:
@@ -73,7 +74,7 @@ def test_no_more_nodes_are_in_flight_than_the_surge_allows() -> None:
     assert most == 1
 
 
-@pytest.mark.parametrize("after", range(1, effects_of_a_roll() + 1))
+@at_kill_points(effects_of_a_roll)
 def test_a_function_killed_after_any_effect_changes_nothing_in_the_result(after: int) -> None:
     """R3: the workflow runs the step again; nothing happens twice."""
     world = shop(SMALL)
@@ -86,7 +87,7 @@ def test_a_function_killed_after_any_effect_changes_nothing_in_the_result(after:
     assert world.snapshot() == before
 
 
-@pytest.mark.parametrize("after", range(1, effects_of_a_roll() + 1))
+@at_kill_points(effects_of_a_roll)
 def test_a_roll_stopped_after_any_effect_is_restored_and_the_next_one_finishes(after: int) -> None:
     """R2 by the watchdog, R3 by the next roll."""
     world = shop(SMALL)
@@ -111,7 +112,7 @@ def test_a_roll_stopped_after_any_effect_is_restored_and_the_next_one_finishes(a
     assert world.snapshot() == before
 
 
-@pytest.mark.parametrize("after", range(1, effects_of_a_roll() + 1, 3))
+@at_kill_points(effects_of_a_roll, every=3)
 def test_a_roll_that_dies_unnoticed_is_taken_over_once_its_lock_runs_out(after: int) -> None:
     """R4: the next roll waits for the lease, resumes the half-states, and puts back the first one's originals [R1]."""
     world = shop(SMALL)

@@ -27,6 +27,7 @@ def used() -> list[Uses]:
     return found
 
 
+@pytest.mark.long
 def test_no_permission_is_unused_and_none_is_missing(used: list[Uses]) -> None:
     roles = Roles(with_hooks())
     granted = Granted(

@@ -75,14 +75,17 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [violation["ruleName"] for violation in nag["violations"]]
 
 
+@pytest.mark.heavy
 def test_every_finding_of_cdk_nag_is_accepted_for_a_reason(findings: list[str]) -> None:
     assert [f for f in findings if not any(re.fullmatch(pattern, f) for pattern in ACCEPTED)] == []
 
 
+@pytest.mark.heavy
 def test_every_accepted_finding_is_still_found(findings: list[str]) -> None:
     assert [p for p in ACCEPTED if not any(re.fullmatch(p, f) for f in findings)] == []
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("assembly", [synthesize, in_network])
 def test_cfn_lint_finds_nothing(assembly: Any, tmp_path: Path) -> None:
     template = tmp_path / "template.json"
@@ -150,6 +153,7 @@ def _publish(s3: Any, template: dict[str, Any]) -> None:
             s3.put_object(Bucket=bucket, Key=resource["Properties"]["Code"]["S3Key"], Body=packed.getvalue())
 
 
+@pytest.mark.heavy
 def test_cloudformation_makes_the_whole_stack(stack: dict[str, dict[str, Any]]) -> None:
     wanted = in_network().template["Resources"]
     missing = {r["Type"] for n, r in wanted.items() if not stack.get(n, {}).get("PhysicalResourceId")}

@@ -30,6 +30,7 @@ def test_the_example_is_right_and_describes_two_clusters() -> None:
     assert (staging.cluster, staging.network, staging.settings.on_change) == ("staging", None, "plan")
 
 
+@pytest.mark.heavy
 def test_three_mistakes_in_the_example_are_told_at_once_with_line_and_remedy(tmp_path: Path) -> None:
     text = EXAMPLE.read_text()
     for right, wrong in (

@@ -48,6 +48,7 @@ def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+@pytest.mark.heavy
 def test_every_module_and_every_client_works_with_what_is_left(layer: Path) -> None:
     program = EVERYTHING.format(
         path=[str(code.PACKAGE.parent), str(layer)],
@@ -63,6 +64,7 @@ def test_every_module_and_every_client_works_with_what_is_left(layer: Path) -> N
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.heavy
 def test_what_is_trimmed_is_there_before_and_gone_afterwards(layer: Path) -> None:
     """A package that was renamed would otherwise stay in the layer unnoticed."""
     site = Path(str(distribution("kubernetes").locate_file("")))
@@ -74,6 +76,7 @@ def test_what_is_trimmed_is_there_before_and_gone_afterwards(layer: Path) -> Non
     assert kept == services()
 
 
+@pytest.mark.heavy
 def test_the_layer_for_lambdas_platform_is_made_without_a_network_and_small(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

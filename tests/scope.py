@@ -1,0 +1,104 @@
+"""How much of the tests runs: all of it, what `make test` has time for, or what `make quick` has.
+
+    all     `make test-all`: everything, every kill point
+    test    `make test`: not what is marked `long`; of kill points outside a Redis switch a sample
+    quick   `make quick`: nor what is marked `heavy`; of all kill points a few
+
+A model test kills a roll after its 1st effect, its 2nd, ... to its last. The points are counted when the test runs: a
+product that is broken fails tests, and keeps no others from being collected. Samples are drawn by a seed that stands
+at the head of the output; `--sample-seed` draws the same again.
+"""
+
+import functools
+import inspect
+import os
+import random
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import pytest
+
+ALL, TEST, QUICK = "all", "test", "quick"
+SEED = "EKS_ROLLING_SAMPLE_SEED"
+
+SHARES = 16
+"""A roll's points are spread over so many tests, which run side by side."""
+
+FEW = 3
+"""So many cases of each test that kills are left in the quick run."""
+
+
+def add_options(parser: pytest.Parser) -> None:
+    parser.addoption("--scope", choices=(ALL, TEST, QUICK), default=ALL, help="how much runs: see tests/scope.py")
+    parser.addoption("--sample-seed", type=int, default=None, help="draws the sample that the run with it drew")
+
+
+def settle_seed(config: pytest.Config) -> None:
+    """Every worker draws with the seed of the process that started it, which leaves it in the environment."""
+    if config.option.sample_seed is None:
+        config.option.sample_seed = int(os.environ.get(SEED, random.SystemRandom().randrange(10**6)))
+    os.environ[SEED] = str(config.option.sample_seed)
+
+
+def told(config: pytest.Config) -> str:
+    """What stands at the head of the output."""
+    return f"scope: {config.option.scope}, --sample-seed={config.option.sample_seed}"
+
+
+def dice(config: pytest.Config, what: str) -> random.Random:
+    """The same numbers in every worker, and in the next run with the same seed."""
+    return random.Random(f"{config.option.sample_seed} {what}")  # noqa: S311 (a sample)
+
+
+def at_kill_points(
+    count: Callable[[], Sequence[int]], *, every: int = 1, switches: bool = False
+) -> Callable[[Callable[[int], None]], Callable[..., None]]:
+    """Runs the test, which takes a point, at the points that `count` counts, or at every so manieth of them.
+
+    `switches`: they are in the middle of a Redis switch, where `make test` leaves none out.
+    """
+    counted = functools.cache(count)
+
+    def wrap(test: Callable[[int], None]) -> Callable[..., None]:
+        @functools.wraps(test)
+        def shared(share: int, request: pytest.FixtureRequest) -> None:
+            points = list(counted())[::every][share::SHARES]
+            exhaustive = request.config.option.scope == ALL or (request.config.option.scope == TEST and switches)
+            if not exhaustive and points:
+                points = [dice(request.config, f"{test.__name__} {share}").choice(points)]
+            for point in points:
+                print("killed at point", point)
+                test(point)
+
+        parameters = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in ("share", "request")]
+        shared.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return pytest.mark.kill_points(pytest.mark.parametrize("share", range(SHARES))(shared))
+
+    return wrap
+
+
+def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Takes out what the scope has no time for, the same in every worker."""
+    scope = config.option.scope
+    if scope == ALL:
+        return
+    cases: dict[str, list[str]] = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("kill_points") is not None:
+            cases[item.nodeid.partition("[")[0]].append(item.nodeid)
+    marks = {i.nodeid.partition("[")[0]: i.get_closest_marker("kill_points") for i in items}
+    kept: set[str] = set()
+    for test, ids in cases.items():
+        mark = marks[test]
+        many = FEW if scope == QUICK else mark.kwargs.get("keep", len(ids)) if mark else len(ids)
+        kept.update(dice(config, test).sample(sorted(ids), min(many, len(ids))))
+    too_long = ("long", "heavy") if scope == QUICK else ("long",)
+    gone = {
+        item
+        for item in items
+        if any(item.get_closest_marker(mark) for mark in too_long)
+        or (item.get_closest_marker("kill_points") is not None and item.nodeid not in kept)
+    }
+    if gone:
+        config.hook.pytest_deselected(items=[item for item in items if item in gone])
+        items[:] = [item for item in items if item not in gone]
