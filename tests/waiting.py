@@ -7,9 +7,7 @@ a sentence; it is said for a quiet machine and stretched by how busy this one is
 import os
 import time
 from collections.abc import Callable
-from typing import TypeVar
-
-T = TypeVar("T")
+from typing import Any
 
 _BURST_SECONDS = 0.005
 _LONGEST = 8.0
@@ -34,7 +32,7 @@ def patience(seconds: float) -> float:
     return seconds * slowness()
 
 
-def until(look: Callable[[], T], what: str, *, within_seconds: float = 60.0, pause: float = 0.05) -> T:
+def until(look: Callable[[], object], what: str, *, within_seconds: float = 60.0, pause: float = 0.05) -> Any:
     """What `look` first answers that is true. Fails as an assertion naming `what` if that never comes."""
     began = time.monotonic()
     while not (seen := look()):

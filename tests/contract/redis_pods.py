@@ -25,7 +25,8 @@ from eks_rolling.observed.redis import Address, Endpoint
 from eks_rolling.redis.actions import RedisHold, Settled, Stop
 from eks_rolling.redis.groups import AUTH, GROUP, MASTER_NAME, PART, TLS, Part, declared
 from eks_rolling.settings import Settings
-from tests.contract.redis_sides import DOWN_AFTER_SECONDS, NAME, PASSWORD, SENTINEL_PASSWORD, Processes
+from tests.contract.redis_sides import NAME, PASSWORD, SENTINEL_PASSWORD, Processes
+from tests.redis_world import DOWN_AFTER_SECONDS
 from tests.world import Killed
 
 OLD, NEW = "old", "new"

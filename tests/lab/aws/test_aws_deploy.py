@@ -9,7 +9,7 @@ import pytest
 
 from lab.aws.deploy import deploy
 from lab.aws.template import TemplateError
-from tests.contract.aws.conftest import REGION, Server
+from tests.aws_lab import REGION, Server
 
 pytestmark = pytest.mark.lab
 

@@ -9,7 +9,7 @@ import pytest
 
 from lab.aws import compat
 from lab.paths import REPOSITORY
-from tests.contract.aws.corrections import PROBES
+from tests.lab.aws.corrections import PROBES
 
 pytestmark = pytest.mark.lab
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.lab
 def answers() -> dict[tuple[str, bool], str | None]:
     """What came of each probe, by its name and whether its correction was left out."""
     ran = subprocess.run(
-        [sys.executable, "-m", "tests.contract.aws.corrections"],
+        [sys.executable, "-m", "tests.lab.aws.corrections"],
         cwd=REPOSITORY,
         check=True,
         capture_output=True,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.aws.conftest import Server, document, role
+from tests.aws_lab import Server, document, role
 from tests.waiting import until
 
 pytestmark = pytest.mark.lab

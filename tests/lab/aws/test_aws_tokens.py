@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.aws.conftest import Server
+from tests.aws_lab import Server
 
 pytestmark = pytest.mark.lab
 PREFIX = "k8s-aws-v1."

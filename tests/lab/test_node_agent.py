@@ -195,10 +195,11 @@ def test_containers_see_the_environment_and_files_that_their_manifest_says(nodes
 
 def wait_for_lines(nodes: Nodes, pod: str, count: int, *options: str) -> list[str]:
     """The first lines of a pod's log, once there are so many."""
-    return until(
-        lambda: lines[:count] if len(lines := nodes.logs(pod, *options).splitlines()) >= count else [],
+    lines: list[str] = until(
+        lambda: said[:count] if len(said := nodes.logs(pod, *options).splitlines()) >= count else [],
         f"{pod} has said {count} lines",
     )
+    return lines
 
 
 def test_init_containers_run_in_order_and_sidecars_stay(nodes: Nodes) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.aws.conftest import Server
+from tests.aws_lab import Server
 from tests.waiting import until
 
 pytestmark = pytest.mark.lab

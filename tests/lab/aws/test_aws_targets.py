@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.aws.conftest import ZONES, Server
+from tests.aws_lab import ZONES, Server
 from tests.waiting import until
 
 pytestmark = pytest.mark.lab

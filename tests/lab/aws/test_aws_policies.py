@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from eks_rolling.clients.aws import translated
 from eks_rolling.errors import AccessDenied
 from lab.aws.policies import ANY, PolicyError, Resource, statements
-from tests.contract.aws.conftest import REGION, Server, document, role
+from tests.aws_lab import REGION, Server, document, role
 
 GROUPS = "arn:aws:autoscaling:*:*:autoScalingGroup:*:autoScalingGroupName/*"
 TAGGED = {"Null": {"aws:ResourceTag/kubernetes.io/cluster/demo": "false"}}

@@ -1,4 +1,4 @@
-"""A real AWS server for the contract tests, with the probe app deployed into it."""
+"""A real AWS server with the probe app deployed into it, for tests of it and of the client that calls it."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ from tests.waiting import until
 
 REGION = "eu-central-1"
 ZONES = ("eu-central-1a", "eu-central-1b")
-PROBE = Path(__file__).parent / "probe"
+PROBE = Path(__file__).parent / "lab" / "aws" / "probe"
 SPEC = LabSpec(
     groups=(
         GroupSpec(name="launching", zones=ZONES, size=1, max=20),
@@ -174,7 +174,7 @@ def assembly() -> Path:
             "PYTHONPATH": ".:lambdas",
         }
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        command = [sys.executable, "-m", "tests.contract.aws.probe.app", str(directory)]
+        command = [sys.executable, "-m", "tests.lab.aws.probe.app", str(directory)]
         subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, capture_output=True)
 
     return made_once(cache_directory() / "probe" / digest, make)

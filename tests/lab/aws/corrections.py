@@ -1,6 +1,6 @@
 """What AWS does and moto, as installed, does not: one probe or more for each correction in `lab.aws.compat`.
 
-`python -m tests.contract.aws.corrections` runs every probe twice, each time in a process of its own: with all
+`python -m tests.lab.aws.corrections` runs every probe twice, each time in a process of its own: with all
 corrections, where it has to succeed, and without the one it is for, where it has to fail. It prints a JSON object for
 each run. A probe that succeeds without its correction says that moto has caught up.
 """

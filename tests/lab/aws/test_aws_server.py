@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lab.spec import LabSpec
-from tests.contract.aws.conftest import SPEC, ZONES, Server, start_server
+from tests.aws_lab import SPEC, ZONES, Server, start_server
 from tests.waiting import until
 
 pytestmark = pytest.mark.lab

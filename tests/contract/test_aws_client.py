@@ -14,7 +14,7 @@ from eks_rolling.clients.protocols import Aws
 from eks_rolling.errors import AccessDenied, NotFound, Permanent, Transient
 from eks_rolling.observed.aws import Group, GroupInstance, TargetRegistration
 from eks_rolling.observed.marks import GROUP_MAXIMUM, GROUP_RESUME
-from tests.contract.aws.conftest import REGION, ZONES, Server
+from tests.aws_lab import REGION, ZONES, Server
 from tests.world import CLUSTER, World
 
 GIVE_UP_SECONDS = 20
