@@ -1,6 +1,7 @@
 """The layers that `make lint` holds: every import that they forbid is planted, and import-linter refuses it."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -161,3 +162,17 @@ def test_pure_packages_know_no_client(graph: ImportGraph) -> None:
         for target in ("eks_rolling.clients", *SDKS):
             chain = graph.find_shortest_chain(importer=squashed, imported=target, as_packages=True)
             assert chain is None, chain
+
+
+def test_every_package_has_its_line_in_the_architecture() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    parts = {p.name + ("/" if p.is_dir() else "") for p in (ROOT / "lambdas" / "eks_rolling").iterdir()}
+    assert {p for p in parts if not p.startswith("_") and p.endswith((".py", "/")) and f"`{p}`" not in text} == set()
+
+
+def test_the_architecture_names_files_that_are_there() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    deployed = ROOT / "lambdas" / "eks_rolling"
+    folders = [ROOT, ROOT / "stacks", deployed, *(p for p in deployed.iterdir() if p.is_dir())]
+    names = {name for name in re.findall(r"`([\w./]+)`", text) if "/" in name or name.endswith((".py", ".j2"))}
+    assert {name for name in names if not any((folder / name).exists() for folder in folders)} == set()
