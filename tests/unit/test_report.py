@@ -8,9 +8,11 @@ import pytest
 from eks_rolling.documents.report import BudgetLine, BudgetLook, Capacity, Ending, NodePage, Report
 from eks_rolling.observed.kubernetes import Effect, Node, Taint, ready_nodes
 from eks_rolling.payloads import HoldKind, ReportTask
-from eks_rolling.report import page as report_page
-from eks_rolling.report import timeline
-from eks_rolling.report.page import Axis, answers, duration, headline, node_lines, offset, page, restored
+from eks_rolling.report import charts, timeline
+from eks_rolling.report.charts import Axis
+from eks_rolling.report.page import node_lines, page, restored
+from eks_rolling.report.verdict import answers, headline
+from eks_rolling.report.words import duration, offset
 from eks_rolling.steps.report import summary
 from tests import reports
 
@@ -233,7 +235,7 @@ class TestPage:
         report = reports.large(100)
         axis = Axis.of(report)
         assert axis
-        assert len(report_page.node_rows(report, axis)) == report_page.ROWS_SHOWN
+        assert len(charts.node_rows(report, axis)) == charts.ROWS_SHOWN
 
     @pytest.mark.parametrize("name", reports.ALL)
     def test_every_page_is_whole_and_fetches_nothing(self, name: str) -> None:

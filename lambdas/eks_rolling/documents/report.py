@@ -113,6 +113,13 @@ class BudgetLine(ReportPart):
     ours: bool = False
     looks: tuple[BudgetLook, ...] = ()
 
+    @property
+    def exceeded(self) -> bool:
+        """Whether more were unavailable than the budget allows, and not so already when it was first looked at."""
+        return any(look.unavailable > look.limit for look in self.looks) and not (
+            self.looks[0].unavailable > self.looks[0].limit
+        )
+
 
 class StepCalls(ReportPart):
     """What a step called: `autoscaling:LaunchInstances`, `patch nodes`."""
