@@ -40,7 +40,7 @@ baseline: control-plane ## Compare a roll with kubectl drain under the same traf
 	@$(LAB) baseline --cluster $(CLUSTER) --rolls $(ROLLS) --megabytes $(MEGABYTES)
 
 .PHONY: bench-switches
-bench-switches: prepare ## Two ways to switch a master under Sentinel, side by side and cut off everywhere (15 minutes)
+bench-switches: prepare ## Ways to switch a master under Sentinel, side by side and cut off everywhere (15 minutes)
 	@$(BIN)/python -m benchmarks.switches
 
 .PHONY: bench-plan

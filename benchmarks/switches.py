@@ -1,10 +1,11 @@
-"""Two ways to switch the master of a group under Sentinel, side by side on real servers under writers.
+"""Ways to switch the master of a group under Sentinel, side by side on real servers under writers.
 
-    python -m benchmarks.switches [--times N]
+    python -m benchmarks.switches [--times N] [--ways hello,failover,monitor] [--server PROGRAM]
 
-`failover` is what the roll does: pause, equal offsets, FAILOVER, SENTINEL FAILOVER. `monitor` leads the sentinels
-another way: SENTINEL REMOVE and MONITOR of the new master on each. Each is run to its end, for the stall, and is then
-cut off after every single command with nobody coming to finish it, for what is lost and how long clients stall.
+`hello` is what the roll does: pause, equal offsets, REPLICAOF on both, and a hello to every sentinel. `failover` asks
+the sentinels to elect: FAILOVER, then SENTINEL FAILOVER. `monitor` has each of them forget and learn: SENTINEL REMOVE,
+then MONITOR of the new master. Each is run to its end, for the stall, and is then cut off after every single command
+with nobody coming to finish it, for what is lost and how long clients stall.
 """
 
 import argparse
@@ -25,7 +26,8 @@ from redis.sentinel import Sentinel
 from rich.console import Console
 from rich.table import Table
 
-from eks_rolling.observed.redis import Role
+from eks_rolling.observed.redis import Endpoint, Role
+from eks_rolling.observed.redis import Sentinel as View
 from tests.contract.redis_sides import NAME, PASSWORD, Processes, processes, wait_until_whole
 from tests.redis_world import DOWN_AFTER_SECONDS, FAILOVER_TIMEOUT_SECONDS, QUORUM
 
@@ -103,7 +105,8 @@ class Switching:
         self._until(lambda: self.side.client.offset(self.side.servers[1])[1] >= offset)
         self.send(old, "FAILOVER", "TO", new, 6379, "FORCE", "TIMEOUT", 1)
         self._until(lambda: self.side.client.offset(self.side.servers[1])[0] is Role.MASTER)
-        self._until(lambda: self.side.client.hand_over_state(self.side.servers[0]) == "no-failover")
+        state = self._client(old).info
+        self._until(lambda: state("replication")["master_failover_state"] == "no-failover")
 
     def release(self) -> None:
         old = self.side.servers[0].address.host
@@ -130,6 +133,29 @@ class Switching:
         self.send(self.side.servers[2].address.host, "REPLICAOF", new, 6379)
         self.release()
 
+    def by_hello(self) -> None:
+        """The order of `handover`, with nothing of its code: what is measured is the servers'."""
+        old, new, third = (s.address.host for s in self.side.servers)
+        views = [self._view(s) for s in self.side.sentinels]
+        epoch = 1 + max(v.epoch for v in views)
+        self.send(old, "CLIENT", "PAUSE", PAUSE_MS, "WRITE")
+        _, offset = self.side.client.offset(self.side.servers[0])
+        self._until(lambda: self.side.client.offset(self.side.servers[1])[1] >= offset)
+        self.send(new, "REPLICAOF", "NO", "ONE")
+        self.send(old, "REPLICAOF", new, 6379)
+        for sentinel, view in zip(self.side.sentinels, views, strict=True):
+            peer = view.sentinels[0]
+            hello = f"{peer.address.host},{peer.address.port},{peer.run_id},{epoch},{NAME},{new},6379,{epoch}"
+            self.send(sentinel.address.host, "PUBLISH", "__sentinel__:hello", hello, port=26379)
+        self.release()
+        self.send(third, "REPLICAOF", new, 6379)
+
+    def _view(self, sentinel: Endpoint) -> View:
+        found = self.side.client.sentinel(sentinel, NAME)
+        if not isinstance(found, View):
+            raise TypeError(f"{sentinel} does not answer: {found.reason}")
+        return found
+
     @staticmethod
     def _until(condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 5
@@ -139,7 +165,11 @@ class Switching:
             time.sleep(0.005)
 
 
-WAYS: dict[str, Callable[[Switching], None]] = {"failover": Switching.by_failover, "monitor": Switching.by_monitor}
+WAYS: dict[str, Callable[[Switching], None]] = {
+    "hello": Switching.by_hello,
+    "failover": Switching.by_failover,
+    "monitor": Switching.by_monitor,
+}
 
 
 @dataclass(frozen=True)
@@ -152,15 +182,16 @@ class Tried:
     stall: float
 
 
-def run(way: str, cut_after: int | None) -> Tried:
-    with processes() as side:
+def run(way: str, cut_after: int | None, program: str = "redis-server") -> Tried:
+    with processes(program) as side:
         side.start()
         wait_until_whole(side)
         switching = Switching(side, cut_after)
-        # As a roll does: the target is steered, and every sentinel has seen it.
-        side.command(side.servers[1], "config", "set", "replica-priority", "1")
+        if way == "failover":
+            # Who shall be elected: by its priority, which every sentinel has to see first, once in 10 s.
+            side.command(side.servers[1], "config", "set", "replica-priority", "1")
         with writers(side) as written:
-            time.sleep(11)
+            time.sleep(11 if way == "failover" else 3)
             try:
                 WAYS[way](switching)
                 time.sleep(15)
@@ -185,21 +216,28 @@ def _held(side: Processes) -> dict[int, set[int]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=5, help="whole switches of each way, in turn")
-    times: int = parser.parse_args().times
+    parser.add_argument("--ways", default=",".join(WAYS), help="which of them, separated by commas")
+    parser.add_argument("--server", default="redis-server", help="the program: redis-server or one that is like it")
+    parser.add_argument("--uncut", action="store_true", help="only to the end")
+    arguments = parser.parse_args()
+    times: int = arguments.times
+    ways = [way for way in WAYS if way in arguments.ways.split(",")]
     console = Console()
-    whole: dict[str, list[Tried]] = {way: [] for way in WAYS}
+    whole: dict[str, list[Tried]] = {way: [] for way in ways}
     for _ in range(times):
-        for way in WAYS:
-            whole[way].append(run(way, None))
+        for way in ways:
+            whole[way].append(run(way, None, arguments.server))
     table = Table("way", "switches", "lost", "of", "median stall", "worst", title="to the end")
     for way, tried in whole.items():
         stalls = [t.stall for t in tried]
         lost, acked = sum(t.lost for t in tried), sum(t.acked for t in tried)
-        table.add_row(way, str(times), str(lost), f"{acked:,}", f"{median(stalls):.2f} s", f"{max(stalls):.2f} s")
+        table.add_row(way, str(times), str(lost), f"{acked:,}", f"{median(stalls):.3f} s", f"{max(stalls):.3f} s")
     console.print(table)
+    if arguments.uncut:
+        return
     points = [(way, n) for way, tried in whole.items() for n in range(1, len(tried[0].sent) + 1)]
     with ThreadPoolExecutor(4) as pool:
-        cut_off = list(pool.map(lambda each: run(*each), points))
+        cut_off = list(pool.map(lambda each: run(each[0], each[1], arguments.server), points))
     table = Table("way", "cut off after", "lost", "of", "longest stall", title=f"left alone {LEFT_ALONE_SECONDS:.0f} s")
     for (way, number), one in zip(points, cut_off, strict=True):
         table.add_row(way, f"{number}. {one.sent[-1]}", str(one.lost), f"{one.acked:,}", f"{one.stall:.1f} s")

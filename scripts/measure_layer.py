@@ -58,7 +58,7 @@ def main() -> int:
         compiling.compile_all(code)
         steps = sorted(p.stem for p in (PACKAGE / "steps").glob("*.py") if p.stem != "__init__")
         measured = {step: _import(python, code, here, f"eks_rolling.steps.{step}", *CLIENTS) for step in steps}
-        redis = _import(python, code, here, "eks_rolling.steps.fail_over", *CLIENTS, "eks_rolling.clients.redis")
+        redis = _import(python, code, here, "eks_rolling.steps.migrate_sentinel", *CLIENTS, "eks_rolling.clients.redis")
         for file in (*code.rglob("*.pyc"), *here.rglob("*.pyc")):
             file.unlink()
         bare = _import(python, code, here, "eks_rolling.steps.evict", *CLIENTS)

@@ -1,4 +1,4 @@
-"""One Lambda per step, each with its own role and permissions; the dependency layer; the network they run in."""
+"""One Lambda per step module, each with its own role and permissions; the dependency layer; the network they run in."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -79,21 +79,8 @@ _STEPS: Mapping[str, Permissions] = {
     ),
     "taint_no_schedule": Permissions((LOOK, LOCK, NODES)),
     "inspect_redis": Permissions(MIGRATE),
-    "move_replica": Permissions(MIGRATE),
-    "fail_over": Permissions(MIGRATE),
-    "move_master": Permissions(MIGRATE),
-    "attach_master": Permissions(MIGRATE),
-    "fail_back": Permissions(MIGRATE),
-    "refresh_sentinels": Permissions(MIGRATE),
-    "move_sentinel": Permissions(MIGRATE),
-    "create_stand_in": Permissions(MIGRATE),
-    "join_stand_in": Permissions(MIGRATE),
-    "fail_over_to_stand_in": Permissions(MIGRATE),
-    "move_shard_pod": Permissions(MIGRATE),
-    "sync_shard_pod": Permissions(MIGRATE),
-    "fail_back_to_shard_pod": Permissions(MIGRATE),
-    "remove_stand_in": Permissions(MIGRATE),
-    "delete_stand_in": Permissions(MIGRATE),
+    "migrate_sentinel": Permissions(MIGRATE, notifies=True),
+    "migrate_cluster": Permissions(MIGRATE, notifies=True),
     "settle_redis": Permissions(MIGRATE),
     "leave_load_balancers": Permissions((LOOK, LOCK, NODES), describe=DESCRIBE_TARGETS, targets=MOVE_TARGETS),
     "evict": Permissions((LOOK, LOCK, NODES, EVICT)),
@@ -161,7 +148,7 @@ ASK = Size(512, 120)
 SIZES: Mapping[str, Size] = {
     "run_hooks": ASK,
     **dict.fromkeys(("plan", "health_gate", "restore", "report", "find_orphans", "settle_redis"), SWEEP),
-    **dict.fromkeys(("fail_over", "fail_back", "fail_over_to_stand_in", "fail_back_to_shard_pod"), SWITCH),
+    **dict.fromkeys(("migrate_sentinel", "migrate_cluster"), SWITCH),
 }
 """The steps that are not of the usual size.
 

@@ -447,7 +447,8 @@ class RollNode(Construct):
         longest = sum(
             getattr(deadlines, step)
             for step in (
-                "launch_replacement", "await_ready", "taint_no_schedule", "inspect_redis", *REDIS_STATES.values(),
+                "launch_replacement", "await_ready", "taint_no_schedule", "inspect_redis",
+                *(action for _, action in REDIS_STATES.values()),
                 "leave_load_balancers", "evict", "await_load_balancers", "await_volumes", "terminate",
             )
         )  # fmt: skip
@@ -464,10 +465,10 @@ class RollNode(Construct):
         )  # fmt: skip
         what = states.choice("What do the Redis pods need?")
         look.then(what)
-        for name, module in REDIS_STATES.items():
-            step = states.step(name, module, node_fields, catch=record)
+        for name, (module, action) in REDIS_STATES.items():
+            step = states.step(name, module, {**node_fields, "action": action}, catch=record)
             what.when(
-                states.when(f"$states.input.output.next = '{module}'"), step.start, comment=module.replace("_", " ")
+                states.when(f"$states.input.output.next = '{action}'"), step.start, comment=action.replace("_", " ")
             )
             step.then(look.start)
         return RedisPart(look.start, what)
@@ -593,7 +594,7 @@ class Restore(Construct):
         self.machine = states.machine(name, begin, Duration.seconds(longest + 600), log_group)
 
 
-REDIS_STATES = {
+SENTINEL_STATES = {
     "Move the replica": "move_replica",
     "Fail over to a replica": "fail_over",
     "Move the master pod": "move_master",
@@ -601,6 +602,10 @@ REDIS_STATES = {
     "Fail back to the master pod": "fail_back",
     "Refresh sentinels": "refresh_sentinels",
     "Move the sentinel": "move_sentinel",
+}
+"""State -> action: what a Sentinel group goes through, in the order of a master pod's move. One function does all."""
+
+CLUSTER_STATES = {
     "Create the stand-in": "create_stand_in",
     "Join the stand-in and wait for its sync": "join_stand_in",
     "Fail over to the stand-in": "fail_over_to_stand_in",
@@ -610,7 +615,13 @@ REDIS_STATES = {
     "Remove the stand-in": "remove_stand_in",
     "Delete the stand-in": "delete_stand_in",
 }
-"""State -> step module: what a Sentinel group goes through, in the order of a master pod's move; then a cluster."""
+"""The same for a Redis Cluster."""
+
+REDIS_STATES = {
+    **{name: ("migrate_sentinel", action) for name, action in SENTINEL_STATES.items()},
+    **{name: ("migrate_cluster", action) for name, action in CLUSTER_STATES.items()},
+}
+"""State -> step module, and which of its actions the state stands for."""
 
 FAILED = {"failure": jsonata("$states.errorOutput"), "since": NULL, "notified_at": NULL}
 """What a Catch remembers; the next step's wait has not begun."""

@@ -9,7 +9,7 @@ acknowledged, and asks again when it is told to go away: in the end all of that 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from eks_rolling.errors import Conflict, Refused, Transient
+from eks_rolling.errors import Conflict, Transient
 from eks_rolling.observed.redis import (
     Address,
     ClusterNode,
@@ -53,7 +53,6 @@ class ServerState:
     link_up: bool = False
     synced_at: float = 0.0
     streams_at: float = 0.0
-    handing_over_to: str | None = None
     master_since: float = 0.0
 
     @property
@@ -172,8 +171,6 @@ class RedisWorld:
 
     def _link(self) -> None:
         for server in self.servers.values():
-            if server.handing_over_to is not None:
-                self._hand_over_now(server)
             if server.master is None:
                 continue
             if server.configured is not None and server.master not in self.servers:
@@ -190,15 +187,6 @@ class RedisWorld:
             for server in self.servers.values():
                 if server.link_up and self.now >= server.streams_at and server.master in self.servers:
                     server.data = set(self.servers[server.master].data)
-
-    def _hand_over_now(self, server: ServerState) -> None:
-        target = self.servers.get(server.handing_over_to or "")
-        server.handing_over_to = None
-        if target is None:
-            return
-        # FORCE after TIMEOUT: the target is promoted whether or not it has everything.
-        self._promote(target)
-        self._follow(server, target.host, synced=True)
 
     def _promote(self, server: ServerState) -> None:
         if server.master is not None:
@@ -266,8 +254,8 @@ class RedisWorld:
             if (server.role is Role.MASTER and self.now >= wrong_since + DEMOTION_SECONDS) or (
                 server.role is Role.REPLICA
                 and server.master != sentinel.monitors
-                and server.configured is None
-                and self.now >= server.synced_at + DEMOTION_SECONDS
+                and (server.configured is None or server.link_up)
+                and self.now >= max(server.synced_at, listed.since) + FAILOVER_TIMEOUT_SECONDS
             ):
                 self._follow(server, sentinel.monitors)
 
@@ -364,7 +352,6 @@ class RedisWorld:
             master=Address(state.master) if state.master else None,
             link_up=state.link_up,
             syncing=state.master in self.servers and not state.link_up and self.now < state.synced_at,
-            failover="no-failover" if state.handing_over_to is None else "waiting-for-sync",
             keys=len(state.data),
             priority=state.priority,
             min_replicas_to_write=0,
@@ -398,6 +385,7 @@ class RedisWorld:
             down_after_ms=int(DOWN_AFTER_SECONDS * 1000),
             failover_timeout_ms=int(FAILOVER_TIMEOUT_SECONDS * 1000),
             epoch=state.epoch,
+            info_age=self.now - state.master_asked_at,
         )
 
     def _entry(self, listed: Listed, sentinel: SentinelState) -> KnownReplica:
@@ -411,7 +399,6 @@ class RedisWorld:
             priority=listed.priority,
             master=Address(sentinel.monitors),
             link_ok=server is not None and server.link_up,
-            info_age=self.now - listed.asked_at,
             name=f"{listed.name}:6379",
         )
 
@@ -445,9 +432,6 @@ class RedisWorld:
         state = self._reachable(endpoint)
         return state.role, self._offset(state)
 
-    def hand_over_state(self, endpoint: Endpoint) -> str:
-        return "no-failover" if self._reachable(endpoint).handing_over_to is None else "waiting-for-sync"
-
     def current_master(self, endpoint: Endpoint, name: str) -> Address | None:
         return Address(self._asked(endpoint).current) if name == self.name else None
 
@@ -455,9 +439,9 @@ class RedisWorld:
         self._follow(self._confirmed(endpoint, expected), master.host)
         self._effect(f"REPLICAOF {master} on {endpoint}")
 
-    def set_priority(self, endpoint: Endpoint, expected: Server, priority: int) -> None:
-        self._confirmed(endpoint, expected).priority = priority
-        self._effect(f"replica-priority {priority} on {endpoint}")
+    def promote(self, endpoint: Endpoint, expected: Server) -> None:
+        self._promote(self._confirmed(endpoint, expected))
+        self._effect(f"REPLICAOF NO ONE on {endpoint}")
 
     def pause_writes(self, endpoint: Endpoint, expected: Server, milliseconds: int) -> None:
         self._confirmed(endpoint, expected).paused_until = self.now + milliseconds / 1000
@@ -467,30 +451,24 @@ class RedisWorld:
         self._reachable(endpoint).paused_until = 0.0
         self._effect(f"CLIENT UNPAUSE on {endpoint}")
 
-    def hand_over(self, endpoint: Endpoint, expected: Server, to: Address) -> None:
-        state = self._confirmed(endpoint, expected)
-        target = self.servers.get(to.host)
-        if target is None or target.master != state.host:
-            raise Transient(f"Redis {endpoint} answers: FAILOVER target HOST and PORT is not a replica.")
-        state.handing_over_to = to.host
-        self._effect(f"FAILOVER TO {to} on {endpoint}")
-
-    def abort_hand_over(self, endpoint: Endpoint) -> None:
-        self._reachable(endpoint).handing_over_to = None
-        self._effect(f"FAILOVER ABORT on {endpoint}")
-
     def disconnect_clients(self, endpoint: Endpoint) -> None:
         if self._connected == self._reachable(endpoint).host:
             self._connected = None
         self._effect(f"CLIENT KILL on {endpoint}")
 
-    def fail_over(self, endpoint: Endpoint, name: str) -> None:
+    def announce(self, endpoint: Endpoint, name: str, master: Address, epoch: int, by: KnownSentinel) -> None:
         sentinel = self._asked(endpoint)
-        if any(s.failover for s in self.sentinels.values()):
-            raise Refused(f"{endpoint} does not fail {name} over now: INPROG Failover already in progress.")
-        if not self._begin(sentinel):
-            raise Refused(f"{endpoint} does not fail {name} over now: NOGOODSLAVE No suitable replica to promote.")
-        self._effect(f"SENTINEL FAILOVER {name} on {endpoint}")
+        if name == self.name:
+            sentinel.others = {i: h for i, h in sentinel.others.items() if h != by.address.host}
+            sentinel.others[by.run_id] = by.address.host
+            if epoch > sentinel.epoch:
+                sentinel.failover = None
+                self._adopt(sentinel, master.host, epoch)
+        self._effect(f"hello of {master} on {endpoint}")
+
+    def elect(self, host: str) -> None:
+        """SENTINEL FAILOVER, by somebody else."""
+        assert self._begin(self.sentinels[host])
 
     def reset(self, endpoint: Endpoint, name: str) -> None:
         sentinel = self._asked(endpoint)

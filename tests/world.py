@@ -625,7 +625,7 @@ class World:
             self.pods_by_name[pod.namespace, name] = PodState(made, self.time + self.delays.pod_start)
         self._effect(f"create redis pod {name}")
 
-    def annotate_pod(self, pod: Pod, annotations: Mapping[str, str | None]) -> None:
+    def annotate_pod(self, pod: Pod, annotations: Mapping[str, str | None]) -> Pod:
         state = self.pods_by_name.get((pod.namespace, pod.name))
         if state is None or state.pod.uid != pod.uid:
             raise NotFound(f"pod {pod} not found")
@@ -634,6 +634,7 @@ class World:
         merged = _merged(state.pod.annotations, annotations)
         state.pod = replace(state.pod, annotations=merged, resource_version=self._next())
         self._effect(f"annotate {pod}: {annotations}")
+        return state.pod
 
     def secret(self, namespace: str, name: str) -> dict[str, str]:
         try:

@@ -156,6 +156,12 @@ class RedisTask(NodeTask):
     redis_group: str = ""
 
 
+class RedisActionTask(RedisTask):
+    """One of the states that migrate a group; `action` is the one that it stands for (`eks_rolling.redis.actions`)."""
+
+    action: str
+
+
 class NodeOutcomeTask(NodeTask):
     """The last step of RollNode: `execution` is its own ARN, `failure` what stopped it."""
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from eks_rolling.clients.call_log import CALLS
 from eks_rolling.clients.protocols import Aws, Clients, Http, Kubernetes, Redis
 from eks_rolling.errors import BadRequest, DeadlineExceeded, Permanent, RollError, Transient, sentence
-from eks_rolling.payloads import NodeTask, Status, StepResult, Task
+from eks_rolling.payloads import NodeTask, RedisActionTask, Status, StepResult, Task
 from eks_rolling.report import messages, metrics
 from eks_rolling.roll import lock, operator_requests
 from eks_rolling.roll.operator_requests import Honors
@@ -107,8 +107,12 @@ class Handler(Generic[AnyTask]):
 
     @property
     def name(self) -> str:
-        """The step's module name: what the function, the handler string and the deadline are called."""
+        """The step's module name: what the function and the handler string are called."""
         return self.step.__module__.rpartition(".")[2]
+
+    def work(self, task: AnyTask) -> str:
+        """What deadline, logs and metrics are named after: the step, or which action of it the state stands for."""
+        return task.action if isinstance(task, RedisActionTask) else self.name
 
     def __call__(self, event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG002  (Lambda passes two)
         task = parse(event, self.task_type)
@@ -128,7 +132,7 @@ class Handler(Generic[AnyTask]):
 
     def _about(self, task: AnyTask) -> dict[str, Any]:
         """What logs and metrics are found by."""
-        return {"step": self.name, "roll": task.roll, "node": getattr(task, "node", None)}
+        return {"step": self.work(task), "roll": task.roll, "node": getattr(task, "node", None)}
 
     def _counted(self, task: AnyTask, clients: Clients) -> StepResult:
         cluster, about = clients.settings.cluster, self._about(task)
@@ -137,7 +141,7 @@ class Handler(Generic[AnyTask]):
         except RollError as error:
             metrics.emit(metrics.of_fault(error), cluster, **about)
             raise
-        metrics.emit(metrics.of_result(self.name, task, result), cluster, **about)
+        metrics.emit(metrics.of_result(self.work(task), task, result), cluster, **about)
         return result
 
     def run(self, task: AnyTask, clients: Clients) -> StepResult:
@@ -153,7 +157,7 @@ class Handler(Generic[AnyTask]):
         result = self.step(task.model_copy(update={"since": since}), clients)
         if result.status is Status.DONE:
             return result
-        deadline = clients.settings.deadline(self.name)
+        deadline = clients.settings.deadline(self.work(task))
         waited = clients.now() - since
         if deadline is not None and waited > deadline:
             subject = f"Node {task.node}" if isinstance(task, NodeTask) else "The roll"
@@ -169,10 +173,10 @@ class Handler(Generic[AnyTask]):
             return task.notified_at
         settings, now = clients.settings, clients.now()
         enough = settings.notify_hold_minutes * 60
-        if not enough or now - since < enough or self.name not in messages.HOLDING:
+        if not enough or now - since < enough or self.work(task) not in messages.HOLDING:
             return None
         node = task.node if isinstance(task, NodeTask) else ""
-        notify(clients, messages.hold(settings, task.roll, self.name, node, reason, since, now))
+        notify(clients, messages.hold(settings, task.roll, self.work(task), node, reason, since, now))
         return now
 
 

@@ -78,11 +78,12 @@ class Pods:
     def node(self, _name: str) -> None:
         return None
 
-    def annotate_pod(self, pod: Pod, annotations: Mapping[str, str | None]) -> None:
+    def annotate_pod(self, pod: Pod, annotations: Mapping[str, str | None]) -> Pod:
         current = self.pods[pod.name]
         assert current.uid == pod.uid
         merged = {k: v for k, v in (dict(current.annotations) | dict(annotations)).items() if v is not None}
         self.pods[pod.name] = replace(current, annotations=merged)
+        return self.pods[pod.name]
 
     def delete_pod(self, pod: Pod) -> None:
         """The master pod comes back a moment later: elsewhere, empty, and a master by its configuration."""

@@ -332,9 +332,10 @@ def test_a_pods_annotation_is_written_only_on_the_pod_that_was_looked_at(side: S
     owner = side.add_stateful_set("redis", 1)
     until(side, lambda: [p for p in pods_of(side, owner) if p.ready], "the pod is Ready")
     (stale,) = pods_of(side, owner)
-    side.kubernetes.annotate_pod(stale, {"a": "1", "b": "2"})
+    answered = side.kubernetes.annotate_pod(stale, {"a": "1", "b": "2"})
     (pod,) = pods_of(side, owner)
     assert {k: pod.annotations.get(k) for k in "ab"} == {"a": "1", "b": "2"}
+    assert (answered.annotations, answered.uid) == (pod.annotations, pod.uid)
     with pytest.raises(Conflict):
         side.kubernetes.annotate_pod(stale, {"a": "3"})
     side.kubernetes.annotate_pod(pod, {"a": None})

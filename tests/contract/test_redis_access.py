@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from eks_rolling.clients.redis import SENTINEL_WRITES, SERVER_WRITES, RedisClient
-from eks_rolling.errors import AccessDenied, BadRequest, NotFound, Permanent, Refused, Transient
+from eks_rolling.errors import AccessDenied, BadRequest, NotFound, Permanent, Transient
+from eks_rolling.migration.handover import NOBODY
 from eks_rolling.observed.redis import Address, Endpoint, Login, Role, Sentinel, Server, Silent
 from tests.contract.redis_certificates import Authority
 from tests.contract.redis_servers import NAME, Real, at, group, sentinel, sentinels, server, until
@@ -128,7 +129,7 @@ def test_sentinels_take_the_servers_password_their_own_or_none(real: Real, secre
 
 def permissions() -> tuple[list[str], list[str]]:
     """What deploy/README.md grants on servers and on sentinels."""
-    servers, watchers, _ = ([word for word in line.split() if word.startswith("+")] for line in granted())
+    servers, watchers, _ = ([word for word in line.split() if word[0] in "+&"] for line in granted())
     return servers, watchers
 
 
@@ -149,17 +150,14 @@ def test_the_documented_permissions_suffice_on_servers(real: Real) -> None:
     assert isinstance(seen, Server)
     assert seen.denied == frozenset()
     assert seen.can_follow is True
-    client.set_priority(master, seen, 50)
     client.pause_writes(master, seen, 10)
     client.unpause(master)
     client.disconnect_clients(master)
-    client.hand_over(master, seen, replica.address)
-    until(real, lambda: client.offset(replica)[0] is Role.MASTER, "the replica is master", within=5)
-    until(real, lambda: client.offset(master)[0] is Role.REPLICA, "the master is none", within=5)
-    client.abort_hand_over(master)
-    following = client.server(master)
+    following = client.server(replica)
     assert isinstance(following, Server)
-    client.follow(master, following, replica.address)
+    client.promote(replica, following)
+    client.follow(master, seen, replica.address)
+    assert (client.offset(replica)[0], client.offset(master)[0]) == (Role.MASTER, Role.REPLICA)
 
 
 def test_the_documented_permissions_suffice_on_sentinels(real: Real) -> None:
@@ -170,7 +168,7 @@ def test_the_documented_permissions_suffice_on_sentinels(real: Real) -> None:
     assert isinstance(seen, Sentinel)
     assert seen.denied == frozenset()
     assert client.current_master(watcher, NAME) == master
-    client.fail_over(watcher, NAME)
+    client.announce(watcher, NAME, master, seen.epoch + 1, NOBODY)
     client.reset(watcher, NAME)
 
 
@@ -190,18 +188,16 @@ def test_each_permission_that_is_missing_on_a_server_is_named(real: Real) -> Non
     seen = server(real, master)
     writes: dict[str, Callable[[Endpoint], None]] = {
         "REPLICAOF": lambda endpoint: client.follow(endpoint, seen, Address("127.0.0.1", 1)),
-        "CONFIG SET": lambda endpoint: client.set_priority(endpoint, seen, 1),
         "CLIENT PAUSE": lambda endpoint: client.pause_writes(endpoint, seen, 1),
         "CLIENT UNPAUSE": client.unpause,
         "CLIENT KILL": client.disconnect_clients,
-        "FAILOVER": lambda endpoint: client.hand_over(endpoint, seen, Address("127.0.0.1", 1)),
     }
     assert set(writes) == set(SERVER_WRITES)
     looker = user(real, master, "looker", ["+info"])
     for command, write in writes.items():
         assert f"does not permit {command}" in denial(lambda write=write: write(looker))  # type: ignore[misc]
     after = server(real, master)
-    assert (after.role, after.priority, after.failover) == (seen.role, seen.priority, seen.failover)
+    assert (after.role, after.failover) == (seen.role, seen.failover)
 
 
 def test_each_permission_that_is_missing_on_a_sentinel_is_named(real: Real) -> None:
@@ -212,6 +208,8 @@ def test_each_permission_that_is_missing_on_a_sentinel_is_named(real: Real) -> N
     for number, missing in enumerate(granted):
         endpoint = user(real, watcher, f"user-{number}", [g for g in granted if g != missing])
         command = missing.removeprefix("+").replace("|", " ").upper()
+        if missing.startswith("&"):
+            command = "PUBLISH"
         if command.removeprefix("SENTINEL ") in needed:
             said = denial(lambda endpoint=endpoint: client.sentinel(endpoint, NAME))  # type: ignore[misc]
             assert f"does not permit {command}" in said
@@ -220,20 +218,18 @@ def test_each_permission_that_is_missing_on_a_sentinel_is_named(real: Real) -> N
         assert isinstance(seen, Sentinel)
         assert seen.denied == {command}
     looker = user(real, watcher, "looker", [])
-    assert set(SENTINEL_WRITES) == {"SENTINEL FAILOVER", "SENTINEL RESET"}
-    assert "does not permit SENTINEL FAILOVER" in denial(lambda: client.fail_over(looker, NAME))
+    assert set(SENTINEL_WRITES) == {"PUBLISH", "SENTINEL RESET"}
+    assert "does not permit PUBLISH" in denial(lambda: client.announce(looker, NAME, master, 9, NOBODY))
     assert "does not permit SENTINEL RESET" in denial(lambda: client.reset(looker, NAME))
 
 
 def test_renamed_commands_are_named_and_do_not_hide_the_rest(real: Real) -> None:
-    master = real.add_server(None, 'rename-command CONFIG ""', 'rename-command FAILOVER "swap"')
+    master = real.add_server(None, 'rename-command CONFIG ""', 'rename-command REPLICAOF "swap"')
     seen = server(real, master)
-    assert seen.denied == {"CONFIG GET", "CONFIG SET", "FAILOVER"}
+    assert seen.denied == {"CONFIG GET", "REPLICAOF"}
     assert (seen.min_replicas_to_write, seen.persists, seen.can_follow) == (None, None, None)
     assert (seen.role, seen.announced, seen.priority) == (Role.MASTER, "", 100)
-    said = denial(lambda: real.redis.hand_over(at(master), seen, Address("127.0.0.1", 1)))
-    assert "does not know FAILOVER" in said
-    assert "does not know CONFIG SET" in denial(lambda: real.redis.set_priority(at(master), seen, 1))
+    assert "does not know REPLICAOF" in denial(lambda: real.redis.promote(at(master), seen))
 
 
 # TLS
@@ -276,8 +272,8 @@ def test_servers_and_sentinels_are_read_over_tls(
     watcher = real.add_sentinel(master, *tls, port="tls-port")
     until(real, lambda: read(real.redis, replica, TLS).link_up, "the replica is in sync")
     assert watch(real.redis, watcher, TLS).current == master
-    real.redis.set_priority(Endpoint(replica, TLS), read(real.redis, replica, TLS), 7)
-    assert read(real.redis, replica, TLS).priority == 7
+    real.redis.pause_writes(Endpoint(replica, TLS), read(real.redis, replica, TLS), 1)
+    real.redis.announce(Endpoint(watcher, TLS), NAME, master, 1, NOBODY)
     assert not list((tmp_path / "temporary").iterdir()), "no key is left on the disk"
 
 
@@ -358,7 +354,7 @@ def test_one_connection_serves_until_it_is_broken_and_is_then_remade(real: Real)
     before = connections(real, master)
     for _ in range(10):
         real.redis.offset(at(master))
-        real.redis.set_priority(at(master), seen, 10)
+        real.redis.pause_writes(at(master), seen, 1)
         real.redis.unpause(at(master))
     assert connections(real, master) == before + 1, "redis-cli's own"
     real.cli(master, "CLIENT", "KILL", "TYPE", "normal")
@@ -409,6 +405,4 @@ def test_a_reset_means_one_name_not_a_pattern(real: Real) -> None:
     (watcher,) = sentinels(real, master, 0, count=1)
     with pytest.raises(NotFound):
         real.redis.reset(at(watcher), "ma*")
-    with pytest.raises(Refused):
-        real.redis.fail_over(at(watcher), NAME)
     assert sentinel(real, watcher).current == master

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from eks_rolling.errors import Conflict, Refused, Transient
+from eks_rolling.errors import Conflict, Transient
 from eks_rolling.observed.redis import Address, Endpoint, KnownReplica, Role, Sentinel, Silent
 from tests.contract.redis_sides import (
     LOGIN,
@@ -61,7 +61,6 @@ def test_a_replica_tells_whom_it_follows_and_how_far_it_is(side: Side) -> None:
     assert (replica.role, replica.master, replica.link_up) == (Role.REPLICA, side.servers[0].address, True)
     assert (replica.syncing, replica.loading, replica.followers) == (False, False, ())
     assert side.redis.offset(side.servers[1]) == (Role.REPLICA, replica.offset)
-    assert side.redis.hand_over_state(side.servers[0]) == "no-failover"
 
 
 def test_a_sentinel_names_the_master_and_lists_replicas_and_other_sentinels(side: Side) -> None:
@@ -92,35 +91,25 @@ def test_nobody_at_an_address_is_silence_in_reads_and_transient_in_writes(side: 
         side.redis.unpause(nobody)
 
 
-def test_a_priority_is_seen_by_the_sentinels_within_ten_seconds(side: Side) -> None:
-    target = side.servers[2]
-    side.redis.set_priority(target, server(side, 2), 1)
-    try:
-        assert server(side, 2).priority == 1
-
-        def seen() -> bool:
-            views = [sentinel(side, n) for n in range(3)]
-            return all(r.priority == 1 for v in views for r in v.replicas if r.address == target.address)
-
-        until(side, seen, "every sentinel has seen it", 12)
-        assert all(0 <= r.info_age < 11 for n in range(3) for r in sentinel(side, n).replicas)
-    finally:
-        side.redis.set_priority(target, server(side, 2), 100)
+def test_a_sentinel_tells_how_long_ago_it_asked_the_master(side: Side) -> None:
+    """It learns of replicas then, every 10 s."""
+    assert all(0 <= sentinel(side, n).info_age < 11 for n in range(3))
+    until(side, lambda: sentinel(side, 0).info_age > 2, "time passes", 13)
+    until(side, lambda: sentinel(side, 0).info_age < 2, "it asks again", 12)
 
 
 @pytest.mark.parametrize("changed", [{"run_id": "another"}, {"role": Role.REPLICA}])
 def test_a_server_that_is_not_what_was_looked_at_is_not_written_to(side: Side, changed: dict[str, str]) -> None:
     stale, master = replace(server(side, 0), **changed), side.servers[0]  # type: ignore[arg-type]
     writes: list[Callable[[], None]] = [
-        lambda: side.redis.set_priority(master, stale, 1),
         lambda: side.redis.pause_writes(master, stale, 1000),
-        lambda: side.redis.hand_over(master, stale, side.servers[1].address),
+        lambda: side.redis.promote(master, stale),
         lambda: side.redis.follow(master, stale, side.servers[1].address),
     ]
     for write in writes:
         with pytest.raises(Conflict):
             write()
-    assert (server(side, 0).priority, side.blocked(master)) == (100, False)
+    assert (server(side, 0).role, side.blocked(master)) == (Role.MASTER, False)
 
 
 def test_a_pause_holds_writes_and_ends_by_itself_or_when_told(side: Side) -> None:
@@ -134,16 +123,6 @@ def test_a_pause_holds_writes_and_ends_by_itself_or_when_told(side: Side) -> Non
     side.redis.unpause(master)
     assert not side.blocked(master)
     side.redis.unpause(master)
-
-
-def test_aborting_where_nothing_is_handed_over_is_fine(side: Side) -> None:
-    side.redis.abort_hand_over(side.servers[0])
-
-
-def test_a_hand_over_to_what_is_no_replica_is_refused(side: Side) -> None:
-    with pytest.raises(Transient, match="is not a replica"):
-        side.redis.hand_over(side.servers[0], server(side, 0), Address("127.0.0.99"))
-    assert server(side, 0).role is Role.MASTER
 
 
 def test_a_reset_sentinel_finds_the_others_soon_and_the_replicas_within_ten_seconds(side: Side) -> None:
@@ -171,37 +150,56 @@ def own(request: pytest.FixtureRequest) -> Iterator[Side]:
         yield real
 
 
-def test_the_switch_hands_over_then_leads_the_sentinels(own: Side) -> None:
-    """S1: the old master is read-only from the hand-over on; the sentinels follow one that leads."""
-    old, new = own.servers[0], own.servers[1]
-    own.write(old, 5)
-    until(own, lambda: server(own, 1).offset == server(own, 0).offset, "in sync")
-    own.redis.set_priority(new, server(own, 1), 1)
-    until(own, lambda: all(_priority(own, n, new.address) == 1 for n in range(3)), "every sentinel has seen it", 12)
-    before = server(own, 0)
-    own.redis.pause_writes(old, before, 3000)
-    own.redis.hand_over(old, before, new.address)
-    until(own, lambda: own.redis.offset(new)[0] is Role.MASTER, "the target is master", 3)
-    until(own, lambda: own.redis.hand_over_state(old) == "no-failover", "the hand-over is over", 3)
-    assert own.redis.offset(old)[0] is Role.REPLICA
-    assert own.redis.current_master(own.sentinels[0], NAME) == old.address
+def change_roles(side: Side) -> None:
+    old, new = side.servers[0], side.servers[1]
+    side.write(old, 5)
+    until(side, lambda: server(side, 1).offset == server(side, 0).offset, "in sync")
+    before = server(side, 0)
+    side.redis.pause_writes(old, before, 3000)
+    side.redis.promote(new, server(side, 1))
+    side.redis.follow(old, before, new.address)
+    assert (side.redis.offset(new)[0], side.redis.offset(old)[0]) == (Role.MASTER, Role.REPLICA)
 
-    own.redis.fail_over(own.sentinels[2], NAME)
-    assert sentinel(own, 2).failing_over
-    with pytest.raises(Refused, match="over now: INPROG"):
-        own.redis.fail_over(own.sentinels[2], NAME)
+
+def tell(side: Side, number: int, epoch: int) -> None:
+    by = sentinel(side, number).sentinels[0]
+    side.redis.announce(side.sentinels[number], NAME, side.servers[1].address, epoch, by)
+
+
+def test_the_switch_changes_the_roles_then_tells_the_sentinels(own: Side) -> None:
+    """S1: the old master is read-only before any sentinel is told; each takes it over at once."""
+    old, new = own.servers[0], own.servers[1]
+    change_roles(own)
+    assert own.redis.current_master(own.sentinels[0], NAME) == old.address
     for number in range(3):
-        until(own, lambda n=number: own.redis.current_master(own.sentinels[n], NAME) == new.address, "led", 5)  # type: ignore[misc]
+        tell(own, number, 1 + sentinel(own, number).epoch)
+        assert own.redis.current_master(own.sentinels[number], NAME) == new.address
     own.redis.disconnect_clients(old)
     own.redis.unpause(old)
-    until(own, lambda: all(sentinel(own, n).flags == {"master"} for n in range(3)), "the failover is over", 8)
-    until(own, lambda: all(sentinel(own, n).master == new.address for n in range(3)), "SENTINEL MASTER too", 8)
-    until(own, lambda: _follows(own, 0, new.address) and _follows(own, 2, new.address), "all follow the new master")
-    assert server(own, 1).followers
+    views = [sentinel(own, n) for n in range(3)]
+    assert all((v.current, v.master, v.epoch) == (new.address, new.address, 1) for v in views)
+    assert all(old.address in {r.address for r in v.replicas} for v in views)
+    assert all({s.run_id for s in v.sentinels} == {o.run_id for o in views if o is not v} for v in views)
+    until(own, lambda: all(sentinel(own, n).flags == {"master"} for n in range(3)), "they have reached it")
+    until(own, lambda: _follows(own, 0, new.address), "the old master follows")
+    # The sentinels would have it follow only after failover-timeout.
+    own.redis.follow(own.servers[2], server(own, 2), new.address)
+    until(own, lambda: _follows(own, 2, new.address), "the other replica follows")
 
 
-def _priority(side: Side, number: int, address: Address) -> int:
-    return next(r.priority for r in sentinel(side, number).replicas if r.address == address)
+def test_a_sentinel_that_is_not_told_hears_it_from_the_others(own: Side) -> None:
+    """R3: one of three is enough, if whoever tells them dies."""
+    new = own.servers[1].address
+    change_roles(own)
+    tell(own, 1, 1 + sentinel(own, 1).epoch)
+    until(own, lambda: all(own.redis.current_master(s, NAME) == new for s in own.sentinels), "all name it", 6)
+
+
+def test_a_hello_with_an_epoch_that_is_not_higher_changes_nothing(own: Side) -> None:
+    """S1: of two who tell at the same instant one does not override the other."""
+    change_roles(own)
+    tell(own, 0, sentinel(own, 0).epoch)
+    assert own.redis.current_master(own.sentinels[0], NAME) == own.servers[0].address
 
 
 def _follows(side: Side, number: int, address: Address) -> bool:
@@ -231,14 +229,6 @@ def test_a_sentinel_that_is_gone_stays_listed_until_a_reset(own: Side) -> None:
     assert sentinel(own, 0).quorum_ok
     own.redis.reset(own.sentinels[0], NAME)
     until(own, lambda: len(sentinel(own, 0).sentinels) == 1, "only the living one is known", 6)
-
-
-def test_nothing_to_promote_is_refused(own: Side) -> None:
-    for endpoint in own.servers[1:]:
-        own.kill(endpoint)
-    until(own, lambda: not any(r.alive for r in sentinel(own, 0).replicas), "both are known to be down", 15)
-    with pytest.raises(Refused, match="NOGOODSLAVE"):
-        own.redis.fail_over(own.sentinels[0], NAME)
 
 
 def test_programs_are_there() -> None:

@@ -1,7 +1,7 @@
 """Clusters that rolls are tried on."""
 
 from eks_rolling.migration.next_action import look
-from eks_rolling.migration.sentinel import PRIORITY
+from eks_rolling.migration.sentinel import SWITCHING
 from eks_rolling.observed.kubernetes import STRATEGY_ANNOTATION, Owner, Strategy
 from eks_rolling.redis.actions import Settled
 from eks_rolling.redis.groups import GROUP, MASTER_NAME, PART, Part, declared
@@ -102,9 +102,8 @@ def redis_is_normal(world: World) -> bool:
     """S2, by the decision that the workflow itself goes by, and by who has what."""
     clients = world.clients(settings())
     ((group,), _) = declared(world.stateful_sets("default"))
-    marks = [p.pod.annotations for p in world.pods_by_name.values() if PRIORITY in p.pod.annotations]
-    priorities = {s.priority for s in world.redis.servers.values()}
-    return isinstance(look(group, "", clients).action, Settled) and not marks and priorities == {100}
+    marked = [p.pod for p in world.pods_by_name.values() if SWITCHING in p.pod.annotations]
+    return isinstance(look(group, "", clients).action, Settled) and not marked
 
 
 SHARDS = {"redis-a-0": "redis-b-0", "redis-b-1": "redis-a-1", "redis-a-2": "redis-b-2"}

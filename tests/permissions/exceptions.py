@@ -34,7 +34,7 @@ EXEMPT: tuple[Exempt, ...] = (
         Exempt(
             step, "sns:Publish", "for a hold longer than notify_hold_minutes, of which a lab has few", sometimes=True
         )
-        for step in sorted(HOLDING)
+        for step in sorted({*HOLDING, "migrate_cluster", "migrate_sentinel"})
     ),
     Exempt(
         "Roll*MachineRole", "states:DescribeExecution", "the lab's Step Functions looks at nested executions inside"

@@ -9,7 +9,7 @@ import pytest
 
 from eks_rolling.settings import Deadlines
 from tests.assembly import with_hooks
-from tests.stacks.test_state_machine import MACHINES, step_of, tasks
+from tests.stacks.test_state_machine import MACHINES, tasks, work_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 RUNBOOK = (REPOSITORY / "docs" / "runbook.md").read_text()
@@ -27,7 +27,7 @@ def headings() -> set[str]:
 
 
 def states_of(step: str) -> set[str]:
-    return {name for machine in MACHINES for name, state in tasks(machine, with_hooks()) if step_of(state) == step}
+    return {name for machine in MACHINES for name, state in tasks(machine, with_hooks()) if work_of(state) == step}
 
 
 def sources() -> Iterator[tuple[Path, ast.Module]]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from eks_rolling import errors, state_names
+from eks_rolling.redis.actions import RedisStep
 from eks_rolling.report.timeline import KINDS
 from eks_rolling.settings import Deadlines, Settings
 from stacks.functions import HOOKS, STEPS
@@ -35,6 +36,11 @@ def tasks(machine: str, made: Assembly | None = None) -> list[tuple[str, dict[st
 
 def step_of(state: dict[str, Any]) -> str:
     return str(state["Arguments"].get("FunctionName", "")).removeprefix("step:")
+
+
+def work_of(state: dict[str, Any]) -> str:
+    """What the state's deadline is named after: the step, or the action of it that the state stands for."""
+    return str(state["Arguments"].get("Payload", {}).get("action", step_of(state)))
 
 
 def test_state_names_are_those_of_the_definitions() -> None:
@@ -101,7 +107,7 @@ def test_every_loop_has_a_deadline(machine: str) -> None:
     for name, state in tasks(machine):
         waits = f"{name}: wait" in synthesize().definition(machine)["States"]
         if waits:
-            assert step_of(state) in Deadlines.model_fields, name
+            assert work_of(state) in Deadlines.model_fields, name
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -129,6 +135,12 @@ def test_every_function_is_a_step_module_and_every_step_module_a_function() -> N
     assert {f"eks_rolling.steps.{step}.handler" for step in STEPS} <= handlers
     for step in STEPS:
         assert callable(importlib.import_module(f"eks_rolling.steps.{step}").handler)
+
+
+def test_every_action_of_a_redis_group_is_one_state_of_its_kinds_function() -> None:
+    found = {n: (step_of(s), work_of(s)) for n, s in tasks("node") if step_of(s).startswith("migrate_")}
+    assert found == REDIS_STATES
+    assert sorted(action for _, action in found.values()) == sorted(RedisStep)
 
 
 def test_every_step_is_called_by_a_machine() -> None:
@@ -181,7 +193,7 @@ def test_a_name_of_eighty_characters_is_enough_for_any_cluster_and_instance() ->
 
 @pytest.mark.parametrize("machine", ["roll", "node"])
 def test_the_report_knows_what_every_waiting_state_waits_for(machine: str) -> None:
-    waiting = {name for name, state in tasks(machine) if step_of(state) in Deadlines.model_fields}
+    waiting = {name for name, state in tasks(machine) if work_of(state) in Deadlines.model_fields}
     assert waiting - KINDS.keys() - REDIS_STATES.keys() == set()
 
 

@@ -15,23 +15,7 @@ from eks_rolling.roll.operator_requests import LOOK_SECONDS, Honors, hold_or_abo
 BEFORE_THE_LOCK = {"check_permissions", "ask_approval", "plan", "receive_change", "take_lock"}
 AFTER_THE_WORK = {"record_node", "report", "restore", "settle_redis"}
 ASKS_ITSELF = {"health_gate", "inspect_redis", "run_hooks"}
-MIDST_OF_A_MIGRATION = {
-    "attach_master",
-    "create_stand_in",
-    "delete_stand_in",
-    "fail_back",
-    "fail_back_to_shard_pod",
-    "fail_over",
-    "fail_over_to_stand_in",
-    "join_stand_in",
-    "move_master",
-    "move_replica",
-    "move_sentinel",
-    "move_shard_pod",
-    "refresh_sentinels",
-    "remove_stand_in",
-    "sync_shard_pod",
-}
+MIDST_OF_A_MIGRATION = {"migrate_cluster", "migrate_sentinel"}
 CANNOT_WAIT = {"select_wave"}
 STOPS_ANYWHERE = {
     "await_load_balancers",

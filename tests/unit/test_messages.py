@@ -12,6 +12,7 @@ from eks_rolling.report.messages import HOLDING, LONGEST_SUBJECT, console, hold,
 from eks_rolling.runtime import Handler, handler_for
 from eks_rolling.settings import Settings
 from stacks.functions import HOOKS, STEPS
+from stacks.state_machine import REDIS_STATES
 from tests.world import World
 
 TOPIC = "arn:aws:sns:eu-central-1:123456789012:EksRolling-demo-Messages"
@@ -165,5 +166,7 @@ class TestHolds:
 
 
 def test_exactly_the_steps_that_tell_of_something_may_publish() -> None:
-    tells = HOLDING | {"ask_approval", "report"}
+    redis = {action for _, action in REDIS_STATES.values()}
+    assert redis < HOLDING
+    tells = (HOLDING - redis) | {"ask_approval", "report"} | {function for function, _ in REDIS_STATES.values()}
     assert {step for step, permissions in {**STEPS, **HOOKS}.items() if permissions.notifies} == tells

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import pytest
-
 from eks_rolling.observed.kubernetes import Owner, Pod
 from eks_rolling.observed.redis import (
     Address,
@@ -22,7 +20,6 @@ from eks_rolling.observed.redis import (
 from eks_rolling.redis.actions import RedisHold, RedisStep, Settled, Stop
 from eks_rolling.redis.groups import Part, PartSet, RedisGroup, RefreshBy
 from eks_rolling.redis.sentinel import (
-    AbortHandover,
     Action,
     Follow,
     MovePod,
@@ -31,7 +28,6 @@ from eks_rolling.redis.sentinel import (
     RepointSentinels,
     SentinelGroupState,
     SentinelPod,
-    SetPromotionPriority,
     Switch,
     decide,
 )
@@ -127,18 +123,6 @@ def views(seen: SentinelGroupState, change: Callable[[Sentinel], Sentinel], *nam
     return replace(seen, watchers=tuple(changed(w) for w in seen.watchers))
 
 
-def steered(seen: SentinelGroupState, name: str) -> SentinelGroupState:
-    """`name` has priority 1, remembers 100, and every sentinel has seen it."""
-    seen = member(server(seen, name, priority=1), name, original_priority=100)
-
-    def see(view: Sentinel) -> Sentinel:
-        return replace(
-            view, replicas=tuple(replace(r, priority=1) if r.address == at(name) else r for r in view.replicas)
-        )
-
-    return views(seen, see)
-
-
 def without(seen: SentinelGroupState, name: str) -> SentinelGroupState:
     """A pod that was deleted and is not there yet; nobody follows from it any more."""
     seen = member(seen, name, pod=None, endpoint=None, server=None)
@@ -174,22 +158,21 @@ def test_replicas_go_first_then_sentinels_then_the_master() -> None:
     seen = group(old=("m-0", "r-1", "s-2"))
     assert expect(seen, MovePod, RedisStep.MOVE_REPLICA, "replica r-1 moves").pod.name == "r-1"
     assert expect(group(old=("m-0", "s-2")), MovePod, RedisStep.MOVE_SENTINEL, "sentinel s-2 moves").pod.name == "s-2"
-    assert (
-        expect(group(old=("m-0",)), SetPromotionPriority, RedisStep.FAIL_OVER, "will be promoted").member.name == "r-0"
-    )
+    action = expect(group(old=("m-0",)), Switch, RedisStep.FAIL_OVER, "r-0 becomes master in place of m-0")
+    assert (action.old.name, action.new.name) == ("m-0", "r-0")
 
 
 def test_no_sentinel_moves_while_the_master_pod_is_not_master() -> None:
     """S1: it would resolve that pod's name and monitor the wrong server."""
-    expect(group("r-0", old=("s-2",)), SetPromotionPriority, RedisStep.FAIL_BACK, "m-0 will be promoted")
+    expect(group("r-0", old=("s-2",)), Switch, RedisStep.FAIL_BACK, "m-0 becomes master in place of r-0")
 
 
-def test_a_replica_moves_before_the_former_ones_address_is_forgotten_but_nothing_else_does() -> None:
-    """One refresh of the sentinels for all that left the node."""
+def test_a_stale_replica_delays_nobody_and_a_stale_sentinel_the_next_sentinel_alone() -> None:
+    """One refresh of the sentinels for all that left the node. S1: who is gone still counts as a voter."""
     expect(views(group(old=("r-1", "s-2")), stale), MovePod, RedisStep.MOVE_REPLICA, "")
     expect(views(group(old=("s-2",)), stale), MovePod, RedisStep.MOVE_SENTINEL, "")
     expect(views(group(old=("s-2",)), ghost), Refresh, RedisStep.REFRESH_SENTINELS, "which is gone")
-    expect(views(group(old=("m-0",)), stale), Refresh, RedisStep.REFRESH_SENTINELS, "where no replica is")
+    expect(views(group(old=("m-0",)), stale), Switch, RedisStep.FAIL_OVER, "r-0 becomes master")
 
 
 def test_the_next_replica_waits_until_every_sentinel_lists_the_one_that_moved() -> None:
@@ -202,16 +185,16 @@ def test_the_next_replica_waits_until_every_sentinel_lists_the_one_that_moved() 
     expect(seen, RedisHold, RedisStep.REFRESH_SENTINELS, "sentinel s-0 does not list r-0")
 
 
-def test_a_server_that_a_sentinel_lists_twice_is_listed_anew_before_a_failover() -> None:
-    """S1: one of the two entries would be promoted, and the same server then made to follow it."""
+def test_a_server_that_a_sentinel_lists_twice_is_listed_anew() -> None:
+    """S2, S1: an election would promote one of the two entries, and the same server then be made to follow it."""
 
     def twice(view: Sentinel) -> Sentinel:
-        entry = KnownReplica(at("m-0"), frozenset({"slave"}), name="10.0.0.99:6379")
+        entry = KnownReplica(at("r-0"), frozenset({"slave"}), name="10.0.0.99:6379")
         return replace(view, replicas=(*view.replicas, entry))
 
-    seen = views(group("r-0"), twice, "s-2")
+    seen = views(group(), twice, "s-2")
     expect(
-        seen, Refresh, RedisStep.REFRESH_SENTINELS, "s-2 lists 10.0.0.1:6379 under its former address 10.0.0.99:6379"
+        seen, Refresh, RedisStep.REFRESH_SENTINELS, "s-2 lists 10.0.1.1:6379 under its former address 10.0.0.99:6379"
     )
 
 
@@ -221,20 +204,21 @@ def test_nothing_moves_while_another_replica_is_not_in_sync() -> None:
     expect(seen, RedisHold, RedisStep.MOVE_REPLICA, "r-0 synchronizes, 5,000,000 bytes left")
     seen = server(group(old=("r-1",)), "r-0", link_up=False)
     expect(seen, RedisHold, RedisStep.MOVE_REPLICA, "r-0 has no link to m-0")
-    behind = (Follower(at("r-0"), True, 1000), Follower(at("r-1"), True, 1000))
-    seen = server(group(old=("r-1",)), "m-0", offset=3_000_000, followers=behind)
+    seen = server(server(group(old=("r-1",)), "m-0", offset=3_000_000), "r-1", offset=3_000_000)
     expect(seen, RedisHold, RedisStep.MOVE_REPLICA, "r-0 is 2,999,000 bytes behind")
+
+
+def test_a_busy_group_is_judged_by_what_its_replicas_say_themselves() -> None:
+    """S1: the master hears of them once a second only."""
+    seen = group(old=("r-1",))
+    for name in ("m-0", "r-0", "r-1"):
+        seen = server(seen, name, offset=9_000_000)
+    expect(seen, MovePod, RedisStep.MOVE_REPLICA, "replica r-1 moves")
 
 
 def test_a_replica_that_stays_is_preferred_as_the_target() -> None:
     seen = member(group(old=("m-0",)), "r-0", leaving=True)
-    assert expect(seen, SetPromotionPriority, RedisStep.FAIL_OVER, "").member.name == "r-1"
-
-
-def test_a_target_that_is_steered_already_stays_the_target() -> None:
-    seen = steered(member(group(old=("m-0",)), "r-1", leaving=True), "r-1")
-    action = expect(seen, Switch, RedisStep.FAIL_OVER, "r-1 becomes master in place of m-0")
-    assert (action.old.name, action.new.name) == ("m-0", "r-1")
+    assert expect(seen, Switch, RedisStep.FAIL_OVER, "").new.name == "r-1"
 
 
 def test_a_replica_with_priority_zero_is_no_target() -> None:
@@ -242,47 +226,11 @@ def test_a_replica_with_priority_zero_is_no_target() -> None:
     expect(seen, Stop, None, "m-0 has no replica that may become master")
 
 
-def test_the_switch_waits_until_every_sentinel_has_seen_the_target() -> None:
-    seen = member(server(group(old=("m-0",)), "r-0", priority=1), "r-0", original_priority=100)
-    expect(seen, RedisHold, RedisStep.FAIL_OVER, "sentinel s-0 has not seen yet that r-0 is to be promoted")
-
-
-def test_the_priority_before_is_remembered_once() -> None:
-    """R1: a restarted container has its configured priority again, and the pod still says what a roll found."""
-    assert expect(group(old=("m-0",)), SetPromotionPriority, RedisStep.FAIL_OVER, "").mark == 100
-    again = member(group(old=("m-0",)), "r-0", original_priority=50)
-    assert expect(again, SetPromotionPriority, RedisStep.FAIL_OVER, "").mark == 50
-
-
-@pytest.mark.parametrize(("waited", "kind"), [(1.0, RedisHold), (6.0, AbortHandover)])
-def test_a_hand_over_that_does_not_end_is_ended(waited: float, kind: type[Action]) -> None:
-    seen = server(group(old=("m-0",), waited=waited), "m-0", failover="waiting-for-sync")
-    expect(seen, kind, RedisStep.FAIL_OVER, "")
-
-
-IN_PROGRESS = {"role": Role.REPLICA, "master": at("r-0"), "failover": "failover-in-progress", "followers": ()}
-
-
-@pytest.mark.parametrize(("waited", "kind"), [(1.0, RedisHold), (6.0, AbortHandover)])
-def test_a_master_that_gave_up_its_role_to_nobody_takes_it_back(waited: float, kind: type[Action]) -> None:
-    """S1: nobody is master, so nobody can write."""
-    seen = server(group(old=("m-0",), waited=waited), "m-0", **IN_PROGRESS)
-    action = expect(seen, kind, RedisStep.FAIL_OVER, "m-0")
-    assert not isinstance(action, AbortHandover) or (action.old.name, action.new and action.new.name) == ("m-0", "r-0")
-
-
-def test_a_role_is_not_taken_back_from_somebody_who_does_not_answer() -> None:
-    """S1: it may have taken over, which would make two masters."""
-    seen = server(group(old=("m-0",), waited=6), "m-0", **IN_PROGRESS)
-    seen = member(seen, "r-0", server=Silent(at("r-0"), "timed out"))
-    expect(seen, RedisHold, RedisStep.FAIL_OVER, "m-0 hands over to r-0, which does not answer")
-
-
-def test_a_role_is_not_taken_back_from_the_new_master() -> None:
-    """S1: the old one has not heard the answer, and is a replica; the sentinels are led on."""
-    seen = views(group("r-0", old=("m-0",), waited=6), lambda v: replace(v, current=at("m-0"), master=at("m-0")))
-    seen = server(seen, "m-0", failover="failover-in-progress")
-    expect(seen, RepointSentinels, RedisStep.FAIL_OVER, "r-0 is master, and the sentinels still name m-0")
+def test_a_hand_over_by_somebody_else_is_waited_for() -> None:
+    seen = server(group(old=("m-0",)), "m-0", failover="waiting-for-sync")
+    expect(seen, RedisHold, RedisStep.FAIL_OVER, "m-0 hands over (waiting-for-sync)")
+    nobody = server(seen, "m-0", role=Role.REPLICA, master=at("r-0"), followers=())
+    expect(nobody, RedisHold, RedisStep.FAIL_OVER, "m-0 hands over")
 
 
 def test_a_failover_in_progress_is_waited_for() -> None:
@@ -290,16 +238,56 @@ def test_a_failover_in_progress_is_waited_for() -> None:
     expect(seen, RedisHold, RedisStep.FAIL_BACK, "sentinel s-1 is failing over")
 
 
-def test_killed_after_the_hand_over_the_sentinels_are_led_on() -> None:
-    """R3: clients are sent to a read-only server until somebody does."""
-    seen = views(group("r-0", old=("m-0",)), lambda v: replace(v, current=at("m-0"), master=at("m-0")))
+def names(*, home: tuple[str, ...], epoch: int = 3, **changes: Any) -> SentinelGroupState:
+    """r-0 is master; the sentinels of `home` still name m-0, with that epoch, the others r-0 with epoch 3."""
+    seen = views(group("r-0", old=("m-0",), **changes), lambda v: replace(v, epoch=3))
+    return views(seen, lambda v: replace(v, current=at("m-0"), master=at("m-0"), epoch=epoch), *home)
+
+
+ALL = ("s-0", "s-1", "s-2")
+
+
+def test_killed_after_the_roles_changed_the_sentinels_are_told() -> None:
+    """R3, S1: clients are sent to a read-only server until somebody does, so nobody who is away is waited for."""
+    seen = names(home=ALL)
     action = expect(seen, RepointSentinels, RedisStep.FAIL_OVER, "r-0 is master, and the sentinels still name m-0")
     assert (action.old.name, action.new.name) == ("m-0", "r-0")
+    away = replace(seen.watchers[0], view=Silent(at("s-0"), "connection refused"))
+    expect(replace(seen, watchers=(away, *seen.watchers[1:])), RepointSentinels, RedisStep.FAIL_OVER, "still name m-0")
+    expect(member(seen, "r-1", server=None, endpoint=None, pod=None), RepointSentinels, RedisStep.FAIL_OVER, "")
 
 
-def test_sentinels_that_disagree_are_waited_for() -> None:
-    seen = views(group("r-0"), lambda v: replace(v, current=at("m-0")), "s-2")
-    expect(seen, RedisHold, RedisStep.FAIL_BACK, "s-2 do not name r-0 yet")
+def test_sentinels_that_were_not_told_hear_it_from_the_others() -> None:
+    expect(names(home=("s-2",), epoch=2), RedisHold, RedisStep.FAIL_OVER, "s-2 do not name r-0 yet")
+    expect(
+        names(home=("s-2",), epoch=2, waited=6), RepointSentinels, RedisStep.FAIL_OVER, "some sentinels still name m-0"
+    )
+
+
+def test_sentinels_that_disagree_with_the_same_epoch_are_told_again() -> None:
+    """S1: two elections at the same instant; neither side would ever take the other's word."""
+    expect(names(home=("s-2",)), RepointSentinels, RedisStep.FAIL_OVER, "some sentinels still name m-0")
+
+
+def test_nobody_is_told_of_a_master_whom_the_named_one_does_not_follow() -> None:
+    """S1: the only master in sight may be the one that came back empty."""
+    seen = server(names(home=ALL), "m-0", master=Address("10.0.0.77"))
+    assert isinstance(decide(seen), RedisHold)
+    few = replace(names(home=ALL), watchers=tuple(replace(w, view=None) for w in names(home=ALL).watchers[:2]))
+    assert isinstance(decide(few), RedisHold)
+    electing = views(names(home=ALL), lambda v: replace(v, flags=v.flags | {"failover_in_progress"}), "s-1")
+    assert isinstance(decide(electing), RedisHold)
+
+
+def test_the_other_one_of_a_switch_that_was_cut_off_goes_back() -> None:
+    """R3, S1: it was promoted, the old master does not follow it yet, and no client was sent to it."""
+    seen = server(group(old=("m-0",)), "r-0", role=Role.MASTER, followers=(), master=None)
+    action = expect(seen, Follow, RedisStep.FAIL_OVER, "r-0 is a master that no sentinel names")
+    assert (action.member.name, action.master.name) == ("r-0", "m-0")
+    named = views(seen, lambda v: replace(v, current=at("r-0")), "s-1")
+    expect(named, RedisHold, None, "m-0 and r-0 are both masters; the sentinels demote r-0")
+    silent = replace(seen, watchers=(replace(seen.watchers[0], view=None), *seen.watchers[1:]))
+    expect(silent, RedisHold, None, "the sentinels demote r-0")
 
 
 def test_the_master_pod_on_the_old_node_goes_once_a_replica_is_master() -> None:
@@ -307,12 +295,6 @@ def test_the_master_pod_on_the_old_node_goes_once_a_replica_is_master() -> None:
     assert (
         expect(group("r-0", old=("m-0",)), MovePod, RedisStep.MOVE_MASTER, "the master pod m-0 moves").pod.name == "m-0"
     )
-
-
-def test_priorities_are_given_back_before_the_master_pod_goes() -> None:
-    seen = steered(group("r-0", old=("m-0",)), "r-0")
-    action = expect(seen, SetPromotionPriority, RedisStep.FAIL_OVER, "r-0 gets its priority 100 back")
-    assert (action.priority, action.mark) == (100, None)
 
 
 def test_the_master_pod_that_is_away_is_waited_for() -> None:
@@ -344,19 +326,31 @@ def stale(view: Sentinel) -> Sentinel:
     return replace(view, replicas=(*view.replicas, KnownReplica(Address("10.0.0.9"), frozenset({"slave", "s_down"}))))
 
 
-def test_stale_addresses_are_forgotten_one_sentinel_at_a_time_before_the_fail_back() -> None:
-    seen = views(group("r-0"), stale, "s-1", "s-2")
+def test_stale_addresses_are_forgotten_at_the_end_one_sentinel_at_a_time() -> None:
+    """S2, S1."""
+    expect(views(group("r-0"), stale), Switch, RedisStep.FAIL_BACK, "m-0 becomes master")
+    seen = views(group(), stale, "s-1", "s-2")
     action = expect(seen, Refresh, RedisStep.REFRESH_SENTINELS, "sentinel s-1 lists 10.0.0.9:6379, where no replica is")
     assert action.watcher.name == "s-1"
     emptied = views(seen, lambda v: replace(v, replicas=()), "s-1")
-    expect(emptied, RedisHold, RedisStep.REFRESH_SENTINELS, "sentinel s-1 does not list m-0")
+    expect(emptied, RedisHold, RedisStep.REFRESH_SENTINELS, "sentinel s-1 does not list r-0")
+
+
+def test_a_sentinel_is_refreshed_when_it_is_about_to_ask_the_master_for_its_replicas() -> None:
+    """S1: until it asks it knows none; the next to ask comes first."""
+    seen = views(group(), lambda v: stale(replace(v, info_age=3.0)))
+    seen = views(seen, lambda v: replace(v, info_age=5.0), "s-2")
+    assert expect(seen, RedisHold, RedisStep.REFRESH_SENTINELS, "sentinel s-2 lists 10.0.0.9").seconds == 3.5
+    due = views(seen, lambda v: replace(v, info_age=9.0), "s-2")
+    assert expect(due, Refresh, RedisStep.REFRESH_SENTINELS, "").watcher.name == "s-2"
+    expect(replace(seen, waited=11.0), Refresh, RedisStep.REFRESH_SENTINELS, "")
 
 
 def test_sentinels_that_are_refreshed_by_a_restart_wait_for_the_master_pod() -> None:
     """S1: they resolve its name when they start."""
     restarting = replace(GROUP, refresh_by=RefreshBy.RESTART)
     seen = replace(views(group("r-0"), stale), group=restarting)
-    expect(seen, SetPromotionPriority, RedisStep.FAIL_BACK, "m-0 will be promoted")
+    expect(seen, Switch, RedisStep.FAIL_BACK, "m-0 becomes master in place of r-0")
     expect(
         replace(views(group(), stale), group=restarting), Refresh, RedisStep.REFRESH_SENTINELS, "where no replica is"
     )
@@ -373,20 +367,15 @@ def test_a_sentinel_that_is_gone_for_good_is_forgotten() -> None:
 
 
 def test_back_on_a_new_node_and_in_sync_the_master_pod_becomes_master_again() -> None:
-    """S2."""
-    assert expect(group("r-0"), SetPromotionPriority, RedisStep.FAIL_BACK, "m-0 will be promoted").member.name == "m-0"
-    action = expect(steered(group("r-0"), "m-0"), Switch, RedisStep.FAIL_BACK, "m-0 becomes master in place of r-0")
+    """S2: also before every sentinel lists it, since the switch tells them."""
+    action = expect(group("r-0"), Switch, RedisStep.FAIL_BACK, "m-0 becomes master in place of r-0")
     assert (action.old.name, action.new.name) == ("r-0", "m-0")
-
-
-def test_afterwards_its_priority_is_given_back() -> None:
-    """R1, R2."""
-    seen = member(server(group(), "m-0", priority=1), "m-0", original_priority=100)
-    expect(seen, SetPromotionPriority, RedisStep.FAIL_BACK, "m-0 gets its priority 100 back")
+    unlisted = views(group("r-0"), lambda v: replace(v, replicas=()))
+    expect(unlisted, Switch, RedisStep.FAIL_BACK, "m-0 becomes master in place of r-0")
 
 
 def test_a_group_whose_master_is_a_replica_pod_fails_back_before_that_pod_moves() -> None:
-    expect(group("r-0", old=("r-0",)), SetPromotionPriority, RedisStep.FAIL_BACK, "m-0 will be promoted")
+    expect(group("r-0", old=("r-0",)), Switch, RedisStep.FAIL_BACK, "m-0 becomes master in place of r-0")
 
 
 def test_two_masters_with_replicas_ask_a_person() -> None:
@@ -403,11 +392,6 @@ def test_two_masters_right_after_a_cut_are_given_time() -> None:
     expect(failing_over, RedisHold, None, "the sentinels may be about to demote one")
 
 
-def test_two_masters_of_which_the_sentinels_demote_one_are_waited_for() -> None:
-    seen = server(group(), "r-0", role=Role.MASTER, followers=())
-    expect(seen, RedisHold, None, "m-0 and r-0 are both masters; the sentinels demote r-0")
-
-
 def test_an_empty_master_pod_that_the_sentinels_name_asks_a_person() -> None:
     """S1: whoever made them monitor it, following it would throw the data away."""
     seen = back_empty(group("r-0", waited=30))
@@ -420,10 +404,27 @@ def test_without_any_master_the_sentinels_are_waited_for() -> None:
     expect(seen, RedisHold, None, "no server is master now (m-0 connection refused)")
 
 
+def test_without_any_master_and_without_an_election_a_person_is_asked() -> None:
+    """R3: the sentinels name a server that answers, as a replica, and wait for it for ever."""
+    seen = server(group(), "m-0", role=Role.REPLICA, master=at("r-0"), followers=(), offset=900)
+    expect(seen, RedisHold, None, "no server is master now; the sentinels promote one")
+    late = replace(seen, waited=70)
+    expect(late, Stop, None, "in 70 s: make one the master, with REPLICAOF NO ONE; r-0 has the most (1,000 bytes")
+    electing = views(late, lambda v: replace(v, flags=v.flags | {"failover_in_progress"}), "s-1")
+    expect(electing, RedisHold, None, "the sentinels promote one")
+
+
 def test_a_replica_that_follows_somebody_else_is_corrected_after_a_while() -> None:
     wrong = {"link_up": False, "master": Address("10.0.0.77")}
     expect(server(group(), "r-0", **wrong), RedisHold, RedisStep.MOVE_REPLICA, "r-0 has no link to m-0")
     expect(server(group(waited=30), "r-0", **wrong), Follow, RedisStep.MOVE_REPLICA, "follows 10.0.0.77:6379, not m-0")
+
+
+def test_a_replica_of_a_replica_is_corrected_at_once() -> None:
+    """R3: a switch that was cut off before the others followed; sentinels would take failover-timeout."""
+    seen = server(group("r-0", old=("m-0",)), "r-0", followers=(Follower(at("m-0"), True, 1000),))
+    seen = server(seen, "r-1", master=at("m-0"))
+    assert expect(seen, Follow, RedisStep.MOVE_REPLICA, "r-1 follows 10.0.0.1:6379, not r-0").master.name == "r-0"
 
 
 def test_a_wrong_master_name_is_named() -> None:

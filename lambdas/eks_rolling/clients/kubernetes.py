@@ -196,9 +196,10 @@ class KubernetesClient:
         if status not in {201, 409}:
             raise self._fault(status, answer, f"create the pod {owner.namespace}/{body['metadata']['name']}")
 
-    def annotate_pod(self, pod: Pod, annotations: Mapping[str, str | None]) -> None:
+    def annotate_pod(self, pod: Pod, annotations: Mapping[str, str | None]) -> Pod:
         metadata = {"resourceVersion": pod.resource_version, "uid": pod.uid, "annotations": dict(annotations)}
-        self._patch(f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}", {"metadata": metadata}, f"pod {pod}")
+        path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"
+        return _pod(self._patch(path, {"metadata": metadata}, f"pod {pod}"))
 
     def secret(self, namespace: str, name: str) -> dict[str, str]:
         status, answer, _ = self._request("GET", f"/api/v1/namespaces/{namespace}/secrets/{name}")

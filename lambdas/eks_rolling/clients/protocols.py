@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from eks_rolling.observed.aws import Group, GroupInstance, InstanceState, InstanceType, TargetRegistration, VcpuQuota
 from eks_rolling.observed.kubernetes import Budget, Lease, Node, Owner, Pod, Service, Taint, Volume, Workload
-from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, Role, Sentinel, Server, Silent
+from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, KnownSentinel, Role, Sentinel, Server, Silent
 from eks_rolling.plan.permissions import Verb
 from eks_rolling.settings import Settings
 
@@ -137,8 +137,11 @@ class Kubernetes(Protocol):
         """
         ...
 
-    def annotate_pod(self, pod: Pod, annotations: Mapping[str, str | None]) -> None:
-        """One patch under the pod's resourceVersion. None as a value removes the key. Raises Conflict, NotFound."""
+    def annotate_pod(self, pod: Pod, annotations: Mapping[str, str | None]) -> Pod:
+        """One patch under the pod's resourceVersion. None as a value removes the key. Answers the pod as it is then.
+
+        Raises Conflict, NotFound.
+        """
         ...
 
     def secret(self, namespace: str, name: str) -> dict[str, str]:
@@ -284,10 +287,6 @@ class Redis(Protocol):
         """Role and replication offset alone, by INFO replication: the quick look inside a switch."""
         ...
 
-    def hand_over_state(self, endpoint: Endpoint) -> str:
-        """master_failover_state alone: "no-failover" where none goes on."""
-        ...
-
     def current_master(self, endpoint: Endpoint, name: str) -> Address | None:
         """A sentinel's GET-MASTER-ADDR-BY-NAME alone."""
         ...
@@ -296,8 +295,8 @@ class Redis(Protocol):
         """REPLICAOF."""
         ...
 
-    def set_priority(self, endpoint: Endpoint, expected: Server, priority: int) -> None:
-        """CONFIG SET replica-priority."""
+    def promote(self, endpoint: Endpoint, expected: Server) -> None:
+        """REPLICAOF NO ONE on a replica."""
         ...
 
     def pause_writes(self, endpoint: Endpoint, expected: Server, milliseconds: int) -> None:
@@ -306,14 +305,6 @@ class Redis(Protocol):
 
     def unpause(self, endpoint: Endpoint) -> None:
         """CLIENT UNPAUSE; not paused is fine."""
-        ...
-
-    def hand_over(self, endpoint: Endpoint, expected: Server, to: Address) -> None:
-        """FAILOVER TO ... FORCE TIMEOUT 1 on the master."""
-        ...
-
-    def abort_hand_over(self, endpoint: Endpoint) -> None:
-        """FAILOVER ABORT; none in progress is fine."""
         ...
 
     def disconnect_clients(self, endpoint: Endpoint) -> None:
@@ -341,14 +332,19 @@ class Redis(Protocol):
         that holds keys refuses (redis.io, CLUSTER RESET)."""
         ...
 
-    def fail_over(self, endpoint: Endpoint, name: str) -> None:
-        """SENTINEL FAILOVER. Raises Refused with the sentinel's word where it will not now (INPROG, NOGOODSLAVE)."""
+    def announce(self, endpoint: Endpoint, name: str, master: Address, epoch: int, by: KnownSentinel) -> None:
+        """PUBLISH of a hello on a sentinel, in the name of another one: `master` is that name's master since `epoch`.
+
+        The sentinel takes it over at once if `epoch` is higher than that of its configuration, ends an election that
+        goes on, and tells the others with its next hello (sentinel.c, sentinelProcessHelloMessage). It takes `by` for
+        one of its peers from then on, if it did not know it.
+        """
         ...
 
     def reset(self, endpoint: Endpoint, name: str) -> None:
         """SENTINEL RESET: the sentinel forgets replicas and other sentinels, and finds those that live again.
 
-        This and `fail_over` raise NotFound where the sentinel monitors no master of that name.
+        Raises NotFound where the sentinel monitors no master of that name.
         """
         ...
 

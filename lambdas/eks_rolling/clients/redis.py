@@ -25,7 +25,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as Unreachable
 from redis.exceptions import TimeoutError as TimedOut
 
-from eks_rolling.errors import AccessDenied, BadRequest, Conflict, NotFound, Permanent, Refused, Transient
+from eks_rolling.errors import AccessDenied, BadRequest, Conflict, NotFound, Permanent, Transient
 from eks_rolling.observed.redis import (
     Address,
     ClusterNode,
@@ -70,13 +70,14 @@ CONFIGURATION = (
 )
 """CONFIG GET of each alone: several at once came with Redis 7."""
 
+HELLO = "__sentinel__:hello"
+"""The channel on which sentinels tell each other of masters; a sentinel takes a PUBLISH on it directly."""
+
 SERVER_WRITES: Mapping[str, Command] = {
     "REPLICAOF": ("REPLICAOF", "NO", "ONE"),
-    "CONFIG SET": ("CONFIG", "SET", "replica-priority", "100"),
     "CLIENT PAUSE": ("CLIENT", "PAUSE", "1", "WRITE"),
     "CLIENT UNPAUSE": ("CLIENT", "UNPAUSE"),
     "CLIENT KILL": ("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"),
-    "FAILOVER": ("FAILOVER", "ABORT"),
 }
 """What a roll may have to write on a server, as it is asked after (ACL DRYRUN), never executed."""
 
@@ -96,7 +97,7 @@ CLUSTER_WRITES: Mapping[str, Command] = {
 }
 
 SENTINEL_WRITES: Mapping[str, Command] = {
-    "SENTINEL FAILOVER": ("SENTINEL", "FAILOVER", "name"),
+    "PUBLISH": ("PUBLISH", HELLO, "hello"),
     "SENTINEL RESET": ("SENTINEL", "RESET", "name"),
 }
 
@@ -227,13 +228,6 @@ class RedisClient:
         role = Role(info["role"])
         return role, _offset(role, info)
 
-    def hand_over_state(self, endpoint: Endpoint) -> str:
-        try:
-            (reply,) = self._read(endpoint, _Kind.SERVER, ("INFO", "replication"))
-        except (Unreachable, TimedOut) as error:
-            raise _unreachable(endpoint, error) from error
-        return _fields(self._text(endpoint, "INFO", reply)).get("master_failover_state", "no-failover")
-
     def current_master(self, endpoint: Endpoint, name: str) -> Address | None:
         try:
             (reply,) = self._read(endpoint, _Kind.SENTINEL, ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name))
@@ -248,21 +242,14 @@ class RedisClient:
     def follow(self, endpoint: Endpoint, expected: Server, master: Address) -> None:
         self._write(endpoint, "REPLICAOF", ("REPLICAOF", master.host, master.port), expected)
 
-    def set_priority(self, endpoint: Endpoint, expected: Server, priority: int) -> None:
-        self._write(endpoint, "CONFIG SET", ("CONFIG", "SET", "replica-priority", priority), expected)
+    def promote(self, endpoint: Endpoint, expected: Server) -> None:
+        self._write(endpoint, "REPLICAOF", ("REPLICAOF", "NO", "ONE"), expected)
 
     def pause_writes(self, endpoint: Endpoint, expected: Server, milliseconds: int) -> None:
         self._write(endpoint, "CLIENT PAUSE", ("CLIENT", "PAUSE", milliseconds, "WRITE"), expected)
 
     def unpause(self, endpoint: Endpoint) -> None:
         self._write(endpoint, "CLIENT UNPAUSE", ("CLIENT", "UNPAUSE"))
-
-    def hand_over(self, endpoint: Endpoint, expected: Server, to: Address) -> None:
-        command = ("FAILOVER", "TO", to.host, to.port, "FORCE", "TIMEOUT", 1)
-        self._write(endpoint, "FAILOVER", command, expected)
-
-    def abort_hand_over(self, endpoint: Endpoint) -> None:
-        self._write(endpoint, "FAILOVER", ("FAILOVER", "ABORT"), fine="no failover in progress")
 
     def disconnect_clients(self, endpoint: Endpoint) -> None:
         self._write(endpoint, "CLIENT KILL", ("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
@@ -286,14 +273,12 @@ class RedisClient:
 
     # Writes to sentinels
 
-    def fail_over(self, endpoint: Endpoint, name: str) -> None:
-        reply = self._reply_to_write(endpoint, _Kind.SENTINEL, ("SENTINEL", "FAILOVER", name))
+    def announce(self, endpoint: Endpoint, name: str, master: Address, epoch: int, by: KnownSentinel) -> None:
+        speaker = f"{by.address.host},{by.address.port},{by.run_id},{epoch}"
+        hello = f"{speaker},{name},{master.host},{master.port},{epoch}"
+        reply = self._reply_to_write(endpoint, _Kind.SENTINEL, ("PUBLISH", HELLO, hello))
         if isinstance(reply, ResponseError):
-            if str(reply).startswith(("INPROG", "NOGOODSLAVE")):
-                raise Refused(f"{endpoint} does not fail {name} over now: {reply}.")
-            if _is_unknown_master(reply):
-                raise _unmonitored(endpoint, name)
-            self._raise(endpoint, "SENTINEL FAILOVER", reply)
+            self._raise(endpoint, "PUBLISH", reply)
 
     def reset(self, endpoint: Endpoint, name: str) -> None:
         reply = self._reply_to_write(endpoint, _Kind.SENTINEL, ("SENTINEL", "RESET", _literally(name)))
@@ -611,6 +596,7 @@ def read_sentinel(endpoint: Endpoint, replies: Sequence[Reply], denied: Iterable
         down_after_ms=int(state["down-after-milliseconds"]),
         failover_timeout_ms=int(state["failover-timeout"]),
         epoch=int(state["config-epoch"]),
+        info_age=int(state.get("info-refresh", 10_000)) / 1000,
         resolves_names=names.get("resolve-hostnames") == "yes",
         announces_names=names.get("announce-hostnames") == "yes",
         denied=frozenset(denied),
@@ -624,7 +610,6 @@ def _known_replica(item: Mapping[str, str]) -> KnownReplica:
         priority=int(item.get("slave-priority", 100)),
         master=_address((item.get("master-host"), item.get("master-port"))),
         link_ok=item.get("master-link-status") == "ok",
-        info_age=int(item.get("info-refresh", 0)) / 1000,
         name=item.get("name", ""),
     )
 

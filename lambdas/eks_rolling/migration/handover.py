@@ -1,19 +1,25 @@
 """The switch of a Sentinel group's master: the one critical section that polls instead of coming back.
 
-Sequence F of the research: pause writes, wait for equal offsets, hand over, lead the sentinels, cut old connections.
+Writes are paused on the old master; once the new one has all of them the roles change, by REPLICAOF on both; then
+every sentinel is told, by a hello in the name of one of its peers, and the clients of the old master are cut off, so
+that they ask the sentinels. Nobody is elected, and nothing waits for a sentinel's timer
+(docs/decisions/2026-11-hello.md).
+
 From the pause on clients wait, so it is whole inside one invocation. Wherever it is cut off, the pause ends by itself
-on the server, and the next look (`sentinel.decide`) knows what is left to do.
+on the server, and the next look (`sentinel.decide`) knows what is left to do. No sentinel is told before the old master
+is a replica: until then nobody but it takes writes [S1].
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.errors import Refused, RollError
+from eks_rolling.errors import AccessDenied, RollError, Transient
 from eks_rolling.migration.polling import CAUGHT_UP_SECONDS, caught_up, within
-from eks_rolling.observed.redis import Endpoint, Role, Sentinel, Server
+from eks_rolling.observed.redis import Address, Endpoint, KnownSentinel, Role, Sentinel, Server
 from eks_rolling.redis.actions import Done
-from eks_rolling.redis.sentinel import RedisPod, RepointSentinels, SentinelPod, Switch
+from eks_rolling.redis.sentinel import RedisPod, RepointSentinels, SentinelGroupState, SentinelPod, Switch
 
 PAUSE_MILLISECONDS = 3000
 """Longer than what follows takes by far, and short enough for clients to sit out if we die.
@@ -25,94 +31,122 @@ that at most.
 EQUAL_SECONDS = 0.5
 """For the replica to catch up under the pause: it takes 1 to 8 ms."""
 
-HAND_OVER_SECONDS = 0.5
-"""For the role to change hands: it takes 10 to 100 ms."""
+NAMED_SECONDS = 0.5
+"""For every sentinel to name the new master: it does so in its answer to the hello."""
 
-LED_SECONDS = 5.0
-ALIGN_SECONDS = 11.0
-"""A sentinel asks for INFO every 10 s."""
+TELLINGS = 2
+"""A second time where somebody else's election took the same epoch in the same milliseconds."""
 
-ALIGNED = (0.65, 0.8)
-"""How old the leader's INFO of the target should be when the switch begins. In a failover it asks once a second, so
-its next one comes just when the target has become master; unaligned it costs up to a second more.
-"""
+NOBODY = KnownSentinel(Address("192.0.2.1", 26379), "0" * 40, frozenset())
+"""In whose name a sentinel is told that has no peer at all: an address that is nobody's (RFC 5737). It is then listed
+as a sentinel that is gone, and is forgotten with the refresh that ends every migration."""
 
 
-def switch(action: Switch, watchers: Sequence[SentinelPod], name: str, clients: Clients) -> Done:
+def switch(action: Switch, seen: SentinelGroupState, clients: Clients) -> Done:
     """Makes `action.new` the master. Answers what came of it; clients are never left paused by a refusal.
 
     Raises what the clients raise; then at worst writes stay paused until the pause's own end.
     """
-    old, new = action.old, action.new
+    old, new, redis = action.old, action.new, clients.redis
     source, target = _endpoint(old), _endpoint(new)
-    expected = old.server
-    assert isinstance(expected, Server)  # noqa: S101 (decided on)
     if not caught_up(target, source, clients):
         return Done(f"{new} did not catch up within {CAUGHT_UP_SECONDS} s; tried again later")
-    _align(new, _leaders(watchers)[0], name, clients)
-    redis, paused = clients.redis, clients.now()
-    redis.pause_writes(source, expected, _pause(watchers))
+    watchers = _look_again(seen, clients)
+    _check_permissions(old, new, watchers)
+    if reason := _not_now(old, watchers):
+        return Done(f"{reason}; tried again later")
+    pause, paused = _pause(watchers), clients.now()
+    redis.pause_writes(source, _server(old), pause)
     try:
         _, offset = redis.offset(source)
-        if not within(EQUAL_SECONDS, lambda: redis.offset(target)[1] >= offset, clients):
+        if not within(EQUAL_SECONDS, lambda: _has_all(target, offset, clients), clients):
             redis.unpause(source)
             late = f"{new} did not catch up within {EQUAL_SECONDS} s; writes go on, tried again later"
             return Done(late, clients.now() - paused)
-        redis.hand_over(source, expected, new.known_as)
-        ended = within(HAND_OVER_SECONDS, lambda: _handed_over(source, target, clients), clients)
+        redis.promote(target, _server(new))
+        if clients.now() - paused > pause / 2000:
+            # A write that the old master took after its pause would be thrown away by what follows.
+            redis.unpause(source)
+            return Done(
+                f"{new} took too long to become master; writes go on, tried again later", clients.now() - paused
+            )
+        redis.follow(source, _server(old), new.known_as)
     except RollError:
         redis.unpause(source)
         raise
-    if not ended and take_back(old, new, watchers, clients):
-        late = f"{old} did not hand over within {HAND_OVER_SECONDS} s; writes go on, tried again later"
-        return Done(late, clients.now() - paused)
-    said = lead(RepointSentinels(old, new, action.reason, action.step), watchers, name, clients)
+    told = replace(seen, watchers=watchers)
+    said = tell(RepointSentinels(old, new, action.reason, action.step), told, clients)
     stall = clients.now() - paused
+    _lead_others(old, new, seen, clients)
     return Done(f"{said} (writes stood still for {stall:.2f} s)", stall, failed_over=True)
 
 
-def take_back(old: RedisPod, new: RedisPod | None, watchers: Sequence[SentinelPod], clients: Clients) -> bool:
-    """Ends a hand-over, one way or the other. True if `old` is master again and takes writes; False if `new` is master.
+def tell(action: RepointSentinels, seen: SentinelGroupState, clients: Clients) -> str:
+    """Has the sentinels name the new master, then cuts the old one's connections so that clients ask them.
 
-    An abort may make two masters: the request to take over can be on its way still (redis.io, FAILOVER). So nobody
-    writes to the old one until the new one has been seen to be a replica, with the connection cut that the request
-    would come on; and a new master is followed. Raises what the clients raise; what is left then is decided on anew.
+    No acknowledged write can be lost any more: the old master is the new one's replica.
     """
-    redis, source, before = clients.redis, _endpoint(old), old.server
-    assert isinstance(before, Server)  # noqa: S101 (decided on)
-    if new is not None:
-        if redis.offset(_endpoint(new))[0] is Role.MASTER:
-            return False
-        redis.pause_writes(source, replace(before, role=redis.offset(source)[0]), _pause(watchers))
-        redis.disconnect_clients(_endpoint(new))
-    redis.abort_hand_over(source)
-    if new is not None and redis.offset(_endpoint(new))[0] is Role.MASTER:
-        redis.follow(source, replace(before, role=Role.MASTER), new.known_as)
-        return False
-    redis.unpause(source)
-    return True
-
-
-def lead(action: RepointSentinels, watchers: Sequence[SentinelPod], name: str, clients: Clients) -> str:
-    """Makes the sentinels name the new master, then cuts the old one's connections so that clients ask them.
-
-    No acknowledged write can be lost any more: the old master is read-only.
-    """
-    redis, new = clients.redis, action.new
-    refusals = []
-    for watcher in _leaders(watchers):
-        try:
-            redis.fail_over(_endpoint(watcher), name)
+    redis, old, new, name = clients.redis, action.old, action.new, seen.group.master_name
+    watchers, named = seen.watchers, False
+    for _ in range(TELLINGS):
+        epoch = 1 + max((w.view.epoch for w in watchers if isinstance(w.view, Sentinel)), default=0)
+        for watcher in watchers:
+            # Whom this does not reach hears it from the others within 2 s.
+            with suppress(Transient):
+                redis.announce(_endpoint(watcher), name, _form(new, watcher), epoch, _peer(watcher, watchers))
+        if named := within(NAMED_SECONDS, lambda: _all_name(new, seen.watchers, name, clients), clients):
             break
-        except Refused as error:
-            refusals.append(f"{watcher}: {error}")
-    else:
-        return f"no sentinel fails over now ({'; '.join(refusals)})"
-    led = within(LED_SECONDS, lambda: _all_name(new, watchers, name, clients), clients)
-    source = _endpoint(action.old)
-    redis.disconnect_clients(source)
-    redis.unpause(source)
-    return action.reason if led else f"{new} is master, and not every sentinel names it yet"
+        watchers = _look_again(replace(seen, watchers=watchers), clients)
+    cut_off(old, clients)
+    return action.reason if named else f"{new} is master, and not every sentinel names it yet"
+
+
+def cut_off(old: RedisPod, clients: Clients) -> None:
+    """Ends the old master's connections, and then its pause, so that no client is told of a write that is refused."""
+    clients.redis.disconnect_clients(_endpoint(old))
+    clients.redis.unpause(_endpoint(old))
+
+
+def _lead_others(old: RedisPod, new: RedisPod, seen: SentinelGroupState, clients: Clients) -> None:
+    """The other replicas follow the new master at once; sentinels have them do so after failover-timeout only."""
+    for member in seen.members:
+        server = member.server
+        if member.name in {old.name, new.name} or not isinstance(server, Server) or server.role is not Role.REPLICA:
+            continue
+        with suppress(RollError):
+            clients.redis.follow(_endpoint(member), server, new.known_as)
+
+
+def _look_again(seen: SentinelGroupState, clients: Clients) -> tuple[SentinelPod, ...]:
+    name = seen.group.master_name
+    return tuple(replace(w, view=clients.redis.sentinel(_endpoint(w), name)) for w in seen.watchers)
+
+
+def _check_permissions(old: RedisPod, new: RedisPod, watchers: Sequence[SentinelPod]) -> None:
+    """Raises AccessDenied: once the roles have changed it is too late to find out."""
+    needed: list[tuple[RedisPod | SentinelPod, frozenset[str], set[str]]] = [
+        (old, _server(old).denied, {"CLIENT PAUSE", "CLIENT UNPAUSE", "REPLICAOF"}),
+        (new, _server(new).denied, {"REPLICAOF"}),
+        *((w, w.view.denied, {"PUBLISH"}) for w in watchers if isinstance(w.view, Sentinel)),
+    ]
+    for subject, denied, commands in needed:
+        if missing := sorted(denied & commands):
+            raise AccessDenied(
+                f"{_endpoint(subject)} does not know or permit {', '.join(missing)}: grant it as deploy/README.md says."
+            )
+
+
+def _not_now(old: RedisPod, watchers: Sequence[SentinelPod]) -> str:
+    """Why no switch may begin now, "" if it may: whatever the look showed, it is seconds old."""
+    for watcher in watchers:
+        view = watcher.view
+        if not isinstance(view, Sentinel):
+            return f"sentinel {watcher} does not answer"
+        if view.failing_over:
+            return f"sentinel {watcher} is failing over"
+        if not old.is_at(view.current):
+            return f"sentinel {watcher} does not name {old} any more"
+    return ""
 
 
 def _pause(watchers: Sequence[SentinelPod]) -> int:
@@ -121,37 +155,41 @@ def _pause(watchers: Sequence[SentinelPod]) -> int:
     return min([PAUSE_MILLISECONDS, *down_after])
 
 
-def _leaders(watchers: Sequence[SentinelPod]) -> list[SentinelPod]:
-    """The last sentinel first. The one that leads is a second later than the others in SENTINEL MASTERS, by which some
-    clients go (redis-py), and clients ask the first of their list first: measured 1.5 s of stall instead of 0.6 s.
-    """
-    return list(reversed(watchers))
+def _form(new: RedisPod, watcher: SentinelPod) -> Address:
+    """The new master's address as this sentinel writes it: a name perhaps, another port behind a forwarding."""
+    view = watcher.view
+    listed = [r.address for r in view.replicas if new.is_at(r.address)] if isinstance(view, Sentinel) else []
+    own = new.known_as if isinstance(view, Sentinel) and view.announces_names else _endpoint(new).address
+    return next(iter(listed), own)
 
 
-def _align(new: RedisPod, leader: SentinelPod, name: str, clients: Clients) -> None:
-    deadline = clients.now() + ALIGN_SECONDS
-    while clients.now() < deadline:
-        view = clients.redis.sentinel(_endpoint(leader), name)
-        if not isinstance(view, Sentinel):
-            return
-        age = next((r.info_age for r in view.replicas if new.is_at(r.address)), None)
-        if age is None or ALIGNED[0] <= age <= ALIGNED[1]:
-            return
-        # Until shortly before the moment; the sentinel's clock is looked at again then.
-        ahead = ALIGNED[0] - age if age < ALIGNED[0] else 10.0 - age
-        clients.sleep(min(1.0, max(0.04, ahead - 0.04)))
+def _peer(watcher: SentinelPod, watchers: Sequence[SentinelPod]) -> KnownSentinel:
+    """In whose name a sentinel is told: a peer that it knows, else one that it will know within seconds."""
+    view = watcher.view
+    known = sorted(view.sentinels, key=lambda s: not s.alive) if isinstance(view, Sentinel) else []
+    others = [
+        KnownSentinel(w.view.address, w.view.run_id, frozenset())
+        for w in watchers
+        if w is not watcher and isinstance(w.view, Sentinel) and w.view.run_id
+    ]
+    return next(iter([*known, *others]), NOBODY)
 
 
-def _handed_over(source: Endpoint, target: Endpoint, clients: Clients) -> bool:
-    return (
-        clients.redis.offset(target)[0] is Role.MASTER
-        and clients.redis.offset(source)[0] is Role.REPLICA
-        and clients.redis.hand_over_state(source) == "no-failover"
-    )
+def _has_all(replica: Endpoint, offset: int, clients: Clients) -> bool:
+    role, reached = clients.redis.offset(replica)
+    return role is Role.REPLICA and reached >= offset
 
 
 def _all_name(new: RedisPod, watchers: Sequence[SentinelPod], name: str, clients: Clients) -> bool:
-    return all(new.is_at(clients.redis.current_master(_endpoint(w), name)) for w in watchers)
+    try:
+        return all(new.is_at(clients.redis.current_master(_endpoint(w), name)) for w in watchers)
+    except Transient:
+        return False
+
+
+def _server(of: RedisPod) -> Server:
+    assert isinstance(of.server, Server)  # noqa: S101 (decided on)
+    return of.server
 
 
 def _endpoint(of: RedisPod | SentinelPod) -> Endpoint:

@@ -12,7 +12,7 @@ from eks_rolling.errors import NotFound, Refused
 from eks_rolling.migration import cluster as cluster_migration
 from eks_rolling.migration import sentinel as sentinel_migration
 from eks_rolling.observed.kubernetes import Owner
-from eks_rolling.payloads import NodeTask, RedisTask, StepResult, backoff
+from eks_rolling.payloads import NodeTask, RedisActionTask, StepResult, backoff
 from eks_rolling.redis import cluster, sentinel
 from eks_rolling.redis.actions import Done, RedisHold, RedisStep, Settled, Stop
 from eks_rolling.redis.groups import RedisGroup, declared
@@ -83,15 +83,15 @@ def busy_with(group: RedisGroup, taken: lock.Busy, task: NodeTask) -> str:
     return f"Redis group {group} is being migrated for {taken.holder.removeprefix(f'{task.roll}/')}"
 
 
-def run_step(step: RedisStep, task: RedisTask, clients: Clients) -> StepResult:
-    """One invocation of a step. Its output names the group, for the report. Raises Refused where a person decides."""
+def run_step(task: RedisActionTask, clients: Clients) -> StepResult:
+    """One invocation of a state. Its output names the group, for the report. Raises Refused where a person decides."""
     group = group_called(task.redis_group, clients)
     taken = lock.acquire(clients, holder(task), group.lease)
     if isinstance(taken, lock.Busy):
         said = busy_with(group, taken, task)
         return StepResult.wait(said, min(taken.seconds + 1, 10), redis=str(group))
     now = clients.now()
-    return answer(step, look(group, task.node, clients, now - (task.since or now)), clients)
+    return answer(RedisStep(task.action), look(group, task.node, clients, now - (task.since or now)), clients)
 
 
 def answer(step: RedisStep, due: Next, clients: Clients) -> StepResult:

@@ -4,14 +4,14 @@ from typing import assert_never
 
 from eks_rolling.clients.protocols import Clients, EvictionStatus
 from eks_rolling.errors import NotFound
-from eks_rolling.migration.handover import lead, switch, take_back
+from eks_rolling.migration.handover import cut_off, switch, tell
 from eks_rolling.observed.kubernetes import Node, Pod
 from eks_rolling.observed.redis import Endpoint, Sentinel, Server, Silent
 from eks_rolling.redis.actions import Done, RedisHold, RedisStep, Settled, Stop
 from eks_rolling.redis.groups import Part, PartSet, RedisGroup, RefreshBy, endpoint_of
 from eks_rolling.redis.sentinel import (
-    AbortHandover,
     Action,
+    CutOff,
     Follow,
     MovePod,
     RedisPod,
@@ -19,12 +19,11 @@ from eks_rolling.redis.sentinel import (
     RepointSentinels,
     SentinelGroupState,
     SentinelPod,
-    SetPromotionPriority,
     Switch,
 )
 
-PRIORITY = "eks-rolling.io/original-replica-priority"
-"""On a pod whose replica priority was changed: what it was."""
+SWITCHING = "eks-rolling.io/hands-over"
+"""On the pod of a master that is about to hand over, until its clients have been cut off."""
 
 
 def observe(group: RedisGroup, node: str, clients: Clients, waited: float = 0.0) -> SentinelGroupState:
@@ -62,14 +61,13 @@ def _member(part_set: PartSet, name: str, pod: Pod | None, nodes: dict[str, Node
     endpoint = _reachable(part_set, pod)
     server: Server | Silent | None = clients.redis.server(endpoint) if endpoint else None
     node = nodes.get(pod.node) if pod else None
-    original = pod.annotations.get(PRIORITY) if pod else None
     return RedisPod(
         name,
         part_set.part,
         pod,
         endpoint,
         server,
-        int(original) if original is not None else None,
+        handing_over=pod is not None and SWITCHING in pod.annotations,
         leaving=node is not None and node.roll_taint is not None,
     )
 
@@ -84,22 +82,19 @@ def perform(action: Action, seen: SentinelGroupState, clients: Clients) -> Done:
     """One action, under the precondition that what it was decided on is still so. Answers what was done."""
     redis, name = clients.redis, seen.group.master_name
     match action:
-        case SetPromotionPriority(member, server, priority, mark):
-            pod, endpoint = _known(member)
-            if mark is not None:
-                clients.kubernetes.annotate_pod(pod, {PRIORITY: str(mark)})
-            redis.set_priority(endpoint, server, priority)
-            if mark is None:
-                clients.kubernetes.annotate_pod(pod, {PRIORITY: None})
         case Switch():
-            return switch(action, seen.watchers, name, clients)
-        case RepointSentinels():
-            said = lead(action, seen.watchers, name, clients)
+            return _switch(action, seen, clients)
+        case RepointSentinels(old):
+            said = tell(action, seen, clients)
+            _mark(old.pod, None, clients)
             return Done(said, failed_over=said == action.reason)
-        case AbortHandover(old, new):
-            take_back(old, new, seen.watchers, clients)
+        case CutOff(old, is_master):
+            if not is_master:
+                cut_off(old, clients)
+            _mark(old.pod, None, clients)
         case Follow(member, server, master):
-            redis.follow(_known(member)[1], server, master.known_as)
+            assert member.endpoint is not None  # noqa: S101 (decided on)
+            redis.follow(member.endpoint, server, master.known_as)
         case MovePod(pod):
             return Done(_move(action, pod, clients))
         case Refresh(watcher):
@@ -115,6 +110,21 @@ def perform(action: Action, seen: SentinelGroupState, clients: Clients) -> Done:
     return Done(action.reason)
 
 
+def _switch(action: Switch, seen: SentinelGroupState, clients: Clients) -> Done:
+    """With a mark on the pod, so that whoever finds the roles changed knows that its clients may not have been cut off:
+    to a client that has a connection a replica looks like a master that refuses every write."""
+    marked = _mark(action.old.pod, "true", clients)
+    done = switch(action, seen, clients)
+    _mark(marked, None, clients)
+    return done
+
+
+def _mark(pod: Pod | None, value: str | None, clients: Clients) -> Pod | None:
+    if pod is None or pod.annotations.get(SWITCHING) == value:
+        return pod
+    return clients.kubernetes.annotate_pod(pod, {SWITCHING: value})
+
+
 def _move(action: MovePod, pod: Pod, clients: Clients) -> str:
     if action.step is RedisStep.MOVE_MASTER:
         # A budget of one pod would never allow it; its role has been moved away, and that was verified [N1].
@@ -128,9 +138,3 @@ def _evict(pod: Pod, reason: str, clients: Clients) -> str:
     if answered.status in {EvictionStatus.REFUSED, EvictionStatus.FORBIDDEN_BY_TWO_BUDGETS}:
         return f"pod {pod}: {answered.reason}"
     return reason
-
-
-def _known(member: RedisPod) -> tuple[Pod, Endpoint]:
-    assert member.pod is not None  # noqa: S101 (decided on)
-    assert member.endpoint is not None  # noqa: S101 (decided on)
-    return member.pod, member.endpoint

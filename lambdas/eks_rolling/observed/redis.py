@@ -9,13 +9,16 @@ from enum import StrEnum
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server is said to be: an IP address, or a name where names are announced."""
+    """Where a server is said to be: an IP address, or a name where names are announced.
+
+    As text an IPv6 address is in brackets, as Sentinel writes it (`announceSentinelAddrAndPort`, sentinel.c).
+    """
 
     host: str
     port: int = 6379
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +115,13 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class KnownReplica:
-    """A replica in a sentinel's list. `info_age` is seconds since its last INFO reply (info-refresh); `name` is the
-    address at which the sentinel first met it."""
+    """A replica in a sentinel's list. `name` is the address at which the sentinel first met it."""
 
     address: Address
     flags: frozenset[str]
     priority: int = 100
     master: Address | None = None
     link_ok: bool = True
-    info_age: float = 0.0
     name: str = ""
 
     @property
@@ -146,7 +147,9 @@ class Sentinel:
     """One sentinel's view of one master name.
 
     `current` is what GET-MASTER-ADDR-BY-NAME answers, what clients are told; `master` the ip of SENTINEL MASTER, which
-    changes last in a failover. `known` is False where the sentinel monitors no master of that name.
+    changes last in a failover. `epoch` is that of the configuration, which a higher one replaces; `info_age` is seconds
+    since the master last answered its INFO (info-refresh). `known` is False where the sentinel monitors no master of
+    that name.
     """
 
     address: Address
@@ -163,6 +166,7 @@ class Sentinel:
     down_after_ms: int = 30_000
     failover_timeout_ms: int = 180_000
     epoch: int = 0
+    info_age: float = 10.0
     resolves_names: bool = False
     announces_names: bool = False
     denied: frozenset[str] = frozenset()

@@ -12,7 +12,7 @@ PATIENCE_SECONDS = 20.0
 
 
 class RedisStep(StrEnum):
-    """The states of the workflow that migrate a group, by their modules in `eks_rolling.steps`."""
+    """What each state that migrates a group stands for: deadlines, waits and metrics are named after it."""
 
     MOVE_REPLICA = "move_replica"
     FAIL_OVER = "fail_over"

@@ -1,9 +1,9 @@
 """What a Sentinel group needs next: one pure function from what was observed to one action with a reason.
 
 The order in which a group leaves a node: replicas, sentinels, then the master pod (fail over to a replica; delete the
-pod; attach the new, empty one as a replica; refresh sentinels; fail back). A group that is found half way, whoever left
-it so, is brought back to normal before anything else is begun: the master pod is master, every replica is in sync,
-every sentinel lists exactly the live pods [S2].
+pod; attach the new, empty one as a replica; fail back), and last the sentinels are refreshed, once for all that left. A
+group that is found half way, whoever left it so, is brought back to normal before anything else is begun: the master
+pod is master, every replica is in sync, every sentinel lists exactly the live pods [S2].
 """
 
 from collections.abc import Iterator
@@ -15,26 +15,32 @@ from eks_rolling.redis.actions import NEAR_BYTES, PATIENCE_SECONDS, RedisHold, R
 from eks_rolling.redis.groups import Part, RedisGroup, RefreshBy
 from eks_rolling.redis.sync_progress import synchronizing
 
-STEERED = 1
-"""The replica priority of a failover's target; sentinels promote the lowest but 0, which is never promoted."""
+GOSSIP_SECONDS = 5.0
+"""Sentinels say hello to each other every 2 s, and take over what has the higher epoch: by then they agree, or two of
+them hold different views with the same epoch, for ever."""
 
-STUCK_SECONDS = 5.0
-"""A hand-over that has not ended by then was left by somebody: it takes milliseconds once offsets are equal."""
+INFO_SECONDS = 10.0
+"""How often a sentinel asks a master for INFO, and so learns of its replicas."""
+
+DUE_SECONDS = 8.5
+"""How old that should be when a sentinel is reset: it knows no replica until it asks again. So it is without for a
+second instead of ten, and three of them take ten seconds together instead of each."""
+
+NO_MASTER_SECONDS = 60.0
+"""An election after down-after, and after the 20 s for which Sentinel bears with a master that says it is a replica."""
 
 
 @dataclass(frozen=True, slots=True)
 class RedisPod:
-    """A pod that should be a Redis server; `pod` is None while there is none, `server` while it has no address.
-
-    `original_priority` is what a roll wrote on the pod before it changed its replica priority.
-    """
+    """A pod that should be a Redis server; `pod` is None while there is none, `server` while it has no address."""
 
     name: str
     part: Part
     pod: Pod | None = None
     endpoint: Endpoint | None = None
     server: Server | Silent | None = None
-    original_priority: int | None = None
+    handing_over: bool = False
+    """A switch away from it has begun, and its clients may not have been cut off yet: a mark on the pod says so."""
     leaving: bool = False
     """Its node is closed to new pods, or about to be."""
 
@@ -52,7 +58,7 @@ class RedisPod:
 
     @property
     def known_as(self) -> Address:
-        """The address that Redis knows it by: FAILOVER TO takes no other where names are announced."""
+        """The address that its replicas know it by: the name, where names are announced."""
         assert self.endpoint is not None  # noqa: S101 (asked only of servers that answered)
         announced = self.server.announced if isinstance(self.server, Server) else ""
         return Address(announced or self.endpoint.address.host, self.endpoint.address.port)
@@ -92,19 +98,6 @@ class SentinelGroupState:
 
 
 @dataclass(frozen=True, slots=True)
-class SetPromotionPriority:
-    """Set the member's replica priority. `mark` is what the pod says of the one before: written before the change,
-    erased after it where it is None."""
-
-    member: RedisPod
-    server: Server
-    priority: int
-    mark: int | None
-    reason: str
-    step: RedisStep
-
-
-@dataclass(frozen=True, slots=True)
 class Switch:
     """Make `new` the master in place of `old`."""
 
@@ -116,7 +109,7 @@ class Switch:
 
 @dataclass(frozen=True, slots=True)
 class RepointSentinels:
-    """`new` is master already: lead the sentinels, which still name `old`, to it."""
+    """`new` is master already, and `old` its replica: tell the sentinels, of which some still name `old`."""
 
     old: RedisPod
     new: RedisPod
@@ -125,11 +118,11 @@ class RepointSentinels:
 
 
 @dataclass(frozen=True, slots=True)
-class AbortHandover:
-    """End a hand-over that `old` began and that does not end; `new` is whom it hands over to, where that is known."""
+class CutOff:
+    """End the connections of clients that a switch left behind; nothing but its mark where it `is_master` still."""
 
     old: RedisPod
-    new: RedisPod | None
+    is_master: bool
     reason: str
     step: RedisStep
 
@@ -163,18 +156,7 @@ class Refresh:
     step: RedisStep = RedisStep.REFRESH_SENTINELS
 
 
-Action = (
-    RedisHold
-    | Stop
-    | SetPromotionPriority
-    | Switch
-    | RepointSentinels
-    | AbortHandover
-    | Follow
-    | MovePod
-    | Refresh
-    | Settled
-)
+Action = RedisHold | Stop | Switch | RepointSentinels | CutOff | Follow | MovePod | Refresh | Settled
 
 
 def decide(seen: SentinelGroupState) -> Action:
@@ -185,17 +167,18 @@ def decide(seen: SentinelGroupState) -> Action:
         return acting
     checks = (
         _handing_over,
+        _untold,
         _absent,
         _sentinels,
+        _left_behind,
         _replication,
         _unknown,
         _replicas,
-        _stale_sentinels,
         _moving_sentinels,
-        _stale_replicas,
         _roles,
-        _priorities,
         _master,
+        _never_switched,
+        _refresh,
     )
     for check in checks:
         if (action := check(seen, acting)) is not None:
@@ -208,10 +191,7 @@ def _acting(seen: SentinelGroupState, answering: list[tuple[RedisPod, Server]]) 
     masters = [(m, s) for m, s in answering if s.role is Role.MASTER]
     home = seen.master_pod
     if not masters:
-        if (action := _handing_over(seen, None)) is not None:
-            return action
-        silent = [f"{m} {m.server.reason}" for m in seen.members if isinstance(m.server, Silent)]
-        return RedisHold(f"no server is master now{_listing(silent)}; the sentinels promote one")
+        return _no_master(seen)
     if len(masters) == 1:
         member, server = masters[0]
         return RedisHold(f"{member} loads its data set") if server.loading else member
@@ -219,21 +199,43 @@ def _acting(seen: SentinelGroupState, answering: list[tuple[RedisPod, Server]]) 
     leading = [(m, s) for m, s in masters if any(f.online for f in s.followers)]
     if len(leading) > 1:
         return _ask(seen, f"{names} are both masters with replicas")
-    others = [(m, s) for m, s in masters if m is not home]
-    if len(others) == len(masters):
-        return RedisHold(f"{names} are both masters; the sentinels demote one")
-    if len(others) > 1:
+    if len(masters) > 2:
         return _ask(seen, f"{names} are all masters")
-    other, _ = others[0]
-    empty = next(s for m, s in masters if m is home)
-    if any(f.online for f in empty.followers):
-        return RedisHold(f"{names} are both masters; the sentinels demote {other}")
-    if _named_by_most(seen, home):
-        return _ask(seen, f"{names} are both masters, and the sentinels name {home}, which no replica follows")
-    if not _named_by_most(seen, other):
+    named = [m for m, _ in masters if _named_by_most(seen, m)]
+    if not named:
         # Following throws away what it has: not before a majority vouches for the other one [S1].
         return RedisHold(f"{names} are both masters, and too few sentinels answer to tell which one counts")
-    return Follow(home, empty, other, f"{home} came back as a master without replicas", RedisStep.ATTACH_MASTER)
+    (counts,) = named
+    other, passed_over = next((m, s) for m, s in masters if m is not counts)
+    if any(f.online for f in passed_over.followers):
+        return _ask(seen, f"{names} are both masters, and the sentinels name {counts}, which no replica follows")
+    if other is home:
+        return Follow(
+            home, passed_over, counts, f"{home} came back as a master without replicas", RedisStep.ATTACH_MASTER
+        )
+    if not leading:
+        return _ask(seen, f"{names} are both masters, and the sentinels name {counts}, which no replica follows")
+    if not _nobody_names(seen, other):
+        return RedisHold(f"{names} are both masters; the sentinels demote {other}")
+    # A switch that was cut off before the old master followed: no client was ever sent to the new one [S1].
+    return Follow(other, passed_over, counts, f"{other} is a master that no sentinel names", _switch_step(seen))
+
+
+def _no_master(seen: SentinelGroupState) -> Action:
+    if (action := _handing_over(seen, None)) is not None:
+        return action
+    silent = [f"{m} {m.server.reason}" for m in seen.members if isinstance(m.server, Silent)]
+    found = f"no server is master now{_listing(silent)}"
+    servers = [(m, m.server) for m in seen.members if isinstance(m.server, Server)]
+    electing = any(view.failing_over for _, view in _views(seen))
+    if silent or electing or not servers or seen.waited < NO_MASTER_SECONDS:
+        return RedisHold(f"{found}; the sentinels promote one")
+    # What they name answers, so they do not take it for dead, and wait for a master that waits for them.
+    best, server = max(servers, key=lambda each: each[1].offset)
+    return Stop(
+        f"{found}, and the sentinels have promoted none in {seen.waited:.0f} s: make one the master, with REPLICAOF NO "
+        f"ONE; {best} has the most ({server.offset:,} bytes of the stream)"
+    )
 
 
 def _ask(seen: SentinelGroupState, found: str) -> Action:
@@ -248,21 +250,22 @@ def _named_by_most(seen: SentinelGroupState, member: RedisPod) -> bool:
     return sum(member.is_at(v.current) for v in views) * 2 > len(seen.watchers)
 
 
+def _nobody_names(seen: SentinelGroupState, member: RedisPod) -> bool:
+    """Whether every sentinel answers, none names it, and none is electing."""
+    views = [w.view for w in seen.watchers]
+    return all(isinstance(v, Sentinel) and not v.failing_over and not member.is_at(v.current) for v in views)
+
+
 def _handing_over(seen: SentinelGroupState, acting: RedisPod | None) -> Action | None:
     for member in seen.members:
         server = member.server
         if not isinstance(server, Server) or server.failover == "no-failover":
             continue
         if acting and acting is not member and acting.is_at(server.master):
-            # The other one has taken over already, and an abort would make two masters: the sentinels are to be led.
+            # The other one has taken over already: the sentinels are to be told.
             continue
-        step = _switch_step(seen)
-        target = next((m for m in seen.members if m.is_at(server.master)), None)
-        if seen.waited <= STUCK_SECONDS:
-            return RedisHold(f"{member} hands over ({server.failover})", step)
-        if server.role is Role.REPLICA and not (target and isinstance(target.server, Server)):
-            return RedisHold(f"{member} hands over to {target or server.master}, which does not answer", step)
-        return AbortHandover(member, target, f"a hand-over that {member} began does not end", step)
+        # A FAILOVER of somebody else's: a roll sends none.
+        return RedisHold(f"{member} hands over ({server.failover})", _switch_step(seen))
     return None
 
 
@@ -299,6 +302,23 @@ def _views(seen: SentinelGroupState) -> Iterator[tuple[SentinelPod, Sentinel]]:
             yield watcher, watcher.view
 
 
+def _untold(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
+    """A switch that was cut off before every sentinel was told: clients are sent to a server that is read-only."""
+    views = list(_views(seen))
+    wrong = [v for _, v in views if not acting.is_at(v.current)]
+    if not wrong or len(views) * 2 <= len(seen.watchers) or any(v.failing_over for _, v in views):
+        return None
+    old = next((m for m in seen.members if m is not acting and all(m.is_at(v.current) for v in wrong)), None)
+    if old is None or not isinstance(old.server, Server) or not acting.is_at(old.server.master):
+        # Only who follows the acting master has all its data there [S1].
+        return None
+    told = [v.epoch for _, v in views if acting.is_at(v.current)]
+    if max(told, default=0) > max(v.epoch for v in wrong) and seen.waited <= GOSSIP_SECONDS:
+        return None
+    most = "the sentinels" if len(wrong) == len(views) else "some sentinels"
+    return RepointSentinels(old, acting, f"{acting} is master, and {most} still name {old}", _switch_step(seen))
+
+
 def _sentinels(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
     """Whether every sentinel names the acting master and nothing else goes on."""
     name = seen.group.master_name
@@ -307,20 +327,28 @@ def _sentinels(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
             return Stop(f"sentinel {watcher} monitors no master {name}: correct its configuration or the annotation")
         if view.failing_over:
             return RedisHold(f"sentinel {watcher} is failing over", _switch_step(seen))
-    wrong = [(w, v) for w, v in _views(seen) if not acting.is_at(v.current)]
-    if wrong:
-        watchers = ", ".join(str(w) for w, _ in wrong)
-        old = next((m for m in seen.members if m is not acting and all(m.is_at(v.current) for _, v in wrong)), None)
-        if len(wrong) == len(seen.watchers) and old and isinstance(old.server, Server):
-            reason = f"{acting} is master, and the sentinels still name {old}"
-            return RepointSentinels(old, acting, reason, _switch_step(seen))
-        return RedisHold(f"{watchers} do not name {acting} yet", _switch_step(seen))
+    if wrong := [str(w) for w, v in _views(seen) if not acting.is_at(v.current)]:
+        return RedisHold(f"{', '.join(wrong)} do not name {acting} yet", _switch_step(seen))
     for watcher, view in _views(seen):
         if not acting.is_at(view.master):
             return RedisHold(f"sentinel {watcher} ends its failover", _switch_step(seen))
         if view.flags != {"master"}:
             return RedisHold(f"sentinel {watcher} says of {acting}: {', '.join(sorted(view.flags))}")
     return None
+
+
+def _left_behind(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
+    for member in seen.members:
+        if member.handing_over and member is not acting and isinstance(member.server, Server):
+            reason = f"{member} handed over to {acting}; its clients are cut off"
+            return CutOff(member, is_master=False, reason=reason, step=_switch_step(seen))
+    return None
+
+
+def _never_switched(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
+    if not acting.handing_over:
+        return None
+    return CutOff(acting, is_master=True, reason=f"{acting} did not hand over", step=_switch_step(seen))
 
 
 def _replication(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
@@ -338,12 +366,19 @@ def _replication(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
             return synchronizing(str(member), server, source, seen.waited, step)
         follower = _follower(source, member)
         if not server.link_up or follower is None or not follower.online:
-            if seen.waited > PATIENCE_SECONDS and not acting.is_at(server.master):
+            chained = _is_replica_of(acting, next((m for m in seen.members if m.is_at(server.master)), None))
+            if not acting.is_at(server.master) and (chained or seen.waited > PATIENCE_SECONDS):
                 return Follow(member, server, acting, f"{member} follows {server.master}, not {acting}", step)
             return RedisHold(f"{member} has no link to {acting}", step)
-        if source.offset - follower.offset > NEAR_BYTES:
-            return RedisHold(f"{member} is {source.offset - follower.offset:,} bytes behind", step)
+        # By its own word: what the master has heard of it is up to a second old, and at some MB/s always far behind.
+        if source.offset - server.offset > NEAR_BYTES:
+            return RedisHold(f"{member} is {source.offset - server.offset:,} bytes behind", step)
     return None
+
+
+def _is_replica_of(acting: RedisPod, member: RedisPod | None) -> bool:
+    server = member.server if member else None
+    return isinstance(server, Server) and server.role is Role.REPLICA and acting.is_at(server.master)
 
 
 def _follower(source: Server, member: RedisPod) -> Follower | None:
@@ -352,11 +387,11 @@ def _follower(source: Server, member: RedisPod) -> Follower | None:
 
 def _unknown(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
     """Whether every sentinel knows all that live [S1]."""
+    home = seen.master_pod
+    if acting is not home and not _on(seen, home):
+        # No pod moves before the master pod is master again, and that switch tells them of it.
+        return None
     for watcher, view in _views(seen):
-        stale = _stale(seen, acting, watcher, view)
-        if stale and acting is not seen.master_pod:
-            # No pod moves until the master pod is master again, and a refresh finds what lives sooner.
-            continue
         for member in seen.members:
             entry = _entry(view, member)
             if member is not acting and (entry is None or not entry.alive):
@@ -366,29 +401,28 @@ def _unknown(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
         for colleague, other in _views(seen):
             if colleague is not watcher and other.run_id not in known:
                 return RedisHold(f"sentinel {watcher} does not know {colleague} yet", RedisStep.REFRESH_SENTINELS)
-        if not view.quorum_ok and not stale:
+        if not view.quorum_ok and not _stale(seen, acting, watcher, view):
             return RedisHold(f"sentinel {watcher} has no quorum ({view.quorum_says})", RedisStep.REFRESH_SENTINELS)
     return None
 
 
-def _stale_sentinels(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
-    """Sentinels that are gone still count as voters, so nobody could be elected once another one moves."""
-    return _refresh(seen, acting, sentinels_only=True)
-
-
-def _stale_replicas(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
-    """Replicas that are gone, or listed twice, delay or spoil the next failover."""
-    return _refresh(seen, acting, sentinels_only=False)
-
-
-def _refresh(seen: SentinelGroupState, acting: RedisPod, *, sentinels_only: bool) -> Action | None:
+def _refresh(seen: SentinelGroupState, acting: RedisPod, *, sentinels_only: bool = False) -> Action | None:
+    """The sentinels that list what is gone, one at a time: the next one to ask the master for its replicas first."""
     # A sentinel that starts resolves the master pod's name: until that pod is master again it would be misled.
-    if seen.group.refresh_by is RefreshBy.RESTART and acting is not seen.master_pod:
+    if acting is not seen.master_pod:
         return None
-    for watcher, view in _views(seen):
-        if why := _stale(seen, acting, watcher, view, sentinels_only=sentinels_only):
-            return Refresh(watcher, f"sentinel {watcher} {why}")
-    return None
+    due = [
+        (watcher, view, why)
+        for watcher, view in _views(seen)
+        if (why := _stale(seen, acting, watcher, view, sentinels_only=sentinels_only))
+    ]
+    if not due:
+        return None
+    watcher, view, why = max(due, key=lambda each: each[1].info_age)
+    reason = f"sentinel {watcher} {why}"
+    if seen.group.refresh_by is RefreshBy.RESET and view.info_age < DUE_SECONDS and seen.waited < INFO_SECONDS:
+        return RedisHold(reason, RedisStep.REFRESH_SENTINELS, max(0.5, DUE_SECONDS - view.info_age))
+    return Refresh(watcher, reason)
 
 
 def _stale(
@@ -419,27 +453,10 @@ def _roles(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
     home = seen.master_pod
     if acting is home:
         return None
-    if (back := _unsteer(seen, keep=None if _on(seen, home) else home)) is not None:
-        return back
     if _on(seen, home):
         assert home.pod is not None  # noqa: S101 (it is on a node)
         return MovePod(home.pod, f"{acting} is master; the master pod {home} moves", RedisStep.MOVE_MASTER)
-    return _switch(seen, acting, home, RedisStep.FAIL_BACK)
-
-
-def _priorities(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
-    target = _target(seen) if _on(seen, acting) and acting is seen.master_pod else None
-    return _unsteer(seen, keep=target)
-
-
-def _unsteer(seen: SentinelGroupState, keep: RedisPod | None) -> Action | None:
-    """Gives back their priorities to all but the one that is about to be promoted [R1]."""
-    for member in seen.members:
-        if member is keep or member.original_priority is None or not isinstance(member.server, Server):
-            continue
-        reason = f"{member} gets its priority {member.original_priority} back"
-        return SetPromotionPriority(member, member.server, member.original_priority, None, reason, _switch_step(seen))
-    return None
+    return _switch(acting, home, RedisStep.FAIL_BACK)
 
 
 def _on(seen: SentinelGroupState, member: RedisPod) -> bool:
@@ -456,7 +473,9 @@ def _replicas(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
 def _moving_sentinels(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
     for watcher in seen.watchers:
         if acting is seen.master_pod and seen.node and watcher.pod and watcher.pod.node == seen.node:
-            return MovePod(watcher.pod, f"sentinel {watcher} moves", RedisStep.MOVE_SENTINEL)
+            # Sentinels that are gone still count as voters, so nobody could be elected once another one moves.
+            ghosts = _refresh(seen, acting, sentinels_only=True)
+            return ghosts or MovePod(watcher.pod, f"sentinel {watcher} moves", RedisStep.MOVE_SENTINEL)
     return None
 
 
@@ -466,33 +485,16 @@ def _master(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
     target = _target(seen)
     if target is None:
         return Stop(f"{acting} has no replica that may become master: every replica's priority is 0")
-    return _switch(seen, acting, target, RedisStep.FAIL_OVER)
+    return _switch(acting, target, RedisStep.FAIL_OVER)
 
 
 def _target(seen: SentinelGroupState) -> RedisPod | None:
-    """The replica to fail over to: the one that is steered already, else one that stays where it is."""
-    able = [
-        m
-        for m in seen.members
-        if m.part is Part.REPLICA and isinstance(m.server, Server) and (m.server.priority or m.original_priority)
-    ]
-    return min(able, key=lambda m: (m.original_priority is None, m.leaving, m.name), default=None)
+    """The replica to fail over to: one that stays where it is, if there is one."""
+    able = [m for m in seen.members if m.part is Part.REPLICA and isinstance(m.server, Server) and m.server.priority]
+    return min(able, key=lambda m: (m.leaving, m.name), default=None)
 
 
-def _switch(seen: SentinelGroupState, old: RedisPod, new: RedisPod, step: RedisStep) -> Action:
-    """Steer first; switch once every sentinel has seen whom to promote."""
-    server = new.server
-    assert isinstance(server, Server)  # noqa: S101 (every member answered)
-    if server.priority != STEERED or new.original_priority is None:
-        mark = server.priority if new.original_priority is None else new.original_priority
-        return SetPromotionPriority(new, server, STEERED, mark, f"{new} will be promoted", step)
-    for watcher, view in _views(seen):
-        entry = _entry(view, new)
-        if entry is None or entry.priority != STEERED:
-            return RedisHold(f"sentinel {watcher} has not seen yet that {new} is to be promoted", step)
-        for other in view.replicas:
-            if not new.is_at(other.address) and 0 < other.priority <= STEERED:
-                return RedisHold(f"sentinel {watcher} would rather promote {other.address}", step)
+def _switch(old: RedisPod, new: RedisPod, step: RedisStep) -> Action:
     return Switch(old, new, f"{new} becomes master in place of {old}", step)
 
 

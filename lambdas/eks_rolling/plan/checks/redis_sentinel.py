@@ -17,7 +17,7 @@ ACCEPTABLE = frozenset({"redis-one-zone", "redis-min-replicas", "redis-one-copy"
 """Codes of blockers that a person may accept."""
 
 OLDEST = (6, 2)
-"""The first version with FAILOVER and with CLIENT PAUSE for writes alone (redis.io, command reference)."""
+"""The first version with CLIENT PAUSE for writes alone (redis.io, command reference)."""
 
 LONGEST_DOWN_AFTER_MS = 30_000
 
