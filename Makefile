@@ -13,6 +13,8 @@ CORES := $(shell nproc)
 WAITING := $(shell echo $$(( 3 * $(CORES) )))
 ROLLING := $(shell echo $$(( $(CORES) + 1 )))
 SEED ?=
+N ?= 20
+TESTS ?= tests/contract tests/lab tests/e2e
 SAMPLE := $(if $(SEED),--sample-seed=$(SEED))
 NAME ?= demo
 ROLLS ?= 1
@@ -68,6 +70,14 @@ test-all: lint control-plane ## All tests: every kill point, every whole roll, t
 	$(PYTEST) -n $(ROLLING) --dist loadgroup --no-loadscope-reorder tests/e2e
 	$(PYTEST) tests/permissions
 	@$(MAKE) --no-print-directory test-lab
+
+.PHONY: flakes
+flakes: control-plane ## Run TESTS N times beside busy loops, and say how often each failed (N=20 TESTS="tests/contract tests/lab")
+	@$(BIN)/python -m scripts.flakes $(N) $(TESTS)
+
+.PHONY: planted
+planted: control-plane ## Plant faults in a copy of the product, and say which suite finds each (FAULTS="lock restore": some of them)
+	@$(BIN)/python -m tests.planted $(FAULTS)
 
 .PHONY: test-large
 test-large: control-plane ## Rolls over large Redis Clusters and large data sets, which take their time (not part of test)

@@ -1,8 +1,10 @@
 """Fixtures that several folders use, and which tests stay together when they run on several processes."""
 
+from collections.abc import Generator
+
 import pytest
 
-from tests import scope
+from tests import evidence, scope
 from tests.lab_fixtures import _kubelet, cluster, control_plane
 from tests.node_lab import node_lab, nodes
 
@@ -35,3 +37,15 @@ def pytest_itemcollected(item: pytest.Item) -> None:
             group = f"{name}-{item.path.stem}" if name == "node_lab" else name
             item.add_marker(pytest.mark.xdist_group(group))
             break
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    evidence.begin(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        report.sections.append(("kept of this failure", str(evidence.keep(item, report))))
+    return report

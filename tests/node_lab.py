@@ -25,6 +25,7 @@ from lab.loop_thread import LoopThread
 from lab.spec import Delays, GroupSpec, LabSpec, RestartBackoff
 from tests.blocking_kube import BlockingKube
 from tests.cluster import Cluster, taints
+from tests.waiting import until
 
 ZONES = ("eu-central-1a", "eu-central-1b")
 _POOLS = 60
@@ -260,11 +261,11 @@ def _pool(number: int) -> str:
     return f"nodes-{number}"
 
 
-def _wait_for_standin(node_lab: NodeLab, seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+def _wait_for_standin(node_lab: NodeLab) -> None:
+    def answers() -> bool:
         with contextlib.suppress(OSError, HTTPException):
             node_lab.targets()
-            return
-        time.sleep(0.1)
-    raise AssertionError("the stand-in for the AWS server did not start")
+            return True
+        return False
+
+    until(answers, "the stand-in for the AWS server answers")

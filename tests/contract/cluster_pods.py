@@ -31,6 +31,7 @@ from eks_rolling.redis import stand_in
 from eks_rolling.redis.groups import AUTH, GROUP, PART, TLS, Part
 from tests.contract.redis_pods import NEW, OLD, unreplicated
 from tests.contract.redis_sides import Processes, granted
+from tests.waiting import until
 
 PASSWORD = "correct-horse"
 LOGIN = Login("default", auth="redis-auth")
@@ -128,13 +129,12 @@ class Cluster:
             self.wait(serves, f"{name} sees all slots served")
 
     def wait(self, condition: Any, what: str, seconds: float = 30) -> None:
-        deadline = time.monotonic() + seconds
-        while True:
+        def holds() -> bool:
             with contextlib.suppress(subprocess.CalledProcessError):
-                if condition():
-                    return
-            assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-            time.sleep(0.1)
+                return bool(condition())
+            return False
+
+        until(holds, what, within_seconds=seconds, pause=0.1)
 
     def command(self, name: str, *command: str) -> str:
         """What redis-cli says at the pod."""

@@ -4,10 +4,13 @@ import time
 from collections.abc import Mapping
 from typing import Protocol
 
+import pytest
+
 from eks_rolling.clients.kubernetes import KubernetesClient
 from eks_rolling.clients.protocols import Kubernetes
 from eks_rolling.observed.kubernetes import Node, Owner, Pod
 from tests.cluster import Cluster
+from tests.waiting import patience
 from tests.world import CLUSTER as WORLD_CLUSTER
 from tests.world import World
 
@@ -103,9 +106,10 @@ class Real:
 def until(side: Side, condition: object, what: str) -> None:
     """Lets time pass until `condition()` holds; fails as an assertion naming `what`."""
     assert callable(condition)
-    deadline = time.monotonic() + GIVE_UP_SECONDS
+    deadline = time.monotonic() + patience(GIVE_UP_SECONDS)
     while not condition():
-        assert time.monotonic() < deadline, f"not within {GIVE_UP_SECONDS} s: {what}"
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {GIVE_UP_SECONDS} s of a quiet machine: {what}")
         side.pass_time()
 
 

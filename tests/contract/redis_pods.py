@@ -27,6 +27,7 @@ from eks_rolling.redis.groups import AUTH, GROUP, MASTER_NAME, PART, TLS, Part, 
 from eks_rolling.settings import Settings
 from tests.contract.redis_sides import NAME, PASSWORD, SENTINEL_PASSWORD, Processes
 from tests.redis_world import DOWN_AFTER_SECONDS
+from tests.waiting import until
 from tests.world import Killed
 
 OLD, NEW = "old", "new"
@@ -295,7 +296,8 @@ def lost(side: Processes, host: str, written: list[Writer], deaths: Sequence[flo
 def wait_until_all_write_on(written: Sequence[Acknowledged], within_seconds: float = 20) -> None:
     """Every client has another write acknowledged: nobody is paused, or holds on to a server that is none of theirs."""
     before = [len(w.acked) for w in written]
-    deadline = time.monotonic() + within_seconds
-    while any(len(w.acked) == n for w, n in zip(written, before, strict=True)):
-        assert time.monotonic() < deadline, "a client does not write any more"
-        time.sleep(0.05)
+    until(
+        lambda: all(len(w.acked) > n for w, n in zip(written, before, strict=True)),
+        "every client writes on",
+        within_seconds=within_seconds,
+    )

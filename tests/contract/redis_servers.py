@@ -13,6 +13,7 @@ from pathlib import Path
 
 from eks_rolling.clients.redis import RedisClient
 from eks_rolling.observed.redis import Address, Endpoint, Login, Sentinel, Server
+from tests import waiting
 
 NAME = "main"
 SERVER_PORT, SENTINEL_PORT = 16379, 26379
@@ -88,13 +89,14 @@ class Real:
             self._processes[address] = subprocess.Popen(
                 ["redis-server", str(file), *arguments], stdout=log, stderr=subprocess.STDOUT
             )
-        deadline = time.monotonic() + GIVE_UP_SECONDS
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection((address.host, address.port), 1):
-                return
-            assert time.monotonic() < deadline, (self._folder / f"{address.host}.log").read_text()
+
+        def listens() -> bool:
             assert self._processes[address].poll() is None, (self._folder / f"{address.host}.log").read_text()
-            time.sleep(0.02)
+            with contextlib.suppress(OSError), socket.create_connection((address.host, address.port), 1):
+                return True
+            return False
+
+        waiting.until(listens, f"the server at {address} listens", within_seconds=GIVE_UP_SECONDS, pause=0.02)
 
     def kill(self, address: Address) -> None:
         process = self._processes.pop(address)

@@ -15,6 +15,7 @@ from eks_rolling.errors import AccessDenied, NotFound, Permanent, Transient
 from eks_rolling.observed.aws import Group, GroupInstance, TargetRegistration
 from eks_rolling.observed.marks import GROUP_MAXIMUM, GROUP_RESUME
 from tests.aws_lab import REGION, ZONES, Server
+from tests.waiting import patience
 from tests.world import CLUSTER, World
 
 GIVE_UP_SECONDS = 20
@@ -125,9 +126,10 @@ def targets_of(side: Side, instance: str) -> list[TargetRegistration]:
 
 
 def until(side: Side, condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + GIVE_UP_SECONDS
+    deadline = time.monotonic() + patience(GIVE_UP_SECONDS)
     while not condition():
-        assert time.monotonic() < deadline, f"not within {GIVE_UP_SECONDS} s: {what}"
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {GIVE_UP_SECONDS} s of a quiet machine: {what}")
         side.pass_time()
 
 

@@ -10,6 +10,7 @@ import pytest
 from eks_rolling.clients.protocols import Redis
 from eks_rolling.errors import Conflict, Permanent, Transient
 from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, Role, Server, Silent
+from tests import waiting
 from tests.contract.cluster_pods import LOGIN, MASTERS, NODE_TIMEOUT_MS, REPLICA_OF, Cluster
 from tests.contract.redis_sides import processes
 from tests.redis_world import RedisWorld
@@ -341,8 +342,6 @@ def test_writes_go_to_the_node_that_was_looked_at_or_to_none(side: Side, what: d
 def test_a_server_without_cluster_mode_says_so() -> None:
     with processes() as single:
         single.start_server(single.servers[0])
-        single_until = time.monotonic() + GIVE_UP_SECONDS
-        while isinstance(single.client.server(single.servers[0]), Silent):
-            assert time.monotonic() < single_until
+        waiting.until(lambda: not isinstance(single.client.server(single.servers[0]), Silent), "the server answers")
         with pytest.raises(Permanent, match="is no node of a Redis Cluster"):
             single.client.cluster_node(single.servers[0])

@@ -56,7 +56,7 @@ def test_a_replica_and_a_master_move_with_two_failovers_and_nothing_is_lost(side
     """C1, C2."""
     before = roles(side)
     with writers(side) as written, sampler(side) as sampled:
-        time.sleep(1)
+        wait_until_all_write_on(written)
         ended = migrate(side, side.client, 120)
         wait_until_all_write_on(written)
     assert ended.stopped == ""
@@ -74,7 +74,7 @@ def test_a_cluster_of_masters_alone_moves_too() -> None:
     with cluster(replicas=False) as side:
         before = roles(side)
         with writers(side) as written, sampler(side) as sampled:
-            time.sleep(1)
+            wait_until_all_write_on(written)
             ended = migrate(side, side.client, 120)
             wait_until_all_write_on(written)
         assert ended.stopped == ""
@@ -88,7 +88,7 @@ def test_a_secured_cluster_moves_too() -> None:
     with cluster(secured=True) as side:
         before = roles(side)
         with writers(side) as written, sampler(side) as sampled:
-            time.sleep(1)
+            wait_until_all_write_on(written)
             ended = migrate(side, side.client, 120)
             wait_until_all_write_on(written)
         assert ended.stopped == ""
@@ -103,7 +103,7 @@ def test_killed_after_every_command_once_it_ends_the_same(side: Cluster) -> None
     before, died = roles(side), cast(list[str], [])
     kubernetes, client = Killing(side, KUBERNETES_WRITES, died), Killing(side.client, REDIS_WRITES, died)
     with writers(side) as written, sampler(side) as sampled:
-        time.sleep(1)
+        wait_until_all_write_on(written)
         ended = migrate(kubernetes, client, 220)
         wait_until_all_write_on(written)
     assert ended.stopped == ""
@@ -181,7 +181,7 @@ def played(side: Cluster, point: str, subject: str, fault: Fault, *, before: boo
     client = Breaking(side.client, point, subject, happens, before=before)
     pods = Breaking(side, point, subject, happens, before=before)
     with writers(side) as written:
-        time.sleep(1)
+        wait_until_all_write_on(written)
         ended = migrate(pods, client, 200)
         wait_until_all_write_on(written)
     print(*ended.held, *ended.done, sep="\n  ")
@@ -248,7 +248,7 @@ CUTS: dict[str, tuple[str, str, bool]] = {
 def lost_without_a_roll() -> int:
     with cluster() as side:
         with writers(side) as written:
-            time.sleep(1)
+            wait_until_all_write_on(written)
             zones_are_cut(side)
             time.sleep(20)
         return lost(side, written)

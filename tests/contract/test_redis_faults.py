@@ -164,7 +164,7 @@ def played(side: Processes, point: str, times: int, fault: Fault, *, before: boo
     client = Breaking(side.client, point, times, happens, before=before)
     pods = Breaking(case.pods, point, times, happens, before=before)
     with writers(side) as written:
-        time.sleep(1)
+        wait_until_all_write_on(written)
         ended = migrate(pods, client, 150)
         wait_until_all_write_on(written)
     for timer in case.later:
@@ -179,7 +179,7 @@ def lost_without_a_roll(fault: Fault) -> int:
         wait_until_whole(side)
         case = Case(side, Pods(side))
         with writers(side) as written:
-            time.sleep(1)
+            wait_until_all_write_on(written)
             fault(case)
             time.sleep(FAULT_SECONDS + 5)
         for timer in case.later:

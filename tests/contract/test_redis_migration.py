@@ -4,7 +4,6 @@ Only pods are pretended. The caller dies after every single command once, as a f
 again a second later.
 """
 
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,7 +49,7 @@ def test_a_secured_master_pod_moves_with_two_failovers_and_no_acknowledged_write
     side = secured
     pods = Pods(side)
     with writers(side) as written:
-        time.sleep(1)
+        wait_until_all_write_on(written)
         ended = migrate(pods, side.client, 120)
         wait_until_all_write_on(written)
     moved = pods.pods["redis-master-0"]
@@ -66,7 +65,7 @@ def test_killed_after_every_command_once_it_ends_the_same(side: Processes) -> No
     pods, died = Pods(side), cast(list[str], [])
     kubernetes, client = Killing(pods, KUBERNETES_WRITES, died), Killing(side.client, REDIS_WRITES, died)
     with writers(side) as written:
-        time.sleep(1)
+        wait_until_all_write_on(written)
         ended = migrate(kubernetes, client, 200)
         wait_until_all_write_on(written)
     moved = pods.pods["redis-master-0"]

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from lab.images.catalogue import find_image
+from tests.waiting import until
 
 Process = subprocess.Popen[str]
 
@@ -155,7 +156,7 @@ def worker(broker: Broker) -> Iterator[Process]:
 def test_a_worker_finishes_the_job_in_hand_and_reports_it_until_it_is_heard() -> None:
     broker = Broker({"id": "a", "work_ms": 800}, {"id": "b", "work_ms": 800})
     with worker(broker) as process:
-        time.sleep(0.3)
+        until(lambda: len(broker.jobs) == 1, "it has the first job in hand")
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
         assert said(process) == "left after 1 jobs"
@@ -167,10 +168,7 @@ def test_a_worker_whose_lease_has_expired_drops_the_job_and_goes_on() -> None:
     broker = Broker({"id": "a", "work_ms": 1}, {"id": "b", "work_ms": 1})
     broker.answers_to_done = [409, 409]
     with worker(broker) as process:
-        deadline = time.monotonic() + 5
-        while broker.done != ["a", "b"]:
-            assert time.monotonic() < deadline, broker.done
-            time.sleep(0.05)
+        until(lambda: broker.done == ["a", "b"], "both jobs are reported")
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
 

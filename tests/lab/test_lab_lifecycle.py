@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from lab.controlplane.start import COMPONENTS
 from lab.lifecycle import LabError, begin, current_state, find, is_running, known_labs, running_lab
 from lab.paths import REPOSITORY, LabPaths
 from lab.spec import LabSpec
+from tests.waiting import until
 
 pytestmark = pytest.mark.lab
 
@@ -54,7 +54,7 @@ class Starter:
             )
 
     def wait_until_it_said(self, message: str) -> None:
-        wait_until(lambda: message in self._words.read_text(), f"the words: {message}")
+        until(lambda: message in self._words.read_text(), f"the words: {message}")
 
     def kill(self) -> None:
         self.process.kill()
@@ -145,7 +145,7 @@ def test_a_lab_ends_when_its_embedding_program_is_killed(labs: Path, start: Call
 
     program.kill()
 
-    wait_until(lambda: not processes_of(labs), "the lab's end")
+    until(lambda: not processes_of(labs), "the lab's end")
     assert current_state(LabPaths.of("embedded")) == "stopped"
 
 
@@ -158,7 +158,7 @@ def test_a_lab_leaves_nothing_when_up_is_killed_while_it_starts(
 
     up.kill()
 
-    wait_until(lambda: not processes_of(labs), "the lab's end")
+    until(lambda: not processes_of(labs), "the lab's end")
 
 
 def test_ctrl_c_while_starting_ends_the_lab(labs: Path, start_up: Callable[..., Starter]) -> None:
@@ -228,7 +228,7 @@ def test_a_lab_whose_supervisor_is_killed_is_gone_at_once(labs: Path) -> None:
 
     with pytest.raises(LabError, match="lab beheaded was killed"):
         bound.wait_until_over()
-    wait_until(lambda: not processes_of(labs), "the lab's end")
+    until(lambda: not processes_of(labs), "the lab's end")
     assert current_state(lab.paths) == "killed"
 
 
@@ -264,10 +264,3 @@ def processes_of(labs: Path) -> list[str]:
             if theirs and (directory / "stat").read_text().rpartition(")")[2].split()[0] != "Z":
                 found.append(words)
     return found
-
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.05)

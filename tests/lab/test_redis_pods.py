@@ -1,10 +1,9 @@
 """Redis in pods: real servers that find each other by true addresses, as replication and Sentinel need."""
 
-import time
-
 import pytest
 
 from lab.kube import Json
+from tests import waiting
 from tests.cluster import is_ready
 from tests.node_lab import ZONES, Nodes
 
@@ -24,10 +23,9 @@ def redis(nodes: Nodes, pod: str, *command: str, port: int = 6379) -> str:
 
 def until(nodes: Nodes, pod: str, text: str, *command: str, port: int = 6379) -> str:
     """What a command answers, once `text` is in it."""
-    deadline = time.monotonic() + 15
-    while text not in (said := redis(nodes, pod, *command, port=port)):
-        assert time.monotonic() < deadline, said
-        time.sleep(0.2)
+    said: str = waiting.until(
+        lambda: told if text in (told := redis(nodes, pod, *command, port=port)) else "", f"{pod} says {text}"
+    )
     return said
 
 
@@ -75,9 +73,6 @@ def test_pods_find_each_other_by_name(nodes: Nodes) -> None:
     def look_up(name: str) -> str:
         return nodes.run_inside("caller", "python3", "-c", LOOK_UP, name).strip()
 
-    deadline = time.monotonic() + 10
-    while look_up("peer-0.peers") != address:
-        assert time.monotonic() < deadline, look_up("peer-0.peers")
-        time.sleep(0.2)
+    waiting.until(lambda: look_up("peer-0.peers") == address, "the pod has its name")
     assert look_up(f"peers.{nodes.name}.svc.cluster.local") == address
     assert "not known" in look_up("nobody.peers")

@@ -1,7 +1,6 @@
 """Whole migrations on servers of other versions than the system's: `make test-versions` fetches them."""
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -36,7 +35,7 @@ def test_a_group_under_sentinel_moves_and_no_acknowledged_write_is_lost(name: st
         assert (server.flavor, server.version[0], server.denied) == (*VERSIONS[name], frozenset())
         pods = Pods(side)
         with writers(side) as written:
-            time.sleep(1)
+            wait_until_all_write_on(written)
             ended = migrate(pods, side.client, 120)
             wait_until_all_write_on(written)
         moved = pods.pods["redis-master-0"]
@@ -53,7 +52,7 @@ def test_a_cluster_moves_and_no_acknowledged_write_is_lost(name: str) -> None:
         side.form()
         before = {pod: (side.view(pod).id, side.view(pod).itself.slots) for pod in side.pods}
         with cluster_writers(side) as written, sampler(side) as sampled:
-            time.sleep(1)
+            wait_until_all_write_on(written)
             ended = migrate(side, side.client, 120)
             wait_until_all_write_on(written)
         assert ended.stopped == ""

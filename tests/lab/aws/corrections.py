@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.waiting import patience
+from tests import waiting
 
 REGION = "eu-central-1"
 ROLE = "arn:aws:iam::123456789012:role/probe"
@@ -116,10 +116,7 @@ class Aws:
 
 def until(condition: Callable[[], bool], what: str) -> None:
     """Waits for a condition; raises AssertionError naming it when it has taken too long."""
-    deadline = time.monotonic() + _RUN_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {_RUN_SECONDS} s: {what}"
-        time.sleep(0.01)
+    waiting.until(condition, what, within_seconds=_RUN_SECONDS, pause=0.01)
 
 
 def refusal(call: Callable[..., Any], **parameters: Any) -> str:
@@ -634,8 +631,8 @@ def _fork(name: str, aws: Aws, *, without: bool) -> tuple[int, int]:
         os.close(writer)
         return child, reader
     global _RUN_SECONDS
-    _RUN_SECONDS = 2.0 if without else patience(_RUN_SECONDS)
-    signal.alarm(int(_RUN_SECONDS + _LONGEST_SECONDS))
+    _RUN_SECONDS = 2.0 if without else _RUN_SECONDS
+    signal.alarm(int(waiting.patience(_RUN_SECONDS) + _LONGEST_SECONDS))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     os.write(writer, json.dumps(run(name, aws, without=without)).encode())
     os._exit(0)

@@ -1,0 +1,82 @@
+"""Faults that the tests have to find: in decisions, clients, restores and switches. Each is one wrong line."""
+
+from dataclasses import dataclass
+
+PRODUCT = "lambdas/eks_rolling"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`right` stands exactly once in the product's `file`; with `wrong` in its place `breaks` no longer holds."""
+
+    name: str
+    breaks: str
+    file: str
+    right: str
+    wrong: str
+    tests: tuple[str, ...]
+    """Where it should be found, below tests/: whatever could, quickest first."""
+
+
+def _fault(name: str, breaks: str, file: str, right: str, wrong: str, *tests: str) -> Fault:
+    return Fault(name, breaks, f"{PRODUCT}/{file}", right, wrong, tests)
+
+
+ROLL = "model/test_roll.py"
+NODES = ("unit/steps", ROLL)
+SENTINEL = ("unit/test_sentinel.py", "unit/test_switch.py", "model/test_redis_roll.py", "contract/test_redis_faults.py")
+SHARDS = ("unit/test_cluster.py", "model/test_cluster_roll.py", "contract/test_cluster_migration.py")
+
+FAULTS = (
+    _fault("ending pods count as gone", "N2", "steps/evict.py",
+           "    if not here:\n        return _finish", "    if not movers:\n        return _finish", *NODES),
+    _fault("a budget is spent twice", "N1", "steps/evict.py",
+           "left.get(budget, budget.allowed) - 1", "left.get(budget, budget.allowed)", *NODES),
+    _fault("pods are terminated with their node", "N2", "steps/terminate.py",
+           "[str(p) for p in seen.pods if not p.stays_with_node]", "[str(p) for p in seen.pods if p.deleting]", *NODES),
+    _fault("volumes are cut off", "N2", "steps/terminate.py",
+           "    if seen.attachments:", "    if len(seen.attachments) > 1:", *NODES),
+    _fault("a draining target is taken for an unused one", "N2", "steps/terminate.py",
+           "[t.name for t in seen.targets if t.receives_traffic]",
+           '[t.name for t in seen.targets if t.state == "healthy"]', *NODES),
+    _fault("another roll's node is terminated", "N4", "steps/terminate.py",
+           "    if seen.node.annotations.get(NODE_ROLL) != roll:", "    if NODE_ROLL not in seen.node.annotations:",
+           *NODES),
+    _fault("a living roll's lock is taken over", "R4", "roll/lock.py",
+           "    if lease.expired(now):\n        taken", "    if lease.holder:\n        taken",
+           "unit/test_lock.py", ROLL),
+    _fault("a step works on after the restore has begun", "R6", "roll/lock.py",
+           "    if ENDED in lease.annotations:", "    if ENDED in lease.holder:", "unit/test_lock.py", ROLL),
+    _fault("an original is overwritten by a later reading", "R1", "steps/pause_interference.py",
+           "    if maximum is not None and GROUP_MAXIMUM not in group.tags:", "    if maximum is not None:", *NODES),
+    _fault("what somebody scaled up meanwhile is scaled back", "R2", "steps/restore.py",
+           " if workload.desired == 0 else workload.desired", "", *NODES),
+    _fault("a target is terminated while it drains", "N2", "steps/restore.py",
+           'return "wait" if using else "terminate"', 'return "terminate"', *NODES),
+    _fault("a replacement in use is given back", "N2", "steps/restore.py",
+           "    if any(not p.stays_with_node for p in seen.pods):", "    if any(p.deleting for p in seen.pods):",
+           *NODES),
+    _fault("a hard taint is made soft again", "R3", "steps/taint_nodes.py",
+           "with_roll_taint(node, SOFT_TAINT) if node.roll_taint is None else None",
+           "with_roll_taint(node, SOFT_TAINT)", *NODES),
+    _fault("the last healthy target leaves", "N3", "steps/leave_load_balancers.py",
+           "        if target.others_healthy < floor:", "        if target.others_healthy < 0:", *NODES),
+    _fault("a dead replacement is found for ever", "R3", "steps/launch_replacement.py",
+           "        if state and instance.alive and state.tags.get(INSTANCE_REPLACES) == old.id:",
+           "        if state and state.tags.get(INSTANCE_REPLACES) == old.id:", *NODES),
+    _fault("the role changes hands before the replica has all", "S1", "migration/handover.py",
+           "        if not within(EQUAL_SECONDS, lambda: redis.offset(target)[1] >= offset, clients):",
+           "        if offset < 0:", *SENTINEL),
+    _fault("half of the sentinels are a majority", "S1", "redis/sentinel.py",
+           "for v in views) * 2 > len(seen.watchers)", "for v in views) * 2 >= len(seen.watchers)", *SENTINEL),
+    _fault("slots that nobody serves are overlooked", "C1", "redis/cluster.py",
+           "        if not node.ok or node.slots_ok != SLOTS:", "        if not node.ok:", *SHARDS),
+    _fault("a node with slots is forgotten", "C1", "redis/cluster.py",
+           "            if dead and _still_has_slots(known.id, everyone) is None:", "            if dead:", *SHARDS),
+    _fault("whatever pod has the name by now is evicted", "N1", "clients/kubernetes.py",
+           '"deleteOptions": {"preconditions": {"uid": pod.uid}},', '"deleteOptions": {},',
+           "unit/test_boundaries.py", "contract/test_kubernetes_client.py"),
+    _fault("two rolls write the lock at once", "R4", "clients/kubernetes.py",
+           '            metadata["resourceVersion"] = lease.resource_version', "            metadata.update({})",
+           "unit/test_boundaries.py", "contract/test_kubernetes_client.py"),
+)  # fmt: skip
