@@ -81,6 +81,7 @@ class Roll(Construct):
             "targets": jsonata(f"{plan}.targets"),
             "surge": jsonata(f"{plan}.surge"),
             "keep_taints": jsonata(f"{plan}.keep_taints"),
+            "accept": jsonata(f"{plan}.accept"),
         }
 
         begin = states.state(

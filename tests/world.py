@@ -47,6 +47,10 @@ CLUSTER = "demo"
 UNSCHEDULABLE = Taint("node.kubernetes.io/unschedulable", Effect.NO_SCHEDULE)
 
 
+KNOWN_KINDS = frozenset({"Deployment", "StatefulSet", "ReplicaSet", "DaemonSet"})
+"""Kinds of controllers that the API serves to everybody; others are known by their pods alone."""
+
+
 class Killed(BaseException):
     """The function's process died: not an Exception, so that no step can catch it."""
 
@@ -135,6 +139,11 @@ class World:
         self.workloads_by_owner: dict[Owner, WorkloadState] = {}
         self.budgets_by_name: dict[tuple[str, str], Budget] = {}
         self.leases: dict[str, Lease] = {}
+        self.job_seconds: dict[Owner, float] = {}
+        """How long the pod of each Job works."""
+        self.jobs_begun: set[Owner] = set()
+        self.denials: dict[str, str] = {}
+        """Namespace/name of a pod -> the words with which admission denies its eviction."""
         self.targets: dict[tuple[str, str], TargetState] = {}
         self.node_services: list[Service] = []
         self.attached: dict[str, tuple[str, float | None]] = {}
@@ -161,6 +170,7 @@ class World:
         """What a rehearsal of the restore finds missing."""
         self.forbidden: set[Verb] = set()
         """What Kubernetes groups may not do."""
+        self.asked_to_evict: list[str] = []
         self.effects: list[str] = []
         self.kill_after: int | None = None
         self.watchers: list[Callable[[World], None]] = []
@@ -212,6 +222,16 @@ class World:
             return owner
         for ordinal in range(replicas):
             self.volume_list.append(Volume(f"default/data-{name}-{ordinal}", f"pv-{name}-{ordinal}", (zone,)))
+        return owner
+
+    def custom(self, kind: str, name: str, replicas: int) -> Owner:
+        """A controller of a kind that only its operator knows; it makes a pod anew when one is gone."""
+        return self._add(kind, "default", name, replicas, {})
+
+    def job(self, name: str, seconds: float) -> Owner:
+        """A Job of one pod that takes so long; it is not started again when it is killed."""
+        owner = self._add("Job", "default", name, 1, {})
+        self.job_seconds[owner] = seconds
         return owner
 
     def daemon_set(self, name: str) -> Owner:
@@ -322,10 +342,16 @@ class World:
                 del self.pods_by_name[key]
             elif self._may_be_ready(state):
                 state.pod = replace(state.pod, ready=True, phase="Running")
+            elif state.pod.ready and self._has_ended(state):
+                state.pod = replace(state.pod, ready=False, phase="Succeeded")
+
+    def _has_ended(self, state: PodState) -> bool:
+        seconds = self.job_seconds.get(state.pod.owner) if state.pod.owner else None
+        return seconds is not None and state.gone_at is None and self.time >= state.ready_at + seconds
 
     def _may_be_ready(self, state: PodState) -> bool:
         pod = state.pod
-        due = state.gone_at is None and self.time >= state.ready_at
+        due = state.gone_at is None and self.time >= state.ready_at and not pod.finished
         return bool(pod.node) and not pod.ready and due and pod.owner not in self.broken
 
     def _run_redis(self) -> None:
@@ -388,6 +414,8 @@ class World:
         for owner, state in self.workloads_by_owner.items():
             if state.daemon:
                 self._run_daemons(owner, state)
+            elif owner.kind == "Job":
+                self._run_job(owner, state)
             else:
                 self._run_replicas(owner, state)
 
@@ -396,6 +424,11 @@ class World:
             key = (owner.namespace, f"{owner.name}-{node.name}")
             if key not in self.pods_by_name:
                 self._create_pod(owner, key[1], state, node=node.name)
+
+    def _run_job(self, owner: Owner, state: WorkloadState) -> None:
+        if owner not in self.jobs_begun:
+            self.jobs_begun.add(owner)
+            self._create_pod(owner, f"{owner.name}-pod", state)
 
     def _run_replicas(self, owner: Owner, state: WorkloadState) -> None:
         pods = [p for p in self.pods_by_name.values() if p.pod.owner == owner]
@@ -431,6 +464,7 @@ class World:
             claims=(f"data-{name}",) if state.claims else (),
             address=self._address(),
             resource_version=self._next(),
+            ends=owner.kind == "Job",
         )
         self.pods_by_name[owner.namespace, name] = PodState(
             pod, self.time + self.delays.pod_start, revision=state.restarts
@@ -574,6 +608,9 @@ class World:
         state = self.pods_by_name.get((pod.namespace, pod.name))
         if state is None or state.pod.uid != pod.uid:
             return Eviction(EvictionStatus.GONE)
+        self.asked_to_evict.append(str(pod))
+        if words := self.denials.get(str(pod)):
+            return Eviction(EvictionStatus.DENIED, words)
         if state.gone_at is not None:
             return Eviction(EvictionStatus.EVICTED)
         budgets = [b for b in self.budgets() if b.covers(state.pod)]
@@ -649,7 +686,11 @@ class World:
         pods = [p for p in self.pods_by_name.values() if budget.covers(p.pod)]
         expected = sum(self.workloads_by_owner[o].workload.desired for o in {p.pod.owner for p in pods if p.pod.owner})
         healthy = sum(1 for p in pods if p.pod.ready)
-        desired_healthy = max(0, expected - int(budget.max_unavailable))
+        if budget.min_available:
+            # Whatever owns them, the pods that are there are the ones expected.
+            expected, desired_healthy = len(pods), int(budget.min_available)
+        else:
+            desired_healthy = max(0, expected - int(budget.max_unavailable))
         return replace(
             budget,
             expected=expected,
@@ -658,12 +699,19 @@ class World:
             allowed=max(0, healthy - desired_healthy) if expected else 0,
         )
 
-    def create_budget(self, workload: Workload, name: str, annotations: Mapping[str, str]) -> None:
+    def create_budget(
+        self, workload: Workload, name: str, annotations: Mapping[str, str], *, min_available: int | None = None
+    ) -> None:
         key = (workload.owner.namespace, name)
         if key in self.budgets_by_name:
             return
         self.budgets_by_name[key] = Budget(
-            *key, uid=f"uid-{self._next()}", selector=workload.selector, max_unavailable="1", ours=True
+            *key,
+            uid=f"uid-{self._next()}",
+            selector=workload.selector,
+            max_unavailable="1" if min_available is None else "",
+            min_available="" if min_available is None else str(min_available),
+            ours=True,
         )
         self._effect(f"create budget {name}")
 
@@ -676,10 +724,10 @@ class World:
 
     def workload(self, owner: Owner) -> Workload | None:
         state = self.workloads_by_owner.get(owner)
-        return self._counted(state) if state else None
+        return self._counted(state) if state and owner.kind in KNOWN_KINDS else None
 
     def workloads(self) -> list[Workload]:
-        return [self._counted(s) for s in self.workloads_by_owner.values()]
+        return [self._counted(s) for o, s in self.workloads_by_owner.items() if o.kind in KNOWN_KINDS]
 
     def stateful_sets(self, namespace: str) -> list[Workload]:
         found = [w for w in self.workloads() if w.owner.kind == "StatefulSet"]

@@ -24,7 +24,7 @@ class RollRequest(Strict):
     surge: int | None = Field(None, ge=1, le=40, description="nodes replaced at the same time")
     approval: bool | None = Field(None, description="wait for a person after the plan")
     keep_taints: bool = Field(False, description="leave our taint on nodes that were not replaced")
-    accept: tuple[str, ...] = Field((), description="codes of blockers that are accepted")
+    accept: tuple[str, ...] = Field((), description="codes of findings that are accepted, or CODE:OBJECT")
     trigger: str = Field("a person", description="who asked")
 
     def surge_in(self, settings: Settings) -> int:
@@ -95,6 +95,7 @@ class RollTask(Task):
     targets: Targets = {}
     surge: int = 1
     keep_taints: bool = False
+    accept: tuple[str, ...] = ()
     waves: int = 0
     unready: tuple[str, ...] = ()
     redis: tuple[str, ...] = ()

@@ -257,7 +257,15 @@ class Settings(Strict):
     healthy_target_floor: int = Field(
         1, ge=1, description="healthy targets that must remain in a target group when a node leaves it"
     )
-    accept: tuple[str, ...] = Field((), description="codes of blockers that are accepted beforehand")
+    batch_seconds: int = Field(
+        1800,
+        ge=0,
+        description="how long pods that end by themselves (Jobs', and others that are not started again) have to do so "
+        "before they are evicted; 0: none",
+    )
+    accept: tuple[str, ...] = Field(
+        (), description="codes of findings that are accepted beforehand, of all objects or as CODE:OBJECT"
+    )
     namespace: str = Field("kube-system", description="where the roll's lock (a Lease) lives")
     lease_seconds: int = Field(180, ge=15, description="a holder silent for so long has lost the lock")
     deadlines: Deadlines = Field(
@@ -272,6 +280,14 @@ class Settings(Strict):
             raise ValueError(
                 f"deadlines.health_gate ({self.deadlines.health_gate}) must be longer than "
                 f"bake_seconds ({self.bake_seconds})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _evicting_outlasts_batch_pods(self) -> "Settings":
+        if self.deadlines.evict <= self.batch_seconds:
+            raise ValueError(
+                f"deadlines.evict ({self.deadlines.evict}) must be longer than batch_seconds ({self.batch_seconds})"
             )
         return self
 

@@ -92,7 +92,7 @@ class TestInTheCluster:
 
     def test_that_taints_are_to_stay_is_remembered_for_the_restore(self) -> None:
         lock.acquire(self.clients, "roll-1", NAME)
-        lock.keep_taints(self.clients, "roll-1")
+        lock.note_request(self.clients, "roll-1", keep_taints=True, accept=())
         ended = lock.end(self.clients, "roll-1", "restore-1")
         assert isinstance(ended, Lease)
         assert lock.KEEP_TAINTS in ended.annotations

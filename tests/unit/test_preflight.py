@@ -111,7 +111,7 @@ BLOCKS, HOLDS, NOTE = Severity.BLOCKS, Severity.HOLDS, Severity.NOTE
             lambda v: replace(v, nodes=(replace(NODE, labels={"karpenter.sh/nodepool": "x"}),)),
         ),
         ("bare-pod", BLOCKS, "pod shop/web-1", pod(owner=None)),
-        ("tolerates-everything", NOTE, str(WEB), pod(tolerations=(Toleration(operator="Exists"),))),
+        ("tolerates-everything", HOLDS, str(WEB), pod(tolerations=(Toleration(operator="Exists"),))),
         ("local-storage", NOTE, str(WEB), pod(local_volumes=("cache",))),
         ("local-volume", BLOCKS, "pod shop/web-1", with_volume(local=True)),
         ("redis", BLOCKS, str(WEB), pod(images=("registry:5000/library/redis:8@sha256:1",))),

@@ -6,6 +6,7 @@ Nothing outside this module knows that.
 
 import base64
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,6 +54,21 @@ SIGN_IN_TRIES = 3
 
 TIMEOUT = (5, 30)
 """Connect and read timeout of a request, in seconds."""
+
+DENIAL = re.compile(
+    r'admission webhook ".*?" denied the request'
+    r"|ValidatingAdmissionPolicy .* denied request"
+    r'|failed calling webhook "',
+    re.DOTALL,
+)
+"""How the API server tells of webhooks and policies that said no, and of a webhook that could not be asked (apiserver,
+pkg/admission/plugin)."""
+
+NOT_ALLOWED = re.compile(r'User ".*?" cannot create resource "pods/eviction"')
+"""How it tells of a missing permission (apiserver, endpoints/handlers/responsewriters/errors.go)."""
+
+LONGEST_WORDS = 300
+"""Characters of a webhook's text that are passed on."""
 
 LEASE_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 
@@ -216,14 +232,16 @@ class KubernetesClient:
     def budgets(self) -> list[Budget]:
         return [_budget(item) for item in self._list("/apis/policy/v1/poddisruptionbudgets")]
 
-    def create_budget(self, workload: Workload, name: str, annotations: Mapping[str, str]) -> None:
+    def create_budget(
+        self, workload: Workload, name: str, annotations: Mapping[str, str], *, min_available: int | None = None
+    ) -> None:
         namespace = workload.owner.namespace
         body = {
             "apiVersion": "policy/v1",
             "kind": "PodDisruptionBudget",
             "metadata": {"name": name, "namespace": namespace, "labels": OURS, "annotations": dict(annotations)},
             "spec": {
-                "maxUnavailable": 1,
+                **({"maxUnavailable": 1} if min_available is None else {"minAvailable": min_available}),
                 "selector": _selector_json(workload.selector or Selector()),
                 # A pod that is not Ready anyway must not hold a roll up.
                 "unhealthyPodEvictionPolicy": "AlwaysAllow",
@@ -469,23 +487,37 @@ class KubernetesClient:
 def read_eviction(
     status: int, answer: Json, headers: Mapping[str, str], fault: Callable[[int, Json, str], Exception]
 ) -> Eviction:
-    """What an answer of the Eviction API means.
+    """What an answer of the Eviction API means (pkg/registry/core/pod/storage/eviction.go).
 
-    404, and 409 for another UID: the pod is gone. 429: a budget refuses, and says in details.causes why; Retry-After
-    comes only while the budget has not been looked at yet. 500 "more than one PodDisruptionBudget": can never succeed.
+    Admission is looked for first: a webhook chooses the status that its denial is answered with. 404, and 409 for
+    another UID: the pod is gone. 429 with causes: a budget refuses, and says why; Retry-After comes only while the
+    budget has not been looked at yet. 429 without: the API server's own protection from load. 500 "more than one
+    PodDisruptionBudget": can never succeed. Raises `fault` for the rest, which is about the caller or the server.
     """
     message = answer.get("message", "")
+    details = answer.get("details") or {}
+    causes = [c.get("message", "") for c in details.get("causes") or () if c.get("reason") == "DisruptionBudget"]
+    hint = float(headers.get("Retry-After") or details.get("retryAfterSeconds") or 0)
     if status in {200, 201}:
         return Eviction(EvictionStatus.EVICTED)
-    if status in {404, 409}:
+    if _denied(status, message):
+        return Eviction(EvictionStatus.DENIED, " ".join(message.split())[:LONGEST_WORDS])
+    if status == 404 or (status == 409 and "precondition" in message and "UID" in message):
         return Eviction(EvictionStatus.GONE)
+    if status == 409 or (status == 429 and (causes or "disruption budget" in message)):
+        return Eviction(EvictionStatus.REFUSED, "; ".join(filter(None, causes)) or message, hint)
     if status == 429:
-        causes = [c.get("message", "") for c in (answer.get("details") or {}).get("causes") or ()]
-        hint = headers.get("Retry-After") or (answer.get("details") or {}).get("retryAfterSeconds") or 0
-        return Eviction(EvictionStatus.REFUSED, "; ".join(filter(None, causes)) or message, float(hint))
+        return Eviction(EvictionStatus.BUSY, message, hint)
     if status == 500 and "more than one PodDisruptionBudget" in message:
         return Eviction(EvictionStatus.FORBIDDEN_BY_TWO_BUDGETS, message)
     raise fault(status, answer, "evict a pod")
+
+
+def _denied(status: int, message: str) -> bool:
+    """Whether admission said no: any 403 but one of an authorizer, which names the user and what it cannot do."""
+    if DENIAL.search(message):
+        return True
+    return status == 403 and not NOT_ALLOWED.search(message)
 
 
 def _lease_path(name: str) -> str:
@@ -562,6 +594,7 @@ def _pod(item: Json) -> Pod:
         requests=requests_of(spec),
         needs=needs_of(spec, metadata["namespace"]),
         grace_seconds=float(spec.get("terminationGracePeriodSeconds", 30)),
+        ends=spec.get("restartPolicy", "Always") != "Always",
     )
 
 

@@ -23,15 +23,25 @@ class EvictionStatus(StrEnum):
     GONE = "gone"
     REFUSED = "refused"
     FORBIDDEN_BY_TWO_BUDGETS = "two budgets"
+    DENIED = "denied"
+    """By admission: a webhook, a policy, or a plugin of the API server."""
+    BUSY = "busy"
+    """The API server protects itself from load, and decided nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Eviction:
-    """The answer to one eviction. `retry_after` is in seconds, 0 where the server gave no hint."""
+    """The answer to one eviction. `reason` is the server's or a webhook's own text; `retry_after` is in seconds, 0
+    where the server gave no hint."""
 
     status: EvictionStatus
     reason: str = ""
     retry_after: float = 0.0
+
+    @property
+    def granted(self) -> bool:
+        """Whether the pod goes, or has gone."""
+        return self.status in {EvictionStatus.EVICTED, EvictionStatus.GONE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +95,11 @@ class Kubernetes(Protocol):
 
     def budgets(self) -> list[Budget]: ...
 
-    def create_budget(self, workload: Workload, name: str, annotations: Mapping[str, str]) -> None:
-        """A budget of ours with maxUnavailable 1 over the workload's selector. One of that name is left as it is."""
+    def create_budget(
+        self, workload: Workload, name: str, annotations: Mapping[str, str], *, min_available: int | None = None
+    ) -> None:
+        """A budget of ours over the workload's selector: maxUnavailable 1, or that minAvailable for a controller of a
+        kind that the disruption controller cannot count. One of that name is left as it is."""
         ...
 
     def delete_budget(self, budget: Budget) -> None:

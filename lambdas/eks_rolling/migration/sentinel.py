@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from eks_rolling.clients.protocols import Clients, EvictionStatus
+from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import NotFound
 from eks_rolling.migration.handover import cut_off, switch, tell
 from eks_rolling.observed.kubernetes import Node, Pod
@@ -135,6 +135,6 @@ def _move(action: MovePod, pod: Pod, clients: Clients) -> str:
 
 def _evict(pod: Pod, reason: str, clients: Clients) -> str:
     answered = clients.kubernetes.evict(pod)
-    if answered.status in {EvictionStatus.REFUSED, EvictionStatus.FORBIDDEN_BY_TWO_BUDGETS}:
+    if not answered.granted:
         return f"pod {pod}: {answered.reason}"
     return reason

@@ -116,6 +116,15 @@ class Owner:
         return cls(kind, namespace, name)
 
 
+UNDISTURBED = (
+    ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"),
+    ("karpenter.sh/do-not-disrupt", "true"),
+    ("karpenter.sh/do-not-evict", "true"),
+)
+"""Annotations with which pods ask others that remove nodes to leave them alone (cluster-autoscaler's FAQ; Karpenter's
+documentation of disruption, and its name for it before v1beta1)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pod:
     """A pod, as far as moving it is concerned."""
@@ -144,6 +153,8 @@ class Pod:
     """Thousandths of cores, bytes, ...: what the scheduler counts, init containers and overhead included."""
     needs: "Needs | None" = None
     grace_seconds: float = 30.0
+    ends: bool = False
+    """Its containers are not started again when they end (restartPolicy Never, OnFailure): batch work."""
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -160,6 +171,16 @@ class Pod:
         if self.unschedulable_because:
             return f"cannot be scheduled: {self.unschedulable_because}"
         return "is ending" if self.deleting else f"is {self.phase} on {self.node or 'no node'}"
+
+    @property
+    def subject(self) -> str:
+        """What a finding about the pod is about: its controller, or the pod itself where it has none."""
+        return str(self.owner) if self.owner else f"pod {self}"
+
+    @property
+    def not_to_be_disturbed(self) -> str:
+        """The annotation by which the pod asks for that; "" if it does not."""
+        return next((f"{key}: {value}" for key, value in UNDISTURBED if self.annotations.get(key) == value), "")
 
     @property
     def finished(self) -> bool:

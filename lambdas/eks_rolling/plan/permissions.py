@@ -44,7 +44,7 @@ EVERYWHERE = (
     ("eks-rolling-look", STORAGE, "volumeattachments", "list"),
     ("eks-rolling-nodes", "", "nodes", "patch"),
     ("eks-rolling-evict", "", "pods/eviction", "create"),
-    ("eks-rolling-evict", POLICY, "poddisruptionbudgets", "create"),
+    ("eks-rolling-evict", POLICY, "poddisruptionbudgets", "create delete"),
     ("eks-rolling-evict", APPS, "deployments", "patch"),
     ("eks-rolling-restore", POLICY, "poddisruptionbudgets", "delete"),
 )

@@ -148,5 +148,5 @@ def by_owner(pods: Iterable[Pod]) -> dict[str, list[Pod]]:
     """Pods by what a finding about them is about: their controller, or the pod itself where it has none."""
     found: defaultdict[str, list[Pod]] = defaultdict(list)
     for pod in pods:
-        found[str(pod.owner) if pod.owner else f"pod {pod}"].append(pod)
+        found[pod.subject].append(pod)
     return dict(found)

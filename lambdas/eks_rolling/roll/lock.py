@@ -5,6 +5,8 @@ as annotations, what people ask of a running roll (pause, abort, keep taints), `
 begun, and `ended`, with which a restore turns away steps of the roll that are still on their way.
 """
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from eks_rolling.clients.protocols import Clients
@@ -17,6 +19,8 @@ ABORT = "eks-rolling.io/abort"
 FAILED = "eks-rolling.io/failed"
 ENDED = "eks-rolling.io/ended"
 KEEP_TAINTS = "eks-rolling.io/keep-taints"
+ACCEPTED = "eks-rolling.io/accepted"
+"""Codes of findings that the roll's request accepts, as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +119,19 @@ def note_failure(clients: Clients, roll: str, node: str) -> None:
         clients.kubernetes.put_lease(replace(lease, annotations=dict(lease.annotations) | {FAILED: node}))
 
 
-def keep_taints(clients: Clients, roll: str) -> None:
-    """Notes that taints are to stay, for whoever restores after the roll. Raises Conflict, LockLost."""
+def note_request(clients: Clients, roll: str, *, keep_taints: bool, accept: Sequence[str]) -> None:
+    """Notes what the roll's request asks of steps that do not see it: that taints are to stay, for whoever restores,
+    and which findings it accepts. Raises Conflict, LockLost."""
     lease = _ours(clients, roll, lock_name(clients.settings.namespace))
-    if KEEP_TAINTS not in lease.annotations:
-        clients.kubernetes.put_lease(replace(lease, annotations=dict(lease.annotations) | {KEEP_TAINTS: "asked for"}))
+    said = {KEEP_TAINTS: "asked for"} if keep_taints else {}
+    said |= {ACCEPTED: json.dumps(sorted(accept))} if accept else {}
+    if said.items() - lease.annotations.items():
+        clients.kubernetes.put_lease(replace(lease, annotations=dict(lease.annotations) | said))
+
+
+def accepted(lease: Lease | None) -> frozenset[str]:
+    """The codes, alone or as CODE:OBJECT, that the request of the lock's roll accepts."""
+    return frozenset(json.loads(lease.annotations.get(ACCEPTED, "[]"))) if lease else frozenset()
 
 
 def end(clients: Clients, roll: str, by: str = "") -> Lease | Busy | None:

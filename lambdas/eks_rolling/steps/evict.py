@@ -1,23 +1,29 @@
 """Evict pods: within their budgets, until the node is empty and what left it is Ready elsewhere.
 
 - Pods that a budget covers: as many at a time as it allows. The Eviction API has the last word.
-- Pods of a workload without a budget: a temporary one is made, one pod at a time.
+- A budget that says 0 is asked about one of its pods all the same, once in a while: webhooks that move pods by
+  themselves act when an eviction is asked for, and the count may be old.
+- Pods of a workload without a budget: a temporary one is made, one pod at a time. Controllers of kinds that the
+  disruption controller cannot count have it over the labels that their pods alone have; without such labels their pods
+  are counted.
+- Batch pods, which end by themselves, are given time to; pods that ask not to be disturbed are waited for.
 - Pods with volumes and StatefulSet pods: one at a time, the next when the last one is Ready elsewhere.
 - Deployments that ask for it by annotation: a rollout restart, which starts the new pod before it stops the old one.
 - Once empty, the node is cordoned, so that pods which tolerate everything do not come back.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import assert_never
 
-from eks_rolling.clients.protocols import Clients, EvictionStatus
+from eks_rolling.clients.protocols import Clients, Eviction, EvictionStatus
 from eks_rolling.errors import NotFound
-from eks_rolling.observed.kubernetes import RESTARTED_FOR, Budget, Node, Owner, Pod, Strategy, Workload
+from eks_rolling.observed.kubernetes import RESTARTED_FOR, Budget, Node, Owner, Pod, Selector, Strategy, Workload
 from eks_rolling.observed.marks import NODE_CORDONED, NODE_MOVING, NODE_ROLL
 from eks_rolling.payloads import Hold, HoldKind, NodeTask, StepResult, backoff
 from eks_rolling.redis.groups import GROUP
+from eks_rolling.roll import lock
 from eks_rolling.runtime import handler_for
 from eks_rolling.wording import counted
 
@@ -25,6 +31,19 @@ BUDGET_PREFIX = "eks-rolling-"
 
 BUDGETABLE = frozenset({"Deployment", "StatefulSet", "ReplicaSet"})
 """Kinds whose size the disruption controller knows, so that maxUnavailable works for them."""
+
+UNCOUNTED = frozenset({"DaemonSet", "Job", "Node"})
+"""Kinds whose pods nobody waits to see Ready elsewhere."""
+
+SCALED_DOWN_AFTER = 300.0
+"""Seconds without a further eviction after which a controller whose present pods are all Ready is taken to want no
+more: what it wants is not known."""
+
+ASK_AFTER = 60.0
+"""Seconds of a hold after which a budget that says 0 is asked about."""
+
+BATCH, DO_NOT_DISTURB = "batch-pod", "do-not-disturb"
+"""Codes of the plan's findings about pods that are waited for, by which they are accepted."""
 
 SEPARATOR = " | "
 
@@ -54,13 +73,21 @@ class Moving:
 
 @dataclass(frozen=True, slots=True)
 class NodeToEmpty:
-    """A node that is being emptied, and everything its pods' going depends on."""
+    """A node that is being emptied, and everything its pods' going depends on. `waited` and `batch_seconds` are
+    seconds; `accepted` are codes, alone or as CODE:OBJECT."""
 
     node: Node
     pods: tuple[Pod, ...]
     budgets: tuple[Budget, ...] = ()
     workloads: dict[Owner, Workload | None] = field(default_factory=dict)
     moving: tuple[Moving, ...] = ()
+    waited: float = 0.0
+    batch_seconds: float = 0.0
+    accepted: frozenset[str] = frozenset()
+
+    def accepts(self, code: str, pod: Pod) -> bool:
+        """Whether a person accepted that finding, of all objects or of this one."""
+        return code in self.accepted or f"{code}:{pod.subject}" in self.accepted
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +96,15 @@ class EvictPods:
 
     pods: tuple[Pod, ...]
     moving: frozenset[Owner]
+
+
+@dataclass(frozen=True, slots=True)
+class AskAll:
+    """Ask for these evictions although a budget says 0; `hold` is what holds meanwhile."""
+
+    pods: tuple[Pod, ...]
+    moving: frozenset[Owner]
+    hold: Hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +130,20 @@ class Cordon:
 
 
 @dataclass(frozen=True, slots=True)
+class Why:
+    """Why a pod may not be evicted now. `asks`: the budget about which it may be asked for all the same."""
+
+    reason: str
+    kind: HoldKind | None = None
+    asks: Budget | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Empty:
     reason: str
 
 
-Decision = EvictPods | MakeBudgets | DropBudgets | Restart | Cordon | Hold | Empty
+Decision = EvictPods | AskAll | MakeBudgets | DropBudgets | Restart | Cordon | Hold | Empty
 
 
 def decide(seen: NodeToEmpty) -> Decision:
@@ -108,7 +153,7 @@ def decide(seen: NodeToEmpty) -> Decision:
     covering = {p.uid: [b for b in seen.budgets if b.covers(p)] for p in movers}
     if not here:
         return _finish(seen)
-    if surplus := _surplus_budgets(covering):
+    if surplus := (*_surplus_budgets(covering), *_outgrown_budgets(seen, covering)):
         return DropBudgets(surplus)
     for pod in movers:
         workload = seen.workloads.get(pod.owner) if pod.owner else None
@@ -118,11 +163,26 @@ def decide(seen: NodeToEmpty) -> Decision:
         return MakeBudgets(missing)
     allowed, holds = _allowed(seen, movers, covering)
     if allowed:
-        moving = frozenset(p.owner for p in allowed if p.owner and _was_whole(seen, p.owner))
-        return EvictPods(tuple(allowed), moving)
+        return EvictPods(tuple(allowed), _to_await(seen, allowed))
     ending = [f"pod {p} is ending" for p in here if p.deleting]
-    kind = next((why.kind for why in holds if why.kind), HoldKind.PODS)
-    return Hold("; ".join([why.reason for why in holds] + ending), kind)
+    kind = next((why.kind for _, why in holds if why.kind), HoldKind.PODS)
+    hold = Hold("; ".join([f"pod {pod}: {why.reason}" for pod, why in holds] + ending), kind)
+    if to_ask := _to_ask_about(seen, holds):
+        return AskAll(to_ask, _to_await(seen, to_ask), hold)
+    return hold
+
+
+def _to_await(seen: NodeToEmpty, pods: Iterable[Pod]) -> frozenset[Owner]:
+    return frozenset(p.owner for p in pods if p.owner and _was_whole(seen, p.owner))
+
+
+def _to_ask_about(seen: NodeToEmpty, holds: Iterable[tuple[Pod, Why]]) -> tuple[Pod, ...]:
+    """A pod of each budget that says 0: at once where it can never say more, else once that has lasted."""
+    found: dict[Budget, Pod] = {}
+    for pod, why in holds:
+        if why.asks and (why.asks.can_never_allow or seen.waited >= ASK_AFTER):
+            found.setdefault(why.asks, pod)
+    return tuple(found.values())
 
 
 def _finish(seen: NodeToEmpty) -> Decision:
@@ -138,21 +198,36 @@ def _surplus_budgets(covering: dict[str, list[Budget]]) -> tuple[Budget, ...]:
     return tuple({b for budgets in covering.values() if len(budgets) > 1 for b in budgets if b.ours})
 
 
+def _outgrown_budgets(seen: NodeToEmpty, covering: dict[str, list[Budget]]) -> tuple[Budget, ...]:
+    """Budgets of ours that ask for as many pods as their controller, scaled down since, now has."""
+    return tuple(
+        {
+            budget
+            for pod in seen.pods
+            for budget in covering.get(pod.uid, ())
+            if budget.ours and budget.min_available and pod.owner and (workload := seen.workloads.get(pod.owner))
+            if int(budget.min_available) >= workload.desired
+        }
+    )
+
+
 def _without_budget(seen: NodeToEmpty, movers: list[Pod], covering: dict[str, list[Budget]]) -> tuple[Workload, ...]:
     wanted = {
         workload.owner: workload
         for pod in movers
         if pod.owner
         and not covering[pod.uid]
-        and pod.owner.kind in BUDGETABLE
         and (workload := seen.workloads.get(pod.owner))
+        and (pod.owner.kind in BUDGETABLE or (workload.selector is not None and workload.desired > 1))
         and workload.strategy is not Strategy.RESTART
         and GROUP not in workload.annotations
     }
     return tuple(wanted.values())
 
 
-def _allowed(seen: NodeToEmpty, movers: list[Pod], covering: dict[str, list[Budget]]) -> tuple[list[Pod], list[Hold]]:
+def _allowed(
+    seen: NodeToEmpty, movers: list[Pod], covering: dict[str, list[Budget]]
+) -> tuple[list[Pod], list[tuple[Pod, Why]]]:
     """Which pods may be asked for now, and why not the others."""
     left: dict[Budget, int] = {}
     taken: defaultdict[Owner, int] = defaultdict(int)
@@ -160,10 +235,10 @@ def _allowed(seen: NodeToEmpty, movers: list[Pod], covering: dict[str, list[Budg
         m.workload.owner.kind not in {"Deployment", "ReplicaSet"} and m.lacking for m in seen.moving
     )
     allowed: list[Pod] = []
-    holds: list[Hold] = []
+    holds: list[tuple[Pod, Why]] = []
     for pod in movers:
         if why := _why_not(seen, pod, covering[pod.uid], left, taken, one_by_one_busy=one_by_one_busy):
-            holds.append(replace(why, reason=f"pod {pod}: {why.reason}"))
+            holds.append((pod, why))
             continue
         allowed.append(pod)
         one_by_one_busy = one_by_one_busy or _one_by_one(pod)
@@ -182,30 +257,44 @@ def _why_not(
     taken: dict[Owner, int],
     *,
     one_by_one_busy: bool,
-) -> Hold | None:
+) -> Why | None:
     workload = seen.workloads.get(pod.owner) if pod.owner else None
     if workload and GROUP in workload.annotations:
-        return Hold(
+        return Why(
             f"it belongs to Redis group {workload.annotations[GROUP]}, which is migrated, not evicted", HoldKind.REDIS
         )
     if workload and workload.strategy is Strategy.RESTART:
-        return Hold(f"{workload.owner} is restarting")
+        return Why(f"{workload.owner} is restarting")
+    if awaited := _awaited(seen, pod):
+        return Why(awaited)
     if len(budgets) > 1:
         both = " and ".join(str(b) for b in budgets)
-        return Hold(f"budgets {both} both cover it; narrow the selector of one", HoldKind.BUDGET)
+        return Why(f"budgets {both} both cover it; narrow the selector of one", HoldKind.BUDGET)
     if budgets:
         budget = budgets[0]
         if not budget.observed:
-            return Hold(f"budget {budget} has not been looked at yet", HoldKind.BUDGET)
+            return Why(f"budget {budget} has not been looked at yet", HoldKind.BUDGET)
         # A pod that is not Ready may go where the budget is met by the others; the API decides that.
         if pod.ready and left.get(budget, budget.allowed) < 1:
             needs = f"budget {budget} needs {budget.desired_healthy} healthy pods and has {budget.healthy}"
-            return Hold(needs, HoldKind.BUDGET)
+            in_order = not (_one_by_one(pod) and one_by_one_busy) and not budget.ours
+            return Why(needs, HoldKind.BUDGET, budget if in_order else None)
     elif pod.owner and pod.owner.kind not in {"Job", "Node"} and pod.owner in taken:
-        return Hold(f"another pod of {pod.owner} goes first")
+        return Why(f"another pod of {pod.owner} goes first")
+    elif workload and workload.owner.kind not in BUDGETABLE and pod.ready and not workload.all_ready:
+        return Why(f"{workload.ready} of {workload.desired} pods of {pod.owner} are Ready")
     if _one_by_one(pod) and one_by_one_busy:
-        return Hold("pods with volumes go one at a time")
+        return Why("pods with volumes go one at a time")
     return None
+
+
+def _awaited(seen: NodeToEmpty, pod: Pod) -> str:
+    """Why the pod is given time to end by itself; "" if it is not."""
+    if (asks := pod.not_to_be_disturbed) and not seen.accepts(DO_NOT_DISTURB, pod):
+        return f"it asks not to be disturbed ({asks})"
+    if pod.ends and not seen.accepts(BATCH, pod) and seen.waited < seen.batch_seconds:
+        return f"it ends by itself, and has {seen.batch_seconds:.0f} s to do so"
+    return ""
 
 
 def _one_by_one(pod: Pod) -> bool:
@@ -241,7 +330,7 @@ def describe_budgets(seen: NodeToEmpty) -> dict[str, list[int]]:
 
 def run(task: NodeTask, clients: Clients) -> StepResult:
     """Its answers tell of the budgets as well, which is what the report knows of them."""
-    seen = observe(task.node, clients)
+    seen = observe(task, clients)
     result = act(seen, task, clients)
     return result.model_copy(update={"output": result.output | {"budgets": describe_budgets(seen)}})
 
@@ -249,14 +338,17 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
 def act(seen: NodeToEmpty, task: NodeTask, clients: Clients) -> StepResult:
     """One action."""
     decision = decide(seen)
-    waited = clients.now() - (task.since or clients.now())
+    waited = seen.waited
     match decision:
         case EvictPods(pods, moving):
-            return _evict(seen.node, pods, moving, clients)
+            return _evict(seen, pods, moving, clients)
+        case AskAll(pods, moving, hold):
+            return _evict(seen, pods, moving, clients, hold)
         case MakeBudgets(workloads):
             for workload in workloads:
                 name = f"{BUDGET_PREFIX}{workload.owner.kind.lower()}-{workload.owner.name}"
-                clients.kubernetes.create_budget(workload, name, {NODE_ROLL: task.roll})
+                least = None if workload.owner.kind in BUDGETABLE else max(0, workload.ready - 1)
+                clients.kubernetes.create_budget(workload, name, {NODE_ROLL: task.roll}, min_available=least)
             names = ", ".join(str(w.owner) for w in workloads)
             return StepResult.wait(f"{names}: without a budget, so one pod at a time", 1)
         case DropBudgets(budgets):
@@ -277,52 +369,160 @@ def act(seen: NodeToEmpty, task: NodeTask, clients: Clients) -> StepResult:
             assert_never(decision)
 
 
-def observe(node_name: str, clients: Clients) -> NodeToEmpty:
+def observe(task: NodeTask, clients: Clients) -> NodeToEmpty:
     """The node, its pods and what they belong to. Raises NotFound when the node is gone."""
-    kubernetes = clients.kubernetes
-    node = kubernetes.node(node_name)
+    kubernetes, settings, now = clients.kubernetes, clients.settings, clients.now()
+    node = kubernetes.node(task.node)
     if node is None:
-        raise NotFound(f"Node {node_name} left the cluster before it was empty; start a new roll.")
-    pods = tuple(kubernetes.pods_on(node_name))
-    owners = {p.owner for p in pods if p.owner and not p.stays_with_node}
+        raise NotFound(f"Node {task.node} left the cluster before it was empty; start a new roll.")
+    pods = tuple(kubernetes.pods_on(task.node))
+    budgets = tuple(kubernetes.budgets())
+    awaited = _awaited_owners(node)
+    look = _Workloads(clients, budgets, awaited)
+    owners = {p.owner for p in pods if p.owner and not p.stays_with_node and not p.ends}
+    lease = kubernetes.lease(lock.lock_name(settings.namespace)) if any(_may_be_accepted(p) for p in pods) else None
     return NodeToEmpty(
         node=node,
         pods=pods,
-        budgets=tuple(kubernetes.budgets()),
-        workloads={owner: kubernetes.workload(owner) for owner in owners},
-        moving=tuple(_look_at_moving(node, clients)),
+        budgets=budgets,
+        workloads={owner: look.at(owner) for owner in owners},
+        moving=tuple(look.moving()),
+        waited=now - (task.since or now),
+        batch_seconds=settings.batch_seconds,
+        accepted=frozenset(settings.accept) | lock.accepted(lease),
     )
 
 
-def _look_at_moving(node: Node, clients: Clients) -> Iterator[Moving]:
-    for owner in sorted(_moving(node), key=str):
-        workload = clients.kubernetes.workload(owner)
-        if workload is not None:
-            pods = () if workload.all_ready else tuple(clients.kubernetes.pods_of(workload))
-            yield Moving(workload, pods)
+def _may_be_accepted(pod: Pod) -> bool:
+    return not pod.stays_with_node and (pod.ends or bool(pod.not_to_be_disturbed))
 
 
-def _moving(node: Node) -> frozenset[Owner]:
-    text = node.annotations.get(NODE_MOVING, "")
-    return frozenset(Owner.parse(part) for part in text.split(SEPARATOR) if part)
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many pods a controller of a kind that nobody can count had when one was last evicted, and when that was."""
+
+    pods: int = 0
+    at: float = 0.0
 
 
-def _evict(node: Node, pods: tuple[Pod, ...], moving: frozenset[Owner], clients: Clients) -> StepResult:
+class _Workloads:
+    """What pods belong to: the object where its kind is known, else what its pods tell."""
+
+    def __init__(self, clients: Clients, budgets: tuple[Budget, ...], awaited: Mapping[Owner, Count]) -> None:
+        self._clients = clients
+        self._budgets = budgets
+        self._awaited = awaited
+        self._pods: dict[str, list[Pod]] = {}
+
+    def at(self, owner: Owner) -> Workload | None:
+        known = self._clients.kubernetes.workload(owner)
+        if known is not None or owner.kind in UNCOUNTED | BUDGETABLE:
+            return known
+        count = self._awaited.get(owner, Count())
+        return counted_by_pods(owner, self._pods_in(owner.namespace), self._budgets, count, self._clients.now())
+
+    def moving(self) -> Iterator[Moving]:
+        for owner in sorted(self._awaited, key=str):
+            workload = self.at(owner)
+            if workload is not None:
+                yield Moving(workload, () if workload.all_ready else tuple(self._pods_of(workload)))
+
+    def _pods_of(self, workload: Workload) -> list[Pod]:
+        if workload.owner.kind in BUDGETABLE:
+            return self._clients.kubernetes.pods_of(workload)
+        return [p for p in self._pods_in(workload.owner.namespace) if p.owner == workload.owner]
+
+    def _pods_in(self, namespace: str) -> list[Pod]:
+        if namespace not in self._pods:
+            everything = Workload(Owner("Namespace", namespace, namespace), selector=Selector())
+            self._pods[namespace] = self._clients.kubernetes.pods_of(everything)
+        return self._pods[namespace]
+
+
+def counted_by_pods(owner: Owner, pods: Iterable[Pod], budgets: Iterable[Budget], last: Count, now: float) -> Workload:
+    """A controller of any kind, by its pods among `pods`, all of its namespace.
+
+    It wants as many as it has, or had when one was last evicted: until all have been Ready for so long that it must
+    have been scaled down. Its selector are the labels that all of its pods have and no other; None if there are none.
+    """
+    everybody = [p for p in pods if not p.finished]
+    own = [p for p in everybody if p.owner == owner]
+    present = [p for p in own if not p.deleting]
+    ready = sum(p.ready for p in present)
+    before = max([last.pods, *(int(b.min_available) + 1 for b in budgets if b.min_available and _is_for(b, owner))])
+    scaled_down = ready == len(own) and now > last.at + SCALED_DOWN_AFTER
+    common = set.intersection(*(set(p.labels.items()) for p in own)) if own else set()
+    selector = Selector(tuple(sorted(common))) if common else None
+    if selector and any(selector.matches(p.labels) for p in everybody if p.owner != owner):
+        selector = None
+    wanted = len(present) if scaled_down else max(len(present), before)
+    return Workload(owner, desired=wanted, ready=ready, updated=ready, current=len(own), selector=selector)
+
+
+def _is_for(budget: Budget, owner: Owner) -> bool:
+    return budget.ours and (budget.namespace, budget.name) == (
+        owner.namespace,
+        f"{BUDGET_PREFIX}{owner.kind.lower()}-{owner.name}",
+    )
+
+
+def _awaited_owners(node: Node) -> dict[Owner, Count]:
+    """Whom the node's pods' going has left to be awaited: "KIND NAMESPACE/NAME", with "=COUNT@TIME" of uncounted
+    kinds."""
+    found = {}
+    for part in node.annotations.get(NODE_MOVING, "").split(SEPARATOR):
+        owner, _, count = part.partition("=")
+        number, _, at = count.partition("@")
+        if owner:
+            found[Owner.parse(owner)] = Count(int(number), float(at)) if count else Count()
+    return found
+
+
+def _written(owners: Mapping[Owner, Count]) -> str:
+    return SEPARATOR.join(sorted(f"{o}={c.pods}@{c.at:.0f}" if c.pods else str(o) for o, c in owners.items()))
+
+
+def _evict(
+    seen: NodeToEmpty, pods: tuple[Pod, ...], moving: frozenset[Owner], clients: Clients, hold: Hold | None = None
+) -> StepResult:
     """Remembers whom to wait for, then evicts: after a crash in between, somebody is waited for in vain at worst."""
-    if moving - _moving(node):
-        text = SEPARATOR.join(sorted(str(o) for o in _moving(node) | moving))
-        clients.kubernetes.update_node(node, annotations={NODE_MOVING: text})
-    refused = []
-    retry_after = 1.0
+    awaited = _awaited_owners(seen.node) | {o: _count(seen, o, clients.now()) for o in moving}
+    if (text := _written(awaited)) != seen.node.annotations.get(NODE_MOVING, ""):
+        clients.kubernetes.update_node(seen.node, annotations={NODE_MOVING: text})
+    refused: list[tuple[Pod, Eviction]] = []
     for pod in pods:
         answer = clients.kubernetes.evict(pod)
-        if answer.status in {EvictionStatus.REFUSED, EvictionStatus.FORBIDDEN_BY_TWO_BUDGETS}:
-            refused.append(f"pod {pod}: {answer.reason}")
-            retry_after = max(retry_after, answer.retry_after)
-    evicted = len(pods) - len(refused)
-    reasons = ([f"{counted(evicted, 'pod')} evicted"] if evicted else []) + refused
-    kind = {"kind": HoldKind.BUDGET, "refusals": refused[:REFUSALS_TOLD]} if refused else {}
-    return StepResult.wait("; ".join(reasons), retry_after, refused=len(refused), evicted=evicted, **kind)
+        if not answer.granted:
+            refused.append((pod, answer))
+        if answer.status is EvictionStatus.BUSY:
+            break
+    return _answered(len(pods), refused, hold, seen.waited)
+
+
+def _count(seen: NodeToEmpty, owner: Owner, now: float) -> Count:
+    workload = seen.workloads.get(owner)
+    return Count(workload.desired, now) if workload and owner.kind not in BUDGETABLE else Count()
+
+
+def _answered(asked: int, refused: list[tuple[Pod, Eviction]], hold: Hold | None, waited: float) -> StepResult:
+    """What the evictions were answered. Where nothing went the next look comes later and later."""
+    evicted = asked - len(refused) if not any(a.status is EvictionStatus.BUSY for _, a in refused) else 0
+    words = [f"pod {pod}: {_told_of(answer)}" for pod, answer in refused]
+    holding = [hold.reason] if hold and not evicted else []
+    reasons = ([f"{counted(evicted, 'pod')} evicted"] if evicted else []) + holding + words
+    seconds = max([1.0 if evicted else backoff(waited), *(answer.retry_after for _, answer in refused)])
+    kind = {"kind": HoldKind.BUDGET, "refusals": words[:REFUSALS_TOLD]} if refused else {}
+    return StepResult.wait("; ".join(reasons), seconds, refused=len(refused), evicted=evicted, **kind)
+
+
+def _told_of(answer: Eviction) -> str:
+    match answer.status:
+        case EvictionStatus.DENIED:
+            return f"its eviction is denied: {answer.reason}"
+        case EvictionStatus.BUSY:
+            return f"the API server has too much to do: {answer.reason}"
+        case _:
+            return answer.reason
 
 
 handler = handler_for(run, NodeTask)

@@ -101,6 +101,7 @@ def run(task: PlanTask, clients: Clients) -> StepResult:
         dry_run=request.dry_run,
         leftovers=leftovers(view) and not request.dry_run,
         keep_taints=request.keep_taints,
+        accept=request.accept,
         redis=redis_to_move(view, plan.chosen),
         unready=[str(w.owner) for w in view.workloads if not w.all_ready],
     )

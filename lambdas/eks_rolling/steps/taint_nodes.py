@@ -39,8 +39,7 @@ def decide(node: Node, roll: str, mode: AutoscalerMode) -> NodeUpdate | None:
 
 def run(task: RollTask, clients: Clients) -> StepResult:
     started = clients.now()
-    if task.keep_taints:
-        lock.keep_taints(clients, task.roll)
+    lock.note_request(clients, task.roll, keep_taints=task.keep_taints, accept=task.accept)
     planned = set(task.nodes)
     nodes = [n for n in clients.kubernetes.nodes() if n.instance in planned]
     for done, node in enumerate(nodes):

@@ -25,7 +25,12 @@ from eks_rolling.plan.checks.scheduling import (
 )
 from eks_rolling.plan.checks.storage import storage_findings
 from eks_rolling.plan.checks.undeclared_redis import undeclared_redis
-from eks_rolling.plan.checks.workloads import owner_findings, toleration_findings
+from eks_rolling.plan.checks.workloads import (
+    owner_findings,
+    toleration_findings,
+    uncounted_findings,
+    waiting_findings,
+)
 from eks_rolling.plan.placement import Stuck
 from eks_rolling.plan.snapshot import Candidate, ClusterSnapshot, candidates, moving_pods, resolve
 from eks_rolling.redis.groups import Part
@@ -35,10 +40,21 @@ from eks_rolling.settings import Settings
 __all__ = ["ACCEPTABLE", "Candidate", "ClusterSnapshot", "candidates", "findings", "moving_pods", "resolve"]
 
 ACCEPTABLE = (
-    frozenset({"bare-pod", "budget-never-allows", "local-volume", "redis", "spread-stuck", "would-stay-pending"})
+    frozenset(
+        {
+            "bare-pod",
+            "batch-pod",
+            "budget-never-allows",
+            "do-not-disturb",
+            "local-volume",
+            "redis",
+            "spread-stuck",
+            "would-stay-pending",
+        }
+    )
     | ACCEPTABLE_REDIS
 )
-"""Codes of blockers that a person may accept. The others cannot be rolled over."""
+"""Codes of findings that a person may accept, of all objects or as CODE:OBJECT. The others cannot be rolled over."""
 
 WEIGHT = {Severity.BLOCKS: 0, Severity.HOLDS: 1, Severity.NOTE: 2}
 
@@ -52,12 +68,16 @@ def findings(
 ) -> list[Finding]:
     """Every finding, the gravest first. What is accepted becomes a note. `stuck`: pods and stand-ins that would stay
     Pending."""
-    accepted = (set(request.accept) | set(settings.accept)) & ACCEPTABLE
+    accepted = set(request.accept) | set(settings.accept)
     softened = [
-        note(f.code, f.object, f"{f.reason} (accepted)", f.remedy) if f.code in accepted else f
+        note(f.code, f.object, f"{f.reason} (accepted)", f.remedy) if _accepted(f, accepted) else f
         for f in _all(view, request, settings, chosen, stuck)
     ]
     return sorted(softened, key=lambda f: (WEIGHT[f.severity], f.code, f.object))
+
+
+def _accepted(finding: Finding, accepted: set[str]) -> bool:
+    return finding.code in ACCEPTABLE and not accepted.isdisjoint({finding.code, f"{finding.code}:{finding.object}"})
 
 
 def _all(
@@ -79,6 +99,8 @@ def _all(
     yield from owner_findings(view, others)
     yield from storage_findings(view, others)
     yield from toleration_findings(pods)
+    yield from waiting_findings(others, settings.batch_seconds)
+    yield from uncounted_findings(view, others)
     yield from undeclared_redis(others)
     yield from redis_findings(view.redis, view.redis_problems, {p.owner for p in pods})
     yield from actor_findings(view, settings)

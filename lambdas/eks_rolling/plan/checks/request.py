@@ -41,7 +41,7 @@ def request_findings(
                 f"neither a node of {settings.cluster} nor an instance of its groups",
                 "correct the name",
             )
-    for code in sorted((set(request.accept) | set(settings.accept)) - acceptable):
+    for code in sorted(c for c in {*request.accept, *settings.accept} if c.partition(":")[0] not in acceptable):
         yield blocks(
             "unknown-code",
             f"accept {code}",

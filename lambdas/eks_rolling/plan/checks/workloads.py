@@ -6,6 +6,8 @@ from eks_rolling.documents.finding import Finding, blocks, holds, note
 from eks_rolling.observed.kubernetes import ROLL_TAINT_KEY, Effect, Pod, Strategy, Taint, Workload
 from eks_rolling.plan.snapshot import ClusterSnapshot, by_owner
 
+COUNTED = frozenset({"DaemonSet", "Deployment", "Job", "Node", "ReplicaSet", "StatefulSet"})
+
 OURS = Taint(ROLL_TAINT_KEY, Effect.NO_SCHEDULE)
 
 
@@ -65,9 +67,41 @@ def _workload(workload: Workload) -> Iterator[Finding]:
 def toleration_findings(pods: Iterable[Pod]) -> Iterator[Finding]:
     tolerant = [p for p in pods if any(t.tolerates(OURS) for t in p.tolerations)]
     for subject in by_owner(tolerant):
-        yield note(
+        yield holds(
             "tolerates-everything",
             subject,
             "it tolerates our taint, so its pods may land on an old node again",
             "narrow its tolerations, or see its pods moved more than once",
         )
+
+
+def waiting_findings(pods: Iterable[Pod], batch_seconds: float) -> Iterator[Finding]:
+    """About pods that are waited for before they are evicted; `batch_seconds` as in the settings."""
+    for subject, alike in by_owner(p for p in pods if p.ends or p.not_to_be_disturbed).items():
+        asks = next((p.not_to_be_disturbed for p in alike if p.not_to_be_disturbed), "")
+        ends = all(p.ends for p in alike)
+        remedy = f"take the annotation away, or accept its eviction with accept: do-not-disturb:{subject}"
+        if asks and ends:
+            yield holds("do-not-disturb", subject, f"it asks not to be disturbed ({asks}), and is waited for", remedy)
+        elif asks:
+            reason = f"it asks not to be disturbed ({asks}), and never ends by itself"
+            yield blocks("do-not-disturb", subject, reason, remedy)
+        else:
+            yield holds(
+                "batch-pod",
+                subject,
+                f"it is at work on a node to replace; it has {batch_seconds:.0f} s to end, and is evicted then",
+                f"raise the setting batch_seconds, or accept its eviction with accept: batch-pod:{subject}",
+            )
+
+
+def uncounted_findings(view: ClusterSnapshot, pods: Iterable[Pod]) -> Iterator[Finding]:
+    """About controllers of kinds that neither the disruption controller nor a roll knows."""
+    for owner in sorted({p.owner for p in pods if p.owner and not p.ends and not view.budgets_of(p)}, key=str):
+        if owner.kind not in COUNTED:
+            yield note(
+                "uncounted-controller",
+                str(owner),
+                "it has no budget and is of a kind that nobody can count, so its Ready pods are",
+                "nothing: one at a time is moved; a budget with minAvailable as a number would be exact",
+            )

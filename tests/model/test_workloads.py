@@ -1,0 +1,103 @@
+"""Whole rolls over workloads as clusters have them: Jobs, controllers of any kind, admission that denies."""
+
+import pytest
+
+from eks_rolling.observed.kubernetes import Owner
+from tests.asl import Engine
+from tests.assembly import synthesize
+from tests.model.situations import outdated, shop, watch_unavailable
+from tests.model.situations import settings as roll_settings
+from tests.world import World
+
+SMALL = (2, 1)
+
+
+def engine_for(world: World) -> Engine:
+    return Engine(synthesize(), world, world.clients(roll_settings()))
+
+
+def with_clones(replicas: int) -> tuple[World, Owner]:
+    world = shop(SMALL, new_version=False)
+    clones = world.custom("CloneSet", "clones", replicas)
+    world.ready()
+    for group in ("ng-a", "ng-b"):
+        world.new_template_version(group)
+    world.planned = set(world.machines)
+    return world, clones
+
+
+def test_of_a_controller_of_any_kind_one_pod_is_away_at_a_time_over_all_nodes() -> None:
+    world, clones = with_clones(8)
+    before, most = world.snapshot(), watch_unavailable(world, clones)
+    execution = engine_for(world).run("roll", "roll-1", {"surge": 3})
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    assert outdated(world) == []
+    assert most["most"] == 1
+    assert world.snapshot() == before
+
+
+def test_without_labels_of_its_own_its_pods_are_counted() -> None:
+    """Another controller's pods carry the same labels, so no budget can be made."""
+    world, clones = with_clones(4)
+    other = world.custom("CloneSet", "others", 1)
+    world.workloads_by_owner[other].labels = dict(world.workloads_by_owner[clones].labels)
+    world.ready()
+    most = watch_unavailable(world, clones)
+    execution = engine_for(world).run("roll", "roll-1", {"surge": 1})
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    assert most["most"] == 1
+
+
+@pytest.mark.parametrize("accept", [[], ["batch-pod:Job default/import"]])
+def test_a_job_ends_before_its_node_does_unless_that_is_accepted(accept: list[str]) -> None:
+    world = shop(SMALL)
+    world.job("import", 900)
+    world.advance(10)
+    execution = engine_for(world).run("roll", "roll-1", {"accept": accept})
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    assert outdated(world) == []
+    assert ("evict default/import-pod" in world.effects) is bool(accept)
+
+
+def test_a_job_that_takes_longer_than_it_is_given_is_evicted() -> None:
+    world = shop(SMALL)
+    world.job("import", 100_000)
+    world.advance(10)
+    assert engine_for(world).run("roll", "roll-1", {}).status == "SUCCEEDED"
+    assert "evict default/import-pod" in world.effects
+
+
+def test_a_denied_eviction_is_asked_for_again_and_holds_with_the_words_of_admission() -> None:
+    world = shop(SMALL)
+    (db,) = (str(p) for p in world.pods() if p.name == "db-0")
+    world.denials[db] = 'admission webhook "guard" denied the request: the primary is being moved'
+    execution = engine_for(world).run("roll", "roll-1", {})
+    assert execution.status == "FAILED"
+    assert "pod default/db-0: its eviction is denied" in execution.cause
+    assert "the primary is being moved" in execution.cause
+    assert 10 < world.asked_to_evict.count(db) < 500
+
+
+def test_a_roll_goes_on_once_admission_agrees() -> None:
+    world = shop(SMALL)
+    (db,) = (str(p) for p in world.pods() if p.name == "db-0")
+    world.denials[db] = "denied"
+    end = world.time + 900
+
+    def agree(current: World) -> None:
+        if current.time > end:
+            current.denials.clear()
+
+    world.watchers.append(agree)
+    assert engine_for(world).run("roll", "roll-1", {}).status == "SUCCEEDED"
+    assert outdated(world) == []
+
+
+def test_a_budget_that_never_allows_is_asked_about_so_that_a_webhook_can_move_the_pod() -> None:
+    world = shop(SMALL)
+    world.budget("db", "db", 0)
+    (db,) = (str(p) for p in world.pods() if p.name == "db-0")
+    execution = engine_for(world).run("roll", "roll-1", {"accept": ["budget-never-allows"]})
+    assert execution.status == "FAILED"
+    assert "budget default/db needs 1 healthy pods and has 1" in execution.cause
+    assert db in world.asked_to_evict
