@@ -46,6 +46,7 @@ _STEPS: Mapping[str, Permissions] = {
         (LOOK, REDIS_LOOK),
         describe=(
             *DESCRIBE_GROUPS,
+            "autoscaling:DescribeLifecycleHooks",
             "ec2:DescribeInstanceTypes",
             "ec2:DescribeInstances",
             "ec2:DescribeLaunchTemplateVersions",

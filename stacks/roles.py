@@ -91,6 +91,7 @@ UNSCOPED: Mapping[str, str] = {
             *DESCRIBE_GROUPS,
             *DESCRIBE_TARGETS,
             *TRACE,
+            "autoscaling:DescribeLifecycleHooks",
             "ec2:DescribeInstanceTypes",
             "ec2:DescribeInstances",
             "ec2:DescribeLaunchTemplateVersions",

@@ -17,6 +17,7 @@ from eks_rolling.observed.aws import (
     InstanceState,
     InstanceType,
     LaunchTemplate,
+    LifecycleHook,
     TargetRegistration,
     VcpuQuota,
 )
@@ -74,13 +75,20 @@ class MachineState:
     tags: dict[str, str] = field(default_factory=dict)
     never_joins: bool = False
 
+    held_by_hook: bool = False
+    standby: bool = False
+
     @property
     def lifecycle(self) -> str:
+        if self.held_by_hook:
+            return "Terminating:Wait"
+        if self.standby:
+            return "Standby"
         return {"pending": "Pending", "running": "InService"}.get(self.state, "Terminating")
 
     @property
     def alive(self) -> bool:
-        return self.state in {"pending", "running"}
+        return self.state in {"pending", "running"} and not self.held_by_hook
 
 
 @dataclass(slots=True)
@@ -149,6 +157,7 @@ class World:
         self.attached: dict[str, tuple[str, float | None]] = {}
         self.volume_list: list[Volume] = []
         self.templates: dict[str, tuple[int, int]] = {}
+        self.hooks: list[LifecycleHook] = []
         self.tokens: dict[str, str] = {}
         self.documents: dict[str, str] = {}
         self.messages: list[tuple[str, str]] = []
@@ -284,6 +293,9 @@ class World:
                 if not (machine.never_joins or self.new_nodes_never_join):
                     self._join(machine)
                 self._register_targets(machine)
+            elif machine.held_by_hook:
+                if self.time >= machine.changes_at:
+                    self._shut_down(machine)
             elif machine.state == "running" and self.time >= machine.changes_at:
                 node = self._node_of(machine.id)
                 if node and not node.ready:
@@ -582,6 +594,8 @@ class World:
             untouched = [t for t in current.taints if t.key != ROLL_TAINT_KEY]
             if [t for t in taints if t.key != ROLL_TAINT_KEY] != untouched:
                 raise InvariantBroken(f"N4: taints of others on {node.name} were changed")
+        if unschedulable is False and self.machines[current.instance].lifecycle.startswith("Terminating"):
+            raise InvariantBroken(f"N2: the cordon of {node.name} was lifted while its instance goes")
         changed = replace(
             current,
             taints=current.taints if taints is None else tuple(taints),
@@ -914,11 +928,21 @@ class World:
         self._may_terminate(machine)
         group = self.groups_by_name[machine.group]
         self.groups_by_name[machine.group] = replace(group, desired=group.desired - 1)
-        machine.state, machine.changes_at = "shutting-down", self.time + self.delays.shutdown
-        node = self._node_of(instance)
-        if node:
-            self._set_node(replace(node, ready=False))
+        seconds = max((h.seconds for h in self.hooks if h.group == machine.group and h.terminating), default=0)
+        if seconds:
+            machine.held_by_hook, machine.changes_at = True, self.time + seconds
+        else:
+            self._shut_down(machine)
         self._effect(f"terminate {instance}")
+
+    def _shut_down(self, machine: MachineState) -> None:
+        machine.held_by_hook = False
+        machine.state, machine.changes_at = "shutting-down", self.time + self.delays.shutdown
+        if node := self._node_of(machine.id):
+            self._set_node(replace(node, ready=False))
+
+    def lifecycle_hooks(self, groups: Iterable[str]) -> list[LifecycleHook]:
+        return [h for h in self.hooks if h.group in set(groups)]
 
     def _may_terminate(self, machine: MachineState) -> None:
         node = self._node_of(machine.id)
@@ -960,6 +984,9 @@ class World:
             raise AccessDenied(self.cannot_restore)
 
     def register(self, target: TargetRegistration) -> None:
+        lifecycle = self.machines[target.instance].lifecycle
+        if lifecycle not in {"Pending", "InService"}:
+            raise InvariantBroken(f"N2: {target.instance} is {lifecycle} and was registered with {target.name}")
         self.targets[target.group, target.instance] = TargetState(
             "initial", self.time + self.delays.target_healthy, target.port or 0
         )

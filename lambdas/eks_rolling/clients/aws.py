@@ -27,6 +27,7 @@ from eks_rolling.observed.aws import (
     InstanceState,
     InstanceType,
     LaunchTemplate,
+    LifecycleHook,
     TargetRegistration,
     VcpuQuota,
 )
@@ -216,6 +217,24 @@ class AwsClient:
                 if any(refresh.get("Status") in active for refresh in answer["InstanceRefreshes"]):
                     running.add(name)
         return frozenset(running)
+
+    def lifecycle_hooks(self, groups: Iterable[str]) -> list[LifecycleHook]:
+        hooks: list[LifecycleHook] = []
+        for group in groups:
+            with translated(f"describe the lifecycle hooks of {group}"):
+                found = self._autoscaling.describe_lifecycle_hooks(AutoScalingGroupName=group)["LifecycleHooks"]
+            hooks += [
+                LifecycleHook(
+                    group=group,
+                    name=hook["LifecycleHookName"],
+                    terminating=hook["LifecycleTransition"].endswith("_TERMINATING"),
+                    # 3,600 s where the hook does not say (API reference of PutLifecycleHook).
+                    seconds=float(hook.get("HeartbeatTimeout", 3600)),
+                    abandons=hook.get("DefaultResult", "ABANDON") == "ABANDON",
+                )
+                for hook in found
+            ]
+        return hooks
 
     def template_versions(self, ids: Iterable[str]) -> dict[str, tuple[int, int]]:
         wanted = sorted(set(ids))

@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from eks_rolling.observed.aws import Group, GroupInstance, InstanceState, InstanceType, TargetRegistration, VcpuQuota
+from eks_rolling.observed.aws import (
+    Group,
+    GroupInstance,
+    InstanceState,
+    InstanceType,
+    LifecycleHook,
+    TargetRegistration,
+    VcpuQuota,
+)
 from eks_rolling.observed.kubernetes import Budget, Lease, Node, Owner, Pod, Service, Taint, Volume, Workload
 from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, KnownSentinel, Role, Sentinel, Server, Silent
 from eks_rolling.plan.permissions import Verb
@@ -190,6 +198,8 @@ class Aws(Protocol):
     def groups(self, names: Sequence[str] = ()) -> list[Group]:
         """The named groups (unknown names are absent), or every group of the cluster."""
         ...
+
+    def lifecycle_hooks(self, groups: Iterable[str]) -> list[LifecycleHook]: ...
 
     def template_versions(self, ids: Iterable[str]) -> dict[str, tuple[int, int]]:
         """Per launch template id: (latest, default) version numbers. Raises Permanent for an unknown id."""

@@ -1,6 +1,7 @@
 """What decisions see of AWS: Auto Scaling groups, instances, launch templates and load balancer targets."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,12 @@ class GroupInstance:
     @property
     def alive(self) -> bool:
         return self.lifecycle in {"Pending", "Pending:Wait", "Pending:Proceed", "InService"}
+
+    @property
+    def leaving(self) -> bool:
+        """Whether its group terminates it. A lifecycle hook may hold it so for long, and EC2 says "running" then
+        (Terminating:Wait; EC2 Auto Scaling, instance lifecycle)."""
+        return self.lifecycle.startswith("Terminat")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,27 @@ class InstanceState:
     @property
     def gone(self) -> bool:
         return self.state in {"terminated", ""}
+
+
+def as_their_groups_say(groups: Iterable["Group"], states: Mapping[str, InstanceState]) -> dict[str, InstanceState]:
+    """EC2's view, with "shutting-down" for every instance that its group terminates already."""
+    leaving = {i.id for g in groups for i in g.instances if i.leaving}
+    return {
+        id_: replace(state, state="shutting-down") if id_ in leaving and state.state == "running" else state
+        for id_, state in states.items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class LifecycleHook:
+    """What holds each instance of a group as it comes, or (`terminating`) as it goes: for up to `seconds`, unless
+    somebody completes it sooner. `abandons`: an instance that comes is terminated if nobody does."""
+
+    group: str
+    name: str
+    terminating: bool
+    seconds: float
+    abandons: bool = True
 
 
 @dataclass(frozen=True, slots=True)

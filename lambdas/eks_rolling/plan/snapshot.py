@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from eks_rolling.observed.aws import Group, GroupInstance, InstanceType, LaunchTemplate, VcpuQuota
+from eks_rolling.observed.aws import Group, GroupInstance, InstanceType, LaunchTemplate, LifecycleHook, VcpuQuota
 from eks_rolling.observed.kubernetes import Budget, Node, Owner, Pod, Volume, Workload
 from eks_rolling.observed.marks import outdated
 from eks_rolling.payloads import RollRequest, Targets
@@ -35,6 +35,8 @@ class ClusterSnapshot:
     volume_limits: dict[str, dict[str, int]] = field(default_factory=dict)
     """Node -> CSI driver -> volumes."""
     quota: VcpuQuota = field(default_factory=VcpuQuota)
+    hooks: tuple[LifecycleHook, ...] = ()
+    """The lifecycle hooks of the groups."""
     now: float = 0.0
 
     def node_of(self, instance: str) -> Node | None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import Permanent, Refused
-from eks_rolling.observed.aws import InstanceState, TargetRegistration
+from eks_rolling.observed.aws import GroupInstance, InstanceState, TargetRegistration
 from eks_rolling.observed.kubernetes import ROLL_TAINT_KEY, Effect, Node, Pod, Service, ready_nodes
 from eks_rolling.observed.marks import INSTANCE_PROTECTED, keep_from_scale_down
 from eks_rolling.payloads import Hold, NodeTask, StepResult, backoff
@@ -39,8 +39,14 @@ def decide(
     new: Side | None,
     targets: tuple[TargetRegistration, ...] = (),
     services: tuple[Service, ...] = (),
+    member: GroupInstance | None = None,
 ) -> Ready | Hold | NeverReady:
-    """Whether the replacement can do now what the old node does."""
+    """Whether the replacement can do now what the old node does. `member` is how its group lists it."""
+    if member and member.leaving:
+        return NeverReady(
+            f"Replacement {replacement} is {member.lifecycle}: its group ends it before it was Ready; look at the "
+            "group's activities and at its launching lifecycle hooks."
+        )
     if instance is None or instance.state in {"shutting-down", "terminated", "stopping", "stopped"}:
         state = instance.state if instance else "unknown to EC2"
         return NeverReady(f"Replacement {replacement} is {state} before it was Ready; look at its group's activities.")
@@ -57,6 +63,8 @@ def decide(
         return Hold(f"DaemonSet {daemons} is not Ready on node {name} yet")
     if groups := _targets_missing(old.node.instance, replacement, targets, services):
         return Hold(f"{replacement} is not healthy in target group {groups} yet")
+    if member and member.lifecycle != "InService":
+        return Hold(f"{replacement} is {member.lifecycle} in its group, not yet in service")
     return Ready(name)
 
 
@@ -97,8 +105,10 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
         raise Refused(f"Node {task.node} left the cluster by itself; start a new roll.")
     instance = aws.instances([task.replacement]).get(task.replacement)
     new = nodes.get(task.replacement)
+    group = next(iter(aws.groups([task.group])), None)
+    member = group.instance(task.replacement) if group else None
     if instance and new:
-        _keep(instance, new, task, clients)
+        _keep(instance, new, member, task, clients)
     decision = decide(
         task.replacement,
         instance,
@@ -106,6 +116,7 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
         _side(new, clients) if new else None,
         tuple(aws.targets_of([task.instance, task.replacement])) if new and new.ready else (),
         tuple(kubernetes.services()),
+        member,
     )
     match decision:
         case Ready(node):
@@ -122,10 +133,8 @@ def _side(node: Node, clients: Clients) -> Side:
     return Side(node, kubernetes.csi_drivers(node.name), tuple(kubernetes.pods_on(node.name)))
 
 
-def _keep(instance: InstanceState, node: Node, task: NodeTask, clients: Clients) -> None:
+def _keep(instance: InstanceState, node: Node, member: GroupInstance | None, task: NodeTask, clients: Clients) -> None:
     """Keeps the replacement from being scaled in while the roll lasts; the record first [R1]."""
-    group = next(iter(clients.aws.groups([task.group])), None)
-    member = group.instance(instance.id) if group else None
     if member and member.lifecycle == "InService" and not member.protected:
         clients.aws.tag_instance(instance.id, {INSTANCE_PROTECTED: "true"})
         clients.aws.protect(task.group, instance.id, protected=True)

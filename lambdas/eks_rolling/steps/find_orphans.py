@@ -2,6 +2,7 @@
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import Permanent, sentence
+from eks_rolling.observed.aws import as_their_groups_say
 from eks_rolling.observed.kubernetes import Lease, Owner
 from eks_rolling.payloads import OrphansTask, StepResult
 from eks_rolling.redis.groups import declared
@@ -51,7 +52,7 @@ def observe(task: OrphansTask, clients: Clients) -> tuple[OrphanScan, list[str]]
         cluster=settings.cluster,
         now=clients.now(),
         groups=tuple(groups),
-        states=clients.aws.instances(sorted(instances)),
+        states=as_their_groups_say(groups, clients.aws.instances(sorted(instances))),
         nodes=tuple(nodes),
         pods=tuple(kubernetes.pods()),
         budgets=tuple(kubernetes.budgets()),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import AccessDenied, sentence
-from eks_rolling.observed.aws import Group, InstanceState, TargetRegistration
+from eks_rolling.observed.aws import Group, InstanceState, TargetRegistration, as_their_groups_say
 from eks_rolling.observed.kubernetes import Lease, Node, Owner, Pod, Taint, Workload, ready_nodes
 from eks_rolling.observed.marks import (
     AUTOSCALER_PAUSED_AT,
@@ -176,15 +176,18 @@ def run(task: RestoreTask, clients: Clients) -> StepResult:
     keep_taints = task.keep_taints or lock.KEEP_TAINTS in ended.annotations
     progress = RestoreProgress()
     groups = clients.aws.groups()
-    states = clients.aws.instances([i.id for g in groups for i in g.instances])
+    states = as_their_groups_say(groups, clients.aws.instances([i.id for g in groups for i in g.instances]))
     nodes = clients.kubernetes.nodes()
     if _claim_orphans(groups, states, nodes, clients):
         return StepResult.wait("an instance that a killed step had launched was found", 1)
     unused = list(_unused(groups, states, nodes, clients))
     spare = {r.instance.id for r in unused}
+    standing_by = {i.id for g in groups for i in g.instances if not i.alive}
     for node in nodes:
         if node.instance not in spare:
-            _restore_node(node, states, clients, progress, keep_taints=keep_taints)
+            # An instance that somebody took out of service goes back to its balancers when they put it back.
+            in_service = node.instance not in standing_by
+            _restore_node(node, states, clients, progress, keep_taints=keep_taints, in_service=in_service)
     for replacement in unused:
         _give_back_if_allowed(replacement, clients, progress)
     for group in groups:
@@ -208,13 +211,19 @@ def run(task: RestoreTask, clients: Clients) -> StepResult:
 
 
 def _restore_node(
-    node: Node, states: dict[str, InstanceState], clients: Clients, progress: RestoreProgress, *, keep_taints: bool
+    node: Node,
+    states: dict[str, InstanceState],
+    clients: Clients,
+    progress: RestoreProgress,
+    *,
+    keep_taints: bool,
+    in_service: bool,
 ) -> None:
     undo = decide_node(node, keep_taints=keep_taints)
     state = states.get(node.instance)
     if undo is None or state is None or state.state != "running":
         return
-    for target in undo.register:
+    for target in undo.register if in_service else ():
         clients.aws.register(target)
     clients.kubernetes.update_node(
         node,

@@ -41,8 +41,12 @@ def decide(seen: BeforeTermination, instance: str, roll: str) -> Terminate | Hol
     if gone and seen.node:
         return Hold(f"{instance} is gone; the cloud controller has yet to remove node {seen.node.name}")
     member = seen.group.instance(instance) if seen.group else None
-    if (seen.instance and seen.instance.state == "shutting-down") or (member and not member.alive):
+    if member and member.leaving and seen.instance and seen.instance.state == "running":
+        return Hold(f"{instance} is on its way out: {member.lifecycle}, until its group's lifecycle hooks let go")
+    if (seen.instance and seen.instance.state == "shutting-down") or (member and member.leaving):
         return Hold(f"{instance} is on its way out")
+    if member and not member.alive:
+        return Hold(f"{instance} is {member.lifecycle} in its group: somebody took it out; put it back into service")
     if reason := forbidden(seen, roll):
         return Hold(reason)
     return Terminate()
@@ -56,6 +60,8 @@ def forbidden(seen: BeforeTermination, roll: str) -> str:
         return f"node {seen.node.name} is not in the plan of {roll}"
     if reason := replacement_not_ready(seen.replacement):
         return reason
+    if seen.replacement and seen.group and (new := seen.group.instance(seen.replacement.instance)) and new.leaving:
+        return f"the replacement {seen.replacement.name} is being terminated by its group"
     if staying := [str(p) for p in seen.pods if not p.stays_with_node]:
         return f"pods are on it: {', '.join(staying)}"
     if not seen.node.unschedulable:

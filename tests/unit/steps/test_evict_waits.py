@@ -13,7 +13,7 @@ from eks_rolling.steps.evict import (
     EvictPods,
     Hold,
     MakeBudgets,
-    Observed,
+    NodeToEmpty,
     counted_by_pods,
     decide,
 )
@@ -27,8 +27,8 @@ def pod(name: str, owner: Owner = CLONES, **more: object) -> Pod:
     return replace(Pod("shop", name, uid=name, node="old", owner=owner, labels={"app": owner.name}), **more)  # type: ignore[arg-type]
 
 
-def seen(*pods: Pod, **more: object) -> Observed:
-    return replace(Observed(NODE, pods, batch_seconds=600), **more)  # type: ignore[arg-type]
+def seen(*pods: Pod, **more: object) -> NodeToEmpty:
+    return replace(NodeToEmpty(NODE, pods, batch_seconds=600), **more)  # type: ignore[arg-type]
 
 
 def never(**more: object) -> Budget:

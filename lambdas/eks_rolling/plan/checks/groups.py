@@ -3,12 +3,12 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
-from eks_rolling.documents.finding import Finding, Severity, blocks, note
+from eks_rolling.documents.finding import Finding, Severity, blocks, holds, note
 from eks_rolling.names import CLUSTER_TAG_VALUES, cluster_tag
 from eks_rolling.observed.aws import Group
 from eks_rolling.payloads import RollRequest
 from eks_rolling.plan.snapshot import Candidate, ClusterSnapshot, resolve
-from eks_rolling.settings import Settings
+from eks_rolling.settings import Deadlines, Settings
 from eks_rolling.wording import counted
 
 OUT_OF_SERVICE = frozenset({"Standby", "EnteringStandby", "Detaching", "Detached"})
@@ -110,6 +110,29 @@ def capacity_findings(view: ClusterSnapshot, chosen: Sequence[Candidate], surge:
         yield from _size(members[0].group)
         yield from _protection(members)
         yield from _balance(members[0].group)
+
+
+def hook_findings(view: ClusterSnapshot, chosen: Sequence[Candidate], deadlines: Deadlines) -> Iterator[Finding]:
+    """About lifecycle hooks of groups that have instances to replace, against the deadlines of the steps they hold."""
+    touched = {c.group.name for c in chosen}
+    for hook in (h for h in view.hooks if h.group in touched):
+        what, step = ("goes", "terminate") if hook.terminating else ("comes", "await_ready")
+        deadline = deadlines.terminate if hook.terminating else deadlines.await_ready
+        subject = f"lifecycle hook {hook.name} of {hook.group}"
+        if hook.seconds >= deadline:
+            yield holds(
+                "hook-outlasts-deadline",
+                subject,
+                f"it may hold each instance that {what} for {hook.seconds:.0f} s, and a roll fails after {deadline} s",
+                f"raise deadlines.{step} above it, lower its heartbeat timeout, or have it completed sooner",
+            )
+        else:
+            yield note(
+                "lifecycle-hook",
+                subject,
+                f"it holds each instance that {what} until it is completed, for {hook.seconds:.0f} s at most",
+                "nothing, if something completes it; else every node takes that much longer",
+            )
 
 
 def _addresses(view: ClusterSnapshot, group: str, members: list[Candidate], surge: int) -> Iterator[Finding]:
