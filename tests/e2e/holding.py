@@ -13,10 +13,11 @@ STATES = {
     "Taint every outdated node": "TaintNodes",
     "Launch the replacement": "LaunchReplacement",
     "Wait for the replacement": "AwaitReady",
-    "Close the old node to new pods": "CloseNode",
+    "Close the old node to new pods": "TaintNoSchedule",
     "Leave the load balancers": "LeaveLoadBalancers",
     "Evict pods": "Evict",
     "Terminate the instance": "Terminate",
+    "Open the gate to the next wave": "HealthGate",
 }
 """Where rolls are held: state -> its function."""
 
@@ -27,7 +28,7 @@ WITHOUT_LOCK = ("Wait for the change to settle", "Plan the roll")
 @contextmanager
 def dying_at(operator: Operator, state: str) -> Iterator[None]:
     """The state's function dies before it begins, every time, so that no roll gets past the state."""
-    function = f"Functions{STATES.get(state, 'Gate')}"
+    function = f"Functions{STATES[state]}"
     operator.fault({"lambda_kill": {"seed": 1, "share": 1, "within_seconds": 0, "functions": function}})
     try:
         yield

@@ -66,6 +66,7 @@ def where(seen: Json) -> list[tuple[str, str]]:
 
 
 @SECOND
+@pytest.mark.long  # pauses and aborts watch, too
 def test_a_plan_names_the_outdated_nodes_and_a_watcher_comes_and_goes(small_lab: Operator) -> None:
     before = small_lab.settled_state()
     assert "No node is outdated" in run(small_lab, "plan").stdout
@@ -167,7 +168,7 @@ def assert_quiet(operator: Operator, before: ClusterState) -> None:
 
 
 @THIRD
-@pytest.mark.long
+@pytest.mark.long  # tests/model approves and refuses, too
 def test_a_roll_waits_for_a_person_who_refuses_it_or_approves_it(small_lab: Operator) -> None:
     before = small_lab.settled_state()
     begin(small_lab)

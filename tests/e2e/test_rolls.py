@@ -83,7 +83,7 @@ def assert_the_report_is_worth_keeping(page: Path) -> None:
     }
 
 
-@pytest.mark.kill_points(keep=1)
+@pytest.mark.long  # the rolls over Redis are killed at random, too
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_roll_whose_functions_are_killed_at_random_ends_the_same(
     small_lab: Operator, view: LineView, seed: int

@@ -60,7 +60,7 @@ def assert_normal(operator: Operator) -> None:
     assert "original-replica-priority" not in marks
 
 
-@pytest.mark.long
+@pytest.mark.long  # so does the demo
 def test_a_roll_moves_the_group_and_no_acknowledged_write_is_lost(cache_lab: Operator, view: LineView) -> None:
     """S1 as the writers see it, S2 as Redis tells."""
     played = demo.play(cache_lab, view, quiet_seconds=2)

@@ -32,7 +32,7 @@ def shards_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
                 yield operator
 
 
-@pytest.mark.long
+@pytest.mark.long  # so does the demo
 def test_a_roll_moves_every_pod_and_no_acknowledged_write_is_lost(shards_lab: Operator, view: LineView) -> None:
     """C1 as the writers and a sampler see it, C2 as Redis tells."""
     played = demo.play(shards_lab, view, quiet_seconds=2)
