@@ -85,10 +85,10 @@ _STEPS: Mapping[str, Permissions] = {
     "settle_redis": Permissions(MIGRATE),
     "leave_load_balancers": Permissions((LOOK, LOCK, NODES), describe=DESCRIBE_TARGETS, targets=MOVE_TARGETS),
     "evict": Permissions((LOOK, LOCK, NODES, EVICT)),
-    "await_load_balancers": Permissions((LOCK,), describe=DESCRIBE_TARGETS),
+    "await_load_balancers": Permissions((LOOK, LOCK), describe=DESCRIBE_TARGETS),
     "await_volumes": Permissions((LOOK, LOCK)),
     "terminate": Permissions(
-        (LOOK, LOCK),
+        (LOOK, LOCK, EVICT),
         describe=(*DESCRIBE_GROUPS, *DESCRIBE_TARGETS, "ec2:DescribeInstances"),
         groups=("autoscaling:TerminateInstanceInAutoScalingGroup",),
     ),

@@ -33,10 +33,11 @@ from eks_rolling.observed.kubernetes import (
     Selector,
     Service,
     Taint,
+    Toleration,
     Volume,
     Workload,
 )
-from eks_rolling.observed.marks import GROUP_MAXIMUM, GROUP_RESUME, NODE_ROLL
+from eks_rolling.observed.marks import GROUP_MAXIMUM, GROUP_RESUME, HARD_TAINT, NODE_ROLL
 from eks_rolling.plan.permissions import Verb
 from eks_rolling.redis.groups import GROUP, PART, Part
 from eks_rolling.redis.stand_in import LABEL, name_for
@@ -110,6 +111,7 @@ class WorkloadState:
     claims: bool = False
     zone: str = ""
     daemon: bool = False
+    tolerant: bool = False
     restarts: str = ""
 
 
@@ -154,6 +156,8 @@ class World:
         """Namespace/name of a pod -> the words with which admission denies its eviction."""
         self.targets: dict[tuple[str, str], TargetState] = {}
         self.node_services: list[Service] = []
+        self.stuck: set[str] = set()
+        """Claims whose volume does not detach."""
         self.attached: dict[str, tuple[str, float | None]] = {}
         self.volume_list: list[Volume] = []
         self.templates: dict[str, tuple[int, int]] = {}
@@ -243,8 +247,11 @@ class World:
         self.job_seconds[owner] = seconds
         return owner
 
-    def daemon_set(self, name: str) -> Owner:
-        return self._add("DaemonSet", "kube-system", name, 0, {}, daemon=True)
+    def daemon_set(self, name: str, *, serves: bool = False, tolerant: bool = False) -> Owner:
+        """A DaemonSet; a Service leads to the pods of one that serves, and a tolerant one tolerates every taint."""
+        if serves:
+            self.node_services.append(Service("kube-system", name, selector=Selector((("app", name),))))
+        return self._add("DaemonSet", "kube-system", name, 0, {}, daemon=True, tolerant=tolerant)
 
     def budget(self, name: str, app: str, max_unavailable: int) -> None:
         selector = Selector((("app", app),))
@@ -434,7 +441,9 @@ class World:
     def _run_daemons(self, owner: Owner, state: WorkloadState) -> None:
         for node in self.nodes_by_name.values():
             key = (owner.namespace, f"{owner.name}-{node.name}")
-            if key not in self.pods_by_name:
+            # The controller tolerates a node's conditions, and no taint of ours.
+            may = state.tolerant or HARD_TAINT not in node.taints
+            if key not in self.pods_by_name and may:
                 self._create_pod(owner, key[1], state, node=node.name)
 
     def _run_job(self, owner: Owner, state: WorkloadState) -> None:
@@ -477,6 +486,7 @@ class World:
             address=self._address(),
             resource_version=self._next(),
             ends=owner.kind == "Job",
+            tolerations=(Toleration(operator="Exists"),) if state.tolerant else (),
         )
         self.pods_by_name[owner.namespace, name] = PodState(
             pod, self.time + self.delays.pod_start, revision=state.restarts
@@ -520,7 +530,7 @@ class World:
         for claim, node in using.items():
             self.attached.setdefault(claim, (node, None))
         for claim, (node, until) in list(self.attached.items()):
-            if using.get(claim) == node:
+            if using.get(claim) == node or claim in self.stuck:
                 self.attached[claim] = (node, None)
             elif until is None:
                 self.attached[claim] = (node, self.time + self.delays.detach)
@@ -952,12 +962,19 @@ class World:
             staying = [str(p) for p in self.pods_on(node.name) if not p.stays_with_node]
             if staying:
                 raise InvariantBroken(f"N2: {machine.id} was terminated with {staying} on it")
+            self._may_end_daemons(node.name)
             if self.attachments(node.name):
                 raise InvariantBroken(f"N2: {machine.id} was terminated with volumes attached")
             if machine.id in self.planned and NODE_ROLL not in node.annotations:
                 raise InvariantBroken(f"N4: {machine.id} was terminated without a mark of the roll")
         if any(i == machine.id for _, i in self.targets):
             raise InvariantBroken(f"N2: {machine.id} was terminated while a target group uses it")
+
+    def _may_end_daemons(self, node: str) -> None:
+        daemons = [p for p in self.pods_on(node) if p.owner and p.owner.kind == "DaemonSet"]
+        serving = [p for p in daemons if any(s.leads_to(p) for s in self.node_services)]
+        if named := [str(p) for p in serving if p.ready or (p.deleting and p.phase == "Running")]:
+            raise InvariantBroken(f"N5: {node} was terminated while clients are led to {named}, or are being answered")
 
     def targets_of(self, instances: Sequence[str]) -> list[TargetRegistration]:
         return [

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from eks_rolling.documents.finding import Severity
-from eks_rolling.observed.kubernetes import Owner, Pod
+from eks_rolling.observed.kubernetes import Owner, Pod, Selector, Service, Toleration
 from eks_rolling.payloads import RollRequest
 from tests.unit.test_preflight import CLEAN, WEB_POD, found
 
@@ -29,6 +29,22 @@ def test_each_is_told_once_with_a_remedy(pod: Pod, code: str, severity: Severity
     (finding,) = found(replace(CLEAN, pods=(pod, *others)))
     assert (finding.code, finding.severity, finding.object) == (code, severity, subject)
     assert finding.remedy
+
+
+@pytest.mark.parametrize("tolerations", [(), (Toleration(operator="Exists"),)])
+def test_a_daemonset_that_serves_is_told_of(tolerations: tuple[Toleration, ...]) -> None:
+    """N5."""
+    owner = Owner("DaemonSet", "kube-system", "ingress")
+    pod = Pod("kube-system", "i-1", uid="i", node="node-1", owner=owner, labels={"app": "i"}, tolerations=tolerations)
+    leads = Service("kube-system", "ingress", selector=Selector((("app", "i"),)))
+    view = replace(CLEAN, pods=(WEB_POD, pod), services=(leads,))
+    (finding,) = found(view)
+    assert (finding.code, finding.severity, finding.object) == ("serving-daemonset", Severity.NOTE, str(owner))
+    assert ("tolerates our taint" in finding.reason) is bool(tolerations)
+    for other in (replace(leads, namespace="other"), replace(leads, for_its_node=True), replace(leads, selector=None)):
+        assert found(replace(view, services=(other,))) == []
+    agent = replace(pod, node_critical=True)
+    assert found(replace(view, pods=(WEB_POD, agent), services=(replace(leads, headless=True),))) == []
 
 
 def test_one_object_is_accepted_and_another_is_not() -> None:

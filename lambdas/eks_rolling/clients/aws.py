@@ -440,7 +440,7 @@ class AwsClient:
         targets = []
         with translated("describe target groups"):
             pages = self._elbv2.get_paginator("describe_target_groups").paginate()
-            groups = [g for page in pages for g in page["TargetGroups"] if g.get("TargetType") == "instance"]
+            groups = [g for page in pages for g in page["TargetGroups"] if g.get("TargetType") in {"instance", "ip"}]
             for group in groups:
                 arn = group["TargetGroupArn"]
                 health = self._elbv2.describe_target_health(TargetGroupArn=arn)["TargetHealthDescriptions"]

@@ -298,8 +298,7 @@ class KubernetesClient:
         return [_volume(item) for item in self._list("/api/v1/persistentvolumes") if item["spec"].get("claimRef")]
 
     def services(self) -> list[Service]:
-        services = (_service(item) for item in self._list("/api/v1/services"))
-        return [service for service in services if service.node_ports]
+        return [_service(item) for item in self._list("/api/v1/services")]
 
     def csi_drivers(self, node: str) -> frozenset[str] | None:
         item = self._get(f"/apis/storage.k8s.io/v1/csinodes/{node}")
@@ -594,6 +593,7 @@ def _pod(item: Json) -> Pod:
         requests=requests_of(spec),
         needs=needs_of(spec, metadata["namespace"]),
         grace_seconds=float(spec.get("terminationGracePeriodSeconds", 30)),
+        node_critical=spec.get("priorityClassName") == "system-node-critical",
         ends=spec.get("restartPolicy", "Always") != "Always",
     )
 
@@ -722,7 +722,15 @@ def _service(item: Json) -> Service:
     ports = [p["nodePort"] for p in spec.get("ports") or () if p.get("nodePort")]
     if spec.get("healthCheckNodePort"):
         ports.append(spec["healthCheckNodePort"])
-    return Service(metadata["namespace"], metadata["name"], tuple(ports), spec.get("externalTrafficPolicy") == "Local")
+    return Service(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        node_ports=tuple(ports),
+        local_traffic=spec.get("externalTrafficPolicy") == "Local",
+        selector=Selector(tuple(sorted(spec["selector"].items()))) if spec.get("selector") else None,
+        headless=spec.get("clusterIP") == "None",
+        for_its_node=spec.get("internalTrafficPolicy") == "Local" and not ports,
+    )
 
 
 def _lease(item: Json) -> Lease:

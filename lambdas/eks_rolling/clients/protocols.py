@@ -136,7 +136,7 @@ class Kubernetes(Protocol):
     def volumes(self) -> list[Volume]: ...
 
     def services(self) -> list[Service]:
-        """Services with node ports."""
+        """Every Service."""
         ...
 
     def stateful_sets(self, namespace: str) -> list[Workload]: ...
@@ -254,7 +254,8 @@ class Aws(Protocol):
         ...
 
     def targets_of(self, instances: Sequence[str]) -> list[TargetRegistration]:
-        """Where the instances are registered, attached to their group or not; classic load balancers too."""
+        """Where the instances are registered, attached to their group or not; classic load balancers too. An address
+        instead of an instance id asks for what is registered by address."""
         ...
 
     def rehearse_restore(self, group: Group, instance: GroupInstance, registered: Sequence[TargetRegistration]) -> None:
@@ -398,5 +399,5 @@ class Clients:
     settings: Settings
     now: Clock
     sleep: Callable[[float], None]
-    """Seconds; only the switch of a Redis master sleeps, for milliseconds."""
+    """Seconds; only the switch of a Redis master and the last look before a termination sleep, for milliseconds."""
     http: Http

@@ -126,7 +126,8 @@ class VcpuQuota:
 
 @dataclass(frozen=True, slots=True)
 class TargetRegistration:
-    """An instance's registration in one target group (or classic load balancer: `classic`)."""
+    """An instance's registration in one target group (or classic load balancer: `classic`). `instance` is the address
+    of a target that is registered by it."""
 
     group: str
     instance: str

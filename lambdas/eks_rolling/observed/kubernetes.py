@@ -153,6 +153,8 @@ class Pod:
     """Thousandths of cores, bytes, ...: what the scheduler counts, init containers and overhead included."""
     needs: "Needs | None" = None
     grace_seconds: float = 30.0
+    node_critical: bool = False
+    """Of the priority class system-node-critical: a part of the node itself, such as its network agent."""
     ends: bool = False
     """Its containers are not started again when they end (restartPolicy Never, OnFailure): batch work."""
 
@@ -352,12 +354,30 @@ class Volume:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A Service with node ports."""
+    """A Service. `headless` has no address of its own; `for_its_node` leads only from pods of a node to pods of the
+    same (internalTrafficPolicy Local)."""
 
     namespace: str
     name: str
     node_ports: tuple[int, ...] = ()
     local_traffic: bool = False
+    selector: Selector | None = None
+    headless: bool = False
+    for_its_node: bool = False
+
+    def leads_to(self, pod: Pod) -> bool:
+        """Whether clients elsewhere reach the pod by it. Without an address of its own it tells Prometheus and the like
+        of a node's own agents, which are not what it is for."""
+        if self.selector is None or self.namespace != pod.namespace or self.for_its_node:
+            return False
+        return self.selector.matches(pod.labels) and not (self.headless and pod.node_critical)
+
+
+def serving_daemons(pods: Iterable[Pod], services: Iterable[Service]) -> list[Pod]:
+    """The pods of DaemonSets that a Service leads clients to. A node is not empty before they have left it [N5]."""
+    known = list(services)
+    daemons = (p for p in pods if p.owner is not None and p.owner.kind == "DaemonSet" and not p.finished)
+    return [p for p in daemons if any(s.leads_to(p) for s in known)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,9 @@ NODE_MOVING = "eks-rolling.io/moving"
 NODE_TARGETS = "eks-rolling.io/targets"
 """Where this node was registered before it left its load balancers: JSON list of [target group, port, classic]."""
 
+NODE_SERVING = "eks-rolling.io/serving"
+"""Addresses of DaemonSet pods that were evicted from this node because they serve; "," between them."""
+
 NODE_CORDONED = "eks-rolling.io/cordoned"
 """The cordon on this node is ours."""
 
@@ -41,7 +44,16 @@ SCALE_DOWN_DISABLED = "cluster-autoscaler.kubernetes.io/scale-down-disabled"
 NODE_SCALE_DOWN = "eks-rolling.io/scale-down-disabled"
 """The annotation above is ours."""
 
-NODE_ANNOTATIONS = (NODE_ROLL, NODE_LAUNCH, NODE_MOVING, NODE_TARGETS, NODE_CORDONED, NODE_EXCLUDED, NODE_SCALE_DOWN)
+NODE_ANNOTATIONS = (
+    NODE_ROLL,
+    NODE_LAUNCH,
+    NODE_MOVING,
+    NODE_TARGETS,
+    NODE_SERVING,
+    NODE_CORDONED,
+    NODE_EXCLUDED,
+    NODE_SCALE_DOWN,
+)
 """All of them."""
 
 # On Auto Scaling groups and instances: tags. Their values may not hold commas or braces.
@@ -102,6 +114,12 @@ class LaunchMark:
     def may_be_answered_by(self, state: InstanceState) -> bool:
         """Whether the instance came after the request and belongs to nobody. EC2's launch times are whole seconds."""
         return INSTANCE_REPLACES not in state.tags and state.launched >= self.asked_at - 1
+
+
+def registered_as(node: Node | None, instance: str) -> list[str]:
+    """What target groups may know the node by: its instance, and addresses of pods that served on it."""
+    addresses = node.annotations.get(NODE_SERVING, "") if node else ""
+    return [instance, *(a for a in addresses.split(",") if a)]
 
 
 def with_roll_taint(node: Node, taint: Taint | None) -> tuple[Taint, ...]:

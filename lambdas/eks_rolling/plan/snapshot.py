@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from eks_rolling.observed.aws import Group, GroupInstance, InstanceType, LaunchTemplate, LifecycleHook, VcpuQuota
-from eks_rolling.observed.kubernetes import Budget, Node, Owner, Pod, Volume, Workload
+from eks_rolling.observed.kubernetes import Budget, Node, Owner, Pod, Service, Volume, Workload
 from eks_rolling.observed.marks import outdated
 from eks_rolling.payloads import RollRequest, Targets
 from eks_rolling.plan.checks.redis_sentinel import RedisView
@@ -35,6 +35,7 @@ class ClusterSnapshot:
     volume_limits: dict[str, dict[str, int]] = field(default_factory=dict)
     """Node -> CSI driver -> volumes."""
     quota: VcpuQuota = field(default_factory=VcpuQuota)
+    services: tuple[Service, ...] = ()
     hooks: tuple[LifecycleHook, ...] = ()
     """The lifecycle hooks of the groups."""
     now: float = 0.0

@@ -2,6 +2,7 @@
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.observed.aws import TargetRegistration
+from eks_rolling.observed.marks import registered_as
 from eks_rolling.payloads import NodeTask, StepResult
 from eks_rolling.runtime import handler_for
 
@@ -17,7 +18,8 @@ def decide(targets: list[TargetRegistration], waited: float) -> StepResult:
 
 
 def run(task: NodeTask, clients: Clients) -> StepResult:
-    return decide(clients.aws.targets_of([task.instance]), clients.now() - (task.since or clients.now()))
+    known_as = registered_as(clients.kubernetes.node(task.node), task.instance)
+    return decide(clients.aws.targets_of(known_as), clients.now() - (task.since or clients.now()))
 
 
 handler = handler_for(run, NodeTask)

@@ -10,6 +10,8 @@
 - Pods with volumes and StatefulSet pods: one at a time, the next when the last one is Ready elsewhere.
 - Deployments that ask for it by annotation: a rollout restart, which starts the new pod before it stops the old one.
 - Once empty, the node is cordoned, so that pods which tolerate everything do not come back.
+- Then pods of DaemonSets that serve leave it, within their grace period: otherwise clients would be sent to them until
+  the Node is gone. Our taint keeps their DaemonSet from making others; those that tolerate it go last (`terminate`).
 """
 
 from collections import defaultdict
@@ -19,8 +21,25 @@ from typing import assert_never
 
 from eks_rolling.clients.protocols import Clients, Eviction, EvictionStatus
 from eks_rolling.errors import NotFound
-from eks_rolling.observed.kubernetes import RESTARTED_FOR, Budget, Node, Owner, Pod, Selector, Strategy, Workload
-from eks_rolling.observed.marks import NODE_CORDONED, NODE_MOVING, NODE_ROLL
+from eks_rolling.observed.kubernetes import (
+    RESTARTED_FOR,
+    Budget,
+    Node,
+    Owner,
+    Pod,
+    Selector,
+    Strategy,
+    Workload,
+    serving_daemons,
+)
+from eks_rolling.observed.marks import (
+    HARD_TAINT,
+    NODE_CORDONED,
+    NODE_MOVING,
+    NODE_ROLL,
+    NODE_SERVING,
+    registered_as,
+)
 from eks_rolling.payloads import Hold, HoldKind, NodeTask, StepResult, backoff
 from eks_rolling.redis.groups import GROUP
 from eks_rolling.roll import lock
@@ -84,6 +103,8 @@ class NodeToEmpty:
     waited: float = 0.0
     batch_seconds: float = 0.0
     accepted: frozenset[str] = frozenset()
+    serving: tuple[Pod, ...] = ()
+    """Pods of DaemonSets that a Service leads to."""
 
     def accepts(self, code: str, pod: Pod) -> bool:
         """Whether a person accepted that finding, of all objects or of this one."""
@@ -130,6 +151,13 @@ class Cordon:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaveServices:
+    """Evict these pods of DaemonSets: nothing else is left on the node, and a Service leads to them."""
+
+    pods: tuple[Pod, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Why:
     """Why a pod may not be evicted now. `asks`: the budget about which it may be asked for all the same."""
 
@@ -143,7 +171,7 @@ class Empty:
     reason: str
 
 
-Decision = EvictPods | AskAll | MakeBudgets | DropBudgets | Restart | Cordon | Hold | Empty
+Decision = EvictPods | AskAll | MakeBudgets | DropBudgets | Restart | Cordon | LeaveServices | Hold | Empty
 
 
 def decide(seen: NodeToEmpty) -> Decision:
@@ -191,7 +219,15 @@ def _finish(seen: NodeToEmpty) -> Decision:
         return Cordon()
     if late:
         return Hold("; ".join(late), HoldKind.PODS)
+    if serving := tuple(p for p in seen.serving if not p.deleting and not _comes_back(p)):
+        return LeaveServices(serving)
+    if ending := [f"pod {p}, which serves, is ending" for p in seen.serving if p.deleting]:
+        return Hold("; ".join(ending), HoldKind.PODS)
     return Empty("the node is empty")
+
+
+def _comes_back(pod: Pod) -> bool:
+    return any(t.tolerates(HARD_TAINT) for t in pod.tolerations)
 
 
 def _surplus_budgets(covering: dict[str, list[Budget]]) -> tuple[Budget, ...]:
@@ -361,6 +397,11 @@ def act(seen: NodeToEmpty, task: NodeTask, clients: Clients) -> StepResult:
         case Cordon():
             clients.kubernetes.update_node(seen.node, unschedulable=True, annotations={NODE_CORDONED: "true"})
             return StepResult.wait("the node is empty and was cordoned", 1)
+        case LeaveServices(pods):
+            known = set(registered_as(seen.node, ""))
+            addresses = ",".join(sorted((known | {p.address for p in pods}) - {""}))
+            clients.kubernetes.update_node(seen.node, annotations={NODE_SERVING: addresses})
+            return _answered(len(pods), _ask(pods, clients), None, waited)
         case Hold(reason, kind):
             return StepResult.wait(reason, backoff(waited), kind=kind)
         case Empty(reason):
@@ -390,7 +431,12 @@ def observe(task: NodeTask, clients: Clients) -> NodeToEmpty:
         waited=now - (task.since or now),
         batch_seconds=settings.batch_seconds,
         accepted=frozenset(settings.accept) | lock.accepted(lease),
+        serving=tuple(serving_daemons(pods, kubernetes.services() if _is_empty(pods) else ())),
     )
+
+
+def _is_empty(pods: Iterable[Pod]) -> bool:
+    return all(p.stays_with_node for p in pods)
 
 
 def _may_be_accepted(pod: Pod) -> bool:
@@ -489,6 +535,11 @@ def _evict(
     awaited = _awaited_owners(seen.node) | {o: _count(seen, o, clients.now()) for o in moving}
     if (text := _written(awaited)) != seen.node.annotations.get(NODE_MOVING, ""):
         clients.kubernetes.update_node(seen.node, annotations={NODE_MOVING: text})
+    return _answered(len(pods), _ask(pods, clients), hold, seen.waited)
+
+
+def _ask(pods: Iterable[Pod], clients: Clients) -> list[tuple[Pod, Eviction]]:
+    """Asks for these evictions; those that were not granted, up to the first for which the API server has no time."""
     refused: list[tuple[Pod, Eviction]] = []
     for pod in pods:
         answer = clients.kubernetes.evict(pod)
@@ -496,7 +547,7 @@ def _evict(
             refused.append((pod, answer))
         if answer.status is EvictionStatus.BUSY:
             break
-    return _answered(len(pods), refused, hold, seen.waited)
+    return refused
 
 
 def _count(seen: NodeToEmpty, owner: Owner, now: float) -> Count:

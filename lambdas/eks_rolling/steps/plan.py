@@ -135,6 +135,7 @@ def observe(request: RollRequest, clients: Clients) -> ClusterSnapshot:
         instance_types=aws.instance_types(_types_in_use(rollable, data)),
         volume_limits=kubernetes.volume_limits(),
         quota=aws.vcpu_quota(),
+        services=tuple(kubernetes.services()),
         hooks=tuple(aws.lifecycle_hooks([g.name for g in rollable])),
         now=clients.now(),
     )

@@ -1,11 +1,16 @@
-"""Terminate the instance: exactly this one, through its group, once nothing of value is on it [N2]."""
+"""Terminate the instance: exactly this one, through its group, once nothing of value is on it [N2].
+
+Pods of DaemonSets that serve have left by then (`evict`), but for those that tolerate our taint: their DaemonSet makes
+another at once. They leave right here, and the instance goes in the moment between: the second and last place where a
+step polls (the first is the switch of a Redis master), because a second later the next one may be serving [N5].
+"""
 
 from dataclasses import dataclass
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.observed.aws import Group, InstanceState, TargetRegistration
-from eks_rolling.observed.kubernetes import Node, Pod, ready_nodes, replacement_not_ready
-from eks_rolling.observed.marks import NODE_ROLL
+from eks_rolling.observed.kubernetes import Node, Pod, ready_nodes, replacement_not_ready, serving_daemons
+from eks_rolling.observed.marks import NODE_ROLL, registered_as
 from eks_rolling.payloads import Hold, NodeTask, StepResult, backoff
 from eks_rolling.runtime import handler_for
 
@@ -22,10 +27,30 @@ class BeforeTermination:
     targets: tuple[TargetRegistration, ...] = ()
     group: Group | None = None
 
+    serving: tuple[Pod, ...] = ()
+    """Pods of DaemonSets that a Service leads to."""
+
 
 @dataclass(frozen=True, slots=True)
 class Terminate:
-    pass
+    """`successors` are pods that serve, made anew and not Ready yet: they are evicted just before, so as not to become
+    it."""
+
+    successors: tuple[Pod, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveServices:
+    """Evict these, watch them end, and look again at once."""
+
+    pods: tuple[Pod, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WatchEnding:
+    """They are ending: look again as soon as they have."""
+
+    pods: tuple[Pod, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +58,15 @@ class Gone:
     reason: str
 
 
-def decide(seen: BeforeTermination, instance: str, roll: str) -> Terminate | Hold | Gone:
+Decision = Terminate | LeaveServices | WatchEnding | Hold | Gone
+
+WATCH_SECONDS = 20.0
+"""How long one invocation watches pods end."""
+
+POLL_SECONDS = 0.1
+
+
+def decide(seen: BeforeTermination, instance: str, roll: str) -> Decision:
     """Whether the instance may be terminated now, and if not why."""
     gone = seen.instance is None or seen.instance.gone
     if gone and seen.node is None:
@@ -49,7 +82,11 @@ def decide(seen: BeforeTermination, instance: str, roll: str) -> Terminate | Hol
         return Hold(f"{instance} is {member.lifecycle} in its group: somebody took it out; put it back into service")
     if reason := forbidden(seen, roll):
         return Hold(reason)
-    return Terminate()
+    if serving := tuple(p for p in seen.serving if p.ready and not p.deleting):
+        return LeaveServices(serving)
+    if ending := tuple(p for p in seen.serving if p.deleting and p.phase == "Running"):
+        return WatchEnding(ending)
+    return Terminate(tuple(p for p in seen.serving if not p.deleting))
 
 
 def forbidden(seen: BeforeTermination, roll: str) -> str:
@@ -83,16 +120,44 @@ def forbidden(seen: BeforeTermination, roll: str) -> str:
 
 
 def run(task: NodeTask, clients: Clients) -> StepResult:
-    seen = observe(task, clients)
     waited = clients.now() - (task.since or clients.now())
-    match decide(seen, task.instance, task.roll):
-        case Terminate():
+    decision = _decide_when_serving_pods_have_ended(task, clients)
+    match decision:
+        case Terminate(successors):
+            for pod in successors:
+                clients.kubernetes.evict(pod)
             clients.aws.terminate(task.instance)
             return StepResult.wait(f"{task.instance} is being terminated", 2)
+        case LeaveServices(pods) | WatchEnding(pods):
+            return StepResult.wait(f"pods that serve are ending: {', '.join(map(str, pods))}", 1)
         case Hold(reason):
             return StepResult.wait(reason, backoff(waited, first=2))
         case Gone(reason):
             return StepResult.done(reason, ready_nodes=ready_nodes(clients.kubernetes.nodes()))
+
+
+def _decide_when_serving_pods_have_ended(task: NodeTask, clients: Clients) -> Decision:
+    """What to do, looked at again and again while serving pods end; an eviction that is refused holds."""
+    end = clients.now() + WATCH_SECONDS
+    while True:
+        decision = decide(observe(task, clients), task.instance, task.roll)
+        if isinstance(decision, LeaveServices):
+            for pod in decision.pods:
+                answer = clients.kubernetes.evict(pod)
+                if not answer.granted:
+                    return Hold(f"pod {pod}, which serves: its eviction is refused: {answer.reason}")
+        elif not isinstance(decision, WatchEnding):
+            return decision
+        while clients.now() < end and _any_ends(task.node, clients):
+            clients.sleep(POLL_SECONDS)
+        if clients.now() >= end:
+            return decision
+
+
+def _any_ends(node: str, clients: Clients) -> bool:
+    """Whether a DaemonSet's pod on the node is ending."""
+    pods = clients.kubernetes.pods_on(node)
+    return any(p.deleting and p.stays_with_node and not p.finished for p in pods)
 
 
 def observe(task: NodeTask, clients: Clients) -> BeforeTermination:
@@ -105,14 +170,16 @@ def observe(task: NodeTask, clients: Clients) -> BeforeTermination:
         node = None
     if instance is None or instance.state in {"shutting-down", "terminated"} or node is None:
         return BeforeTermination(instance, node, None)
+    pods = tuple(kubernetes.pods_on(task.node))
     return BeforeTermination(
         instance=instance,
         node=node,
         replacement=kubernetes.node(task.replacement_node),
-        pods=tuple(kubernetes.pods_on(task.node)),
+        pods=pods,
         attachments=tuple(kubernetes.attachments(task.node)),
-        targets=tuple(aws.targets_of([task.instance])),
+        targets=tuple(aws.targets_of(registered_as(node, task.instance))),
         group=next(iter(aws.groups([task.group])), None),
+        serving=tuple(serving_daemons(pods, kubernetes.services())),
     )
 
 

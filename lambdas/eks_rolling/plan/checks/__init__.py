@@ -27,6 +27,7 @@ from eks_rolling.plan.checks.storage import storage_findings
 from eks_rolling.plan.checks.undeclared_redis import undeclared_redis
 from eks_rolling.plan.checks.workloads import (
     owner_findings,
+    serving_daemon_findings,
     toleration_findings,
     uncounted_findings,
     waiting_findings,
@@ -102,6 +103,7 @@ def _all(
     yield from toleration_findings(pods)
     yield from waiting_findings(others, settings.batch_seconds)
     yield from uncounted_findings(view, others)
+    yield from serving_daemon_findings(view, [c.name for c in chosen])
     yield from undeclared_redis(others)
     yield from redis_findings(view.redis, view.redis_problems, {p.owner for p in pods})
     yield from actor_findings(view, settings)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from eks_rolling.documents.finding import Finding, blocks, holds, note
-from eks_rolling.observed.kubernetes import ROLL_TAINT_KEY, Effect, Pod, Strategy, Taint, Workload
+from eks_rolling.observed.kubernetes import ROLL_TAINT_KEY, Effect, Pod, Strategy, Taint, Workload, serving_daemons
 from eks_rolling.plan.snapshot import ClusterSnapshot, by_owner
 
 COUNTED = frozenset({"DaemonSet", "Deployment", "Job", "Node", "ReplicaSet", "StatefulSet"})
@@ -93,6 +93,20 @@ def waiting_findings(pods: Iterable[Pod], batch_seconds: float) -> Iterator[Find
                 f"it is at work on a node to replace; it has {batch_seconds:.0f} s to end, and is evicted then",
                 f"raise the setting batch_seconds, or accept its eviction with accept: batch-pod:{subject}",
             )
+
+
+def serving_daemon_findings(view: ClusterSnapshot, names: Iterable[str]) -> Iterator[Finding]:
+    """About DaemonSets that serve on these nodes [N5]."""
+    pods = [p for name in names for p in view.pods_on(name)]
+    for subject, alike in by_owner(serving_daemons(pods, view.services)).items():
+        returns = any(t.tolerates(OURS) for p in alike for t in p.tolerations)
+        how = "right before the node is terminated, for it tolerates our taint" if returns else "once the node is empty"
+        yield note(
+            "serving-daemonset",
+            subject,
+            f"a Service leads to its pods, which are evicted {how}",
+            "nothing, if its pods end requests within their grace period",
+        )
 
 
 def uncounted_findings(view: ClusterSnapshot, pods: Iterable[Pod]) -> Iterator[Finding]:

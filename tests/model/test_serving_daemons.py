@@ -1,0 +1,86 @@
+"""Pods of DaemonSets that serve leave their Services before their node is terminated [N5]; the world checks it."""
+
+import pytest
+
+from eks_rolling.observed.kubernetes import Owner
+from eks_rolling.observed.marks import NODE_ANNOTATIONS
+from tests.asl import Engine
+from tests.assembly import synthesize
+from tests.model.situations import outdated, shop
+from tests.model.situations import settings as roll_settings
+from tests.world import World
+
+SMALL = (2, 1)
+
+
+def engine_for(world: World) -> Engine:
+    return Engine(synthesize(), world, world.clients(roll_settings()))
+
+
+def with_ingress(*, tolerant: bool) -> tuple[World, Owner]:
+    world = shop(SMALL, new_version=False)
+    ingress = world.daemon_set("ingress", serves=True, tolerant=tolerant)
+    world.ready()
+    for group in ("ng-a", "ng-b"):
+        world.new_template_version(group)
+    world.planned = set(world.machines)
+    return world, ingress
+
+
+@pytest.mark.parametrize("tolerant", [False, True])
+def test_they_leave_before_their_node_is_terminated(tolerant: bool) -> None:
+    world, ingress = with_ingress(tolerant=tolerant)
+    before = world.snapshot()
+    execution = engine_for(world).run("roll", "roll-1", {})
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    assert outdated(world) == []
+    assert world.snapshot() == before
+    world.advance(30)
+    assert len([p for p in world.pods() if p.owner == ingress and p.ready]) == 3
+
+
+def test_those_that_do_not_serve_stay_to_the_end() -> None:
+    world, _ = with_ingress(tolerant=False)
+    assert engine_for(world).run("roll", "roll-1", {}).status == "SUCCEEDED"
+    evicted = [e for e in world.effects if e.startswith("evict kube-system/")]
+    assert {e.partition("/")[2].partition("-node-")[0] for e in evicted} == {"ingress"}
+
+
+def effects_of_a_roll(*, tolerant: bool) -> int:
+    world, _ = with_ingress(tolerant=tolerant)
+    engine_for(world).run("roll", "roll-1", {})
+    return len(world.effects)
+
+
+@pytest.mark.parametrize("tolerant", [False, True])
+def test_a_function_killed_after_any_effect_changes_nothing_in_the_result(tolerant: bool) -> None:
+    """R3."""
+    for after in range(1, effects_of_a_roll(tolerant=tolerant) + 1, 11):
+        world, _ = with_ingress(tolerant=tolerant)
+        world.kill_after = after
+        execution = engine_for(world).run("roll", "roll-1", {})
+        assert (execution.status, execution.cause) == ("SUCCEEDED", ""), after
+        assert outdated(world) == []
+
+
+def test_a_roll_that_fails_after_they_left_has_them_again_after_its_restore() -> None:
+    """R2."""
+    world, ingress = with_ingress(tolerant=False)
+    blocked: list[str] = []
+
+    def block(current: World) -> None:
+        left = [e for e in current.effects if e.startswith("evict kube-system/ingress")]
+        if left and not blocked:
+            node = left[0].removeprefix("evict kube-system/ingress-")
+            blocked.append(node)
+            current.attached["default/stuck"] = (node, None)
+            current.stuck.add("default/stuck")
+
+    world.watchers.append(block)
+    execution = engine_for(world).run("roll", "roll-1", {})
+    assert execution.status == "FAILED"
+    world.stuck.clear()
+    world.advance(30)
+    node = world.nodes_by_name[blocked[0]]
+    assert not [key for key in NODE_ANNOTATIONS if key in node.annotations]
+    assert [p for p in world.pods_on(node.name) if p.owner == ingress and p.ready]
