@@ -54,6 +54,15 @@ class ClusterPod:
 
 
 @dataclass(frozen=True, slots=True)
+class AnsweringPod(ClusterPod):
+    """A pod that runs and whose node answered: nothing of it is missing."""
+
+    pod: Pod
+    endpoint: Endpoint
+    node: ClusterNode
+
+
+@dataclass(frozen=True, slots=True)
 class RedisClusterState:
     """A cluster as one look found it. `node` is the Kubernetes node being emptied; "" asks for a normal cluster."""
 
@@ -63,6 +72,31 @@ class RedisClusterState:
     node: str = ""
     waited: float = 0.0
     """Seconds since the step at hand began to wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A pod that moves and the stand-in that has come for it, both answering, beside the cluster's other pods."""
+
+    pod: AnsweringPod
+    stand_in: AnsweringPod
+    original: Original
+    others: tuple[ClusterPod, ...]
+    waited: float
+
+    @property
+    def members(self) -> tuple[ClusterPod, ...]:
+        """The pods of the cluster, without the stand-in."""
+        return (*self.others, self.pod)
+
+    @property
+    def everyone(self) -> tuple[ClusterPod, ...]:
+        return (*self.members, self.stand_in)
+
+    @property
+    def took_over(self) -> bool:
+        """Whether the stand-in serves the slots."""
+        return bool(self.stand_in.node.itself.slots)
 
 
 # Actions. `step` is the state that does it.
@@ -174,21 +208,32 @@ def _nodes(members: tuple[ClusterPod, ...]) -> Iterator[tuple[ClusterPod, Cluste
             yield member, member.node
 
 
+def _narrowed(member: ClusterPod) -> AnsweringPod | None:
+    """The pod as one that answers; None where it is not there or silent."""
+    if member.pod is None or member.endpoint is None or not isinstance(member.node, ClusterNode):
+        return None
+    return AnsweringPod(member.name, member.pod, member.endpoint, member.node, member.original)
+
+
+def _answering(member: ClusterPod, step: RedisStep | None) -> AnsweringPod | RedisHold:
+    """The pod as one that answers, stays and has its data; else the hold that says what is missing."""
+    if member.pod is None:
+        return RedisHold(f"pod {member} is not there yet", step)
+    if (there := _narrowed(member)) is not None:
+        if there.pod.deleting:
+            return RedisHold(f"pod {member} is ending", step)
+        if there.node.server.loading:
+            return RedisHold(f"{member} loads its data set", step)
+        return there
+    if isinstance(member.node, Silent) and not member.pod.not_ready_because:
+        return RedisHold(f"pod {member} does not answer: {member.node.reason}", step, 2)
+    return RedisHold(f"pod {member} {member.pod.not_ready_because or 'has no address yet'}", step)
+
+
 def _absent(members: tuple[ClusterPod, ...], step: RedisStep | None) -> RedisHold | None:
-    """A pod that is not there, or does not answer."""
-    for member in members:
-        if member.pod is None:
-            return RedisHold(f"pod {member} is not there yet", step)
-        if isinstance(member.node, ClusterNode):
-            if member.pod.deleting:
-                return RedisHold(f"pod {member} is ending", step)
-            if member.node.server.loading:
-                return RedisHold(f"{member} loads its data set", step)
-        elif isinstance(member.node, Silent) and not member.pod.not_ready_because:
-            return RedisHold(f"pod {member} does not answer: {member.node.reason}", step, 2)
-        else:
-            return RedisHold(f"pod {member} {member.pod.not_ready_because or 'has no address yet'}", step)
-    return None
+    """The hold for the first pod that is not there, or does not answer; None if all do."""
+    found = (_answering(member, step) for member in members)
+    return next((answer for answer in found if isinstance(answer, RedisHold)), None)
 
 
 def _ghost(seen: RedisClusterState) -> Forget | None:
@@ -272,129 +317,130 @@ def _collision(members: tuple[ClusterPod, ...]) -> str:
     return ""
 
 
-# With a stand-in: T, for the pod A.
+# With a stand-in.
 
 
-def _stood_in(seen: RedisClusterState, t: ClusterPod) -> Action:
-    a = next((s for s in seen.pods if t.original and s.name == t.original.pod), None)
-    if a is None or t.original is None or t.pod is None:
-        return Stop(f"{t} stands in for nobody that is declared: delete it once no node of the cluster lists it")
-    others = tuple(s for s in seen.pods if s is not a)
+def _stood_in(seen: RedisClusterState, stand_in: ClusterPod) -> Action:
+    original = stand_in.original
+    member = next((m for m in seen.pods if original and m.name == original.pod), None)
+    if member is None or original is None or stand_in.pod is None:
+        return Stop(f"{stand_in} stands in for nobody that is declared: delete it once no node of the cluster lists it")
+    others = tuple(m for m in seen.pods if m is not member)
     if (absent := _absent(others, RedisStep.JOIN_STAND_IN)) is not None:
         return absent
-    if t.pod.deleting:
-        return RedisHold(f"stand-in {t} is ending", RedisStep.DELETE_STAND_IN)
-    if (absent := _absent((t,), RedisStep.CREATE_STAND_IN)) is not None:
-        return absent
-    assert isinstance(t.node, ClusterNode)  # noqa: S101 (it is not absent)
-    here = seen.node and a.pod and a.pod.node == seen.node
-    if not isinstance(a.node, ClusterNode) or (a.pod and a.pod.deleting):
-        return _away(a, t, t.node)
+    if stand_in.pod.deleting:
+        return RedisHold(f"stand-in {stand_in} is ending", RedisStep.DELETE_STAND_IN)
+    there = _answering(stand_in, RedisStep.CREATE_STAND_IN)
+    if isinstance(there, RedisHold):
+        return there
+    pod = _narrowed(member)
+    if pod is None or pod.pod.deleting:
+        return _away(member, there)
     if (ghost := _ghost(seen)) is not None:
         return ghost
-    return _leaving(seen, a, a.node, t, t.node, others) if here else _returned(seen, a, a.node, t, t.node, others)
+    pair = Pair(pod, there, original, others, seen.waited)
+    return _leaving(pair) if seen.node and pod.pod.node == seen.node else _returned(pair)
 
 
-def _away(a: ClusterPod, t: ClusterPod, t_node: ClusterNode) -> Action:
+def _away(member: ClusterPod, stand_in: AnsweringPod) -> Action:
     """The pod is on its way to its new node, or died where it was."""
-    absent = _absent((a,), RedisStep.MOVE_SHARD_POD)
-    reason = absent.reason if absent else f"pod {a} is ending"
-    serves = f"; {t} serves its slots" if t_node.itself.slots else ""
+    absent = _absent((member,), RedisStep.MOVE_SHARD_POD)
+    reason = absent.reason if absent else f"pod {member} is ending"
+    serves = f"; {stand_in} serves its slots" if stand_in.node.itself.slots else ""
     return RedisHold(f"{reason}{serves}", RedisStep.MOVE_SHARD_POD)
 
 
-def _leaving(
-    seen: RedisClusterState,
-    a: ClusterPod,
-    a_node: ClusterNode,
-    t: ClusterPod,
-    t_node: ClusterNode,
-    others: tuple[ClusterPod, ...],
-) -> Action:
+def _leaving(pair: Pair) -> Action:
     """The pod is on the node that is emptied."""
-    everyone = (*others, a)
-    if (join := _join(t, t_node, everyone, RedisStep.JOIN_STAND_IN)) is not None:
+    pod, stand_in = pair.pod, pair.stand_in
+    is_master = pod.node.itself.role is Role.MASTER
+    if (join := _join(stand_in, stand_in.node, pair.members, RedisStep.JOIN_STAND_IN)) is not None:
         return join
-    took_over = bool(t_node.itself.slots)
-    shard_master = a_node.id if a_node.itself.role is Role.MASTER else a_node.itself.master
-    if not took_over:
-        if t_node.itself.role is Role.MASTER or t_node.itself.master != shard_master:
-            return Replicate(t, shard_master, f"{t} becomes a replica in the shard of {a}", RedisStep.JOIN_STAND_IN)
-        if behind := _behind(t, t_node, _node_of(shard_master, everyone), RedisStep.JOIN_STAND_IN, seen.waited):
-            return behind
-    master = a_node.itself.role is Role.MASTER and not took_over
-    step = RedisStep.FAIL_OVER_TO_STAND_IN if master else RedisStep.MOVE_SHARD_POD
-    if took_over and a_node.itself.role is Role.MASTER:
-        return RedisHold(f"{a} does not follow {t} yet", RedisStep.FAIL_OVER_TO_STAND_IN)
-    if trouble := _trouble((*everyone, t), (*everyone, t)):
+    if not pair.took_over and (copy := _copy_shard(pair, pod.node.id if is_master else pod.node.itself.master)):
+        return copy
+    if pair.took_over and is_master:
+        return RedisHold(f"{pod} does not follow {stand_in} yet", RedisStep.FAIL_OVER_TO_STAND_IN)
+    step = RedisStep.FAIL_OVER_TO_STAND_IN if is_master else RedisStep.MOVE_SHARD_POD
+    if trouble := _trouble(pair.everyone, pair.everyone):
         return RedisHold(trouble, step)
-    if master:
-        return FailOver(t, a, f"{t} becomes master in place of {a}", step)
-    assert a.pod is not None  # noqa: S101 (it is on the node)
-    return DeletePod(a.pod, f"{t} holds what {a} holds; {a} moves", step)
+    if is_master:
+        return FailOver(stand_in, pod, f"{stand_in} becomes master in place of {pod}", step)
+    return DeletePod(pod.pod, f"{stand_in} holds what {pod} holds; {pod} moves", step)
 
 
-def _returned(
-    seen: RedisClusterState,
-    a: ClusterPod,
-    a_node: ClusterNode,
-    t: ClusterPod,
-    t_node: ClusterNode,
-    others: tuple[ClusterPod, ...],
-) -> Action:
+def _copy_shard(pair: Pair, shard_master: str) -> Action | None:
+    """Until the stand-in is a replica in sync of the shard's master, which has that id."""
+    stand_in, itself = pair.stand_in, pair.stand_in.node.itself
+    if itself.role is Role.MASTER or itself.master != shard_master:
+        reason = f"{stand_in} becomes a replica in the shard of {pair.pod}"
+        return Replicate(stand_in, shard_master, reason, RedisStep.JOIN_STAND_IN)
+    master = _node_of(shard_master, pair.members)
+    return _behind(stand_in, stand_in.node, master, RedisStep.JOIN_STAND_IN, pair.waited)
+
+
+def _returned(pair: Pair) -> Action:
     """The pod is on a new node, or need not move any more."""
-    assert t.original is not None  # noqa: S101 (a stand-in)
-    step = RedisStep.SYNC_SHARD_POD
-    took_over = bool(t_node.itself.slots)
-    if (back := _rejoin(seen, a, a_node, t, t_node, others)) is not None:
+    if (back := _rejoin(pair)) is not None:
         return back
-    if took_over:
-        if a_node.itself.role is Role.MASTER or a_node.itself.master != t_node.id:
-            return Replicate(a, t_node.id, f"{a} becomes a replica of {t}", step)
-        if behind := _behind(a, a_node, t_node, step, seen.waited):
-            return behind
-        if trouble := _trouble((*others, a, t), (*others, a, t)):
-            return RedisHold(trouble, RedisStep.FAIL_BACK_TO_SHARD_POD)
-        return FailOver(a, t, f"{a} becomes master again", RedisStep.FAIL_BACK_TO_SHARD_POD)
-    if a_node.itself.role is Role.REPLICA:
-        master = _member_of(a_node.itself.master, others)
-        if behind := _behind(a, a_node, _node_of(a_node.itself.master, others), step, seen.waited):
-            return behind
-        if t.original.role is Role.MASTER:
-            # Redis itself made another replica master meanwhile.
-            if trouble := _trouble((*others, a), (*others, a, t)):
-                return RedisHold(trouble, RedisStep.FAIL_BACK_TO_SHARD_POD)
-            assert master is not None  # noqa: S101 (no trouble: it follows a master that is known)
-            return FailOver(a, master, f"{a} becomes master again", RedisStep.FAIL_BACK_TO_SHARD_POD)
-    elif not a_node.itself.slots:
-        shard_master = t_node.itself.master or t_node.id
-        return Replicate(a, shard_master, f"{a} becomes a replica of its shard again", step)
-    return _remove(seen, a, t, t_node, others)
+    if pair.took_over:
+        return _take_back(pair)
+    pod, stand_in = pair.pod, pair.stand_in
+    if pod.node.itself.role is Role.REPLICA:
+        if (rising := _promoted_meanwhile(pair)) is not None:
+            return rising
+    elif not pod.node.itself.slots:
+        shard_master = stand_in.node.itself.master or stand_in.node.id
+        return Replicate(pod, shard_master, f"{pod} becomes a replica of its shard again", RedisStep.SYNC_SHARD_POD)
+    return _remove(pair)
 
 
-def _remove(
-    seen: RedisClusterState, a: ClusterPod, t: ClusterPod, t_node: ClusterNode, others: tuple[ClusterPod, ...]
-) -> Action:
+def _take_back(pair: Pair) -> Action:
+    """The pod synchronizes from the stand-in, and becomes master again."""
+    pod, stand_in = pair.pod, pair.stand_in
+    if pod.node.itself.role is Role.MASTER or pod.node.itself.master != stand_in.node.id:
+        return Replicate(pod, stand_in.node.id, f"{pod} becomes a replica of {stand_in}", RedisStep.SYNC_SHARD_POD)
+    if behind := _behind(pod, pod.node, stand_in.node, RedisStep.SYNC_SHARD_POD, pair.waited):
+        return behind
+    if trouble := _trouble(pair.everyone, pair.everyone):
+        return RedisHold(trouble, RedisStep.FAIL_BACK_TO_SHARD_POD)
+    return FailOver(pod, stand_in, f"{pod} becomes master again", RedisStep.FAIL_BACK_TO_SHARD_POD)
+
+
+def _promoted_meanwhile(pair: Pair) -> Action | None:
+    """The pod follows one of the others: in sync it may stay a replica, if it was one; if it was master it is again."""
+    pod = pair.pod
+    master_id = pod.node.itself.master
+    if behind := _behind(pod, pod.node, _node_of(master_id, pair.others), RedisStep.SYNC_SHARD_POD, pair.waited):
+        return behind
+    if pair.original.role is not Role.MASTER:
+        return None
+    # Redis itself made another replica master meanwhile.
+    if trouble := _trouble(pair.members, pair.everyone):
+        return RedisHold(trouble, RedisStep.FAIL_BACK_TO_SHARD_POD)
+    master = _member_of(master_id, pair.others)
+    assert master is not None  # noqa: S101 (no trouble: it follows a master that is known)
+    return FailOver(pod, master, f"{pod} becomes master again", RedisStep.FAIL_BACK_TO_SHARD_POD)
+
+
+def _remove(pair: Pair) -> Action:
     """Nobody needs the stand-in any more."""
-    assert t.original is not None  # noqa: S101 (a stand-in)
-    everyone = (*others, a)
-    for member, node in _nodes(everyone):
-        if node.itself.master == t_node.id:
-            return RedisHold(f"{member} still follows {t}", RedisStep.FAIL_BACK_TO_SHARD_POD)
-    knowing = [member for member, node in _nodes(everyone) if node.knows(t_node.id)]
-    if knowing or not t_node.alone:
-        if not_served := next((s for s, n in _nodes(everyone) if not n.ok), None):
-            return RedisHold(f"{not_served} sees slots that nobody serves", RedisStep.REMOVE_STAND_IN)
-        if behind := _unsynchronized(everyone):
-            return RedisHold(behind, RedisStep.REMOVE_STAND_IN)
-        if (late := _still_has_slots(t_node.id, everyone)) is not None:
-            return RedisHold(f"{late} has not heard yet that {t} serves nothing any more", RedisStep.REMOVE_STAND_IN)
-        begun = len(knowing) < len(everyone)
-        if t.original.role is Role.MASTER and not begun and seen.waited < REDIRECT_SECONDS:
-            return RedisHold(f"{t} sends clients on to {a}", RedisStep.REMOVE_STAND_IN, REDIRECT_SECONDS - seen.waited)
-        return Forget(everyone, t_node.id, t, f"every node forgets {t}")
-    assert t.pod is not None  # noqa: S101 (it answers)
-    return DeletePod(t.pod, f"{t} is not needed any more", RedisStep.DELETE_STAND_IN)
+    stand_in, members, step = pair.stand_in, pair.members, RedisStep.REMOVE_STAND_IN
+    for member, node in _nodes(members):
+        if node.itself.master == stand_in.node.id:
+            return RedisHold(f"{member} still follows {stand_in}", RedisStep.FAIL_BACK_TO_SHARD_POD)
+    knowing = [member for member, node in _nodes(members) if node.knows(stand_in.node.id)]
+    if not knowing and stand_in.node.alone:
+        return DeletePod(stand_in.pod, f"{stand_in} is not needed any more", RedisStep.DELETE_STAND_IN)
+    if not_served := next((m for m, n in _nodes(members) if not n.ok), None):
+        return RedisHold(f"{not_served} sees slots that nobody serves", step)
+    if behind := _unsynchronized(members):
+        return RedisHold(behind, step)
+    if (late := _still_has_slots(stand_in.node.id, members)) is not None:
+        return RedisHold(f"{late} has not heard yet that {stand_in} serves nothing any more", step)
+    begun = len(knowing) < len(members)
+    if pair.original.role is Role.MASTER and not begun and pair.waited < REDIRECT_SECONDS:
+        return RedisHold(f"{stand_in} sends clients on to {pair.pod}", step, REDIRECT_SECONDS - pair.waited)
+    return Forget(members, stand_in.node.id, stand_in, f"every node forgets {stand_in}")
 
 
 def _still_has_slots(node_id: str, members: tuple[ClusterPod, ...]) -> ClusterPod | None:
@@ -429,32 +475,25 @@ def _introduced(
     return None
 
 
-def _rejoin(
-    seen: RedisClusterState,
-    a: ClusterPod,
-    a_node: ClusterNode,
-    t: ClusterPod,
-    t_node: ClusterNode,
-    others: tuple[ClusterPod, ...],
-) -> Action | None:
+def _rejoin(pair: Pair) -> Action | None:
     """A pod that has come back without its volume is a new node; with it, its new address spreads by gossip."""
-    assert t.original is not None  # noqa: S101 (a stand-in)
-    step = RedisStep.SYNC_SHARD_POD
-    if a_node.id == t.original.id and t_node.alone and not a_node.alone:
+    pod, stand_in, others, step = pair.pod, pair.stand_in, pair.others, RedisStep.SYNC_SHARD_POD
+    same = pod.node.id == pair.original.id
+    if same and stand_in.node.alone and not pod.node.alone:
         return None
-    if a_node.alone or a_node.id != t.original.id:
-        members = (*others, t) if not t_node.alone else others
-        if (join := _join(a, a_node, members, step)) is not None:
+    if pod.node.alone or not same:
+        members = others if stand_in.node.alone else (*others, stand_in)
+        if (join := _join(pod, pod.node, members, step)) is not None:
             return join
-    if not _is_at(a_node.itself, a):
-        if (introduced := _introduced(a, a_node, others, step)) is not None:
+    if not _is_at(pod.node.itself, pod):
+        if (introduced := _introduced(pod, pod.node, others, step)) is not None:
             return introduced
-        return Meet(others[0], a, f"{a} learns its new address", step)
+        return Meet(others[0], pod, f"{pod} learns its new address", step)
     for member, node in _nodes(others):
-        entry = node.knows(a_node.id)
-        if entry is not None and not _is_at(entry, a):
-            reason = f"{member} does not know yet where {a} is"
-            return Meet(member, a, reason, step) if seen.waited > GOSSIP_SECONDS else RedisHold(reason, step)
+        entry = node.knows(pod.node.id)
+        if entry is not None and not _is_at(entry, pod):
+            reason = f"{member} does not know yet where {pod} is"
+            return Meet(member, pod, reason, step) if pair.waited > GOSSIP_SECONDS else RedisHold(reason, step)
     return None
 
 
