@@ -5,12 +5,13 @@ from collections.abc import Callable
 import pytest
 
 from eks_rolling.observed.aws import LifecycleHook
+from eks_rolling.observed.kubernetes import Effect
 from eks_rolling.roll.lock import ABORT
 from tests.asl import Engine, Execution
 from tests.assembly import synthesize
 from tests.model.situations import outdated, shop
 from tests.model.situations import settings as roll_settings
-from tests.world import Effect, World
+from tests.world import World
 
 SMALL = (2, 1)
 

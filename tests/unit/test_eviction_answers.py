@@ -1,5 +1,7 @@
 """What every answer of the Eviction API means: refusals by budgets and by admission, load, and faults."""
 
+from collections.abc import Mapping
+
 import pytest
 
 from eks_rolling.clients.kubernetes import read_eviction
@@ -21,7 +23,7 @@ def fault(status: int, answer: dict[str, object], doing: str) -> Exception:
     return kinds.get(status, Permanent)(f"{doing}: {answer}")
 
 
-def read(status: int, message: str, details: dict[str, object] | None = None, **headers: str) -> Eviction:
+def read(status: int, message: str, details: Mapping[str, object] | None = None, **headers: str) -> Eviction:
     return read_eviction(status, {"message": message, "details": details or {}}, headers, fault)
 
 
@@ -55,7 +57,7 @@ def test_a_budget_refuses_with_its_causes() -> None:
 
 
 def test_the_load_protection_of_the_api_server_is_no_budget() -> None:
-    answer = read(429, "too many requests, please try again later", **{"Retry-After": "3"})
+    answer = read(429, "too many requests, please try again later", None, **{"Retry-After": "3"})
     assert (answer.status, answer.retry_after) == (EvictionStatus.BUSY, 3.0)
 
 

@@ -6,12 +6,12 @@ import pytest
 
 from eks_rolling.observed.kubernetes import Budget, Node, Owner, Pod, Selector, Workload
 from eks_rolling.observed.marks import HARD_TAINT, NODE_ROLL
+from eks_rolling.payloads import Hold
 from eks_rolling.steps.evict import (
     AskAll,
     Count,
     Decision,
     EvictPods,
-    Hold,
     MakeBudgets,
     NodeToEmpty,
     counted_by_pods,

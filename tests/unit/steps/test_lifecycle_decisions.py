@@ -8,6 +8,7 @@ from eks_rolling.documents.finding import Severity
 from eks_rolling.observed.aws import Group, GroupInstance, InstanceState, LifecycleHook, as_their_groups_say
 from eks_rolling.observed.kubernetes import Node
 from eks_rolling.observed.marks import HARD_TAINT, NODE_ROLL
+from eks_rolling.payloads import Hold
 from eks_rolling.settings import Deadlines
 from eks_rolling.steps import await_ready, terminate
 from tests.unit.test_preflight import CLEAN, found
@@ -24,7 +25,7 @@ def group(old: str = "InService", new: str = "InService") -> Group:
 def terminating(seen: Group) -> str:
     view = terminate.BeforeTermination(InstanceState(OLD, "running"), NODE, READY, group=seen)
     decision = terminate.decide(view, OLD, "roll-1")
-    return decision.reason if isinstance(decision, terminate.Hold) else type(decision).__name__
+    return decision.reason if isinstance(decision, Hold) else type(decision).__name__
 
 
 @pytest.mark.parametrize("lifecycle", ["Terminating", "Terminating:Wait", "Terminating:Proceed"])
@@ -58,7 +59,7 @@ def ready(lifecycle: str) -> object:
 
 def test_a_replacement_is_ready_once_its_group_has_it_in_service() -> None:
     assert ready("InService") == await_ready.Ready("new")
-    assert isinstance(ready("Pending:Wait"), await_ready.Hold)
+    assert isinstance(ready("Pending:Wait"), Hold)
     assert isinstance(ready("Terminating:Wait"), await_ready.NeverReady)
 
 
