@@ -92,11 +92,12 @@ quick: prepare ## The tests that need no lab, kill points sampled (a minute)
 	$(PYTEST) -q -n $(CORES) --scope=quick $(SAMPLE) tests/unit tests/stacks tests/model
 
 .PHONY: lint
-lint: prepare ## Format check, linter, types, import rules
+lint: prepare ## Format check, linter, types, import rules, dead code
 	@$(BIN)/ruff format --check --quiet . || (echo "run: make format" && exit 1)
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python -m scripts.dead_code
 
 .PHONY: format
 format: prepare ## Format the code

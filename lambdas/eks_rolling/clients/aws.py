@@ -619,7 +619,6 @@ def _group(item: "AutoScalingGroupTypeDef", refreshing: frozenset[str]) -> Group
         kept_tags=frozenset(t["Key"] for t in item.get("Tags", []) if not t.get("PropagateAtLaunch")),
         suspended=frozenset(p["ProcessName"] for p in item.get("SuspendedProcesses", [])),
         warm_pool="WarmPoolConfiguration" in item,
-        new_instances_protected=item.get("NewInstancesProtectedFromScaleIn", False),
         refresh_running=item["AutoScalingGroupName"] in refreshing,
     )
 

@@ -668,7 +668,6 @@ def _workload(kind: str, item: Json) -> Workload:
         resource_version=metadata["resourceVersion"],
         desired=desired,
         ready=ready,
-        updated=status.get("updatedReplicas", desired if kind in {"DaemonSet", "ReplicaSet"} else 0),
         current=status.get("replicas", desired if kind == "DaemonSet" else 0),
         selector=read_selector(spec.get("selector")),
         annotations=metadata.get("annotations") or {},

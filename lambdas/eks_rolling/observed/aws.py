@@ -54,7 +54,6 @@ class Group:
     """Keys of those tags that its new instances do not get."""
     suspended: frozenset[str] = frozenset()
     warm_pool: bool = False
-    new_instances_protected: bool = False
     refresh_running: bool = False
 
     def instance(self, instance_id: str) -> GroupInstance | None:

@@ -315,14 +315,12 @@ class Workload:
     resource_version: str = ""
     desired: int = 1
     ready: int = 1
-    updated: int = 1
     current: int = 1
     selector: Selector | None = None
     annotations: dict[str, str] = field(default_factory=dict)
     restarted_for: str = ""
     surges: bool = True
     settled: bool = True
-    scaled_by: str = ""
 
     @property
     def all_ready(self) -> bool:

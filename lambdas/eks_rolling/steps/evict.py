@@ -502,7 +502,7 @@ def counted_by_pods(owner: Owner, pods: Iterable[Pod], budgets: Iterable[Budget]
     if selector and any(selector.matches(p.labels) for p in everybody if p.owner != owner):
         selector = None
     wanted = len(present) if scaled_down else max(len(present), before)
-    return Workload(owner, desired=wanted, ready=ready, updated=ready, current=len(own), selector=selector)
+    return Workload(owner, desired=wanted, ready=ready, current=len(own), selector=selector)
 
 
 def _is_for(budget: Budget, owner: Owner) -> bool:
