@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eks_rolling import state_names
-from eks_rolling_cli.executions import read_json
+from eks_rolling.documents.failure import explain, read_json
 
 Json = dict[str, Any]
 
@@ -77,7 +77,8 @@ def position(events: Iterable[Json]) -> Position:
                 reason, held_since = said, held_since if same and said else when
         elif kind == "TaskFailed" and not loop:
             fault = event["taskFailedEventDetails"]
-            reason, held_since = f"tried again after a fault: {fault_sentence(fault)}", held_since or when
+            said = explain({"Error": fault.get("error"), "Cause": fault.get("cause")})
+            reason, held_since = f"tried again after a fault: {said}", held_since or when
     if state == state_names.APPROVAL and not reason:
         reason, held_since = "nobody has answered yet; `eks-rolling approve` or `eks-rolling refuse` does", entered
     return Position(
@@ -160,15 +161,3 @@ def approval_token(events: Sequence[Json]) -> str:
             given = read_json(event["taskScheduledEventDetails"].get("parameters", ""))
             token = str((given.get("Payload") or {}).get("token", ""))
     return token
-
-
-def fault_sentence(failure: Json) -> str:
-    """An error and its cause as one sentence: what a function raised, or what an execution ended with."""
-    error = str(failure.get("error") or failure.get("Error") or "")
-    cause = str(failure.get("cause") or failure.get("Cause") or "")
-    told = read_json(cause)
-    if "errorMessage" in told:
-        return str(told["errorMessage"])
-    if "Cause" in told or "Error" in told:
-        return fault_sentence(told)
-    return cause or error

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from eks_rolling.documents.failure import read_json
+
 if TYPE_CHECKING:
     from mypy_boto3_stepfunctions import SFNClient
     from mypy_boto3_stepfunctions.type_defs import HistoryEventTypeDef
@@ -132,12 +134,3 @@ def _translated(doing: str) -> Any:
     from eks_rolling.clients.aws import translated
 
     return translated(doing)
-
-
-def read_json(text: str) -> Json:
-    """A JSON object out of a text; {} for anything else."""
-    try:
-        document = json.loads(text)
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) else {}

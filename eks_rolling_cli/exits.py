@@ -2,6 +2,8 @@
 
 from enum import IntEnum
 
+from eks_rolling.errors import AccessDenied, BadRequest, LockLost, NotFound, Refused, Transient
+
 
 class Exit(IntEnum):
     """What the command's exit code means; `docs/command.md` and `--help` say the same."""
@@ -26,6 +28,17 @@ MEANINGS = {
 }
 
 
+CODES = {
+    BadRequest: Exit.USAGE,
+    Refused: Exit.BLOCKED,
+    LockLost: Exit.BLOCKED,
+    AccessDenied: Exit.DENIED,
+    NotFound: Exit.NOT_FOUND,
+    Transient: Exit.NOT_FOUND,
+}
+"""Fault -> exit code; faults of other classes are failures."""
+
+
 class CommandError(Exception):
     """Ends the command: a sentence for people, with what to do, and the exit code."""
 
@@ -35,16 +48,8 @@ class CommandError(Exception):
 
 
 def exit_for(error: Exception) -> Exit:
-    """The exit code of a fault of `eks_rolling.errors`, by its class's name and its parents'."""
-    codes = {
-        "BadRequest": Exit.USAGE,
-        "Refused": Exit.BLOCKED,
-        "LockLost": Exit.BLOCKED,
-        "AccessDenied": Exit.DENIED,
-        "NotFound": Exit.NOT_FOUND,
-        "Transient": Exit.NOT_FOUND,
-    }
-    return next((codes[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in codes), Exit.FAILED)
+    """The exit code of a fault, by its class."""
+    return next((code for kind, code in CODES.items() if isinstance(error, kind)), Exit.FAILED)
 
 
 def missing_package(error: ImportError) -> str:

@@ -12,10 +12,11 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from eks_rolling import state_names
+from eks_rolling.documents.failure import explain
 from eks_rolling.documents.remedies import way_out
 from eks_rolling.wording import spoken
 from eks_rolling_cli.cli_context import AsJson, aimed, output, print_json, say, show
-from eks_rolling_cli.execution_history import answers, fault_sentence, position
+from eks_rolling_cli.execution_history import answers, position
 from eks_rolling_cli.exits import CommandError, Exit
 from eks_rolling_cli.format import clock
 from eks_rolling_cli.listing import Column, Listing, Row
@@ -78,7 +79,7 @@ def _row(told: Json) -> Row:
 def _summarize(target: Target, listed: "Execution") -> Json:
     execution = target.executions.describe(listed.arn)
     events = target.executions.history(listed.arn)
-    reason = fault_sentence({"error": execution.error, "cause": execution.cause})
+    reason = explain({"Error": execution.error, "Cause": execution.cause})
     if not reason:
         reason = next((str(said[-1][1].get("reason", "")) for s in TELLING if (said := answers(events, s))), "")
     report = {} if execution.running else target.document(execution.name, "report.json")
@@ -198,7 +199,7 @@ def _follow_restore(target: Target, arn: str) -> None:
     for each in left:
         output.print(f"left behind: {each}", markup=False, soft_wrap=True)
     if execution.status != "SUCCEEDED":
-        cause = fault_sentence({"error": execution.error, "cause": execution.cause})
+        cause = explain({"Error": execution.error, "Cause": execution.cause})
         raise CommandError(f"The restore failed: {cause or execution.status}.")
     if left:
         raise typer.Exit(Exit.FAILED)

@@ -59,7 +59,8 @@ def _step_here(name: str, event: Json, target: Target, settings: "Settings") -> 
 
 def plan_there(target: Target, name: str, request: Json) -> tuple[Json, Json]:
     """The same of a dry run of the deployed workflow, which sees what its functions see. Raises CommandError."""
-    from eks_rolling_cli.execution_history import fault_sentence, plan_answer
+    from eks_rolling.documents.failure import explain
+    from eks_rolling_cli.execution_history import plan_answer
 
     arn = target.executions.start(target.machine("roll"), name, request | {"dry_run": True, "trigger": target.who})
     while (execution := target.executions.describe(arn)).running:
@@ -67,6 +68,6 @@ def plan_there(target: Target, name: str, request: Json) -> tuple[Json, Json]:
     answer = plan_answer(target.executions.history(arn))
     document = target.document(name, "plan.json")
     if not document:
-        cause = fault_sentence({"error": execution.error, "cause": execution.cause})
+        cause = explain({"Error": execution.error, "Cause": execution.cause})
         raise CommandError(f"The dry run {name} made no plan: {cause or execution.status}.")
     return answer, document

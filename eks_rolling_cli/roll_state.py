@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from eks_rolling import state_names
+from eks_rolling.documents.failure import explain
 from eks_rolling.names import node_execution_suffix
 from eks_rolling_cli.execution_history import (
     PAUSED,
@@ -14,7 +15,6 @@ from eks_rolling_cli.execution_history import (
     Span,
     Wave,
     answers,
-    fault_sentence,
     merged,
     pauses,
     plan_answer,
@@ -215,7 +215,7 @@ def assemble(
         plan=str(answer.get("reason", "")),
         result=next((str(a.get("reason", "")) for _, a in answers(events, state_names.REPORT)), ""),
         error=execution.error,
-        failure=fault_sentence({"error": execution.error, "cause": execution.cause}),
+        failure=explain({"Error": execution.error, "Cause": execution.cause}),
         surge=int(output.get("surge") or 1),
         waves=begun,
         nodes=tuple(
@@ -255,7 +255,7 @@ def _node(
     stages = {"RUNNING": Stage.REPLACING, "SUCCEEDED": Stage.REPLACED}
     at = position(events)
     if not execution.running:
-        at = Position(at.state, at.entered, fault_sentence({"error": execution.error, "cause": execution.cause}))
+        at = Position(at.state, at.entered, explain({"Error": execution.error, "Cause": execution.cause}))
     return RollNodeState(
         name,
         instance,

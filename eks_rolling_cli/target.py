@@ -197,8 +197,8 @@ class Target:
 
         Raises CommandError where nothing is deployed, RollError where they cannot be read.
         """
+        from eks_rolling.documents.failure import read_json
         from eks_rolling.settings import ENVIRONMENT_VARIABLE, Settings
-        from eks_rolling_cli.executions import read_json
 
         variables = self.function.get("Environment", {}).get("Variables", {})
         own = read_json(self.definition.get("Comment", ""))
@@ -220,7 +220,7 @@ class Target:
 
     def document(self, roll: str, name: str) -> Json:
         """A JSON document that the roll left in the bucket; {} where there is none. Raises RollError."""
-        from eks_rolling_cli.executions import read_json
+        from eks_rolling.documents.failure import read_json
 
         return read_json(self.text(roll, name))
 

@@ -11,7 +11,8 @@ from types import SimpleNamespace
 
 import aiohttp
 
-from lab.kube import Items, Json, Kube
+from lab.kube import Items, Kube
+from lab.traffic.endpoint_slices import EndpointSlices
 
 _log = logging.getLogger(__name__)
 TIMEOUT = aiohttp.ClientTimeout(total=5.0)
@@ -35,22 +36,17 @@ class Endpoints:
     """The addresses behind a Service, as a proxy follows them: ready ones, else those that still serve."""
 
     def __init__(self) -> None:
-        self._slices: dict[str, Json] = {}
+        self._slices = EndpointSlices()
         self._turn = itertools.count()
 
     async def follow(self, kube: Kube, namespace: str, service: str) -> None:
         """Keeps up with the Service's EndpointSlices, until cancelled."""
-        path = f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
-        async for event in kube.watch(path, labelSelector=f"kubernetes.io/service-name={service}"):
-            if event.type == "DELETED":
-                self._slices.pop(event.object["metadata"]["name"], None)
-            elif event.type != "SYNCED":
-                self._slices[event.object["metadata"]["name"]] = event.object
+        await self._slices.follow(kube, namespace, service)
 
     @property
     def addresses(self) -> Sequence[str]:
         """host:port of every endpoint that may be asked now."""
-        return choose(list(self._slices.values()))
+        return choose(self._slices.now)
 
     def next(self) -> str | None:
         """The next one in turn; None while there is none."""

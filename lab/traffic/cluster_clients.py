@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from lab.kube import Json, Kube
 from lab.spec import RedisTraffic
 from lab.traffic import dataset
+from lab.traffic.endpoint_slices import EndpointSlices
 from lab.traffic.redis_clients import (
     AGAIN_SECONDS,
     FIRST_SECONDS,
@@ -45,7 +46,7 @@ class ClusterClients:
         self._kube = kube
         self._namespace = namespace
         self._password = ""
-        self._slices: dict[str, Json] = {}
+        self._slices = EndpointSlices()
         self.writers = [Writer(f"{spec.group}-{n}") for n in range(spec.writers)]
         self._owners: dict[str, tuple[int, str]] = {}
         """First slot of a range -> configuration epoch and id of the node that serves it."""
@@ -60,12 +61,7 @@ class ClusterClients:
 
     async def follow(self) -> None:
         """Keeps up with the addresses of the cluster's pods; until cancelled."""
-        path = f"/apis/discovery.k8s.io/v1/namespaces/{self._namespace}/endpointslices"
-        async for event in self._kube.watch(path, labelSelector=f"kubernetes.io/service-name={self.spec.service}"):
-            if event.type == "DELETED":
-                self._slices.pop(event.object["metadata"]["name"], None)
-            elif event.type != "SYNCED":
-                self._slices[event.object["metadata"]["name"]] = event.object
+        await self._slices.follow(self._kube, self._namespace, self.spec.service)
 
     async def prepare(self) -> None:
         """Until all slots are served, and every shard has its replicas. Raises TimeoutError."""
@@ -169,7 +165,7 @@ class ClusterClients:
         return {"group": self.spec.group, "acked": sum(len(w.acked) for w in self.writers)}
 
     def _addresses(self) -> list[str]:
-        return addresses_by_name(list(self._slices.values()))
+        return addresses_by_name(self._slices.now)
 
     async def _ask(self, address: str, command: str) -> Any:
         """None where nobody answers."""

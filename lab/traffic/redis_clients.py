@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 from lab.kube import Json, Kube
 from lab.spec import RedisTraffic
 from lab.traffic import dataset
+from lab.traffic.endpoint_slices import EndpointSlices
 
 TIMEOUT_SECONDS = 1.0
 AGAIN_SECONDS = 0.01
@@ -82,7 +83,7 @@ class SentinelClients:
         self._kube = kube
         self._namespace = namespace
         self._options: dict[str, Any] = {}
-        self._pods: dict[str, Json] = {}
+        self._slices = EndpointSlices()
         self._sentinel: Sentinel | None = None
         self.writers = [Writer(f"{spec.group}-{n}") for n in range(spec.writers)]
         self.masters: list[tuple[float, str]] = []
@@ -101,13 +102,12 @@ class SentinelClients:
 
     async def follow(self) -> None:
         """Keeps up with the sentinels' addresses, as a client that knows them by name does; until cancelled."""
-        path = f"/apis/discovery.k8s.io/v1/namespaces/{self._namespace}/endpointslices"
-        async for event in self._kube.watch(path, labelSelector=f"kubernetes.io/service-name={self.spec.sentinels}"):
-            if event.type == "DELETED":
-                self._pods.pop(event.object["metadata"]["name"], None)
-            elif event.type != "SYNCED":
-                self._pods[event.object["metadata"]["name"]] = event.object
-            self._point_at(addresses_by_name(list(self._pods.values())))
+        slices = self._slices
+
+        def point() -> None:
+            self._point_at(addresses_by_name(slices.now))
+
+        await slices.follow(self._kube, self._namespace, self.spec.sentinels, point)
 
     async def write(self, writer: Writer) -> None:
         """One number after the other, at the writer's rate; until cancelled."""

@@ -66,6 +66,14 @@ NOT_APPROVED = "NotApproved"
 """How a roll ends that a person refused, or that nobody approved in time: the workflow's own word, no step's fault."""
 
 
+def _names(kind: type[RollError]) -> frozenset[str]:
+    return frozenset({kind.__name__}).union(*(_names(each) for each in kind.__subclasses__()))
+
+
+ERROR_NAMES = _names(RollError) | {NOT_APPROVED}
+"""What the workflow calls our own faults; their causes are sentences."""
+
+
 def sentence(error: BaseException) -> str:
     """The error as one line for an operator."""
     text = " ".join(str(error).split())

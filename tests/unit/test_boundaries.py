@@ -8,12 +8,13 @@ import pytest
 
 from eks_rolling.clients.kubernetes import _pod, _surges, _workload, instance_of, read_eviction
 from eks_rolling.clients.protocols import EvictionStatus
+from eks_rolling.documents.failure import explain
 from eks_rolling.documents.report import HoldRecord, NodePage, StepRecord
 from eks_rolling.errors import AccessDenied, BadRequest, Transient
 from eks_rolling.observed.kubernetes import Owner
 from eks_rolling.payloads import NodeOutcomeTask, ReportTask, RollRequest, StepResult, backoff
 from eks_rolling.report.page import page
-from eks_rolling.report.timeline import explain, steps_of
+from eks_rolling.report.timeline import steps_of
 from eks_rolling.runtime import connected_clients
 from eks_rolling.settings import ENVIRONMENT_VARIABLE, Settings
 from eks_rolling.steps import record_node, report

@@ -1,6 +1,5 @@
 """What an execution did and waited for, read from its history: the only record of a roll's times."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from eks_rolling import state_names
+from eks_rolling.documents.failure import explain, read_json
 from eks_rolling.documents.report import (
     BudgetLine,
     BudgetLook,
@@ -18,7 +18,6 @@ from eks_rolling.documents.report import (
     StepCalls,
     StepRecord,
 )
-from eks_rolling.errors import NOT_APPROVED
 from eks_rolling.payloads import HoldKind
 
 KINDS: Mapping[str, HoldKind] = {
@@ -120,7 +119,7 @@ def steps_of(history: Iterable[dict[str, Any]]) -> list[StepTime]:
             details = event["stateExitedEventDetails"]
             step = next(s for s in reversed(steps) if s.name == details["name"])
             step.ended = when
-            _note(step, _answer(details.get("output", "")), when)
+            _note(step, read_json(details.get("output", "")), when)
         elif kind in FAULTS and steps:
             steps[-1].faults += 1
             steps[-1].ended = when
@@ -147,7 +146,7 @@ def approver_of(history: Iterable[dict[str, Any]]) -> str:
     for event in history:
         details = event.get("stateExitedEventDetails", {})
         if event["type"] == "TaskStateExited" and details["name"] == state_names.APPROVAL:
-            answer = _answer(details.get("output", ""))
+            answer = read_json(details.get("output", ""))
             if "Error" not in answer:
                 return str(answer.get("approved_by") or "somebody who gave no name")
     return ""
@@ -253,51 +252,5 @@ def _numbers(look: BudgetLook) -> tuple[int, int, int, int]:
     return look.allowed, look.healthy, look.needed, look.expected
 
 
-def _answer(text: str) -> dict[str, Any]:
-    try:
-        answer = json.loads(text)
-    except ValueError:
-        return {}
-    return answer if isinstance(answer, dict) else {}
-
-
 def _seconds(timestamp: datetime | float) -> float:
     return timestamp.timestamp() if isinstance(timestamp, datetime) else float(timestamp)
-
-
-def error_of(failure: Mapping[str, Any] | None) -> str:
-    """The name of a state's error: that of what a function raised, or that which a child execution ended with."""
-    if not failure:
-        return ""
-    error, document = str(failure.get("Error") or ""), _answer(str(failure.get("Cause") or ""))
-    return error_of(document) if document.get("Error") else error
-
-
-def explain(failure: dict[str, Any] | None) -> str:
-    """A state's error output as one sentence: what a function raised, or what a child execution ended with."""
-    if not failure:
-        return ""
-    error, cause = str(failure.get("Error") or "error"), str(failure.get("Cause") or "")
-    document = _answer(cause)
-    if "errorMessage" in document:
-        kind = document.get("errorType", error)
-        return document["errorMessage"] if kind != error or error in _OURS else f"{kind}: {document['errorMessage']}"
-    if "Cause" in document:
-        return explain({"Error": document.get("Error"), "Cause": document["Cause"]})
-    return cause if error in _OURS and cause else f"{error}: {cause}" if cause else error
-
-
-_OURS = frozenset(
-    {
-        "Aborted",
-        "AccessDenied",
-        "BadRequest",
-        "DeadlineExceeded",
-        "LockLost",
-        NOT_APPROVED,
-        "NotFound",
-        "Permanent",
-        "Refused",
-        "Transient",
-    }
-)

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eks_rolling.clients.protocols import Clients, HttpAnswer
+from eks_rolling.documents.failure import error_of, explain
 from eks_rolling.errors import Aborted, Refused
 from eks_rolling.migration.next_action import Next, group_called, look
 from eks_rolling.observed.kubernetes import Workload, ready_nodes
 from eks_rolling.payloads import Hold, RollTask, StepResult, backoff
 from eks_rolling.redis.actions import Settled
-from eks_rolling.report.timeline import error_of, explain
 from eks_rolling.roll import lock, operator_requests
 from eks_rolling.roll.operator_requests import Honors
 from eks_rolling.runtime import handler_for

@@ -4,6 +4,7 @@ A failure is noted on the lock as well, so that the nodes of the wave that have 
 """
 
 from eks_rolling.clients.protocols import Clients
+from eks_rolling.documents.failure import explain
 from eks_rolling.documents.report import NodePage
 from eks_rolling.payloads import NodeOutcomeTask, StepResult
 from eks_rolling.report import timeline
@@ -22,7 +23,7 @@ def record(task: NodeOutcomeTask, steps: list[StepTime]) -> NodePage:
         replacement=task.replacement,
         replacement_node=task.replacement_node,
         outcome="failed" if task.failure else "replaced",
-        failure=timeline.explain(task.failure),
+        failure=explain(task.failure),
         started=steps[0].started if steps else None,
         ended=steps[-1].ended if steps else None,
         evicted=sum(o.get("evicted", 0) for o in outputs),

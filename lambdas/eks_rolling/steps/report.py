@@ -7,6 +7,7 @@ from typing import Any
 
 from eks_rolling import state_names
 from eks_rolling.clients.protocols import Clients
+from eks_rolling.documents.failure import error_of, explain
 from eks_rolling.documents.finding import Finding
 from eks_rolling.documents.report import (
     BudgetLine,
@@ -44,7 +45,7 @@ def summary(
 ) -> Report:
     """The report as a document. `nodes` are the pages that RollNode executions left, `steps` the roll's own."""
     steps = steps or []
-    failure = timeline.explain(task.failure)
+    failure = explain(task.failure)
     replaced = [n for n in nodes if n.outcome == "replaced"]
     planned = tuple(PlannedReplacement.model_validate(n) for n in plan.get("nodes", []))
     ordered = tuple(sorted(nodes, key=lambda n: n.started or 0))
@@ -130,7 +131,7 @@ def _ending(task: ReportTask) -> Ending:
     if task.stopped:
         return Ending.STOPPED
     if task.failure:
-        return UNWANTED.get(timeline.error_of(task.failure), Ending.FAILED)
+        return UNWANTED.get(error_of(task.failure), Ending.FAILED)
     outcome = (task.plan or {}).get("output", {}).get("outcome", Ending.FAILED)
     return Ending.REPLACED if outcome == "roll" else Ending(outcome)
 
@@ -186,7 +187,7 @@ def run(task: ReportTask, clients: Clients) -> StepResult:
     if unknown := [node for instance, node in timeline.waves_of(steps).items() if instance not in recorded]:
         gaps = (*gaps, f"What was done to {', '.join(unknown)} is not in this report: no record of it was there yet.")
     if task.unlooked:
-        gaps = (*gaps, f"What is left behind was not looked for. {timeline.explain(task.unlooked)}")
+        gaps = (*gaps, f"What is left behind was not looked for. {explain(task.unlooked)}")
     report = summary(task, nodes, plan, clients.settings.cluster, steps, clients.now(), gaps)
     report = report.model_copy(update={"approved_by": approver})
     if task.stopped:

@@ -1,9 +1,9 @@
 """Ask the hooks: users' own functions and addresses, before and after the roll and each node."""
 
 from eks_rolling.clients.protocols import Clients, HttpAnswer
+from eks_rolling.documents.failure import explain
 from eks_rolling.errors import Refused, RollError, sentence
 from eks_rolling.payloads import HookTask, StepResult
-from eks_rolling.report.timeline import explain
 from eks_rolling.roll import lock, operator_requests
 from eks_rolling.roll.hooks import HookFailed, HookPassed, HookWaits, meaning, question
 from eks_rolling.runtime import handler_for
