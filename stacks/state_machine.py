@@ -29,6 +29,7 @@ from eks_rolling.settings import Moment, Settings
 RETRIED = (
     Transient.__name__,
     "Runtime.ExitError",
+    "Runtime.OutOfMemory",
     "Sandbox.Timedout",
     "States.Timeout",
     "Lambda.Unknown",
@@ -42,6 +43,37 @@ RETRIED = (
 
 A function that dies is an ordinary event for a step: each one looks before it acts [R3].
 """
+
+UNREADY = (
+    "Lambda.ResourceNotReadyException",
+    "Lambda.ENINotReadyException",
+    "Lambda.ENILimitReachedException",
+    "Lambda.SubnetIPAddressLimitReachedException",
+    "Lambda.EC2ThrottledException",
+    "Lambda.EC2UnexpectedException",
+    "Lambda.ResourceConflictException",
+)
+"""The function itself is not there yet.
+
+One in a VPC that nobody called for weeks is Inactive: its first call fails, and its network is made anew, which takes
+about a minute (Lambda developer guide, "Lambda function states"). So is one that is being deployed anew.
+"""
+
+UNREADY_WAIT = Duration.seconds(10)
+
+READY_SECONDS = 300
+"""How long a call goes on until the function is there: several times what AWS takes."""
+
+START_RETRIED = (
+    "StepFunctions.ExecutionLimitExceededException",
+    "StepFunctions.ExecutionLimitExceeded",
+    "StepFunctions.KmsThrottlingException",
+    "StepFunctions.ThrottlingException",
+    "StepFunctions.ServiceUnavailableException",
+    "StepFunctions.SdkClientException",
+    "StepFunctions.AWSStepFunctionsException",
+)
+"""Faults after which an execution is started again: its name makes that safe, for a running one answers for it."""
 
 CALL_TIMEOUT = Duration.minutes(3)
 """Longer than any function's own timeout: what Step Functions waits for an answer that was lost."""
@@ -342,6 +374,14 @@ class Roll(Construct):
             ),
             outputs={"node": jsonata("$states.input.node")},
         )
+        child.add_retry(
+            errors=list(START_RETRIED),
+            interval=Duration.seconds(2),
+            backoff_rate=2,
+            max_attempts=6,
+            max_delay=Duration.seconds(30),
+            jitter_strategy=sfn.JitterType.FULL,
+        )
         not_replaced = states.state("Node not replaced")
         child.add_catch(
             not_replaced,
@@ -454,7 +494,10 @@ class RollNode(Construct):
             )
         )  # fmt: skip
         longest += deadlines.run_hooks * (settings.asks(Moment.BEFORE_NODE) + settings.asks(Moment.AFTER_NODE))
-        self.machine = states.machine(name, started_by, Duration.seconds(longest + 3600), log_group)
+        # While a roll is paused no deadline runs: a node may take as long as its roll.
+        self.machine = states.machine(
+            name, started_by, Duration.seconds(max(longest + 3600, deadlines.roll)), log_group
+        )
 
     @staticmethod
     def _migrate_redis(states: "StateFactory", node_fields: Mapping[str, str], record: sfn.IChainable) -> "RedisPart":
@@ -591,7 +634,7 @@ class Restore(Construct):
         report.next(ours)
         ours.when(states.when("$states.input.output.ours"), states.succeed("Restored"), comment="yes")
         ours.otherwise(states.succeed("Nothing to restore"))
-        longest = settings.deadlines.settle_redis + settings.deadlines.restore
+        longest = settings.deadlines.settle_redis + settings.deadlines.restore + 4 * READY_SECONDS
         self.machine = states.machine(name, begin, Duration.seconds(longest + 600), log_group)
 
 
@@ -705,6 +748,14 @@ class StateFactory:
             max_attempts=attempts,
             max_delay=Duration.seconds(30),
             jitter_strategy=sfn.JitterType.FULL,
+        )
+        # Without jitter: what is waited for is the function, and all of these together last READY_SECONDS.
+        task.add_retry(
+            errors=list(UNREADY),
+            interval=UNREADY_WAIT,
+            backoff_rate=1,
+            max_attempts=READY_SECONDS // UNREADY_WAIT.to_seconds(),
+            max_delay=UNREADY_WAIT,
         )
         return task
 

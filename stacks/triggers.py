@@ -13,6 +13,27 @@ from constructs import Construct
 NO_ERROR = {"errorCode": [{"exists": False}]}
 """CloudTrail writes failed and dry-run calls too; they carry an error code."""
 
+_TEMPLATE = ("launchTemplateId", "launchTemplateName", "version")
+
+LAUNCHES = (
+    ("launchConfigurationName",),
+    *(("launchTemplate", field) for field in _TEMPLATE),
+    *(("mixedInstancesPolicy", "launchTemplate", "launchTemplateSpecification", field) for field in _TEMPLATE),
+    ("mixedInstancesPolicy", "launchTemplate", "overrides", "instanceType"),
+    ("mixedInstancesPolicy", "launchTemplate", "overrides", "instanceRequirements", "vCpuCount", "min"),
+    *(("mixedInstancesPolicy", "launchTemplate", "overrides", "launchTemplateSpecification", f) for f in _TEMPLATE),
+)
+"""What of a group's update says what it launches, as paths below requestParameters down to the leaves.
+
+A pattern's `exists` sees leaves alone (EventBridge user guide, "exists matching"): asked for `launchTemplate`, an
+object, it never matches. Of a list it sees the elements' leaves.
+"""
+
+
+def _exists(path: tuple[str, ...]) -> dict[str, object]:
+    first, *rest = path
+    return {first: _exists(tuple(rest)) if rest else [{"exists": True}]}
+
 
 class Triggers(Construct):
     """EventBridge rules: a changed launch template starts Roll; a roll that was stopped or failed starts Restore.
@@ -56,16 +77,13 @@ class Triggers(Construct):
         )
         self._rule(
             "GroupChanged",
-            "An Auto Scaling group was pointed at another launch template version",
+            "An Auto Scaling group was pointed at another launch template, version or type",
             events.EventPattern(
                 source=["aws.autoscaling"],
                 detail_type=["AWS API Call via CloudTrail"],
                 detail={
                     "eventName": ["UpdateAutoScalingGroup"],
-                    "$or": [
-                        {"requestParameters": {"launchTemplate": [{"exists": True}]}},
-                        {"requestParameters": {"mixedInstancesPolicy": [{"exists": True}]}},
-                    ],
+                    "$or": [{"requestParameters": _exists(path)} for path in LAUNCHES],
                     **NO_ERROR,
                 },
             ),

@@ -36,6 +36,15 @@ class StateFault(Exception):
         self.error, self.cause = error, cause
 
 
+class HistoryFull(Exception):
+    """The execution's history has reached the events that it may have: Step Functions ends it, and no Catch sees it."""
+
+
+HISTORY_LIMIT = 25_000
+PAYLOAD_LIMIT = 262_144
+"""Events of a history, bytes of a payload (Step Functions quotas)."""
+
+
 class Stopped(Exception):
     """The execution was stopped from outside: no Catch sees it."""
 
@@ -53,6 +62,13 @@ class Execution:
     cause: str = ""
     events: list[dict[str, Any]] = field(default_factory=list)
     visited: list[str] = field(default_factory=list)
+    history_events: int = 0
+    """How many events Step Functions would have written, which are more than `events` keeps."""
+
+    def writes(self, events: int) -> None:
+        self.history_events += events
+        if self.history_events >= HISTORY_LIMIT:
+            raise HistoryFull
 
     @property
     def arn(self) -> str:
@@ -63,6 +79,7 @@ class Engine:
     """Step Functions and Lambda for the world. `shuffle` seeds the order in which parallel executions take turns."""
 
     def __init__(self, assembly: Assembly, world: World, clients: Clients, shuffle: int | None = None) -> None:
+        self.assembly = assembly
         self.definitions = {machine: assembly.definition(machine) for machine in ("roll", "node", "restore")}
         self.world = world
         self.clients = clients
@@ -145,12 +162,16 @@ class Engine:
             execution.status = "SUCCEEDED"
         except StateFault as fault:
             execution.status, execution.error, execution.cause = "FAILED", fault.error, fault.cause
+        except HistoryFull:
+            cause = f"The execution reached the maximum number of history events ({HISTORY_LIMIT})."
+            execution.status, execution.error, execution.cause = "FAILED", "States.Runtime", cause
 
     def _states(self, machine: Mapping[str, Any], given: Any, scope: "Scope", execution: Execution) -> Run:
         name = machine["StartAt"]
         while True:
             state = machine["States"][name]
             execution.visited.append(name)
+            execution.writes(2)  # entered and exited
             given, following = yield from self._state(name, state, given, scope, execution)
             if following is None:
                 return given
@@ -190,18 +211,27 @@ class Engine:
         waiting = list(enumerate(items))
         running = 0
 
+        full: list[HistoryFull] = []
+
         def iterate(index: int, item: Any) -> Run:
             nonlocal running
-            results[index] = yield from self._states(
-                state["ItemProcessor"], item, Scope(scope.context, scope), execution
-            )
+            try:
+                execution.writes(2)  # its iteration started and succeeded
+                results[index] = yield from self._states(
+                    state["ItemProcessor"], item, Scope(scope.context, scope), execution
+                )
+            except HistoryFull as fault:
+                full.append(fault)
             running -= 1
 
+        execution.writes(2)  # the Map started and succeeded
         while waiting or running:
             while waiting and running < limit:
                 running += 1
                 self._push(iterate(*waiting.pop(0)), 0)
             yield 1
+            if full:
+                raise full[0]
         here["result"] = results
         return scope.evaluate(state["Output"], here), state["Next"]
 
@@ -212,7 +242,7 @@ class Engine:
             {"type": "TaskStateEntered", "timestamp": self.world.time, "stateEnteredEventDetails": {"name": name}}
         )
         try:
-            here["result"] = yield from self._retried(state, here, scope)
+            here["result"] = yield from self._retried(state, here, scope, execution)
         except StateFault as fault:
             here["errorOutput"] = {"Error": fault.error, "Cause": fault.cause}
             for catch in state.get("Catch", ()):
@@ -232,10 +262,12 @@ class Engine:
         )
         return output, state.get("Next")
 
-    def _retried(self, state: Mapping[str, Any], here: dict[str, Any], scope: "Scope") -> Run:
+    def _retried(self, state: Mapping[str, Any], here: dict[str, Any], scope: "Scope", execution: Execution) -> Run:
         attempts: dict[int, int] = {}
         while True:
             arguments = scope.evaluate(state["Arguments"], {**here, "context": {**scope.context, "Task": TOKEN}})
+            # Scheduled, started, succeeded or failed; a nested execution is submitted as well.
+            execution.writes(4 if "startExecution" in state["Resource"] else 3)
             try:
                 return (yield from self._call(state["Resource"], arguments))
             except StateFault as fault:
@@ -277,19 +309,27 @@ class Engine:
         handler: Handler[Any] = importlib.import_module(f"eks_rolling.steps.{step}").handler
         try:
             # Payloads cross as JSON.
-            task = parse(json.loads(json.dumps(event)), handler.task_type)
-            return json.loads(handler.run(task, self.clients).model_dump_json())
+            task = parse(json.loads(_payload(event)), handler.task_type)
+            return json.loads(_payload(handler.run(task, self.clients).model_dump(mode="json")))
         except Killed:
             self.world.kill_after = None
             if self.kills_stop_execution:
                 raise
             raise StateFault("Runtime.ExitError", "the process was killed") from None
-        except InvariantBroken:
+        except (InvariantBroken, StateFault):
             raise
         except Exception as error:
             kind = Transient.__name__ if isinstance(error, Transient) else type(error).__name__
             cause = json.dumps({"errorType": kind, "errorMessage": str(error)})
             raise StateFault(kind, cause) from error
+
+
+def _payload(value: Any) -> str:
+    """The value as it crosses. Raises StateFault where it is larger than Step Functions lets pass."""
+    text = json.dumps(value)
+    if len(text.encode()) > PAYLOAD_LIMIT:
+        raise StateFault("States.DataLimitExceeded", f"a payload of {len(text)} bytes")
+    return text
 
 
 TOKEN = {"Token": "token"}

@@ -177,6 +177,9 @@ class World:
         self.quota = VcpuQuota(limit=1000, used=100)
         self.histories: dict[str, list[dict[str, Any]]] = {}
         self.launch_failures = 0
+        self.tick_seconds = 1.0
+        self.settling_seconds = 0.0
+        """For so long after its launch AWS does not know an instance everywhere."""
         self.new_nodes_never_join = False
         self.broken: set[Owner] = set()
         self.cannot_restore = ""
@@ -280,7 +283,7 @@ class World:
         """Moves time in steps, so that what follows from something happens at its own time."""
         end = self.time + seconds
         while self.time < end:
-            self.time = min(end, self.time + 1)
+            self.time = min(end, self.time + self.tick_seconds)
             self._settle()
             self._run_redis()
 
@@ -825,7 +828,9 @@ class World:
         return [self._filled(g) for n, g in sorted(self.groups_by_name.items()) if not names or n in names]
 
     def _filled(self, group: Group) -> Group:
-        members = [m for m in self.machines.values() if m.group == group.name and m.state != "terminated"]
+        members = [
+            m for m in self.machines.values() if m.group == group.name and m.state != "terminated" and self._knows(m)
+        ]
         return replace(
             group,
             instances=tuple(
@@ -915,10 +920,15 @@ class World:
         return {
             m.id: InstanceState(m.id, m.state, dict(m.tags), m.launched, m.zone)
             for m in self.machines.values()
-            if m.id in ids
+            if m.id in ids and self._knows(m)
         }
 
+    def _knows(self, machine: MachineState) -> bool:
+        return self.time - machine.launched >= self.settling_seconds
+
     def tag_instance(self, instance: str, tags: Mapping[str, str]) -> None:
+        if not self._knows(self.machines[instance]):
+            raise NotFound(f"Cannot tag {instance}: InvalidInstanceID.NotFound.")
         self.machines[instance].tags |= dict(tags)
         self._effect(f"tag {instance}: {dict(tags)}")
 

@@ -253,6 +253,8 @@ class StepResult(Strict):
 def backoff(waited_seconds: float, *, first: float = 1.0, longest: float = 15.0) -> float:
     """Seconds until the next look at something that gives no hint of its own: a tenth of the time waited so far.
 
-    Short waits stay short, and an hour's wait costs about 250 looks (2,250 of a history's 25,000 events).
+    Short waits stay short, and an hour's wait costs about 250 looks (2,250 of a history's 25,000 events). Waits of more
+    than an hour grow on, to a minute: four hours cost 600 looks.
     """
-    return min(longest, max(first, waited_seconds / 10))
+    grown = min(60.0, waited_seconds / 240) if waited_seconds > 3600 else 0.0
+    return max(grown, min(longest, max(first, waited_seconds / 10)))

@@ -206,7 +206,7 @@ class Deadlines(Strict):
     health_gate: int = Field(3600, ge=1, description="health after a wave, bake time included, pauses not")
     restore: int = Field(1800, ge=1, description="everything is as it was before")
     approval: int = Field(24 * 3600, ge=60, description="a person answers")
-    roll: int = Field(3 * 24 * 3600, ge=60, description="the whole roll, from its plan on")
+    roll: int = Field(10 * 24 * 3600, ge=60, description="the whole roll, from its plan on, pauses included")
 
 
 class Settings(Strict):

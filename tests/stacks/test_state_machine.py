@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import pytest
 
 from eks_rolling import errors, state_names
@@ -14,7 +15,7 @@ from eks_rolling.redis.actions import RedisStep
 from eks_rolling.report.timeline import KINDS
 from eks_rolling.settings import Deadlines, Settings
 from stacks.functions import HOOKS, STEPS
-from stacks.state_machine import REDIS_STATES, RETRIED
+from stacks.state_machine import READY_SECONDS, REDIS_STATES, RETRIED, START_RETRIED, UNREADY
 from tests.assembly import DOCUMENT, HOOK_FUNCTION, Assembly, synthesize, with_hooks
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -58,10 +59,46 @@ def test_every_call_of_a_step_is_retried_after_faults_that_pass(machine: str) ->
     for name, state in tasks(machine):
         if not step_of(state):
             continue
-        (retry,) = state["Retry"]
+        retry, unready = state["Retry"]
         expected = [e for e in RETRIED if name != "Wait for approval" or e != "States.Timeout"]
         assert retry["ErrorEquals"] == expected, name
         assert retry["JitterStrategy"] == "FULL", name
+        assert unready["ErrorEquals"] == list(UNREADY), name
+        assert unready["MaxAttempts"] * unready["IntervalSeconds"] >= READY_SECONDS, name
+
+
+NEVER_RETRIED = {
+    # A person has to change a setting, a key, a role or the code.
+    "CodeArtifactUserDeletedException", "CodeArtifactUserFailedException", "CodeArtifactUserPendingException",
+    "DurableExecutionAlreadyStartedException", "EC2AccessDeniedException", "EFSIOException",
+    "EFSMountConnectivityException", "EFSMountFailureException", "EFSMountTimeoutException",
+    "InvalidParameterValueException", "InvalidRequestContentException", "InvalidRuntimeException",
+    "InvalidSecurityGroupIDException", "InvalidSubnetIDException", "InvalidZipFileException",
+    "KMSAccessDeniedException", "KMSDisabledException", "KMSInvalidStateException", "KMSNotFoundException",
+    "ModeNotSupportedException", "NoPublishedVersionException", "RecursiveInvocationException",
+    "RequestTooLargeException", "ResourceNotFoundException", "RuntimeAliasDeletedException",
+    "RuntimeVersionDeletedException", "S3FilesMountConnectivityException", "S3FilesMountFailureException",
+    "S3FilesMountTimeoutException", "SerializedRequestEntityTooLargeException", "ServiceQuotaExceededException",
+    "SnapStartException", "SnapStartNotReadyException", "SnapStartRegenerationFailureException",
+    "SnapStartTimeoutException", "UnsupportedMediaTypeException",
+}  # fmt: skip
+
+
+def test_every_error_that_lambda_models_for_a_call_is_sorted() -> None:
+    """A new botocore with a new error fails here until somebody has decided."""
+    model: Any = botocore.session.get_session().get_service_model("lambda")
+    modelled = {shape.error_code for shape in model.operation_model("Invoke").error_shapes}
+    retried = {error.removeprefix("Lambda.") for error in (*RETRIED, *UNREADY)}
+    assert modelled - retried == NEVER_RETRIED
+    assert not retried & NEVER_RETRIED
+
+
+def test_a_nodes_execution_is_started_again_after_faults_that_pass_and_by_name() -> None:
+    (state,) = (state for name, state in tasks("roll") if name == "Replace node")
+    assert "Name" in state["Arguments"]
+    (retry,) = state["Retry"]
+    assert retry["ErrorEquals"] == list(START_RETRIED)
+    assert not {"States.ALL", "States.TaskFailed"} & set(retry["ErrorEquals"])
 
 
 def test_every_step_of_a_roll_that_fails_leads_to_restore_or_before_the_lock_to_the_report() -> None:

@@ -16,13 +16,6 @@ def test_only_steps_that_touch_the_cluster_have_an_access_entry(step: str) -> No
     assert [e["KubernetesGroups"] for e in found] == ([list(wanted)] if wanted else [])
 
 
-def test_launch_template_events_that_failed_start_nothing() -> None:
-    rules = list(synthesize().of_type("AWS::Events::Rule").values())
-    patterns = [r["EventPattern"] for r in rules if "eventName" in r.get("EventPattern", {}).get("detail", {})]
-    assert len(patterns) == 2
-    assert all(p["detail"]["errorCode"] == [{"exists": False}] for p in patterns)
-
-
 def test_an_event_that_started_nothing_is_told() -> None:
     (queue,) = synthesize().of_type("AWS::SQS::Queue")
     alarms = synthesize().of_type("AWS::CloudWatch::Alarm").values()
@@ -50,17 +43,6 @@ def test_the_clock_starts_a_look_for_what_is_left_behind() -> None:
     assert rule["ScheduleExpression"] == "rate(1 hour)"
     (target,) = rule["Targets"]
     assert (target["Arn"], target["Input"]) == ({"Ref": synthesize().machine_id("restore")}, '{"look":true}')
-
-
-def test_what_steps_change_on_groups_themselves_starts_nothing() -> None:
-    """A new maximum size is an UpdateAutoScalingGroup too, without a template."""
-    (pattern,) = [
-        p["EventPattern"]["detail"]
-        for p in synthesize().of_type("AWS::Events::Rule").values()
-        if p.get("EventPattern", {}).get("source") == ["aws.autoscaling"]
-    ]
-    wanted = [next(iter(alternative["requestParameters"])) for alternative in pattern["$or"]]
-    assert wanted == ["launchTemplate", "mixedInstancesPolicy"]
 
 
 def test_reports_are_private_and_outlive_the_stack() -> None:

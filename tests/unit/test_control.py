@@ -9,8 +9,8 @@ from eks_rolling import steps
 from eks_rolling.errors import Aborted
 from eks_rolling.observed.kubernetes import Lease
 from eks_rolling.payloads import Status
-from eks_rolling.roll.lock import ABORT, PAUSE
-from eks_rolling.roll.operator_requests import LOOK_SECONDS, Honors, hold_or_abort
+from eks_rolling.roll.lock import ABORT, LOOK_SECONDS, PAUSE
+from eks_rolling.roll.operator_requests import Honors, hold_or_abort
 
 BEFORE_THE_LOCK = {"check_permissions", "ask_approval", "plan", "receive_change", "take_lock"}
 AFTER_THE_WORK = {"record_node", "report", "restore", "settle_redis"}

@@ -16,6 +16,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
+from eks_rolling.clients.aws_errors import Sort, sort
 from eks_rolling.clients.call_log import CALLS
 from eks_rolling.clients.protocols import HttpAnswer, Launched
 from eks_rolling.errors import AccessDenied, NotFound, Permanent, Transient
@@ -58,45 +59,10 @@ BRIEF = Config(retries={"mode": "standard", "total_max_attempts": 1}, connect_ti
 HISTORY_PAGE = 1000
 """Events of a history in one answer, the most that there may be: a roll of a thousand nodes has about 20,000."""
 
-TRANSIENT_CODES = frozenset(
-    {
-        "Throttling",
-        "ThrottlingException",
-        "ThrottledException",
-        "RequestThrottled",
-        "RequestLimitExceeded",
-        "TooManyRequestsException",
-        "SlowDown",
-        "PriorRequestNotComplete",
-        "ServiceUnavailable",
-        "InternalError",
-        "InternalFailure",
-        "RequestTimeout",
-        "ScalingActivityInProgress",
-        "ResourceContention",
-        "ResourceContentionFault",
-        "IdempotentCallInProgress",
-        "IdempotentCallInProgressFault",
-    }
-)
+TARGET_READERS = 8
+"""Target groups that are asked at the same time. Eight keep well below what ELB answers in a second."""
 
 STANDARD_FAMILY = re.compile(r"(a|c|d|h|i|im|is|m|r|t|z)\d")
-
-DENIED_CODES = frozenset(
-    {
-        "AccessDenied",
-        "AccessDeniedException",
-        "AuthFailure",
-        "AuthorizationError",
-        "UnauthorizedOperation",
-        "UnrecognizedClientException",
-        "InvalidClientTokenId",
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "SignatureDoesNotMatch",
-    }
-)
-
 
 NOT_AUTHORIZED = re.compile(
     r"User: (?P<user>\S+) is not authorized to perform: (?P<action>[\w-]+:\w+)(?: on resource: (?P<on>\S+))?"
@@ -111,11 +77,15 @@ def translated(doing: str) -> Iterator[None]:
     except ClientError as error:
         code, message = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        if code in TRANSIENT_CODES or status >= 500:
-            raise Transient(f"Cannot {doing} now: {code}: {message}") from error
-        if code in DENIED_CODES:
-            raise AccessDenied(f"Cannot {doing}: {_missing(code, message, error.operation_name)}") from error
-        raise Permanent(f"Cannot {doing}: {code}: {message}") from error
+        match sort(code, status):
+            case Sort.TRANSIENT:
+                raise Transient(f"Cannot {doing} now: {code}: {message}") from error
+            case Sort.DENIED:
+                raise AccessDenied(f"Cannot {doing}: {_missing(code, message, error.operation_name)}") from error
+            case Sort.GONE:
+                raise NotFound(f"Cannot {doing}: {code}: {message}") from error
+            case Sort.PERMANENT:
+                raise Permanent(f"Cannot {doing}: {code}: {message}") from error
     except NoCredentialsError as error:
         raise AccessDenied(f"Cannot {doing}: no AWS credentials were found.") from error
     except BotoCoreError as error:
@@ -437,30 +407,39 @@ class AwsClient:
         return self._group_targets(wanted) + self._classic_targets(wanted)
 
     def _group_targets(self, wanted: set[str]) -> list[TargetRegistration]:
-        targets = []
         with translated("describe target groups"):
             pages = self._elbv2.get_paginator("describe_target_groups").paginate()
             groups = [g for page in pages for g in page["TargetGroups"] if g.get("TargetType") in {"instance", "ip"}]
-            for group in groups:
-                arn = group["TargetGroupArn"]
+        arns = [group["TargetGroupArn"] for group in groups]
+        # A region may have a thousand of them, and ELB can be asked by group alone.
+        with ThreadPoolExecutor(TARGET_READERS) as readers:
+            return [
+                target for found in readers.map(lambda arn: self._targets_in(arn, wanted), arns) for target in found
+            ]
+
+    def _targets_in(self, arn: str, wanted: set[str]) -> list[TargetRegistration]:
+        try:
+            with translated("describe target groups"):
                 health = self._elbv2.describe_target_health(TargetGroupArn=arn)["TargetHealthDescriptions"]
                 if not any(h["Target"]["Id"] in wanted for h in health):
-                    continue
+                    return []
                 delay = self._deregistration_delay(arn)
-                healthy = {h["Target"]["Id"] for h in health if h["TargetHealth"]["State"] == "healthy"}
-                targets += [
-                    TargetRegistration(
-                        group=arn,
-                        instance=h["Target"]["Id"],
-                        port=h["Target"].get("Port"),
-                        state=h["TargetHealth"]["State"],
-                        others_healthy=len(healthy - {h["Target"]["Id"]}),
-                        delay_seconds=delay,
-                    )
-                    for h in health
-                    if h["Target"]["Id"] in wanted
-                ]
-        return targets
+        except NotFound:
+            # It was deleted since the groups were listed, and sends nobody anything.
+            return []
+        healthy = {h["Target"]["Id"] for h in health if h["TargetHealth"]["State"] == "healthy"}
+        return [
+            TargetRegistration(
+                group=arn,
+                instance=h["Target"]["Id"],
+                port=h["Target"].get("Port"),
+                state=h["TargetHealth"]["State"],
+                others_healthy=len(healthy - {h["Target"]["Id"]}),
+                delay_seconds=delay,
+            )
+            for h in health
+            if h["Target"]["Id"] in wanted
+        ]
 
     def _deregistration_delay(self, arn: str) -> float:
         attributes = self._elbv2.describe_target_group_attributes(TargetGroupArn=arn)["Attributes"]
@@ -468,42 +447,48 @@ class AwsClient:
         return float(values.get("deregistration_delay.timeout_seconds", "300"))
 
     def _classic_targets(self, wanted: set[str]) -> list[TargetRegistration]:
-        targets = []
         with translated("describe classic load balancers"):
             pages = self._elb.get_paginator("describe_load_balancers").paginate()
             balancers = [b for page in pages for b in page["LoadBalancerDescriptions"]]
-            for balancer in balancers:
-                name = balancer["LoadBalancerName"]
-                if not any(i["InstanceId"] in wanted for i in balancer["Instances"]):
-                    continue
+        names = [b["LoadBalancerName"] for b in balancers if any(i["InstanceId"] in wanted for i in b["Instances"])]
+        return [target for name in names for target in self._classic_targets_of(name, wanted)]
+
+    def _classic_targets_of(self, name: str, wanted: set[str]) -> list[TargetRegistration]:
+        try:
+            with translated("describe classic load balancers"):
                 states = self._elb.describe_instance_health(LoadBalancerName=name)["InstanceStates"]
-                healthy = {s["InstanceId"] for s in states if s["State"] == "InService"}
-                draining = self._elb.describe_load_balancer_attributes(LoadBalancerName=name)[
-                    "LoadBalancerAttributes"
-                ].get("ConnectionDraining", {"Enabled": False})
-                targets += [
-                    TargetRegistration(
-                        group=name,
-                        instance=s["InstanceId"],
-                        port=None,
-                        state="healthy" if s["State"] == "InService" else "unhealthy",
-                        others_healthy=len(healthy - {s["InstanceId"]}),
-                        delay_seconds=float(draining.get("Timeout", 300)) if draining["Enabled"] else 0.0,
-                        classic=True,
-                    )
-                    for s in states
-                    if s["InstanceId"] in wanted
-                ]
-        return targets
+                attributes = self._elb.describe_load_balancer_attributes(LoadBalancerName=name)
+        except NotFound:
+            # It was deleted since they were listed.
+            return []
+        healthy = {s["InstanceId"] for s in states if s["State"] == "InService"}
+        draining = attributes["LoadBalancerAttributes"].get("ConnectionDraining", {"Enabled": False})
+        return [
+            TargetRegistration(
+                group=name,
+                instance=s["InstanceId"],
+                port=None,
+                state="healthy" if s["State"] == "InService" else "unhealthy",
+                others_healthy=len(healthy - {s["InstanceId"]}),
+                delay_seconds=float(draining.get("Timeout", 300)) if draining["Enabled"] else 0.0,
+                classic=True,
+            )
+            for s in states
+            if s["InstanceId"] in wanted
+        ]
 
     def deregister(self, target: TargetRegistration) -> None:
-        with translated(f"deregister {target.instance} from {target.name}"):
-            if target.classic:
-                self._elb.deregister_instances_from_load_balancer(
-                    LoadBalancerName=target.group, Instances=[{"InstanceId": target.instance}]
-                )
-            else:
-                self._elbv2.deregister_targets(TargetGroupArn=target.group, Targets=[_description(target)])
+        try:
+            with translated(f"deregister {target.instance} from {target.name}"):
+                if target.classic:
+                    self._elb.deregister_instances_from_load_balancer(
+                        LoadBalancerName=target.group, Instances=[{"InstanceId": target.instance}]
+                    )
+                else:
+                    self._elbv2.deregister_targets(TargetGroupArn=target.group, Targets=[_description(target)])
+        except NotFound:
+            # Where there is no group any more, nothing is registered.
+            return
 
     def register(self, target: TargetRegistration) -> None:
         with translated(f"register {target.instance} with {target.name}"):

@@ -15,12 +15,20 @@ from eks_rolling.observed.kubernetes import Lease
 
 NAME = "eks-rolling"
 PAUSE = "eks-rolling.io/pause"
+PAUSED_AT = "eks-rolling.io/paused-at"
 ABORT = "eks-rolling.io/abort"
 FAILED = "eks-rolling.io/failed"
 ENDED = "eks-rolling.io/ended"
 KEEP_TAINTS = "eks-rolling.io/keep-taints"
 ACCEPTED = "eks-rolling.io/accepted"
 """Codes of findings that the roll's request accepts, as JSON."""
+
+
+LOOK_SECONDS = 10.0
+"""How soon a step looks again at a roll that was just paused."""
+
+LONGEST_LOOK_SECONDS = 900.0
+"""A history has room for 25,000 events, and each look costs nine: a pause of a week has to fit beside the nodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +69,40 @@ def decide(lease: Lease | None, roll: str, now: float, name: str, duration: floa
 
     A lease of our own is renewed when a quarter of its duration has passed, so that parallel steps of one roll
     seldom write at the same time. A free or expired one is taken over; what was asked of the former holder goes.
+    While the roll is paused the lease outlasts the long waits between two looks.
     """
     if lease is None:
         return Take(Lease(name, roll, now, duration), "the lock was free")
     if lease.holder == roll:
-        if now < lease.renewed + duration / 4:
+        marked = _paused_at_marked(lease, now)
+        lasting = max(duration, 3 * pause_look(marked, now)) if PAUSE in marked.annotations else duration
+        if marked is lease and lease.duration <= lasting and now < lease.renewed + duration / 4:
             return Held()
-        return Take(replace(lease, renewed=now, duration=duration), "the lock is renewed")
+        return Take(replace(marked, renewed=now, duration=lasting), "the lock is renewed")
     if not lease.holder:
         return Take(replace(lease, holder=roll, renewed=now, duration=duration, annotations={}), "the lock was free")
     if lease.expired(now):
         taken = replace(lease, holder=roll, renewed=now, duration=duration, annotations={})
         return Take(taken, f"the lock of {lease.holder}, silent for {now - lease.renewed:.0f} s, was taken over")
     return Busy(lease.holder, lease.renewed + lease.duration - now)
+
+
+def pause_look(lease: Lease, now: float) -> float:
+    """Seconds until a paused roll looks again: a twentieth of the time that it has been paused.
+
+    Who lets it go on within the first minutes sees it move at once, after a day within a quarter of an hour; three days
+    cost 370 looks.
+    """
+    paused = now - float(lease.annotations.get(PAUSED_AT, now))
+    return min(LONGEST_LOOK_SECONDS, max(LOOK_SECONDS, paused / 20))
+
+
+def _paused_at_marked(lease: Lease, now: float) -> Lease:
+    """The lease with the time at which its pause was first seen; without it where it is not paused."""
+    if (PAUSE in lease.annotations) == (PAUSED_AT in lease.annotations):
+        return lease
+    others = {key: value for key, value in lease.annotations.items() if key != PAUSED_AT}
+    return replace(lease, annotations=others | ({PAUSED_AT: f"{now:.0f}"} if PAUSE in others else {}))
 
 
 def acquire(clients: Clients, holder: str, name: str) -> Take | Held | Busy:
@@ -100,6 +129,13 @@ def confirm(clients: Clients, roll: str) -> Lease:
             # A parallel step of this roll renewed it, or somebody took it over: the next look tells.
             return _ours(clients, roll, name)
     return lease
+
+
+def outlast(clients: Clients, roll: str, seconds: float) -> None:
+    """Lets the lock last through a wait of so many seconds, in which nobody renews it. Raises Conflict, LockLost."""
+    lease = _ours(clients, roll, lock_name(clients.settings.namespace))
+    if 3 * seconds > lease.duration:
+        clients.kubernetes.put_lease(replace(lease, renewed=clients.now(), duration=3 * seconds))
 
 
 def _ours(clients: Clients, roll: str, name: str) -> Lease:

@@ -10,10 +10,7 @@ from enum import Flag, auto
 from eks_rolling.errors import Aborted
 from eks_rolling.observed.kubernetes import Lease
 from eks_rolling.payloads import HoldKind, StepResult
-from eks_rolling.roll.lock import ABORT, PAUSE
-
-LOOK_SECONDS = 10.0
-"""How soon somebody who lets a paused roll go on sees it move."""
+from eks_rolling.roll.lock import ABORT, PAUSE, pause_look
 
 
 class Honors(Flag):
@@ -34,6 +31,6 @@ def hold_or_abort(lease: Lease, now: float, honors: Honors = Honors.BOTH) -> Ste
         raise Aborted(f"The roll was aborted: {why or 'no reason was given'}.")
     if Honors.PAUSE in honors and (why := lease.annotations.get(PAUSE)) is not None:
         reason = f"the roll is paused: {why or 'no reason was given'}"
-        paused = StepResult.wait(reason, LOOK_SECONDS, kind=HoldKind.PERSON)
+        paused = StepResult.wait(reason, pause_look(lease, now), kind=HoldKind.PERSON)
         return paused.model_copy(update={"since": now})
     return None

@@ -32,6 +32,11 @@ class Side:
     pods: tuple[Pod, ...] = ()
 
 
+KNOWN_SECONDS = 300.0
+"""How long EC2 may take to know a new instance everywhere. It is eventually consistent, and usually takes seconds (EC2
+API guide); one that it does not know for longer is gone."""
+
+
 def decide(
     replacement: str,
     instance: InstanceState | None,
@@ -39,14 +44,20 @@ def decide(
     new: Side | None,
     targets: tuple[TargetRegistration, ...] = (),
     services: tuple[Service, ...] = (),
+    waited: float = KNOWN_SECONDS,
     member: GroupInstance | None = None,
 ) -> Ready | Hold | NeverReady:
-    """Whether the replacement can do now what the old node does. `member` is how its group lists it."""
+    """Whether the replacement can do now what the old node does.
+
+    `waited` is seconds since the step began to wait, `member` how the replacement's group lists it.
+    """
     if member and member.leaving:
         return NeverReady(
             f"Replacement {replacement} is {member.lifecycle}: its group ends it before it was Ready; look at the "
             "group's activities and at its launching lifecycle hooks."
         )
+    if instance is None and waited < KNOWN_SECONDS:
+        return Hold(f"EC2 does not know {replacement} everywhere yet")
     if instance is None or instance.state in {"shutting-down", "terminated", "stopping", "stopped"}:
         state = instance.state if instance else "unknown to EC2"
         return NeverReady(f"Replacement {replacement} is {state} before it was Ready; look at its group's activities.")
@@ -109,6 +120,7 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
     member = group.instance(task.replacement) if group else None
     if instance and new:
         _keep(instance, new, member, task, clients)
+    waited = clients.now() - (task.since or clients.now())
     decision = decide(
         task.replacement,
         instance,
@@ -116,13 +128,13 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
         _side(new, clients) if new else None,
         tuple(aws.targets_of([task.instance, task.replacement])) if new and new.ready else (),
         tuple(kubernetes.services()),
+        waited,
         member,
     )
     match decision:
         case Ready(node):
             return StepResult.done(f"node {node} is Ready", replacement_node=node, ready_nodes=ready_nodes(everywhere))
         case Hold(reason):
-            waited = clients.now() - (task.since or clients.now())
             return StepResult.wait(reason, backoff(waited, first=2), ready_nodes=ready_nodes(everywhere))
         case NeverReady(reason):
             raise Permanent(reason)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.errors import Refused
+from eks_rolling.errors import NotFound, Refused
 from eks_rolling.observed.aws import Group, InstanceState
 from eks_rolling.observed.kubernetes import Node
 from eks_rolling.observed.marks import INSTANCE_REPLACES, NODE_LAUNCH, NODE_ROLL, LaunchMark
@@ -131,7 +131,10 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
     failed = lock.confirm(clients, task.roll).annotations.get(lock.FAILED)
     if failed and LaunchMark.on(node) is None:
         raise Refused(f"not begun, because {failed} was not replaced")
-    result = _act(decide(group, states, node, states[task.instance], task.roll, clients.now()), task, node, clients)
+    old = states.get(task.instance)
+    if old is None:
+        raise Refused(f"EC2 knows instance {task.instance} no longer: it ended by itself; start a new roll.")
+    result = _act(decide(group, states, node, old, task.roll, clients.now()), task, node, clients)
     if group.mixed_purchasing and result.output:
         lock.release(clients, task.instance, serial)
     return result
@@ -150,7 +153,8 @@ def _act(decision: Decision, task: NodeTask, node: Node, clients: Clients) -> St
             clients.aws.set_desired(task.group, desired)
             return StepResult.wait(f"the desired capacity of {task.group} was raised to {desired}", 5)
         case Claim(instance, value):
-            clients.aws.tag_instance(instance, {INSTANCE_REPLACES: value})
+            if unknown := _tag(instance, value, clients):
+                return unknown
             return StepResult.wait(f"{instance} came up for {value}", 1)
         case Hold(reason):
             return StepResult.wait(reason, backoff(clients.now() - (task.since or clients.now()), first=5, longest=30))
@@ -162,7 +166,8 @@ def _launch(token: str, task: NodeTask, node: Node, clients: Clients) -> StepRes
     zone = clients.aws.instances([task.instance])[task.instance].zone
     launched = clients.aws.launch(task.group, zone, token)
     if launched.instance:
-        clients.aws.tag_instance(launched.instance, {INSTANCE_REPLACES: task.instance})
+        if unknown := _tag(launched.instance, task.instance, clients):
+            return unknown
         return StepResult.done(f"replacement {launched.instance} was launched in {zone}", replacement=launched.instance)
     # The same token would be answered with the same failure.
     attempt = int(token.rpartition("-")[2]) + 1
@@ -172,6 +177,18 @@ def _launch(token: str, task: NodeTask, node: Node, clients: Clients) -> StepRes
         f"EC2 launches no instance for {task.group} in {zone}: {launched.error}: {launched.message}",
         backoff(clients.now() - (task.since or clients.now()), first=10, longest=60),
     )
+
+
+def _tag(instance: str, value: str, clients: Clients) -> StepResult | None:
+    """Writes on the instance whose replacement it is; a hold where EC2 does not know it everywhere yet.
+
+    EC2 is eventually consistent (EC2 API guide). The launch is found again by its client token, a claim by its group.
+    """
+    try:
+        clients.aws.tag_instance(instance, {INSTANCE_REPLACES: value})
+    except NotFound:
+        return StepResult.wait(f"EC2 does not know {instance} everywhere yet", 2)
+    return None
 
 
 handler = handler_for(run, NodeTask)

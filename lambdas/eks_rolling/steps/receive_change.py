@@ -92,7 +92,7 @@ def _hold(
     if cluster_lock is not None and cluster_lock.holder != task.roll and not cluster_lock.expired(now):
         waited = now - (task.since or now)
         return f"the roll {cluster_lock.holder} is at work; this is looked at when it ends", backoff(
-            waited, first=2, longest=300
+            waited, first=2, longest=600
         )
     return "", 0.0
 

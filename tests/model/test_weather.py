@@ -1,0 +1,89 @@
+"""Rolls in AWS's ordinary weather: sleeping functions, instances that nobody knows yet, services that are busy."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.asl import Engine, StateFault
+from tests.model.situations import by_zone, outdated, shop
+from tests.model.test_roll import engine_for, launches, stop_after
+from tests.world import World
+
+SMALL = (2, 1)
+
+
+def asleep(world: World, *, waking_seconds: float = 60, after_seconds: float = 600) -> Callable[[str], None]:
+    """Functions that nobody called for long: the first call wakes them, and all fail until their network is there."""
+    called: dict[str, float] = {}
+    woken: dict[str, float] = {}
+
+    def before_call(step: str) -> None:
+        if step not in called or world.time - called[step] > after_seconds:
+            woken[step] = world.time
+        called[step] = world.time
+        if world.time - woken[step] < waking_seconds:
+            raise StateFault("Lambda.ResourceNotReadyException", "The function is inactive.")
+
+    return before_call
+
+
+def sleeping(world: World, **how: float) -> Engine:
+    engine = engine_for(world)
+    engine.before_call = asleep(world, **how)
+    return engine
+
+
+@pytest.mark.parametrize("waking_seconds", [60, 240])
+def test_a_roll_wakes_every_function_that_it_needs(waking_seconds: float) -> None:
+    """R2: the first call of each one fails, the report's too."""
+    world = shop(SMALL)
+    before, zones = world.snapshot(), by_zone(world)
+    execution = sleeping(world, waking_seconds=waking_seconds).run("roll", "roll-1", {})
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    assert (outdated(world), by_zone(world), launches(world)) == ([], zones, 3)
+    assert world.snapshot() == before
+    assert "rolls/roll-1/report.json" in world.documents
+
+
+def test_a_change_that_meets_sleeping_functions_is_not_lost() -> None:
+    world = shop(SMALL)
+    event = {"detail-type": "AWS API Call via CloudTrail", "detail": {"eventName": "CreateLaunchTemplateVersion"}}
+    execution = sleeping(world).run("roll", "change-1", event)
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    assert outdated(world) == []
+
+
+def test_a_roll_that_was_stopped_is_restored_by_functions_that_sleep() -> None:
+    """R2."""
+    world = shop(SMALL)
+    before = world.snapshot()
+    stop_after(engine_for(world), 12)
+    restore = sleeping(world).run("restore", "watchdog-1", {"roll": "roll-1"})
+    assert (restore.status, restore.cause) == ("SUCCEEDED", "")
+    restored = world.snapshot()
+    for part in ("workloads", "lock", "taints", "cordons", "labels", "marks", "protected"):
+        assert restored[part] == before[part], part
+
+
+@pytest.mark.parametrize("settling_seconds", [1, 5, 45])
+def test_a_new_instance_is_given_time_until_ec2_knows_it(settling_seconds: float) -> None:
+    world = shop(SMALL)
+    before, zones = world.snapshot(), by_zone(world)
+    world.settling_seconds = settling_seconds
+    execution = engine_for(world).run("roll", "roll-1", {})
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    assert (outdated(world), by_zone(world), launches(world)) == ([], zones, 3)
+    assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("after", range(1, 60, 7))
+def test_a_function_that_is_killed_while_ec2_settles_launches_nothing_twice(after: int) -> None:
+    """R3."""
+    world = shop(SMALL)
+    before, zones = world.snapshot(), by_zone(world)
+    world.settling_seconds = 5
+    world.kill_after = after
+    execution = engine_for(world).run("roll", "roll-1", {})
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    assert (outdated(world), by_zone(world), launches(world)) == ([], zones, 3)
+    assert world.snapshot() == before

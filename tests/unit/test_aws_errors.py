@@ -1,0 +1,115 @@
+"""Every error code that AWS's models list for a call of ours is sorted; a new one fails here until somebody has."""
+
+import ast
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import botocore.session
+import pytest
+from botocore.exceptions import ClientError
+
+from eks_rolling.clients import aws, aws_errors, eks
+from eks_rolling.clients.aws import translated
+from eks_rolling.clients.aws_errors import CODES, Sort, sort
+from eks_rolling.errors import AccessDenied, NotFound, Permanent, Transient
+
+CLIENTS = {
+    "_autoscaling": "autoscaling",
+    "_ec2": "ec2",
+    "_elbv2": "elbv2",
+    "_elb": "elb",
+    "_cloudwatch": "cloudwatch",
+    "_quotas": "service-quotas",
+    "_s3": "s3",
+    "_sns": "sns",
+    "_stepfunctions": "stepfunctions",
+    "eks": "eks",
+}
+
+
+def calls() -> Iterator[tuple[str, str]]:
+    """Service and method of every boto3 call in the clients' source, those by paginators too."""
+    for module in (aws, eks):
+        for node in ast.walk(ast.parse(inspect.getsource(module))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            owner = node.func.value
+            name = owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else ""
+            if name not in CLIENTS:
+                continue
+            method = node.func.attr
+            if method == "get_paginator":
+                (argument,) = node.args
+                assert isinstance(argument, ast.Constant)
+                method = str(argument.value)
+            yield CLIENTS[name], method
+
+
+def modelled(service: str, method: str) -> set[str]:
+    model: Any = botocore.session.get_session().get_service_model(service)
+    (operation,) = [o for o in model.operation_names if o.lower() == method.replace("_", "").lower()]
+    return {shape.error_code for shape in model.operation_model(operation).error_shapes}
+
+
+def unsorted(known: Callable[[str], bool]) -> dict[str, list[str]]:
+    """The calls, by the codes that nobody has sorted."""
+    found: dict[str, list[str]] = {}
+    for service, method in sorted({*calls()}):
+        for code in modelled(service, method):
+            if not known(code):
+                found.setdefault(code, []).append(f"{service}.{method}")
+    return found
+
+
+def test_every_client_that_there_is_was_looked_through() -> None:
+    assert {service for service, _ in calls()} == set(CLIENTS.values())
+
+
+def test_every_modelled_code_is_sorted() -> None:
+    assert unsorted(CODES.__contains__) == {}
+
+
+def test_a_code_that_is_taken_out_of_the_table_is_missed() -> None:
+    """The planted fault: without it the test above could not fail."""
+    assert "ResourceInUse" in CODES
+    assert list(unsorted(lambda code: code in CODES and code != "ResourceInUse")) == ["ResourceInUse"]
+
+
+def test_no_code_is_sorted_twice() -> None:
+    words = [code for codes in aws_errors._CODES.values() for code in codes.split()]
+    assert sorted(words) == sorted(set(words))
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "expected"),
+    [
+        ("ResourceInUse", 400, Sort.TRANSIENT),
+        ("ResourceInUseFault", 400, Sort.TRANSIENT),
+        ("ScalingActivityInProgressFault", 400, Sort.TRANSIENT),
+        ("InvalidInstanceID.NotFound", 400, Sort.GONE),
+        ("ValidationError", 400, Sort.PERMANENT),
+        ("UnauthorizedOperation", 403, Sort.DENIED),
+        ("NobodyHasSeenThis", 503, Sort.TRANSIENT),
+        ("NobodyHasSeenThis", 429, Sort.TRANSIENT),
+        ("NobodyHasSeenThis", 400, Sort.PERMANENT),
+        ("KMSAccessDenied", 502, Sort.DENIED),
+    ],
+)
+def test_sorted(code: str, status: int, expected: Sort) -> None:
+    assert sort(code, status) is expected
+
+
+@pytest.mark.parametrize(
+    ("code", "fault"),
+    [
+        ("Throttling", Transient),
+        ("AccessDenied", AccessDenied),
+        ("InvalidInstanceID.NotFound", NotFound),
+        ("ValidationError", Permanent),
+    ],
+)
+def test_each_sort_has_its_fault(code: str, fault: type[Exception]) -> None:
+    with pytest.raises(fault, match=f"Cannot do it.*{code}") as caught, translated("do it"):
+        raise ClientError({"Error": {"Code": code, "Message": "so"}}, "CreateTags")
+    assert caught.type is fault
