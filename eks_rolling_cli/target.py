@@ -5,6 +5,7 @@ Nothing is connected to before it is needed, and no SDK imported: `--help` has t
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,20 @@ if TYPE_CHECKING:
     from eks_rolling_cli.executions import Executions
 
 Json = dict[str, Any]
+
+
+_EKS_HOST = re.compile(
+    r"\.(?:eks\.)?(?P<region>[a-z]{2}(?:-[a-z]+)+-\d)\.(?:eks\.[a-z0-9.]+|api\.aws|api\.[a-z.]+\.cn)$"
+)
+
+
+def region_of(server: str) -> str:
+    """The region in the address of an EKS cluster's API server, in any partition, IPv6 clusters' too; "" for others.
+
+    `https://ID.gr7.eu-central-1.eks.amazonaws.com`, `.eks.amazonaws.com.cn`, `https://ID.eks-cluster.REGION.api.aws`.
+    """
+    found = _EKS_HOST.search(server.partition("//")[2].partition("/")[0].partition(":")[0])
+    return found["region"] if found else ""
 
 
 @dataclass(frozen=True)
@@ -71,7 +86,7 @@ class Target:
         return str(self.session.region_name)
 
     def _region_of_context(self) -> str:
-        return next((c.server.split(".")[-4] for c in self.contexts[:1] if c.server.endswith(".eks.amazonaws.com")), "")
+        return next((region_of(context.server) for context in self.contexts[:1]), "")
 
     # The cluster
 

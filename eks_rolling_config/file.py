@@ -1,14 +1,13 @@
 """The settings file: read, checked as a whole, and every problem told with its line and what to do about it."""
 
 import difflib
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from eks_rolling.errors import BadRequest
 from eks_rolling.settings import Settings, Strict
@@ -38,12 +37,29 @@ class Network(Strict):
         ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16"),
         description="address ranges of Redis pods; best the VPC's",
     )
+    dual_stack: bool = Field(
+        False, description="the functions have IPv6 addresses too, as a cluster of the IPv6 family needs for Redis pods"
+    )
     redis_ports: tuple[int, ...] = Field((6379, 26379), description="ports of Redis servers and sentinels")
+
+    @model_validator(mode="after")
+    def _ranges_of_both_families(self) -> "Network":
+        if self.dual_stack and not any(":" in cidr for cidr in self.redis_to):
+            raise ValueError("with dual_stack, redis_to needs an IPv6 range: the VPC's")
+        return self
 
 
 class Cluster(Settings):
-    """One cluster as the file has it: its settings, and where the functions run."""
+    """One cluster as the file has it: its settings, its account and region, and where the functions run."""
 
+    account: str = Field(
+        "", pattern=r"^(\d{12})?$", description="account that the stack is deployed to; empty: the one signed in to"
+    )
+    region: str = Field(
+        "",
+        pattern=r"^([a-z]{2}(-[a-z]+)+-\d)?$",
+        description="region that the stack is deployed to; empty: the one that the CDK command is set to",
+    )
     network: Network | None = Field(
         None,
         description="where the functions run; without it outside of any VPC, for a cluster with a public endpoint only",
@@ -51,7 +67,7 @@ class Cluster(Settings):
 
     @property
     def settings(self) -> Settings:
-        return Settings.model_validate(self.model_dump(exclude={"network"}))
+        return Settings.model_validate(self.model_dump(exclude={"account", "region", "network"}))
 
 
 class File(Strict):
@@ -178,16 +194,16 @@ def _set_by_the_stack(node: yaml.Node, clusters: tuple[Cluster, ...]) -> list[Pr
 
 
 def _same_cluster(node: yaml.Node, clusters: tuple[Cluster, ...]) -> list[Problem]:
-    times = Counter(cluster.cluster for cluster in clusters)
+    places = [(cluster.cluster, cluster.account, cluster.region) for cluster in clusters]
     return [
         Problem(
             _line(node, ("clusters", index, "cluster")),
             _dotted(("clusters", index, "cluster")),
             f"{cluster.cluster} is described twice",
-            "describe each cluster once",
+            "describe each cluster once, or say in which account and region each is",
         )
         for index, cluster in enumerate(clusters)
-        if times[cluster.cluster] > 1 and cluster.cluster in [c.cluster for c in clusters[:index]]
+        if places[index] in places[:index]
     ]
 
 

@@ -27,7 +27,7 @@ def synthesize(cluster: str, settings: dict[str, Any] | None = None) -> Path:
     return assembly({"settings": {"cluster": cluster, **SETTINGS, **(settings or {})}})
 
 
-def assembly(document: dict[str, Any]) -> Path:
+def assembly(document: dict[str, Any] | str) -> Path:
     """The cloud assembly for the context key `eks-rolling`, made by `app.py` as a deployment's would be; kept.
 
     Only the dependency layer is left out: functions in a lab run in this environment. Raises LabError with what the

@@ -209,7 +209,13 @@ class Functions(Construct):
         if network.cluster_security_group_id:
             self._let_in(network.cluster_security_group_id, self.security_group, network)
         subnets = ec2.SubnetSelection(subnets=vpc.private_subnets)
-        return {"vpc": vpc, "vpc_subnets": subnets, "security_groups": [self.security_group]}
+        return {
+            "vpc": vpc,
+            "vpc_subnets": subnets,
+            "security_groups": [self.security_group],
+            # IPv6 only where it was asked for: Lambda refuses it in subnets without such a range.
+            **({"ipv6_allowed_for_dual_stack": True} if network.dual_stack else {}),
+        }
 
     def _own_security_group(self, vpc: ec2.IVpc, network: Network) -> ec2.SecurityGroup:
         """Out to the API server, AWS and Redis alone. The VPC's resolver needs no rule; nobody comes in."""
@@ -254,9 +260,7 @@ class Functions(Construct):
         roles.write(role, permissions, self._resources)
         if self._place:
             roles.join_network(role)
-        if permissions.kubernetes:
-            self._let_into_cluster(f"{name}AccessEntry", role, permissions.kubernetes)
-        return lambda_.Function(
+        function = lambda_.Function(
             self,
             name,
             description=f"eks-rolling {cluster}: {step}",
@@ -273,9 +277,14 @@ class Functions(Construct):
             role=role,
             **self._place,
         )
+        if permissions.kubernetes:
+            entry = self._let_into_cluster(f"{name}AccessEntry", role, permissions.kubernetes)
+            # EKS refuses a role that IAM has not spread yet ("the principalArn is invalid"); a function takes so long.
+            entry.node.add_dependency(function)
+        return function
 
-    def _let_into_cluster(self, construct_id: str, role: iam.Role, groups: tuple[str, ...]) -> None:
-        eks.CfnAccessEntry(
+    def _let_into_cluster(self, construct_id: str, role: iam.Role, groups: tuple[str, ...]) -> eks.CfnAccessEntry:
+        return eks.CfnAccessEntry(
             self,
             construct_id,
             cluster_name=self._settings.cluster,

@@ -1,10 +1,10 @@
 """One cluster's stack: composes functions, workflow, triggers and observability; defines nothing itself."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aws_cdk import App, CfnOutput, Duration, RemovalPolicy, Stack
+from aws_cdk import App, CfnOutput, Duration, Environment, RemovalPolicy, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
@@ -14,7 +14,7 @@ from constructs import Construct
 from pydantic import ValidationError
 
 from eks_rolling.errors import BadRequest
-from eks_rolling.names import MACHINES, machine_name
+from eks_rolling.names import MACHINES, machine_name, stack_name
 from eks_rolling.settings import Settings, problems
 from eks_rolling_config.file import Cluster, Network, read
 from stacks.functions import Functions
@@ -31,10 +31,10 @@ def add_clusters(app: App, described: Any) -> list["RollStack"]:
     Raises BadRequest naming every problem at once.
     """
     if isinstance(described, Mapping):
-        return [_add(app, _inline(described))]
+        return _add(app, [_inline(described)])
     if not isinstance(described, str):
         raise BadRequest("The context key eks-rolling of cdk.json must name a settings file, such as eks-rolling.yaml.")
-    return [_add(app, cluster) for cluster in read(Path(described))]
+    return _add(app, read(Path(described)))
 
 
 def _inline(document: Mapping[str, Any]) -> Cluster:
@@ -47,14 +47,23 @@ def _inline(document: Mapping[str, Any]) -> Cluster:
         raise BadRequest(f"The context key eks-rolling has {problems(error, Cluster)}.") from error
 
 
-def _add(app: App, cluster: Cluster) -> "RollStack":
-    return RollStack(
-        app,
-        f"EksRolling-{cluster.cluster}",
-        settings=cluster.settings,
-        network=cluster.network,
-        description=f"Replaces outdated worker nodes of the EKS cluster {cluster.cluster} while it serves",
-    )
+def _add(app: App, clusters: Sequence[Cluster]) -> list["RollStack"]:
+    names = [stack_name(cluster.cluster) for cluster in clusters]
+    return [
+        RollStack(
+            app,
+            # An app has one construct of a name; stacks of one name may stand in several accounts and regions.
+            name
+            if names.count(name) == 1
+            else "-".join(part for part in (name, cluster.account, cluster.region) if part),
+            stack_name=name,
+            env=Environment(account=cluster.account or None, region=cluster.region or None),
+            settings=cluster.settings,
+            network=cluster.network,
+            description=f"Replaces outdated worker nodes of the EKS cluster {cluster.cluster} while it serves",
+        )
+        for name, cluster in zip(names, clusters, strict=True)
+    ]
 
 
 class RollStack(Stack):
@@ -75,7 +84,12 @@ class RollStack(Stack):
             removal_policy=RemovalPolicy.RETAIN,
         )
         topic = sns.Topic(
-            self, "Messages", display_name=f"eks-rolling {cluster}", enforce_ssl=True, master_key=self._message_key()
+            self,
+            "Messages",
+            # 100 characters at most (API reference of CreateTopic).
+            display_name=f"eks-rolling {cluster}"[:100],
+            enforce_ssl=True,
+            master_key=self._message_key(),
         )
         # The refusal of unencrypted connections is a policy, and with a policy a topic loses the one by which alarms of
         # its account may publish.

@@ -19,6 +19,15 @@ def machine_name(cluster: str, what: str) -> str:
     return f"eks-rolling-{short}-{what}"
 
 
+def stack_name(cluster: str) -> str:
+    """A stack's name: letters, digits and hyphens, where a cluster's may have underscores too, and be longer than the
+    names that CloudFormation makes of it may be. Two clusters never have one name."""
+    plain = cluster.replace("_", "-")
+    if plain == cluster and len(cluster) <= 80:
+        return f"EksRolling-{cluster}"
+    return f"EksRolling-{plain[:72].rstrip('-')}-{hashlib.sha256(cluster.encode()).hexdigest()[:7]}"
+
+
 def node_execution_suffix(roll: str) -> str:
     """What follows the instance id in the names of the Node executions of a roll (`stacks/state_machine.py`)."""
     return f"-{roll[:60]}"

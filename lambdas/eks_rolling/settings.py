@@ -212,7 +212,7 @@ class Deadlines(Strict):
 class Settings(Strict):
     """One cluster's settings."""
 
-    cluster: str = Field(min_length=1, description="EKS cluster name")
+    cluster: str = Field(min_length=1, pattern=r"^[0-9A-Za-z][A-Za-z0-9_-]{0,99}$", description="EKS cluster name")
     groups: GroupSelection = Field(
         GroupSelection(), description="which of the groups tagged kubernetes.io/cluster/NAME are rolled: by default all"
     )

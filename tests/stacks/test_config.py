@@ -100,7 +100,8 @@ def test_a_cluster_or_a_setting_that_stands_twice_is_told() -> None:
         """
     ) == [
         "line 4: clusters[0].surge: it is on line 3 already\n    keep one of them",
-        "line 5: clusters[1].cluster: a is described twice\n    describe each cluster once",
+        "line 5: clusters[1].cluster: a is described twice\n"
+        "    describe each cluster once, or say in which account and region each is",
     ]
 
 

@@ -81,7 +81,7 @@ class TestAnswers:
     def test_waits_are_whole_seconds_that_a_wait_state_takes(self, seconds: float, whole: int) -> None:
         assert StepResult.wait("why", seconds).wait_seconds == whole
 
-    @pytest.mark.parametrize(("waited", "seconds"), [(0, 1), (5, 1), (60, 6), (10_000, 15)])
+    @pytest.mark.parametrize(("waited", "seconds"), [(0, 1), (5, 1), (60, 6), (3600, 15), (7200, 30), (100_000, 60)])
     def test_looks_become_rarer_the_longer_nothing_happens(self, waited: float, seconds: float) -> None:
         assert backoff(waited) == seconds
 
