@@ -399,6 +399,7 @@ class RedisWorld:
             priority=listed.priority,
             master=Address(sentinel.monitors),
             link_ok=server is not None and server.link_up,
+            silent_for=0.0 if server is not None else self.now - listed.last_seen,
             name=f"{listed.name}:6379",
         )
 

@@ -272,7 +272,7 @@ BLOCKERS: list[tuple[str, str, Seed, Json]] = [
     ("budget-never-allows", "budget shop/strict", never, {}),
     ("bare-pod", "pod shop/bare", bare, {}),
     ("local-volume", "pod of keeper", local_volume, {}),
-    ("redis", "Deployment shop/store", lambda g: g.workload("store", 2, image="redis:7"), {}),
+    ("redis-in-memory", "Deployment shop/store", lambda g: g.workload("store", 2, image="redis:7"), {}),
     ("redis-declaration", "StatefulSet shop/cache", declared, {}),
     (
         "unknown-strategy",

@@ -285,6 +285,21 @@ def test_not_while_another_shard_is_not_well() -> None:
     expect(seen, RedisHold, RedisStep.FAIL_OVER_TO_STAND_IN, "r-2 has no link to its master")
 
 
+def slotless(seen: RedisClusterState) -> RedisClusterState:
+    """m-0 is a master that serves nothing; the others serve all."""
+    return view(
+        seen, lambda v: replace(v, table=tuple(replace(n, slots=()) if n.id == id_of("m-0") else n for n in v.table))
+    )
+
+
+def test_a_master_without_slots_moves_without_a_failover() -> None:
+    """C1: none of one ever ends."""
+    expect(slotless(cluster()), CreateStandIn, RedisStep.CREATE_STAND_IN, "master m-0 gets a stand-in")
+    expect(slotless(cluster(stand_in="m-0")), DeletePod, RedisStep.MOVE_SHARD_POD, "m-0 moves")
+    back = replace(slotless(cluster(old="", stand_in="m-0")), node="old", waited=6.0)
+    expect(back, Forget, RedisStep.REMOVE_STAND_IN, "every node forgets m-0-stand-in")
+
+
 def test_the_pod_moves_once_the_stand_in_is_master_and_everybody_follows_it() -> None:
     seen = cluster(stand_in="", changed={"m-0": T, "r-0": T})
     action = expect(seen, DeletePod, RedisStep.MOVE_SHARD_POD, f"{T} holds what m-0 holds; m-0 moves")

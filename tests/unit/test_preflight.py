@@ -10,6 +10,7 @@ from eks_rolling.observed.aws import Group, GroupInstance, InstanceType, LaunchT
 from eks_rolling.observed.kubernetes import (
     STRATEGY_ANNOTATION,
     Budget,
+    Container,
     Node,
     Owner,
     Pod,
@@ -21,6 +22,8 @@ from eks_rolling.observed.kubernetes import (
 from eks_rolling.observed.marks import outdated
 from eks_rolling.payloads import RollRequest
 from eks_rolling.plan.checks import ACCEPTABLE, ClusterSnapshot, candidates, findings, resolve
+from eks_rolling.plan.snapshot import ACCEPT
+from eks_rolling.redis.groups import CACHE, PART
 from eks_rolling.settings import Autoscaler, AutoscalerMode, Settings
 from eks_rolling.steps.plan import PlanOutcome, decide
 
@@ -78,6 +81,13 @@ def with_volume(**more: object) -> Change:
     return lambda view: replace(pod(claims=("data",))(view), volumes=(volume,))
 
 
+REDIS = (Container("registry:5000/library/redis:8@sha256:1"),)
+
+
+def redis_with(annotations: dict[str, str], **more: object) -> Change:
+    return lambda view: pod(containers=REDIS, **more)(workload(annotations=annotations)(view))
+
+
 def test_a_clean_cluster_has_no_findings() -> None:
     assert found(CLEAN) == []
 
@@ -114,7 +124,9 @@ BLOCKS, HOLDS, NOTE = Severity.BLOCKS, Severity.HOLDS, Severity.NOTE
         ("tolerates-everything", HOLDS, str(WEB), pod(tolerations=(Toleration(operator="Exists"),))),
         ("local-storage", NOTE, str(WEB), pod(local_volumes=("cache",))),
         ("local-volume", BLOCKS, "pod shop/web-1", with_volume(local=True)),
-        ("redis", BLOCKS, str(WEB), pod(images=("registry:5000/library/redis:8@sha256:1",))),
+        ("redis-in-memory", BLOCKS, str(WEB), pod(containers=REDIS)),
+        ("redis", BLOCKS, str(WEB), pod(containers=REDIS, claims=("data",))),
+        ("redis-cache", NOTE, str(WEB), redis_with({PART: CACHE})),
         (
             "two-budgets",
             BLOCKS,
@@ -191,6 +203,8 @@ def test_each_finding_is_named_exactly_with_its_object_and_a_remedy(
         (RollRequest(groups=("ng-z",)), "unknown-group"),
         (RollRequest(nodes=("node-z",)), "unknown-node"),
         (RollRequest(accept=("anything",)), "unknown-code"),
+        (RollRequest(accept=("anything:Deployment shop/web",)), "unknown-code"),
+        (RollRequest(accept=("redis",)), "accept-for-all"),
     ],
 )
 def test_a_request_that_names_something_unknown_is_blocked(request_: RollRequest, code: str) -> None:
@@ -218,9 +232,80 @@ def test_what_may_be_accepted_becomes_a_note_and_what_may_not_stays_a_blocker() 
     assert "warm-pool" not in ACCEPTABLE
 
 
-@pytest.mark.parametrize("image", ["redis-exporter:1", "oliver006/redis_exporter", "shop/web:redis"])
-def test_what_only_speaks_of_redis_is_not_taken_for_it(image: str) -> None:
-    assert found(pod(images=(image,))(CLEAN)) == []
+@pytest.mark.parametrize(
+    "image",
+    [
+        "redis:7", "registry:5000/library/redis", "localhost/valkey:8", "bitnami/redis-cluster:7.2",
+        "ghcr.io/redis/docker",
+        "redis/redis-stack-server", "eqalpha/keydb", "docker.dragonflydb.io/dragonflydb/dragonfly:v1", "apache/kvrocks",
+        "ghcr.io/microsoft/garnet", "bitnami/valkey-sentinel@sha256:1",
+    ],
+)  # fmt: skip
+def test_servers_are_found_by_their_image(image: str) -> None:
+    assert [f.code for f in found(pod(containers=(Container(image),))(CLEAN))] == ["redis-in-memory"]
+
+
+@pytest.mark.parametrize(
+    ("container", "words"),
+    [
+        (Container("platform/kv:1", ("redis-server", "--port", "7000")), "it runs redis-server"),
+        (Container("platform/kv:1", ("sh", "-c", "exec /usr/bin/valkey-server /etc/kv.conf")), "it runs valkey-server"),
+        (Container("platform/kv:1", ("dragonfly", "--logtostderr")), "it runs dragonfly"),
+        (Container("platform/kv:1", ports=(8080, 6379)), "it listens on port 6379"),
+        (Container("platform/watch:1", ports=(26379,)), "it listens on port 26379"),
+    ],
+)
+def test_servers_are_found_by_command_and_port_where_the_image_is_a_mirrors(container: Container, words: str) -> None:
+    """S1: whatever it is called, an eviction would take its data."""
+    (finding,) = found(pod(containers=(container,))(CLEAN))
+    assert finding.reason.startswith(words)
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        Container("redis-exporter:1"),
+        Container("oliver006/redis_exporter", ports=(9121,)),
+        Container("shop/web:redis"),
+        Container("myco/predis-worker"),
+        Container("quay.io/opstree/redis-operator:v0.26"),
+        Container("redis/redisinsight:2", ports=(5540,)),
+        Container("dragonflydb/operator", ports=(6379,)),
+        Container("redis.example.com/shop/web"),
+        Container("shop/web", ("web", "--cache", "redis://redis-server.shop:6379")),
+        Container("shop/web", ("python", "-m", "redis_server_probe")),
+    ],
+)
+def test_what_only_works_with_redis_is_not_taken_for_it(container: Container) -> None:
+    assert found(pod(containers=(container,))(CLEAN)) == []
+
+
+def test_what_an_eviction_of_an_undeclared_server_would_cost_is_said() -> None:
+    """S1."""
+    (memory,) = found(pod(containers=REDIS)(CLEAN))
+    assert "(3 pods, no volume): an eviction would lose every write that no other server has" in memory.reason
+    (volume,) = found(pod(containers=REDIS, claims=("data",))(CLEAN))
+    assert "after an outage only what it has saved comes back" in volume.reason
+    appends = Container("redis:7", ("redis-server", "--appendonly", "yes"))
+    (appended,) = found(pod(containers=(appends,), claims=("data",))(CLEAN))
+    assert "what its append-only file holds comes back" in appended.reason
+
+
+def test_an_undeclared_server_is_accepted_by_name_or_by_its_own_annotation() -> None:
+    kept = pod(containers=REDIS, claims=("data",))(CLEAN)
+    (finding,) = found(kept, RollRequest(accept=(f"redis:{WEB}",)))
+    assert (finding.code, finding.severity) == ("redis", NOTE)
+    assert found(kept, RollRequest(accept=("redis:Deployment shop/other",)))[0].severity is BLOCKS
+    (annotated,) = found(redis_with({ACCEPT: "redis, tolerates-everything"}, claims=("data",))(CLEAN))
+    assert annotated.severity is NOTE
+
+
+def test_a_server_that_would_lose_its_writes_is_refused_unless_it_is_declared_a_cache() -> None:
+    """S1: accepted wholesale, one roll lost most of what had been acknowledged."""
+    (finding,) = found(redis_with({ACCEPT: "redis, redis-in-memory"})(CLEAN))
+    assert (finding.code, finding.severity) == ("redis-in-memory", BLOCKS)
+    codes = {f.code: f.severity for f in found(pod(containers=REDIS)(CLEAN), RollRequest(accept=("redis-in-memory",)))}
+    assert codes == {"redis-in-memory": BLOCKS, "unknown-code": BLOCKS}
 
 
 def test_an_exhausted_budget_says_of_its_pods_what_not_ready_would() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from eks_rolling.documents.finding import Severity
-from eks_rolling.observed.kubernetes import Owner, Workload
+from eks_rolling.observed.kubernetes import Owner, Selector, Workload
 from eks_rolling.observed.redis import Address, Login, Sentinel, Silent
 from eks_rolling.plan.checks.redis_sentinel import RedisView, describe, redis_findings
 from eks_rolling.redis.groups import (
@@ -16,12 +16,14 @@ from eks_rolling.redis.groups import (
     PART,
     PORT,
     REFRESH,
+    STAND_IN_LABELS,
     TLS,
     DeclarationProblem,
     Part,
     declared,
     endpoint_of,
 )
+from eks_rolling.redis.groups import CACHE as CACHE_ROLE
 from tests.unit.test_sentinel import GROUP as CACHE
 from tests.unit.test_sentinel import HOST, group, server, views
 
@@ -113,8 +115,70 @@ def test_a_group_that_has_no_pod_on_the_nodes_is_left_alone() -> None:
     assert list(redis_findings([view], (), {Owner("Deployment", "default", "web")})) == []
 
 
+def test_a_cache_belongs_to_no_group() -> None:
+    web = Owner("Deployment", "default", "web")
+    assert declared([Workload(web, annotations={PART: CACHE_ROLE})]) == ([], [])
+    (mixed,) = problems([Workload(web, annotations={PART: CACHE_ROLE, AUTH: "redis-auth"})])[:1]
+    assert "only a StatefulSet" in mixed
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("app", "it must be KEY=VALUE,KEY=VALUE"),
+        ("app=redis, tier=data", "its stand-in would be a pod of the StatefulSet's own"),
+    ],
+)
+def test_labels_for_a_stand_in_are_checked_beforehand(said: str, words: str) -> None:
+    """C3."""
+    own = Selector((("app", "redis"), ("tier", "data")))
+    shards = replace(stateful_set("c", "cluster", 6, master_name=""), selector=own)
+    (problem,) = problems([replace(shards, annotations={**shards.annotations, STAND_IN_LABELS: said})])
+    assert words in problem
+    right = replace(shards, annotations={**shards.annotations, STAND_IN_LABELS: "app=redis,net=data"})
+    assert len(declared([right])[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "whose"),
+    [
+        ("m-0", True),
+        ("m-0.redis", True),
+        ("m-0.redis.default", True),
+        ("m-0.redis.default.svc.cluster.local", True),
+        ("M-0.redis.default.svc.cluster.local.", True),
+        ("redis.default.svc", True),
+        ("m-1.redis.default.svc", False),
+        ("m-0.other.default.svc", False),
+        ("m-0.redis.shop.svc", False),
+        ("redis-replica.default.svc", False),
+        ("10.0.0.1", False),
+    ],
+)
+def test_a_pod_is_known_by_its_stable_name(host: str, whose: bool) -> None:
+    """Sentinels with announce-hostnames name servers so, where these announce nothing themselves."""
+    (found,), _ = declared([replace(w, service="redis") for w in whole()])
+    (master,) = found.of(Part.MASTER)
+    assert master.names("m-0", host) is whose
+    (replicas,) = found.of(Part.REPLICA)
+    assert not replicas.names("r-0", "redis.default.svc"), "it gives two pods their names"
+
+
+def test_a_wrong_declaration_blocks_only_where_its_own_pods_move() -> None:
+    """R5."""
+    _, wrong = declared([*whole(), stateful_set("x", "leader", group="other")])
+    healthy = RedisView(CACHE, group(), zones=TWO_ZONES)
+    elsewhere = [(f.code, f.severity) for f in redis_findings([healthy], wrong, {CACHE.sets[0].owner})]
+    assert elsewhere == [("redis-declaration", Severity.NOTE)]
+    there = [(f.code, f.severity) for f in redis_findings([], wrong, {Owner("StatefulSet", "default", "x")})]
+    assert there == [("redis-declaration", Severity.BLOCKS)]
+
+
 def test_a_declaration_that_cannot_be_followed_blocks() -> None:
-    ((code, severity, text),) = said(RedisView(CACHE, group(), zones=TWO_ZONES), (DeclarationProblem("x", "y", "z"),))
+    ((code, severity, text),) = said(
+        RedisView(CACHE, group(), zones=TWO_ZONES),
+        (DeclarationProblem("x", "y", "z", frozenset({CACHE.sets[0].owner})),),
+    )
     assert (code, severity, text) == ("redis-declaration", Severity.BLOCKS, "x: y; z")
 
 

@@ -427,6 +427,39 @@ def test_a_replica_of_a_replica_is_corrected_at_once() -> None:
     assert expect(seen, Follow, RedisStep.MOVE_REPLICA, "r-1 follows 10.0.0.1:6379, not r-0").master.name == "r-0"
 
 
+def test_a_living_replica_that_nobody_declared_is_asked_about_and_never_reset_away() -> None:
+    """S1: it would be found again after every refresh, and could be promoted."""
+
+    def copy(view: Sentinel) -> Sentinel:
+        return replace(view, replicas=(*view.replicas, KnownReplica(Address("10.9.0.1"), frozenset({"slave"}))))
+
+    found = "sentinel s-0 lists 10.9.0.1:6379, a replica that answers and that nobody declared"
+    expect(views(group(), copy), RedisHold, RedisStep.REFRESH_SENTINELS, found)
+    expect(views(group(waited=30), copy), Stop, None, f"{found}: declare its StatefulSet")
+
+    def ended(view: Sentinel) -> Sentinel:
+        gone = KnownReplica(Address("10.9.0.1"), frozenset({"slave"}), silent_for=4.0)
+        return replace(view, replicas=(*view.replicas, gone))
+
+    expect(views(group(), ended), Refresh, RedisStep.REFRESH_SENTINELS, "where no replica is")
+
+
+def test_ipv6_addresses_are_one_server_however_they_are_written() -> None:
+    """S2: Sentinel writes them in brackets."""
+    assert str(Address("fd00::1", 7003)) == "[fd00::1]:7003"
+    seen = views(group(), lambda v: replace(v, replicas=tuple(replace(r, name=str(r.address)) for r in v.replicas)))
+    expect(seen, Settled, None, "m-0 is master")
+
+
+def test_stable_names_are_the_pods_own() -> None:
+    """S2: where sentinels announce names and servers announce none."""
+    named = replace(MASTER, service="redis")
+    name = Address("m-0.redis.default.svc.cluster.local")
+    seen = member(group(), "m-0", part_set=named)
+    seen = views(seen, lambda v: replace(v, current=name, master=name))
+    expect(seen, Settled, None, "m-0 is master")
+
+
 def test_a_wrong_master_name_is_named() -> None:
     seen = views(group(), lambda v: replace(v, known=False), "s-1")
     expect(seen, Stop, None, "sentinel s-1 monitors no master mymaster")

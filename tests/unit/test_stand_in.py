@@ -41,6 +41,13 @@ def made(**spec: Any) -> dict[str, Any]:
     return manifest(stateful_set, "shards", "redis-a-1", "zone-a", marks("redis-a-1", "id-1", Role.MASTER))
 
 
+def test_it_carries_what_network_policies_ask_for_and_its_own_label() -> None:
+    template = {"template": {"spec": POD_SPEC}}
+    stateful_set = {"metadata": {"name": "redis-a", "namespace": "shop"}, "spec": template}
+    pod = manifest(stateful_set, "shards", "redis-a-1", "", {}, {"net": "data", LABEL: "another"})
+    assert pod["metadata"]["labels"] == {"net": "data", LABEL: "shards"}
+
+
 def test_it_is_configured_as_the_pod_is() -> None:
     pod = made()
     assert pod["spec"]["containers"] == POD_SPEC["containers"]

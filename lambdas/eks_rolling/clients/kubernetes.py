@@ -25,6 +25,7 @@ from eks_rolling.errors import AccessDenied, Conflict, NotFound, Permanent, Tran
 from eks_rolling.observed.kubernetes import (
     RESTARTED_FOR,
     Budget,
+    Container,
     Lease,
     Node,
     Owner,
@@ -38,7 +39,7 @@ from eks_rolling.observed.kubernetes import (
     epoch,
 )
 from eks_rolling.plan.permissions import Verb
-from eks_rolling.redis.groups import GROUP
+from eks_rolling.redis.groups import GROUP, stand_in_labels
 from eks_rolling.redis.stand_in import LABEL, manifest
 
 Json = dict[str, Any]
@@ -207,7 +208,7 @@ class KubernetesClient:
         if item["metadata"]["uid"] != workload.uid:
             raise Conflict(f"{owner} is another one than before.")
         group = workload.annotations[GROUP]
-        body = manifest(item, group, pod.name, zone, marks)
+        body = manifest(item, group, pod.name, zone, marks, stand_in_labels(workload.annotations))
         status, answer, _ = self._request("POST", f"/api/v1/namespaces/{owner.namespace}/pods", body)
         if status not in {201, 409}:
             raise self._fault(status, answer, f"create the pod {owner.namespace}/{body['metadata']['name']}")
@@ -586,7 +587,7 @@ def _pod(item: Json) -> Pod:
         ),
         host_paths=tuple(v["hostPath"]["path"] for v in volumes if v.get("hostPath")),
         host_ports=tuple(p["hostPort"] for c in containers for p in c.get("ports") or () if p.get("hostPort")),
-        images=tuple(c.get("image", "") for c in containers),
+        containers=tuple(_container(c) for c in containers),
         unschedulable_because=scheduled.get("message", "") if scheduled.get("status") == "False" else "",
         address=status.get("podIP", ""),
         resource_version=metadata.get("resourceVersion", ""),
@@ -596,6 +597,11 @@ def _pod(item: Json) -> Pod:
         node_critical=spec.get("priorityClassName") == "system-node-critical",
         ends=spec.get("restartPolicy", "Always") != "Always",
     )
+
+
+def _container(item: Json) -> Container:
+    ports = tuple(p["containerPort"] for p in item.get("ports") or () if "containerPort" in p)
+    return Container(item.get("image", ""), (*(item.get("command") or ()), *(item.get("args") or ())), ports)
 
 
 def _owner(metadata: Json) -> Owner | None:
@@ -674,6 +680,7 @@ def _workload(kind: str, item: Json) -> Workload:
         restarted_for=template.get(RESTARTED_FOR, ""),
         surges=_surges(kind, spec),
         settled=settled,
+        service=spec.get("serviceName") or "",
     )
 
 

@@ -56,6 +56,9 @@ READ_SECONDS = 2.0
 """Every command here is answered at once unless the server is stuck (fork, slow script); a write pause lasts 3 s, and
 a switch must be able to undo it within that."""
 
+PASSWORD_KEYS = ("password", "redis-password", "valkey-password", "auth")
+"""The Secret's keys of a server's password: ours; those of the charts bitnami/redis, bitnami/valkey and redis-ha."""
+
 IDLE_SECONDS = 60.0
 """AWS's network forgets a connection that was silent for 350 s, and tells neither side."""
 
@@ -448,13 +451,15 @@ class RedisClient:
         if not login.auth:
             return "", "", False
         secret = self._secret(login.namespace, login.auth)
-        username, password = secret.get("username", ""), secret.get("password", "")
+        username = secret.get("username", "")
+        password = next((secret[key] for key in PASSWORD_KEYS if secret.get(key)), "")
         if kind is _Kind.SENTINEL:
             own = "sentinel-password" in secret
             username = secret.get("sentinel-username", "" if own else username)
             return username, secret.get("sentinel-password", password), not own
         if not password:
-            raise NotFound(f"The Secret {login.namespace}/{login.auth} has no key password; {endpoint} needs it.")
+            keys = " or ".join(PASSWORD_KEYS)
+            raise NotFound(f"The Secret {login.namespace}/{login.auth} has no key {keys}; {endpoint} needs it.")
         return username, password, False
 
     def _tls(self, login: Login) -> ssl.SSLContext:
@@ -610,6 +615,7 @@ def _known_replica(item: Mapping[str, str]) -> KnownReplica:
         priority=int(item.get("slave-priority", 100)),
         master=_address((item.get("master-host"), item.get("master-port"))),
         link_ok=item.get("master-link-status") == "ok",
+        silent_for=int(item.get("last-ok-ping-reply", 0)) / 1000,
         name=item.get("name", ""),
     )
 

@@ -58,6 +58,8 @@ def _groups_of(owners: set[Owner], clients: Clients) -> list[RedisGroup]:
         workloads = clients.kubernetes.stateful_sets(namespace)
         groups, problems = declared(workloads)
         for problem in problems:
+            if not problem.owners & owners:
+                continue
             raise Refused(f"{problem.object}: {problem.reason}; {problem.remedy}.")
         found += groups
     return found

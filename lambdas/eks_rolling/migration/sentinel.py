@@ -67,6 +67,7 @@ def _member(part_set: PartSet, name: str, pod: Pod | None, nodes: dict[str, Node
         pod,
         endpoint,
         server,
+        part_set=part_set,
         handing_over=pod is not None and SWITCHING in pod.annotations,
         leaving=node is not None and node.roll_taint is not None,
     )

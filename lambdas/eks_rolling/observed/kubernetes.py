@@ -126,6 +126,15 @@ documentation of disruption, and its name for it before v1beta1)."""
 
 
 @dataclass(frozen=True, slots=True)
+class Container:
+    """One of a pod's containers; `command` is command and args together, `ports` those that it declares."""
+
+    image: str = ""
+    command: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Pod:
     """A pod, as far as moving it is concerned."""
 
@@ -145,7 +154,7 @@ class Pod:
     local_volumes: tuple[str, ...] = ()
     host_paths: tuple[str, ...] = ()
     host_ports: tuple[int, ...] = ()
-    images: tuple[str, ...] = ()
+    containers: tuple[Container, ...] = ()
     unschedulable_because: str = ""
     address: str = ""
     resource_version: str = ""
@@ -321,6 +330,8 @@ class Workload:
     restarted_for: str = ""
     surges: bool = True
     settled: bool = True
+    service: str = ""
+    """A StatefulSet's serviceName."""
 
     @property
     def all_ready(self) -> bool:

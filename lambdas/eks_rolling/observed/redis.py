@@ -115,13 +115,15 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class KnownReplica:
-    """A replica in a sentinel's list. `name` is the address at which the sentinel first met it."""
+    """A replica in a sentinel's list. `name` is the address at which the sentinel first met it; `silent_for` is seconds
+    since it last answered a ping."""
 
     address: Address
     flags: frozenset[str]
     priority: int = 100
     master: Address | None = None
     link_ok: bool = True
+    silent_for: float = 0.0
     name: str = ""
 
     @property

@@ -12,6 +12,9 @@ from eks_rolling.payloads import RollRequest, Targets
 from eks_rolling.plan.checks.redis_sentinel import RedisView
 from eks_rolling.redis.groups import DeclarationProblem, PartSet, RedisGroup
 
+ACCEPT = "eks-rolling.io/accept"
+"""On a workload: codes of findings about it that need not block, separated by commas."""
+
 
 @dataclass(frozen=True)
 class ClusterSnapshot:
@@ -57,6 +60,15 @@ class ClusterSnapshot:
         """The budgets that cover the pod, those of a roll apart."""
         keys = ((pod.namespace, label) for label in (None, *pod.labels.items()))
         return [b for key in keys for b in self._budgets_by_label.get(key, ()) if b.covers(pod)]
+
+    @cached_property
+    def accepted_on(self) -> dict[str, set[str]]:
+        """Object -> codes of findings that an annotation on it accepts."""
+        return {
+            str(w.owner): {code.strip() for code in w.annotations[ACCEPT].split(",")}
+            for w in self.workloads
+            if ACCEPT in w.annotations
+        }
 
     def redis_set(self, owner: Owner | None) -> tuple[RedisGroup, PartSet] | None:
         """The Redis group that the owner is a part of, and which part."""

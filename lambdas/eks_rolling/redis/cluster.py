@@ -360,10 +360,12 @@ def _leaving(pair: Pair) -> Action:
         return copy
     if pair.took_over and is_master:
         return RedisHold(f"{pod} does not follow {stand_in} yet", RedisStep.FAIL_OVER_TO_STAND_IN)
-    step = RedisStep.FAIL_OVER_TO_STAND_IN if is_master else RedisStep.MOVE_SHARD_POD
+    # A master without slots has nothing to hand over, and no failover of one ever ends (nobody may vote for it).
+    serves = bool(pod.node.itself.slots)
+    step = RedisStep.FAIL_OVER_TO_STAND_IN if serves else RedisStep.MOVE_SHARD_POD
     if trouble := _trouble(pair.everyone, pair.everyone):
         return RedisHold(trouble, step)
-    if is_master:
+    if serves:
         return FailOver(stand_in, pod, f"{stand_in} becomes master in place of {pod}", step)
     return DeletePod(pod.pod, f"{stand_in} holds what {pod} holds; {pod} moves", step)
 
@@ -388,7 +390,7 @@ def _returned(pair: Pair) -> Action:
     if pod.node.itself.role is Role.REPLICA:
         if (rising := _promoted_meanwhile(pair)) is not None:
             return rising
-    elif not pod.node.itself.slots:
+    elif not pod.node.itself.slots and not (pod.node.id == pair.original.id == stand_in.node.itself.master):
         shard_master = stand_in.node.itself.master or stand_in.node.id
         return Replicate(pod, shard_master, f"{pod} becomes a replica of its shard again", RedisStep.SYNC_SHARD_POD)
     return _remove(pair)

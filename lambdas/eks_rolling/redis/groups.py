@@ -4,8 +4,8 @@ A group is what migrates together: one Sentinel master name with its replicas an
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from eks_rolling.observed.kubernetes import Owner, Workload
@@ -18,8 +18,13 @@ AUTH = "eks-rolling.io/redis-auth"
 TLS = "eks-rolling.io/redis-tls"
 PORT = "eks-rolling.io/redis-port"
 REFRESH = "eks-rolling.io/sentinel-refresh"
+STAND_IN_LABELS = "eks-rolling.io/stand-in-labels"
 
-ANNOTATIONS = frozenset({GROUP, PART, MASTER_NAME, AUTH, TLS, PORT, REFRESH})
+ANNOTATIONS = frozenset({GROUP, PART, MASTER_NAME, AUTH, TLS, PORT, REFRESH, STAND_IN_LABELS})
+
+
+CACHE = "cache"
+"""The role of what belongs to no group, and whose data may go: any workload may be declared so."""
 
 
 class RefreshBy(StrEnum):
@@ -51,6 +56,20 @@ class PartSet:
     """The pods' names, by ordinal."""
     port: int
     login: Login
+    service: str = ""
+    """The Service that gives its pods their names (spec.serviceName)."""
+
+    def names(self, pod: str, host: str) -> bool:
+        """Whether a host name is that pod's: POD[.SERVICE[.NAMESPACE[.svc[...]]]], or its Service's in a set of one.
+
+        Sentinels announce such names where replicas are configured with them, without replica-announce-ip.
+        """
+        labels = host.rstrip(".").lower().split(".")
+        own = [self.owner.namespace, "svc"]
+        forms = [[pod, self.service, *own]]
+        if len(self.pods) == 1 and self.service:
+            forms.append([self.service, *own])
+        return any(labels[: len(form)] == form[: len(labels)] for form in forms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +108,17 @@ class DeclarationProblem:
     object: str
     reason: str
     remedy: str
+    owners: frozenset[Owner] = frozenset()
+    """Whose pods it concerns."""
+
+
+def stand_in_labels(annotations: Mapping[str, str]) -> dict[str, str]:
+    """What STAND_IN_LABELS says. Raises ValueError where it is not KEY=VALUE,KEY=VALUE."""
+    given = annotations.get(STAND_IN_LABELS, "")
+    pairs = [part.strip().partition("=") for part in given.split(",") if part.strip()]
+    if any(not key or not equals for key, equals, _ in pairs):
+        raise ValueError(given)
+    return {key: value for key, _, value in pairs}
 
 
 def declared(workloads: Iterable[Workload]) -> tuple[list[RedisGroup], list[DeclarationProblem]]:
@@ -96,9 +126,10 @@ def declared(workloads: Iterable[Workload]) -> tuple[list[RedisGroup], list[Decl
     problems: list[DeclarationProblem] = []
     sets: defaultdict[tuple[str, str], list[tuple[Workload, PartSet]]] = defaultdict(list)
     for workload in sorted(workloads, key=lambda w: str(w.owner)):
-        if not ANNOTATIONS & workload.annotations.keys():
+        annotated = ANNOTATIONS & workload.annotations.keys()
+        if not annotated or (annotated == {PART} and workload.annotations[PART] == CACHE):
             continue
-        found = list(_wrong_with_set(workload))
+        found = [replace(p, owners=frozenset({workload.owner})) for p in _wrong_with_set(workload)]
         problems += found
         if not found:
             name = workload.annotations[GROUP]
@@ -108,7 +139,7 @@ def declared(workloads: Iterable[Workload]) -> tuple[list[RedisGroup], list[Decl
         names = sorted({w.annotations[MASTER_NAME] for w, _ in members if MASTER_NAME in w.annotations})
         refresh = next((w.annotations[REFRESH] for w, _ in members if REFRESH in w.annotations), RefreshBy.RESET)
         group = RedisGroup(namespace, name, names[0] if names else "", tuple(s for _, s in members), RefreshBy(refresh))
-        found = list(_wrong_with_group(group, names))
+        found = [replace(p, owners=frozenset(s.owner for s in group.sets)) for p in _wrong_with_group(group, names)]
         problems += found
         if not found:
             groups.append(group)
@@ -130,12 +161,25 @@ def _wrong_with_set(workload: Workload) -> Iterator[DeclarationProblem]:
         yield DeclarationProblem(subject, f"the annotation {GROUP} is missing", f"name its group: {GROUP}: NAME")
     part = annotations.get(PART, "")
     if part not in set(Part):
-        known = ", ".join(Part)
+        known = ", ".join((*Part, f"{CACHE} without any other annotation"))
         yield DeclarationProblem(subject, f"the annotation {PART} says {part!r}", f"it must be one of {known}")
     refresh = annotations.get(REFRESH, RefreshBy.RESET)
     if refresh not in set(RefreshBy):
         yield DeclarationProblem(
             subject, f"the annotation {REFRESH} says {refresh!r}", f"it must be one of {', '.join(RefreshBy)}"
+        )
+    try:
+        labels = stand_in_labels(annotations)
+    except ValueError:
+        labels = {}
+        said = f"the annotation {STAND_IN_LABELS} says {annotations[STAND_IN_LABELS]!r}"
+        yield DeclarationProblem(subject, said, "it must be KEY=VALUE,KEY=VALUE")
+    if labels and workload.selector is not None and workload.selector.matches(labels):
+        # It would count for the set, and for its budgets and spread rules [C3].
+        yield DeclarationProblem(
+            subject,
+            f"with the labels of {STAND_IN_LABELS} its stand-in would be a pod of the StatefulSet's own",
+            "name only labels that network policies ask for",
         )
     port = annotations.get(PORT, "1")
     if not port.isdigit() or not 0 < int(port) < 65536:
@@ -157,6 +201,7 @@ def _part_set(workload: Workload) -> PartSet:
         tuple(f"{owner.name}-{ordinal}" for ordinal in range(workload.desired)),
         int(annotations.get(PORT, DEFAULT_PORTS[part])),
         Login(owner.namespace, annotations.get(AUTH, ""), annotations.get(TLS, "")),
+        workload.service,
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from eks_rolling.observed.kubernetes import Pod
 from eks_rolling.observed.redis import Address, Endpoint, Follower, KnownReplica, Role, Sentinel, Server, Silent
 from eks_rolling.redis.actions import NEAR_BYTES, PATIENCE_SECONDS, RedisHold, RedisStep, Settled, Stop
-from eks_rolling.redis.groups import Part, RedisGroup, RefreshBy
+from eks_rolling.redis.groups import Part, PartSet, RedisGroup, RefreshBy
 from eks_rolling.redis.sync_progress import synchronizing
 
 GOSSIP_SECONDS = 5.0
@@ -25,6 +25,9 @@ INFO_SECONDS = 10.0
 DUE_SECONDS = 8.5
 """How old that should be when a sentinel is reset: it knows no replica until it asks again. So it is without for a
 second instead of ten, and three of them take ten seconds together instead of each."""
+
+ANSWERS_SECONDS = 3.0
+"""Sentinels ping every second; whoever was just deleted has not answered for longer than that soon."""
 
 NO_MASTER_SECONDS = 60.0
 """An election after down-after, and after the 20 s for which Sentinel bears with a master that says it is a replica."""
@@ -39,6 +42,7 @@ class RedisPod:
     pod: Pod | None = None
     endpoint: Endpoint | None = None
     server: Server | Silent | None = None
+    part_set: PartSet | None = None
     handing_over: bool = False
     """A switch away from it has begun, and its clients may not have been cut off yet: a mark on the pod says so."""
     leaving: bool = False
@@ -54,7 +58,8 @@ class RedisPod:
         own = {self.endpoint.address.host}
         if isinstance(self.server, Server) and self.server.announced:
             own.add(self.server.announced)
-        return address.host in own and address.port == self.endpoint.address.port
+        named = self.part_set is not None and self.part_set.names(self.name, address.host)
+        return (address.host in own or named) and address.port == self.endpoint.address.port
 
     @property
     def known_as(self) -> Address:
@@ -172,6 +177,7 @@ def decide(seen: SentinelGroupState) -> Action:
         _sentinels,
         _left_behind,
         _replication,
+        _undeclared,
         _unknown,
         _replicas,
         _moving_sentinels,
@@ -383,6 +389,25 @@ def _is_replica_of(acting: RedisPod, member: RedisPod | None) -> bool:
 
 def _follower(source: Server, member: RedisPod) -> Follower | None:
     return next((f for f in source.followers if member.is_at(f.address)), None)
+
+
+def _undeclared(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
+    """A replica that answers and is no pod of the group would come back after every refresh, and could be promoted."""
+    if acting is not seen.master_pod:
+        # The master pod's former address is among them for a moment, and nothing moves before it is master again.
+        return None
+    for watcher, view in _views(seen):
+        for entry in view.replicas:
+            if (
+                entry.alive
+                and entry.silent_for < ANSWERS_SECONDS
+                and not any(m.is_at(entry.address) for m in seen.members)
+            ):
+                found = f"sentinel {watcher} lists {entry.address}, a replica that answers and that nobody declared"
+                if seen.waited < PATIENCE_SECONDS:
+                    return RedisHold(found, RedisStep.REFRESH_SENTINELS)
+                return Stop(f"{found}: declare its StatefulSet, or have it follow another master than {acting}")
+    return None
 
 
 def _unknown(seen: SentinelGroupState, acting: RedisPod) -> Action | None:

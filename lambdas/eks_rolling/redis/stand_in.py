@@ -6,6 +6,7 @@ pod's zone, and no toleration that would let it onto a node that is being emptie
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from eks_rolling.observed.kubernetes import ROLL_TAINT_KEY
@@ -32,8 +33,16 @@ def marks(pod: str, node_id: str, role: Role) -> dict[str, str]:
     return {FOR_POD: pod, FOR_ID: node_id, FOR_ROLE: role.name.lower()}
 
 
-def manifest(stateful_set: Json, group: str, pod: str, zone: str, annotations: Mapping[str, str]) -> Json:
-    """The pod, as the API server takes it. `stateful_set` is the object as the API server has it."""
+def manifest(
+    stateful_set: Json,
+    group: str,
+    pod: str,
+    zone: str,
+    annotations: Mapping[str, str],
+    labels: Mapping[str, str] = MappingProxyType({}),
+) -> Json:
+    """The pod, as the API server takes it. `stateful_set` is the object as the API server has it; `labels` are those
+    that network policies let in."""
     template, spec = stateful_set["spec"]["template"], dict(stateful_set["spec"]["template"]["spec"])
     claims = [claim["metadata"]["name"] for claim in stateful_set["spec"].get("volumeClaimTemplates") or ()]
     volumes = [v for v in spec.get("volumes") or () if v["name"] not in claims]
@@ -49,7 +58,7 @@ def manifest(stateful_set: Json, group: str, pod: str, zone: str, annotations: M
         "metadata": {
             "name": name_for(pod),
             "namespace": stateful_set["metadata"]["namespace"],
-            "labels": {LABEL: group},
+            "labels": {**labels, LABEL: group},
             "annotations": {**kept, **annotations},
         },
         "spec": spec,

@@ -57,6 +57,9 @@ ACCEPTABLE = (
 )
 """Codes of findings that a person may accept, of all objects or as CODE:OBJECT. The others cannot be rolled over."""
 
+ONE_AT_A_TIME = frozenset({"redis"})
+"""Those that are accepted for a named object only, CODE:OBJECT or by an annotation on it, never for all at once."""
+
 WEIGHT = {Severity.BLOCKS: 0, Severity.HOLDS: 1, Severity.NOTE: 2}
 
 
@@ -71,14 +74,18 @@ def findings(
     Pending."""
     accepted = set(request.accept) | set(settings.accept)
     softened = [
-        note(f.code, f.object, f"{f.reason} (accepted)", f.remedy) if _accepted(f, accepted) else f
+        note(f.code, f.object, f"{f.reason} (accepted)", f.remedy) if _is_accepted(f, accepted, view) else f
         for f in _all(view, request, settings, chosen, stuck)
     ]
     return sorted(softened, key=lambda f: (WEIGHT[f.severity], f.code, f.object))
 
 
-def _accepted(finding: Finding, accepted: set[str]) -> bool:
-    return finding.code in ACCEPTABLE and not accepted.isdisjoint({finding.code, f"{finding.code}:{finding.object}"})
+def _is_accepted(finding: Finding, accepted: set[str], view: ClusterSnapshot) -> bool:
+    if finding.code not in ACCEPTABLE:
+        return False
+    if finding.code in view.accepted_on.get(finding.object, ()) or f"{finding.code}:{finding.object}" in accepted:
+        return True
+    return finding.code in accepted - ONE_AT_A_TIME
 
 
 def _all(
@@ -88,7 +95,7 @@ def _all(
     # A stand-in that a dead roll left is dealt with before anything else is.
     paused = paused_autoscaler(settings)
     others = [p for p in pods if LABEL not in p.labels and p.owner != paused and view.redis_set(p.owner) is None]
-    yield from request_findings(view, request, settings, ACCEPTABLE)
+    yield from request_findings(view, request, settings, ACCEPTABLE, ONE_AT_A_TIME)
     yield from group_findings(view, request, settings)
     yield from node_findings(chosen)
     yield from capacity_findings(view, chosen, request.surge_in(settings))
@@ -104,7 +111,7 @@ def _all(
     yield from waiting_findings(others, settings.batch_seconds)
     yield from uncounted_findings(view, others)
     yield from serving_daemon_findings(view, [c.name for c in chosen])
-    yield from undeclared_redis(others)
+    yield from undeclared_redis(view, others)
     yield from redis_findings(view.redis, view.redis_problems, {p.owner for p in pods})
     yield from actor_findings(view, settings)
 

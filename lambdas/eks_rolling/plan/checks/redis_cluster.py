@@ -61,6 +61,11 @@ def _copies(subject: str, seen: RedisClusterState, zones: dict[str, str]) -> Ite
                 f"{member} has no volume, so it comes back as a new node with another id",
                 "give its StatefulSet a volumeClaimTemplate for the directory of nodes.conf",
             )
+    for member, node in _nodes(seen):
+        if node.itself.role is Role.MASTER and not node.itself.slots:
+            yield note(
+                "redis-no-slots", subject, f"{member} is a master without slots", "nothing: it moves without failover"
+            )
     shards: defaultdict[str, list[ClusterPod]] = defaultdict(list)
     for member, node in _nodes(seen):
         shards[node.id if node.itself.role is Role.MASTER else node.itself.master].append(member)

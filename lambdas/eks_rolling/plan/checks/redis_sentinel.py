@@ -46,7 +46,10 @@ def redis_findings(
 ) -> Iterator[Finding]:
     """Findings about every group that has pods among those that will move, and about every wrong declaration."""
     for problem in problems:
-        yield blocks("redis-declaration", problem.object, problem.reason, problem.remedy)
+        if problem.owners & moving:
+            yield blocks("redis-declaration", problem.object, problem.reason, problem.remedy)
+        else:
+            yield note("redis-declaration", problem.object, problem.reason, problem.remedy)
     for view in views:
         if not any(view.group.part_set(owner) for owner in moving):
             continue

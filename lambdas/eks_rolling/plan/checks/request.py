@@ -4,13 +4,18 @@ from collections.abc import Iterator
 
 from eks_rolling.documents.finding import Finding, blocks, note
 from eks_rolling.payloads import RollRequest
-from eks_rolling.plan.snapshot import ClusterSnapshot
+from eks_rolling.plan.snapshot import ACCEPT, ClusterSnapshot
 from eks_rolling.settings import Settings
 
 
 def request_findings(
-    view: ClusterSnapshot, request: RollRequest, settings: Settings, acceptable: frozenset[str]
+    view: ClusterSnapshot,
+    request: RollRequest,
+    settings: Settings,
+    acceptable: frozenset[str],
+    one_at_a_time: frozenset[str],
 ) -> Iterator[Finding]:
+    """`acceptable`: codes that may be accepted, of which those `one_at_a_time` name their object, CODE:OBJECT."""
     known = {g.name for g in view.groups}
     for name in request.groups:
         if why := view.left_out.get(name):
@@ -41,7 +46,17 @@ def request_findings(
                 f"neither a node of {settings.cluster} nor an instance of its groups",
                 "correct the name",
             )
-    for code in sorted(c for c in {*request.accept, *settings.accept} if c.partition(":")[0] not in acceptable):
+    for given in sorted(set(request.accept) | set(settings.accept)):
+        code, _, named = given.partition(":")
+        if code in one_at_a_time and not named:
+            yield blocks(
+                "accept-for-all",
+                f"accept {code}",
+                "this is accepted for one object at a time",
+                f"name it, as its finding does: {code}:OBJECT, or annotate it with {ACCEPT}: {code}",
+            )
+        if code in acceptable:
+            continue
         yield blocks(
             "unknown-code",
             f"accept {code}",
