@@ -60,6 +60,10 @@ class Task(Strict):
     since: float | None = None
     notified_at: float | None = None
 
+    def waited(self, now: float) -> float:
+        """Seconds since the wait began; 0 where it has not."""
+        return 0.0 if self.since is None else now - self.since
+
 
 class PlanTask(Task):
     """`input` is the execution's input as it came."""

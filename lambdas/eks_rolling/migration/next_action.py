@@ -93,7 +93,7 @@ def run_step(task: RedisActionTask, clients: Clients) -> StepResult:
         said = busy_with(group, taken, task)
         return StepResult.wait(said, min(taken.seconds + 1, 10), redis=str(group))
     now = clients.now()
-    return answer(RedisStep(task.action), look(group, task.node, clients, now - (task.since or now)), clients)
+    return answer(RedisStep(task.action), look(group, task.node, clients, task.waited(now)), clients)
 
 
 def answer(step: RedisStep, due: Next, clients: Clients) -> StepResult:

@@ -19,7 +19,7 @@ def decide(targets: list[TargetRegistration], waited: float) -> StepResult:
 
 def run(task: NodeTask, clients: Clients) -> StepResult:
     known_as = registered_as(clients.kubernetes.node(task.node), task.instance)
-    return decide(clients.aws.targets_of(known_as), clients.now() - (task.since or clients.now()))
+    return decide(clients.aws.targets_of(known_as), task.waited(clients.now()))
 
 
 handler = handler_for(run, NodeTask)

@@ -120,7 +120,7 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
     member = group.instance(task.replacement) if group else None
     if instance and new:
         _keep(instance, new, member, task, clients)
-    waited = clients.now() - (task.since or clients.now())
+    waited = task.waited(clients.now())
     decision = decide(
         task.replacement,
         instance,

@@ -9,9 +9,7 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
     attached = clients.kubernetes.attachments(task.node)
     if not attached:
         return StepResult.done("no volume is attached")
-    return StepResult.wait(
-        f"still attached: {', '.join(attached)}", backoff(clients.now() - (task.since or clients.now()))
-    )
+    return StepResult.wait(f"still attached: {', '.join(attached)}", backoff(task.waited(clients.now())))
 
 
 handler = handler_for(run, NodeTask)

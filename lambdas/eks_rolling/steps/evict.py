@@ -428,7 +428,7 @@ def observe(task: NodeTask, clients: Clients) -> NodeToEmpty:
         budgets=budgets,
         workloads={owner: look.at(owner) for owner in owners},
         moving=tuple(look.moving()),
-        waited=now - (task.since or now),
+        waited=task.waited(now),
         batch_seconds=settings.batch_seconds,
         accepted=frozenset(settings.accept) | lock.accepted(lease),
         serving=tuple(serving_daemons(pods, kubernetes.services() if _is_empty(pods) else ())),

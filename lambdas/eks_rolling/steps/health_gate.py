@@ -82,7 +82,7 @@ def run(task: RollTask, clients: Clients) -> StepResult:
         clients.aws.alarms_firing(clients.settings.alarms),
         clients.kubernetes.workloads(),
         task.unready,
-        clients.now() - (task.since or clients.now()),
+        task.waited(clients.now()),
         clients.settings.bake_seconds,
         [look(group_called(name, clients), "", clients) for name in task.redis],
         [

@@ -19,7 +19,7 @@ NOTHING = "none"
 
 
 def run(task: RedisTask, clients: Clients) -> StepResult:
-    waited = clients.now() - (task.since or clients.now())
+    waited = task.waited(clients.now())
     for group in _groups(task, clients):
         taken = lock.acquire(clients, holder(task), group.lease)
         if isinstance(taken, lock.Busy):

@@ -157,7 +157,7 @@ def _act(decision: Decision, task: NodeTask, node: Node, clients: Clients) -> St
                 return unknown
             return StepResult.wait(f"{instance} came up for {value}", 1)
         case Hold(reason):
-            return StepResult.wait(reason, backoff(clients.now() - (task.since or clients.now()), first=5, longest=30))
+            return StepResult.wait(reason, backoff(task.waited(clients.now()), first=5, longest=30))
         case _:
             assert_never(decision)
 
@@ -175,7 +175,7 @@ def _launch(token: str, task: NodeTask, node: Node, clients: Clients) -> StepRes
     clients.kubernetes.update_node(node, annotations={NODE_LAUNCH: str(again)})
     return StepResult.wait(
         f"EC2 launches no instance for {task.group} in {zone}: {launched.error}: {launched.message}",
-        backoff(clients.now() - (task.since or clients.now()), first=10, longest=60),
+        backoff(task.waited(clients.now()), first=10, longest=60),
     )
 
 

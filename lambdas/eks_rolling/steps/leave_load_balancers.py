@@ -75,7 +75,7 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
     if node is None:
         raise NotFound(f"Node {task.node} left the cluster by itself; start a new roll.")
     targets = aws.targets_of([task.instance])
-    waited = clients.now() - (task.since or clients.now())
+    waited = task.waited(clients.now())
     match decide(node, targets, kubernetes.services(), clients.settings.healthy_target_floor, waited):
         case RecordTargets(known):
             excluded = EXCLUDE_LABEL in node.labels

@@ -68,7 +68,7 @@ def decide(
         looks_at = lease.renewed + lease.duration - settings.lease_seconds
         written = None if task.change else memory.lease
         reason = f"{lease.holder} waits already, and has yet to see this change"
-        seconds = max(looks_at + 1 - now, backoff(now - (task.since or now)))
+        seconds = max(looks_at + 1 - now, backoff(task.waited(now)))
         return StayPending(written, change, reason, min(LONGEST_WAIT, seconds))
     reason, seconds = _hold(memory, cluster_lock, task, now, settings)
     if not reason:
@@ -90,7 +90,7 @@ def _hold(
         if opens > now:
             return f"outside the windows; the next opens {describe(settings.windows, opens)}", opens - now
     if cluster_lock is not None and cluster_lock.holder != task.roll and not cluster_lock.expired(now):
-        waited = now - (task.since or now)
+        waited = task.waited(now)
         return f"the roll {cluster_lock.holder} is at work; this is looked at when it ends", backoff(
             waited, first=2, longest=600
         )

@@ -200,7 +200,7 @@ def run(task: RestoreTask, clients: Clients) -> StepResult:
     _restore_autoscaler(clients, progress)
     progress.left += _half_moved(task.roll, clients)
     if progress.waiting:
-        waited = clients.now() - (task.since or clients.now())
+        waited = task.waited(clients.now())
         return StepResult.wait(
             "; ".join(progress.waiting), backoff(waited), restored=progress.restored, ready_nodes=ready_nodes(nodes)
         )

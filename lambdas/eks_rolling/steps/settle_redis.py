@@ -23,7 +23,7 @@ def run(task: SettleTask, clients: Clients) -> StepResult:
         lock.confirm(clients, task.roll)
     elif not isinstance(lock.end(clients, task.roll, task.by), Lease):
         return StepResult.done("nothing here is this roll's: it does not hold the lock")
-    waited = clients.now() - (task.since or clients.now())
+    waited = task.waited(clients.now())
     holder = f"{task.roll}/settle"
     holds: list[str] = []
     switches: list[dict[str, Any]] = []

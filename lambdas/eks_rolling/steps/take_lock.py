@@ -9,7 +9,7 @@ from eks_rolling.runtime import handler_for
 
 def run(task: Task, clients: Clients) -> StepResult:
     """`output.waited` tells the workflow that the plan is as old as the wait, and has to be made again."""
-    waited = clients.now() - (task.since or clients.now())
+    waited = task.waited(clients.now())
     decision = lock.acquire(clients, task.roll, lock.lock_name(clients.settings.namespace))
     if isinstance(decision, Busy):
         return StepResult.wait(

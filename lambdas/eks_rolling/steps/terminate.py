@@ -120,7 +120,7 @@ def forbidden(seen: BeforeTermination, roll: str) -> str:
 
 
 def run(task: NodeTask, clients: Clients) -> StepResult:
-    waited = clients.now() - (task.since or clients.now())
+    waited = task.waited(clients.now())
     decision = _decide_when_serving_pods_have_ended(task, clients)
     match decision:
         case Terminate(successors):

@@ -13,7 +13,7 @@ from eks_rolling.payloads import RollRequest
 from eks_rolling.plan.checks.budgets import budget_findings
 from eks_rolling.plan.checks.groups import capacity_findings, group_findings, hook_findings
 from eks_rolling.plan.checks.nodes import node_findings
-from eks_rolling.plan.checks.other_controllers import actor_findings, paused_autoscaler
+from eks_rolling.plan.checks.other_controllers import other_controller_findings, paused_autoscaler
 from eks_rolling.plan.checks.redis_sentinel import ACCEPTABLE as ACCEPTABLE_REDIS
 from eks_rolling.plan.checks.redis_sentinel import redis_findings
 from eks_rolling.plan.checks.request import request_findings
@@ -113,7 +113,7 @@ def _all(
     yield from serving_daemon_findings(view, [c.name for c in chosen])
     yield from undeclared_redis(view, others)
     yield from redis_findings(view.redis, view.redis_problems, {p.owner for p in pods})
-    yield from actor_findings(view, settings)
+    yield from other_controller_findings(view, settings)
 
 
 def _is_master_pod(view: ClusterSnapshot, pod: Pod) -> bool:

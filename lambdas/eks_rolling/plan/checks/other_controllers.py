@@ -18,7 +18,7 @@ def paused_autoscaler(settings: Settings) -> Owner | None:
     return Owner("Deployment", autoscaler.namespace, autoscaler.deployment) if paused else None
 
 
-def actor_findings(view: ClusterSnapshot, settings: Settings) -> Iterator[Finding]:
+def other_controller_findings(view: ClusterSnapshot, settings: Settings) -> Iterator[Finding]:
     for workload in view.workloads:
         if any(actor in workload.owner.name for actor in OTHER_ACTORS) and workload.desired > 0:
             yield note(
