@@ -1,8 +1,9 @@
 """`eks-rolling`: the commands, put together."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
 from eks_rolling_cli import control, doctor, explaining, planning, watching
 from eks_rolling_cli import history as past
@@ -10,6 +11,21 @@ from eks_rolling_cli.cli_context import output
 from eks_rolling_cli.exits import MEANINGS
 
 EPILOG = "Exit codes: " + ", ".join(f"{code.value} {meaning}" for code, meaning in MEANINGS.items()) + "."
+
+
+def _no_type(ctx: object) -> None:
+    pass
+
+
+class Command(TyperCommand):
+    """A command whose help shows no type beside what takes no value."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        for option in self.params:
+            if isinstance(option, TyperOption) and option.is_flag:
+                option.display_type_rich = _no_type  # type: ignore[method-assign]
+
 
 app = typer.Typer(
     name="eks-rolling",
@@ -36,12 +52,12 @@ def common(
 
 BEFORE, DURING, AFTER = "Before a roll", "During a roll", "After a roll"
 
-app.command(rich_help_panel=BEFORE)(planning.plan)
-app.command(rich_help_panel=BEFORE)(planning.start)
-app.command(rich_help_panel=BEFORE)(doctor.doctor)
-app.command(rich_help_panel=DURING)(watching.watch)
-app.command(rich_help_panel=DURING)(explaining.explain)
+app.command(rich_help_panel=BEFORE, cls=Command)(planning.plan)
+app.command(rich_help_panel=BEFORE, cls=Command)(planning.start)
+app.command(rich_help_panel=BEFORE, cls=Command)(doctor.doctor)
+app.command(rich_help_panel=DURING, cls=Command)(watching.watch)
+app.command(rich_help_panel=DURING, cls=Command)(explaining.explain)
 for during in (control.approve, control.refuse, control.pause, control.resume, control.abort):
-    app.command(rich_help_panel=DURING)(during)
+    app.command(rich_help_panel=DURING, cls=Command)(during)
 for after in (past.report, past.rolls, past.orphans, past.restore):
-    app.command(rich_help_panel=AFTER)(after)
+    app.command(rich_help_panel=AFTER, cls=Command)(after)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from io import StringIO
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console, RenderableType
@@ -148,6 +148,12 @@ def show(content: RenderableType) -> None:
     Console(file=text, width=UNFOLDED, highlight=False, color_system=None, force_terminal=False).print(content)
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines()))
     sys.stdout.flush()
+
+
+def declined(text: str) -> NoReturn:
+    """Ends the command after a person's no: no error, but not what was asked for either."""
+    say(text)
+    raise typer.Exit(Exit.INTERRUPTED)
 
 
 def print_json(value: Any) -> None:

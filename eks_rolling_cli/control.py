@@ -4,16 +4,17 @@ The first two answer the task that waits; the others are annotations on the roll
 steps read before they do anything.
 """
 
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eks_rolling_cli.cli_context import aimed, confirmed, output, say
+from eks_rolling_cli.cli_context import aimed, confirmed, declined, say
 from eks_rolling_cli.exits import CommandError, Exit
-from eks_rolling_cli.format import clock
+from eks_rolling_cli.format import clock, moment
 from eks_rolling_cli.target import Target
-from eks_rolling_cli.watching import asked_of, follow, running
+from eks_rolling_cli.watching import asked_of, follow, named, running
 
 if TYPE_CHECKING:
     from eks_rolling_cli.executions import Execution
@@ -26,53 +27,95 @@ Wait = Annotated[bool, typer.Option("--wait", "-w", help="Watch until it has com
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
+Waiting = Annotated[
+    str | None,
+    typer.Argument(metavar="[ROLL]", help="The roll that waits; needed where several do.", show_default=False),
+]
+AtWork = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[ROLL]", help="The roll, as `rolls` lists it; by default the one at work.", show_default=False
+    ),
+]
+
+
 @aimed
 def approve(
-    target: Target, watch: Annotated[bool, typer.Option("--watch", help="Watch the roll from there.")] = False
+    target: Target,
+    roll: Waiting = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Watch the roll from there.")] = False,
+    yes: Yes = False,
 ) -> None:
-    """Let the roll begin that waits for approval."""
+    """Let a roll begin that waits for approval: says what it would do, and asks."""
     from eks_rolling_cli.watching import leave
 
-    execution, token = _waiting(target)
+    execution, token = _waiting(target, roll)
+    _say_headline(target, execution)
+    if not confirmed(f"Approve the roll {execution.name} of {target.place}?", yes=yes):
+        declined(f"Nothing was approved: the roll {execution.name} goes on waiting.")
     target.executions.approve(token, {"approved_by": target.who})
-    say(f"Approved: the roll {execution.name} begins.")
+    say(f"Approved: the roll {execution.name} of {target.place} begins.")
     if watch:
         leave(follow(target, execution.arn, as_json=False))
 
 
 @aimed
-def refuse(target: Target, reason: Why = "") -> None:
-    """End the roll that waits for approval. Nothing has been changed by then."""
-    execution, token = _waiting(target)
+def refuse(target: Target, roll: Waiting = None, reason: Why = "") -> None:
+    """End a roll that waits for approval. Nothing has been changed by then."""
+    execution, token = _waiting(target, roll)
+    _say_headline(target, execution)
     target.executions.refuse(token, f"refused by {target.who}" + (f": {reason}" if reason else ""))
-    say(f"Refused: the roll {execution.name} ends without having changed anything.")
+    say(f"Refused: the roll {execution.name} of {target.place} ends without having changed anything.")
 
 
-def _waiting(target: Target) -> "tuple[Execution, str]":
-    """The roll that waits for a person, with its task's token. Raises CommandError."""
+def _waiting(target: Target, roll: str | None) -> "tuple[Execution, str]":
+    """The roll that waits for a person, with its task's token. Raises CommandError where none or several do."""
     from eks_rolling_cli.execution_history import approval_token
 
-    rolls = running(target)
-    for execution in rolls:
-        if token := approval_token(target.executions.history(execution.arn)):
-            return execution, token
-    there = f"{rolls[0].name} runs and waits for nobody" if rolls else "none is running"
+    rolls = [named(target, roll)] if roll else running(target)
+    found = [(e, token) for e in rolls if (token := approval_token(target.executions.history(e.arn)))]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        several = ", ".join(e.name for e, _ in found)
+        raise CommandError(f"Several rolls of {target.cluster} wait for approval: {several}. Name one.", Exit.USAGE)
+    alive = [e for e in rolls if e.running]
+    there = f"{alive[0].name} runs and waits for nobody" if alive else "none is running"
     raise CommandError(f"No roll of {target.cluster} waits for approval: {there}.", Exit.NOT_FOUND)
 
 
+def _say_headline(target: Target, execution: "Execution") -> None:
+    """Which roll it is, who asked for it, and what its plan comes to."""
+    from eks_rolling.documents.plan import PlanDocument
+    from eks_rolling_cli.execution_history import plan_answer
+    from eks_rolling_cli.plan_view import in_short
+
+    say(f"Roll {execution.name} of {target.place}, begun at {clock(execution.started)}")
+    if document := target.document(execution.name, "plan.json"):
+        plan = PlanDocument.model_validate(document)
+        said = (plan.reason, in_short(plan), f"asked for by {plan.request.get('trigger') or 'a change'}")
+    else:
+        said = (str(plan_answer(target.executions.history(execution.arn)).get("reason", "")),)
+    for line in filter(None, said):
+        say(f"  {line[:1].upper()}{line[1:]}")
+
+
 @aimed
-def pause(target: Target, reason: Why = "", wait: Wait = False) -> None:
-    """Hold the running roll, until `resume` or `abort`.
+def pause(target: Target, roll: AtWork = None, reason: Why = "", wait: Wait = False) -> None:
+    """Hold the roll at work, until `resume` or `abort`.
 
     Nodes in work hold before their next step; a Redis migration that has begun is finished first. No deadline runs
     meanwhile. Cluster-autoscaler stays paused and outdated nodes stay tainted.
     """
-    execution = _at_work(target)
-    _ask(target, execution, "pause", reason or f"{target.who} asked for it at {_now()}")
-    say(
-        f"The roll {execution.name} holds before its next step; a Redis migration that has begun is finished first. "
-        "`eks-rolling resume` lets it go on, `eks-rolling abort` ends it."
-    )
+    execution = _at_work(target, roll)
+    if (why := asked_of(target, execution.name).get("pause")) is not None:
+        say(f"The roll {execution.name} is paused already: {why or 'no reason was given'}.")
+    else:
+        _ask(target, execution, "pause", _signed(target, reason))
+        say(
+            f"The roll {execution.name} holds before its next step; a Redis migration that has begun is finished "
+            f"first. `eks-rolling resume {execution.name}` lets it go on, `eks-rolling abort {execution.name}` ends it."
+        )
     if wait:
         seen = follow(target, execution.arn, as_json=False, lines=True, until=lambda roll: roll.paused)
         if not seen.running:
@@ -80,9 +123,9 @@ def pause(target: Target, reason: Why = "", wait: Wait = False) -> None:
 
 
 @aimed
-def resume(target: Target, wait: Wait = False) -> None:
+def resume(target: Target, roll: AtWork = None, wait: Wait = False) -> None:
     """Let a paused roll go on."""
-    execution = _at_work(target)
+    execution = _at_work(target, roll)
     if "pause" not in asked_of(target, execution.name):
         say(f"The roll {execution.name} is not paused.")
         return
@@ -93,26 +136,36 @@ def resume(target: Target, wait: Wait = False) -> None:
 
 
 @aimed
-def abort(target: Target, reason: Why = "", wait: Wait = False, yes: Yes = False) -> None:
-    """End the running roll safely, and put everything back.
+def abort(target: Target, roll: AtWork = None, reason: Why = "", wait: Wait = False, yes: Yes = False) -> None:
+    """End a roll safely, and put everything back; or cancel one that has not begun, by its name.
 
     Steps in work end first, and so does a Redis migration that has begun; then autoscaler, processes, sizes and taints
     are restored. Nodes that were replaced stay replaced; the next roll goes on with the rest. With --wait the exit code
     is 0 once everything is restored, 1 if something was left behind.
     """
-    execution = _running(target)
-    if not confirmed(f"Abort the roll {execution.name} of {target.cluster}?", yes=yes):
-        raise CommandError("Nothing was aborted.", Exit.INTERRUPTED)
-    reason = reason or f"{target.who} asked for it at {_now()}"
-    if _holds_lock(target, execution):
-        _ask(target, execution, "abort", reason)
-        say(f"The roll {execution.name} ends as soon as nothing is half done, then everything is put back.")
+    execution = _running(target, roll)
+    at_work = _holds_lock(target, execution)
+    what = "Abort" if at_work else "Cancel, before it changes anything,"
+    if not confirmed(f"{what} the roll {execution.name} of {target.place}?", yes=yes):
+        declined(f"Nothing was aborted: the roll {execution.name} goes on.")
+    if at_work:
+        _ask(target, execution, "abort", _signed(target, reason))
+        say(
+            f"The roll {execution.name} ends as soon as nothing is half done; then it puts back what it can. "
+            f"`eks-rolling watch {execution.name}` shows it, and says at its end if something was left behind."
+        )
     else:
         # Before it has the lock a roll has changed nothing.
-        target.executions.stop(execution.arn, f"aborted: {reason}")
-        say(f"The roll {execution.name} was stopped; it had changed nothing yet.")
+        target.executions.stop(execution.arn, f"aborted: {_signed(target, reason)}")
+        say(f"The roll {execution.name} was cancelled; it had changed nothing yet.")
     if wait:
         _wait_for_the_end(target, execution)
+
+
+def _signed(target: Target, reason: str) -> str:
+    """A reason with who gave it, and when: the lock keeps nothing else of a wish."""
+    by = f"{target.who}, {moment(time.time())}"
+    return f"{reason} ({by})" if reason else f"asked for by {by}"
 
 
 def _wait_for_the_end(target: Target, execution: "Execution") -> None:
@@ -120,28 +173,36 @@ def _wait_for_the_end(target: Target, execution: "Execution") -> None:
     if seen.status == "SUCCEEDED":
         say(f"The roll {execution.name} had ended by itself before it could be aborted.")
         return
-    left = target.document(execution.name, "report.json").get("left_behind") or []
-    for each in left:
-        output.print(f"left behind: {each}", markup=False, soft_wrap=True)
-    if left:
+    if seen.left_behind:
         raise typer.Exit(Exit.FAILED)
     say("Everything is as it was before, but for the nodes that were replaced.")
 
 
-def _running(target: Target) -> "Execution":
+def _running(target: Target, roll: str | None) -> "Execution":
+    """The roll of that name, or the one at work. Raises CommandError unless it runs."""
+    if roll:
+        execution = named(target, roll)
+        if not execution.running:
+            raise CommandError(f"The roll {execution.name} has ended: {execution.status.lower()}.", Exit.NOT_FOUND)
+        return execution
     rolls = running(target)
     if not rolls:
         raise CommandError(f"No roll of {target.cluster} is running.", Exit.NOT_FOUND)
+    if len(rolls) > 1 and not _holds_lock(target, rolls[-1]):
+        several = ", ".join(e.name for e in rolls)
+        raise CommandError(
+            f"Several rolls of {target.cluster} wait, and none is at work: {several}. Name one.", Exit.USAGE
+        )
     return rolls[-1]
 
 
-def _at_work(target: Target) -> "Execution":
+def _at_work(target: Target, roll: str | None) -> "Execution":
     """The roll that holds the lock. Raises CommandError."""
-    execution = _running(target)
+    execution = _running(target, roll)
     if not _holds_lock(target, execution):
         raise CommandError(
-            f"The roll {execution.name} has not begun to change anything: it cannot be paused. `eks-rolling watch` "
-            "says what it waits for; `refuse` or `abort` ends it.",
+            f"The roll {execution.name} has not begun to change anything: it cannot be paused. `eks-rolling watch "
+            f"{execution.name}` says what it waits for; `eks-rolling abort {execution.name}` ends it.",
             Exit.BLOCKED,
         )
     return execution
@@ -169,9 +230,3 @@ def _ask(target: Target, execution: "Execution", what: str, why: str | None) -> 
             continue
         return
     raise CommandError(f"The lock {target.lock_name} changes too often to be written: try again.", Exit.NOT_FOUND)
-
-
-def _now() -> str:
-    import time
-
-    return clock(time.time())

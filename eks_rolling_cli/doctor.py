@@ -113,11 +113,7 @@ def drawn(checks: Iterable[Check]) -> Table:
 
 
 def _identity(target: Target) -> str:
-    from eks_rolling.clients.aws import translated
-
-    with translated("ask AWS who you are"):
-        told = target.session.client("sts").get_caller_identity()
-    return f"{told['Arn']} in {target.region}"
+    return f"{target.identity['Arn']} in {target.region}"
 
 
 def _cluster(target: Target) -> str:

@@ -13,9 +13,13 @@ def size(count: float) -> str:
 
 def clock(when: float) -> str:
     """A moment in UTC, as mails, logs and the console have it; with its date unless that is today's."""
-    moment = datetime.fromtimestamp(when, UTC)
-    today = datetime.now(UTC).date()
-    return f"{moment:%H:%M:%S} UTC" if moment.date() == today else f"{moment:%Y-%m-%d %H:%M} UTC"
+    then = datetime.fromtimestamp(when, UTC)
+    return f"{then:%H:%M:%S} UTC" if then.date() == datetime.now(UTC).date() else moment(when)
+
+
+def moment(when: float) -> str:
+    """A moment in UTC with its date."""
+    return f"{datetime.fromtimestamp(when, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def brief(roll: str) -> str:

@@ -167,7 +167,8 @@ def restore(
     lease = target.kubernetes.lease(target.lock_name)
     if lease is not None and lease.holder in {e.name for e in running(target)}:
         raise CommandError(
-            f"The roll {lease.holder} is running and restores by itself at its end: `eks-rolling abort` ends it.",
+            f"The roll {lease.holder} is running and restores by itself at its end: "
+            f"`eks-rolling abort {lease.holder}` ends it.",
             Exit.BLOCKED,
         )
     dead = roll or (lease.holder if lease is not None else "")
@@ -198,6 +199,8 @@ def _follow_restore(target: Target, arn: str) -> None:
     left = [sentence for d in done[-1:] for sentence in d.get("left_behind") or ()]
     for each in left:
         output.print(f"left behind: {each}", markup=False, soft_wrap=True)
+    if left:
+        say(f"→ {way_out(target.cluster)}")
     if execution.status != "SUCCEEDED":
         cause = explain({"Error": execution.error, "Cause": execution.cause})
         raise CommandError(f"The restore failed: {cause or execution.status}.")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eks_rolling_cli.cli_context import AsJson, aimed, confirmed, errors, print_json, say, show
+from eks_rolling_cli.cli_context import AsJson, aimed, confirmed, declined, errors, print_json, say, show
 from eks_rolling_cli.exits import CommandError, Exit
+from eks_rolling_cli.format import counted, spoken
 from eks_rolling_cli.settings import settings_of
 from eks_rolling_cli.target import Target
 from eks_rolling_cli.watching import follow, leave, running
@@ -104,9 +105,9 @@ def start(
         say("Nothing was started: no node is outdated.")
         return
     for other in running(target):
-        say(f"The roll {other.name} is running; this one would wait until it has ended.")
-    if not confirmed(f"Start the roll of {target.cluster} now?", yes=yes):
-        raise CommandError("Nothing was started.", Exit.INTERRUPTED)
+        say(f"The roll {other.name} runs; this one waits until it has ended (`eks-rolling abort NAME` ends either).")
+    if not confirmed(question(target.place, document), yes=yes):
+        declined("Nothing was started.")
     more = {"approval": approval} if approval is not None else {}
     more |= {"keep_taints": True} if keep_taints else {}
     execution = target.executions.start(machine, new_name(), request | more | {"trigger": target.who})
@@ -115,9 +116,22 @@ def start(
         if as_json:
             print_json({"roll": name, "execution": execution})
         else:
-            say(f"The roll {name} has begun. `eks-rolling watch` shows it, `eks-rolling abort` ends it.")
+            say(
+                f"The roll {name} of {target.place} has begun. `eks-rolling watch {name}` shows it, "
+                f"`eks-rolling abort {name}` ends it."
+            )
         return
     leave(follow(target, execution, as_json=as_json))
+
+
+def question(place: str, document: Json) -> str:
+    """What a person says yes to: "Replace 6 nodes of demo (account 123456789012, eu-central-1), about 26 min?"."""
+    nodes = len(document.get("nodes") or ())
+    if not nodes:
+        return f"Put back what earlier rolls left behind in {place}?"
+    seconds = (document.get("estimate") or {}).get("seconds")
+    takes = f", about {spoken(seconds)}" if seconds else ""
+    return f"Replace {counted(nodes, 'node')} of {place}{takes}?"
 
 
 def request_of(groups: list[str] | None, nodes: list[str] | None, surge: int | None, accept: list[str] | None) -> Json:

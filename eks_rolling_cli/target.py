@@ -133,10 +133,15 @@ class Target:
             name = self.options.context
             found = [c for c in self.contexts if c.name == name or (not name and c.current)]
             if not found:
-                there = ", ".join(c.name for c in self.contexts) or "none"
-                raise CommandError(
-                    f"{self.kubeconfig} has no context {name or 'that is current'}; there are: {there}.", Exit.USAGE
-                )
+                if not self.contexts:
+                    raise CommandError(
+                        f"{self.kubeconfig} is not there, or has no context: correct --kubeconfig, or make it by "
+                        f"`aws eks update-kubeconfig --name {self.options.cluster or 'CLUSTER'}`.",
+                        Exit.USAGE,
+                    )
+                there = ", ".join(c.name for c in self.contexts)
+                lacks = f"has no context {name}" if name else "names no current context: give --context"
+                raise CommandError(f"{self.kubeconfig} {lacks}; there are: {there}.", Exit.USAGE)
             return found[0]
         if not self.contexts:
             return None
@@ -252,9 +257,19 @@ class Target:
         return assembled(self.kubernetes, aws, settings)
 
     @cached_property
-    def who(self) -> str:
-        """The person who asks, as AWS knows them: the last part of the ARN."""
+    def identity(self) -> Json:
+        """Who asks, as AWS knows them: `Arn` and `Account`. Raises RollError."""
         from eks_rolling.clients.aws import translated
 
         with translated("ask AWS who you are"):
-            return str(self.session.client("sts").get_caller_identity()["Arn"]).rpartition("/")[2]
+            return dict(self.session.client("sts").get_caller_identity())
+
+    @property
+    def who(self) -> str:
+        """The person who asks: the last part of the ARN."""
+        return str(self.identity["Arn"]).rpartition("/")[2]
+
+    @property
+    def place(self) -> str:
+        """The cluster with its account and region, for whoever decides: "demo (account 123456789012, eu-central-1)"."""
+        return f"{self.cluster} (account {self.identity['Account']}, {self.region})"

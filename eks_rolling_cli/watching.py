@@ -60,6 +60,9 @@ def watch(
 
             show(picture(seen, target.cluster))
         return
+    for other in running(target):
+        if other.arn != execution.arn and execution.running:
+            say(f"The roll {other.name} waits as well: `eks-rolling abort {other.name}` cancels it.")
     leave(follow(target, execution.arn, as_json=as_json, lines=no_tty))
 
 
@@ -141,8 +144,8 @@ def follow(
     except KeyboardInterrupt:
         name = arn.rpartition(":")[2]
         say(
-            f"Detached: the roll {name} goes on. `eks-rolling watch` comes back to it, `eks-rolling pause` holds it, "
-            "`eks-rolling abort` ends it."
+            f"Detached: the roll {name} goes on. `eks-rolling watch {name}` comes back to it, "
+            f"`eks-rolling pause {name}` holds it, `eks-rolling abort {name}` ends it."
         )
         raise typer.Exit(Exit.INTERRUPTED) from None
     return seen

@@ -67,7 +67,7 @@ class FakeTarget(Target):
             "machines": machines,
             "executions": self.fake,
             "kubernetes": world,
-            "who": "ann",
+            "identity": {"Arn": "arn:aws:sts::123456789012:assumed-role/operator/ann", "Account": "123456789012"},
         }
         if deployed:
             self.__dict__["settings"] = Settings(cluster="demo")

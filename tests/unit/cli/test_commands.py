@@ -1,6 +1,7 @@
 """The commands as people type them: what they print, what they change, their exit codes."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from eks_rolling.observed.marks import GROUP_MAXIMUM
 from eks_rolling.roll import lock
 from eks_rolling.settings import Settings
 from eks_rolling_cli import cli_context as frame
+from eks_rolling_cli import control, planning
 from eks_rolling_cli.exits import MEANINGS, CommandError, Exit
 from tests.model.situations import shop
 from tests.unit.cli.conftest import Run
@@ -21,11 +23,25 @@ from tests.unit.cli.targets import NODE, RESTORE, ROLL, FakeTarget
 
 LOCK = lock.lock_name("kube-system")
 
+PLACE = "demo (account 123456789012, eu-central-1)"
+
+NOON = "2026-11-27 12:00 UTC"
+
 
 def hold_lock(target: FakeTarget, roll: str, **annotations: str) -> None:
     keys = {"pause": lock.PAUSE, "abort": lock.ABORT}
     wished = {keys[what]: why for what, why in annotations.items()}
     target.world.put_lease(Lease(LOCK, roll, 0.0, 180.0, annotations=wished))
+
+
+def signed(reason: str) -> str:
+    """How a reason is kept: with who gave it, and when."""
+    return f"{reason} (ann, {NOON})"
+
+
+@pytest.fixture(autouse=True)
+def at_noon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eks_rolling_cli.control.moment", lambda _: NOON)
 
 
 def asks_approval(token: str) -> History:
@@ -173,6 +189,22 @@ def test_start_shows_the_plan_and_asks(run: Run, target: FakeTarget) -> None:
     assert target.fake.started == []
 
 
+def test_start_asks_by_number_place_and_time(run: Run, monkeypatch: pytest.MonkeyPatch, target: FakeTarget) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(planning, "confirmed", lambda q, yes: bool(asked.append(q)) or yes)
+    done = run("start")
+    assert (done.exit_code, target.fake.started) == (Exit.INTERRUPTED, [])
+    assert done.stderr.rstrip().endswith("Nothing was started.")
+    assert "error" not in done.stderr
+    assert [re.sub(r"about [\d]+ \w+( \d+ s)?", "about TIME", q) for q in asked] == [
+        f"Replace 6 nodes of {PLACE}, about TIME?"
+    ]
+
+
+def test_what_is_left_behind_has_a_question_of_its_own() -> None:
+    assert planning.question(PLACE, {"nodes": []}) == f"Put back what earlier rolls left behind in {PLACE}?"
+
+
 def test_start_passes_on_what_was_asked_for_and_by_whom(run: Run, target: FakeTarget) -> None:
     done = run("start", "--yes", "--detach", "--group", "ng-a", "--surge", "3", "--no-approval")
     assert done.exit_code == Exit.FINE
@@ -221,7 +253,8 @@ def test_without_a_deployment_nothing_can_be_started(monkeypatch: pytest.MonkeyP
 
 def test_the_token_of_the_waiting_roll_is_found_and_answered(run: Run, target: FakeTarget) -> None:
     target.fake.add(ROLL, "roll-1", asks_approval("t"))
-    assert run("approve").exit_code == Exit.FINE
+    assert run("approve").exit_code == Exit.USAGE
+    assert run("approve", "--yes").exit_code == Exit.FINE
     assert run("refuse", "--reason", "not today").exit_code == Exit.FINE
     assert target.fake.answered == [
         ("approved", "t", {"approved_by": "ann"}),
@@ -236,6 +269,32 @@ def test_a_roll_that_does_not_wait_cannot_be_approved(run: Run, target: FakeTarg
     assert "roll-1 runs and waits for nobody" in done.stderr
 
 
+def test_who_approves_is_told_what(run: Run, target: FakeTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    target.fake.add(ROLL, "roll-1", asks_approval("one"))
+    target.fake.add(ROLL, "roll-2", asks_approval("two"))
+    several = run("approve", "--yes")
+    assert (several.exit_code, target.fake.answered) == (Exit.USAGE, [])
+    assert "roll-1" in several.stderr
+    assert "roll-2" in several.stderr
+
+    estimate = {"seconds": 1560, "waves": 3}
+    target.documents["roll-1", "plan.json"] = {
+        "outcome": "roll", "reason": "6 outdated nodes will be replaced", "estimate": estimate,
+        "request": {"trigger": "bob"},
+    }  # fmt: skip
+    answers = iter(["n", "y"])
+    asked: list[str] = []
+    monkeypatch.setattr(control, "confirmed", lambda q, yes: bool(asked.append(q)) or yes or next(answers) == "y")
+    said = run("approve", "roll-1")
+    assert (said.exit_code, target.fake.answered) == (Exit.INTERRUPTED, [])
+    for fact in ("roll-1", PLACE, "6 outdated nodes will be replaced", "About 26 min in 3 waves", "bob"):
+        assert fact in " ".join(said.stderr.split())
+    assert "error" not in said.stderr
+    assert run("approve", "roll-1").exit_code == Exit.FINE
+    assert asked == [f"Approve the roll roll-1 of {PLACE}?"] * 2
+    assert [token for _, token, _ in target.fake.answered] == ["one"]
+
+
 # Pause, resume, abort
 
 WAITING = History().wait("Wait for the change to settle", "outside the windows; the next opens Sat 28 Nov 22:00 UTC")
@@ -247,7 +306,7 @@ def test_pause_and_resume_write_what_steps_read_and_leave_the_rest(run: Run, tar
     assert run("pause", "--reason", "lunch").exit_code == Exit.FINE
     lease = target.world.lease(LOCK)
     assert lease is not None
-    assert (lease.holder, lease.annotations) == ("roll-1", {lock.PAUSE: "lunch"})
+    assert (lease.holder, lease.annotations) == ("roll-1", {lock.PAUSE: signed("lunch")})
     assert run("resume").exit_code == Exit.FINE
     lease = target.world.lease(LOCK)
     assert lease is not None
@@ -263,7 +322,7 @@ def test_of_several_that_run_the_one_with_the_lock_is_meant_even_if_another_wait
     assert run("abort", "--yes", "--reason", "wrong image").exit_code == Exit.FINE
     lease = target.world.lease(LOCK)
     assert lease is not None
-    assert (lease.annotations, target.fake.stopped) == ({lock.ABORT: "wrong image"}, [])
+    assert (lease.annotations, target.fake.stopped) == ({lock.ABORT: signed("wrong image")}, [])
 
 
 def test_the_last_roll_is_none_that_was_left_to_another(run: Run, target: FakeTarget) -> None:
@@ -296,7 +355,7 @@ def test_a_lock_that_is_renewed_meanwhile_is_written_again(
     assert run("pause", "--reason", "lunch").exit_code == Exit.FINE
     seen = read(LOCK)
     assert seen is not None
-    assert (seen.annotations, seen.renewed) == ({lock.PAUSE: "lunch"}, 2.0)
+    assert (seen.annotations, seen.renewed) == ({lock.PAUSE: signed("lunch")}, 2.0)
 
 
 def test_a_roll_without_the_lock_cannot_be_paused(run: Run, target: FakeTarget) -> None:
@@ -317,14 +376,50 @@ def test_abort_asks_first(run: Run, target: FakeTarget) -> None:
     assert run("abort", "--yes", "--reason", "wrong image").exit_code == Exit.FINE
     lease = target.world.lease(LOCK)
     assert lease is not None
-    assert lease.annotations == {lock.ABORT: "wrong image"}
+    assert lease.annotations == {lock.ABORT: signed("wrong image")}
 
 
 def test_a_roll_that_has_changed_nothing_yet_is_stopped(run: Run, target: FakeTarget) -> None:
     target.fake.add(ROLL, "roll-1", planned("i-1").wait("Take the lock", "another roll holds it"))
     hold_lock(target, "another")
     assert run("abort", "--yes", "--reason", "wrong image").exit_code == Exit.FINE
-    assert target.fake.stopped == [("arn:roll-1", "aborted: wrong image")]
+    assert target.fake.stopped == [("arn:roll-1", f"aborted: {signed('wrong image')}")]
+
+
+def test_a_second_pause_keeps_the_reason_of_the_first(run: Run, target: FakeTarget) -> None:
+    target.fake.add(ROLL, "roll-1", planned("i-1"))
+    hold_lock(target, "roll-1", pause="the shop is slow (bob, 02:31 UTC)")
+    done = run("pause", "--reason", "lunch")
+    assert "paused already: the shop is slow (bob, 02:31 UTC)" in done.stderr
+    lease = target.world.lease(LOCK)
+    assert lease is not None
+    assert lease.annotations == {lock.PAUSE: "the shop is slow (bob, 02:31 UTC)"}
+
+
+def test_a_queued_roll_is_cancelled_by_its_name_and_the_one_at_work_goes_on(run: Run, target: FakeTarget) -> None:
+    target.fake.add(ROLL, "at-work", planned("i-1"))
+    target.fake.add(ROLL, "queued", planned("i-1").wait("Take the lock", "at-work holds it"))
+    hold_lock(target, "at-work")
+    assert run("abort", "queued", "--yes", "--reason", "not needed").exit_code == Exit.FINE
+    lease = target.world.lease(LOCK)
+    assert lease is not None
+    assert (lease.annotations, [arn for arn, _ in target.fake.stopped]) == ({}, ["arn:queued"])
+
+
+def test_of_several_that_only_wait_one_has_to_be_named(run: Run, target: FakeTarget) -> None:
+    target.fake.add(ROLL, "roll-1", WAITING)
+    target.fake.add(ROLL, "roll-2", WAITING)
+    done = run("abort", "--yes")
+    assert (done.exit_code, target.fake.stopped) == (Exit.USAGE, [])
+    assert "roll-1" in done.stderr
+    assert "roll-2" in done.stderr
+
+
+def test_a_roll_that_has_ended_cannot_be_aborted(run: Run, target: FakeTarget) -> None:
+    target.fake.add(ROLL, "roll-1", planned("i-1"), "SUCCEEDED")
+    done = run("abort", "roll-1", "--yes")
+    assert done.exit_code == Exit.NOT_FOUND
+    assert "The roll roll-1 has ended" in done.stderr
 
 
 @pytest.mark.parametrize("command", [["pause"], ["resume"], ["abort", "--yes"], ["approve"], ["refuse"]])
