@@ -28,7 +28,7 @@ class _Reading:
         self.documents[key] = text
         return key
 
-    def notify(self, subject: str, message: str) -> None:
+    def notify(self, message: Any) -> None:
         pass
 
     def __getattr__(self, name: str) -> Any:

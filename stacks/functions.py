@@ -62,6 +62,7 @@ _STEPS: Mapping[str, Permissions] = {
         (LOCK, PAUSE),
         describe=DESCRIBE_GROUPS,
         groups=(*TAG_GROUPS, "autoscaling:SuspendProcesses", "autoscaling:UpdateAutoScalingGroup"),
+        reads_reports=True,
     ),
     "taint_nodes": Permissions((LOOK, LOCK, NODES)),
     "select_wave": Permissions((LOOK, LOCK), describe=DESCRIBE_GROUPS),

@@ -10,6 +10,8 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
+from eks_rolling.documents.remedies import typed
+from eks_rolling.documents.report import Ending
 from eks_rolling.report.metrics import CLUSTER, NAMESPACE, SPLIT, Name
 from eks_rolling.settings import Settings
 
@@ -35,9 +37,19 @@ class Observability(Construct):
         self._action = actions.SnsAction(topic)
         self._machines = machines
         self._functions = functions
-        for name, machine in machines.items():
-            says = f"{self._cluster}: an execution of {name} failed, timed out or was stopped; its report says more"
-            self._alarm(f"{name}EndedBadly", says, _ended_badly(name, machine))
+        named = typed("rolls", cluster=self._cluster)
+        self._alarm(
+            "RollFailed",
+            f"{self._cluster}: a roll failed or took too long; the message of the same minute names it, and so does "
+            f"{named}. What people abort, refuse or cancel, and what a plan blocks, rings nothing",
+            self._failures(machines["Roll"]),
+        )
+        self._alarm(
+            "RestoreEndedBadly",
+            f"{self._cluster}: what a roll had changed could not be put back; {named} names the roll, and "
+            f"{typed('start', cluster=self._cluster)} finishes it",
+            _ended_badly("Restore", machines["Restore"]),
+        )
         self._alarm_errors()
         self._alarm(
             "AutoscalerPaused",
@@ -64,6 +76,21 @@ class Observability(Construct):
         )
         alarm.add_alarm_action(self._action)
         return alarm
+
+    def _failures(self, roll: sfn.StateMachine) -> cloudwatch.MathExpression:
+        """Rolls that failed by their own report, and those that ran out of time before they could write one."""
+        failed = cloudwatch.Metric(
+            namespace=NAMESPACE,
+            metric_name=Name.ROLLS_ENDED,
+            dimensions_map={CLUSTER: self._cluster, SPLIT[Name.ROLLS_ENDED]: Ending.FAILED},
+            statistic="Sum",
+            period=MINUTE,
+        )
+        return cloudwatch.MathExpression(
+            expression="failed + timedOut",
+            using_metrics={"failed": failed, "timedOut": roll.metric_timed_out(period=MINUTE)},
+            period=MINUTE,
+        )
 
     def _alarm_errors(self) -> None:
         """A call that fails is made again; five in five minutes are too many. An alarm sums at most ten metrics."""

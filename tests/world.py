@@ -41,6 +41,7 @@ from eks_rolling.observed.marks import GROUP_MAXIMUM, GROUP_RESUME, HARD_TAINT, 
 from eks_rolling.plan.permissions import Verb
 from eks_rolling.redis.groups import GROUP, PART, Part
 from eks_rolling.redis.stand_in import LABEL, name_for
+from eks_rolling.report.messages import Message
 from eks_rolling.settings import Settings
 from tests.redis_world import RedisWorld
 
@@ -165,6 +166,7 @@ class World:
         self.tokens: dict[str, str] = {}
         self.documents: dict[str, str] = {}
         self.messages: list[tuple[str, str]] = []
+        self.told: list[Message] = []
         self.redis = RedisWorld(self._effect)
         self.secrets: dict[tuple[str, str], dict[str, str]] = {}
         self.alarms: set[str] = set()
@@ -1045,8 +1047,9 @@ class World:
     def load(self, prefix: str) -> list[str]:
         return [text for key, text in sorted(self.documents.items()) if key.startswith(prefix)]
 
-    def notify(self, subject: str, message: str) -> None:
-        self.messages.append((subject, message))
+    def notify(self, message: Message) -> None:
+        self.messages.append((message.subject, message.text))
+        self.told.append(message)
 
     def history(self, execution: str) -> list[dict[str, Any]]:
         # The interpreter's ARNs are shorter than those that CDK writes into a definition.

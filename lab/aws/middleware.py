@@ -166,9 +166,9 @@ class Middleware:
 
     def _messages(self) -> list[dict[str, Any]]:
         return [
-            {"topic": topic.arn, "subject": subject, "message": message}
+            {"topic": topic.arn, "subject": subject, "message": _as_mailed(message), "attributes": attributes or {}}
             for topic in list(self._account.sns.topics.values())
-            for _, message, subject, *_ in topic.sent_notifications
+            for _, message, subject, attributes, *_ in topic.sent_notifications
         ]
 
     # Lambda
@@ -247,3 +247,12 @@ def _sts_error(refused: presigned.RefusedError) -> Answer:
         f"<Code>{escape(refused.code)}</Code><Message>{escape(str(refused))}</Message></Error></ErrorResponse>"
     )
     return Answer(403, body.encode(), (("Content-Type", "text/xml"),))
+
+
+def _as_mailed(message: str) -> str:
+    """A published message as a subscriber by mail gets it: of one for each protocol the default."""
+    try:
+        told = json.loads(message)
+    except ValueError:
+        return message
+    return str(told.get("default", message)) if isinstance(told, dict) else message

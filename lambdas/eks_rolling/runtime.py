@@ -183,7 +183,7 @@ class Handler(Generic[AnyTask]):
 def notify(clients: Clients, message: messages.Message) -> None:
     """Sends people a message. One that cannot be sent must not keep a step from its work, so that is only logged."""
     try:
-        clients.aws.notify(message.subject, message.text)
+        clients.aws.notify(message)
     except RollError as error:
         logger.warning("people could not be notified: %s", sentence(error), subject=message.subject)
 

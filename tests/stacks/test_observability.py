@@ -39,8 +39,19 @@ def test_every_alarm_sends_a_sentence_to_the_topic_and_is_quiet_without_data() -
         assert alarm["TreatMissingData"] == "notBreaching"
 
 
-def test_every_machine_that_ends_badly_rings() -> None:
-    assert {"RollEndedBadly", "RollNodeEndedBadly", "RestoreEndedBadly"} <= alarms().keys()
+def test_a_roll_rings_when_it_failed_and_not_when_a_person_ended_it() -> None:
+    """Those that are aborted, refused, cancelled or blocked fail as executions too."""
+    alarm = alarms()["RollFailed"]
+    by_id = {m["Id"]: m.get("MetricStat", {}).get("Metric", {}) for m in alarm["Metrics"]}
+    assert by_id["failed"]["MetricName"] == Name.ROLLS_ENDED
+    assert {"Name": "outcome", "Value": "failed"} in by_id["failed"]["Dimensions"]
+    assert by_id["timedOut"]["MetricName"] == "ExecutionsTimedOut"
+    assert "eks-rolling rolls --cluster demo" in alarm["AlarmDescription"]
+    assert not [name for name in alarms() if name in {"RollEndedBadly", "RollNodeEndedBadly"}]
+
+
+def test_a_restore_that_ends_badly_rings() -> None:
+    assert "eks-rolling start --cluster demo" in alarms()["RestoreEndedBadly"]["AlarmDescription"]
 
 
 def test_every_functions_errors_are_watched_by_alarms_of_ten_metrics_at_most() -> None:

@@ -1,9 +1,14 @@
 """What people are told."""
 
-from typing import Any
+import json
+import re
+from typing import Any, Literal
 
 import pytest
+from pydantic import BaseModel, Field
+from pydantic.alias_generators import to_camel
 
+from eks_rolling.documents.plan import PlanDocument
 from eks_rolling.documents.report import Ending, NodePage, Orphan, Report
 from eks_rolling.errors import AccessDenied
 from eks_rolling.payloads import NodeTask, StepResult
@@ -20,6 +25,9 @@ SETTINGS = Settings(cluster="demo", topic=TOPIC)
 LINK = (
     "https://eu-central-1.console.aws.amazon.com/states/home?region=eu-central-1#/v2/executions/details/"
     "arn:aws:states:eu-central-1:123456789012:execution:eks-rolling-demo-roll:roll-1"
+)
+PAGE = (
+    "https://eu-central-1.console.aws.amazon.com/s3/object/bucket?region=eu-central-1&prefix=rolls/roll-1/report.html"
 )
 TASK = NodeTask(roll="roll-1", instance="i-1", node="node-1", group="ng-a")
 
@@ -70,8 +78,8 @@ def test_every_ending_says_what_happened_and_what_to_type(outcome: Ending, said:
     message = ended(outcome, reason="Why.")
     assert message.subject == f"demo: {said}"
     assert "Why." in message.text
-    assert f"eks-rolling {command} --cluster demo" in message.text
-    assert "s3://bucket/rolls/roll-1/report.html" in message.text
+    assert f"eks-rolling {command} --cluster demo --region eu-central-1" in message.text
+    assert PAGE in message.text
     assert message.text.endswith(f"Roll: roll-1\n{LINK}")
 
 
@@ -80,13 +88,14 @@ def test_every_ending_has_words() -> None:
         assert ended(outcome).subject
 
 
-def test_what_is_left_behind_is_in_the_subject_and_comes_before_a_new_start() -> None:
+def test_what_is_left_behind_is_in_the_subject_and_has_one_remedy() -> None:
     """R2."""
     message = ended(Ending.FAILED, left_behind=["group ng-a keeps its maximum"])
     assert message.subject == "demo: roll failed, 2 of 6 nodes replaced, something is left behind"
     assert "- left behind: group ng-a keeps its maximum" in message.text
-    assert "eks-rolling restore --cluster demo" in message.text
-    assert "eks-rolling start" not in message.text
+    assert "eks-rolling start --cluster demo --region eu-central-1" in message.text
+    assert "desired capacity" not in message.text
+    assert "eks-rolling restore" not in message.text
 
 
 def test_nodes_that_failed_and_orphans_are_named() -> None:
@@ -104,8 +113,8 @@ def test_a_long_hold_says_who_waits_why_since_when_until_when_and_what_to_do() -
         "since 1970-01-01 00:00 UTC",
         "It waits because: pod a: its budget allows none",
         "At 1970-01-01 01:00 UTC it gives up",
-        "eks-rolling explain node-1 --cluster demo",
-        "eks-rolling abort --cluster demo",
+        "eks-rolling explain node-1 --cluster demo --region eu-central-1",
+        "eks-rolling abort roll-1 --cluster demo --region eu-central-1",
         LINK,
     ):
         assert part in message.text
@@ -116,6 +125,121 @@ def test_a_restore_after_the_report_says_what_it_put_back() -> None:
     assert (message.subject, message.text.count("maximum back to 3")) == ("demo: restored after a roll", 1)
     left = restored(SETTINGS, "roll-1", (), ("a thing",))
     assert left.subject == "demo: restored, but something is left behind"
+
+
+# Who is woken, and in which form
+
+
+@pytest.mark.parametrize(
+    ("outcome", "more", "severity"),
+    [
+        (Ending.REPLACED, {}, "info"),
+        (Ending.NOTHING, {}, "info"),
+        (Ending.DRY_RUN, {}, "info"),
+        (Ending.NOT_APPROVED, {}, "info"),
+        (Ending.ABORTED, {}, "info"),
+        (Ending.STOPPED, {"reason": "The roll's execution was stopped: aborted: not needed (ann)."}, "info"),
+        (Ending.BLOCKED, {}, "warning"),
+        (Ending.FAILED, {}, "critical"),
+        (Ending.STOPPED, {"reason": "The roll's execution took longer than its deadline."}, "critical"),
+        (Ending.ABORTED, {"left_behind": ["a thing"]}, "critical"),
+        (Ending.REPLACED, {"orphans": [Orphan(kind="taint", object="node-1")]}, "critical"),
+    ],
+)
+def test_only_what_needs_a_person_wakes_one(outcome: Ending, more: dict[str, Any], severity: str) -> None:
+    message = ended(outcome, **more)
+    assert message.attributes == {
+        "kind": "ended", "severity": severity, "outcome": outcome, "cluster": "demo", "roll": "roll-1"
+    }  # fmt: skip
+
+
+MESSAGES = ("begun", "begun by a change", "approval", "hold", "done", "failed", "left behind")
+
+
+def every_message() -> dict[str, messages.Message]:
+    plan = PlanDocument.model_validate(
+        {"outcome": "roll", "cluster": "demo", "reason": "6 nodes", "request": {"trigger": "ann"},
+         "estimate": {"seconds": 1560}}
+    )  # fmt: skip
+    return {
+        "begun": messages.begun(SETTINGS, "roll-1", 6, plan),
+        "begun by a change": messages.begun(SETTINGS, "roll-1", 6, None),
+        "approval": messages.approval(SETTINGS, "roll-1", "6 nodes", "token", [plan]),
+        "hold": hold(SETTINGS, "roll-1", "evict", "node-1", "why", 0.0, 1860.0),
+        "done": ended(Ending.REPLACED, reason="6 of 6 nodes were replaced"),
+        "failed": ended(Ending.FAILED, reason="x" * 20_000),
+        "left behind": restored(SETTINGS, "roll-1", (), ("a thing",)),
+    }
+
+
+class Content(BaseModel, extra="forbid", alias_generator=to_camel):
+    text_type: Literal["client-markdown"]
+    title: str = Field(min_length=1, max_length=250)
+    description: str = Field(min_length=1, max_length=8000)
+    next_steps: list[str]
+    keywords: list[str]
+
+
+class Metadata(BaseModel, extra="forbid", alias_generator=to_camel):
+    thread_id: str
+    summary: str
+    event_type: str
+    additional_context: dict[str, str]
+
+
+class CustomNotification(BaseModel):
+    """Of AWS's chat integration: docs.aws.amazon.com/chatbot/latest/adminguide/custom-notifs.html."""
+
+    version: Literal["1.0"]
+    source: Literal["custom"]
+    content: Content
+    metadata: Metadata
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_subscribers_by_https_get_what_the_chat_integration_takes(name: str) -> None:
+    message = every_message()[name]
+    document = json.loads(message.for_programs)
+    CustomNotification.model_validate(document, strict=True)
+    if message.severity != "critical":
+        assert document.keys() == CustomNotification.model_fields.keys()
+    assert document["metadata"]["threadId"] == "roll-1"
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_what_wakes_a_person_is_an_alarm_to_pagerduty_that_names_its_roll_and_nothing_else_is(name: str) -> None:
+    """Its CloudWatch integration drops what has no `NewStateValue`, or another one than the subject."""
+    message = every_message()[name]
+    document = json.loads(message.for_programs)
+    if message.severity == "critical":
+        assert message.heading.startswith("ALARM: demo: ")
+        assert (document["NewStateValue"], document["AlarmName"]) == ("ALARM", "eks-rolling demo roll-1")
+    else:
+        assert message.heading == message.subject
+        assert "NewStateValue" not in document
+    assert len(message.heading) <= LONGEST_SUBJECT
+
+
+def test_that_a_roll_has_begun_is_said_with_who_and_what_and_how_to_end_it() -> None:
+    message = every_message()["begun"]
+    assert message.subject == "demo: roll begun by ann, 6 nodes to replace, about 26 min"
+    assert "eks-rolling abort roll-1 --cluster demo --region eu-central-1" in message.text
+    assert "a change of a launch template" in every_message()["begun by a change"].text
+
+
+def test_a_link_is_one_that_a_browser_opens() -> None:
+    assert messages.openable(SETTINGS, "s3://bucket/rolls/roll-1/report.html") == PAGE
+    assert messages.openable(SETTINGS, "written to this machine") == "written to this machine"
+    assert messages.openable(Settings(cluster="demo"), "s3://b/k") == "s3://b/k"
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_every_command_in_a_message_names_cluster_and_region(name: str) -> None:
+    message = every_message()[name]
+    for said in re.findall(
+        r"eks-rolling (?:start|watch|pause|abort|approve|refuse|report|explain)[^`\n]*", message.text
+    ):
+        assert "--cluster demo --region eu-central-1" in said
 
 
 class TestHolds:

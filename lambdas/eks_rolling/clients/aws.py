@@ -33,6 +33,7 @@ from eks_rolling.observed.aws import (
     VcpuQuota,
 )
 from eks_rolling.observed.marks import GROUP_MAXIMUM, GROUP_RESUME, INSTANCE_PROTECTED, INTERFERING_PROCESSES
+from eks_rolling.report.messages import Message
 
 if TYPE_CHECKING:
     from mypy_boto3_autoscaling import AutoScalingClient
@@ -531,13 +532,18 @@ class AwsClient:
     def _text(self, key: str) -> str:
         return self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read().decode()
 
-    def notify(self, subject: str, message: str) -> None:
+    def notify(self, message: Message) -> None:
         if not self._topic:
             return
         with translated(f"publish to {self._topic}"):
-            # SNS takes subjects of up to 100 characters of ASCII.
             self._sns.publish(
-                TopicArn=self._topic, Subject=subject.encode("ascii", "replace").decode()[:100], Message=message
+                TopicArn=self._topic,
+                Subject=message.heading,
+                MessageStructure="json",
+                Message=json.dumps({"default": message.text, "https": message.for_programs}),
+                MessageAttributes={
+                    name: {"DataType": "String", "StringValue": value} for name, value in message.attributes.items()
+                },
             )
 
     def invoke(self, function: str, document: Mapping[str, Any], timeout_seconds: float) -> HttpAnswer:

@@ -21,6 +21,7 @@ from eks_rolling.observed.aws import (
 from eks_rolling.observed.kubernetes import Budget, Lease, Node, Owner, Pod, Service, Taint, Volume, Workload
 from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, KnownSentinel, Role, Sentinel, Server, Silent
 from eks_rolling.plan.permissions import Verb
+from eks_rolling.report.messages import Message
 from eks_rolling.settings import Settings
 
 
@@ -279,7 +280,9 @@ class Aws(Protocol):
         """The texts of every document below the prefix."""
         ...
 
-    def notify(self, subject: str, message: str) -> None: ...
+    def notify(self, message: Message) -> None:
+        """Publishes to the topic: text for people, JSON for subscribers by HTTPS, attributes for filter policies."""
+        ...
 
     def invoke(self, function: str, document: Mapping[str, Any], timeout_seconds: float) -> HttpAnswer:
         """Calls a user's Lambda function once; what it returns is the body of a 200, what it raises the fault."""

@@ -1,13 +1,17 @@
 """What people are told by way of the topic: mails that say what happened, why, and what to type next. Pure."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
+from urllib.parse import quote
 
 from eks_rolling.documents.plan import PlanDocument
-from eks_rolling.documents.plan_text import plan_text
+from eks_rolling.documents.plan_text import plan_text, spoken
+from eks_rolling.documents.remedies import typed, way_out
 from eks_rolling.documents.report import Ending, Report
 from eks_rolling.names import machine_name
 from eks_rolling.settings import Deadlines, Settings
@@ -19,6 +23,9 @@ LONGEST_SUBJECT = 99
 HOLDING = frozenset(Deadlines.model_fields) - {"receive_change", "approval", "roll"}
 """Steps whose holds people are told of. A change that waits for its window is none: it waits as it was told to."""
 
+CANCELLED = "aborted: "
+"""How the cause begins with which the command stops a roll that has changed nothing yet."""
+
 CONSOLES = {
     "aws": "console.aws.amazon.com",
     "aws-cn": "console.amazonaws.cn",
@@ -27,10 +34,90 @@ CONSOLES = {
 """Partition -> the console's domain."""
 
 
+class Topic(StrEnum):
+    """What a message is about: the message attribute `kind`, by which subscriptions choose."""
+
+    BEGUN = "begun"
+    APPROVAL = "approval"
+    HOLD = "hold"
+    ENDED = "ended"
+    RESTORED = "restored"
+
+
+class Severity(StrEnum):
+    """Who has to look at it, and when: the message attribute `severity`. `critical` needs a person now."""
+
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+LONGEST_TITLE, LONGEST_DESCRIPTION, LONGEST_STEP, MOST_STEPS = 250, 8000, 350, 10
+"""What AWS's chat integration shows of a custom notification (Amazon Q Developer in chat applications, custom-notifs).
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
+    """What people are told. `steps` are what they may do next, one command or sentence each."""
+
     subject: str
     text: str
+    cluster: str
+    roll: str
+    kind: Topic
+    severity: Severity = Severity.INFO
+    outcome: str = ""
+    steps: tuple[str, ...] = ()
+
+    @property
+    def pages(self) -> bool:
+        return self.severity is Severity.CRITICAL
+
+    @property
+    def heading(self) -> str:
+        """The subject as it is sent. PagerDuty's CloudWatch integration takes only what begins like an alarm's."""
+        return f"ALARM: {self.subject}"[:LONGEST_SUBJECT] if self.pages else self.subject
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """For filter policies of subscriptions."""
+        known = {
+            "kind": self.kind, "severity": self.severity, "outcome": self.outcome,
+            "cluster": self.cluster, "roll": self.roll,
+        }  # fmt: skip
+        return {name: str(value) for name, value in known.items() if value}
+
+    @property
+    def for_programs(self) -> str:
+        """The same for subscribers by HTTPS, as JSON: AWS's chat integration (Slack, Teams) takes it as a custom
+        notification; what needs a person carries an alarm's fields as well, which PagerDuty's integration reads."""
+        first = self.text[:LONGEST_DESCRIPTION]
+        document: dict[str, Any] = {
+            "version": "1.0",
+            "source": "custom",
+            "content": {
+                "textType": "client-markdown",
+                "title": self.subject[:LONGEST_TITLE],
+                "description": first,
+                "nextSteps": [step[:LONGEST_STEP] for step in self.steps[:MOST_STEPS]],
+                "keywords": [word for word in (self.cluster, self.kind, self.severity, self.outcome) if word],
+            },
+            "metadata": {
+                "threadId": self.roll,
+                "summary": self.subject[:LONGEST_TITLE],
+                "eventType": f"eks-rolling-{self.kind}",
+                "additionalContext": self.attributes,
+            },
+        }
+        if self.pages:
+            document |= {
+                "AlarmName": f"eks-rolling {self.cluster} {self.roll}",
+                "AlarmDescription": first,
+                "NewStateValue": "ALARM",
+                "NewStateReason": self.subject,
+            }
+        return json.dumps(document)
 
 
 def subject(cluster: str, what: str) -> str:
@@ -53,21 +140,57 @@ def console(settings: Settings, roll: str) -> str:
     return f"https://{region}.{domain}/states/home?region={region}#/v2/executions/details/{arn}"
 
 
+def region(settings: Settings) -> str:
+    """The topic's region; "" where there is no topic."""
+    parts = settings.topic.split(":")
+    return parts[3] if len(parts) >= 6 else ""
+
+
 def command(settings: Settings, *words: str) -> str:
-    """What to type, in full: whoever is on call may work on several clusters."""
-    return " ".join(("eks-rolling", *words, "--cluster", settings.cluster))
+    """What to type, in full: whoever is on call may work on several clusters, in several regions."""
+    return typed(*words, cluster=settings.cluster, region=region(settings))
+
+
+def openable(settings: Settings, address: str) -> str:
+    """A document's address as a browser opens it: its page in the console of S3. What is no s3:// address stays."""
+    bucket, _, key = address.removeprefix("s3://").partition("/")
+    where = region(settings)
+    if not address.startswith("s3://") or not where:
+        return address
+    domain = CONSOLES.get(settings.topic.split(":")[1], CONSOLES["aws"])
+    return f"https://{where}.{domain}/s3/object/{bucket}?region={where}&prefix={quote(key, safe='/')}"
+
+
+def begun(settings: Settings, roll: str, nodes: int, plan: PlanDocument | None) -> Message:
+    """A roll begins to change things: by whom, what, for about how long."""
+    who = str((plan.request if plan else {}).get("trigger") or "") or "a change of a launch template or a group"
+    seconds = plan.estimate.seconds if plan else 0
+    takes = f", about {spoken(seconds)}" if seconds else ""
+    watch, abort = command(settings, "watch", roll), command(settings, "abort", roll)
+    lines = [
+        f"{settings.cluster}: a roll has begun: {counted(nodes, 'node')} to replace{takes}. It was asked for by {who}.",
+        "",
+        f"Watch:            {watch}",
+        f"End it safely:    {abort}",
+    ]
+    return Message(
+        subject(settings.cluster, f"roll begun by {who}, {counted(nodes, 'node')} to replace{takes}"),
+        _closed(lines, settings, roll),
+        settings.cluster, roll, Topic.BEGUN, steps=(watch, abort),
+    )  # fmt: skip
 
 
 def approval(settings: Settings, roll: str, reason: str, token: str, plans: list[PlanDocument]) -> Message:
     """A roll waits for a person."""
     hours = settings.deadlines.approval / 3600
+    approve, refuse = command(settings, "approve", roll), command(settings, "refuse", roll, "--reason", "WHY")
     lines = [
         f"{settings.cluster}: {reason}.",
         "",
         f"Nothing has been changed. Without an answer the roll ends in {hours:.0f} hours.",
         "",
-        f"Approve:  {command(settings, 'approve')}",
-        f"Refuse:   {command(settings, 'refuse', '--reason', 'WHY')}",
+        f"Approve:  {approve}",
+        f"Refuse:   {refuse}",
         "",
         "Without the command:",
         f"  aws stepfunctions send-task-success --task-output '{{}}' --task-token '{token}'",
@@ -75,7 +198,10 @@ def approval(settings: Settings, roll: str, reason: str, token: str, plans: list
     ]
     for plan in plans:
         lines += ["", plan_text(plan)]
-    return Message(subject(settings.cluster, "a roll waits for approval"), _closed(lines, settings, roll))
+    return Message(
+        subject(settings.cluster, "a roll waits for approval"), _closed(lines, settings, roll),
+        settings.cluster, roll, Topic.APPROVAL, Severity.WARNING, steps=(approve, refuse),
+    )  # fmt: skip
 
 
 def hold(settings: Settings, roll: str, step: str, node: str, reason: str, since: float, now: float) -> Message:
@@ -93,16 +219,14 @@ def hold(settings: Settings, roll: str, step: str, node: str, reason: str, since
     if deadline := settings.deadline(step):
         lines += [f"At {_clock(since + deadline)} it gives up; the roll then ends, and everything is put back."]
     lines += ["docs/runbook.md says what each hold means and what to do about it.", ""]
-    if node:
-        lines += [f"Look closer:        {command(settings, 'explain', node)}"]
-    lines += [
-        f"Watch:              {command(settings, 'watch', roll)}",
-        f"Gain time:          {command(settings, 'pause')}",
-        f"End it, put back:   {command(settings, 'abort')}",
-    ]
+    explain = [command(settings, "explain", node)] if node else []
+    watch, pause, abort = (command(settings, word, roll) for word in ("watch", "pause", "abort"))
+    lines += [f"Look closer:        {each}" for each in explain]
+    lines += [f"Watch:              {watch}", f"Gain time:          {pause}", f"End it, put back:   {abort}"]
     return Message(
-        subject(settings.cluster, f"{who} has waited for {minutes:.0f} minutes"), _closed(lines, settings, roll)
-    )
+        subject(settings.cluster, f"{who} has waited for {minutes:.0f} minutes"), _closed(lines, settings, roll),
+        settings.cluster, roll, Topic.HOLD, Severity.WARNING, steps=(*explain, watch, pause, abort),
+    )  # fmt: skip
 
 
 def ending(settings: Settings, report: Report, address: str, plan: Mapping[str, Any]) -> Message:
@@ -114,8 +238,23 @@ def ending(settings: Settings, report: Report, address: str, plan: Mapping[str, 
     lines += [f"- left behind: {left}" for left in report.left_behind]
     lines += [f"- orphan: {o.kind}: {o.object}; {o.remedy}" for o in report.orphans]
     lines += _next(settings, report)
-    lines += ["", f"Report: {address}", f"        {command(settings, 'report', report.roll)}"]
-    return Message(subject(settings.cluster, _headline(report)), _closed(lines, settings, report.roll))
+    tell = command(settings, "report", report.roll)
+    lines += ["", f"Report: {openable(settings, address)}", f"        {tell}"]
+    return Message(
+        subject(settings.cluster, _headline(report)), _closed(lines, settings, report.roll),
+        settings.cluster, report.roll, Topic.ENDED, severity_of(report), report.outcome,
+        steps=(*_typed_next(settings, report), tell),
+    )  # fmt: skip
+
+
+def severity_of(report: Report) -> Severity:
+    """A roll that failed, or left something, needs a person; one that a person ended, or that found itself blocked
+    before it changed anything, does not at night."""
+    if report.left_behind or report.orphans or report.outcome is Ending.FAILED:
+        return Severity.CRITICAL
+    if report.outcome is Ending.STOPPED and CANCELLED not in report.reason:
+        return Severity.CRITICAL
+    return Severity.WARNING if report.outcome is Ending.BLOCKED else Severity.INFO
 
 
 def restored(settings: Settings, roll: str, put_back: tuple[str, ...], left_behind: tuple[str, ...]) -> Message:
@@ -124,9 +263,13 @@ def restored(settings: Settings, roll: str, put_back: tuple[str, ...], left_behi
     lines += [f"- {each}" for each in dict.fromkeys(put_back)]
     lines += [f"- left behind: {left}" for left in left_behind]
     if left_behind:
-        lines += ["", f"Once that is seen to: {command(settings, 'restore')}"]
+        lines += ["", way_out(settings.cluster, region(settings))]
     what = "restored, but something is left behind" if left_behind else "restored after a roll"
-    return Message(subject(settings.cluster, what), _closed(lines, settings, roll))
+    return Message(
+        subject(settings.cluster, what), _closed(lines, settings, roll),
+        settings.cluster, roll, Topic.RESTORED, Severity.CRITICAL if left_behind else Severity.INFO,
+        steps=(command(settings, "start"),) if left_behind else (),
+    )  # fmt: skip
 
 
 def _headline(report: Report) -> str:
@@ -160,10 +303,8 @@ def _sentence(report: Report) -> str:
 
 def _next(settings: Settings, report: Report) -> list[str]:
     """What to do, by how it ended."""
-    if report.left_behind:
-        return ["", f"Once that is seen to, put it back: {command(settings, 'restore')}"]
-    if report.orphans:
-        return ["", f"See again what is left: {command(settings, 'orphans')}"]
+    if report.left_behind or report.orphans:
+        return ["", way_out(settings.cluster, region(settings))]
     match report.outcome:
         case Ending.FAILED | Ending.ABORTED | Ending.STOPPED if report.planned:
             return [
@@ -177,6 +318,11 @@ def _next(settings: Settings, report: Report) -> list[str]:
             return [f"Roll it: {command(settings, 'start')}"]
         case _:
             return []
+
+
+def _typed_next(settings: Settings, report: Report) -> tuple[str, ...]:
+    """The command among what to do, if there is one."""
+    return (command(settings, "start"),) if _next(settings, report) else ()
 
 
 def _closed(lines: list[str], settings: Settings, roll: str) -> str:

@@ -11,7 +11,7 @@ def run(task: ApprovalTask, clients: Clients) -> StepResult:
     plans = [PlanDocument.model_validate_json(text) for text in clients.aws.load(f"rolls/{task.roll}/plan.json")]
     message = messages.approval(clients.settings, task.roll, task.plan, task.token, plans)
     # Unlike other messages this one must arrive: nobody would answer.
-    clients.aws.notify(message.subject, message.text)
+    clients.aws.notify(message)
     return StepResult.done("people were asked")
 
 

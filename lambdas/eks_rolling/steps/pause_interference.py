@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from eks_rolling.clients.protocols import Clients
+from eks_rolling.documents.plan import PlanDocument
 from eks_rolling.errors import Refused
 from eks_rolling.observed.aws import Group
 from eks_rolling.observed.kubernetes import Owner, Workload
@@ -14,7 +15,8 @@ from eks_rolling.observed.marks import (
     INTERFERING_PROCESSES,
 )
 from eks_rolling.payloads import RollTask, StepResult
-from eks_rolling.runtime import handler_for
+from eks_rolling.report import messages
+from eks_rolling.runtime import handler_for, tell
 from eks_rolling.settings import Autoscaler, AutoscalerMode
 from eks_rolling.wording import counted
 
@@ -76,11 +78,20 @@ def decide_autoscaler(autoscaler: Workload | None, mode: AutoscalerMode) -> Scal
 
 
 def run(task: RollTask, clients: Clients) -> StepResult:
+    if task.since is None:
+        _tell(task, clients)
     for group in clients.aws.groups(task.groups) if task.groups else []:
         if group.managed:
             raise Refused(f"Group {group.name} belongs to a managed node group; leave it out.")
         _pause(group, decide(group, task.surge), clients)
     return _pause_autoscaler(clients.settings.autoscaler, clients)
+
+
+def _tell(task: RollTask, clients: Clients) -> None:
+    """A roll begins to change things now: whoever did not start it wants to know by whom, and what."""
+    if task.nodes:
+        plans = [PlanDocument.model_validate_json(t) for t in clients.aws.load(f"rolls/{task.roll}/plan.json")]
+        tell(clients, messages.begun(clients.settings, task.roll, len(task.nodes), next(iter(plans), None)))
 
 
 def _pause(group: Group, pause: GroupPause, clients: Clients) -> None:
