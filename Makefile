@@ -108,9 +108,10 @@ format: prepare ## Format the code
 synth: prepare ## Synthesize the stack that cdk.json describes into cdk.out
 	@npx cdk synth --quiet
 
-.PHONY: settings-table
-settings-table: prepare ## Write the table of all settings anew into docs/settings.md
+.PHONY: settings
+settings: prepare ## Write the table of all settings anew into docs/settings.md, and the schema for editors
 	@$(BIN)/python -m scripts.settings_table
+	@$(BIN)/python -m scripts.settings_schema
 
 .PHONY: costs
 costs: prepare ## Count anew what a roll costs, into docs/costs.md

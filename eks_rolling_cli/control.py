@@ -93,9 +93,9 @@ def _say_headline(target: Target, execution: "Execution") -> None:
     say(f"Roll {execution.name} of {target.place}, begun at {clock(execution.started)}")
     if document := target.document(execution.name, "plan.json"):
         plan = PlanDocument.model_validate(document)
-        said = (plan.reason, in_short(plan), f"asked for by {plan.request.get('trigger') or 'a change'}")
+        said = [plan.reason, in_short(plan), f"asked for by {plan.request.get('trigger') or 'a change'}"]
     else:
-        said = (str(plan_answer(target.executions.history(execution.arn)).get("reason", "")),)
+        said = [str(plan_answer(target.executions.history(execution.arn)).get("reason", ""))]
     for line in filter(None, said):
         say(f"  {line[:1].upper()}{line[1:]}")
 

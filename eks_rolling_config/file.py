@@ -1,17 +1,21 @@
 """The settings file: read, checked as a whole, and every problem told with its line and what to do about it."""
 
 import difflib
+import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from eks_rolling.errors import BadRequest
 from eks_rolling.settings import Settings, Strict
 from eks_rolling_config.options import Option, options
+from eks_rolling_config.yaml12 import Loader
 
 Location = tuple[int | str, ...]
 
@@ -19,28 +23,73 @@ SET_BY_THE_STACK = frozenset({"bucket", "topic"})
 """Settings that are not people's to choose."""
 
 
+def _id(kind: str) -> str:
+    """The pattern of an id of EC2's: 8 or 17 digits to the base of 16."""
+    return rf"^{kind}-[0-9a-f]{{8}}([0-9a-f]{{9}})?$"
+
+
+ZONE = r"^[a-z]{2}(-[a-z]+)+-\d+(-[a-z]+-\d+)?[a-z]$"
+"""A zone of a region; a local one's name is longer."""
+
+
+def _address_range(value: str) -> str:
+    try:
+        return str(ip_network(value))
+    except ValueError as error:
+        raise ValueError(f"{value} is no range of addresses: {error}") from error
+
+
+Range = Annotated[str, AfterValidator(_address_range), Field(examples=["10.0.0.0/16"])]
+
+
 class Network(Strict):
     """Where the functions run: the cluster's private subnets. All ids are given, nothing is looked up."""
 
-    vpc_id: str = Field(description="the cluster's VPC")
-    subnet_ids: tuple[str, ...] = Field(min_length=1, description="private subnets, one for each zone")
-    availability_zones: tuple[str, ...] = Field(min_length=1, description="the subnets' zones, in their order")
-    security_group_id: str = Field("", description="a security group for the functions; empty: the stack makes one")
-    cluster_security_group_id: str = Field(
-        "", description="the cluster's own security group: the stack lets the functions' group in; empty: you do"
+    vpc_id: str = Field(pattern=_id("vpc"), examples=["vpc-0123456789abcdef0"], description="the cluster's VPC")
+    subnet_ids: tuple[Annotated[str, Field(pattern=_id("subnet"), examples=["subnet-0123456789abcdef0"])], ...] = Field(
+        min_length=1, max_length=16, description="private subnets, one for each zone"
     )
-    https_to: tuple[str, ...] = Field(
+    availability_zones: tuple[Annotated[str, Field(pattern=ZONE, examples=["eu-central-1a"])], ...] = Field(
+        min_length=1, description="the subnets' zones, in their order"
+    )
+    security_group_id: str = Field(
+        "",
+        pattern=f"{_id('sg')}|^$",
+        examples=["sg-0123456789abcdef0"],
+        description="a security group for the functions; empty: the stack makes one",
+    )
+    cluster_security_group_id: str = Field(
+        "",
+        pattern=f"{_id('sg')}|^$",
+        examples=["sg-0123456789abcdef0"],
+        description="the cluster's own security group: the stack lets the functions' group in; empty: you do",
+    )
+    https_to: tuple[Range, ...] = Field(
         ("0.0.0.0/0",),
         description="address ranges of the API server and AWS's endpoints; the VPC's if it has endpoints for all",
     )
-    redis_to: tuple[str, ...] = Field(
+    redis_to: tuple[Range, ...] = Field(
         ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16"),
         description="address ranges of Redis pods; best the VPC's",
     )
     dual_stack: bool = Field(
         False, description="the functions have IPv6 addresses too, as a cluster of the IPv6 family needs for Redis pods"
     )
-    redis_ports: tuple[int, ...] = Field((6379, 26379), description="ports of Redis servers and sentinels")
+    redis_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = Field(
+        (6379, 26379), description="ports of Redis servers and sentinels"
+    )
+
+    @model_validator(mode="after")
+    def _a_subnet_for_each_zone(self) -> "Network":
+        if len(self.subnet_ids) != len(self.availability_zones):
+            raise ValueError(
+                f"subnet_ids has {len(self.subnet_ids)} and availability_zones {len(self.availability_zones)} entries: "
+                "name each subnet's zone, in the same order"
+            )
+        for name, values in (("subnet_ids", self.subnet_ids), ("availability_zones", self.availability_zones)):
+            if twice := [value for value, times in Counter(values).items() if times > 1]:
+                raise ValueError(f"{name} has {', '.join(twice)} twice: one subnet for each zone is enough")
+        return self
 
     @model_validator(mode="after")
     def _ranges_of_both_families(self) -> "Network":
@@ -109,7 +158,7 @@ def read(path: Path) -> tuple[Cluster, ...]:
 def check(text: str) -> tuple[tuple[Cluster, ...], list[Problem]]:
     """The clusters that a file's text describes, or what is wrong with it, by line."""
     try:
-        node = yaml.compose(text, yaml.SafeLoader)
+        node = yaml.compose(text, Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
@@ -119,11 +168,11 @@ def check(text: str) -> tuple[tuple[Cluster, ...], list[Problem]]:
     found = list(_doubles(node, ()))
     clusters: tuple[Cluster, ...] = ()
     try:
-        clusters = File.model_validate(yaml.safe_load(text)).clusters
+        clusters = File.model_validate(yaml.load(text, Loader)).clusters  # noqa: S506 (a SafeLoader)
     except ValidationError as error:
         known = {option.path: option for option in options(File)}
         found += [_problem(node, problem["loc"], problem, known) for problem in _own(error)]
-    found += _set_by_the_stack(node, clusters) + _same_cluster(node, clusters)
+    found += _set_by_the_stack(node, clusters) + _same_cluster(node, clusters) + _unknown_codes(node, clusters)
     return clusters, sorted(found, key=lambda p: p.line)
 
 
@@ -157,7 +206,7 @@ def _own(error: ValidationError) -> list[Any]:
 
 def _problem(node: yaml.Node, where: Location, problem: Mapping[str, Any], known: Mapping[str, Option]) -> Problem:
     line, generic = _line(node, where), _generic(where)
-    option = known.get(generic)
+    option = known.get(generic) or known.get(generic.removesuffix("[]"))
     meaning = f"{option.meaning}; {option.allowed}" if option and option.allowed else option.meaning if option else ""
     match problem["type"]:
         case "extra_forbidden":
@@ -167,8 +216,58 @@ def _problem(node: yaml.Node, where: Location, problem: Mapping[str, Any], known
         case "value_error":
             return Problem(line, _dotted(where), str(problem["ctx"]["error"]), meaning or "correct it")
         case _:
-            message = problem["msg"][0].lower() + problem["msg"][1:]
-            return Problem(line, _dotted(where), f"{message}, not {problem['input']!r}", meaning or "correct it")
+            return Problem(line, _dotted(where), _wrong(problem, option), meaning or "correct it")
+
+
+def _wrong(problem: Mapping[str, Any], option: Option | None) -> str:
+    """What is wrong with a value, in words that name no class and no regular expression."""
+    kind, given, limits = problem["type"], problem["input"], problem.get("ctx") or {}
+    match kind:
+        case "string_pattern_mismatch":
+            wanted = (
+                f"something like {option.example} is wanted" if option and option.example else "it has another form"
+            )
+        case "literal_error" | "enum":
+            wanted = f"one of {limits['expected'].replace(' or ', ', ').replace(chr(39), '')} is wanted"
+        case "too_short":
+            return "at least one entry is wanted"
+        case "too_long":
+            return f"at most {limits['max_length']} entries are wanted, not {limits['actual_length']}"
+        case "string_too_short":
+            return "it is empty"
+        case "string_too_long":
+            return f"at most {limits['max_length']} characters are wanted"
+        case "greater_than_equal":
+            wanted = f"at least {limits['ge']} is wanted"
+        case "less_than_equal":
+            wanted = f"at most {limits['le']} is wanted"
+        case _ if kind in WANTED:
+            wanted = WANTED[kind]
+        case _:
+            wanted = problem["msg"][0].lower() + problem["msg"][1:]
+    return f"{wanted}, not {_shown(given)}"
+
+
+WANTED = {
+    "bool_parsing": "true or false is wanted",
+    "bool_type": "true or false is wanted",
+    "int_parsing": "a whole number is wanted",
+    "int_type": "a whole number is wanted",
+    "int_from_float": "a whole number is wanted",
+    "string_type": "text is wanted, so put it in quotes",
+    "tuple_type": "a list is wanted",
+    "model_type": "settings of its own are wanted, each as `name: value`",
+    "model_attributes_type": "settings of its own are wanted, each as `name: value`",
+    "dict_type": "entries are wanted, each as `name: value`",
+}
+"""Kind of problem -> what should stand there."""
+
+
+def _shown(value: Any) -> str:
+    """A value as the file has it."""
+    if value is None:
+        return "nothing"
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _did_you_mean(where: Location, known: Mapping[str, Option]) -> str:
@@ -190,6 +289,25 @@ def _set_by_the_stack(node: yaml.Node, clusters: tuple[Cluster, ...]) -> list[Pr
         )
         for index, cluster in enumerate(clusters)
         for name in sorted(SET_BY_THE_STACK & cluster.model_fields_set)
+    ]
+
+
+def _unknown_codes(node: yaml.Node, clusters: tuple[Cluster, ...]) -> list[Problem]:
+    """Codes to accept that no blocker has: the plan would refuse each roll for them."""
+    from eks_rolling.plan.checks import ACCEPTABLE
+
+    return [
+        Problem(
+            _line(node, ("clusters", index, "accept", number)),
+            _dotted(("clusters", index, "accept", number)),
+            f"no blocker that can be accepted is called {code}",
+            f"did you mean {close[0]}?"
+            if (close := difflib.get_close_matches(code, ACCEPTABLE, 1))
+            else f"known: {', '.join(sorted(ACCEPTABLE))}",
+        )
+        for index, cluster in enumerate(clusters)
+        for number, code in enumerate(cluster.accept)
+        if code not in ACCEPTABLE
     ]
 
 

@@ -19,6 +19,7 @@ class Option:
     default: str
     allowed: str
     meaning: str
+    example: str = ""
 
 
 def options(model: type[BaseModel]) -> list[Option]:
@@ -33,7 +34,9 @@ def _options(schema: Json, models: dict[str, Json], prefix: str) -> Iterator[Opt
         path, kind = f"{prefix}{name}", _resolved(field, models)
         items = _resolved(kind.get("items", {}), models)
         default = "" if name in required else json.dumps(_default(field, kind))
-        yield Option(path, _type(kind, items), default, _allowed(kind, items), field.get("description", ""))
+        examples = kind.get("examples") or items.get("examples") or [""]
+        meaning = field.get("description", "")
+        yield Option(path, _type(kind, items), default, _allowed(kind, items), meaning, str(examples[0]))
         if "properties" in kind:
             yield from _options(kind, models, f"{path}.")
         elif "properties" in items:

@@ -94,20 +94,13 @@ class Window(Strict):
     """Hours in which a change may start a roll. A roll that has begun goes on after them."""
 
     days: tuple[Day, ...] = Field(DAYS, min_length=1, description="the days on which it opens")
-    start: str = Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description="when it opens, HH:MM")
+    start: str = Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$", examples=["09:00"], description="when it opens, HH:MM")
     end: str = Field(
         pattern=r"^([01]\d|2[0-3]):[0-5]\d$",
+        examples=["16:00"],
         description="when it closes, HH:MM; on the next day if it is not after `start`",
     )
     time_zone: str = Field("UTC", description="whose clock is meant, such as Europe/Berlin")
-
-    @field_validator("start", "end", mode="before")
-    @classmethod
-    def _sexagesimal(cls, value: Any) -> Any:
-        """YAML 1.1 reads an unquoted 22:00 as a number to the base of sixty: minutes, here."""
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 24 * 60:
-            return f"{value // 60:02}:{value % 60:02}"
-        return value
 
     @field_validator("time_zone")
     @classmethod
@@ -122,7 +115,11 @@ class Window(Strict):
 class PageCheck(Strict):
     """A page that has to answer well before the next wave may begin."""
 
-    url: str = Field(pattern=r"^https://[^\s/?#]+\S*$", description="where, by HTTPS; redirects are not followed")
+    url: str = Field(
+        pattern=r"^https://[^\s/?#]+\S*$",
+        examples=["https://shop.example.com/health"],
+        description="where, by HTTPS; redirects are not followed",
+    )
     status: int = Field(200, ge=100, le=599, description="the status that it has to answer")
     contains: str = Field("", description="text that its answer has to contain, within the first 256 KB")
     timeout_seconds: int = Field(5, ge=1, le=20, description="how long one request may take")
@@ -147,14 +144,22 @@ class OnFailure(StrEnum):
 class Hook(Strict):
     """Something of yours that is asked at a moment of a roll: a Lambda function, or an address."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$", description="what holds and reports call it")
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9-]{0,39}$", examples=["drain-queue"], description="what holds and reports call it"
+    )
     when: Moment = Field(description="when it is asked")
     function: str = Field(
         "",
         pattern=r"^(arn:[\w-]+:lambda:[a-z0-9-]+:\d{12}:function:[\w-]+(:[\w$-]+)?)?$",
+        examples=["arn:aws:lambda:eu-central-1:123456789012:function:drain-queue"],
         description="ARN of the Lambda function; this or `url`",
     )
-    url: str = Field("", pattern=r"^(https://[^\s/?#]+\S*)?$", description="address that is posted to, by HTTPS")
+    url: str = Field(
+        "",
+        pattern=r"^(https://[^\s/?#]+\S*)?$",
+        examples=["https://ops.example.com/eks-rolling"],
+        description="address that is posted to, by HTTPS",
+    )
     timeout_seconds: int = Field(10, ge=1, le=20, description="how long one answer may take")
     on_failure: OnFailure = Field(
         OnFailure.ABORT,
@@ -212,7 +217,13 @@ class Deadlines(Strict):
 class Settings(Strict):
     """One cluster's settings."""
 
-    cluster: str = Field(min_length=1, pattern=r"^[0-9A-Za-z][A-Za-z0-9_-]{0,99}$", description="EKS cluster name")
+    cluster: str = Field(
+        min_length=1,
+        max_length=100,
+        pattern=r"^[0-9A-Za-z][0-9A-Za-z_-]*$",
+        examples=["production"],
+        description="EKS cluster name",
+    )
     groups: GroupSelection = Field(
         GroupSelection(), description="which of the groups tagged kubernetes.io/cluster/NAME are rolled: by default all"
     )
@@ -244,8 +255,10 @@ class Settings(Strict):
     orphans_every_hours: int = Field(
         1, ge=1, le=24, description="how often to look for what a roll that died has left behind"
     )
-    notifications: tuple[Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")], ...] = Field(
-        (), description="mail addresses that messages go to, once each has confirmed; other subscribers as you like"
+    notifications: tuple[Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$", examples=["on-call@example.com"])], ...] = (
+        Field(
+            (), description="mail addresses that messages go to, once each has confirmed; other subscribers as you like"
+        )
     )
     notify_hold_minutes: int = Field(
         30, ge=0, le=1440, description="a step that has held for so long is told of, once; 0: never"
@@ -266,7 +279,12 @@ class Settings(Strict):
     accept: tuple[str, ...] = Field(
         (), description="codes of findings that are accepted beforehand, of all objects or as CODE:OBJECT"
     )
-    namespace: str = Field("kube-system", description="where the roll's lock (a Lease) lives")
+    namespace: str = Field(
+        "kube-system",
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+        examples=["kube-system"],
+        description="where the roll's lock (a Lease) lives",
+    )
     lease_seconds: int = Field(180, ge=15, description="a holder silent for so long has lost the lock")
     deadlines: Deadlines = Field(
         Deadlines(), description="how long a step may hold before the roll gives up and restores"

@@ -6,13 +6,17 @@ import sys
 import textwrap
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 
 from eks_rolling.errors import BadRequest
 from eks_rolling.settings import GroupSelection
 from eks_rolling_config.file import SET_BY_THE_STACK, Cluster, File, check, read
 from eks_rolling_config.options import options
-from scripts import settings_table
+from eks_rolling_config.schema import MODELINE, schema, text
+from eks_rolling_config.yaml12 import Loader
+from scripts import settings_schema, settings_table
 from stacks.log_groups import RETENTION
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -57,7 +61,7 @@ def test_three_mistakes_in_the_example_are_told_at_once_with_line_and_remedy(tmp
     surge, bake, zone = (lines.index(next(x for x in lines if w in x)) + 1 for w in ("400", "secnds", "Bärlin"))
     assert said == [
         "eks-rolling.yaml has 3 problems:",
-        f"  line {surge}: clusters[0].surge: input should be less than or equal to 40, not 400",
+        f"  line {surge}: clusters[0].surge: at most 40 is wanted, not 400",
         "    nodes replaced at the same time; 1 to 40",
         f"  line {bake}: clusters[0].bake_secnds: there is no such setting",
         "    did you mean bake_seconds?",
@@ -73,7 +77,7 @@ def test_what_is_missing_is_told_where_it_should_stand() -> None:
           - surge: 2
           - cluster: b
             network:
-              vpc_id: vpc-1
+              vpc_id: vpc-0123456789abcdef0
         """
     ) == [
         "line 2: clusters[0].cluster: it is missing\n    add it: EKS cluster name; not empty",
@@ -118,13 +122,92 @@ def test_what_holds_of_two_settings_together_is_told_at_their_cluster() -> None:
     )
 
 
+def setting(line: str) -> str:
+    return f"clusters:\n- cluster: demo\n  {line}\n"
+
+
+NETWORK = (
+    "network: {vpc_id: vpc-0123456789abcdef0, subnet_ids: [subnet-0123456789abcdef0, subnet-0123456789abcdef1], "
+    "availability_zones: [eu-central-1a, eu-central-1b]}"
+)
+
+
+@pytest.mark.parametrize("word", ["off", "plan", "roll"])
+def test_words_are_words_as_yaml_1_2_has_them(word: str) -> None:
+    """Version 1.1 reads `off` as false."""
+    clusters, found = check(setting(f"on_change: {word}"))
+    assert (found, clusters[0].on_change) == ([], word)
+
+
+def test_a_time_of_day_needs_no_quotes() -> None:
+    """Version 1.1 reads 22:00 as 1320."""
+    clusters, found = check(setting("windows: [{start: 22:00, end: 06:30}]"))
+    assert found == []
+    assert [(w.start, w.end) for w in clusters[0].windows] == [("22:00", "06:30")]
+
+
+@pytest.mark.parametrize("yes", ["true", "yes", "on"])
+def test_yes_and_no_are_understood_where_they_are_asked_for(yes: str) -> None:
+    assert [c.approval for c in check(setting(f"approval: {yes}"))[0]] == [True]
+
+
+@pytest.mark.parametrize("name", ["prod_eu", "Prod-1", "0day", "x" * 100])
+def test_every_name_that_eks_gives_is_taken(name: str) -> None:
+    assert check(f"clusters:\n- cluster: {name}\n")[1] == []
+
+
+def test_a_network_that_can_be_deployed_is_taken() -> None:
+    assert check(setting(NETWORK))[1] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("clusters:\n- cluster: my cluster\n", 'something like production is wanted, not "my cluster"'),
+        ("clusters:\n- cluster: -a\n", 'something like production is wanted, not "-a"'),
+        (f"clusters:\n- cluster: {'x' * 101}\n", "at most 100 characters are wanted"),
+        (setting(NETWORK.replace("vpc-", "vcp-")), 'something like vpc-0123456789abcdef0 is wanted, not "vcp-'),
+        (setting(NETWORK.replace("subnet-0123456789abcdef1", "subnet-1")), "something like subnet-0123456789abcdef0"),
+        (setting(NETWORK.replace("eu-central-1b", "eu-central-1")), "something like eu-central-1a is wanted"),
+        (setting(NETWORK.replace("eu-central-1b", "eu-central-1a")), "availability_zones has eu-central-1a twice"),
+        (setting(NETWORK.replace("abcdef1", "abcdef0")), "subnet_ids has subnet-0123456789abcdef0 twice"),
+        (setting(NETWORK.replace(", eu-central-1b", "")), "subnet_ids has 2 and availability_zones 1 entries"),
+        (setting(NETWORK.replace("}", ", https_to: [10.0.0.0/33]}")), "10.0.0.0/33 is no range of addresses"),
+        (setting(NETWORK.replace("}", ", redis_to: [10.0.0.1/16]}")), "10.0.0.1/16 is no range of addresses"),
+        (setting(NETWORK.replace("}", ", redis_ports: [70000]}")), "at most 65535 is wanted, not 70000"),
+        (setting(NETWORK.replace("}", ", security_group_id: sg}")), "something like sg-0123456789abcdef0 is wanted"),
+        (
+            setting("accept: [bare-pods]"),
+            "no blocker that can be accepted is called bare-pods\n    did you mean bare-pod?",
+        ),
+        (setting("approval: maybe"), 'true or false is wanted, not "maybe"'),
+        (setting("surge: many"), 'a whole number is wanted, not "many"'),
+        (setting("surge: 2.5"), "a whole number is wanted, not 2.5"),
+        (setting("alarms: shop-5xx"), 'a list is wanted, not "shop-5xx"'),
+        (setting("alarms: [5]"), "text is wanted, so put it in quotes, not 5"),
+        (setting("groups: all"), 'settings of its own are wanted, each as `name: value`, not "all"'),
+        (setting("on_change: false"), "one of off, plan, roll is wanted, not false"),
+        (setting("on_change: maybe"), 'one of off, plan, roll is wanted, not "maybe"'),
+        (setting("windows: [{start: 9, end: 10:00}]"), "text is wanted, so put it in quotes, not 9"),
+        (setting("windows: [{start: 9:00, end: 10:00}]"), 'something like 09:00 is wanted, not "9:00"'),
+        (setting("notifications: [ops]"), 'something like on-call@example.com is wanted, not "ops"'),
+        (setting("namespace: Kube_System"), 'something like kube-system is wanted, not "Kube_System"'),
+    ],
+)
+def test_what_deploying_or_a_roll_would_refuse_is_told_in_plain_words(text: str, said: str) -> None:
+    (problem,) = problems(text)
+    assert said in problem
+    for internal in ("tuple", "regex", "pattern", "^", "valid", "ValueError", "NoneType"):
+        assert internal not in problem
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("clusters: [", "this is no YAML: "),
         ("", "the file describes nothing"),
         ("- a", "the file describes nothing"),
-        ("clusters: []", "clusters: tuple should have at least 1 item"),
+        ("clusters: []", "clusters: at least one entry is wanted"),
         ("cluster: a", "cluster: there is no such setting\n    did you mean clusters?"),
     ],
 )
@@ -142,10 +225,34 @@ def test_every_option_has_a_meaning() -> None:
 
 
 def test_the_table_of_options_is_current() -> None:
-    """`make settings-table` writes it."""
+    """`make settings` writes it."""
     text = settings_table.DOCUMENT.read_text()
     assert text == settings_table.written(text)
     assert len(options(File)) - len(SET_BY_THE_STACK) == settings_table.table().count("\n") - 1
+
+
+def test_the_schema_for_editors_is_current_and_named_by_the_example() -> None:
+    """`make settings` writes it."""
+    assert settings_schema.DOCUMENT.read_text() == text(), "run: make settings"
+    assert EXAMPLE.read_text().startswith(f"{MODELINE}\n")
+
+
+def test_an_editor_is_told_every_option_that_may_be_set() -> None:
+    cluster = schema()["$defs"]["Cluster"]
+    assert not SET_BY_THE_STACK & cluster["properties"].keys()
+    assert cluster["additionalProperties"] is False
+    assert set(cluster["properties"]) == set(Cluster.model_fields) - SET_BY_THE_STACK
+    for name, option in cluster["properties"].items():
+        assert option.get("description"), name
+    assert schema()["$defs"]["OnChange"]["enum"] == ["off", "plan", "roll"]
+
+
+def test_the_example_is_right_by_the_schema_too() -> None:
+    validator = jsonschema.Draft202012Validator(schema())
+    document = yaml.load(EXAMPLE.read_text(), Loader)  # noqa: S506 (a SafeLoader)
+    assert list(validator.iter_errors(document)) == []
+    document["clusters"][0]["surg"] = 3
+    assert [error.message for error in validator.iter_errors(document)]
 
 
 def test_logs_are_kept_as_long_as_cloudwatch_knows_how_to() -> None:

@@ -113,10 +113,6 @@ def test_an_opening_is_open_and_nothing_before_it_is(windows: list[Window], now:
 
 
 class TestSettings:
-    def test_an_unquoted_time_of_yaml_is_read_as_it_was_meant(self) -> None:
-        """YAML 1.1 makes 22 * 60 + 30 of 22:30."""
-        assert Window.model_validate({"start": 1350, "end": "04:00"}).start == "22:30"
-
     @pytest.mark.parametrize(
         ("wrong", "said"),
         [

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +43,17 @@ def signed(reason: str) -> str:
 @pytest.fixture(autouse=True)
 def at_noon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eks_rolling_cli.control.moment", lambda _: NOON)
+
+
+def answering(answers: str, asked: list[str]) -> Callable[..., bool]:
+    """Somebody who answers y or n, one letter a question; the questions are kept."""
+    given = iter(answers)
+
+    def confirmed(question: str, *, yes: bool) -> bool:
+        asked.append(question)
+        return yes or next(given) == "y"
+
+    return confirmed
 
 
 def asks_approval(token: str) -> History:
@@ -191,7 +203,7 @@ def test_start_shows_the_plan_and_asks(run: Run, target: FakeTarget) -> None:
 
 def test_start_asks_by_number_place_and_time(run: Run, monkeypatch: pytest.MonkeyPatch, target: FakeTarget) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(planning, "confirmed", lambda q, yes: bool(asked.append(q)) or yes)
+    monkeypatch.setattr(planning, "confirmed", answering("n", asked))
     done = run("start")
     assert (done.exit_code, target.fake.started) == (Exit.INTERRUPTED, [])
     assert done.stderr.rstrip().endswith("Nothing was started.")
@@ -282,9 +294,8 @@ def test_who_approves_is_told_what(run: Run, target: FakeTarget, monkeypatch: py
         "outcome": "roll", "reason": "6 outdated nodes will be replaced", "estimate": estimate,
         "request": {"trigger": "bob"},
     }  # fmt: skip
-    answers = iter(["n", "y"])
     asked: list[str] = []
-    monkeypatch.setattr(control, "confirmed", lambda q, yes: bool(asked.append(q)) or yes or next(answers) == "y")
+    monkeypatch.setattr(control, "confirmed", answering("ny", asked))
     said = run("approve", "roll-1")
     assert (said.exit_code, target.fake.answered) == (Exit.INTERRUPTED, [])
     for fact in ("roll-1", PLACE, "6 outdated nodes will be replaced", "About 26 min in 3 waves", "bob"):
