@@ -16,7 +16,7 @@ from eks_rolling.observed.marks import (
 )
 from eks_rolling.payloads import RollTask, StepResult
 from eks_rolling.report import messages
-from eks_rolling.runtime import handler_for, tell
+from eks_rolling.runtime import handler_for, notify
 from eks_rolling.settings import Autoscaler, AutoscalerMode
 from eks_rolling.wording import counted
 
@@ -79,7 +79,7 @@ def decide_autoscaler(autoscaler: Workload | None, mode: AutoscalerMode) -> Scal
 
 def run(task: RollTask, clients: Clients) -> StepResult:
     if task.since is None:
-        _tell(task, clients)
+        _announce(task, clients)
     for group in clients.aws.groups(task.groups) if task.groups else []:
         if group.managed:
             raise Refused(f"Group {group.name} belongs to a managed node group; leave it out.")
@@ -87,11 +87,11 @@ def run(task: RollTask, clients: Clients) -> StepResult:
     return _pause_autoscaler(clients.settings.autoscaler, clients)
 
 
-def _tell(task: RollTask, clients: Clients) -> None:
+def _announce(task: RollTask, clients: Clients) -> None:
     """A roll begins to change things now: whoever did not start it wants to know by whom, and what."""
     if task.nodes:
         plans = [PlanDocument.model_validate_json(t) for t in clients.aws.load(f"rolls/{task.roll}/plan.json")]
-        tell(clients, messages.begun(clients.settings, task.roll, len(task.nodes), next(iter(plans), None)))
+        notify(clients, messages.begun(clients.settings, task.roll, len(task.nodes), next(iter(plans), None)))
 
 
 def _pause(group: Group, pause: GroupPause, clients: Clients) -> None:
