@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from eks_rolling.wording import moment
 from eks_rolling_cli.cli_context import aimed, confirmed, declined, say
 from eks_rolling_cli.exits import CommandError, Exit
-from eks_rolling_cli.format import clock, moment
+from eks_rolling_cli.format import clock
 from eks_rolling_cli.target import Target
 from eks_rolling_cli.watching import asked_of, follow, named, running
 

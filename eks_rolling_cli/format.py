@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime
 
+from eks_rolling.wording import moment
+
 
 def size(count: float) -> str:
     """A number of bytes: "512 bytes", "3.4 MB"."""
@@ -15,11 +17,6 @@ def clock(when: float) -> str:
     """A moment in UTC, as mails, logs and the console have it; with its date unless that is today's."""
     then = datetime.fromtimestamp(when, UTC)
     return f"{then:%H:%M:%S} UTC" if then.date() == datetime.now(UTC).date() else moment(when)
-
-
-def moment(when: float) -> str:
-    """A moment in UTC with its date."""
-    return f"{datetime.fromtimestamp(when, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def brief(roll: str) -> str:

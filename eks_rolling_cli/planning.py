@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from eks_rolling.wording import counted, spoken
 from eks_rolling_cli.cli_context import AsJson, aimed, confirmed, declined, errors, print_json, say, show
 from eks_rolling_cli.exits import CommandError, Exit
-from eks_rolling_cli.format import counted, spoken
 from eks_rolling_cli.settings import settings_of
 from eks_rolling_cli.target import Target
 from eks_rolling_cli.watching import follow, leave, running

@@ -10,12 +10,12 @@ from typing import Any
 from urllib.parse import quote
 
 from eks_rolling.documents.plan import PlanDocument
-from eks_rolling.documents.plan_text import plan_text, spoken
+from eks_rolling.documents.plan_text import plan_text
 from eks_rolling.documents.remedies import typed, way_out
 from eks_rolling.documents.report import Ending, Report
 from eks_rolling.names import machine_name
 from eks_rolling.settings import Deadlines, Settings
-from eks_rolling.wording import counted
+from eks_rolling.wording import counted, spoken
 
 LONGEST_SUBJECT = 99
 """SNS takes subjects of fewer than 100 characters, of ASCII, on one line (API reference, Publish)."""
