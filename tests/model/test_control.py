@@ -107,6 +107,30 @@ def test_a_roll_aborted_at_any_step_puts_everything_back_and_the_next_one_finish
 
 
 @pytest.mark.kill_points
+@pytest.mark.parametrize("point", range(1, CASES["shop"].points + 1))
+def test_after_an_abort_for_a_bad_version_that_is_taken_back_the_next_roll_leaves_nothing(point: int) -> None:
+    """R2: the remedy that is printed wherever something is left behind is `start`, and this is why people abort. What
+    had been launched is outdated then, and what it was launched for is not: that takes its pods back."""
+    world = CASES["shop"].make()
+    before, zones = world.snapshot(), by_zone(world)
+    engine = engine_for(world)
+    Person(world, engine, step_at("shop", point), ABORT)
+    engine.run("roll", "roll-1", {})
+    for group in ("ng-a", "ng-b"):
+        world.templates[f"lt-{group}"] = (1, 1)
+    world.planned = {m.id for m in world.machines.values() if m.alive and m.template.endswith(":2")}
+
+    engine.before_call = lambda _: None
+    again = engine.run("roll", "roll-2", {})
+    assert (again.status, again.cause) == ("SUCCEEDED", "")
+    assert [m.id for m in world.machines.values() if m.alive and m.template.endswith(":2")] == []
+    assert by_zone(world) == zones
+    after = world.snapshot()
+    assert {part: after[part] for part in before if part != "labels"} == {
+        part: before[part] for part in before if part != "labels"
+    }
+
+
 @pytest.mark.parametrize(("name", "point"), POINTS)
 def test_a_paused_roll_does_nothing_until_it_is_let_go_on(name: str, point: int) -> None:
     """N1 to N4 and R2 as ever; S2, C2: a paused group is not half moved."""

@@ -134,10 +134,27 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
     old = states.get(task.instance)
     if old is None:
         raise Refused(f"EC2 knows instance {task.instance} no longer: it ended by itself; start a new roll.")
-    result = _act(decide(group, states, node, old, task.roll, clients.now()), task, node, clients)
+    home = _home(group, states, old, clients)
+    decision = Found(home) if home else decide(group, states, node, old, task.roll, clients.now())
+    result = _act(decision, task, node, clients)
     if group.mixed_purchasing and result.output:
         lock.release(clients, task.instance, serial)
     return result
+
+
+def _home(group: Group, states: dict[str, InstanceState], old: InstanceState, clients: Clients) -> str:
+    """The instance that this one was launched to replace, where that is to stay after all; "" for any other.
+
+    A roll was aborted, and what it rolled out was taken back: now the spare instance is the outdated one. Launching
+    another for it would leave the group one larger than it was, for good.
+    """
+    home = group.instance(old.tags.get(INSTANCE_REPLACES, ""))
+    if home is None or not home.alive or home.id not in states or states[home.id].state != "running" or home.zone != old.zone:
+        return ""
+    node = next((n for n in clients.kubernetes.nodes() if n.instance == home.id), None)
+    if node is None or not node.ready or node.unschedulable or node.roll_taint or NODE_ROLL in node.annotations:
+        return ""
+    return home.id
 
 
 def _act(decision: Decision, task: NodeTask, node: Node, clients: Clients) -> StepResult:

@@ -70,7 +70,7 @@ def decide_group(group: Group) -> GroupRestore:
             None,
             untag,
             f"group {group.name} keeps the maximum size {group.maximum} (was {original}) while it runs {group.desired} "
-            "instances; lower its desired capacity, then run restore again",
+            "instances; the next roll finishes it",
         )
     return GroupRestore(resume, original if group.maximum != original else None, (*untag, GROUP_MAXIMUM))
 
