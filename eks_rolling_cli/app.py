@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperOption
 
-from eks_rolling_cli import control, doctor, explaining, planning, watching
+from eks_rolling_cli import control, doctor, explaining, init, planning, watching
 from eks_rolling_cli import history as past
 from eks_rolling_cli.cli_context import output
 from eks_rolling_cli.exits import MEANINGS
@@ -52,6 +52,7 @@ def common(
 
 BEFORE, DURING, AFTER = "Before a roll", "During a roll", "After a roll"
 
+app.command(rich_help_panel=BEFORE, cls=Command)(init.init)
 app.command(rich_help_panel=BEFORE, cls=Command)(planning.plan)
 app.command(rich_help_panel=BEFORE, cls=Command)(planning.start)
 app.command(rich_help_panel=BEFORE, cls=Command)(doctor.doctor)

@@ -145,8 +145,8 @@ def read(path: Path) -> tuple[Cluster, ...]:
         text = path.read_text()
     except OSError as error:
         raise BadRequest(
-            f"{path} cannot be read ({error.strerror}): name the settings file in cdk.json's context key eks-rolling; "
-            "eks-rolling.example.yaml is one to start from."
+            f"{path} cannot be read ({error.strerror}): `eks-rolling init` writes it from what it finds, and "
+            "eks-rolling.example.yaml is one to start from; cdk.json's context key eks-rolling names the file."
         ) from None
     clusters, problems = check(text)
     if problems:

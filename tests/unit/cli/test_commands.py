@@ -73,8 +73,8 @@ def test_help_names_every_exit_code(run: Run) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["plan", "start", "doctor", "explain", "watch", "approve", "refuse", "pause", "resume", "abort", "report", "rolls",
-     "orphans", "restore"],
+    ["init", "plan", "start", "doctor", "explain", "watch", "approve", "refuse", "pause", "resume", "abort", "report",
+     "rolls", "orphans", "restore"],
 )  # fmt: skip
 def test_every_command_has_help_and_says_where_it_looks(run: Run, command: str) -> None:
     done = run(command, "--help")

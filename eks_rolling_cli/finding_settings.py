@@ -1,0 +1,149 @@
+"""What a settings file can be begun with: what the account and the cluster say of themselves. Changes nothing."""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from eks_rolling_cli.target import Target
+
+if TYPE_CHECKING:
+    from eks_rolling.observed.kubernetes import Pod, Workload
+
+Json = dict[str, Any]
+
+T = TypeVar("T")
+
+INTERNET = "igw-"
+"""How the id of a gateway to the internet begins: a subnet whose default route leads there is public."""
+
+AUTOSCALER = re.compile(r"cluster-autoscaler")
+REDIS = re.compile(r"(redis|valkey|keydb)(?!.*(exporter|operator|insight|commander))")
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    """A subnet of the cluster; `public` is whether its default route leads to the internet directly."""
+
+    id: str
+    zone: str
+    public: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """What was found; `missing` are sentences on what was not. `autoscaler` is NAMESPACE/NAME, "" for none."""
+
+    cluster: str
+    vpc: str = ""
+    ranges: tuple[str, ...] = ()
+    subnets: tuple[Subnet, ...] = ()
+    security_group: str = ""
+    public_endpoint: bool = False
+    groups: tuple[str, ...] = ()
+    managed: tuple[str, ...] = ()
+    autoscaler: str = ""
+    redis: tuple[str, ...] = ()
+    undeclared: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Notes:
+    """Looks that each may fail without keeping the others from being made."""
+
+    missing: list[str] = field(default_factory=list)
+
+    def look(self, what: str, find: Callable[[], T], otherwise: T) -> T:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        from eks_rolling.errors import RollError, sentence
+
+        try:
+            return find()
+        except RollError as error:
+            self.missing.append(f"{what}: {sentence(error)}")
+        except (BotoCoreError, ClientError) as error:
+            self.missing.append(f"{what}: {error}")
+        return otherwise
+
+
+def discover(target: Target) -> Discovery:
+    """Looks at EKS, EC2, Auto Scaling and the cluster with the caller's own access. Raises what `Target` does."""
+    from eks_rolling.clients.aws import AwsClient
+    from eks_rolling.clients.eks import describe
+
+    notes = _Notes()
+    described: Any = describe(target.cluster, target.session)
+    network = described.get("resourcesVpcConfig") or {}
+    vpc, ids = str(network.get("vpcId", "")), list(network.get("subnetIds") or ())
+    ec2 = target.session.client("ec2")
+    subnets: list[Subnet] = notes.look("the cluster's subnets", lambda: subnets_of(ec2, vpc, ids), []) if vpc else []
+    ranges: list[str] = notes.look("the VPC's address ranges", lambda: ranges_of(ec2, vpc), []) if vpc else []
+    aws = AwsClient(target.cluster, "", "", target.session)
+    groups: list[Any] = notes.look("the Auto Scaling groups", aws.groups, [])
+    workloads: list[Workload] = notes.look("the cluster's workloads", lambda: target.kubernetes.workloads(), [])
+    pods: list[Pod] = notes.look("the cluster's pods", lambda: target.kubernetes.pods(), [])
+    redis, undeclared = redis_of(workloads, pods)
+    return Discovery(
+        cluster=target.cluster,
+        vpc=vpc,
+        ranges=tuple(ranges),
+        subnets=tuple(subnets),
+        security_group=str(network.get("clusterSecurityGroupId") or ""),
+        public_endpoint=bool(network.get("endpointPublicAccess")),
+        groups=tuple(g.name for g in groups if not g.managed),
+        managed=tuple(g.name for g in groups if g.managed),
+        autoscaler=autoscaler_of(workloads),
+        redis=redis,
+        undeclared=undeclared,
+        missing=tuple(notes.missing),
+    )
+
+
+def subnets_of(ec2: Any, vpc: str, ids: list[str]) -> list[Subnet]:
+    """The cluster's subnets, and which of them are public by their own route table or else the VPC's main one."""
+    found = ec2.describe_subnets(SubnetIds=ids)["Subnets"]
+    tables = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"]
+    own = {a["SubnetId"]: t for t in tables for a in t.get("Associations", ()) if a.get("SubnetId")}
+    main: Json = next((t for t in tables if any(a.get("Main") for a in t.get("Associations", ()))), {})
+    return [Subnet(s["SubnetId"], s["AvailabilityZone"], _leads_out(own.get(s["SubnetId"], main))) for s in found]
+
+
+def _leads_out(table: Json) -> bool:
+    return any(str(route.get("GatewayId", "")).startswith(INTERNET) for route in table.get("Routes", ()))
+
+
+def ranges_of(ec2: Any, vpc: str) -> list[str]:
+    """The VPC's ranges of IPv4 addresses."""
+    (found,) = ec2.describe_vpcs(VpcIds=[vpc])["Vpcs"]
+    return [a["CidrBlock"] for a in found.get("CidrBlockAssociationSet", ())] or [found["CidrBlock"]]
+
+
+def autoscaler_of(workloads: "Iterable[Workload]") -> str:
+    """The Deployment called as cluster-autoscaler is; NAMESPACE/NAME, "" where there is none."""
+    owners = [w.owner for w in workloads if w.owner.kind == "Deployment" and AUTOSCALER.search(w.owner.name)]
+    return f"{owners[0].namespace}/{owners[0].name}" if owners else ""
+
+
+def redis_of(workloads: "list[Workload]", pods: "list[Pod]") -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The Redis groups that annotations declare, and what runs Redis by its image and is in none."""
+    from eks_rolling.redis.groups import GROUP, declared
+
+    groups = tuple(str(group) for group in declared(workloads)[0])
+    annotated = {w.owner for w in workloads if GROUP in w.annotations}
+    running = {p.owner for p in pods if p.owner is not None and any(REDIS.search(_name_of(i)) for i in p.images)}
+    return groups, tuple(sorted(str(o) for o in running - annotated))
+
+
+def _name_of(image: str) -> str:
+    return image.rpartition("/")[2].partition("@")[0].partition(":")[0]
+
+
+def chosen_subnets(subnets: Iterable[Subnet]) -> list[Subnet]:
+    """One private subnet for each zone, the first by name."""
+    by_zone: dict[str, Subnet] = {}
+    for subnet in sorted(subnets, key=lambda s: s.id):
+        if not subnet.public:
+            by_zone.setdefault(subnet.zone, subnet)
+    return [by_zone[zone] for zone in sorted(by_zone)]
