@@ -55,16 +55,14 @@ class _Notes:
     missing: list[str] = field(default_factory=list)
 
     def look(self, what: str, find: Callable[[], T], otherwise: T) -> T:
-        from botocore.exceptions import BotoCoreError, ClientError
-
+        from eks_rolling.clients.aws import translated
         from eks_rolling.errors import RollError, sentence
 
         try:
-            return find()
+            with translated(f"look for {what}"):
+                return find()
         except RollError as error:
             self.missing.append(f"{what}: {sentence(error)}")
-        except (BotoCoreError, ClientError) as error:
-            self.missing.append(f"{what}: {error}")
         return otherwise
 
 

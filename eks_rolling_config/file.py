@@ -293,21 +293,21 @@ def _set_by_the_stack(node: yaml.Node, clusters: tuple[Cluster, ...]) -> list[Pr
 
 
 def _unknown_codes(node: yaml.Node, clusters: tuple[Cluster, ...]) -> list[Problem]:
-    """Codes to accept that no blocker has: the plan would refuse each roll for them."""
+    """Codes to accept that no finding has: the plan would refuse each roll for them."""
     from eks_rolling.plan.checks import ACCEPTABLE
 
     return [
         Problem(
             _line(node, ("clusters", index, "accept", number)),
             _dotted(("clusters", index, "accept", number)),
-            f"no blocker that can be accepted is called {code}",
+            f"no finding that can be accepted is called {code.partition(':')[0]}",
             f"did you mean {close[0]}?"
-            if (close := difflib.get_close_matches(code, ACCEPTABLE, 1))
+            if (close := difflib.get_close_matches(code.partition(":")[0], ACCEPTABLE, 1))
             else f"known: {', '.join(sorted(ACCEPTABLE))}",
         )
         for index, cluster in enumerate(clusters)
         for number, code in enumerate(cluster.accept)
-        if code not in ACCEPTABLE
+        if code.partition(":")[0] not in ACCEPTABLE
     ]
 
 

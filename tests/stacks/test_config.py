@@ -146,6 +146,10 @@ def test_a_time_of_day_needs_no_quotes() -> None:
     assert [(w.start, w.end) for w in clusters[0].windows] == [("22:00", "06:30")]
 
 
+def test_a_finding_of_one_object_can_be_accepted() -> None:
+    assert check(setting('accept: ["bare-pod:pod shop/once"]'))[1] == []
+
+
 @pytest.mark.parametrize("yes", ["true", "yes", "on"])
 def test_yes_and_no_are_understood_where_they_are_asked_for(yes: str) -> None:
     assert [c.approval for c in check(setting(f"approval: {yes}"))[0]] == [True]
@@ -178,7 +182,7 @@ def test_a_network_that_can_be_deployed_is_taken() -> None:
         (setting(NETWORK.replace("}", ", security_group_id: sg}")), "something like sg-0123456789abcdef0 is wanted"),
         (
             setting("accept: [bare-pods]"),
-            "no blocker that can be accepted is called bare-pods\n    did you mean bare-pod?",
+            "no finding that can be accepted is called bare-pods\n    did you mean bare-pod?",
         ),
         (setting("approval: maybe"), 'true or false is wanted, not "maybe"'),
         (setting("surge: many"), 'a whole number is wanted, not "many"'),
