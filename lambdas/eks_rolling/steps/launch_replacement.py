@@ -149,7 +149,8 @@ def _home(group: Group, states: dict[str, InstanceState], old: InstanceState, cl
     another for it would leave the group one larger than it was, for good.
     """
     home = group.instance(old.tags.get(INSTANCE_REPLACES, ""))
-    if home is None or not home.alive or home.id not in states or states[home.id].state != "running" or home.zone != old.zone:
+    state = states.get(home.id) if home is not None and home.alive and home.zone == old.zone else None
+    if home is None or state is None or state.state != "running":
         return ""
     node = next((n for n in clients.kubernetes.nodes() if n.instance == home.id), None)
     if node is None or not node.ready or node.unschedulable or node.roll_taint or NODE_ROLL in node.annotations:
