@@ -55,7 +55,7 @@ bench-command: control-plane ## How long `eks-rolling plan` takes on the demo's 
 
 .PHONY: test
 test: lint control-plane ## Everything that CI runs: proves the product, and the lab where that has changed (SEED=1 draws a sample again)
-	$(PYTEST) -n $(WAITING) --dist loadgroup --scope=test $(SAMPLE) tests/contract tests/model tests/stacks tests/unit
+	$(PYTEST) -n $(WAITING) --dist loadgroup --scope=test $(SAMPLE) tests/contract tests/hostile tests/model tests/stacks tests/unit
 	$(PYTEST) -n $(ROLLING) --dist loadgroup --no-loadscope-reorder --scope=test $(SAMPLE) tests/e2e
 	@$(BIN)/python -m scripts.lab_proven || $(MAKE) --no-print-directory test-lab
 
@@ -66,7 +66,7 @@ test-lab: control-plane ## The lab alone: that it behaves as a cluster and an AW
 
 .PHONY: test-all
 test-all: lint control-plane ## All tests: every kill point, every whole roll, the lab, and what rolls called against what is granted
-	$(PYTEST) -n $(WAITING) --dist loadgroup tests/contract tests/model tests/stacks tests/unit
+	$(PYTEST) -n $(WAITING) --dist loadgroup tests/contract tests/hostile tests/model tests/stacks tests/unit
 	$(PYTEST) -n $(ROLLING) --dist loadgroup --no-loadscope-reorder tests/e2e
 	$(PYTEST) tests/permissions
 	@$(MAKE) --no-print-directory test-lab
@@ -89,7 +89,7 @@ test-versions: prepare ## Migrations on Redis 8 and Valkey 8, which are fetched 
 
 .PHONY: quick
 quick: prepare ## The tests that need no lab, kill points sampled (a minute)
-	$(PYTEST) -q -n $(CORES) --scope=quick $(SAMPLE) tests/unit tests/stacks tests/model
+	$(PYTEST) -q -n $(CORES) --scope=quick $(SAMPLE) tests/hostile tests/unit tests/stacks tests/model
 
 .PHONY: lint
 lint: prepare ## Format check, linter, types, import rules, dead code

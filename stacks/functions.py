@@ -100,6 +100,8 @@ _STEPS: Mapping[str, Permissions] = {
         describe=(*DESCRIBE_GROUPS, *DESCRIBE_TARGETS, "ec2:DescribeInstances"),
         groups=(
             "autoscaling:DeleteTags",
+            # The request of a step that died, made again, answers which instance it launched.
+            "autoscaling:LaunchInstances",
             "autoscaling:ResumeProcesses",
             "autoscaling:SetInstanceProtection",
             "autoscaling:TerminateInstanceInAutoScalingGroup",
@@ -107,6 +109,7 @@ _STEPS: Mapping[str, Permissions] = {
         ),
         instances=("ec2:CreateTags", "ec2:DeleteTags"),
         targets=(*MOVE_TARGETS, *RETURN_TARGETS),
+        launches=True,
     ),
     "find_orphans": Permissions((LOOK, REDIS_LOOK), describe=(*DESCRIBE_GROUPS, "ec2:DescribeInstances")),
     "report": Permissions(writes_reports=True, reads_reports=True, notifies=True, reads_history_of="roll"),

@@ -902,7 +902,10 @@ class World:
 
     def tag_group(self, group: str, tags: Mapping[str, str]) -> None:
         current = self.groups_by_name[group]
-        if GROUP_MAXIMUM in current.tags and GROUP_MAXIMUM in tags:
+        known, said = current.tags.get(GROUP_MAXIMUM, ""), tags.get(GROUP_MAXIMUM, "")
+        original, _, raised = known.partition(" to ")
+        theirs = current.maximum not in {int(size) for size in (original, raised) if size}
+        if known and said and said.partition(" to ")[0] != original and not theirs:
             raise InvariantBroken(f"R1: the recorded maximum of {group} was overwritten")
         self.groups_by_name[group] = replace(
             current, tags=current.tags | dict(tags), kept_tags=current.kept_tags | tags.keys()

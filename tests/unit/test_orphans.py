@@ -18,6 +18,7 @@ from eks_rolling.observed.marks import (
     NODE_ROLL,
     SOFT_TAINT,
     LaunchMark,
+    token_of,
 )
 from eks_rolling.redis.stand_in import FOR_POD, LABEL
 from eks_rolling.roll.lock import NAME
@@ -57,7 +58,7 @@ PAUSED = Workload(
     desired=0,
     annotations={AUTOSCALER_REPLICAS: "2", AUTOSCALER_PAUSED_AT: "3600"},
 )
-LAUNCH = str(LaunchMark(3600.0, token="token-1"))
+LAUNCH = str(LaunchMark(3600.0, token=token_of("roll-0", "i-1", 1)))
 
 MARKS = {
     "taint": (node(taints=(SOFT_TAINT,)), "taint on a node", "n-1: taint", ""),

@@ -65,6 +65,9 @@ TARGET_READERS = 8
 
 STANDARD_FAMILY = re.compile(r"(a|c|d|h|i|im|is|m|r|t|z)\d")
 
+GONE_MESSAGE = re.compile(r"(?i)\b(?:AutoScalingGroup name|group|instance)\b.*\bnot found\b")
+"""What was there when it was looked at, and is not any more: Auto Scaling says so by a ValidationError."""
+
 NOT_AUTHORIZED = re.compile(
     r"User: (?P<user>\S+) is not authorized to perform: (?P<action>[\w-]+:\w+)(?: on resource: (?P<on>\S+))?"
 )
@@ -84,6 +87,8 @@ def translated(doing: str) -> Iterator[None]:
             case Sort.DENIED:
                 raise AccessDenied(f"Cannot {doing}: {_missing(code, message, error.operation_name)}") from error
             case Sort.GONE:
+                raise NotFound(f"Cannot {doing}: {code}: {message}") from error
+            case Sort.PERMANENT if code == "ValidationError" and GONE_MESSAGE.search(message):
                 raise NotFound(f"Cannot {doing}: {code}: {message}") from error
             case Sort.PERMANENT:
                 raise Permanent(f"Cannot {doing}: {code}: {message}") from error

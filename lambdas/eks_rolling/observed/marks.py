@@ -4,10 +4,16 @@ A later run finds these and goes on from them; nothing else remembers a roll's h
 every one of them away again [R2].
 """
 
+import hashlib
+import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
-from eks_rolling.observed.aws import GroupInstance, InstanceState
-from eks_rolling.observed.kubernetes import ROLL_TAINT_KEY, Effect, Node, Taint
+from eks_rolling.errors import BadRequest
+from eks_rolling.observed.aws import Group, GroupInstance, InstanceState, TargetRegistration
+from eks_rolling.observed.kubernetes import ROLL_TAINT_KEY, Effect, Node, Taint, Workload
 from eks_rolling.settings import AutoscalerMode
 
 # On nodes: annotations and a label.
@@ -59,6 +65,8 @@ NODE_ANNOTATIONS = (
 # On Auto Scaling groups and instances: tags. Their values may not hold commas or braces.
 
 GROUP_MAXIMUM = "eks-rolling/original-max-size"
+"""The maximum size before the roll, and what the roll raised it to: see RaisedMaximum."""
+
 GROUP_RESUME = "eks-rolling/resume"
 """The processes that the roll suspended, separated by spaces; "-" for none."""
 
@@ -89,27 +97,57 @@ HARD_TAINT = Taint(ROLL_TAINT_KEY, Effect.NO_SCHEDULE)
 """On a node whose replacement is Ready: no new pods."""
 
 
+LAUNCH = re.compile(
+    r"(?:(?P<token>[0-9a-f]{20}-[0-9a-f]{20}-[0-9]{1,6})|desired:(?P<desired>[0-9]{1,6})(?P<raised>:raised)?)"
+    r"@(?P<at>[0-9]{1,12})"
+)
+
+RAISED = re.compile(r"(?P<original>[0-9]{1,6})(?: to (?P<raised>[0-9]{1,6}))?")
+
+TARGET_GROUP = re.compile(
+    r"arn:[a-z-]+:elasticloadbalancing:[a-z0-9-]+:[0-9]+:targetgroup/[A-Za-z0-9-]{1,32}/[0-9a-z]+"
+)
+
+CLASSIC = re.compile(r"[A-Za-z0-9-]{1,32}")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def token_of(roll: str, instance: str, attempt: int) -> str:
+    """A client token: 64 characters at most, of letters, digits, - _ / (API reference of LaunchInstances)."""
+    return f"{_digest(roll)}-{_digest(instance)}-{attempt}"
+
+
 @dataclass(frozen=True, slots=True)
 class LaunchMark:
-    """One request for a replacement: by client `token`, or by raising the desired capacity from `desired`."""
+    """One request for a replacement: by client `token`, or by raising the desired capacity from `desired`.
+
+    `raised`: that was done, so one instance of the group is the roll's.
+    """
 
     asked_at: float
     token: str = ""
     desired: int | None = None
+    raised: bool = False
 
     def __str__(self) -> str:
-        what = self.token if self.desired is None else f"desired:{self.desired}"
+        what = self.token if self.desired is None else f"desired:{self.desired}{':raised' if self.raised else ''}"
         return f"{what}@{self.asked_at:.0f}"
 
     @classmethod
     def on(cls, node: Node) -> "LaunchMark | None":
-        """The request that is on record on the node, if any."""
-        what, _, when = node.annotations.get(NODE_LAUNCH, "").rpartition("@")
-        if not what:
+        """The request that is on record on the node, if any. What no roll writes is no record: see `malformed`."""
+        read = LAUNCH.fullmatch(node.annotations.get(NODE_LAUNCH, ""))
+        if read is None:
             return None
-        if what.startswith("desired:"):
-            return cls(float(when), desired=int(what.removeprefix("desired:")))
-        return cls(float(when), token=what)
+        desired = None if read["desired"] is None else int(read["desired"])
+        return cls(float(read["at"]), read["token"] or "", desired, raised=bool(read["raised"]))
+
+    def belongs_to(self, instance: str) -> bool:
+        """Whether a roll, whichever, asks so for that instance; a request to raise a capacity bears no name."""
+        return not self.token or self.token.split("-")[1] == _digest(instance)
 
     def may_be_answered_by(self, state: InstanceState) -> bool:
         """Whether the instance came after the request and belongs to nobody. EC2's launch times are whole seconds."""
@@ -120,6 +158,77 @@ def registered_as(node: Node | None, instance: str) -> list[str]:
     """What target groups may know the node by: its instance, and addresses of pods that served on it."""
     addresses = node.annotations.get(NODE_SERVING, "") if node else ""
     return [instance, *(a for a in addresses.split(",") if a)]
+
+
+@dataclass(frozen=True, slots=True)
+class RaisedMaximum:
+    """A group's maximum size before the roll, and what the roll set; None where the record does not say."""
+
+    original: int
+    raised: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.original}" if self.raised is None else f"{self.original} to {self.raised}"
+
+    @classmethod
+    def on(cls, group: Group) -> "RaisedMaximum | None":
+        """The group's record, None if there is none. Raises BadRequest for one that no roll wrote."""
+        if GROUP_MAXIMUM not in group.tags:
+            return None
+        read = RAISED.fullmatch(group.tags[GROUP_MAXIMUM])
+        if read is None:
+            raise BadRequest(
+                f"The tag {GROUP_MAXIMUM} of group {group.name} is {group.tags[GROUP_MAXIMUM]!r}, which no roll wrote: "
+                "set the maximum size by hand and remove the tag."
+            )
+        return cls(int(read["original"]), None if read["raised"] is None else int(read["raised"]))
+
+    def changed_by_others(self, maximum: int) -> bool:
+        """Whether somebody else has set the maximum since."""
+        return self.raised is not None and maximum not in {self.original, self.raised}
+
+
+def replicas_on(workload: Workload) -> int:
+    """How many replicas cluster-autoscaler had before the roll. Raises BadRequest where that is no count."""
+    said = workload.annotations[AUTOSCALER_REPLICAS]
+    if not re.fullmatch("[0-9]{1,4}", said):
+        raise BadRequest(
+            f"The annotation {AUTOSCALER_REPLICAS} of {workload.owner} is {said!r}, which no roll wrote: scale it by "
+            "hand and remove the annotation."
+        )
+    return int(said)
+
+
+def registrations_text(targets: Iterable[TargetRegistration]) -> str:
+    """What is written on a node that leaves these."""
+    return json.dumps([[t.group, t.port, t.classic] for t in targets])
+
+
+def registrations_on(node: Node) -> tuple[TargetRegistration, ...]:
+    """Where the node was registered before it left its load balancers. Raises BadRequest for what no roll wrote."""
+    said = node.annotations.get(NODE_TARGETS, "[]")
+    try:
+        read = json.loads(said)
+    except (ValueError, RecursionError):
+        read = None
+    if not isinstance(read, list) or len(read) > 1000 or not all(_is_registration(item) for item in read):
+        raise BadRequest(
+            f"The annotation {NODE_TARGETS} of node {node.name} is not what a roll writes: it was ignored; look "
+            "whether the node is in its target groups."
+        )
+    return tuple(
+        TargetRegistration(group, node.instance, port, "unused", classic=classic) for group, port, classic in read
+    )
+
+
+def _is_registration(item: Any) -> bool:
+    """[target group's ARN, port, false] or [classic load balancer's name, null, true]."""
+    if not isinstance(item, list) or len(item) != 3:
+        return False
+    group, port, classic = item
+    a_port = port is None or (isinstance(port, int) and not isinstance(port, bool) and 0 < port < 65536)
+    named = isinstance(group, str) and isinstance(classic, bool)
+    return named and a_port and bool((CLASSIC if classic else TARGET_GROUP).fullmatch(group))
 
 
 def with_roll_taint(node: Node, taint: Taint | None) -> tuple[Taint, ...]:

@@ -5,7 +5,6 @@ idempotent. Groups it does not serve (on-demand and spot mixed) get their desire
 time under a Lease, and the instance that then appears in the right zone is claimed by a tag.
 """
 
-import hashlib
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -13,7 +12,7 @@ from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import NotFound, Refused
 from eks_rolling.observed.aws import Group, InstanceState
 from eks_rolling.observed.kubernetes import Node
-from eks_rolling.observed.marks import INSTANCE_REPLACES, NODE_LAUNCH, NODE_ROLL, LaunchMark
+from eks_rolling.observed.marks import INSTANCE_REPLACES, NODE_LAUNCH, NODE_ROLL, LaunchMark, token_of
 from eks_rolling.payloads import Hold, NodeTask, StepResult, backoff
 from eks_rolling.roll import lock
 from eks_rolling.roll.lock import Busy
@@ -62,11 +61,6 @@ class Claim:
 Decision = Found | RecordLaunch | Launch | RaiseDesired | Claim | Hold
 
 
-def token_of(roll: str, instance: str, attempt: int) -> str:
-    """A client token: 64 characters at most, of letters, digits, - _ / (API reference of LaunchInstances)."""
-    return f"{hashlib.sha256(f'{roll} {instance}'.encode()).hexdigest()[:40]}-{attempt}"
-
-
 def decide(
     group: Group, states: dict[str, InstanceState], node: Node, old: InstanceState, roll: str, now: float
 ) -> Decision:
@@ -78,6 +72,9 @@ def decide(
     if "Launch" in group.suspended:
         return Hold(f"the process Launch of group {group.name} is suspended; resume it")
     mark = LaunchMark.on(node)
+    if mark is not None and not mark.belongs_to(old.id):
+        # A node's kubelet may write on its own Node: another node's request is no request of this one's.
+        mark = None
     if group.mixed_purchasing:
         return _decide_serially(group, states, mark, old, now)
     if mark is None or not mark.token:
@@ -169,6 +166,10 @@ def _act(decision: Decision, task: NodeTask, node: Node, clients: Clients) -> St
             return _launch(token, task, node, clients)
         case RaiseDesired(desired):
             clients.aws.set_desired(task.group, desired)
+            # Proof, for whoever comes after a crash, that one instance more is this roll's.
+            asked = LaunchMark.on(node)
+            mark = LaunchMark(asked.asked_at if asked else clients.now(), desired=desired - 1, raised=True)
+            clients.kubernetes.update_node(node, annotations={NODE_LAUNCH: str(mark)})
             return StepResult.wait(f"the desired capacity of {task.group} was raised to {desired}", 5)
         case Claim(instance, value):
             if unknown := _tag(instance, value, clients):

@@ -6,14 +6,19 @@ elsewhere even when it has none, so the pods go while the connections drain. Wha
 port that nothing explains counts as Local.
 """
 
-import json
 from dataclasses import dataclass
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.errors import NotFound
+from eks_rolling.errors import BadRequest, NotFound
 from eks_rolling.observed.aws import TargetRegistration
 from eks_rolling.observed.kubernetes import Node, Service
-from eks_rolling.observed.marks import EXCLUDE_LABEL, NODE_EXCLUDED, NODE_TARGETS
+from eks_rolling.observed.marks import (
+    EXCLUDE_LABEL,
+    NODE_EXCLUDED,
+    NODE_TARGETS,
+    registrations_on,
+    registrations_text,
+)
 from eks_rolling.payloads import Hold, NodeTask, StepResult
 from eks_rolling.runtime import handler_for
 
@@ -45,8 +50,7 @@ def decide(
     registered = [t for t in targets if t.receives_traffic and t.state != "draining"]
     draining = [t for t in targets if t.state == "draining"]
     if registered and (NODE_TARGETS not in node.annotations or EXCLUDE_LABEL not in node.labels):
-        known = json.loads(node.annotations.get(NODE_TARGETS, "[]"))
-        return RecordTargets(json.dumps(known or [[t.group, t.port, t.classic] for t in registered]))
+        return RecordTargets(registrations_text(_known(node) or registered))
     for target in registered:
         if target.others_healthy < floor:
             return Hold(
@@ -61,6 +65,14 @@ def decide(
         names = ", ".join(t.name for t in local)
         return Hold(f"connections of {names} are draining", seconds=min(15.0, max(1.0, left)))
     return Left("no load balancer sends new connections" if targets else "it is in no load balancer")
+
+
+def _known(node: Node) -> tuple[TargetRegistration, ...]:
+    """What is on record already; what no roll wrote is no record."""
+    try:
+        return registrations_on(node)
+    except BadRequest:
+        return ()
 
 
 def _needs_pods(target: TargetRegistration, services: list[Service]) -> bool:

@@ -13,6 +13,7 @@ from eks_rolling.observed.marks import (
     GROUP_MAXIMUM,
     GROUP_RESUME,
     INTERFERING_PROCESSES,
+    RaisedMaximum,
 )
 from eks_rolling.payloads import RollTask, StepResult
 from eks_rolling.report import messages
@@ -39,8 +40,13 @@ def decide(group: Group, surge: int) -> GroupPause:
         tags[GROUP_RESUME] = " ".join(sorted(remembered | suspend)) or "-"
     needed = group.desired + surge
     maximum = needed if group.maximum < needed else None
-    if maximum is not None and GROUP_MAXIMUM not in group.tags:
-        tags[GROUP_MAXIMUM] = str(group.maximum)
+    if maximum is not None:
+        known = RaisedMaximum.on(group)
+        # A size that somebody set since is the one to put back.
+        theirs = known is None or known.changed_by_others(group.maximum)
+        record = str(RaisedMaximum(group.maximum if known is None or theirs else known.original, maximum))
+        if group.tags.get(GROUP_MAXIMUM) != record:
+            tags[GROUP_MAXIMUM] = record
     return GroupPause(tags, suspend, maximum)
 
 

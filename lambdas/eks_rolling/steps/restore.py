@@ -1,15 +1,19 @@
-"""Restore: put back every original, whatever way the roll ended [R2].
+"""Restore: put back every original, whatever way the roll ended [R2], each object by itself [R5].
 
 It works from the marks on the cluster and the groups alone, so it may be run at any time, by anybody, again and again.
-The lock goes last, so that no other roll starts on half-restored ground.
+What can wait for nothing comes first: cluster-autoscaler, then the groups' processes and sizes. An object that cannot
+be put back is left behind with the reason, what is gone is done, and the rest goes on. The lock goes last, so that no
+other roll starts on half-restored ground.
 """
 
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.errors import AccessDenied, sentence
+from eks_rolling.errors import BadRequest, NotFound, RollError, Transient, sentence
 from eks_rolling.observed.aws import Group, InstanceState, TargetRegistration, as_their_groups_say
 from eks_rolling.observed.kubernetes import Lease, Node, Owner, Pod, Taint, Workload, ready_nodes
 from eks_rolling.observed.marks import (
@@ -23,56 +27,115 @@ from eks_rolling.observed.marks import (
     NODE_ANNOTATIONS,
     NODE_CORDONED,
     NODE_EXCLUDED,
+    NODE_LAUNCH,
     NODE_SCALE_DOWN,
     NODE_TARGETS,
     SCALE_DOWN_DISABLED,
     LaunchMark,
+    RaisedMaximum,
+    registrations_on,
+    registrations_text,
+    replicas_on,
     with_roll_taint,
 )
 from eks_rolling.payloads import RestoreTask, StepResult, backoff
-from eks_rolling.redis.groups import declared
+from eks_rolling.redis.groups import RedisGroup, declared
 from eks_rolling.roll import lock
 from eks_rolling.roll import pending_change as changes
 from eks_rolling.roll.lock import Busy
 from eks_rolling.roll.restore_dry_run import rehearse
 from eks_rolling.runtime import handler_for
 
+FAULT_PATIENCE_SECONDS = 300
+"""How long a fault that may pass is waited for on one object before that object is left behind."""
+
+WAIT_SHARE = 0.9
+"""The part of the deadline after which nothing is waited for any more: the lock goes, and it is said what stays."""
+
+TOKEN_SECONDS = 3600
+"""How old a launch request may be to be made again with its client token, which answers with the instance of then."""
+
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError)
+"""What an object raises that does not look as it should."""
+
+Seen = TypeVar("Seen")
+
 
 @dataclass(slots=True)
 class RestoreProgress:
-    """What this look put back, what it waits for, and what it has to leave, as sentences."""
+    """What this look put back, what it waits for, and what it has to leave, as sentences.
 
+    `patient`: a fault that may pass is waited for; later it counts as one that stays.
+    """
+
+    patient: bool = True
     restored: list[str] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+    once: list[str] = field(default_factory=list)
+    """What no later look will find again, because its mark goes: said now, whether this look is the last or not."""
+
+    def did(self, what: str, action: Callable[[], object]) -> bool:
+        """Whether the action was done, or has nothing to be done on any more."""
+        missing = len(self.waiting) + len(self.left)
+        with self.piece(what):
+            action()
+        return len(self.waiting) + len(self.left) == missing
+
+    @contextmanager
+    def piece(self, what: str) -> Iterator[None]:
+        """One object by itself [R5]: whatever is the matter with it is said, and keeps nothing else from being done."""
+        try:
+            yield
+        except NotFound as error:
+            self.restored.append(f"{what}: nothing to put back any more: {sentence(error)}")
+        except Transient as error:
+            (self.waiting if self.patient else self.left).append(f"{what}: {sentence(error)}")
+        except (RollError, *MALFORMED) as error:
+            self.left.append(f"{what}: {sentence(error)}")
+
+    def look(self, what: str, look: Callable[[], Seen]) -> Seen | None:
+        """What `look` sees; None where it cannot be seen, which is said: what hangs on it stays as it is."""
+        try:
+            return look()
+        except Transient as error:
+            (self.waiting if self.patient else self.left).append(f"{what} could not be looked at: {sentence(error)}")
+        except (RollError, *MALFORMED) as error:
+            self.left.append(f"{what} could not be looked at: {sentence(error)}")
+        return None
 
 
 @dataclass(frozen=True, slots=True)
-class GroupRestore:
-    """What to undo on a group; None and empty where there is nothing."""
+class SizeRestore:
+    """What to do about a group's maximum size; `forget` takes the record away."""
 
-    resume: frozenset[str] = frozenset()
     maximum: int | None = None
-    untag: tuple[str, ...] = ()
+    forget: bool = False
     left: str = ""
+    theirs: str = ""
 
 
-def decide_group(group: Group) -> GroupRestore:
-    """A maximum is never put below the desired capacity: AWS would terminate instances, undrained, to obey."""
-    resume = frozenset(group.tags.get(GROUP_RESUME, "").split()) - {"-"}
-    untag = (GROUP_RESUME,) if GROUP_RESUME in group.tags else ()
-    original = int(group.tags.get(GROUP_MAXIMUM, group.maximum))
-    if GROUP_MAXIMUM not in group.tags:
-        return GroupRestore(resume, None, untag)
-    if group.desired > original:
-        return GroupRestore(
-            resume,
-            None,
-            untag,
-            f"group {group.name} keeps the maximum size {group.maximum} (was {original}) while it runs {group.desired} "
-            "instances; the next roll finishes it",
+def decide_size(group: Group) -> SizeRestore:
+    """A maximum is never put below the desired capacity: AWS would terminate instances, undrained, to obey.
+
+    One that is neither the original nor what the roll raised it to was set by somebody meanwhile: it is theirs.
+    Raises BadRequest for a record that no roll wrote.
+    """
+    record = RaisedMaximum.on(group)
+    if record is None:
+        return SizeRestore()
+    if record.changed_by_others(group.maximum):
+        theirs = (
+            f"group {group.name}: the maximum size stays {group.maximum}, which somebody set during the roll "
+            f"(it was {record.original} before)"
         )
-    return GroupRestore(resume, original if group.maximum != original else None, (*untag, GROUP_MAXIMUM))
+        return SizeRestore(forget=True, theirs=theirs)
+    if group.desired > record.original:
+        return SizeRestore(
+            left=f"group {group.name} keeps the maximum size {group.maximum} (was {record.original}) while it runs "
+            f"{group.desired} instances; the next roll finishes it"
+        )
+    return SizeRestore(record.original if group.maximum != record.original else None, forget=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,26 +146,21 @@ class NodeRestore:
     annotations: dict[str, str | None]
     labels: dict[str, str | None]
     uncordon: bool
-    register: tuple[TargetRegistration, ...]
 
 
 def decide_node(node: Node, *, keep_taints: bool) -> NodeRestore | None:
-    """What is left of a roll on the node; None if nothing."""
+    """What is left of a roll on the node; None if nothing. Where it was registered: `registrations_on`."""
     marks: dict[str, str | None] = {key: None for key in NODE_ANNOTATIONS if key in node.annotations}
     if NODE_SCALE_DOWN in node.annotations:
         marks[SCALE_DOWN_DISABLED] = None
     untaint = node.roll_taint is not None and not keep_taints
     if not marks and not untaint:
         return None
-    known = json.loads(node.annotations.get(NODE_TARGETS, "[]"))
     return NodeRestore(
         taints=with_roll_taint(node, None) if untaint else None,
         annotations=marks,
         labels={EXCLUDE_LABEL: None} if NODE_EXCLUDED in node.annotations else {},
         uncordon=NODE_CORDONED in node.annotations,
-        register=tuple(
-            TargetRegistration(group, node.instance, port, "unused", classic=classic) for group, port, classic in known
-        ),
     )
 
 
@@ -134,25 +192,78 @@ def decide_replacement(seen: Replacement) -> str:
     return "wait" if using else "terminate"
 
 
-def decide_orphan(node: Node, group: Group, states: dict[str, InstanceState]) -> str | None:
-    """The instance that was launched for the node by a step that died before it could say so; None if there is none."""
+@dataclass(frozen=True, slots=True)
+class AskAgain:
+    """An instance came after the request of this token, in its zone: the same request answers whether it is the
+    request's. Nothing else proves it: a person may have scaled the group out meanwhile [N4].
+    """
+
+    token: str
+    zone: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The group's desired capacity was raised for the node, and this instance came of it."""
+
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unproven:
+    """These may be the node's replacement, or somebody else's: they stay."""
+
+    reason: str
+
+
+def decide_orphan(
+    node: Node, group: Group, states: Mapping[str, InstanceState], now: float
+) -> AskAgain | Claim | Unproven | None:
+    """What to do about an instance that a step may have launched for the node and died; None where there is none."""
     mark, member = LaunchMark.on(node), group.instance(node.instance)
-    tagged = any(s.tags.get(INSTANCE_REPLACES) == node.instance for s in states.values())
-    if mark is None or member is None or tagged:
+    if mark is None or member is None or any(s.tags.get(INSTANCE_REPLACES) == node.instance for s in states.values()):
         return None
-    answers = (
-        i.id
-        for i in group.instances
-        if i.alive and i.zone == member.zone and i.id in states and mark.may_be_answered_by(states[i.id])
-    )
-    return next(answers, None)
+    if not mark.belongs_to(node.instance):
+        return Unproven(f"node {node.name} bears a request for a replacement that no roll made: it was ignored")
+    came = [i for i in group.instances if i.alive and i.id in states and mark.may_be_answered_by(states[i.id])]
+    inside = [i.id for i in came if i.zone == member.zone]
+    if mark.raised and came:
+        return Claim((inside or [i.id for i in came])[0])
+    if not inside:
+        return None
+    if not mark.token:
+        return Unproven(
+            f"{', '.join(inside)} of group {group.name} came up after a replacement of {node.name} was asked for, and "
+            "nothing proves whose it is: it stays; terminate it if it is nobody's"
+        )
+    if now > mark.asked_at + TOKEN_SECONDS:
+        return Unproven(
+            f"{', '.join(inside)} of group {group.name} came up after a replacement of {node.name} was asked for, too "
+            "long ago to ask whose it is: it stays; terminate it if it is nobody's"
+        )
+    return AskAgain(mark.token, member.zone)
 
 
-def decide_autoscaler(workload: Workload | None) -> int | None:
-    """The replica count to put back; None if there is nothing on record. A count above 0 is somebody's own doing."""
+@dataclass(frozen=True, slots=True)
+class ScaleTo:
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class Theirs:
+    """Somebody scaled it meanwhile: that count stays, and the record goes."""
+
+    replicas: int
+
+
+def decide_autoscaler(workload: Workload | None) -> ScaleTo | Theirs | None:
+    """What to put back; None if there is nothing on record. A count above 0 is somebody's own doing.
+
+    Raises BadRequest for a record that is no count.
+    """
     if workload is None or AUTOSCALER_REPLICAS not in workload.annotations:
         return None
-    return int(workload.annotations[AUTOSCALER_REPLICAS]) if workload.desired == 0 else workload.desired
+    return Theirs(workload.desired) if workload.desired else ScaleTo(replicas_on(workload))
 
 
 def not_ours(found: Busy | None, roll: str) -> str:
@@ -168,104 +279,195 @@ def not_ours(found: Busy | None, roll: str) -> str:
 def run(task: RestoreTask, clients: Clients) -> StepResult:
     if task.rehearse:
         return rehearse(task, clients)
-    if task.by:
-        changes.forget(clients, task.roll)
+    waited = task.waited(clients.now())
     ended = lock.end(clients, task.roll, task.by)
     if not isinstance(ended, Lease):
         return StepResult.done(not_ours(ended, task.roll), restored=[], left_behind=[], ours=False)
+    progress = RestoreProgress(patient=waited < FAULT_PATIENCE_SECONDS)
     keep_taints = task.keep_taints or lock.KEEP_TAINTS in ended.annotations
-    progress = RestoreProgress()
-    groups = clients.aws.groups()
-    states = as_their_groups_say(groups, clients.aws.instances([i.id for g in groups for i in g.instances]))
-    nodes = clients.kubernetes.nodes()
-    if _claim_orphans(groups, states, nodes, clients):
-        return StepResult.wait("an instance that a killed step had launched was found", 1)
-    unused = list(_unused(groups, states, nodes, clients))
-    spare = {r.instance.id for r in unused}
-    standing_by = {i.id for g in groups for i in g.instances if not i.alive}
-    for node in nodes:
-        if node.instance not in spare:
+    _restore_all(task, clients, progress, keep_taints=keep_taints)
+    deadline = clients.settings.deadline("restore")
+    if progress.waiting and deadline is not None and waited > deadline * WAIT_SHARE:
+        progress.left += [f"{what} (still so after {waited / 60:.0f} minutes)" for what in progress.waiting]
+        progress.waiting.clear()
+    looked = _ready_nodes(clients, progress)
+    if progress.waiting:
+        said = progress.restored + progress.once
+        return StepResult.wait("; ".join(progress.waiting), backoff(waited), restored=said, ready_nodes=looked)
+    lock.release(clients, task.by or task.roll, lock.lock_name(clients.settings.namespace))
+    left = progress.left + progress.once
+    reason = "; ".join(left) or "everything is as it was before the roll"
+    return StepResult.done(reason, restored=progress.restored, left_behind=left, ours=True, ready_nodes=looked)
+
+
+def _restore_all(task: RestoreTask, clients: Clients, progress: RestoreProgress, *, keep_taints: bool) -> None:
+    if task.by:
+        with progress.piece("the next change"):
+            changes.forget(clients, task.roll)
+    with progress.piece("cluster-autoscaler"):
+        _restore_autoscaler(clients, progress)
+    seen = _see(clients, progress)
+    for group in seen.groups:
+        _restore_group(group, clients, progress)
+    _restore_machines(seen, clients, progress, keep_taints=keep_taints)
+    for budget in progress.look("the disruption budgets", clients.kubernetes.budgets) or []:
+        if budget.ours:
+            with progress.piece(f"temporary budget {budget}"):
+                clients.kubernetes.delete_budget(budget)
+                progress.restored.append(f"temporary budget {budget} removed")
+    _say_half_moved(task.roll, clients, progress)
+
+
+def _ready_nodes(clients: Clients, progress: RestoreProgress) -> dict[str, int]:
+    nodes = progress.look("the nodes, at the end,", clients.kubernetes.nodes)
+    return ready_nodes(nodes) if nodes is not None else {}
+
+
+# Nodes and instances
+
+
+@dataclass(frozen=True, slots=True)
+class Machines:
+    """Groups, nodes and instances; None where they could not be seen."""
+
+    groups: Sequence[Group]
+    nodes: Sequence[Node] | None
+    states: dict[str, InstanceState] | None
+
+    @property
+    def unused(self) -> dict[str, Group]:
+        """Replacements whose old instance is still there, with their groups."""
+        found = {}
+        for group in self.groups:
+            for member in group.instances:
+                state = (self.states or {}).get(member.id)
+                replaces = state.tags.get(INSTANCE_REPLACES) if state else None
+                old = group.instance(replaces) if replaces else None
+                if old and old.alive:
+                    found[member.id] = group
+        return found
+
+    def replacements(self, clients: Clients, progress: RestoreProgress) -> Iterator[Replacement]:
+        """The unused ones, each looked at when it is its turn. Without a look at the nodes none can be judged."""
+        if self.nodes is None or self.states is None:
+            return
+        nodes = {n.instance: n for n in self.nodes}
+        for instance, group in self.unused.items():
+            node, state = nodes.get(instance), self.states[instance]
+            found: list[Replacement] = []
+            with progress.piece(f"{instance}, which was not needed, stays"):
+                pods = tuple(clients.kubernetes.pods_on(node.name)) if node else ()
+                targets = tuple(clients.aws.targets_of([instance]))
+                found.append(Replacement(state, group, node, pods, targets))
+            yield from found
+
+
+def _see(clients: Clients, progress: RestoreProgress) -> Machines:
+    groups = progress.look("the Auto Scaling groups", clients.aws.groups) or []
+    nodes = progress.look("the nodes", clients.kubernetes.nodes)
+    ids = sorted({i.id for g in groups for i in g.instances} | {n.instance for n in nodes or () if n.instance})
+    states = progress.look("the instances", lambda: as_their_groups_say(groups, clients.aws.instances(ids)))
+    return Machines(groups, nodes, states)
+
+
+def _restore_machines(seen: Machines, clients: Clients, progress: RestoreProgress, *, keep_taints: bool) -> None:
+    """Nodes that were not replaced, replacements that were not needed, and what instances bear."""
+    seen, unclear = _claim_orphans(seen, clients, progress)
+    unused, states = seen.unused, seen.states
+    standing_by = {i.id for g in seen.groups for i in g.instances if not i.alive}
+    for node in seen.nodes or ():
+        state = states.get(node.instance) if states is not None else None
+        runs = states is None or (state is not None and state.state == "running")
+        if runs and node.instance not in unused and node.name not in unclear:
             # An instance that somebody took out of service goes back to its balancers when they put it back.
             in_service = node.instance not in standing_by
-            _restore_node(node, states, clients, progress, keep_taints=keep_taints, in_service=in_service)
-    for replacement in unused:
-        _give_back_if_allowed(replacement, clients, progress)
-    for group in groups:
-        _restore_instances(group, states, spare, clients, progress)
-        _restore_group(group, clients, progress)
-    for budget in clients.kubernetes.budgets():
-        if budget.ours:
-            clients.kubernetes.delete_budget(budget)
-            progress.restored.append(f"temporary budget {budget} removed")
-    _restore_autoscaler(clients, progress)
-    progress.left += _half_moved(task.roll, clients)
-    if progress.waiting:
-        waited = task.waited(clients.now())
-        return StepResult.wait(
-            "; ".join(progress.waiting), backoff(waited), restored=progress.restored, ready_nodes=ready_nodes(nodes)
-        )
-    looked = ready_nodes(clients.kubernetes.nodes())
-    lock.release(clients, task.by or task.roll, lock.lock_name(clients.settings.namespace))
-    reason = "; ".join(progress.left) or "everything is as it was before the roll"
-    return StepResult.done(reason, restored=progress.restored, left_behind=progress.left, ours=True, ready_nodes=looked)
+            with progress.piece(f"node {node.name}"):
+                _restore_node(node, clients, progress, keep_taints=keep_taints, in_service=in_service)
+    for replacement in seen.replacements(clients, progress):
+        # Without the permission, which cannot be rehearsed, it stays.
+        with progress.piece(f"{replacement.instance.id}, which was not needed, stays"):
+            _give_back(replacement, clients, progress)
+    for group in seen.groups:
+        for member in group.instances:
+            state = (states or {}).get(member.id)
+            if state is not None and state.state == "running":
+                _restore_instance(group, state, unused, clients, progress)
 
 
 def _restore_node(
-    node: Node,
-    states: dict[str, InstanceState],
-    clients: Clients,
-    progress: RestoreProgress,
-    *,
-    keep_taints: bool,
-    in_service: bool,
+    node: Node, clients: Clients, progress: RestoreProgress, *, keep_taints: bool, in_service: bool
 ) -> None:
     undo = decide_node(node, keep_taints=keep_taints)
-    state = states.get(node.instance)
-    if undo is None or state is None or state.state != "running":
+    if undo is None:
         return
-    for target in undo.register if in_service else ():
-        clients.aws.register(target)
+    try:
+        registrations = registrations_on(node) if in_service else ()
+    except BadRequest as error:
+        progress.once.append(sentence(error))
+        registrations = ()
+    failed = [
+        t for t in registrations if not progress.did(f"node {node.name} in {t.name}", partial(clients.aws.register, t))
+    ]
+    # What could not be registered stays on record, for the next look or the next restore.
+    rest: dict[str, str | None] = {NODE_TARGETS: registrations_text(failed)} if failed else {}
     clients.kubernetes.update_node(
         node,
         taints=undo.taints,
-        annotations=undo.annotations,
+        annotations=undo.annotations | rest,
         labels=undo.labels,
         unschedulable=False if undo.uncordon else None,
     )
     progress.restored.append(f"node {node.name}: taint and marks removed")
 
 
-def _claim_orphans(groups: list[Group], states: dict[str, InstanceState], nodes: list[Node], clients: Clients) -> bool:
-    for group in groups:
-        for node in nodes:
-            orphan = decide_orphan(node, group, states)
-            if orphan:
-                clients.aws.tag_instance(orphan, {INSTANCE_REPLACES: node.instance})
-                return True
-    return False
+def _claim_orphans(seen: Machines, clients: Clients, progress: RestoreProgress) -> tuple[Machines, set[str]]:
+    """What was seen, with those instances claimed that killed steps provably launched for nodes of the roll.
+
+    Second the nodes for which it cannot be told yet: their marks are needed for the next look.
+    """
+    if seen.nodes is None or seen.states is None:
+        return seen, set()
+    states, unclear = seen.states, set()
+    for group in seen.groups:
+        for node in seen.nodes:
+            if NODE_LAUNCH in node.annotations and group.instance(node.instance):
+                waiting = len(progress.waiting)
+                with progress.piece(f"what was launched for node {node.name}"):
+                    states = states | _claim_orphan(group, node, states, clients, progress)
+                if len(progress.waiting) > waiting:
+                    unclear.add(node.name)
+    return replace(seen, states=states), unclear
 
 
-def _unused(
-    groups: list[Group], states: dict[str, InstanceState], nodes: list[Node], clients: Clients
-) -> Iterator[Replacement]:
-    by_instance = {n.instance: n for n in nodes}
-    for group in groups:
-        for member in group.instances:
-            state = states.get(member.id)
-            replaces = state.tags.get(INSTANCE_REPLACES) if state else None
-            old = group.instance(replaces) if replaces else None
-            if state and old and old.alive:
-                node = by_instance.get(member.id)
-                pods = tuple(clients.kubernetes.pods_on(node.name)) if node else ()
-                yield Replacement(state, group, node, pods, tuple(clients.aws.targets_of([member.id])))
-
-
-def _give_back_if_allowed(seen: Replacement, clients: Clients, progress: RestoreProgress) -> None:
-    """Without the permission, which cannot be rehearsed, it stays; that must not keep the rest from being put back."""
+def _claim_orphan(
+    group: Group, node: Node, states: dict[str, InstanceState], clients: Clients, progress: RestoreProgress
+) -> dict[str, InstanceState]:
+    match decide_orphan(node, group, states, clients.now()):
+        case Unproven(reason):
+            progress.once.append(reason)
+            return {}
+        case Claim(instance):
+            found = instance
+        case AskAgain(token, zone):
+            answer = clients.aws.launch(group.name, zone, token)
+            if not answer.instance:
+                progress.once.append(
+                    f"whether a replacement of {node.name} was launched cannot be told: "
+                    f"{answer.error}: {answer.message}"
+                )
+                return {}
+            found = answer.instance
+        case _:
+            return {}
     try:
-        _give_back(seen, clients, progress)
-    except AccessDenied as error:
-        progress.left.append(f"{seen.instance.id}, which was not needed, stays: {sentence(error)}")
+        clients.aws.tag_instance(found, {INSTANCE_REPLACES: node.instance})
+    except NotFound as error:
+        # EC2 is eventually consistent (EC2 API guide): it does not know a new instance everywhere at once.
+        raise Transient(sentence(error)) from error
+    if found not in states:
+        progress.waiting.append(f"{found}, launched for {node.name}, comes up")
+        return {}
+    return {found: replace(states[found], tags=states[found].tags | {INSTANCE_REPLACES: node.instance})}
 
 
 def _give_back(seen: Replacement, clients: Clients, progress: RestoreProgress) -> None:
@@ -281,7 +483,8 @@ def _give_back(seen: Replacement, clients: Clients, progress: RestoreProgress) -
             progress.waiting.append(f"{name} was not needed and is given back")
         case "deregister":
             for target in seen.targets:
-                clients.aws.deregister(target)
+                with progress.piece(f"{name} in {target.name}"):
+                    clients.aws.deregister(target)
             progress.waiting.append(f"{name} leaves its load balancers")
         case "wait":
             progress.waiting.append(f"{name} leaves its load balancers")
@@ -293,50 +496,70 @@ def _give_back(seen: Replacement, clients: Clients, progress: RestoreProgress) -
             pass
 
 
-def _restore_instances(
-    group: Group, states: dict[str, InstanceState], spare: set[str], clients: Clients, progress: RestoreProgress
+def _restore_instance(
+    group: Group, state: InstanceState, unused: Mapping[str, Group], clients: Clients, progress: RestoreProgress
 ) -> None:
-    for member in group.instances:
-        state = states.get(member.id)
-        if state is None or state.state != "running":
-            continue
+    with progress.piece(f"instance {state.id}"):
         if INSTANCE_PROTECTED in state.tags:
-            clients.aws.protect(group.name, member.id, protected=False)
-            clients.aws.untag_instance(member.id, [INSTANCE_PROTECTED])
-            progress.restored.append(f"{member.id}: scale-in protection lifted")
-        if INSTANCE_REPLACES in state.tags and member.id not in spare:
-            clients.aws.untag_instance(member.id, [INSTANCE_REPLACES])
+            clients.aws.protect(group.name, state.id, protected=False)
+            clients.aws.untag_instance(state.id, [INSTANCE_PROTECTED])
+            progress.restored.append(f"{state.id}: scale-in protection lifted")
+    with progress.piece(f"instance {state.id}"):
+        if INSTANCE_REPLACES in state.tags and state.id not in unused:
+            clients.aws.untag_instance(state.id, [INSTANCE_REPLACES])
+
+
+# Groups, cluster-autoscaler, Redis
 
 
 def _restore_group(group: Group, clients: Clients, progress: RestoreProgress) -> None:
-    undo = decide_group(group)
-    if undo.resume:
-        clients.aws.resume(group.name, undo.resume)
-        progress.restored.append(f"group {group.name}: {', '.join(sorted(undo.resume))} resumed")
-    if undo.maximum is not None:
-        clients.aws.set_maximum(group.name, undo.maximum)
-        progress.restored.append(f"group {group.name}: maximum size back to {undo.maximum}")
-    if undo.untag:
-        clients.aws.untag_group(group.name, undo.untag)
-    if undo.left:
-        progress.left.append(undo.left)
+    """Each part by itself, and each record only once its part is done: what fails is found again."""
+    name, aws = group.name, clients.aws
+    if GROUP_RESUME in group.tags:
+        suspended = frozenset(group.tags[GROUP_RESUME].split()) - {"-"}
+        if not suspended or progress.did(f"group {name}", partial(aws.resume, name, suspended)):
+            progress.did(f"group {name}", partial(aws.untag_group, name, [GROUP_RESUME]))
+            if suspended:
+                progress.restored.append(f"group {name}: {', '.join(sorted(suspended))} resumed")
+    with progress.piece(f"group {name}"):
+        undo = decide_size(group)
+        if undo.maximum is not None:
+            aws.set_maximum(name, undo.maximum)
+            progress.restored.append(f"group {name}: maximum size back to {undo.maximum}")
+        if undo.forget:
+            aws.untag_group(name, [GROUP_MAXIMUM])
+        if undo.theirs:
+            progress.restored.append(undo.theirs)
+        if undo.left:
+            progress.left.append(undo.left)
 
 
 def _restore_autoscaler(clients: Clients, progress: RestoreProgress) -> None:
     setting = clients.settings.autoscaler
     workload = clients.kubernetes.workload(Owner("Deployment", setting.namespace, setting.deployment))
-    replicas = decide_autoscaler(workload)
-    if workload is not None and replicas is not None:
-        records = {AUTOSCALER_REPLICAS: None, AUTOSCALER_PAUSED_AT: None}
-        clients.kubernetes.update_workload(workload, replicas=replicas, annotations=records)
-        progress.restored.append(f"cluster-autoscaler: back at {replicas}")
+    if workload is None:
+        return
+    records = {AUTOSCALER_REPLICAS: None, AUTOSCALER_PAUSED_AT: None}
+    match decide_autoscaler(workload):
+        case ScaleTo(replicas):
+            clients.kubernetes.update_workload(workload, replicas=replicas, annotations=records)
+            progress.restored.append(f"cluster-autoscaler: back at {replicas}")
+        case Theirs(replicas):
+            clients.kubernetes.update_workload(workload, annotations=records)
+            progress.restored.append(f"cluster-autoscaler: stays at {replicas}, set by somebody during the roll")
 
 
-def _half_moved(roll: str, clients: Clients) -> Iterator[str]:
+def _say_half_moved(roll: str, clients: Clients, progress: RestoreProgress) -> None:
     """Redis groups that the step before could not bring back to normal; their Leases are still held."""
-    for group in declared(clients.kubernetes.workloads())[0]:
-        if lock.begun_by(clients.kubernetes.lease(group.lease), roll, clients.now()):
-            yield f"Redis group {group} is half moved; the next roll goes on with it"
+    workloads = progress.look("the workloads", clients.kubernetes.workloads) or []
+    for group in declared(workloads)[0]:
+        with progress.piece(f"Redis group {group}"):
+            if _is_half_moved(group, roll, clients):
+                progress.left.append(f"Redis group {group} is half moved; the next roll goes on with it")
+
+
+def _is_half_moved(group: RedisGroup, roll: str, clients: Clients) -> bool:
+    return lock.begun_by(clients.kubernetes.lease(group.lease), roll, clients.now())
 
 
 handler = handler_for(run, RestoreTask, locked=False)

@@ -20,6 +20,8 @@ from eks_rolling.observed.marks import (
     NODE_TARGETS,
     SOFT_TAINT,
     LaunchMark,
+    registrations_on,
+    token_of,
     with_roll_taint,
 )
 from eks_rolling.payloads import Hold
@@ -62,11 +64,13 @@ class TestLaunch:
         assert self.decide(group(), node=noted) == launch_replacement.Launch(first.mark.token)
 
     def test_a_group_without_room_holds_and_is_not_asked(self) -> None:
-        noted = replace(NODE, annotations={NODE_LAUNCH: str(LaunchMark(90, token="token-1"))})
+        noted = replace(NODE, annotations={NODE_LAUNCH: str(LaunchMark(90, token=token_of("roll-1", OLD, 1)))})
         assert isinstance(self.decide(group(maximum=3), node=noted), Hold)
         # What was granted before a crash has filled the group: asking with the token tells which instance it was.
         granted = group(GroupInstance(NEW, "a"), maximum=4, desired=4)
-        assert self.decide(granted, state(NEW, launched=95), node=noted) == launch_replacement.Launch("token-1")
+        assert self.decide(granted, state(NEW, launched=95), node=noted) == launch_replacement.Launch(
+            token_of("roll-1", OLD, 1)
+        )
 
     def test_a_replacement_that_exists_is_found_by_its_tag(self) -> None:
         known = state(NEW, tags={INSTANCE_REPLACES: OLD})
@@ -82,7 +86,7 @@ class TestLaunch:
 
     def test_tokens_are_what_the_api_takes_and_differ_by_roll_node_and_attempt(self) -> None:
         tokens = {
-            launch_replacement.token_of(roll, instance, attempt)
+            token_of(roll, instance, attempt)
             for roll in ("r" * 80, "s")
             for instance in (OLD, NEW)
             for attempt in (1, 2)
@@ -264,7 +268,12 @@ class TestPauseAndRestore:
             suspended=INTERFERING_PROCESSES, maximum=4, tags={GROUP_RESUME: "AZRebalance", GROUP_MAXIMUM: "3"}
         )
         pause = pause_interference.decide(paused, surge=2)
-        assert (pause.tags, pause.suspend, pause.maximum) == ({}, frozenset(), 5)
+        assert (pause.tags, pause.suspend, pause.maximum) == ({GROUP_MAXIMUM: "3 to 5"}, frozenset(), 5)
+
+    def test_a_maximum_that_somebody_set_since_is_the_one_to_put_back(self) -> None:
+        """R1."""
+        theirs = group(desired=5, maximum=6, tags={GROUP_RESUME: "-", GROUP_MAXIMUM: "3 to 4"})
+        assert pause_interference.decide(theirs, surge=2).tags[GROUP_MAXIMUM] == "6 to 7"
 
     def test_a_maximum_with_room_is_left_alone(self) -> None:
         assert pause_interference.decide(group(maximum=10), surge=2).maximum is None
@@ -284,9 +293,9 @@ class TestPauseAndRestore:
 
     def test_a_maximum_is_never_put_below_what_runs(self) -> None:
         """N2: AWS would terminate instances, undrained, to obey."""
-        undo = restore.decide_group(group(desired=4, tags={GROUP_MAXIMUM: "3"}))
+        undo = restore.decide_size(group(desired=4, tags={GROUP_MAXIMUM: "3 to 5"}))
         assert undo.maximum is None
-        assert GROUP_MAXIMUM not in undo.untag
+        assert not undo.forget
         assert "keeps the maximum size 5 (was 3)" in undo.left
 
     def test_a_node_that_was_not_replaced_gets_everything_back(self) -> None:
@@ -301,7 +310,7 @@ class TestPauseAndRestore:
         assert undo is not None
         assert undo.taints == (Taint("other", "NoSchedule"),)
         assert undo.uncordon
-        assert [t.group for t in undo.register] == [ARN]
+        assert [t.group for t in registrations_on(marked)] == [ARN]
         assert set(undo.annotations) == set(marked.annotations)
 
     def test_a_cordon_of_somebody_else_is_left_alone(self) -> None:
@@ -342,8 +351,8 @@ class TestPauseAndRestore:
     def test_an_autoscaler_that_somebody_scaled_up_meanwhile_keeps_that_count(self) -> None:
         owner = Owner("Deployment", "kube-system", "cluster-autoscaler")
         paused = Workload(owner, desired=0, annotations={"eks-rolling.io/original-replicas": "2"})
-        assert restore.decide_autoscaler(paused) == 2
-        assert restore.decide_autoscaler(replace(paused, desired=1)) == 1
+        assert restore.decide_autoscaler(paused) == restore.ScaleTo(2)
+        assert restore.decide_autoscaler(replace(paused, desired=1)) == restore.Theirs(1)
         assert restore.decide_autoscaler(replace(paused, annotations={})) is None
 
 

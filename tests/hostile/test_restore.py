@@ -1,0 +1,351 @@
+"""Restore in pieces [R5]: one object that cannot be put back keeps no other from it; what is others' is kept."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from eks_rolling.errors import AccessDenied, NotFound, Permanent, Transient
+from eks_rolling.observed.kubernetes import Owner
+from eks_rolling.observed.marks import NODE_LAUNCH, NODE_TARGETS
+from eks_rolling.redis.groups import GROUP, PART
+from eks_rolling.roll import lock
+from tests.hostile.worlds import Call, breaker, effect_number, engine_for, recorder, stopped_after
+from tests.model.situations import AUTOSCALER, outdated, shop
+from tests.world import World
+
+LOCK = "kube-system/eks-rolling"
+
+STOPS = ("suspend", "create budget", "deregister", "unschedulable=True", "launch ")
+"""Effects after which a roll is stopped: what is left of it differs."""
+
+LOCKS = {("lease", LOCK), ("put_lease", LOCK)}
+"""Without these it cannot be told whether another roll is at work, so nothing may be changed [R4]."""
+
+NOT_OF_RESTORE = {"save", "load", "notify", "history"}
+"""Calls of the steps after it."""
+
+GONE_IS_DONE = {"register", "resume", "protect", "untag_instance", "update_node", "delete_budget", "update_workload"}
+
+REPLACEMENT = {"tags", "groups", "protected", "cordons", "marks", "targets"}
+"""Where a replacement shows that is not given back."""
+
+HANGS_ON = {
+    "nodes": REPLACEMENT | {"taints", "labels"},
+    "instances": REPLACEMENT,
+    "groups": REPLACEMENT | {"taints", "labels"},
+    "budgets": {"budgets"},
+    # Where cluster-autoscaler's pod finds room decides whether a replacement is in use.
+    "workload": REPLACEMENT | {"workloads"},
+    "update_workload": REPLACEMENT | {"workloads"},
+    # The step before, which finishes Redis migrations, waits for it, and pods move on meanwhile.
+    "workloads": REPLACEMENT,
+    "register": {"marks"},
+    "protect": {"protected", "tags"},
+    **dict.fromkeys(("launch", "tag_instance", "pods_on", "targets_of", "deregister", "terminate"), REPLACEMENT),
+}
+"""What cannot be put back where that cannot be seen or done."""
+
+
+def state_of(world: World) -> dict[str, Any]:
+    targets = sorted(f"{group} {instance}" for group, instance in world.targets)
+    return world.snapshot() | {"targets": targets}
+
+
+def restored(world: World, **more: Any) -> dict[str, Any]:
+    """Runs the watchdog's restore on it to its end; answers its last step's output."""
+    restore = engine_for(world, **more).run("restore", "watchdog-1", {"roll": "roll-1"})
+    assert (restore.status, restore.cause) == ("SUCCEEDED", "")
+    world.advance(120)
+    output: dict[str, Any] = restore.output["output"]
+    return output
+
+
+def items(part: Any) -> set[str]:
+    pairs = part.items() if isinstance(part, Mapping) else [(item, "") for item in part]
+    return {f"{key} {value}" for key, value in pairs}
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, set[str]]:
+    found = {part: items(one[part]) ^ items(other[part]) for part in one}
+    return {part: what for part, what in found.items() if what}
+
+
+@pytest.mark.parametrize("stop", STOPS)
+@pytest.mark.parametrize(
+    "error",
+    [AccessDenied("The role may not."), Transient("It is away."), NotFound("It is not there."), ValueError("odd")],
+    ids=lambda error: type(error).__name__,
+)
+def test_each_single_call_of_restore_may_fail_for_ever(stop: str, error: Any) -> None:
+    """R5: everything else is put back, the lock is released, and the report names the one."""
+    effect = effect_number(stop)
+    calls: list[Call] = []
+    world = stopped_after(effect)
+    usual = set(restored(world, before=recorder(calls))["left_behind"])
+    intact = state_of(world)
+    wrong = {}
+    for call in calls:
+        if call not in LOCKS and call[0] not in NOT_OF_RESTORE:
+            wrong[call] = what_one_broken_call_spoils(effect, call, error, intact, usual)
+    assert {call: what for call, what in wrong.items() if what} == {}
+
+
+def what_one_broken_call_spoils(
+    effect: int, call: Call, error: Any, intact: dict[str, Any], usual: set[str]
+) -> dict[str, Any]:
+    """Whatever is not as after a restore without the fault, but for what hangs on that call."""
+    world = stopped_after(effect)
+    output = restored(world, before=breaker(call, error))
+    method, name = call
+    different = differences(state_of(world), intact)
+    spoilt: dict[str, Any] = {
+        part: what
+        for part, what in different.items()
+        if part not in HANGS_ON.get(method, ())
+        and not all(name and name.removeprefix("node-") in item for item in what)
+    }
+    said = set(output["left_behind"]) - usual
+    if different and not isinstance(error, NotFound) and not any(str(error) in one for one in said):
+        spoilt["not said"] = (different, said)
+    if isinstance(error, NotFound) and method in GONE_IS_DONE and said:
+        spoilt["said though it is gone"] = said
+    if world.leases[LOCK].holder:
+        spoilt["lock"] = world.leases[LOCK]
+    return spoilt
+
+
+@pytest.mark.parametrize("call", sorted(LOCKS))
+def test_without_the_lock_nothing_is_changed(call: Call) -> None:
+    """R4: another roll may be at work."""
+    world = stopped_after(effect_number("deregister"))
+    before = state_of(world)
+    restore = engine_for(world, breaker(call, AccessDenied("The role may not."))).run(
+        "restore", "watchdog-1", {"roll": "roll-1"}
+    )
+    assert (restore.status, restore.error) == ("FAILED", "AccessDenied")
+    assert {k: v for k, v in state_of(world).items() if k != "lock"} == {k: v for k, v in before.items() if k != "lock"}
+
+
+def test_what_can_wait_for_nothing_comes_first() -> None:
+    """R5: the autoscaler, then processes, before any node, instance or load balancer."""
+    world = stopped_after(effect_number("deregister"))
+    at = len(world.effects)
+    restored(world)
+    done = [e for e in world.effects[at:] if e.split()[0] not in {"lease", "untag"}]
+    assert "cluster-autoscaler" in done[0]
+    assert [e.split()[0] for e in done[1:3]] == ["resume", "resume"]
+
+
+def test_a_target_group_that_is_gone_counts_as_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """H2, R5: it was deleted in mid-roll; nothing is left behind for it."""
+    world = stopped_after(effect_number("deregister"))
+    world.targets.clear()
+
+    def gone(*_: Any) -> None:
+        raise NotFound("Cannot register i-1 with web: TargetGroupNotFound: One or more target groups not found")
+
+    monkeypatch.setattr(World, "register", gone)
+    assert not any("in web" in said for said in restored(world)["left_behind"])
+    assert world.workloads_by_owner[AUTOSCALER].workload.desired == 1
+    assert state_of(world)["marks"] == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (NODE_TARGETS, "oops"),
+        (NODE_TARGETS, "[1]"),
+        (NODE_TARGETS, "[" * 5000),
+        (NODE_TARGETS, '[["arn:aws:iam::1:role/x", 80, false]]'),
+        (NODE_TARGETS, '[["web", "eighty", true]]'),
+        (NODE_LAUNCH, "x@y"),
+        (NODE_LAUNCH, "desired:many@1"),
+        (NODE_LAUNCH, "@"),
+    ],
+)
+def test_a_mark_that_no_roll_wrote_holds_nothing_up(key: str, value: str) -> None:
+    """H2, T1: a kubelet may write any annotation of its own Node."""
+    world = shop((2, 1))
+    before = world.snapshot()
+    spoiled: list[str] = []
+
+    def spoil(current: World) -> None:
+        """On a replacement, once the first node was replaced."""
+        if not spoiled and any(e.startswith("terminate") for e in current.effects):
+            node = next(n for n in current.nodes_by_name.values() if n.instance not in current.planned)
+            spoiled.append(node.name)
+            current._set_node(replace(node, annotations=node.annotations | {key: value}))
+
+    world.watchers.append(spoil)
+    roll = engine_for(world).run("roll", "roll-1", {})
+    assert (roll.status, roll.cause) == ("SUCCEEDED", "")
+    assert outdated(world) == []
+    assert world.snapshot() == before
+    report = json.loads(world.documents["rolls/roll-1/report.json"])
+    assert (key == NODE_TARGETS) == any(NODE_TARGETS in said for said in report["left_behind"] + report["restored"])
+
+
+def test_a_tenants_declaration_holds_nothing_up() -> None:
+    """H2, R5: a StatefulSet with two annotations, made in mid-roll in a namespace where we may do nothing."""
+    world = shop((2, 1))
+    before = world.snapshot()
+
+    def tenants(call: Call) -> None:
+        if call[0] in {"lease", "put_lease"} and call[1].startswith("tenant-x/"):
+            raise AccessDenied("Cannot get the Lease: leases.coordination.k8s.io is forbidden.")
+
+    def tenant(current: World) -> None:
+        owner = Owner("StatefulSet", "tenant-x", "nothing")
+        if any("launch " in e for e in current.effects) and owner not in current.workloads_by_owner:
+            current._add("StatefulSet", "tenant-x", "nothing", 0, {GROUP: "x", PART: "cluster"})
+            lease = current.leases[LOCK]
+            current.leases[LOCK] = replace(lease, annotations=dict(lease.annotations) | {lock.ABORT: "enough"})
+
+    world.watchers.append(tenant)
+    roll = engine_for(world, tenants).run("roll", "roll-1", {})
+    world.advance(120)
+    assert "enough" in roll.cause
+    after = world.snapshot()
+    for part in before:
+        if part != "workloads":
+            assert after[part] == before[part], part
+    assert world.workloads_by_owner[AUTOSCALER].workload.desired == 1
+
+
+# What others did meanwhile is theirs
+
+
+def test_a_maximum_that_somebody_sets_in_mid_roll_stays_and_is_said() -> None:
+    """H13, R1."""
+    world = shop((2, 1))
+
+    def person(current: World) -> None:
+        group = current.groups_by_name["ng-a"]
+        if any(e.startswith("terminate") for e in current.effects) and group.maximum != 10:
+            current.groups_by_name["ng-a"] = replace(group, maximum=10)
+
+    world.watchers.append(person)
+    assert engine_for(world).run("roll", "roll-1", {}).status == "SUCCEEDED"
+    assert world.groups_by_name["ng-a"].maximum == 10
+    report = json.loads(world.documents["rolls/roll-1/report.json"])
+    said = "group ng-a: the maximum size stays 10, which somebody set during the roll (it was 2 before)"
+    assert said in report["restored"]
+    assert world.snapshot()["tags"] == []
+
+
+def test_an_autoscaler_that_somebody_scales_in_mid_roll_stays_so_and_is_said() -> None:
+    """R1, the same kind."""
+    world = stopped_after(effect_number("deregister"))
+    state = world.workloads_by_owner[AUTOSCALER]
+    state.workload = replace(state.workload, desired=3)
+    assert "cluster-autoscaler: stays at 3, set by somebody during the roll" in restored_sentences(world)
+    assert world.workloads_by_owner[AUTOSCALER].workload.desired == 3
+
+
+def restored_sentences(world: World) -> list[str]:
+    engine = engine_for(world)
+    execution = engine.run("restore", "watchdog-1", {"roll": "roll-1"})
+    assert execution.status == "SUCCEEDED"
+    report = json.loads(world.documents["rolls/roll-1/report.json"])
+    return [*report["restored"], *report["left_behind"]]
+
+
+def test_an_instance_that_somebody_scaled_out_is_not_claimed() -> None:
+    """H8, N4: between a dead roll's launch mark and a request that never went out."""
+    world = stopped_after(effect_number(NODE_LAUNCH))
+    assert not any(e.startswith("launch ") for e in world.effects)
+    world.advance(120)
+    group = world.groups_by_name["ng-a"]
+    world.groups_by_name["ng-a"] = replace(group, maximum=group.maximum + 2, desired=group.desired + 1)
+    theirs = world._launch("ng-a", "zone-a")
+    world.advance(40)
+    restored(world)
+    world.advance(60)
+    assert theirs.state == "running"
+    assert theirs.tags == {}
+    assert world.groups_by_name["ng-a"].desired == 3
+    assert sum(m.alive for m in world.machines.values() if m.group == "ng-a") == 3
+
+
+def test_an_instance_of_a_mixed_group_that_somebody_scaled_out_is_not_claimed() -> None:
+    """H8, the same where no client token proves anything."""
+    probe = mixed()
+    engine_for(probe).run("roll", "roll-1", {})
+    world = mixed()
+    world.kill_after = 1 + next(i for i, e in enumerate(probe.effects) if NODE_LAUNCH in e)
+    engine = engine_for(world)
+    engine.kills_stop_execution = True
+    with pytest.raises(Exception, match="launch"):
+        engine.run("roll", "roll-1", {})
+    world.kill_after = None
+    marked = next(n for n in world.nodes_by_name.values() if NODE_LAUNCH in n.annotations)
+    name = world.machines[marked.instance].group
+    group = world.groups_by_name[name]
+    before = set(world.machines)
+    world.groups_by_name[name] = replace(group, desired=group.desired + 1)
+    world.advance(40)
+    (theirs,) = set(world.machines) - before
+    assert any("nothing proves whose it is" in said for said in restored_sentences(world))
+    assert world.machines[theirs].alive
+
+
+def mixed() -> World:
+    world = shop((2, 1))
+    for name, group in world.groups_by_name.items():
+        world.groups_by_name[name] = replace(group, mixed_purchasing=True, maximum=6)
+    return world
+
+
+def test_the_instance_of_a_step_that_died_before_it_could_say_so_is_found_and_given_back() -> None:
+    """R2: the request, made again, answers which it was."""
+    world = stopped_after(effect_number("launch "))
+    assert restored(world)["left_behind"] == []
+    assert world.groups_by_name["ng-a"].desired == 2
+    assert sum(m.alive for m in world.machines.values()) == 3
+
+
+def test_another_nodes_request_is_no_proof() -> None:
+    """T1: a node that writes another's client token on itself gets no share in that one's replacement."""
+    world = stopped_after(effect_number("launch "))
+    marked = next(n for n in world.nodes_by_name.values() if NODE_LAUNCH in n.annotations)
+    thief = next(n for n in world.nodes_by_name.values() if n.name != marked.name and n.zone == marked.zone)
+    copied = thief.annotations | {NODE_LAUNCH: marked.annotations[NODE_LAUNCH]}
+    world._set_node(replace(thief, annotations=copied))
+    left = restored_sentences(world)
+    assert any(f"node {thief.name} bears a request" in said for said in left)
+    assert sum(m.alive for m in world.machines.values()) == 3
+
+
+def test_a_fault_that_passes_is_waited_for() -> None:
+    """R5: what is away for a minute is not left behind."""
+    world = stopped_after(effect_number("deregister"))
+    until = world.time + 60
+
+    def away(call: Call) -> None:
+        if call[0] == "register" and world.time < until:
+            raise Transient("It is away.")
+
+    assert not any("away" in said for said in restored(world, before=away)["left_behind"])
+    assert state_of(world)["marks"] == []
+
+
+def test_what_never_ends_is_left_behind_before_the_deadline() -> None:
+    """R5: the lock is not held for ever for the sake of one thing."""
+    world = stopped_after(effect_number("launch "))
+    world.delays.deregistration = 100_000
+    (name,) = {m.group for m in world.machines.values() if m.id not in world.planned}
+    for machine in [m for m in world.machines.values() if m.group == name]:
+        world._register_targets(machine)
+    left = restored(world)["left_behind"]
+    assert any("leaves its load balancers (still so after" in said for said in left)
+    assert world.leases[LOCK].holder == ""
+
+
+def test_a_broken_piece_is_a_sentence_of_ours() -> None:
+    """Whatever the fault is."""
+    world = stopped_after(effect_number("deregister"))
+    left = restored(world, before=breaker(("register", "web"), Permanent("InvalidTarget.")))["left_behind"]
+    assert sum(said.endswith("in web: InvalidTarget.") for said in left) == 1

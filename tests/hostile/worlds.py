@@ -1,0 +1,98 @@
+"""A world whose clients can be watched and broken call by call, and rolls that are stopped in the middle of it."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.errors import RollError
+from tests.asl import Engine, Stopped
+from tests.assembly import synthesize
+from tests.model.situations import settings, shop
+from tests.world import World
+
+Call = tuple[str, str]
+"""A method of a client, and the object that it is called for ("" for none)."""
+
+
+def subject(argument: Any) -> str:
+    """The name of what a call is about."""
+    if isinstance(argument, (list, tuple)):
+        return ""
+    return str(getattr(argument, "name", getattr(argument, "owner", argument)))
+
+
+class Watched:
+    """The world as a client: every call goes by `before` first, which may raise in its stead."""
+
+    def __init__(self, world: World, before: Callable[[Call], None]) -> None:
+        self._world = world
+        self._before = before
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(self._world, name)
+        if not callable(real) or name.startswith("_"):
+            return real
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._before((name, subject(args[0]) if args else ""))
+            return real(*args, **kwargs)
+
+        return call
+
+
+def clients_of(world: World, before: Callable[[Call], None]) -> Clients:
+    """The world's clients, watched."""
+    watched: Any = Watched(world, before)
+    return Clients(watched, watched, world.redis, settings(), lambda: world.time, world.advance, world)
+
+
+def recorder(calls: list[Call]) -> Callable[[Call], None]:
+    """Notes each call once."""
+
+    def note(call: Call) -> None:
+        if call not in calls:
+            calls.append(call)
+
+    return note
+
+
+def breaker(broken: Call, error: RollError) -> Callable[[Call], None]:
+    """Lets one call fail, for ever."""
+
+    def fail(call: Call) -> None:
+        if call == broken:
+            raise error
+
+    return fail
+
+
+def engine_for(world: World, before: Callable[[Call], None] = lambda _: None) -> Engine:
+    return Engine(synthesize(), world, clients_of(world, before))
+
+
+@cache
+def effects_of_a_roll() -> tuple[str, ...]:
+    """What a roll over the small shop does, from its first effect to its last."""
+    probe = shop((2, 1))
+    engine_for(probe).run("roll", "roll-1", {})
+    return tuple(probe.effects)
+
+
+def effect_number(what: str) -> int:
+    """Which effect of a roll over the small shop is the first that says so."""
+    return 1 + next(i for i, effect in enumerate(effects_of_a_roll()) if what in effect)
+
+
+def stopped_after(effect: int) -> World:
+    """The small shop, with a roll that was stopped right after that effect."""
+    world = shop((2, 1))
+    engine = engine_for(world)
+    engine.kills_stop_execution = True
+    world.kill_after = effect
+    with pytest.raises(Stopped):
+        engine.run("roll", "roll-1", {})
+    world.kill_after = None
+    return world
