@@ -14,6 +14,7 @@ from rich.text import Text
 from eks_rolling import state_names
 from eks_rolling.documents.failure import explain
 from eks_rolling.documents.remedies import way_out
+from eks_rolling.documents.report import Report
 from eks_rolling.wording import spoken
 from eks_rolling_cli.cli_context import AsJson, aimed, output, print_json, say, show
 from eks_rolling_cli.execution_history import answers, position
@@ -47,10 +48,18 @@ STYLES = {"SUCCEEDED": "green", "RUNNING": "yellow"}
 def rolls(
     target: Target,
     most: Annotated[int, typer.Option("--limit", min=1, help="How many, the newest first.")] = 10,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write them to this file, a page that links each roll's report.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the rolls of a cluster."""
+    """List the rolls of a cluster: how each ended, what it left behind."""
     found = [_summarize(target, e) for e in itertools.islice(target.executions.of(target.machine("roll")), most)]
+    if html is not None:
+        from eks_rolling_cli.rolls_page import page
+
+        html.write_text(page(target.cluster, target.place, found, time.time()))
+        say(f"Written to {html}.")
     if as_json:
         print_json(found)
         return
@@ -82,7 +91,8 @@ def _summarize(target: Target, listed: "Execution") -> Json:
     reason = explain({"Error": execution.error, "Cause": execution.cause})
     if not reason:
         reason = next((str(said[-1][1].get("reason", "")) for s in TELLING if (said := answers(events, s))), "")
-    report = {} if execution.running else target.document(execution.name, "report.json")
+    written = {} if execution.running else target.document(execution.name, "report.json")
+    report = Report.model_validate(written) if written else None
     return {
         "roll": execution.name,
         "execution": execution.arn,
@@ -90,8 +100,20 @@ def _summarize(target: Target, listed: "Execution") -> Json:
         "began": execution.started,
         "ended": execution.ended,
         "reason": reason,
-        "left_behind": list(left_behind(events, report)),
+        "left_behind": list(left_behind(events, written)),
+        "outcome": report.outcome if report else "",
+        "replaced": report.replaced if report else 0,
+        "planned": report.planned if report else 0,
+        "longest_stall_ms": report.longest_stall_ms if report else None,
+        "report": _address(target, execution.name) if report else "",
     }
+
+
+def _address(target: Target, roll: str) -> str:
+    """The report's page in the console of S3."""
+    from eks_rolling.report.messages import openable
+
+    return openable(target.settings, f"s3://{target.settings.bucket}/rolls/{roll}/report.html")
 
 
 @aimed

@@ -546,6 +546,30 @@ def test_rolls_are_listed_with_what_came_of_them(run: Run, target: FakeTarget) -
     assert (told["roll"], told["status"], told["reason"]) == ("roll-1", "FAILED", "node-1 was not replaced")
 
 
+def test_rolls_are_a_page_that_links_reports_and_says_what_is_left(
+    run: Run, target: FakeTarget, tmp_path: Path
+) -> None:
+    finished(target, "FAILED", error="Refused", cause="<b>node-1</b> was not replaced")
+    target.__dict__["settings"] = Settings(
+        cluster="demo", bucket="reports", topic="arn:aws:sns:eu-central-1:123456789012:messages"
+    )
+    target.documents["roll-1", "report.json"] = {
+        "roll": "roll-1", "cluster": "demo", "outcome": "failed", "planned": 6, "replaced": 2,
+        "left_behind": ["group ng-a keeps its maximum"],
+        "failovers": [{"at": 1.0, "group": "shop/cache", "stalled_ms": 240}],
+    }  # fmt: skip
+    file = tmp_path / "rolls.html"
+    assert run("rolls", "--html", str(file)).exit_code == Exit.FINE
+    page = file.read_text()
+    for said in (
+        f"Rolls of {PLACE}", "2 of 6 nodes replaced", "longest stall of writes 240 ms", "failed",
+        "left behind: group ng-a keeps its maximum", "eks-rolling start --cluster demo", 'name="viewport"',
+        "prefix=rolls/roll-1/report.html",
+    ):  # fmt: skip
+        assert said in page
+    assert "<b>" not in page
+
+
 def test_a_restore_follows_the_dead_roll_and_says_what_it_put_back(
     monkeypatch: pytest.MonkeyPatch, run: Run, target: FakeTarget
 ) -> None:

@@ -1,0 +1,79 @@
+"""Every roll of a cluster on one page: what came of each, and the way to its report. Pure: facts in, HTML out.
+
+Nothing is loaded from elsewhere; a card for each roll, so that a phone shows it as well as a desk.
+"""
+
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from eks_rolling.documents.remedies import way_out
+from eks_rolling.wording import moment, spoken
+
+Json = dict[str, Any]
+
+GOOD = frozenset({"replaced", "nothing", "dry-run"})
+
+TEMPLATE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Rolls of {{ cluster }}</title>
+<style>
+:root { color-scheme: light dark; --line: #8884; --good: #18794e; --bad: #c62a2f; --soft: #777; }
+@media (prefers-color-scheme: dark) { :root { --good: #4cc38a; --bad: #ff8589; --soft: #999; } }
+body { font: 16px/1.45 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; }
+h1 { font-size: 1.3rem; }
+article { border-top: 1px solid var(--line); padding: .75rem 0; overflow-wrap: anywhere; }
+h2 { font-size: 1rem; margin: 0; }
+p { margin: .2rem 0; }
+.good { color: var(--good); } .bad { color: var(--bad); } .soft { color: var(--soft); }
+code { font-size: .9em; }
+</style>
+</head>
+<body>
+<h1>Rolls of {{ place }}</h1>
+<p class="soft">{{ rolls | length }} of the latest, the newest first; made {{ made }}</p>
+{% for roll in rolls %}
+<article>
+<h2><span class="{{ roll.style }}">{{ roll.outcome }}</span>
+{% if roll.report %}<a href="{{ roll.report }}">{{ roll.name }}</a>{% else %}{{ roll.name }}{% endif %}</h2>
+<p class="soft">{{ roll.facts | join(" · ") }}</p>
+{% if roll.reason %}<p>{{ roll.reason }}</p>{% endif %}
+{% for left in roll.left_behind %}<p class="bad">left behind: {{ left }}</p>{% endfor %}
+{% if roll.left_behind and loop.first %}<p>→ {{ remedy }}</p>{% endif %}
+</article>
+{% else %}
+<p>There was no roll yet.</p>
+{% endfor %}
+</body>
+</html>
+"""
+
+
+def page(cluster: str, place: str, found: list[Json], made: float) -> str:
+    """The page of rolls as `rolls --json` has them; `made` is when, in epoch seconds."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(TEMPLATE).render(
+        cluster=cluster,
+        place=place,
+        rolls=[_card(each, made) for each in found],
+        made=moment(made),
+        remedy=way_out(cluster),
+    )
+
+
+def _card(told: Json, now: float) -> Json:
+    outcome = str(told["outcome"] or told["status"].lower())
+    good = outcome in GOOD and not told["left_behind"]
+    style = "soft" if told["status"] == "RUNNING" else "good" if good else "bad"
+    facts = [f"began {moment(told['began'])}", f"took {spoken((told['ended'] or now) - told['began'])}"]
+    if told["planned"]:
+        facts.append(f"{told['replaced']} of {told['planned']} nodes replaced")
+    if told["longest_stall_ms"] is not None:
+        facts.append(f"longest stall of writes {told['longest_stall_ms']:,} ms")
+    return {
+        "name": told["roll"], "outcome": outcome, "style": style, "facts": facts, "reason": told["reason"],
+        "left_behind": told["left_behind"], "report": told["report"],
+    }  # fmt: skip
