@@ -130,7 +130,9 @@ def redis_of(workloads: "list[Workload]", pods: "list[Pod]") -> tuple[tuple[str,
 
     groups = tuple(str(group) for group in declared(workloads)[0])
     annotated = {w.owner for w in workloads if GROUP in w.annotations}
-    running = {p.owner for p in pods if p.owner is not None and any(REDIS.search(_name_of(i)) for i in p.images)}
+    running = {
+        p.owner for p in pods if p.owner is not None and any(REDIS.search(_name_of(c.image)) for c in p.containers)
+    }
     return groups, tuple(sorted(str(o) for o in running - annotated))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from eks_rolling.observed.kubernetes import Owner
+from eks_rolling.observed.kubernetes import Container, Owner
 from eks_rolling_cli import init
 from eks_rolling_cli.exits import Exit
 from eks_rolling_cli.finding_settings import Discovery, Subnet, autoscaler_of, chosen_subnets, redis_of, subnets_of
@@ -91,7 +91,11 @@ def test_a_subnet_is_public_by_its_own_routes_or_the_main_ones() -> None:
 def test_the_autoscaler_is_found_by_its_name_and_redis_by_annotations_and_images() -> None:
     assert autoscaler_of(shop().workloads()) == "kube-system/cluster-autoscaler"
     world = cache()
-    pods = [replace(p, images=("docker.io/bitnami/valkey:8",)) for p in world.pods() if p.name.startswith("web")]
+    pods = [
+        replace(p, containers=(Container("docker.io/bitnami/valkey:8"),))
+        for p in world.pods()
+        if p.name.startswith("web")
+    ]
     groups, undeclared = redis_of(world.workloads(), [*world.pods(), *pods])
     assert groups == ("default/cache",)
     assert undeclared == (str(pods[0].owner),)
