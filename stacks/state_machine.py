@@ -81,6 +81,11 @@ CALL_TIMEOUT = Duration.minutes(3)
 NULL = "{% null %}"
 
 
+def cause_of(error: str) -> str:
+    """An error's cause, as an expression; its name where it has none: a timeout comes without."""
+    return f"($exists({error}.Cause) ? {error}.Cause : {error}.Error)"
+
+
 def jsonata(expression: str) -> str:
     """A JSONata expression as the Amazon States Language marks it."""
     return f"{{% {expression} %}}"
@@ -182,7 +187,7 @@ class Roll(Construct):
             errors=["States.ALL"],
             assign={
                 **KEEP_FIRST,
-                "leftBehind": jsonata("['the restore did not finish: ' & $states.errorOutput.Cause]"),
+                "leftBehind": jsonata(f"['the restore did not finish: ' & {cause_of('$states.errorOutput')}]"),
             },
         )
         settle = states.step(named.FINISH_MIGRATIONS, "settle_redis", {}, catch=None)
@@ -338,7 +343,7 @@ class Roll(Construct):
         )
         how_did_it_end.otherwise(states.succeed("Done"))
         report.add_catch(
-            states.fail("Not reported", jsonata("$states.input.Error"), jsonata("$states.input.Cause")),
+            states.fail("Not reported", jsonata("$states.input.Error"), jsonata(cause_of("$states.input"))),
             errors=["States.ALL"],
         )
 
@@ -475,7 +480,8 @@ class RollNode(Construct):
         drained.then(detached.start)
         detached.then(terminate.start)
         terminate.then(ending)
-        record.add_catch(replaced, errors=["States.ALL"], outputs={"reason": jsonata("$states.errorOutput.Cause")})
+        reason = jsonata(cause_of("$states.errorOutput"))
+        record.add_catch(replaced, errors=["States.ALL"], outputs={"reason": reason})
         record.next(replaced)
         replaced.when(
             states.when("$failure != null"),

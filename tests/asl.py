@@ -244,7 +244,8 @@ class Engine:
         try:
             here["result"] = yield from self._retried(state, here, scope, execution)
         except StateFault as fault:
-            here["errorOutput"] = {"Error": fault.error, "Cause": fault.cause}
+            # A timeout comes without a cause.
+            here["errorOutput"] = {"Error": fault.error} | ({"Cause": fault.cause} if fault.cause else {})
             for catch in state.get("Catch", ()):
                 if "States.ALL" in catch["ErrorEquals"] or fault.error in catch["ErrorEquals"]:
                     output = scope.evaluate(catch["Output"], here) if "Output" in catch else here["errorOutput"]

@@ -87,3 +87,23 @@ def test_a_function_that_is_killed_while_ec2_settles_launches_nothing_twice(afte
     assert (execution.status, execution.cause) == ("SUCCEEDED", "")
     assert (outdated(world), by_zone(world), launches(world)) == ([], zones, 3)
     assert world.snapshot() == before
+
+
+@pytest.mark.parametrize(
+    ("step", "machine", "ends"),
+    [("record_node", "roll", "SUCCEEDED"), ("report", "roll", "FAILED"), ("restore", "roll", "FAILED")],
+)
+def test_an_error_without_a_cause_is_told_by_its_name(step: str, machine: str, ends: str) -> None:
+    """A timeout has none (Step Functions developer guide, error output)."""
+    world = shop(SMALL)
+    engine = engine_for(world)
+
+    def before_call(called: str) -> None:
+        if called == step:
+            raise StateFault("States.Timeout", "")
+
+    engine.before_call = before_call
+    execution = engine.run(machine, "roll-1", {})
+    assert execution.status == ends
+    if ends == "FAILED":
+        assert execution.error == "States.Timeout"

@@ -1,0 +1,162 @@
+"""What a simulator of IAM that is not ours answers to requests of each step's role: allowed, and above all denied."""
+
+import copy
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eks_rolling.observed.marks import GROUP_MAXIMUM, INSTANCE_REPLACES
+from stacks.functions import STEPS
+from stacks.roles import NETWORK_INTERFACES, TAG_KEYS, TARGET_RESOURCES
+from tests.assembly import PSEUDO, Assembly, in_network, synthesize
+
+JUDGE = Path(__file__).resolve().parent.parent / "judges" / "iam.mjs"
+ACCOUNT = "eu-central-1:123456789012"
+GROUP = f"arn:aws:autoscaling:{ACCOUNT}:autoScalingGroup:0d9e:autoScalingGroupName/ng-a"
+INSTANCE = f"arn:aws:ec2:{ACCOUNT}:instance/i-0123456789abcdef0"
+OURS = {"aws:ResourceTag/kubernetes.io/cluster/demo": "owned"}
+SHARED = {"aws:ResourceTag/kubernetes.io/cluster/demo": "shared"}
+THEIRS = {"aws:ResourceTag/kubernetes.io/cluster/other": "owned"}
+MANAGED = OURS | {"aws:ResourceTag/eks:nodegroup-name": "workers"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a step's role asks for, and whether it may."""
+
+    step: str
+    action: str
+    resource: str
+    allowed: bool
+    context: dict[str, Any] = field(default_factory=dict)
+    network: bool = False
+
+
+def requests() -> Iterator[Request]:
+    for step, permissions in STEPS.items():
+        for action in permissions.groups:
+            keys = {"aws:TagKeys": [GROUP_MAXIMUM]} if action in TAG_KEYS else {}
+            yield Request(step, action, GROUP, True, OURS | keys)
+            yield Request(step, action, GROUP, True, SHARED | keys)
+            for context in (THEIRS, MANAGED, {}):
+                yield Request(step, action, GROUP, False, context | keys)
+        for action in permissions.instances:
+            yield Request(step, action, INSTANCE, True, OURS | {"aws:TagKeys": [INSTANCE_REPLACES]})
+            yield Request(step, action, INSTANCE, False, THEIRS | {"aws:TagKeys": [INSTANCE_REPLACES]})
+            yield Request(step, action, INSTANCE, False, OURS | {"aws:TagKeys": [INSTANCE_REPLACES, "Name"]})
+            yield Request(step, action, INSTANCE, False, OURS | {"aws:TagKeys": ["kubernetes.io/cluster/other"]})
+        for action in permissions.targets:
+            kind = TARGET_RESOURCES[action].replace("*", "web")
+            yield Request(step, action, f"arn:aws:elasticloadbalancing:{ACCOUNT}:{kind}", True)
+        for action, resource in FORBIDDEN.items():
+            yield Request(step, action, resource, False, OURS)
+        document, elsewhere = "arn:aws:s3:::Reports/rolls/roll-1/report.json", "arn:aws:s3:::Reports/other/report.json"
+        yield Request(step, "s3:PutObject", document, permissions.writes_reports)
+        yield Request(step, "s3:PutObject", elsewhere, allowed=False)
+        yield Request(step, "s3:GetObject", document, permissions.reads_reports)
+        yield Request(step, "s3:DeleteObject", document, allowed=False)
+        yield Request(step, "sns:Publish", f"arn:aws:sns:{ACCOUNT}:Messages", permissions.notifies)
+        yield Request(step, "sns:Publish", f"arn:aws:sns:{ACCOUNT}:other", allowed=False)
+        yield Request(step, "eks:DescribeCluster", f"arn:aws:eks:{ACCOUNT}:cluster/demo", bool(permissions.kubernetes))
+        yield Request(step, "eks:DescribeCluster", f"arn:aws:eks:{ACCOUNT}:cluster/other", allowed=False)
+    for action in NETWORK_INTERFACES:
+        itself = {"lambda:SourceFunctionArn": f"arn:aws:lambda:{ACCOUNT}:function:step"}
+        on = f"arn:aws:ec2:{ACCOUNT}:network-interface/eni-1" if "Describe" not in action else "*"
+        yield Request("terminate", action, on, True, network=True)
+        yield Request("terminate", action, on, action == "ec2:DescribeSubnets", itself, network=True)
+
+
+FORBIDDEN = {
+    "ec2:TerminateInstances": INSTANCE,
+    "ec2:RunInstances": INSTANCE,
+    "iam:PassRole": "arn:aws:iam::123456789012:role/node",
+    "eks:CreateAccessEntry": f"arn:aws:eks:{ACCOUNT}:cluster/demo",
+    "eks:UpdateClusterConfig": f"arn:aws:eks:{ACCOUNT}:cluster/demo",
+    "autoscaling:DeleteAutoScalingGroup": GROUP,
+    "lambda:UpdateFunctionCode": f"arn:aws:lambda:{ACCOUNT}:function:step",
+    "lambda:InvokeFunction": f"arn:aws:lambda:{ACCOUNT}:function:step",
+    "states:StartExecution": f"arn:aws:states:{ACCOUNT}:stateMachine:eks-rolling-demo-roll",
+}
+"""What no step may do, even to what is the cluster's."""
+
+
+def policy_of(assembly: Assembly, step: str) -> dict[str, Any]:
+    """The policy of a step's role, with everything that CloudFormation would fill in."""
+    name = "".join(word.capitalize() for word in step.split("_"))
+    (policy,) = [
+        properties["PolicyDocument"]
+        for logical_id, properties in assembly.of_type("AWS::IAM::Policy").items()
+        if logical_id.startswith(f"Functions{name}Role")
+    ]
+    filled: dict[str, Any] = _filled(policy)
+    return filled
+
+
+def _filled(value: Any) -> Any:
+    match value:
+        case {"Fn::Join": [separator, parts]}:
+            return str(separator).join(_filled(part) for part in parts)
+        case {"Ref": name} | {"Fn::GetAtt": [name, _]}:
+            if name in PSEUDO:
+                return PSEUDO[name]
+            for kind, arn in (("Reports", "arn:aws:s3:::Reports"), ("Messages", f"arn:aws:sns:{ACCOUNT}:Messages")):
+                if name.startswith(kind):
+                    return arn
+            return f"arn:aws:logs:{ACCOUNT}:log-group:{name}:*"
+        case dict():
+            return {key: _filled(item) for key, item in value.items()}
+        case list():
+            return [_filled(item) for item in value]
+    return value
+
+
+@cache
+def policies(*, network: bool) -> dict[str, dict[str, Any]]:
+    assembly = in_network() if network else synthesize()
+    return {step: policy_of(assembly, step) for step in STEPS}
+
+
+def judged(asked: list[Request], granted: dict[str, dict[str, Any]]) -> list[bool]:
+    questions = [
+        {
+            "action": request.action,
+            "resource": request.resource,
+            "context": request.context,
+            "policies": [granted[request.step] if not request.network else policies(network=True)[request.step]],
+        }
+        for request in asked
+    ]
+    ran = subprocess.run(["node", JUDGE], input=json.dumps(questions), capture_output=True, text=True, check=True)
+    answers = json.loads(ran.stdout)
+    assert [answer for answer in answers if "error" in answer] == []
+    return [answer["result"] == "Allowed" for answer in answers]
+
+
+@cache
+def answers() -> list[tuple[Request, bool]]:
+    asked = list(requests())
+    return list(zip(asked, judged(asked, policies(network=False)), strict=True))
+
+
+@pytest.mark.parametrize("step", sorted(STEPS))
+def test_each_request_is_answered_as_it_is_meant(step: str) -> None:
+    """N4: what is another cluster's, or a managed node group's, is out of reach."""
+    wrong = [request for request, allowed in answers() if request.step == step and allowed != request.allowed]
+    assert wrong == []
+
+
+def test_a_permission_that_is_too_wide_is_caught() -> None:
+    """The planted fault: a condition that was lost."""
+    wide = copy.deepcopy(policies(network=False))
+    for statement in wide["terminate"]["Statement"]:
+        statement.pop("Condition", None)
+    asked = [request for request in requests() if request.step == "terminate" and not request.network]
+    wrong = [r for r, allowed in zip(asked, judged(asked, wide), strict=True) if allowed != r.allowed]
+    assert {(r.action, r.allowed) for r in wrong} == {("autoscaling:TerminateInstanceInAutoScalingGroup", False)}
+    assert len(wrong) == 3
