@@ -45,6 +45,10 @@ baseline: control-plane ## Compare a roll with kubectl drain under the same traf
 bench-switches: prepare ## Ways to switch a master under Sentinel, side by side and cut off everywhere (15 minutes)
 	@$(BIN)/python -m benchmarks.switches
 
+.PHONY: bench-clients
+bench-clients: prepare ## Redis clients of four languages while groups are rolled, and drained (5 minutes; needs Node.js, Go, Java, Maven)
+	@$(BIN)/python -m benchmarks.clients
+
 .PHONY: bench-plan
 bench-plan: control-plane ## How long the plan of 1,000 nodes and 10,000 pods takes, and its memory (5 minutes)
 	@$(BIN)/python -m benchmarks.plan
