@@ -49,6 +49,9 @@ class Writer:
     process: subprocess.Popen[str]
     acked: dict[int, float] = field(default_factory=dict)
     errors: Counter[str] = field(default_factory=Counter)
+    heard: float = 0.0
+    ended: float = 0.0
+    """When it last had a write acknowledged, and when it was told to end: seconds of our clock."""
 
     def listen(self) -> None:
         """Until its output ends."""
@@ -56,15 +59,16 @@ class Writer:
         for line in self.process.stdout:
             match line.split():
                 case ["A", value, at]:
-                    self.acked[int(value)] = float(at)
+                    self.acked[int(value)], self.heard = float(at), time.monotonic()
                 case ["E", *error]:
                     self.errors[" ".join(error)] += 1
 
     @property
     def stall(self) -> float:
-        """Seconds."""
+        """Seconds. One that never wrote again stalls until the end."""
         times = sorted(self.acked.values())
-        return max((later - earlier for earlier, later in itertools.pairwise(times)), default=0.0) / 1000
+        gaps = [(later - earlier) / 1000 for earlier, later in itertools.pairwise(times)]
+        return max(*gaps, self.ended - self.heard)
 
 
 def built() -> Mapping[str, list[str]]:
@@ -119,6 +123,7 @@ def writing(commands: Mapping[str, list[str]], mode: str, hosts: str) -> Iterato
     finally:
         for writer, listener in zip(found, listeners, strict=True):
             assert writer.process.stdin is not None  # noqa: S101 (a pipe)
+            writer.ended = time.monotonic()
             writer.process.stdin.close()
             listener.join(30)
             writer.process.kill()

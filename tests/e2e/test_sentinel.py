@@ -40,8 +40,8 @@ def values(lines: list[str], key: str) -> list[str]:
 
 
 def assert_normal(operator: Operator) -> None:
-    """S2: the master pod is master, every replica is in sync, every sentinel lists exactly the live pods; R1, R2:
-    priorities as before, nothing paused."""
+    """S2: the master pod is master, every replica is in sync, every sentinel lists exactly the live pods; R2:
+    priorities as ever, no switch unfinished."""
     at = addresses(operator)
     replicas = {at["redis-replica-0"], at["redis-replica-1"]}
     role, _, *followers = redis(operator, "redis-master-0", "role")
@@ -57,7 +57,7 @@ def assert_normal(operator: Operator) -> None:
         others = values(redis(operator, sentinel, "sentinel", "sentinels", name), "ip")
         assert sorted(others) == sorted(at[s] for s in SENTINELS if s != sentinel), sentinel
     marks = kubectl(operator, "get", "pods", "-n", "shop", "-o", "jsonpath={.items[*].metadata.annotations}")
-    assert "original-replica-priority" not in marks
+    assert "eks-rolling.io/hands-over" not in marks
 
 
 @pytest.mark.long  # so does the demo
