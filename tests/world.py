@@ -12,6 +12,7 @@ from typing import Any
 from eks_rolling.clients.protocols import Clients, Eviction, EvictionStatus, HttpAnswer, Launched
 from eks_rolling.errors import AccessDenied, Conflict, NotFound, Permanent
 from eks_rolling.observed.aws import (
+    CONFIGURATION,
     Group,
     GroupInstance,
     InstanceState,
@@ -206,7 +207,7 @@ class World:
             name,
             maximum=maximum,
             zones=tuple(zones),
-            template=LaunchTemplate(template, "$Latest"),
+            template=None if "configuration" in more else LaunchTemplate(template, "$Latest"),
             tags={f"kubernetes.io/cluster/{CLUSTER}": "owned"} | more.pop("tags", {}),
             **more,
         )
@@ -317,7 +318,7 @@ class World:
                 self._forget(machine)
         for group in list(self.groups_by_name.values()):
             alive = sum(1 for m in self.machines.values() if m.group == group.name and m.alive)
-            if group.mixed_purchasing and alive < group.desired and "Launch" not in group.suspended:
+            if group.launches_serially and alive < group.desired and "Launch" not in group.suspended:
                 zones = {z: sum(1 for m in self._alive(group.name) if m.zone == z) for z in group.zones}
                 self._launch(group.name, min(zones, key=lambda z: (zones[z], z)))
 
@@ -491,6 +492,7 @@ class World:
             address=self._address(),
             resource_version=self._next(),
             ends=owner.kind == "Job",
+            annotations={RESTARTED_FOR: state.restarts} if state.restarts else {},
             tolerations=(Toleration(operator="Exists"),) if state.tolerant else (),
         )
         self.pods_by_name[owner.namespace, name] = PodState(
@@ -1062,14 +1064,15 @@ class World:
     # Helpers
 
     def _launch(self, group: str, zone: str) -> MachineState:
-        template = self.groups_by_name[group].template
-        assert template
-        number = self.templates[template.id][0]
+        made_of = self.groups_by_name[group]
+        version = f"{CONFIGURATION}{made_of.configuration}"
+        if made_of.template:
+            version = f"{made_of.template.id}:{self.templates[made_of.template.id][0]}"
         machine = MachineState(
             f"i-{self._next()}",
             group,
             zone,
-            f"{template.id}:{number}",
+            version,
             launched=self.time,
             changes_at=self.time + self.delays.boot,
         )

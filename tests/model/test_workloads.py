@@ -1,8 +1,10 @@
 """Whole rolls over workloads as clusters have them: Jobs, controllers of any kind, admission that denies."""
 
+from dataclasses import replace
+
 import pytest
 
-from eks_rolling.observed.kubernetes import Owner
+from eks_rolling.observed.kubernetes import STRATEGY_ANNOTATION, Owner, Strategy
 from tests.asl import Engine
 from tests.assembly import synthesize
 from tests.model.situations import outdated, shop, watch_unavailable
@@ -101,3 +103,38 @@ def test_a_budget_that_never_allows_is_asked_about_so_that_a_webhook_can_move_th
     assert execution.status == "FAILED"
     assert "budget default/db needs 1 healthy pods and has 1" in execution.cause
     assert db in world.asked_to_evict
+
+
+def test_a_group_with_a_launch_configuration_is_rolled_one_node_at_a_time() -> None:
+    world = World()
+    world.group("old-ways", ["zone-a"], maximum=3, configuration="lc-1")
+    for _ in range(3):
+        world.add_node("old-ways", "zone-a")
+    web = world.deployment("web", 3)
+    world.deployment("cluster-autoscaler", 1, namespace="kube-system")
+    world.ready()
+    world.groups_by_name["old-ways"] = replace(world.groups_by_name["old-ways"], configuration="lc-2")
+    world.planned = set(world.machines)
+    before, most = world.snapshot(), watch_unavailable(world, web)
+    execution = engine_for(world).run("roll", "roll-1", {"surge": 2})
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    assert {m.template for m in world.machines.values() if m.alive} == {"lc:lc-2"}
+    assert most["most"] == 1
+    assert world.snapshot() == before
+
+
+def test_a_deployment_is_restarted_once_in_a_roll_and_not_once_for_each_node() -> None:
+    world = shop((3, 3), new_version=False)
+    web = world.deployment("spread", 6, annotations={STRATEGY_ANNOTATION: Strategy.RESTART})
+    world.ready()
+    for group in ("ng-a", "ng-b"):
+        world.new_template_version(group)
+    world.planned = set(world.machines)
+    homes = {p.node for p in world.pods() if p.owner == web}
+    most = watch_unavailable(world, web)
+    execution = engine_for(world).run("roll", "roll-1", {})
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    restarts = [e for e in world.effects if e.startswith(f"update {web}: ") and "restarted-for" in e]
+    assert len(homes) > 2
+    assert 1 <= len(restarts) < len(homes)
+    assert most["most"] == 0

@@ -1,13 +1,24 @@
 """What the plan says of Jobs, of pods that ask not to be disturbed, and of controllers of other kinds."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from eks_rolling.documents.finding import Severity
-from eks_rolling.observed.kubernetes import Owner, Pod, Selector, Service, Toleration
+from eks_rolling.observed.kubernetes import (
+    STRATEGY_ANNOTATION,
+    Container,
+    Owner,
+    Pod,
+    Selector,
+    Service,
+    Toleration,
+    Volume,
+    Workload,
+)
 from eks_rolling.payloads import RollRequest
-from tests.unit.test_preflight import CLEAN, WEB_POD, found
+from tests.unit.test_preflight import AUTOSCALER, CLEAN, WEB, WEB_POD, found
 
 JOB = Owner("Job", "shop", "import")
 ASKS = {"karpenter.sh/do-not-disrupt": "true"}
@@ -62,3 +73,41 @@ def test_what_can_not_be_accepted_is_not_by_object_either() -> None:
 
 def test_a_job_that_has_ended_is_not_told_of() -> None:
     assert found(replace(CLEAN, pods=(replace(IMPORT, phase="Succeeded", ready=False),))) == []
+
+
+RESTARTS = Workload(WEB, desired=1, ready=1, annotations={STRATEGY_ANNOTATION: "restart"}, surges=True)
+
+
+@pytest.mark.parametrize(
+    ("pod", "shared", "told"),
+    [
+        (replace(WEB_POD, claims=("data",)), False, ["restart-not-twice"]),
+        (replace(WEB_POD, claims=("data",)), True, []),
+        (replace(WEB_POD, host_ports=(8443,)), False, ["restart-not-twice"]),
+        (WEB_POD, False, []),
+    ],
+)
+def test_a_restart_of_what_cannot_exist_twice_blocks(pod: Pod, shared: bool, told: list[str]) -> None:
+    volume = Volume("shop/data", "pv-1", ("a",), driver="ebs.csi.aws.com", shared=shared)
+    view = replace(CLEAN, pods=(pod,), workloads=(RESTARTS, AUTOSCALER), volumes=(volume,), budgets=())
+    assert [f.code for f in found(view)] == told
+
+
+@pytest.mark.parametrize(
+    "scaler",
+    [
+        {"containers": (Container("registry.k8s.io/autoscaling/cluster-autoscaler:v1.36.0"),)},
+        {
+            "containers": (Container("mirror.example/ca@sha256:1"),),
+            "labels": {"app.kubernetes.io/name": "aws-cluster-autoscaler"},
+        },
+    ],
+)
+def test_an_autoscaler_of_another_name_is_found_by_its_image_or_labels(scaler: dict[str, Any]) -> None:
+    owner = Owner("Deployment", "kube-system", "ca-aws-cluster-autoscaler")
+    pod = replace(Pod("kube-system", "ca-1", uid="ca", node="node-2", owner=owner), **scaler)
+    view = replace(CLEAN, pods=(WEB_POD, pod), workloads=CLEAN.workloads[:1])
+    (finding,) = found(view)
+    assert (finding.code, finding.severity, finding.object) == ("autoscaler-elsewhere", Severity.HOLDS, str(owner))
+    assert "autoscaler.deployment to ca-aws-cluster-autoscaler" in finding.remedy
+    assert found(replace(view, workloads=CLEAN.workloads)) == []

@@ -22,6 +22,8 @@ from eks_rolling.clients.protocols import HttpAnswer, Launched
 from eks_rolling.errors import AccessDenied, NotFound, Permanent, Transient
 from eks_rolling.names import CLUSTER_TAG_VALUES, cluster_tag
 from eks_rolling.observed.aws import (
+    BY_ATTRIBUTES,
+    CONFIGURATION,
     STANDARD_VCPUS,
     Group,
     GroupInstance,
@@ -62,6 +64,52 @@ HISTORY_PAGE = 1000
 
 TARGET_READERS = 8
 """Target groups that are asked at the same time. Eight keep well below what ELB answers in a second."""
+
+KNOWN_FEATURES = frozenset(
+    {
+        "AutoScalingGroupName",
+        "AutoScalingGroupARN",
+        "MinSize",
+        "MaxSize",
+        "DesiredCapacity",
+        "DesiredCapacityType",
+        "PredictedCapacity",
+        "AvailabilityZones",
+        "AvailabilityZoneIds",
+        "AvailabilityZoneDistribution",
+        "AvailabilityZoneImpairmentPolicy",
+        "CapacityRebalance",
+        "CapacityReservationSpecification",
+        "Context",
+        "CreatedTime",
+        "DefaultCooldown",
+        "DefaultInstanceWarmup",
+        "DeletionProtection",
+        "EnabledMetrics",
+        "HealthCheckGracePeriod",
+        "HealthCheckType",
+        "InstanceMaintenancePolicy",
+        "Instances",
+        "LaunchConfigurationName",
+        "LaunchTemplate",
+        "LoadBalancerNames",
+        "MaxInstanceLifetime",
+        "MixedInstancesPolicy",
+        "NewInstancesProtectedFromScaleIn",
+        "PlacementGroup",
+        "ServiceLinkedRoleARN",
+        "Status",
+        "SuspendedProcesses",
+        "Tags",
+        "TargetGroupARNs",
+        "TerminationPolicies",
+        "TrafficSources",
+        "VPCZoneIdentifier",
+        "WarmPoolConfiguration",
+        "WarmPoolSize",
+    }
+)
+"""Fields of a group that a roll reads, or that do not concern it (API reference, AutoScalingGroup)."""
 
 STANDARD_FAMILY = re.compile(r"(a|c|d|h|i|im|is|m|r|t|z)\d")
 
@@ -223,7 +271,7 @@ class AwsClient:
 
     def template_data(self, versions: Iterable[str]) -> dict[str, dict[str, str]]:
         numbers: dict[str, list[str]] = {}
-        for version in sorted(set(versions)):
+        for version in sorted(v for v in set(versions) if not v.startswith(CONFIGURATION)):
             template, _, number = version.partition(":")
             numbers.setdefault(template, []).append(number)
         found: dict[str, dict[str, str]] = {}
@@ -580,9 +628,12 @@ def _group(item: "AutoScalingGroupTypeDef", refreshing: frozenset[str]) -> Group
     distribution = mixed.get("InstancesDistribution") or {}
     template = item.get("LaunchTemplate") or mixed_template.get("LaunchTemplateSpecification")
     overrides = [
-        (o["InstanceType"], LaunchTemplate(s.get("LaunchTemplateId", ""), s.get("Version", "$Default")))
-        for o in mixed_template.get("Overrides") or ()
-        if (s := o.get("LaunchTemplateSpecification")) and o.get("InstanceType")
+        (
+            o.get("InstanceType") or f"{BY_ATTRIBUTES}{number}",
+            LaunchTemplate(s.get("LaunchTemplateId", ""), s.get("Version", "$Default")),
+        )
+        for number, o in enumerate(mixed_template.get("Overrides") or ())
+        if (s := o.get("LaunchTemplateSpecification"))
     ]
     share = distribution.get("OnDemandPercentageAboveBaseCapacity", 100)
     base = distribution.get("OnDemandBaseCapacity", 0)
@@ -597,7 +648,7 @@ def _group(item: "AutoScalingGroupTypeDef", refreshing: frozenset[str]) -> Group
                 id=i["InstanceId"],
                 zone=i["AvailabilityZone"],
                 lifecycle=i["LifecycleState"],
-                template=_version(i.get("LaunchTemplate")),
+                template=_version(i),
                 type=i.get("InstanceType", ""),
                 protected=i["ProtectedFromScaleIn"],
                 healthy=i["HealthStatus"].lower() == "healthy",
@@ -607,7 +658,9 @@ def _group(item: "AutoScalingGroupTypeDef", refreshing: frozenset[str]) -> Group
         template=LaunchTemplate(template.get("LaunchTemplateId", ""), template.get("Version", "$Default"))
         if template
         else None,
+        configuration=item.get("LaunchConfigurationName", ""),
         overrides=tuple(overrides),
+        unhandled=tuple(_unhandled(item)),
         subnets=tuple(s.strip() for s in item.get("VPCZoneIdentifier", "").split(",") if s.strip()),
         # LaunchInstances serves policies that are all on-demand or all spot, none in between.
         mixed_purchasing=bool(mixed) and not (share == 100 or (share == 0 and base == 0)),
@@ -640,5 +693,24 @@ def _standard_vcpus(instance: Any) -> int:
     return int(options.get("CoreCount", 1)) * int(options.get("ThreadsPerCore", 2))
 
 
-def _version(template: Any) -> str:
-    return f"{template['LaunchTemplateId']}:{template['Version']}" if template else ""
+def _version(instance: Any) -> str:
+    if template := instance.get("LaunchTemplate"):
+        return f"{template['LaunchTemplateId']}:{template['Version']}"
+    name = instance.get("LaunchConfigurationName", "")
+    return f"{CONFIGURATION}{name}" if name else ""
+
+
+def _unhandled(item: Any) -> Iterator[str]:
+    """Features of a group that change what its numbers mean or whom it serves, and every one that is not known here."""
+    overrides = ((item.get("MixedInstancesPolicy") or {}).get("LaunchTemplate") or {}).get("Overrides") or ()
+    if any(o.get("WeightedCapacity") for o in overrides):
+        yield "weighted capacity: its sizes are units, not instances"
+    if (unit := item.get("DesiredCapacityType", "units")) != "units":
+        yield f"desired capacity in {unit}: its sizes are not instances"
+    for source in item.get("TrafficSources") or ():
+        if source.get("Type") not in {"elb", "elbv2", None}:
+            yield f"traffic source of type {source['Type']}"
+    if status := item.get("Status"):
+        yield f"it is being deleted ({status})"
+    for feature in sorted(item.keys() - KNOWN_FEATURES):
+        yield f"the feature {feature}"

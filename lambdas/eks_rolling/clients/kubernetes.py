@@ -720,6 +720,7 @@ def _volume(item: Json) -> Volume:
         zones=tuple(zones),
         local="local" in spec or "hostPath" in spec,
         driver=(spec.get("csi") or {}).get("driver", ""),
+        shared=bool({"ReadWriteMany", "ReadOnlyMany"}.intersection(spec.get("accessModes") or ())),
     )
 
 

@@ -14,7 +14,8 @@ class LaunchTemplate:
 
 @dataclass(frozen=True, slots=True)
 class GroupInstance:
-    """An instance as its Auto Scaling group lists it. `template` is "lt-id:number", "" for a launch configuration."""
+    """An instance as its Auto Scaling group lists it. `template` is "lt-id:number", "lc:NAME" for a launch
+    configuration, "" where that was deleted."""
 
     id: str
     zone: str
@@ -35,6 +36,13 @@ class GroupInstance:
         return self.lifecycle.startswith("Terminat")
 
 
+BY_ATTRIBUTES = "*"
+"""Beginning of what stands for the instance type of an override that asks for attributes."""
+
+CONFIGURATION = "lc:"
+"""Beginning of what stands for a launch template version where a launch configuration is used; its name follows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """An Auto Scaling group."""
@@ -46,7 +54,12 @@ class Group:
     zones: tuple[str, ...] = ()
     instances: tuple[GroupInstance, ...] = ()
     template: LaunchTemplate | None = None
+    configuration: str = ""
+    """The launch configuration's name, where it has that instead of a template."""
     overrides: tuple[tuple[str, LaunchTemplate], ...] = ()
+    """Instance type, or "*" and a number for one that asks for attributes, and the template of its own."""
+    unhandled: tuple[str, ...] = ()
+    """Features by which it launches, counts or serves in ways that a roll does not know, each with its name."""
     subnets: tuple[str, ...] = ()
     mixed_purchasing: bool = False
     tags: dict[str, str] = field(default_factory=dict)
@@ -58,6 +71,12 @@ class Group:
 
     def instance(self, instance_id: str) -> GroupInstance | None:
         return next((i for i in self.instances if i.id == instance_id), None)
+
+    @property
+    def launches_serially(self) -> bool:
+        """Whether replacements come by raising its desired capacity, one at a time: LaunchInstances serves neither
+        mixed purchase options nor launch configurations (API reference)."""
+        return self.mixed_purchasing or bool(self.configuration)
 
     @property
     def managed(self) -> bool:

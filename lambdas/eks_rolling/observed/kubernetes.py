@@ -359,6 +359,8 @@ class Volume:
     zones: tuple[str, ...] = ()
     local: bool = False
     driver: str = ""
+    shared: bool = False
+    """Pods on several nodes may use it at once (ReadWriteMany, ReadOnlyMany)."""
 
 
 @dataclass(frozen=True, slots=True)

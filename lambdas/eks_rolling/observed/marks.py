@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eks_rolling.errors import BadRequest
-from eks_rolling.observed.aws import Group, GroupInstance, InstanceState, TargetRegistration
+from eks_rolling.observed.aws import BY_ATTRIBUTES, Group, GroupInstance, InstanceState, TargetRegistration
 from eks_rolling.observed.kubernetes import ROLL_TAINT_KEY, Effect, Node, Taint, Workload
 from eks_rolling.settings import AutoscalerMode
 
@@ -244,6 +244,19 @@ def keep_from_scale_down(node: Node, mode: AutoscalerMode) -> dict[str, str | No
     return {SCALE_DOWN_DISABLED: "true", NODE_SCALE_DOWN: "true"}
 
 
+def target_of(instance: GroupInstance, targets: dict[str, str]) -> str:
+    """What the group would launch in the instance's stead, as "lt-id:number"; `targets` as `payloads.Targets` has them.
+
+    Which types an override by attributes stands for only EC2 knows: an instance of one has its launch template.
+    """
+    if instance.type in targets:
+        return targets[instance.type]
+    template = instance.template.partition(":")[0]
+    by_attributes = (t for kind, t in targets.items() if kind.startswith(BY_ATTRIBUTES))
+    own = targets.get("", "")
+    return next((t for t in (own, *by_attributes) if t.partition(":")[0] == template), own)
+
+
 def outdated(instance: GroupInstance, targets: dict[str, str]) -> bool:
-    """Whether the group would launch something else now; `targets` maps instance type to "lt-id:number"."""
-    return instance.template != targets.get(instance.type, targets.get("", ""))
+    """Whether the group would launch something else now."""
+    return instance.template != target_of(instance, targets)

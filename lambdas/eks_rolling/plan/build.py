@@ -19,6 +19,7 @@ from eks_rolling.documents.plan import (
 )
 from eks_rolling.observed.aws import STANDARD_VCPUS
 from eks_rolling.observed.kubernetes import Pod, Strategy
+from eks_rolling.observed.marks import target_of
 from eks_rolling.payloads import RollRequest, Targets
 from eks_rolling.plan.checks.redis_sentinel import describe
 from eks_rolling.plan.checks.scheduling import vcpus_needed
@@ -106,8 +107,7 @@ def _node(
     leaving = [p for p in pods if not p.stays_with_node]
     moves = tuple(_move(p, view, roles, plan.stuck_reasons.get(p.uid, "")) for p in leaving)
     held = sum(int(str(roles.get(m.pod, {}).get("used_bytes") or 0)) for m in moves)
-    own = plan.targets[candidate.group.name]
-    to = own.get(instance.type, own[""])
+    to = target_of(instance, plan.targets[candidate.group.name])
     return PlannedNode(
         node=candidate.name,
         instance=instance.id,

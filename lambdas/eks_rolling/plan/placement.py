@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from eks_rolling.observed.kubernetes import ROLL_TAINT_KEY, Effect, Node, Pod, Selector, Spread, Taint, Volume
+from eks_rolling.observed.marks import target_of
 from eks_rolling.payloads import Targets
 from eks_rolling.plan.snapshot import Candidate, ClusterSnapshot
 
@@ -227,7 +228,7 @@ class _Shapes:
         old version named: a mixed instances policy chooses types by itself."""
         own, data, was = self._targets[candidate.group.name], self._view.template_data, candidate.instance.type
         named = data.get(candidate.instance.template, {}).get("InstanceType", "")
-        return data.get(own.get(was, own[""]), {}).get("InstanceType", was) if named in {was, ""} else was
+        return data.get(target_of(candidate.instance, own), {}).get("InstanceType", was) if named in {was, ""} else was
 
     def _room(self, old: Node, was: str, kind: str) -> tuple[dict[str, int], dict[str, int]]:
         """Allocatable resources and volume limits of a new node. Of a type that no node has yet, all of the machine."""

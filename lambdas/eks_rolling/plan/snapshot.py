@@ -5,7 +5,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from eks_rolling.observed.aws import Group, GroupInstance, InstanceType, LaunchTemplate, LifecycleHook, VcpuQuota
+from eks_rolling.observed.aws import (
+    CONFIGURATION,
+    Group,
+    GroupInstance,
+    InstanceType,
+    LaunchTemplate,
+    LifecycleHook,
+    VcpuQuota,
+)
 from eks_rolling.observed.kubernetes import Budget, Node, Owner, Pod, Service, Volume, Workload
 from eks_rolling.observed.marks import outdated
 from eks_rolling.payloads import RollRequest, Targets
@@ -127,7 +135,9 @@ def resolve(groups: Iterable[Group], versions: dict[str, tuple[int, int]]) -> Ta
     """
     targets: Targets = {}
     for group in groups:
-        if group.template:
+        if group.configuration:
+            targets[group.name] = {"": f"{CONFIGURATION}{group.configuration}"}
+        elif group.template:
             own = {"": _number(group.template, versions)}
             targets[group.name] = own | {kind: _number(t, versions) for kind, t in group.overrides}
     return targets

@@ -22,6 +22,7 @@ from typing import assert_never
 from eks_rolling.clients.protocols import Clients, Eviction, EvictionStatus
 from eks_rolling.errors import NotFound
 from eks_rolling.observed.kubernetes import (
+    ACCEPT,
     RESTARTED_FOR,
     Budget,
     Node,
@@ -107,7 +108,11 @@ class NodeToEmpty:
     """Pods of DaemonSets that a Service leads to."""
 
     def accepts(self, code: str, pod: Pod) -> bool:
-        """Whether a person accepted that finding, of all objects or of this one."""
+        """Whether a person accepted that finding, of all objects or of this one, or by an annotation on the latter."""
+        workload = self.workloads.get(pod.owner) if pod.owner else None
+        said = workload.annotations.get(ACCEPT, "") if workload else ""
+        if code in {each.strip() for each in said.split(",")}:
+            return True
         return code in self.accepted or f"{code}:{pod.subject}" in self.accepted
 
 
@@ -185,7 +190,7 @@ def decide(seen: NodeToEmpty) -> Decision:
         return DropBudgets(surplus)
     for pod in movers:
         workload = seen.workloads.get(pod.owner) if pod.owner else None
-        if workload and workload.strategy is Strategy.RESTART and workload.restarted_for != restart_mark(seen.node):
+        if workload and workload.strategy is Strategy.RESTART and _needs_restart(workload, pod, seen.node):
             return Restart(workload)
     if missing := _without_budget(seen, movers, covering):
         return MakeBudgets(missing)
@@ -340,6 +345,14 @@ def _one_by_one(pod: Pod) -> bool:
 def _was_whole(seen: NodeToEmpty, owner: Owner) -> bool:
     workload = seen.workloads.get(owner)
     return workload is not None and workload.all_ready
+
+
+def _needs_restart(workload: Workload, pod: Pod, node: Node) -> bool:
+    """Once in a roll is enough, unless a new pod found no place but on another old node. A pod that is older than the
+    restart, wherever it is, goes as that proceeds."""
+    latest, roll = workload.restarted_for, node.annotations.get(NODE_ROLL, "")
+    proceeds = latest.rpartition("/")[0] == roll and pod.annotations.get(RESTARTED_FOR) != latest
+    return latest != restart_mark(node) and not proceeds
 
 
 def restart_mark(node: Node) -> str:

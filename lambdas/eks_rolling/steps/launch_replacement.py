@@ -75,7 +75,7 @@ def decide(
     if mark is not None and not mark.belongs_to(old.id):
         # A node's kubelet may write on its own Node: another node's request is no request of this one's.
         mark = None
-    if group.mixed_purchasing:
+    if group.launches_serially:
         return _decide_serially(group, states, mark, old, now)
     if mark is None or not mark.token:
         return RecordLaunch(LaunchMark(now, token=token_of(roll, old.id, 1)))
@@ -120,7 +120,7 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
     if group is None or group.managed or group.instance(task.instance) is None:
         raise Refused(f"Instance {task.instance} is not in an Auto Scaling group {task.group} that may be rolled.")
     serial = lock.launch_name(clients.settings.namespace)
-    if group.mixed_purchasing:
+    if group.launches_serially:
         held = lock.acquire(clients, task.instance, serial)
         if isinstance(held, Busy):
             return StepResult.wait(f"group {group.name} launches one at a time, now for {held.holder}", 5)
@@ -134,7 +134,7 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
     home = _home(group, states, old, clients)
     decision = Found(home) if home else decide(group, states, node, old, task.roll, clients.now())
     result = _act(decision, task, node, clients)
-    if group.mixed_purchasing and result.output:
+    if group.launches_serially and result.output:
         lock.release(clients, task.instance, serial)
     return result
 

@@ -13,6 +13,7 @@ from eks_rolling.observed.marks import AUTOSCALER_REPLICAS, GROUP_MAXIMUM, GROUP
 from eks_rolling.payloads import PlanTask, RollRequest, StepResult
 from eks_rolling.plan.build import PlanDecision, write
 from eks_rolling.plan.checks import Candidate, ClusterSnapshot, candidates, findings, resolve
+from eks_rolling.plan.checks.nodes import left_out
 from eks_rolling.plan.checks.redis_sentinel import RedisView
 from eks_rolling.plan.placement import cramped_stand_ins, stuck_pods
 from eks_rolling.redis.groups import Part, RedisGroup, declared
@@ -36,9 +37,13 @@ class PlanOutcome(StrEnum):
 def decide(view: ClusterSnapshot, request: RollRequest, settings: Settings) -> PlanDecision:
     """The plan. A blocker blocks even a roll that would otherwise have work to do; all of them are named."""
     targets = resolve(view.groups, view.versions)
-    chosen = candidates(view, targets, request)
+    accepted = {*request.accept, *settings.accept}
+    outdated = candidates(view, targets, request)
+    chosen = [c for c in outdated if not left_out(c, accepted)]
+    skipped = [c for c in outdated if left_out(c, accepted)]
     stuck = stuck_pods(view, chosen, targets)
-    found = findings(view, request, settings, chosen, [*stuck, *cramped_stand_ins(view, chosen, targets)])
+    unplaced = [*stuck, *cramped_stand_ins(view, chosen, targets)]
+    found = findings(view, request, settings, chosen, unplaced, skipped)
     blockers = [f for f in found if f.severity is Severity.BLOCKS]
     nodes = counted(len(chosen), "outdated node")
     if blockers:

@@ -27,6 +27,7 @@ from eks_rolling.plan.checks.storage import storage_findings
 from eks_rolling.plan.checks.undeclared_redis import undeclared_redis
 from eks_rolling.plan.checks.workloads import (
     owner_findings,
+    restart_findings,
     serving_daemon_findings,
     toleration_findings,
     uncounted_findings,
@@ -48,6 +49,8 @@ ACCEPTABLE = (
             "budget-never-allows",
             "do-not-disturb",
             "local-volume",
+            "node-not-ready",
+            "not-joined",
             "redis",
             "spread-stuck",
             "would-stay-pending",
@@ -69,13 +72,14 @@ def findings(
     settings: Settings,
     chosen: Sequence[Candidate],
     stuck: Sequence[Stuck] = (),
+    skipped: Sequence[Candidate] = (),
 ) -> list[Finding]:
     """Every finding, the gravest first. What is accepted becomes a note. `stuck`: pods and stand-ins that would stay
-    Pending."""
+    Pending; `skipped`: outdated nodes that a person left out because they cannot be emptied."""
     accepted = set(request.accept) | set(settings.accept)
     softened = [
         note(f.code, f.object, f"{f.reason} (accepted)", f.remedy) if _is_accepted(f, accepted, view) else f
-        for f in _all(view, request, settings, chosen, stuck)
+        for f in (*_all(view, request, settings, chosen, stuck), *node_findings(skipped))
     ]
     return sorted(softened, key=lambda f: (WEIGHT[f.severity], f.code, f.object))
 
@@ -96,7 +100,7 @@ def _all(
     paused = paused_autoscaler(settings)
     others = [p for p in pods if LABEL not in p.labels and p.owner != paused and view.redis_set(p.owner) is None]
     yield from request_findings(view, request, settings, ACCEPTABLE, ONE_AT_A_TIME)
-    yield from group_findings(view, request, settings)
+    yield from group_findings(view, request, settings, {c.group.name for c in chosen} | set(request.groups))
     yield from node_findings(chosen)
     yield from capacity_findings(view, chosen, request.surge_in(settings))
     yield from hook_findings(view, chosen, settings.deadlines)
@@ -106,6 +110,7 @@ def _all(
     yield from ending_findings(pods, view.now, settings.deadlines.evict)
     yield from budget_findings(view, [p for p in pods if not _is_master_pod(view, p)])
     yield from owner_findings(view, others)
+    yield from restart_findings(view, others)
     yield from storage_findings(view, others)
     yield from toleration_findings(pods)
     yield from waiting_findings(others, settings.batch_seconds)

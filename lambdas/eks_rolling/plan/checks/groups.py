@@ -1,7 +1,7 @@
 """Findings about the Auto Scaling groups: whether they can launch, in the right place, and nobody else replaces."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from eks_rolling.documents.finding import Finding, Severity, blocks, holds, note
 from eks_rolling.names import CLUSTER_TAG_VALUES, cluster_tag
@@ -14,8 +14,10 @@ from eks_rolling.wording import counted
 OUT_OF_SERVICE = frozenset({"Standby", "EnteringStandby", "Detaching", "Detached"})
 
 
-def group_findings(view: ClusterSnapshot, request: RollRequest, settings: Settings) -> Iterator[Finding]:
-    """About every group that the roll looks at, whether its instances are outdated or not."""
+def group_findings(
+    view: ClusterSnapshot, request: RollRequest, settings: Settings, touched: Collection[str]
+) -> Iterator[Finding]:
+    """About every group that the roll looks at; what is wrong with those that it does not touch is worth a note."""
     for group in view.groups:
         if group.managed:
             yield Finding(
@@ -26,9 +28,18 @@ def group_findings(view: ClusterSnapshot, request: RollRequest, settings: Settin
                 remedy=f"update the node group {group.tags['eks:nodegroup-name']} in EKS, and leave it out here",
             )
         else:
-            yield from _ability(group, settings)
-            yield from _tag_of_new_instances(view, group, settings)
-            yield from _others_at_work(group)
+            found = (
+                *_ability(group, settings),
+                *_tag_of_new_instances(view, group, settings),
+                *_others_at_work(group),
+            )
+            yield from found if group.name in touched else map(_untouched, found)
+
+
+def _untouched(finding: Finding) -> Finding:
+    """What would block a roll of the group, where this one replaces none of its instances."""
+    reason = f"{finding.reason} (this roll replaces none of its instances)"
+    return note(finding.code, finding.object, reason, finding.remedy)
 
 
 def _ability(group: Group, settings: Settings) -> Iterator[Finding]:
@@ -40,8 +51,10 @@ def _ability(group: Group, settings: Settings) -> Iterator[Finding]:
             f"it is not tagged {cluster_tag(settings.cluster)}, with the value owned or shared",
             "tag it `owned` if its instances are nodes of this cluster, or leave it out",
         )
-    if group.template is None:
-        yield blocks("no-launch-template", subject, "it uses a launch configuration", "give it a launch template")
+    for feature in group.unhandled:
+        yield blocks(
+            "group-feature", subject, f"a roll does not know {feature}", "leave the group out, or do without it"
+        )
     for process in sorted(group.suspended & {"Launch", "Terminate"}):
         yield blocks(
             f"{process.lower()}-suspended",
@@ -160,6 +173,13 @@ def _addresses(view: ClusterSnapshot, group: str, members: list[Candidate], surg
 
 def _size(group: Group) -> Iterator[Finding]:
     subject = f"group {group.name}"
+    if group.configuration:
+        yield note(
+            "launch-configuration",
+            subject,
+            "it uses a launch configuration, so replacements come by raising its desired capacity, one at a time",
+            "nothing; it is slower. AWS wants launch templates instead",
+        )
     if group.mixed_purchasing:
         yield note(
             "mixed-purchasing",

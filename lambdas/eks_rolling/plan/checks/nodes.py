@@ -1,6 +1,6 @@
 """Findings about the nodes to replace."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from eks_rolling.documents.finding import Finding, blocks, note
 from eks_rolling.plan.snapshot import Candidate
@@ -18,6 +18,18 @@ def node_findings(chosen: Sequence[Candidate]) -> Iterator[Finding]:
             )
 
 
+def left_out(candidate: Candidate, accepted: Collection[str]) -> bool:
+    """Whether a person accepted that a node which cannot be emptied stays as it is."""
+    if candidate.node is not None and candidate.node.ready:
+        return False
+    code, subject = (
+        ("not-joined", f"instance {candidate.instance.id}")
+        if candidate.node is None
+        else ("node-not-ready", f"node {candidate.name}")
+    )
+    return code in accepted or f"{code}:{subject}" in accepted
+
+
 def _node(candidate: Candidate) -> Iterator[Finding]:
     node, subject = candidate.node, f"node {candidate.name}"
     if node is None:
@@ -25,14 +37,15 @@ def _node(candidate: Candidate) -> Iterator[Finding]:
             "not-joined",
             f"instance {candidate.instance.id}",
             "it is in service but has no node in the cluster",
-            "find out why it did not join, or terminate it",
+            "find out why it did not join, or terminate it; or leave it out: accept not-joined:instance "
+            f"{candidate.instance.id}",
         )
     elif not node.ready:
         yield blocks(
             "node-not-ready",
             subject,
             "its kubelet does not answer, so evicted pods cannot end",
-            "mend or terminate it, then roll again",
+            f"mend or terminate it, then roll again; or leave it out: accept node-not-ready:{subject}",
         )
     elif node.labels.get("karpenter.sh/nodepool"):
         yield blocks(

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from eks_rolling.documents.finding import Finding, note
-from eks_rolling.observed.kubernetes import Owner
+from eks_rolling.documents.finding import Finding, holds, note
+from eks_rolling.observed.kubernetes import Owner, Pod
 from eks_rolling.observed.marks import AUTOSCALER_REPLICAS
 from eks_rolling.plan.snapshot import ClusterSnapshot
 from eks_rolling.settings import AutoscalerMode, Settings
@@ -16,6 +16,17 @@ def paused_autoscaler(settings: Settings) -> Owner | None:
     autoscaler = settings.autoscaler
     paused = autoscaler.mode is AutoscalerMode.PAUSE
     return Owner("Deployment", autoscaler.namespace, autoscaler.deployment) if paused else None
+
+
+def _autoscalers(view: ClusterSnapshot) -> list[Owner]:
+    """Deployments that are a cluster-autoscaler, whatever their name: Helm's chart calls it after its release."""
+    return sorted({p.owner for p in view.pods if p.owner and p.owner.kind == "Deployment" and _scales(p)}, key=str)
+
+
+def _scales(pod: Pod) -> bool:
+    name = pod.labels.get("app.kubernetes.io/name", "")
+    images = (c.image.partition("@")[0].rpartition("/")[2].partition(":")[0] for c in pod.containers)
+    return name.endswith("cluster-autoscaler") or any(image.startswith("cluster-autoscaler") for image in images)
 
 
 def other_controller_findings(view: ClusterSnapshot, settings: Settings) -> Iterator[Finding]:
@@ -34,7 +45,17 @@ def other_controller_findings(view: ClusterSnapshot, settings: Settings) -> Iter
 def _autoscaler(view: ClusterSnapshot, settings: Settings) -> Iterator[Finding]:
     owner = Owner("Deployment", settings.autoscaler.namespace, settings.autoscaler.deployment)
     autoscaler = view.workload(owner)
-    if autoscaler is None:
+    if autoscaler is None and (others := _autoscalers(view)):
+        for other in others:
+            yield holds(
+                "autoscaler-elsewhere",
+                str(other),
+                f"by its image or labels it is a cluster-autoscaler, and the settings name {owner}: it runs on, and "
+                "may remove nodes that are being filled",
+                f"set autoscaler.namespace to {other.namespace} and autoscaler.deployment to {other.name}, and allow "
+                "that in deploy/rbac.yaml",
+            )
+    elif autoscaler is None:
         yield note(
             "no-autoscaler",
             str(owner),

@@ -29,6 +29,23 @@ def owner_findings(view: ClusterSnapshot, pods: Sequence[Pod]) -> Iterator[Findi
                 yield _not_ready(workload)
 
 
+def restart_findings(view: ClusterSnapshot, pods: Iterable[Pod]) -> Iterator[Finding]:
+    """About workloads that ask for a restart, and whose pods cannot exist twice: the new one would wait for the old."""
+    restarting = (p for p in pods if (w := view.workload(p.owner)) and w.strategy is Strategy.RESTART)
+    for subject, alike in by_owner(restarting).items():
+        volumes = [v for p in alike for claim in p.claims if (v := view.volume(p.namespace, claim)) and not v.shared]
+        ports = sorted({port for p in alike for port in p.host_ports})
+        why = f"its volume {volumes[0].name} is for one node at a time" if volumes else ""
+        why = why or (f"it takes host port {ports[0]} of its node" if ports else "")
+        if why:
+            yield blocks(
+                "restart-not-twice",
+                subject,
+                f"it asks for a restart, but {why}, so a new pod may wait for ever for the old one to end",
+                "take the annotation eks-rolling.io/strategy away: it is evicted then, and away while it moves",
+            )
+
+
 def _not_ready(workload: Workload) -> Finding:
     """Where a budget allows nothing, its own finding says so already."""
     return holds(
