@@ -18,6 +18,8 @@ SETTINGS: dict[str, Any] = {
     "bake_seconds": 2,
     "lease_seconds": 30,
     "debounce_seconds": 1,
+    # Its stand-in scales nothing: what a roll does about it is what there is to see.
+    "autoscaler": {"mode": "pause"},
 }
 """Settings of every lab's application, over which a caller's own go."""
 

@@ -12,6 +12,7 @@ DOCUMENT = {
         "cluster": "demo",
         "bake_seconds": 20,
         "alarms": ["shop-errors"],
+        "autoscaler": {"mode": "pause"},
         "deadlines": {"health_gate": 1800},
     }
 }

@@ -158,6 +158,8 @@ class World:
         """Namespace/name of a pod -> the words with which admission denies its eviction."""
         self.targets: dict[tuple[str, str], TargetState] = {}
         self.node_services: list[Service] = []
+        self.room_for: dict[Owner, int] = {}
+        """How many pods of a controller find a place; of others all do."""
         self.stuck: set[str] = set()
         """Claims whose volume does not detach."""
         self.attached: dict[str, tuple[str, float | None]] = {}
@@ -514,6 +516,10 @@ class World:
 
     def _place(self, pod: Pod) -> str:
         owner = self.workloads_by_owner[pod.owner] if pod.owner else None
+        if pod.owner in self.room_for:
+            placed = sum(1 for p in self.pods_by_name.values() if p.pod.owner == pod.owner and p.pod.node)
+            if placed >= self.room_for[pod.owner]:
+                return ""
         fits = [
             n
             for n in self.nodes_by_name.values()

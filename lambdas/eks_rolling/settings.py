@@ -49,8 +49,9 @@ class Autoscaler(Strict):
     """Where cluster-autoscaler runs, and how it is kept from removing nodes during a roll."""
 
     mode: AutoscalerMode = Field(
-        AutoscalerMode.PAUSE,
-        description="pause: scaled to 0 and back; annotate: kept running, scale-down disabled on the nodes of the roll",
+        AutoscalerMode.ANNOTATE,
+        description="annotate: it goes on, with scale-down disabled on the nodes of the roll; pause: scaled to 0 and "
+        "back, so that pods for which there is no room wait for the roll's end",
     )
     namespace: str = Field("kube-system", description="where it runs")
     deployment: str = Field("cluster-autoscaler", description="what its Deployment is called")

@@ -8,6 +8,7 @@ import pytest
 from eks_rolling.documents.finding import Finding, Severity
 from eks_rolling.observed.aws import Group, GroupInstance, InstanceType, LaunchTemplate, VcpuQuota
 from eks_rolling.observed.kubernetes import (
+    ACCEPT,
     STRATEGY_ANNOTATION,
     Budget,
     Container,
@@ -22,12 +23,11 @@ from eks_rolling.observed.kubernetes import (
 from eks_rolling.observed.marks import outdated
 from eks_rolling.payloads import RollRequest
 from eks_rolling.plan.checks import ACCEPTABLE, ClusterSnapshot, candidates, findings, resolve
-from eks_rolling.plan.snapshot import ACCEPT
 from eks_rolling.redis.groups import CACHE, PART
 from eks_rolling.settings import Autoscaler, AutoscalerMode, Settings
 from eks_rolling.steps.plan import PlanOutcome, decide
 
-SETTINGS = Settings(cluster="demo")
+SETTINGS = Settings(cluster="demo", autoscaler=Autoscaler(mode=AutoscalerMode.PAUSE))
 WEB = Owner("Deployment", "shop", "web")
 AUTOSCALER = Workload(Owner("Deployment", "kube-system", "cluster-autoscaler"), desired=2, ready=2)
 NODE = Node("node-1", instance="i-1", zone="a")

@@ -344,6 +344,9 @@ class Workload:
         return Strategy(asked) if asked in set(Strategy) else None
 
 
+ACCEPT = "eks-rolling.io/accept"
+"""On a workload: codes of findings about it that need not block, separated by commas."""
+
 STRATEGY_ANNOTATION = "eks-rolling.io/strategy"
 
 RESTARTED_FOR = "eks-rolling.io/restarted-for"

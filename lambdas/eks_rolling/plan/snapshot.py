@@ -14,14 +14,11 @@ from eks_rolling.observed.aws import (
     LifecycleHook,
     VcpuQuota,
 )
-from eks_rolling.observed.kubernetes import Budget, Node, Owner, Pod, Service, Volume, Workload
+from eks_rolling.observed.kubernetes import ACCEPT, Budget, Node, Owner, Pod, Service, Volume, Workload
 from eks_rolling.observed.marks import outdated
 from eks_rolling.payloads import RollRequest, Targets
 from eks_rolling.plan.checks.redis_sentinel import RedisView
 from eks_rolling.redis.groups import DeclarationProblem, PartSet, RedisGroup
-
-ACCEPT = "eks-rolling.io/accept"
-"""On a workload: codes of findings about it that need not block, separated by commas."""
 
 
 @dataclass(frozen=True)

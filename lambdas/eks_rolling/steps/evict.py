@@ -16,7 +16,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from eks_rolling.clients.protocols import Clients, Eviction, EvictionStatus
@@ -458,7 +458,7 @@ def _may_be_accepted(pod: Pod) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many pods a controller of a kind that nobody can count had when one was last evicted, and when that was."""
+    """How many pods a controller had when one was last evicted, and when that was (epoch seconds)."""
 
     pods: int = 0
     at: float = 0.0
@@ -482,8 +482,11 @@ class _Workloads:
 
     def moving(self) -> Iterator[Moving]:
         for owner in sorted(self._awaited, key=str):
-            workload = self.at(owner)
+            workload, had = self.at(owner), self._awaited[owner].pods
             if workload is not None:
+                if had and owner.kind in BUDGETABLE:
+                    # Scaled up since: whether the others find room is not what this node's pods are waited for.
+                    workload = replace(workload, desired=min(workload.desired, had))
                 yield Moving(workload, () if workload.all_ready else tuple(self._pods_of(workload)))
 
     def _pods_of(self, workload: Workload) -> list[Pod]:
@@ -526,8 +529,7 @@ def _is_for(budget: Budget, owner: Owner) -> bool:
 
 
 def _awaited_owners(node: Node) -> dict[Owner, Count]:
-    """Whom the node's pods' going has left to be awaited: "KIND NAMESPACE/NAME", with "=COUNT@TIME" of uncounted
-    kinds."""
+    """Whom the node's pods' going has left to be awaited: "KIND NAMESPACE/NAME=COUNT@TIME"."""
     found = {}
     for part in node.annotations.get(NODE_MOVING, "").split(SEPARATOR):
         owner, _, count = part.partition("=")
@@ -565,7 +567,7 @@ def _ask(pods: Iterable[Pod], clients: Clients) -> list[tuple[Pod, Eviction]]:
 
 def _count(seen: NodeToEmpty, owner: Owner, now: float) -> Count:
     workload = seen.workloads.get(owner)
-    return Count(workload.desired, now) if workload and owner.kind not in BUDGETABLE else Count()
+    return Count(workload.desired, now) if workload else Count()
 
 
 def _answered(asked: int, refused: list[tuple[Pod, Eviction]], hold: Hold | None, waited: float) -> StepResult:

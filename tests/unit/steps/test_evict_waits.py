@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from eks_rolling.observed.kubernetes import Budget, Node, Owner, Pod, Selector, Workload
-from eks_rolling.observed.marks import HARD_TAINT, NODE_ROLL
-from eks_rolling.payloads import Hold
+from eks_rolling.observed.marks import HARD_TAINT, NODE_MOVING, NODE_ROLL
+from eks_rolling.payloads import Hold, NodeTask
+from eks_rolling.settings import Settings
 from eks_rolling.steps.evict import (
     AskAll,
     Count,
@@ -16,7 +17,9 @@ from eks_rolling.steps.evict import (
     NodeToEmpty,
     counted_by_pods,
     decide,
+    observe,
 )
+from tests.world import World
 
 NODE = Node("old", taints=(HARD_TAINT,), annotations={NODE_ROLL: "roll-1"})
 JOB = Owner("Job", "shop", "import")
@@ -144,3 +147,21 @@ def test_without_such_labels_its_next_pod_waits_until_all_are_ready() -> None:
     reason = held(decide(seen(*clones(2), workloads={CLONES: waiting})))
     assert "7 of 8 pods of CloneSet shop/clones are Ready" in reason
     assert evicted(decide(seen(*clones(2), workloads={CLONES: replace(waiting, ready=8)}))) == ["clones-0"]
+
+
+def test_what_left_is_waited_for_and_not_what_was_asked_for_since() -> None:
+    """A Deployment of 3 that was scaled to 20 meanwhile, for whose other pods there is no room."""
+    world = World()
+    world.group("ng", ["zone-a"], maximum=3)
+    node = world.add_node("ng", "zone-a")
+    web = world.deployment("web", 20)
+    world.room_for[web] = 5
+    world.ready()
+    marked = replace(world.nodes_by_name[node], annotations={NODE_ROLL: "roll-1", NODE_MOVING: f"{web}=3@0"})
+    world.nodes_by_name[node] = marked
+    task = NodeTask(roll="roll-1", instance=marked.instance, node=node, group="ng")
+    (moving,) = observe(task, world.clients(Settings(cluster="demo"))).moving
+    assert moving.lacking == ""
+    world.nodes_by_name[node] = replace(marked, annotations={NODE_ROLL: "roll-1", NODE_MOVING: f"{web}=7@0"})
+    (moving,) = observe(task, world.clients(Settings(cluster="demo"))).moving
+    assert "5 of 7 pods are Ready again" in moving.lacking

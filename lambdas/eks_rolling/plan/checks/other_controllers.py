@@ -38,7 +38,7 @@ def other_controller_findings(view: ClusterSnapshot, settings: Settings) -> Iter
                 "it acts on nodes or pods by itself",
                 "pause it for the roll",
             )
-    if settings.autoscaler.mode is not AutoscalerMode.IGNORE:
+    if settings.autoscaler.mode is AutoscalerMode.PAUSE:
         yield from _autoscaler(view, settings)
 
 

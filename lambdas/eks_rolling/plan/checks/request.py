@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from eks_rolling.documents.finding import Finding, blocks, note
+from eks_rolling.observed.kubernetes import ACCEPT
 from eks_rolling.payloads import RollRequest
-from eks_rolling.plan.snapshot import ACCEPT, ClusterSnapshot
+from eks_rolling.plan.snapshot import ClusterSnapshot
 from eks_rolling.settings import Settings
 
 
