@@ -42,6 +42,8 @@ class WorkerNode:
         self._ready = False
         self._registering: asyncio.Task[None] | None = None
         self._reasserting: asyncio.Task[None] | None = None
+        self._contradictions = 0
+        """How often the API server has said of the ready node that it is not."""
 
     def start(self, version: str, after: asyncio.Task[None] | None = None) -> None:
         """Begins to register the node and to get it Ready; `version` is the kubelet's, `after` the end of the node
@@ -62,8 +64,10 @@ class WorkerNode:
 
     def see_node(self, node: Json) -> None:
         """Takes in what the API server says of the node: if that isn't Ready, it is told better."""
-        contradicted = self._ready and not is_ready(node)
-        if contradicted and (self._reasserting is None or self._reasserting.done()):
+        if not self._ready or is_ready(node):
+            return
+        self._contradictions += 1
+        if self._reasserting is None or self._reasserting.done():
             self._reasserting = in_background(self._reassert(), f"{self.name}'s readiness")
 
     def see_pod(self, pod: Json) -> None:
@@ -150,15 +154,20 @@ class WorkerNode:
         await self._services.kube.patch(path, {"metadata": {"resourceVersion": version}, "spec": {"taints": taints}})
 
     async def _reassert(self) -> None:
-        """Says Ready again, as soon as the heartbeats are back without which it would not be true."""
+        """Says Ready again, as soon as the heartbeats are back without which it would not be true.
+
+        Nobody says it twice, so what contradicts while it is being said is answered, too.
+        """
         path = f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{self.name}"
         while True:
             try:
+                answered = self._contradictions
                 lease = await self._services.kube.get(path)
                 age = times.now() - times.parse(lease["spec"]["renewTime"])
                 if age.total_seconds() < 1.5 * self._spec.heartbeat_seconds:
                     await self._report_ready()
-                    return
+                    if self._contradictions == answered:
+                        return
             except NotFoundError:
                 return
             except (KubeError, UnreachableError) as error:

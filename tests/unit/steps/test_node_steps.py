@@ -224,6 +224,7 @@ class TestTerminate:
         ("change", "reason"),
         [
             ({"node": replace(EMPTY, annotations={})}, "is not in the plan"),
+            ({"node": replace(EMPTY, annotations={NODE_ROLL: "roll-0"})}, "is not in the plan of roll-1"),
             ({"node": NODE}, "cordon was lifted"),
             ({"replacement": None}, "the replacement has left"),
             ({"replacement": replace(REPLACEMENT, ready=False)}, "is not Ready any more"),
