@@ -12,8 +12,10 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\
 
 
 class Server:
-    """Answers the first request of a connection after a moment, so that there are several connections at once. What
-    comes later on a connection is answered, too, until `closing`: then its connections close instead of answering."""
+    """Answers after a moment, so that there are several connections at once.
+
+    Once it is `closing`, every connection on which it has answered before closes at the next request instead.
+    """
 
     def __init__(self, *, closes_new: bool = False) -> None:
         self.connections = 0
@@ -23,15 +25,16 @@ class Server:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        old = not self.closing
+        answered = 0
         with contextlib.closing(writer), contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 await reader.readuntil(b"\r\n\r\n")
-                if self.closing and (old or self._closes_new):
+                if self.closing and (answered or self._closes_new):
                     self.closed += 1
                     return
                 await asyncio.sleep(0.05)
                 writer.write(ANSWER)
+                answered += 1
 
 
 @contextlib.asynccontextmanager
