@@ -28,7 +28,7 @@ def measured(lab: Lab, *arguments: str) -> tuple[list[float], list[float]]:
     took, worked = [], []
     for _ in range(TIMES):
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-        done = lab.run([sys.executable, "-m", "cli", *arguments], capture_output=True)
+        done = lab.run([sys.executable, "-m", "eks_rolling_cli", *arguments], capture_output=True)
         took.append(time.monotonic() - began)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         worked.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
@@ -51,7 +51,9 @@ def main() -> None:
         synthesize(spec.cluster)
         deploy(lab)
         medians.append(_row(table, "plan, deployed", *measured(lab, "plan", "--json")))
-        document = json.loads(lab.run([sys.executable, "-m", "cli", "plan", "--json"], capture_output=True).stdout)
+        document = json.loads(
+            lab.run([sys.executable, "-m", "eks_rolling_cli", "plan", "--json"], capture_output=True).stdout
+        )
     console.print(table)
     console.print(f"{len(document['nodes'])} nodes, {sum(len(n['moves']) for n in document['nodes'])} pods that move")
     sys.exit(max(medians) > TARGET_SECONDS)

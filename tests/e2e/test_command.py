@@ -38,7 +38,7 @@ STILL_SECONDS = 4.0
 
 
 def typed(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "cli", *arguments]
+    return [sys.executable, "-m", "eks_rolling_cli", *arguments]
 
 
 def run(operator: Operator, *arguments: str) -> "subprocess.CompletedProcess[str]":
