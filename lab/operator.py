@@ -27,8 +27,9 @@ TRAFFIC_END_SECONDS = 150.0
 """How long the clients may take to end: workers finish their jobs first."""
 
 
-LOCK_SECONDS = 60.0
-"""How long a lock may stay after a roll: the watchdog's restore takes some ten seconds."""
+LOCK_SECONDS = 150.0
+"""How long a lock may stay after a roll: the watchdog's restore waits until the roll's functions have run out, which
+takes up to 70 s, and then takes some ten seconds itself."""
 
 
 @dataclass

@@ -169,7 +169,7 @@ class Roll(Construct):
         restore = states.step(
             named.RESTORE,
             "restore",
-            {"keep_taints": jsonata(f"$plan = null ? false : {plan}.keep_taints")},
+            {"keep_taints": jsonata(f"$plan = null ? false : {plan}.keep_taints"), "failure": jsonata("$failure")},
             catch=None,
             assign={
                 "restored": jsonata(f"[$append($restored, {ANSWER}.output.restored)]"),
@@ -190,7 +190,7 @@ class Roll(Construct):
                 "leftBehind": jsonata(f"['the restore did not finish: ' & {cause_of('$states.errorOutput')}]"),
             },
         )
-        settle = states.step(named.FINISH_MIGRATIONS, "settle_redis", {}, catch=None)
+        settle = states.step(named.FINISH_MIGRATIONS, "settle_redis", {"failure": jsonata("$failure")}, catch=None)
         settle.start.add_catch(
             restore.start,
             errors=["States.ALL"],

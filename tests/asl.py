@@ -110,6 +110,30 @@ class Engine:
         self._push(self._execute(execution), after)
         return execution
 
+    def stop(self) -> None:
+        """Stops every execution from outside. A function that is at work for one of them goes on."""
+        self._queue.clear()
+        for execution in self.executions:
+            if execution.status == "RUNNING":
+                self._abort(execution, "stopped from outside")
+
+    def _abort(self, execution: Execution, cause: str) -> None:
+        execution.status = "ABORTED"
+        event = {"type": "ExecutionAborted", "timestamp": self.world.time}
+        execution.events.append(event | {"executionAbortedEventDetails": {"cause": cause}})
+
+    def let_pass(self, seconds: float) -> None:
+        """Lets so much time pass, and whatever is due run."""
+        end = self.world.time + seconds
+        while self._queue and self._queue[0][0] <= end:
+            when, _, _, run = heapq.heappop(self._queue)
+            self.world.advance(max(0.0, when - self.world.time))
+            try:
+                self._push(run, next(run))
+            except StopIteration:
+                continue
+        self.world.advance(max(0.0, end - self.world.time))
+
     def follow(self, execution: Execution, *, limit_seconds: float = 20_000) -> None:
         """Lets time pass until the execution has ended. Raises as `run` does."""
         deadline = self.world.time + limit_seconds
@@ -127,16 +151,10 @@ class Engine:
                 continue
             except Killed as killed:
                 self._queue.clear()
-                execution.status = "ABORTED"
-                details = {"cause": "stopped in the middle"}
-                execution.events.append(
-                    {
-                        "type": "ExecutionAborted",
-                        "timestamp": self.world.time,
-                        "executionAbortedEventDetails": details,
-                    }
-                )
+                self._abort(execution, "stopped in the middle")
                 raise Stopped(str(killed)) from killed
+            if execution.status == "ABORTED":
+                raise Stopped("while a function was at work for it")
             self._push(run, delay)
 
     def _push(self, run: Run, delay: float) -> None:
@@ -173,6 +191,8 @@ class Engine:
             execution.visited.append(name)
             execution.writes(2)  # entered and exited
             given, following = yield from self._state(name, state, given, scope, execution)
+            if execution.status == "ABORTED":
+                raise Stopped("while a function was at work for it")
             if following is None:
                 return given
             name = following

@@ -136,18 +136,23 @@ class NodeTask(Task):
 
 
 class SettleTask(Task):
-    """Finishing Redis migrations: before a roll begins, or when it ends, `by` a restore if that was started for it."""
+    """Finishing Redis migrations: before a roll begins, or when it ends, `by` a restore if that was started for it.
+
+    `failure` is what ended the roll, as Step Functions has it.
+    """
 
     ending: bool = True
     by: str = ""
+    failure: dict[str, Any] | None = None
 
 
 class RestoreTask(Task):
     """Putting everything back after `roll`: by itself, or `by` a restore that was started for it.
 
-    `rehearse` only asks whether that could be done, on these groups and instances.
+    `rehearse` only asks whether that could be done, on these groups and instances. `failure` is what ended the roll.
     """
 
+    failure: dict[str, Any] | None = None
     keep_taints: bool = False
     by: str = ""
     rehearse: bool = False

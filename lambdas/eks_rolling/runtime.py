@@ -20,6 +20,7 @@ from eks_rolling.errors import BadRequest, DeadlineExceeded, Permanent, RollErro
 from eks_rolling.payloads import NodeTask, RedisActionTask, Status, StepResult, Task
 from eks_rolling.report import messages, metrics
 from eks_rolling.roll import lock, operator_requests
+from eks_rolling.roll.fence import fenced
 from eks_rolling.roll.operator_requests import Honors
 from eks_rolling.settings import Settings, problems
 
@@ -153,6 +154,7 @@ class Handler(Generic[AnyTask]):
             lease = lock.confirm(clients, task.roll)
             if paused := operator_requests.hold_or_abort(lease, clients.now(), self.honors):
                 return paused
+            clients = fenced(clients, task.roll, self.name)
         since = task.since if task.since is not None else clients.now()
         result = self.step(task.model_copy(update={"since": since}), clients)
         if result.status is Status.DONE:

@@ -130,7 +130,9 @@ def assert_restored_by_watchdog(operator: Operator, execution: str, before: Clus
         found = (rolls.executions.describe(e) for e in rolls.all_since(stopped.started, "restore"))
         return [e.status for e in found if e.input.get("roll") == stopped.name]
 
-    until(lambda: restores() == ["SUCCEEDED"], f"the watchdog has restored after the stop at {state}")
+    until(
+        lambda: restores() == ["SUCCEEDED"], f"the watchdog has restored after the stop at {state}", within_seconds=240
+    )
     until(lambda: not rolls.nodes_in_flight(), "no node is being replaced any more")
     until(lambda: not differences(before, operator.state()), f"everything is as before the stop at {state}")
 

@@ -8,10 +8,11 @@ import pytest
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import RollError
-from tests.asl import Engine, Stopped
+from eks_rolling.roll.fence import timeout
+from tests.asl import Engine, Execution, Stopped
 from tests.assembly import synthesize
 from tests.model.situations import settings, shop
-from tests.world import World
+from tests.world import Killed, World
 
 Call = tuple[str, str]
 """A method of a client, and the object that it is called for ("" for none)."""
@@ -96,3 +97,50 @@ def stopped_after(effect: int) -> World:
         engine.run("roll", "roll-1", {})
     world.kill_after = None
     return world
+
+
+class Frozen:
+    """An invocation that stands still at the `at`th of the calls that count, while its roll is stopped and restored.
+
+    After `seconds` it goes on, if its function's timeout has not killed it by then; and so does the restore.
+    """
+
+    def __init__(self, world: World, at: int, seconds: float, counts: Callable[[Call], bool]) -> None:
+        self.world = world
+        self.engine = engine_for(world, self._before)
+        self.engine.before_call = self._began
+        self.restore: Execution | None = None
+        self.call: Call | None = None
+        self.effects_when_thawed = 0
+        self._at, self._seconds, self._counts = at, seconds, counts
+        self._ends = 0.0
+        self._inside = False
+
+    def run(self) -> Execution | None:
+        """The restore, at its end; None where the roll was over before the call came."""
+        try:
+            self.engine.run("roll", "roll-1", {})
+        except Stopped:
+            assert self.restore is not None
+            self.engine.follow(self.restore)
+            self.world.advance(600)
+        return self.restore
+
+    def _began(self, step: str) -> None:
+        if self.restore is None:
+            self._ends = self.world.time + timeout(step)
+            self._inside = step not in {"restore", "report", "find_orphans", "plan", "take_lock", "settle_redis"}
+
+    def _before(self, call: Call) -> None:
+        if self.restore is not None or not self._inside or not self._counts(call):
+            return
+        self._at -= 1
+        if self._at:
+            return
+        self.call = call
+        self.engine.stop()
+        self.restore = self.engine.start("restore", "watchdog-1", {"roll": "roll-1"}, after=1)
+        self.engine.let_pass(self._seconds)
+        self.effects_when_thawed = len(self.world.effects)
+        if self.world.time >= self._ends:
+            raise Killed("the function's timeout")

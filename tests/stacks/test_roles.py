@@ -1,5 +1,6 @@
 """What the functions' roles may do, compared with AWS's service authorization reference as cfn-lint carries it."""
 
+import importlib
 import json
 from collections.abc import Iterator
 from functools import cache
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from eks_rolling.observed.marks import GROUP_MAXIMUM, GROUP_RESUME, INSTANCE_PROTECTED, INSTANCE_REPLACES
+from eks_rolling.roll.fence import timeout
 from scripts import role_table
 from stacks.functions import HOOKS, SIZES, STEPS, USUAL
 from stacks.roles import FLEET_RESOURCES, NETWORK_INTERFACES, TAG_KEYS, TARGET_RESOURCES, UNSCOPED
@@ -200,3 +202,11 @@ def test_the_clusters_security_group_lets_the_functions_in_where_it_is_named() -
     rules = in_network().of_type("AWS::EC2::SecurityGroupIngress").values()
     assert {(r["FromPort"], r["ToPort"]) for r in rules} == {(443, 443), (6379, 6379), (26379, 26379)}
     assert {r["GroupId"] for r in rules} == {"sg-0123456789abcdef0"}
+
+
+def test_the_fence_knows_how_long_each_function_may_run() -> None:
+    """R6: a restore waits for that."""
+    for step in STEPS | HOOKS:
+        handler = importlib.import_module(f"eks_rolling.steps.{step}").handler
+        if handler.locked or step == "settle_redis":
+            assert timeout(step) == SIZES.get(step, USUAL).timeout, step

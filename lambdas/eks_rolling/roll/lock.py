@@ -6,6 +6,7 @@ begun, and `ended`, with which a restore turns away steps of the roll that are s
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -29,6 +30,14 @@ LOOK_SECONDS = 10.0
 
 LONGEST_LOOK_SECONDS = 900.0
 """A history has room for 25,000 events, and each look costs nine: a pause of a week has to fit beside the nodes."""
+STEPS_UNTIL = "eks-rolling.io/steps-until"
+"""Until when steps that act may be at work, whatever has become of their roll (epoch seconds)."""
+
+AHEAD_SECONDS = 10
+"""By how much more that is put off each time, so that parallel steps seldom write it one after another."""
+
+TRIES = 5
+"""How often that is written anew where somebody else writes the Lease at the same moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +90,36 @@ def decide(lease: Lease | None, roll: str, now: float, name: str, duration: floa
         return Take(replace(marked, renewed=now, duration=lasting), "the lock is renewed")
     if not lease.holder:
         return Take(replace(lease, holder=roll, renewed=now, duration=duration, annotations={}), "the lock was free")
-    if lease.expired(now):
+    if lease.expired(now) and now >= steps_until(lease):
         taken = replace(lease, holder=roll, renewed=now, duration=duration, annotations={})
         return Take(taken, f"the lock of {lease.holder}, silent for {now - lease.renewed:.0f} s, was taken over")
-    return Busy(lease.holder, lease.renewed + lease.duration - now)
+    return Busy(lease.holder, max(lease.renewed + lease.duration, steps_until(lease)) - now)
+
+
+def steps_until(lease: Lease) -> float:
+    """Until when steps of the holder may be at work; 0 where none has said so."""
+    said = lease.annotations.get(STEPS_UNTIL, "")
+    return float(said) if said.isascii() and said.isdigit() and len(said) < 13 else 0.0
+
+
+def announce(clients: Clients, roll: str, ends: float) -> None:
+    """Writes on the roll's lock that a step of it may be at work until `ends`, unless that is there already.
+
+    Raises LockLost where the roll does not hold the lock, or where a restore has begun; Conflict.
+    """
+    name = lock_name(clients.settings.namespace)
+    for attempt in range(TRIES):
+        lease = _ours(clients, roll, name)
+        if steps_until(lease) >= ends:
+            return
+        annotations = dict(lease.annotations) | {STEPS_UNTIL: str(math.ceil(ends) + AHEAD_SECONDS)}
+        try:
+            clients.kubernetes.put_lease(replace(lease, renewed=clients.now(), annotations=annotations))
+        except Conflict:
+            if attempt == TRIES - 1:
+                raise
+        else:
+            return
 
 
 def pause_look(lease: Lease, now: float) -> float:

@@ -11,6 +11,7 @@ from eks_rolling.observed.kubernetes import Workload, ready_nodes
 from eks_rolling.payloads import Hold, RollTask, StepResult, backoff
 from eks_rolling.redis.actions import Settled
 from eks_rolling.roll import lock, operator_requests
+from eks_rolling.roll.fence import ANSWERED
 from eks_rolling.roll.operator_requests import Honors
 from eks_rolling.runtime import handler_for
 from eks_rolling.settings import PageCheck
@@ -71,6 +72,10 @@ def judge(check: PageCheck, answer: HttpAnswer) -> str:
 
 def run(task: RollTask, clients: Clients) -> StepResult:
     """Failures of the wave end the roll here, by name. Raises Refused, Aborted."""
+    stopped = [f.node for f in task.failures if error_of(f.failure) not in ANSWERED]
+    if stopped and (seconds := lock.steps_until(lock.confirm(clients, task.roll)) - clients.now()) > 0:
+        # What follows must not come before the last effect of a step that nobody waits for any more [R6].
+        return StepResult.wait(f"steps for {', '.join(stopped)} may still be at work", min(seconds, 60))
     if failed := [f for f in task.failures if error_of(f.failure) != Aborted.__name__]:
         raise Refused("; ".join(f"{f.node} was not replaced: {explain(f.failure)}" for f in failed))
     for aborted in task.failures:

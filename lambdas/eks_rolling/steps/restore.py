@@ -42,6 +42,7 @@ from eks_rolling.payloads import RestoreTask, StepResult, backoff
 from eks_rolling.redis.groups import RedisGroup, declared
 from eks_rolling.roll import lock
 from eks_rolling.roll import pending_change as changes
+from eks_rolling.roll.fence import steps_still_at_work
 from eks_rolling.roll.lock import Busy
 from eks_rolling.roll.restore_dry_run import rehearse
 from eks_rolling.runtime import handler_for
@@ -283,6 +284,8 @@ def run(task: RestoreTask, clients: Clients) -> StepResult:
     ended = lock.end(clients, task.roll, task.by)
     if not isinstance(ended, Lease):
         return StepResult.done(not_ours(ended, task.roll), restored=[], left_behind=[], ours=False)
+    if seconds := steps_still_at_work(ended, task, clients.now()):
+        return StepResult.wait("steps that the roll had begun may still be at work", seconds, restored=[])
     progress = RestoreProgress(patient=waited < FAULT_PATIENCE_SECONDS)
     keep_taints = task.keep_taints or lock.KEEP_TAINTS in ended.annotations
     _restore_all(task, clients, progress, keep_taints=keep_taints)

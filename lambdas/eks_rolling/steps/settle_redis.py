@@ -15,14 +15,20 @@ from eks_rolling.payloads import SettleTask, StepResult, backoff
 from eks_rolling.redis.actions import Done, RedisHold, Settled, Stop
 from eks_rolling.redis.groups import RedisGroup, declared
 from eks_rolling.roll import lock
+from eks_rolling.roll.fence import fenced, steps_still_at_work
 from eks_rolling.runtime import handler_for
 
 
 def run(task: SettleTask, clients: Clients) -> StepResult:
     if not task.ending:
         lock.confirm(clients, task.roll)
-    elif not isinstance(lock.end(clients, task.roll, task.by), Lease):
-        return StepResult.done("nothing here is this roll's: it does not hold the lock")
+        clients = fenced(clients, task.roll, "settle_redis")
+    else:
+        ended = lock.end(clients, task.roll, task.by)
+        if not isinstance(ended, Lease):
+            return StepResult.done("nothing here is this roll's: it does not hold the lock")
+        if seconds := steps_still_at_work(ended, task, clients.now()):
+            return StepResult.wait("steps that the roll had begun may still be at work", seconds)
     waited = task.waited(clients.now())
     holder = f"{task.roll}/settle"
     holds: list[str] = []

@@ -1,0 +1,231 @@
+"""Steps that run on after their roll was stopped [R6]: no effect of theirs comes after the restore has looked."""
+
+from itertools import count
+from typing import Any, get_type_hints
+
+import pytest
+
+from eks_rolling.clients import protocols
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.errors import Conflict, LockLost
+from eks_rolling.observed.kubernetes import Lease
+from eks_rolling.roll import fence, lock
+from eks_rolling.roll.fence import AWS_EFFECTS, HTTP_EFFECTS, KUBERNETES_EFFECTS, REDIS_EFFECTS, fenced
+from eks_rolling.runtime import run_step
+from tests.hostile.worlds import Call, Frozen, clients_of
+from tests.model.situations import AUTOSCALER, settings, shop
+from tests.world import World
+
+EFFECTS = KUBERNETES_EFFECTS | AWS_EFFECTS
+LOCK = "kube-system/eks-rolling"
+
+LOOKS = {
+    "Kubernetes": {
+        "attachments", "budgets", "csi_drivers", "group_may", "lease", "node", "nodes", "pods", "pods_of", "pods_on",
+        "secret", "services", "stand_ins", "stateful_sets", "volume_limits", "volumes", "workload", "workloads",
+        # The lock itself, and Leases beside it.
+        "put_lease",
+    },
+    "Aws": {
+        "alarms_firing", "free_addresses", "groups", "history", "instance_types", "instances", "targets_of",
+        "template_data", "template_versions", "vcpu_quota",
+        # A roll's own documents and messages; and calls that are made so that nothing changes.
+        "load", "notify", "rehearse_restore", "save",
+    },
+    "Redis": {"cluster_node", "current_master", "hand_over_state", "offset", "sentinel", "server"},
+    "Http": {"get"},
+}  # fmt: skip
+"""Every method of a client that changes nothing which a restore would have to know of."""
+
+
+def whole(world: World, before: dict[str, Any]) -> dict[str, Any]:
+    """What is not as before, where it must be so whatever came of replacements [R2]."""
+    after = world.snapshot()
+    parts = ("workloads", "budgets", "lock", "taints", "cordons", "labels", "marks", "protected")
+    found = {part: after[part] for part in parts if after[part] != before[part]}
+    if suspended := {g.name: g.suspended for g in world.groups_by_name.values() if g.suspended}:
+        found["suspended"] = suspended
+    return found
+
+
+def every_late(seconds: float, counts: Any, stride: int = 1) -> dict[Call, Any]:
+    """Freezes each counted call of a roll in turn; answers what was wrong in the end, by call."""
+    wrong: dict[Call, Any] = {}
+    for at in count(1, stride):
+        world = shop((2, 1))
+        before = world.snapshot()
+        frozen = Frozen(world, at, seconds, counts)
+        restore = frozen.run()
+        if restore is None:
+            assert at > 10
+            return wrong
+        assert (restore.status, restore.cause) == ("SUCCEEDED", "")
+        assert frozen.call is not None
+        if left := whole(world, before):
+            wrong[frozen.call] = left
+    raise AssertionError("unreachable")
+
+
+@pytest.mark.parametrize(("seconds", "stride"), [(0, 5), (20, 1), (90, 3)], ids=["at once", "20 s", "too late"])
+def test_an_effect_that_comes_late_is_seen_by_the_restore_or_does_not_come(seconds: float, stride: int) -> None:
+    """R6, R1, R2, N2 (the world checks): frozen right before each effect, behind its look at the lock."""
+    assert every_late(seconds, lambda call: call[0] in EFFECTS, stride) == {}
+
+
+@pytest.mark.parametrize("seconds", [2, 90], ids=lambda seconds: f"{seconds} s")
+def test_a_step_that_stands_still_at_a_look_does_no_harm_afterwards(seconds: float) -> None:
+    """R6: its next look at the lock turns it away."""
+    assert every_late(seconds, lambda call: call[0] not in EFFECTS, stride=29) == {}
+
+
+def test_the_restore_waits_until_what_may_run_is_over_and_not_longer() -> None:
+    """R6."""
+    world = shop((2, 1))
+    frozen = Frozen(world, 20, 90, lambda call: call[0] in EFFECTS)
+    began: list[float] = []
+
+    def first_change(current: World) -> None:
+        if not began and current.workloads_by_owner[AUTOSCALER].workload.desired and frozen.restore:
+            began.append(current.time)
+
+    stopped = world.time
+    world.watchers.append(first_change)
+    assert frozen.run() is not None
+    assert began
+    assert frozen._ends <= began[0] <= frozen._ends + lock.AHEAD_SECONDS + 2
+    assert stopped < began[0]
+
+
+def test_a_roll_that_ends_by_itself_is_restored_at_once() -> None:
+    """Its functions have all answered."""
+    world = shop((2, 1))
+    world.new_nodes_never_join = True
+    ended: dict[str, float] = {}
+
+    def note(current: World) -> None:
+        lease = current.leases.get(LOCK)
+        if lease and lock.ENDED in lease.annotations:
+            ended.setdefault("at", current.time)
+        if ended and current.workloads_by_owner[AUTOSCALER].workload.desired:
+            ended.setdefault("restored", current.time)
+
+    world.watchers.append(note)
+    engine = Frozen(world, 10_000, 0, lambda _: False).engine
+    assert engine.run("roll", "roll-1", {}).status == "FAILED"
+    assert ended["restored"] - ended["at"] < 3
+
+
+@pytest.mark.parametrize("error", ["Lambda.Unknown", "States.Timeout", "Lambda.SdkClientException"])
+def test_an_answer_that_was_lost_is_waited_for(error: str) -> None:
+    """R6: a roll that restores itself after one cannot know whether that invocation is over."""
+    failure = {"Error": error, "Cause": ""}
+    assert fence.seconds_to_wait(1060, failure, error, 1000, outside=False) == 60
+    assert fence.seconds_to_wait(1060, {"Error": "Refused"}, "Refused", 1000, outside=False) == 0
+    assert fence.seconds_to_wait(1060, None, "", 1000, outside=False) == 0
+    assert fence.seconds_to_wait(1060, None, "", 1000, outside=True) == 60
+    assert fence.seconds_to_wait(900, None, "", 1000, outside=True) == 0
+
+
+def test_a_node_whose_execution_was_stopped_is_waited_for_at_the_gate() -> None:
+    """R6: its function may still be at work when the other nodes are done."""
+    world = shop((2, 1))
+    clients = clients_of(world, lambda _: None)
+    lock.acquire(clients, "roll-1", LOCK)
+    lock.announce(clients, "roll-1", world.time + 60)
+    stopped = {"Error": "States.TaskFailed", "Cause": '{"Status": "ABORTED"}'}
+    given = {"roll": "roll-1", "failures": [{"node": "node-1", "failure": stopped}]}
+    answer = run_step("health_gate", given, clients)
+    assert (answer["status"], answer["reason"]) == ("wait", "steps for node-1 may still be at work")
+
+
+class TestFence:
+    def setup_method(self) -> None:
+        self.world = shop((1, 0), new_version=False)
+        self.calls: list[Call] = []
+        self.clients = clients_of(self.world, self.calls.append)
+        lock.acquire(self.clients, "roll-1", LOCK)
+        self.calls.clear()
+
+    def fenced(self) -> Clients:
+        return fenced(self.clients, "roll-1", "evict")
+
+    def test_before_its_first_effect_a_step_says_until_when_it_may_run(self) -> None:
+        self.fenced().aws.resume("ng-a", [])
+        assert [name for name, _ in self.calls] == ["lease", "put_lease", "resume"]
+        until = lock.steps_until(self.world.leases[LOCK])
+        assert until >= self.world.time + fence.USUAL_SECONDS
+
+    def test_a_step_that_only_looks_writes_nothing(self) -> None:
+        self.fenced().kubernetes.nodes()
+        assert [name for name, _ in self.calls] == ["nodes"]
+
+    def test_a_moment_later_it_need_not_look_again_and_then_it_must(self) -> None:
+        clients = self.fenced()
+        clients.aws.resume("ng-a", [])
+        clients.aws.resume("ng-a", [])
+        assert [name for name, _ in self.calls].count("lease") == 1
+        self.world.time += fence.FRESH_SECONDS
+        clients.aws.resume("ng-a", [])
+        assert [name for name, _ in self.calls].count("lease") == 2
+        assert [name for name, _ in self.calls].count("put_lease") == 1
+
+    def test_it_stops_where_a_restore_has_begun(self) -> None:
+        clients = self.fenced()
+        clients.aws.resume("ng-a", [])
+        lock.end(self.clients, "roll-1", "watchdog-1")
+        self.world.time += fence.FRESH_SECONDS
+        with pytest.raises(LockLost):
+            clients.aws.resume("ng-a", [])
+        assert [name for name, _ in self.calls].count("resume") == 1
+
+    def test_a_restore_that_comes_between_look_and_word_wins(self) -> None:
+        """R6: the word is written under the Lease's resourceVersion."""
+
+        def interfere(call: Call) -> None:
+            if call[0] == "put_lease" and lock.ENDED not in self.world.leases[LOCK].annotations:
+                lock.end(self.world.clients(settings()), "roll-1", "watchdog-1")
+
+        clients = fenced(clients_of(self.world, interfere), "roll-1", "evict")
+        with pytest.raises(LockLost):
+            clients.aws.resume("ng-a", [])
+        assert not any(effect.startswith("resume") for effect in self.world.effects)
+
+    def test_parallel_steps_may_write_at_the_same_moment(self) -> None:
+        left = [3]
+
+        def interfere(call: Call) -> None:
+            if call[0] == "put_lease" and left[0]:
+                left[0] -= 1
+                raise Conflict("somebody was quicker")
+
+        fenced(clients_of(self.world, interfere), "roll-1", "evict").aws.resume("ng-a", [])
+        assert any(effect.startswith("resume") for effect in self.world.effects)
+
+    def test_a_lock_is_not_taken_over_from_a_roll_whose_steps_may_be_at_work(self) -> None:
+        """R4, R6: however short its lease is."""
+        held = Lease(LOCK, "roll-1", 1000.0, 15.0, "1", {lock.STEPS_UNTIL: "1060"})
+        assert lock.decide(held, "roll-2", 1030, LOCK, 15) == lock.Busy("roll-1", 30)
+        assert isinstance(lock.decide(held, "roll-2", 1060, LOCK, 15), lock.Take)
+
+    @pytest.mark.parametrize("said", ["", "soon", "-1", "1e9", "9" * 40, "¹"])
+    def test_a_word_that_no_step_wrote_is_none(self, said: str) -> None:
+        """T1."""
+        assert lock.steps_until(Lease(LOCK, annotations={lock.STEPS_UNTIL: said})) == 0
+
+
+@pytest.mark.parametrize(
+    ("protocol", "effects"),
+    [
+        (protocols.Kubernetes, KUBERNETES_EFFECTS),
+        (protocols.Aws, AWS_EFFECTS),
+        (protocols.Redis, REDIS_EFFECTS),
+        (protocols.Http, HTTP_EFFECTS),
+    ],
+)
+def test_every_method_of_a_client_is_known_as_an_effect_or_a_look(protocol: type, effects: frozenset[str]) -> None:
+    """R6: a new one must not get past the fence unnoticed."""
+    methods = {name for name in vars(protocol) if not name.startswith("_")}
+    looks = LOOKS[protocol.__name__]
+    assert methods == looks | effects
+    assert not looks & effects
+    assert get_type_hints(Clients)
