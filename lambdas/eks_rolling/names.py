@@ -1,6 +1,7 @@
 """Names that the stack, the steps and the command have in common."""
 
 import hashlib
+import re
 
 CLUSTER_TAG_VALUES = ("owned", "shared")
 """What the cluster's tag may say on a group or an instance that is the cluster's."""
@@ -31,3 +32,17 @@ def stack_name(cluster: str) -> str:
 def node_execution_suffix(roll: str) -> str:
     """What follows the instance id in the names of the Node executions of a roll (`stacks/state_machine.py`)."""
     return f"-{roll[:60]}"
+
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+
+
+def is_object_name(text: str) -> bool:
+    """Whether a Kubernetes object may be called so (a DNS subdomain: kubernetes.io, object names)."""
+    return _NAME.fullmatch(text) is not None and ".." not in text
+
+
+def is_label_value(text: str) -> bool:
+    """Whether a label may have this value, and a selector may ask for it as it stands."""
+    return _LABEL_VALUE.fullmatch(text) is not None

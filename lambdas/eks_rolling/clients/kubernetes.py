@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from kubernetes.client.api_client import ApiClient
 from kubernetes.client.configuration import Configuration
@@ -21,7 +21,8 @@ from urllib3.exceptions import HTTPError
 from eks_rolling.clients.call_log import CALLS
 from eks_rolling.clients.manifests import needs_of, quantity, read_selector, requests_of
 from eks_rolling.clients.protocols import Eviction, EvictionStatus
-from eks_rolling.errors import AccessDenied, Conflict, NotFound, Permanent, Transient
+from eks_rolling.errors import AccessDenied, BadRequest, Conflict, NotFound, Permanent, Transient
+from eks_rolling.names import is_label_value, is_object_name
 from eks_rolling.observed.kubernetes import (
     RESTARTED_FOR,
     Budget,
@@ -71,17 +72,40 @@ NOT_ALLOWED = re.compile(r'User ".*?" cannot create resource "pods/eviction"')
 LONGEST_WORDS = 300
 """Characters of a webhook's text that are passed on."""
 
+INSTANCE_ID = re.compile(r"i-[0-9a-zA-Z]{1,32}")
+
 LEASE_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 OURS = {"app.kubernetes.io/managed-by": "eks-rolling"}
 """Label of every object that a roll creates."""
 
 _WORKLOADS = {
-    "Deployment": "/apis/apps/v1/{}deployments",
-    "StatefulSet": "/apis/apps/v1/{}statefulsets",
-    "DaemonSet": "/apis/apps/v1/{}daemonsets",
-    "ReplicaSet": "/apis/apps/v1/{}replicasets",
+    "Deployment": "deployments",
+    "StatefulSet": "statefulsets",
+    "DaemonSet": "daemonsets",
+    "ReplicaSet": "replicasets",
 }
+
+APPS, POLICY, STORAGE = "apis/apps/v1", "apis/policy/v1", "apis/storage.k8s.io/v1"
+CORE, LEASES = "api/v1", "apis/coordination.k8s.io/v1"
+
+
+def path_of(api: str, resource: str, name: str | None = None, *, namespace: str | None = None, part: str = "") -> str:
+    """The one place where names become a URL: /API/namespaces/NAMESPACE/RESOURCE/NAME/PART.
+
+    Names come from annotations and other objects, and `..` in one would lead to another object than was granted. Raises
+    BadRequest for what no object can be called.
+    """
+    named = [*(["namespaces", _checked(namespace, resource)] if namespace is not None else []), resource]
+    if name is not None:
+        named.append(_checked(name, resource))
+    return "/".join(["", api, *named, *([part] if part else [])])
+
+
+def _checked(name: str, resource: str) -> str:
+    if not is_object_name(name):
+        raise BadRequest(f"{name!r} is no name that Kubernetes objects have ({resource}): correct what names it.")
+    return quote(name, safe="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +160,10 @@ class KubernetesClient:
     # Nodes
 
     def nodes(self) -> list[Node]:
-        return [_node(item) for item in self._list("/api/v1/nodes")]
+        return [_node(item) for item in self._list(path_of(CORE, "nodes"))]
 
     def node(self, name: str) -> Node | None:
-        item = self._get(f"/api/v1/nodes/{name}")
+        item = self._get(path_of(CORE, "nodes", name))
         return _node(item) if item else None
 
     def update_node(
@@ -164,18 +188,21 @@ class KubernetesClient:
         if unschedulable is not None:
             spec["unschedulable"] = unschedulable or None
         body: Json = {"metadata": metadata} | ({"spec": spec} if spec else {})
-        return _node(self._patch(f"/api/v1/nodes/{node.name}", body, f"node {node.name}"))
+        return _node(self._patch(path_of(CORE, "nodes", node.name), body, f"node {node.name}"))
 
     # Pods
 
     def pods(self) -> list[Pod]:
-        return [_pod(item) for item in self._list("/api/v1/pods")]
+        return [_pod(item) for item in self._list(path_of(CORE, "pods"))]
 
     def pods_on(self, node: str) -> list[Pod]:
-        return [_pod(item) for item in self._list("/api/v1/pods", fieldSelector=f"spec.nodeName={node}")]
+        return [
+            _pod(item)
+            for item in self._list(path_of(CORE, "pods"), fieldSelector=f"spec.nodeName={_checked(node, 'nodes')}")
+        ]
 
     def pods_of(self, workload: Workload) -> list[Pod]:
-        path = f"/api/v1/namespaces/{workload.owner.namespace}/pods"
+        path = path_of(CORE, "pods", namespace=workload.owner.namespace)
         selector = _selector_text(workload.selector or Selector())
         return [_pod(item) for item in self._list(path, labelSelector=selector)]
 
@@ -187,51 +214,55 @@ class KubernetesClient:
             "deleteOptions": {"preconditions": {"uid": pod.uid}},
         }
         status, answer, headers = self._request(
-            "POST", f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}/eviction", body
+            "POST", path_of(CORE, "pods", pod.name, namespace=pod.namespace, part="eviction"), body
         )
         return read_eviction(status, answer, headers, self._fault)
 
     def delete_pod(self, pod: Pod) -> None:
         body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": pod.uid}}
-        status, answer, _ = self._request("DELETE", f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}", body)
+        status, answer, _ = self._request("DELETE", path_of(CORE, "pods", pod.name, namespace=pod.namespace), body)
         if status not in {200, 202, 404, 409}:
             raise self._fault(status, answer, f"delete pod {pod}")
 
     def stand_ins(self, namespace: str, group: str) -> list[Pod]:
-        return [_pod(i) for i in self._list(f"/api/v1/namespaces/{namespace}/pods", labelSelector=f"{LABEL}={group}")]
+        if not is_label_value(group):
+            raise BadRequest(f"{group!r} is no name that a Redis group can have: correct its annotation {GROUP}.")
+        return [
+            _pod(i) for i in self._list(path_of(CORE, "pods", namespace=namespace), labelSelector=f"{LABEL}={group}")
+        ]
 
     def create_stand_in(self, workload: Workload, pod: Pod, zone: str, marks: Mapping[str, str]) -> None:
         owner = workload.owner
-        item = self._get(f"{_workload_path(owner.kind, owner.namespace)}/{owner.name}")
+        item = self._get(_workload_path(owner.kind, owner.namespace, owner.name))
         if item is None:
             raise NotFound(f"{owner} is gone.")
         if item["metadata"]["uid"] != workload.uid:
             raise Conflict(f"{owner} is another one than before.")
         group = workload.annotations[GROUP]
         body = manifest(item, group, pod.name, zone, marks, stand_in_labels(workload.annotations))
-        status, answer, _ = self._request("POST", f"/api/v1/namespaces/{owner.namespace}/pods", body)
+        status, answer, _ = self._request("POST", path_of(CORE, "pods", namespace=owner.namespace), body)
         if status not in {201, 409}:
             raise self._fault(status, answer, f"create the pod {owner.namespace}/{body['metadata']['name']}")
 
     def annotate_pod(self, pod: Pod, annotations: Mapping[str, str | None]) -> Pod:
         metadata = {"resourceVersion": pod.resource_version, "uid": pod.uid, "annotations": dict(annotations)}
-        path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"
+        path = path_of(CORE, "pods", pod.name, namespace=pod.namespace)
         return _pod(self._patch(path, {"metadata": metadata}, f"pod {pod}"))
 
     def secret(self, namespace: str, name: str) -> dict[str, str]:
-        status, answer, _ = self._request("GET", f"/api/v1/namespaces/{namespace}/secrets/{name}")
+        status, answer, _ = self._request("GET", path_of(CORE, "secrets", name, namespace=namespace))
         if status == 403:
             raise AccessDenied(
                 f"The Secret {namespace}/{name} may not be read: name it in a Role as deploy/redis-rbac.yaml shows."
             )
         if status != 200:
             raise self._fault(status, answer, f"read the Secret {namespace}/{name}")
-        return {key: base64.b64decode(value).decode() for key, value in (answer.get("data") or {}).items()}
+        return {key: text for key, value in (answer.get("data") or {}).items() if (text := _text(value)) is not None}
 
     # Disruption budgets
 
     def budgets(self) -> list[Budget]:
-        return [_budget(item) for item in self._list("/apis/policy/v1/poddisruptionbudgets")]
+        return [_budget(item) for item in self._list(path_of(POLICY, "poddisruptionbudgets"))]
 
     def create_budget(
         self, workload: Workload, name: str, annotations: Mapping[str, str], *, min_available: int | None = None
@@ -248,12 +279,12 @@ class KubernetesClient:
                 "unhealthyPodEvictionPolicy": "AlwaysAllow",
             },
         }
-        status, answer, _ = self._request("POST", f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets", body)
+        status, answer, _ = self._request("POST", path_of(POLICY, "poddisruptionbudgets", namespace=namespace), body)
         if status not in {200, 201} and not (status == 409 and answer.get("reason") == "AlreadyExists"):
             raise self._fault(status, answer, f"create disruption budget {namespace}/{name}")
 
     def delete_budget(self, budget: Budget) -> None:
-        path = f"/apis/policy/v1/namespaces/{budget.namespace}/poddisruptionbudgets/{budget.name}"
+        path = path_of(POLICY, "poddisruptionbudgets", budget.name, namespace=budget.namespace)
         status, answer, _ = self._request("DELETE", path, {"preconditions": {"uid": budget.uid}})
         if status not in {200, 202, 404, 409}:
             raise self._fault(status, answer, f"delete disruption budget {budget}")
@@ -263,7 +294,7 @@ class KubernetesClient:
     def workload(self, owner: Owner) -> Workload | None:
         if owner.kind not in _WORKLOADS:
             return None
-        item = self._get(f"{_workload_path(owner.kind, owner.namespace)}/{owner.name}")
+        item = self._get(_workload_path(owner.kind, owner.namespace, owner.name))
         return _workload(owner.kind, item) if item else None
 
     def workloads(self) -> list[Workload]:
@@ -291,18 +322,20 @@ class KubernetesClient:
         if template_annotations:
             spec["template"] = {"metadata": {"annotations": dict(template_annotations)}}
         body: Json = {"metadata": metadata} | ({"spec": spec} if spec else {})
-        self._patch(f"{_workload_path(owner.kind, owner.namespace)}/{owner.name}", body, str(owner))
+        self._patch(_workload_path(owner.kind, owner.namespace, owner.name), body, str(owner))
 
     # Volumes and services
 
     def volumes(self) -> list[Volume]:
-        return [_volume(item) for item in self._list("/api/v1/persistentvolumes") if item["spec"].get("claimRef")]
+        return [
+            _volume(item) for item in self._list(path_of(CORE, "persistentvolumes")) if item["spec"].get("claimRef")
+        ]
 
     def services(self) -> list[Service]:
-        return [_service(item) for item in self._list("/api/v1/services")]
+        return [_service(item) for item in self._list(path_of(CORE, "services"))]
 
     def csi_drivers(self, node: str) -> frozenset[str] | None:
-        item = self._get(f"/apis/storage.k8s.io/v1/csinodes/{node}")
+        item = self._get(path_of(STORAGE, "csinodes", node))
         return frozenset(d["name"] for d in item["spec"].get("drivers") or ()) if item else None
 
     def volume_limits(self) -> dict[str, dict[str, int]]:
@@ -312,13 +345,13 @@ class KubernetesClient:
                 for d in item["spec"].get("drivers") or ()
                 if (d.get("allocatable") or {}).get("count") is not None
             }
-            for item in self._list("/apis/storage.k8s.io/v1/csinodes")
+            for item in self._list(path_of(STORAGE, "csinodes"))
         }
 
     def attachments(self, node: str) -> list[str]:
         return sorted(
             item["spec"]["source"].get("persistentVolumeName") or item["metadata"]["name"]
-            for item in self._list("/apis/storage.k8s.io/v1/volumeattachments")
+            for item in self._list(path_of(STORAGE, "volumeattachments"))
             if item["spec"]["nodeName"] == node
         )
 
@@ -351,7 +384,7 @@ class KubernetesClient:
             metadata["resourceVersion"] = lease.resource_version
             status, answer, _ = self._request("PUT", _lease_path(lease.name), body)
         else:
-            status, answer, _ = self._request("POST", _lease_path(lease.name).rpartition("/")[0], body)
+            status, answer, _ = self._request("POST", _lease_path(lease.name, new=True), body)
         if status == 404 and lease.resource_version:
             raise Conflict(f"The Lease {lease.name} was deleted meanwhile.")
         if status not in {200, 201}:
@@ -520,19 +553,28 @@ def _denied(status: int, message: str) -> bool:
     return status == 403 and not NOT_ALLOWED.search(message)
 
 
-def _lease_path(name: str) -> str:
+def _lease_path(name: str, *, new: bool = False) -> str:
     namespace, _, lease = name.partition("/")
-    return f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{lease}"
+    path_of(LEASES, "leases", lease, namespace=namespace)
+    return path_of(LEASES, "leases", None if new else lease, namespace=namespace)
 
 
-def _workload_path(kind: str, namespace: str = "") -> str:
-    return _WORKLOADS[kind].format(f"namespaces/{namespace}/" if namespace else "")
+def _workload_path(kind: str, namespace: str | None = None, name: str | None = None) -> str:
+    return path_of(APPS, _WORKLOADS[kind], name, namespace=namespace)
+
+
+def _text(value: str) -> str | None:
+    """A Secret's value; None where it is no text, which none that a roll needs is."""
+    try:
+        return base64.b64decode(value).decode()
+    except ValueError:
+        return None
 
 
 def instance_of(provider_id: str) -> str:
     """The EC2 instance id in a node's spec.providerID (aws:///ZONE/ID); "" for anything else."""
     last = provider_id.rpartition("/")[2]
-    return last if provider_id.startswith("aws://") and last.startswith("i-") else ""
+    return last if provider_id.startswith("aws://") and INSTANCE_ID.fullmatch(last) else ""
 
 
 def _node(item: Json) -> Node:

@@ -4,6 +4,7 @@ The package's client classes repeat commands by themselves; what a roll writes m
 Nothing outside this module knows that, and no message, repr or exception of it holds a password.
 """
 
+import functools
 import ssl
 import tempfile
 import time
@@ -11,13 +12,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from enum import StrEnum
 from socket import socket
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar, cast
 
+from redis._parsers.resp2 import _RESP2Parser
 from redis.connection import Connection
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
+    InvalidResponse,
     NoPermissionError,
     RedisError,
     ResponseError,
@@ -58,6 +61,15 @@ a switch must be able to undo it within that."""
 
 PASSWORD_KEYS = ("password", "redis-password", "valkey-password", "auth")
 """The Secret's keys of a server's password: ours; those of the charts bitnami/redis, bitnami/valkey and redis-ha."""
+
+EXCHANGE_SECONDS = 6.0
+"""All answers to one pipeline together. A server that drips them byte by byte would keep a step for ever."""
+
+EXCHANGE_BYTES = 4 << 20
+"""More than any of these answers has: CLUSTER NODES of a thousand nodes is 150 KB."""
+
+STRANGE = (ArithmeticError, AttributeError, LookupError, RecursionError, StopIteration, TypeError, ValueError)
+"""What reading an answer raises that is not what a Redis server answers."""
 
 IDLE_SECONDS = 60.0
 """AWS's network forgets a connection that was silent for 350 s, and tells neither side."""
@@ -116,20 +128,83 @@ class _Kind(StrEnum):
     SENTINEL = "sentinel"
 
 
-class _TlsConnection(Connection):
+class _Bounded:
+    """A connection's socket, with an end to what one pipeline may take in time and bytes."""
+
+    def __init__(self, plain: socket) -> None:
+        self._plain = plain
+        self.begin()
+
+    def begin(self) -> None:
+        """A new pipeline."""
+        self._until = time.monotonic() + EXCHANGE_SECONDS
+        self._left = EXCHANGE_BYTES
+
+    def recv(self, size: int) -> bytes:
+        if time.monotonic() > self._until:
+            raise TimeoutError(f"the answer has not ended after {EXCHANGE_SECONDS:.0f} s")
+        if self._left <= 0:
+            raise ValueError(f"the answer has more than {EXCHANGE_BYTES} bytes")
+        read = self._plain.recv(min(size, self._left))
+        self._left -= len(read)
+        return read
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._plain, name)
+
+
+class _PlainConnection(Connection):
+    """The package's, on a socket that is bounded. Its pure Python parser reads by `recv` alone."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(parser_class=_RESP2Parser, **arguments)  # type: ignore[no-untyped-call]
+
+    def _connect(self) -> _Bounded:
+        return _Bounded(self._wrapped(super()._connect()))  # type: ignore[no-untyped-call]
+
+    def _wrapped(self, plain: socket) -> socket:
+        """The socket that is spoken through. Raises OSError."""
+        return plain
+
+    def begin(self) -> None:
+        """A new pipeline."""
+        if isinstance(self._sock, _Bounded):
+            self._sock.begin()
+
+
+class _TlsConnection(_PlainConnection):
     """TLS with a context of our own: the package's trusts the system's authorities beside the given one."""
 
     def __init__(self, context: ssl.SSLContext, **arguments: Any) -> None:
         self._context = context
-        super().__init__(**arguments)  # type: ignore[no-untyped-call]
+        super().__init__(**arguments)
 
-    def _connect(self) -> socket:
-        plain: socket = super()._connect()  # type: ignore[no-untyped-call]
+    def _wrapped(self, plain: socket) -> socket:
         try:
             return self._context.wrap_socket(plain)
         except OSError:
             plain.close()
             raise
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _read_with_care(method: Method) -> Method:
+    """An answer that makes no sense is a sentence about that pod; what else it may still send is not waited for."""
+
+    @functools.wraps(method)
+    def careful(client: "RedisClient", endpoint: Endpoint, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(client, endpoint, *args, **kwargs)
+        except (InvalidResponse, *STRANGE) as error:
+            client.hang_up(endpoint)
+            raise Permanent(
+                f"{endpoint} does not answer as a Redis server does ({type(error).__name__}): look what listens there, "
+                "and correct its annotations."
+            ) from None
+
+    return cast(Method, careful)
 
 
 class RedisClient:
@@ -146,6 +221,7 @@ class RedisClient:
 
     # Reads
 
+    @_read_with_care
     def server(self, endpoint: Endpoint) -> Server | Silent:
         commands = self._questions(endpoint, CONFIGURATION, SERVER_WRITES)
         try:
@@ -154,6 +230,7 @@ class RedisClient:
             return _silence(endpoint, error)
         return self._server(endpoint, replies, CONFIGURATION, SERVER_WRITES)
 
+    @_read_with_care
     def cluster_node(self, endpoint: Endpoint) -> ClusterNode | Silent:
         configuration = (*CONFIGURATION, *CLUSTER_CONFIGURATION)
         questions = self._questions(endpoint, configuration, CLUSTER_WRITES)
@@ -195,6 +272,7 @@ class RedisClient:
             denied.add("CONFIG GET")
         return read_server(endpoint, info, _settings(settings), _is_open(default_user), denied)
 
+    @_read_with_care
     def sentinel(self, endpoint: Endpoint, name: str) -> Sentinel | Silent:
         commands: list[Command] = [
             ("SENTINEL", "MASTER", name),
@@ -222,6 +300,7 @@ class RedisClient:
                 self._raise(endpoint, f"SENTINEL {command}", reply)
         return read_sentinel(endpoint, replies[:7], denied)
 
+    @_read_with_care
     def offset(self, endpoint: Endpoint) -> tuple[Role, int]:
         try:
             (reply,) = self._read(endpoint, _Kind.SERVER, ("INFO", "replication"))
@@ -231,6 +310,7 @@ class RedisClient:
         role = Role(info["role"])
         return role, _offset(role, info)
 
+    @_read_with_care
     def current_master(self, endpoint: Endpoint, name: str) -> Address | None:
         try:
             (reply,) = self._read(endpoint, _Kind.SENTINEL, ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name))
@@ -292,6 +372,11 @@ class RedisClient:
 
     # Commands
 
+    def hang_up(self, endpoint: Endpoint) -> None:
+        """Drops the endpoint's connections: what was begun on them is not understood any more."""
+        for key in [key for key in self._connections if key[0] == endpoint]:
+            self._connections.pop(key).disconnect()
+
     def _read(self, endpoint: Endpoint, kind: _Kind, *commands: Command) -> list[Reply]:
         """One pipeline; once more on a new connection where a kept one turns out to be broken. Reads only.
 
@@ -316,6 +401,7 @@ class RedisClient:
         if isinstance(reply, ResponseError) and not (fine and str(reply).lower().startswith(fine)):
             self._raise(endpoint, name, reply)
 
+    @_read_with_care
     def _reply_to_write(
         self, endpoint: Endpoint, kind: _Kind, command: Command, expected: Server | None = None
     ) -> Reply:
@@ -410,7 +496,8 @@ class RedisClient:
             "driver_info": None,
         }
         login = endpoint.login
-        connection = _TlsConnection(self._tls(login), **arguments) if login.tls else Connection(**arguments)
+        connection: _PlainConnection
+        connection = _TlsConnection(self._tls(login), **arguments) if login.tls else _PlainConnection(**arguments)
         with ExitStack() as unless_good:
             unless_good.callback(connection.disconnect)
             try:
@@ -775,6 +862,8 @@ def _is_over(connection: Connection) -> bool:
 
 def _exchange(connection: Connection, commands: Iterable[Command]) -> list[Reply]:
     """One pipeline. A refused command is a ResponseError among the replies. Raises Unreachable, TimedOut."""
+    if isinstance(connection, _PlainConnection):
+        connection.begin()
     connection.send_packed_command(connection.pack_commands(list(commands)), check_health=False)
     replies: list[Reply] = []
     for _ in commands:

@@ -3,11 +3,13 @@
 A group is what migrates together: one Sentinel master name with its replicas and sentinels, or one Redis Cluster.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from eks_rolling.names import is_object_name
 from eks_rolling.observed.kubernetes import Owner, Workload
 from eks_rolling.observed.redis import Address, Endpoint, Login
 
@@ -146,6 +148,11 @@ def declared(workloads: Iterable[Workload]) -> tuple[list[RedisGroup], list[Decl
     return groups, problems
 
 
+def is_group_name(text: str) -> bool:
+    """Whether a group may be called so: its Lease and its stand-ins' label bear the name."""
+    return len(text) <= 50 and is_object_name(text)
+
+
 def endpoint_of(part_set: PartSet, pod: str, address: str) -> Endpoint:
     """How to speak to a pod of the set that has this IP address."""
     return Endpoint(Address(address, part_set.port), part_set.login, f"{part_set.owner.namespace}/{pod}")
@@ -159,6 +166,7 @@ def _wrong_with_set(workload: Workload) -> Iterator[DeclarationProblem]:
         )
     if not annotations.get(GROUP):
         yield DeclarationProblem(subject, f"the annotation {GROUP} is missing", f"name its group: {GROUP}: NAME")
+    yield from _wrong_names(subject, annotations)
     part = annotations.get(PART, "")
     if part not in set(Part):
         known = ", ".join((*Part, f"{CACHE} without any other annotation"))
@@ -182,13 +190,36 @@ def _wrong_with_set(workload: Workload) -> Iterator[DeclarationProblem]:
             "name only labels that network policies ask for",
         )
     port = annotations.get(PORT, "1")
-    if not port.isdigit() or not 0 < int(port) < 65536:
+    if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
         yield DeclarationProblem(subject, f"the annotation {PORT} says {port!r}", "it must be a TCP port")
     if part == Part.MASTER and workload.desired != 1:
         yield DeclarationProblem(
             subject,
             f"it is the group's master and has {workload.desired} replicas",
             f"keep the master in a StatefulSet of one, and its replicas in another ({PART}: {Part.REPLICA})",
+        )
+
+
+def _wrong_names(subject: str, annotations: Mapping[str, str]) -> Iterator[DeclarationProblem]:
+    """Names that nothing can be called, and that would lead to something else in a request."""
+    if annotations.get(GROUP) and not is_group_name(annotations[GROUP]):
+        yield DeclarationProblem(
+            subject,
+            f"the annotation {GROUP} says {annotations[GROUP]!r}",
+            "it must be a name as Kubernetes objects have, of at most 50 characters: a Lease and a label are called so",
+        )
+    for key in (AUTH, TLS):
+        if annotations.get(key) and not is_object_name(annotations[key]):
+            yield DeclarationProblem(
+                subject,
+                f"the annotation {key} says {annotations[key]!r}, which no Secret can be called",
+                "name a Secret of the same namespace",
+            )
+    if MASTER_NAME in annotations and not re.fullmatch("[A-Za-z0-9._-]{1,200}", annotations[MASTER_NAME]):
+        yield DeclarationProblem(
+            subject,
+            f"the annotation {MASTER_NAME} says {annotations[MASTER_NAME]!r}",
+            "write the name as the sentinels have it: letters, digits and . - _ (redis.io, Sentinel)",
         )
 
 

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.documents.finding import Finding, Severity
-from eks_rolling.errors import Permanent, sentence
+from eks_rolling.errors import Permanent, RollError, sentence
 from eks_rolling.migration.next_action import look
 from eks_rolling.observed.aws import Group
 from eks_rolling.observed.kubernetes import Node, Pod
@@ -162,8 +162,12 @@ def _look_at(group: RedisGroup, nodes: list[Node], pods: list[Pod], clients: Cli
     placed = tuple((p.name, zones.get(p.node, "")) for p in pods if group.part_set(p.owner))
     try:
         lease = clients.kubernetes.lease(group.lease)
-        seen = look(group, "", clients).seen
     except Permanent as error:
+        return RedisView(group, fault=sentence(error), zones=placed)
+    try:
+        seen = look(group, "", clients).seen
+    except RollError as error:
+        # Also what may pass: one bad server of one tenant must not fail the plan of everybody else.
         return RedisView(group, fault=sentence(error), zones=placed)
     return RedisView(group, seen, begun_by=lease.holder if lease else "", zones=placed)
 

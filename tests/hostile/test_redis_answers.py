@@ -1,0 +1,191 @@
+"""Servers that speak RESP and lie, or drip, or never end: always a sentence about that pod, in bounded time [T1]."""
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from socket import SHUT_RDWR, create_server, socket
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from eks_rolling.clients import redis
+from eks_rolling.clients.redis import RedisClient
+from eks_rolling.errors import RollError
+from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, Login, Server, Silent
+
+INFO = "redis_version:7.2.0\r\nredis_mode:cluster\r\nrun_id:abc\r\nrole:master\r\nmaster_repl_offset:1\r\n"
+STATE = "cluster_state:ok\r\ncluster_slots_ok:16384\r\n"
+TABLE = "aaaa 127.0.0.1:6379@16379 myself,master - 0 0 1 connected 0-16383\n"
+
+
+def bulk(text: str) -> bytes:
+    data = text.encode()
+    return b"$%d\r\n%s\r\n" % (len(data), data)
+
+
+HONEST = {"INFO": bulk(INFO), "CLUSTER INFO": bulk(STATE), "CLUSTER NODES": bulk(TABLE)}
+
+
+class Liar:
+    """A server that answers each command as it is told; others with an error. `drip`: seconds for each byte."""
+
+    def __init__(self, answers: Mapping[str, bytes], drip: float = 0.0) -> None:
+        self._answers = answers
+        self._drip = drip
+        self._listener = create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._open: list[socket] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._over.set()
+        for each in [self._listener, *self._open]:
+            with suppress(OSError):
+                each.shutdown(SHUT_RDWR)
+            each.close()
+        self._thread.join()
+
+    def _accept(self) -> None:
+        while not self._over.is_set():
+            try:
+                peer, _ = self._listener.accept()
+            except OSError:
+                return
+            self._open.append(peer)
+            threading.Thread(target=self._serve, args=(peer,), daemon=True).start()
+
+    def _serve(self, peer: socket) -> None:
+        buffer = b""
+        try:
+            while data := peer.recv(65536):
+                buffer += data
+                while buffer.startswith(b"*"):
+                    parts = buffer.split(b"\r\n")
+                    count = int(parts[0][1:])
+                    if len(parts) <= 1 + 2 * count:
+                        break
+                    words = [part.decode() for part in parts[2 : 2 + 2 * count : 2]]
+                    buffer = b"\r\n".join(parts[1 + 2 * count :])
+                    self._say(peer, self._answer(" ".join(words).upper()))
+        except OSError:
+            return
+
+    def _answer(self, command: str) -> bytes:
+        known = sorted((key for key in self._answers if command.startswith(key)), key=len)
+        return self._answers[known[-1]] if known else b"-ERR unknown command\r\n"
+
+    def _say(self, peer: socket, answer: bytes) -> None:
+        if not self._drip:
+            peer.sendall(answer)
+            return
+        for byte in answer:
+            peer.sendall(bytes([byte]))
+            if self._over.wait(self._drip):
+                return
+
+
+@pytest.fixture
+def liars() -> Iterator[list[Liar]]:
+    made: list[Liar] = []
+    yield made
+    for liar in made:
+        liar.close()
+
+
+def ask(liar: Liar, method: str = "cluster_node") -> object:
+    """What the client makes of it: an answer, or a sentence of ours."""
+    client = RedisClient(lambda *_: {})
+    endpoint = Endpoint(Address("127.0.0.1", liar.port), Login("tenant"), "tenant/evil-0")
+    more = ("mymaster",) if method in {"sentinel", "current_master"} else ()
+    try:
+        return getattr(client, method)(endpoint, *more)
+    except RollError as error:
+        return error
+    finally:
+        client.hang_up(endpoint)
+
+
+LIES = {
+    "CLUSTER NODES without itself": {"CLUSTER NODES": bulk("aaaa 1.2.3.4:1@1 master - 0 0 1 connected\n")},
+    "CLUSTER NODES that are none": {"CLUSTER NODES": bulk("x\n")},
+    "slots that are none": {"CLUSTER NODES": bulk(TABLE.replace("0-16383", "zz"))},
+    "INFO without a run id": {"INFO": bulk("redis_version:7.2.0\r\nrole:master\r\n")},
+    "an offset that is no number": {"INFO": bulk(INFO.replace("offset:1", "offset:x"))},
+    "a master without a port": {"INFO": bulk(INFO.replace("role:master", "role:slave") + "master_host:h\r\n")},
+    "a follower that is none": {"INFO": bulk(INFO + "slave0:foo\r\n")},
+    "a priority that is no number": {"CONFIG GET": b"*2\r\n" + bulk("replica-priority") + bulk("x")},
+    "an integer for a text": {"INFO": b":7\r\n"},
+    "answers in answers": {"INFO": b"*1\r\n" * 5000 + b":1\r\n"},
+    "no RESP at all": {"INFO": b"HTTP/1.1 400 Bad\r\n\r\n"},
+    "a length that is none": {"INFO": b"$many\r\n"},
+    "a length below none": {"INFO": b"$-7\r\n"},
+    "numbers without end": {"INFO": bulk(INFO.replace("offset:1", "offset:" + "9" * 5000))},
+    "a version that is none": {"INFO": bulk(INFO.replace("7.2.0", "seven"))},
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lie_is_a_sentence_about_that_pod(lie: str, liars: list[Liar]) -> None:
+    """H10, T1."""
+    liars.append(Liar(HONEST | LIES[lie]))
+    said = ask(liars[0])
+    assert isinstance(said, RollError | Silent | ClusterNode)
+    if isinstance(said, RollError):
+        assert "tenant/evil-0" in str(said)
+
+
+@pytest.mark.parametrize("method", ["server", "cluster_node"])
+def test_an_honest_server_is_understood(method: str, liars: list[Liar]) -> None:
+    liars.append(Liar(HONEST))
+    assert isinstance(ask(liars[0], method), Server | ClusterNode)
+
+
+def test_a_sentinel_with_an_odd_list_is_a_sentence(liars: list[Liar]) -> None:
+    """H10."""
+    liars.append(Liar({"SENTINEL MASTER": b"*1\r\n" + bulk("ip"), "SENTINEL": b"*0\r\n"}))
+    assert isinstance(ask(liars[0], "sentinel"), RollError)
+
+
+def test_an_answer_that_drips_is_given_up(liars: list[Liar], monkeypatch: pytest.MonkeyPatch) -> None:
+    """H10: each byte in time, and the whole never."""
+    monkeypatch.setattr(redis, "EXCHANGE_SECONDS", 0.5)
+    liars.append(Liar({"INFO": bulk(INFO * 100)}, drip=0.02))
+    assert isinstance(ask(liars[0], "server"), Silent | RollError)
+
+
+@pytest.mark.parametrize("flood", [b"$100000000\r\n" + b"x" * 200_000, b"*100000000\r\n" + b":1\r\n" * 50_000])
+def test_an_answer_without_an_end_is_given_up(flood: bytes, liars: list[Liar], monkeypatch: pytest.MonkeyPatch) -> None:
+    """H10: nor does it fill the memory."""
+    monkeypatch.setattr(redis, "EXCHANGE_BYTES", 100_000)
+    liars.append(Liar({"INFO": flood}))
+    said = ask(liars[0], "server")
+    assert isinstance(said, RollError)
+    assert "does not answer as a Redis server does" in str(said)
+
+
+def test_a_look_is_bounded_in_the_first_place() -> None:
+    """A function has 60 s, and looks at several pods."""
+    assert redis.EXCHANGE_SECONDS <= 10
+    assert redis.EXCHANGE_BYTES <= 16 << 20
+    assert time.monotonic() > 0
+
+
+WORDS = st.sampled_from(["role:master", "role:slave", "slave0:ip=h,port=x", "master_port:-1", "db0:keys=", "run_id:"])
+TEXTS = st.lists(WORDS | st.text(max_size=12), max_size=8).map("\r\n".join)
+FIELDS = st.lists(st.sampled_from(["aaaa", "myself", "1:2@3", "-", "0-", "[1->-x]", "connected"]) | st.text(max_size=6))
+
+
+@given(info=TEXTS, table=st.lists(FIELDS.map(" ".join), max_size=4).map("\n".join), raw=st.binary(max_size=40))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_is_answered_is_an_answer_or_a_sentence(info: str, table: str, raw: bytes) -> None:
+    """T1, fuzzed: texts in good RESP, and bytes in none."""
+    for answers in ({"INFO": bulk(INFO + info), "CLUSTER NODES": bulk(TABLE + table)}, {"INFO": raw + b"\r\n"}):
+        liar = Liar(HONEST | answers)
+        try:
+            assert isinstance(ask(liar), RollError | Silent | ClusterNode)
+        finally:
+            liar.close()
