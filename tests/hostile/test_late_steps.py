@@ -27,12 +27,12 @@ LOOKS = {
         "put_lease",
     },
     "Aws": {
-        "alarms_firing", "free_addresses", "groups", "history", "instance_types", "instances", "targets_of",
-        "template_data", "template_versions", "vcpu_quota",
+        "alarms_firing", "free_addresses", "groups", "history", "instance_types", "lifecycle_hooks", "instances",
+        "targets_of", "template_data", "template_versions", "vcpu_quota",
         # A roll's own documents and messages; and calls that are made so that nothing changes.
         "load", "notify", "rehearse_restore", "save",
     },
-    "Redis": {"cluster_node", "current_master", "hand_over_state", "offset", "sentinel", "server"},
+    "Redis": {"cluster_node", "current_master", "offset", "sentinel", "server"},
     "Http": {"get"},
 }  # fmt: skip
 """Every method of a client that changes nothing which a restore would have to know of."""

@@ -12,9 +12,9 @@ from typing import Any, cast
 
 from eks_rolling import errors
 from eks_rolling.clients.protocols import Aws, Clients, Http, Kubernetes, Redis
+from eks_rolling.documents.failure import error_of
 from eks_rolling.observed.kubernetes import Lease
 from eks_rolling.payloads import RestoreTask, SettleTask
-from eks_rolling.report.timeline import error_of
 from eks_rolling.roll import lock
 
 USUAL_SECONDS = 60
@@ -58,18 +58,16 @@ AWS_EFFECTS = frozenset(
 )
 REDIS_EFFECTS = frozenset(
     {
-        "abort_hand_over",
+        "announce",
         "disconnect_clients",
-        "fail_over",
         "follow",
         "forget",
-        "hand_over",
         "leave_cluster",
         "meet",
         "pause_writes",
+        "promote",
         "replicate",
         "reset",
-        "set_priority",
         "take_over",
         "unpause",
     }
