@@ -71,8 +71,10 @@ def deploy(lab: Lab, settings: dict[str, Any] | None = None) -> dict[str, str]:
     return {str(k): str(v) for k, v in outputs.items()}
 
 
-def _key(document: dict[str, Any]) -> str:
+def _key(document: dict[str, Any] | str) -> str:
     digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
+    if isinstance(document, str):
+        digest.update((REPOSITORY / document).read_bytes())
     files = [
         REPOSITORY / "app.py",
         *sorted(f for d in ("eks_rolling_config", "stacks") for f in (REPOSITORY / d).glob("*.py")),
