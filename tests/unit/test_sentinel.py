@@ -340,7 +340,7 @@ def test_a_sentinel_is_refreshed_when_it_is_about_to_ask_the_master_for_its_repl
     """S1: until it asks it knows none; the next to ask comes first."""
     seen = views(group(), lambda v: stale(replace(v, info_age=3.0)))
     seen = views(seen, lambda v: replace(v, info_age=5.0), "s-2")
-    assert expect(seen, RedisHold, RedisStep.REFRESH_SENTINELS, "sentinel s-2 lists 10.0.0.9").seconds == 3.5
+    assert expect(seen, RedisHold, RedisStep.REFRESH_SENTINELS, "sentinel s-2 lists 10.0.0.9").seconds == 2.0
     due = views(seen, lambda v: replace(v, info_age=9.0), "s-2")
     assert expect(due, Refresh, RedisStep.REFRESH_SENTINELS, "").watcher.name == "s-2"
     expect(replace(seen, waited=11.0), Refresh, RedisStep.REFRESH_SENTINELS, "")
