@@ -60,7 +60,7 @@ errors = Console(stderr=True, highlight=False)
 def aimed(function: Callable[..., None]) -> Callable[..., None]:
     """A command whose first parameter is the Target: in its place come the options that say where to look.
 
-    What goes wrong in it is told as a sentence, with the exit code that `cli.exits` documents.
+    What goes wrong in it is told as a sentence, with the exit code that `eks_rolling_cli.exits` documents.
     """
 
     @wraps(function)
