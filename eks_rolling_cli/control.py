@@ -89,12 +89,11 @@ def _say_headline(target: Target, execution: "Execution") -> None:
     """Which roll it is, who asked for it, and what its plan comes to."""
     from eks_rolling.documents.plan import PlanDocument
     from eks_rolling_cli.execution_history import plan_answer
-    from eks_rolling_cli.plan_view import in_short
 
     say(f"Roll {execution.name} of {target.place}, begun at {clock(execution.started)}")
     if document := target.document(execution.name, "plan.json"):
         plan = PlanDocument.model_validate(document)
-        said = [plan.reason, in_short(plan), f"asked for by {plan.request.get('trigger') or 'a change'}"]
+        said = [plan.reason, plan.in_short, f"asked for by {plan.request.get('trigger') or 'a change'}"]
     else:
         said = [str(plan_answer(target.executions.history(execution.arn)).get("reason", ""))]
     for line in filter(None, said):

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from eks_rolling.documents.finding import HEADINGS, Finding, Severity, by_severity
-from eks_rolling.documents.plan import Move, PlanDocument, PlannedNode
+from eks_rolling.documents.plan import Move, PlanDocument
 from eks_rolling.wording import counted, short, spoken
 from eks_rolling_cli.format import clock, size
 from eks_rolling_cli.listing import Column, Listing, Row, facts, indented
@@ -37,18 +37,10 @@ def rendered(document: dict[str, Any], next_step: str, *, every: bool = False) -
         parts += [Text(), *_nodes(plan, every=every), Text(), facts(list(_figures(plan)))]
     parts += list(findings_by_severity(plan.findings))
     if plan.nodes:
-        parts += [Text(), _headline(plan), *([Text(in_short(plan))] if in_short(plan) else [])]
+        parts += [Text(), _headline(plan), *([Text(plan.in_short)] if plan.in_short else [])]
     if next_step:
         parts.append(Text(f"\n{next_step}", style="bold"))
     return Group(*parts)
-
-
-def in_short(plan: PlanDocument) -> str:
-    """How long and in how many steps: "about 26 min in 3 waves, 2 at once"; "" without an estimate."""
-    if not plan.estimate.seconds:
-        return ""
-    waves = counted(plan.estimate.waves, "wave")
-    return f"About {spoken(plan.estimate.seconds)} in {waves}, {plan.surge} at once, if nothing holds it."
 
 
 def _headline(plan: PlanDocument) -> Text:
@@ -72,11 +64,11 @@ def _nodes(plan: PlanDocument, *, every: bool) -> Iterator[RenderableType]:
                 (
                     str(number),
                     short(node.node),
-                    _versions(node),
+                    node.versions,
                     age if aged else "",
                     node.zone,
                     node.group,
-                    "" if every else moves(node.moves),
+                    "" if every else node.what_moves,
                 ),
                 notes=tuple(Text(move_sentence(m)) for m in node.moves) if every else (),
                 heading=f"wave {node.wave}" if number == 1 or node.wave != shown[number - 2].wave else "",
@@ -85,28 +77,6 @@ def _nodes(plan: PlanDocument, *, every: bool) -> Iterator[RenderableType]:
     yield Listing(COLUMNS, rows)
     if len(plan.nodes) > len(shown):
         yield Text(f"and {len(plan.nodes) - len(shown):,} more; --all shows them, and every pod", style="dim italic")
-
-
-def _versions(node: PlannedNode) -> Text:
-    """ "3 → 4"; the launch templates' ids as well where they differ."""
-    before, after = node.before.partition(":"), node.to.partition(":")
-    same = before[0] == after[0]
-    return Text(f"{before[2] if same else node.before} → {after[2] if same else node.to}")
-
-
-def moves(given: Iterable[Move]) -> str:
-    """What leaves a node, in a line: "5 pods, 1 volume, redis shop/cache (master)"."""
-    pods = list(given)
-    parts = [counted(len(pods), "pod")] if pods else []
-    volumes = sum(len(m.volumes) for m in pods)
-    restarted = sum(m.way == "restart" for m in pods)
-    parts += [counted(volumes, "volume")] if volumes else []
-    parts += [f"{restarted} by restart"] if restarted else []
-    redis = Counter((m.redis, m.role) for m in pods if m.redis)
-    parts += [
-        f"redis {group} ({role}{f', {n} of them' if n > 1 else ''})" for (group, role), n in sorted(redis.items())
-    ]
-    return ", ".join(parts) or "nothing"
 
 
 def move_sentence(move: Move) -> str:

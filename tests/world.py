@@ -1,8 +1,8 @@
 """A cluster and an account in memory, behind the same protocols as the real clients.
 
 Time stands still unless `advance` moves it. Controllers, scheduler, kubelets, EC2 and load balancers do what is due
-whenever something changed. After every effect the world checks the invariants that docs/concepts.md numbers; `effects` counts
-what was done to it, and `kill_after` makes the caller die right after one of them.
+whenever something changed. After every effect the world checks the invariants that docs/concepts.md numbers; `effects`
+counts what was done to it, and `kill_after` makes the caller die right after one of them.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -68,10 +68,11 @@ def test_messages_tell_the_plan_and_what_to_do_about_what_blocks_it() -> None:
     assert subject == "demo: roll blocked"
     assert text.startswith("demo: 6 outdated nodes; blocked by 1 finding\n")
     assert "  - group ng-c: its process Launch is suspended [launch-suspended]\n    -> find out why" in text
-    assert "Replacements: 3 in zone-a, 3 in zone-b; in 2 waves, 2 at a time." in text
+    assert "Replacements: 3 in zone-a, 3 in zone-b." in text
+    assert "in 2 waves, 2 at once, if nothing holds it." in text
     assert "Pods: " in text
     assert "1 restarted elsewhere first" in text
-    assert "wave 1, zone-a, ng-a, version 1 -> 2 (ImageId)" in text
+    assert "wave 1, zone-a, ng-a, version 1 → 2 (ImageId)" in text
 
 
 def test_who_approves_is_sent_the_plan() -> None:

@@ -4,13 +4,14 @@ Times are epoch seconds, durations are seconds. A reader ignores fields that it 
 outcome has a default: documents of other versions can be read. `None` means that it is not known.
 """
 
+from collections import Counter
 from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from eks_rolling.documents.finding import Finding, blockers
-from eks_rolling.wording import counted
+from eks_rolling.wording import counted, spoken
 
 VERSION = 2
 
@@ -74,6 +75,27 @@ class PlannedNode(PlanPart):
     moves: tuple[Move, ...] = ()
     stays: int = Field(0, description="DaemonSet, static and finished pods: they go with the node")
     seconds: float | None = Field(None, description="estimated, from launch to termination")
+
+    @property
+    def versions(self) -> str:
+        """The versions before and after, "3 → 4"; with the launch templates' ids where those differ."""
+        before, after = self.before.partition(":"), self.to.partition(":")
+        same = before[0] == after[0]
+        return f"{before[2] if same else self.before} → {after[2] if same else self.to}"
+
+    @property
+    def what_moves(self) -> str:
+        """What leaves the node, in a line: "5 pods, 1 volume, redis shop/cache (master)"."""
+        parts = [counted(len(self.moves), "pod")] if self.moves else []
+        volumes = sum(len(m.volumes) for m in self.moves)
+        restarted = sum(m.way is Way.RESTART for m in self.moves)
+        parts += [counted(volumes, "volume")] if volumes else []
+        parts += [f"{restarted} by restart"] if restarted else []
+        redis = Counter((m.redis, m.role) for m in self.moves if m.redis)
+        parts += [
+            f"redis {group} ({role}{f', {n} of them' if n > 1 else ''})" for (group, role), n in sorted(redis.items())
+        ]
+        return ", ".join(parts) or "nothing"
 
 
 class ZoneRoom(PlanPart):
@@ -142,3 +164,11 @@ class PlanDocument(PlanPart):
             return self.reason
         nodes, found = counted(len(self.nodes), "outdated node"), counted(blockers(self.findings), "finding")
         return f"{nodes}; blocked by {found}"
+
+    @property
+    def in_short(self) -> str:
+        """How long and in how many steps: "About 26 min in 3 waves, 2 at once, ..."; "" without an estimate."""
+        if not self.estimate.seconds:
+            return ""
+        waves = counted(self.estimate.waves, "wave")
+        return f"About {spoken(self.estimate.seconds)} in {waves}, {self.surge} at once, if nothing holds it."

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from eks_rolling.documents.finding import HEADINGS, Finding, by_severity
 from eks_rolling.documents.plan import PlanDocument, PlannedNode, Way
-from eks_rolling.wording import counted, spoken
+from eks_rolling.wording import spoken
 
 SHOWN = 40
 """Nodes, and findings of a severity, that a message lists; SNS takes 256 KiB, people less."""
@@ -30,13 +30,9 @@ def _lines(plan: PlanDocument) -> Iterator[str]:
 
 def _summary(plan: PlanDocument) -> Iterator[str]:
     zones = Counter(n.zone for n in plan.nodes)
-    told = ", ".join(f"{count} in {zone}" for zone, count in sorted(zones.items()))
-    waves = counted(plan.estimate.waves, "wave")
-    yield f"Replacements: {told}; in {waves}, {plan.surge} at a time."
-    yield (
-        f"It takes about {spoken(plan.estimate.seconds)} if nothing holds, and about {plan.estimate.transitions:,} "
-        "state transitions."
-    )
+    yield f"Replacements: {', '.join(f'{count} in {zone}' for zone, count in sorted(zones.items()))}."
+    if plan.in_short:
+        yield f"{plan.in_short} It costs about {plan.estimate.transitions:,} state transitions."
     moves = Counter(move.way for node in plan.nodes for move in node.moves)
     ways = {Way.EVICT: "evicted", Way.RESTART: "restarted elsewhere first", Way.MIGRATE: "of Redis, with their role"}
     if moves:
@@ -57,18 +53,10 @@ def _nodes(plan: PlanDocument) -> Iterator[str]:
 
 
 def _node(node: PlannedNode) -> str:
-    versions = f"{_number(node.before)} -> {_number(node.to)}"
     changed = f" ({', '.join(c.what for c in node.changes)})" if node.changes else ""
     age = f", {spoken(node.age_seconds)} old" if node.age_seconds is not None else ""
-    pods = counted(len(node.moves), "pod")
-    redis = ", ".join(f"{m.redis} {m.role}".strip() for m in node.moves if m.redis)
-    carries = f"; Redis: {redis}" if redis else ""
     where = f"wave {node.wave}, {node.zone}, {node.group}"
-    return f"{node.node}: {where}, version {versions}{changed}{age}; {pods} to move{carries}"
-
-
-def _number(template: str) -> str:
-    return template.rpartition(":")[2] or "none"
+    return f"{node.node}: {where}, version {node.versions}{changed}{age}; moves: {node.what_moves}"
 
 
 def _findings(title: str, found: list[Finding]) -> Iterator[str]:

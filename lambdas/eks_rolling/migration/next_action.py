@@ -85,7 +85,7 @@ def busy_with(group: RedisGroup, taken: lock.Busy, task: NodeTask) -> str:
     return f"Redis group {group} is being migrated for {taken.holder.removeprefix(f'{task.roll}/')}"
 
 
-def run_step(task: RedisActionTask, clients: Clients) -> StepResult:
+def migrate(task: RedisActionTask, clients: Clients) -> StepResult:
     """One invocation of a state. Its output names the group, for the report. Raises Refused where a person decides."""
     group = group_called(task.redis_group, clients)
     taken = lock.acquire(clients, holder(task), group.lease)

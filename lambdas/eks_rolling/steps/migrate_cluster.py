@@ -6,14 +6,14 @@ back in its role (`eks_rolling.redis.stand_in`). What comes next is decided anew
 """
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.migration.next_action import run_step
+from eks_rolling.migration.next_action import migrate
 from eks_rolling.payloads import RedisActionTask, StepResult
 from eks_rolling.roll.operator_requests import Honors
 from eks_rolling.runtime import handler_for
 
 
 def run(task: RedisActionTask, clients: Clients) -> StepResult:
-    return run_step(task, clients)
+    return migrate(task, clients)
 
 
 handler = handler_for(run, RedisActionTask, honors=Honors.NOTHING)
