@@ -18,7 +18,6 @@ INTERNET = "igw-"
 """How the id of a gateway to the internet begins: a subnet whose default route leads there is public."""
 
 AUTOSCALER = re.compile(r"cluster-autoscaler")
-REDIS = re.compile(r"(redis|valkey|keydb)(?!.*(exporter|operator|insight|commander))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,17 +126,12 @@ def autoscaler_of(workloads: "Iterable[Workload]") -> str:
 def redis_of(workloads: "list[Workload]", pods: "list[Pod]") -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The Redis groups that annotations declare, and what runs Redis by its image and is in none."""
     from eks_rolling.redis.groups import GROUP, declared
+    from eks_rolling.redis.recognition import redis_evidence
 
     groups = tuple(str(group) for group in declared(workloads)[0])
     annotated = {w.owner for w in workloads if GROUP in w.annotations}
-    running = {
-        p.owner for p in pods if p.owner is not None and any(REDIS.search(_name_of(c.image)) for c in p.containers)
-    }
+    running = {p.owner for p in pods if p.owner is not None and redis_evidence(p)}
     return groups, tuple(sorted(str(o) for o in running - annotated))
-
-
-def _name_of(image: str) -> str:
-    return image.rpartition("/")[2].partition("@")[0].partition(":")[0]
 
 
 def chosen_subnets(subnets: Iterable[Subnet]) -> list[Subnet]:

@@ -4,23 +4,10 @@ import re
 from collections.abc import Iterable, Iterator
 
 from eks_rolling.documents.finding import Finding, blocks, note
-from eks_rolling.observed.kubernetes import Container, Pod, Workload
+from eks_rolling.observed.kubernetes import Pod, Workload
 from eks_rolling.plan.snapshot import ClusterSnapshot, by_owner
 from eks_rolling.redis.groups import CACHE, PART
-
-KINDS = r"(redis|valkey|keydb|dragonfly|kvrocks|garnet)"
-
-IMAGE = re.compile(rf"{KINDS}(-(server|sentinel|cluster|stack|ha|enterprise|alpine|debian))*")
-"""A part of an image's path that names a server: `redis`, `bitnami/redis-cluster`, `ghcr.io/redis/docker`."""
-
-COMPANION = re.compile(r"exporter|metrics|insight|operator|commander|benchmark|proxy|browser|worker|client")
-"""The last part of an image's path that only works with one."""
-
-PROGRAM = re.compile(
-    r"(?:^|[\s/;&|(])((?:redis|valkey|keydb|garnet)-server|(?:redis|valkey)-sentinel|dragonfly|kvrocks|GarnetServer)(?![\w.-])"
-)
-
-PORTS = {6379, 26379}
+from eks_rolling.redis.recognition import redis_evidence
 
 APPENDS = re.compile(r"appendonly\s+yes|aof-enable|--aof\b")
 """In a command: Redis and its kin, Garnet."""
@@ -31,34 +18,6 @@ def undeclared_redis(view: ClusterSnapshot, pods: Iterable[Pod]) -> Iterator[Fin
     alike = [p for p in pods if redis_evidence(p)]
     for subject, members in by_owner(alike).items():
         yield _finding(subject, members[0], view.workload(members[0].owner))
-
-
-def redis_evidence(pod: Pod) -> str:
-    """Why the pod is taken for a server of Redis' kind: its command, its image or its ports; "" if it is not."""
-    return next(filter(None, map(_evidence, pod.containers)), "")
-
-
-def _evidence(container: Container) -> str:
-    if found := PROGRAM.search(" ".join(container.command)):
-        return f"it runs {found[1]}"
-    if _is_companion(container.image):
-        return ""
-    if any(IMAGE.fullmatch(part) for part in _parts(container.image)):
-        return f"its image is {container.image}"
-    if ports := sorted(PORTS.intersection(container.ports)):
-        return f"it listens on port {ports[0]}"
-    return ""
-
-
-def _parts(image: str) -> list[str]:
-    """The path without registry, tag and digest."""
-    first, *rest = image.partition("@")[0].split("/")
-    parts = rest if rest and re.search(r"[.:]|^localhost$", first) else [first, *rest]
-    return [*parts[:-1], parts[-1].partition(":")[0]]
-
-
-def _is_companion(image: str) -> bool:
-    return bool(COMPANION.search(_parts(image)[-1]))
 
 
 def _finding(subject: str, pod: Pod, workload: Workload | None) -> Finding:
