@@ -22,7 +22,7 @@ REGISTERING = ["@app.callback", "@field_validator", "@model_validator"]
 
 UNSEEN: Mapping[str, frozenset[str]] = {
     "pydantic reads it": frozenset({"model_config"}),
-    "Typer reads the signature": frozenset({"__signature__", "__annotations__"}),
+    "Typer reads it": frozenset({"__signature__", "__annotations__", "display_type_rich"}),
     "the report's template reads it": frozenset({"bad", "ticks", "filters"}),
     "it is stored, for whoever reads plan.json": frozenset({"stays", "assumptions"}),
     "the SDK reads it": frozenset({"ca_cert_data", "retries", "event_name"}),
