@@ -22,6 +22,7 @@ REGISTERING = ["@app.callback", "@field_validator", "@model_validator"]
 
 UNSEEN: Mapping[str, frozenset[str]] = {
     "pydantic reads it": frozenset({"model_config"}),
+    "a settings file may say it; nothing is done then": frozenset({"IGNORE"}),
     "Typer reads it": frozenset({"__signature__", "__annotations__", "display_type_rich"}),
     "the report's template reads it": frozenset({"bad", "ticks", "filters"}),
     "it is stored, for whoever reads plan.json": frozenset({"stays", "assumptions"}),
