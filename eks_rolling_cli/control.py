@@ -105,7 +105,7 @@ def pause(target: Target, roll: AtWork = None, reason: Why = "", wait: Wait = Fa
     """Hold the roll at work, until `resume` or `abort`.
 
     Nodes in work hold before their next step; a Redis migration that has begun is finished first. No deadline runs
-    meanwhile. Cluster-autoscaler stays paused and outdated nodes stay tainted.
+    meanwhile. Outdated nodes stay tainted.
     """
     execution = _at_work(target, roll)
     if (why := asked_of(target, execution.name).get("pause")) is not None:

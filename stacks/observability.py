@@ -54,7 +54,7 @@ class Observability(Construct):
         self._alarm(
             "AutoscalerPaused",
             f"{self._cluster}: cluster-autoscaler has been paused for longer than a roll may take; "
-            "start a restore, or scale it up by hand",
+            f"{typed('restore', cluster=self._cluster)} puts it back",
             self._metric(Name.AUTOSCALER_PAUSED_SECONDS, statistic="Maximum", period=MINUTES),
             threshold=settings.deadlines.roll,
         )
