@@ -336,6 +336,21 @@ def test_stale_addresses_are_forgotten_at_the_end_one_sentinel_at_a_time() -> No
     expect(emptied, RedisHold, RedisStep.REFRESH_SENTINELS, "sentinel s-1 does not list r-0")
 
 
+def test_a_name_that_moved_is_forgotten_before_the_fail_back() -> None:
+    """S1: its entry would follow the name to the new master, and have that follow itself."""
+
+    def resolving(view: Sentinel) -> Sentinel:
+        return replace(view, resolves_names=True)
+
+    seen = views(views(group("r-0"), resolving), stale, "s-1", "s-2")
+    action = expect(seen, Refresh, RedisStep.REFRESH_SENTINELS, "sentinel s-1 lists 10.0.0.9:6379, where no replica is")
+    emptied = views(seen, lambda v: replace(v, replicas=()), action.watcher.name)
+    expect(emptied, RedisHold, RedisStep.REFRESH_SENTINELS, "sentinel s-1 does not list m-0")
+    expect(views(group("r-0"), resolving), Switch, RedisStep.FAIL_BACK, "m-0 becomes master in place of r-0")
+    leaving = views(views(group("r-0", old=("m-0",)), resolving), stale)
+    expect(leaving, MovePod, RedisStep.MOVE_MASTER, "the master pod m-0 moves")
+
+
 def test_a_sentinel_is_refreshed_when_it_is_about_to_ask_the_master_for_its_replicas() -> None:
     """S1: until it asks it knows none; the next to ask comes first."""
     seen = views(group(), lambda v: stale(replace(v, info_age=3.0)))

@@ -181,6 +181,7 @@ def decide(seen: SentinelGroupState) -> Action:
         _unknown,
         _replicas,
         _moving_sentinels,
+        _moved_names,
         _roles,
         _master,
         _never_switched,
@@ -412,11 +413,14 @@ def _undeclared(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
 
 def _unknown(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
     """Whether every sentinel knows all that live [S1]."""
-    home = seen.master_pod
-    if acting is not home and not _on(seen, home):
+    failing_back = _failing_back(seen, acting)
+    if failing_back and not _resolve_names(seen):
         # No pod moves before the master pod is master again, and that switch tells them of it.
         return None
     for watcher, view in _views(seen):
+        if failing_back and _stale(seen, acting, watcher, view):
+            # A refresh finds what lives sooner.
+            continue
         for member in seen.members:
             entry = _entry(view, member)
             if member is not acting and (entry is None or not entry.alive):
@@ -431,11 +435,34 @@ def _unknown(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
     return None
 
 
-def _refresh(seen: SentinelGroupState, acting: RedisPod, *, sentinels_only: bool = False) -> Action | None:
-    """The sentinels that list what is gone, one at a time: the next one to ask the master for its replicas first."""
-    # A sentinel that starts resolves the master pod's name: until that pod is master again it would be misled.
-    if acting is not seen.master_pod:
+def _failing_back(seen: SentinelGroupState, acting: RedisPod) -> bool:
+    """Whether the master pod is where it shall be, and another one is master."""
+    return acting is not seen.master_pod and not _on(seen, seen.master_pod)
+
+
+def _resolve_names(seen: SentinelGroupState) -> bool:
+    return any(view.resolves_names for _, view in _views(seen))
+
+
+def _moved_names(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
+    """Before the fail back a sentinel that resolves names forgets the master pod's former address.
+
+    It was given that as a name, and its entry follows the name to the pod's new address, late perhaps. By then the pod
+    would be master, and the sentinel would take its own master for a replica that claims to be one, and have it follow
+    itself (sentinel.c, +convert-to-slave): nobody would be master [S1].
+    """
+    if not _failing_back(seen, acting) or not _resolve_names(seen) or seen.group.refresh_by is RefreshBy.RESTART:
         return None
+    return _forget_stale(seen, acting)
+
+
+def _refresh(seen: SentinelGroupState, acting: RedisPod, *, sentinels_only: bool = False) -> Action | None:
+    # A sentinel that starts resolves the master pod's name: until that pod is master again it would be misled.
+    return _forget_stale(seen, acting, sentinels_only=sentinels_only) if acting is seen.master_pod else None
+
+
+def _forget_stale(seen: SentinelGroupState, acting: RedisPod, *, sentinels_only: bool = False) -> Action | None:
+    """The sentinels that list what is gone, one at a time: the next one to ask the master for its replicas first."""
     due = [
         (watcher, view, why)
         for watcher, view in _views(seen)
