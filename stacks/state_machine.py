@@ -59,8 +59,6 @@ One in a VPC that nobody called for weeks is Inactive: its first call fails, and
 about a minute (Lambda developer guide, "Lambda function states"). So is one that is being deployed anew.
 """
 
-UNREADY_WAIT = Duration.seconds(10)
-
 READY_SECONDS = 300
 """How long a call goes on until the function is there: several times what AWS takes."""
 
@@ -758,10 +756,10 @@ class StateFactory:
         # Without jitter: what is waited for is the function, and all of these together last READY_SECONDS.
         task.add_retry(
             errors=list(UNREADY),
-            interval=UNREADY_WAIT,
-            backoff_rate=1,
-            max_attempts=READY_SECONDS // UNREADY_WAIT.to_seconds(),
-            max_delay=UNREADY_WAIT,
+            interval=Duration.seconds(2),
+            backoff_rate=1.5,
+            max_attempts=20,
+            max_delay=Duration.seconds(20),
         )
         return task
 

@@ -267,3 +267,11 @@ def backoff(waited_seconds: float, *, first: float = 1.0, longest: float = 15.0)
     """
     grown = min(60.0, waited_seconds / 240) if waited_seconds > 3600 else 0.0
     return max(grown, min(longest, max(first, waited_seconds / 10)))
+
+
+def bake_look(bake: float) -> float:
+    """Seconds between two looks while a wave bakes: ten looks, but no rarer than every quarter of an hour.
+
+    Each costs nine of the roll's 25,000 events, at every wave.
+    """
+    return min(900.0, max(15.0, bake / 10))

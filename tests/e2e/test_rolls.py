@@ -17,6 +17,7 @@ from lab.operator import Operator
 from lab.view import LineView
 from tests.browser import PHONE, chromium, look, problems
 from tests.e2e.conftest import MANAGED, REPOSITORY
+from tests.e2e.weather import WEATHER
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
@@ -81,6 +82,26 @@ def assert_the_report_is_worth_keeping(page: Path) -> None:
         "patch nodes",
         "autoscaling:UpdateAutoScalingGroup",
     }
+
+
+@SECOND
+def test_a_roll_in_awss_ordinary_weather_ends_the_same(small_lab: Operator, view: LineView) -> None:
+    """R2, N3: functions sleep, instances are unknown at first, calls are throttled and refused, capacity is lacking."""
+    small_lab.fault(WEATHER)
+    try:
+        played = demo.play(small_lab, view, quiet_seconds=2)
+        struck = small_lab.faults()
+    finally:
+        small_lab.fault({})
+    assert (played.outcome.status, played.outcome.report["left_behind"]) == ("SUCCEEDED", [])
+    assert min(struck[fault] for fault in ("asleep", "throttled", "refused", "no_capacity")) > 0
+    old = {n.instance for n in played.before.nodes}
+    assert not old & {n.instance for n in played.after.nodes}
+    assert played.after.zones == played.before.zones
+    assert played.after.restored(played.before), (played.before, played.after)
+    assert (played.verdict.failed, played.verdict.errors) == (0, {})
+    assert played.verdict.jobs["lost"] == 0
+    assert played.verdict.max_unavailable_seen["web"] <= 1
 
 
 @pytest.mark.long  # the rolls over Redis are killed at random, too

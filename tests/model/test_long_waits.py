@@ -1,9 +1,15 @@
 """Long pauses, long bakes, many waves: what a history of 25,000 events has room for."""
 
+from typing import Any
+
 import pytest
 
 from eks_rolling.observed.kubernetes import Lease
+from eks_rolling.plan.build import waves as plan_waves
+from eks_rolling.plan.checks.history import history_findings
+from eks_rolling.plan.estimates import history_events, wave_count
 from eks_rolling.roll.lock import LONGEST_LOOK_SECONDS, PAUSE, PAUSED_AT, pause_look
+from eks_rolling.settings import Settings
 from tests.asl import HISTORY_LIMIT, Engine, Execution
 from tests.model.situations import by_zone, outdated, shop
 from tests.model.situations import settings as roll_settings
@@ -81,6 +87,34 @@ def test_a_bake_of_hours_costs_each_wave_little(bake_seconds: int) -> None:
     waves = roll.visited.count("Replace nodes")
     assert waves == 3
     assert roll.history_events / waves < 300
+    # What the plan expects is what is written, but for the waits of nodes that come up.
+    expected = history_events(3, waves, bake_seconds)
+    assert expected * 0.5 < roll.history_events < expected * 1.5
+
+
+@pytest.mark.parametrize(
+    ("nodes", "more", "fits"),
+    [
+        (1000, {"wave": 10, "bake_seconds": 300}, True),
+        (1000, {"wave": 10, "bake_seconds": 7200, "deadlines": {"health_gate": 9000}}, True),
+        (1000, {"wave": 1, "bake_seconds": 300}, False),
+        (3000, {"wave": 100}, False),
+        (0, {}, True),
+    ],
+)
+def test_the_plan_refuses_a_roll_whose_history_would_be_full(nodes: int, more: dict[str, Any], *, fits: bool) -> None:
+    findings = list(history_findings(nodes, Settings.parse({"cluster": "demo", **more})))
+    assert [finding.code for finding in findings] == ([] if fits else ["history-full"])
+
+
+@pytest.mark.parametrize(
+    ("nodes", "wave", "canary", "waves"),
+    [(0, 10, True, 0), (1, 10, True, 1), (11, 10, True, 2), (11, 10, False, 2), (20, 10, False, 2)],
+)
+def test_waves_are_counted_as_the_plan_cuts_them(nodes: int, wave: int, *, canary: bool, waves: int) -> None:
+    assert wave_count(nodes, wave, canary=canary) == waves
+    cut = plan_waves(nodes, Settings.parse({"cluster": "demo", "wave": wave, "canary": canary}))
+    assert len({*cut}) == waves
 
 
 def test_a_history_that_is_full_ends_the_execution_whatever_it_catches(monkeypatch: pytest.MonkeyPatch) -> None:

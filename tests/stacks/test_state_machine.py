@@ -64,7 +64,8 @@ def test_every_call_of_a_step_is_retried_after_faults_that_pass(machine: str) ->
         assert retry["ErrorEquals"] == expected, name
         assert retry["JitterStrategy"] == "FULL", name
         assert unready["ErrorEquals"] == list(UNREADY), name
-        assert unready["MaxAttempts"] * unready["IntervalSeconds"] >= READY_SECONDS, name
+        waits = [unready["IntervalSeconds"] * unready["BackoffRate"] ** n for n in range(unready["MaxAttempts"])]
+        assert sum(min(wait, unready["MaxDelaySeconds"]) for wait in waits) >= READY_SECONDS, name
 
 
 NEVER_RETRIED = {

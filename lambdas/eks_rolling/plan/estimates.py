@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from eks_rolling.documents.plan import Estimate, Move, Way
-from eks_rolling.payloads import backoff
+from eks_rolling.payloads import backoff, bake_look
 
 LAUNCH_SECONDS = 120
 """From the launch to a node that is Ready, with its DaemonSets and healthy as a target."""
@@ -41,6 +41,12 @@ NODE_STATES = 30
 
 POLL_STATES = 3
 """A wait costs three: the Wait itself, the task again, the question whether it is done."""
+
+ROLL_EVENTS, WAVE_EVENTS, NODE_EVENTS, LOOK_EVENTS = 150, 20, 8, 9
+"""What a roll writes into its history: once, for a wave, for a node, for each look of a wait (counted in the tests)."""
+
+HISTORY_LIMIT, HISTORY_KEPT = 25_000, 5_000
+"""Events that a history may have (Step Functions quotas), and what is kept for pauses, holds and retries."""
 
 REDIS_POD_STATES = 100
 """What moving a Redis pod with its role adds, its waits included."""
@@ -82,6 +88,18 @@ def estimate(waves: Sequence[Sequence[float]], surge: int, bake_seconds: float, 
         transitions=ROLL_STATES + gates + nodes + REDIS_POD_STATES * redis_pods if waves else 0,
         assumptions=ASSUMPTIONS if waves else (),
     )
+
+
+def wave_count(nodes: int, wave: int, *, canary: bool) -> int:
+    """In how many waves so many nodes are replaced."""
+    first = min(nodes, 1 if canary else wave)
+    return (first > 0) + math.ceil((nodes - first) / wave)
+
+
+def history_events(nodes: int, waves: int, bake_seconds: float) -> int:
+    """Events of the roll's own history if nothing holds it: a node's execution has a history of its own."""
+    looks = math.ceil(bake_seconds / bake_look(bake_seconds))
+    return ROLL_EVENTS + NODE_EVENTS * nodes + (WAVE_EVENTS + LOOK_EVENTS * looks) * waves
 
 
 def polls(seconds: float) -> int:

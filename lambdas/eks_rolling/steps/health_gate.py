@@ -8,7 +8,7 @@ from eks_rolling.documents.failure import error_of, explain
 from eks_rolling.errors import Aborted, Refused
 from eks_rolling.migration.next_action import Next, group_called, look
 from eks_rolling.observed.kubernetes import Workload, ready_nodes
-from eks_rolling.payloads import Hold, RollTask, StepResult, backoff
+from eks_rolling.payloads import Hold, RollTask, StepResult, backoff, bake_look
 from eks_rolling.redis.actions import Settled
 from eks_rolling.roll import lock, operator_requests
 from eks_rolling.roll.fence import ANSWERED
@@ -49,14 +49,6 @@ def decide(
     if baked < bake:
         return Hold(f"baking for {bake - baked:.0f} s more", seconds=min(bake_look(bake), bake - baked))
     return Open("the wave is healthy")
-
-
-def bake_look(bake: float) -> float:
-    """Seconds between two looks while a wave bakes: ten looks, but no rarer than every quarter of an hour.
-
-    Each costs nine of the roll's 25,000 events, at every wave.
-    """
-    return min(900.0, max(15.0, bake / 10))
 
 
 def judge(check: PageCheck, answer: HttpAnswer) -> str:

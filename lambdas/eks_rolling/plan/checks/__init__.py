@@ -12,6 +12,7 @@ from eks_rolling.observed.kubernetes import Pod
 from eks_rolling.payloads import RollRequest
 from eks_rolling.plan.checks.budgets import budget_findings
 from eks_rolling.plan.checks.groups import capacity_findings, group_findings, hook_findings
+from eks_rolling.plan.checks.history import history_findings
 from eks_rolling.plan.checks.nodes import node_findings
 from eks_rolling.plan.checks.other_controllers import other_controller_findings, paused_autoscaler
 from eks_rolling.plan.checks.redis_sentinel import ACCEPTABLE as ACCEPTABLE_REDIS
@@ -105,6 +106,7 @@ def _all(
     yield from capacity_findings(view, chosen, request.surge_in(settings))
     yield from hook_findings(view, chosen, settings.deadlines)
     yield from quota_findings(view, chosen, request.surge_in(settings))
+    yield from history_findings(len(chosen), settings)
     yield from schedulability_findings(stuck)
     yield from pending_findings(view.pods)
     yield from ending_findings(pods, view.now, settings.deadlines.evict)
