@@ -184,7 +184,8 @@ class World:
         self.launch_failures = 0
         self.tick_seconds = 1.0
         self.settling_seconds = 0.0
-        """For so long after its launch AWS does not know an instance everywhere."""
+        """For so long after its launch AWS does not know an instance everywhere, and for as long again not its tags."""
+        self.tags_are_denied = False
         self.new_nodes_never_join = False
         self.broken: set[Owner] = set()
         self.cannot_restore = ""
@@ -942,6 +943,8 @@ class World:
     def tag_instance(self, instance: str, tags: Mapping[str, str]) -> None:
         if not self._knows(self.machines[instance]):
             raise NotFound(f"Cannot tag {instance}: InvalidInstanceID.NotFound.")
+        if self.tags_are_denied or self.time - self.machines[instance].launched < 2 * self.settling_seconds:
+            raise AccessDenied(f"Cannot tag {instance}: its tags are not known yet.")
         self.machines[instance].tags |= dict(tags)
         self._effect(f"tag {instance}: {dict(tags)}")
 

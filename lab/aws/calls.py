@@ -139,7 +139,7 @@ def install(gate: Gate, fleet: Fleet, faults: Faults, role_of: RoleOfKey, listen
         if struck := faults.refusal(self.service_name, f"{service}:{action}"):
             _, headers, body = self.serialized(ActionResult(_error(self.service_name, struck.code, struck.message)))
             answer = struck.status, headers, body
-        elif refused := gate.refusal(self.access_key, f"{service}:{action}", parameters):
+        elif refused := gate.refusal(self.access_key, f"{service}:{action}", _as_known(parameters, fleet)):
             _, headers, body = self.serialized(ActionResult(_denied(self.service_name, refused)))
             answer = 403, headers, body
         elif self.service_name in _FLEET_SERVICES:
@@ -188,6 +188,14 @@ def install(gate: Gate, fleet: Fleet, faults: Faults, role_of: RoleOfKey, listen
     around(S3Response, "bucket_response", s3_response)
     around(S3Response, "key_response", s3_response)
     around(S3Response, "_authenticate_and_authorize_s3_action", s3_authorize)
+
+
+def _as_known(parameters: dict[str, Any], fleet: Fleet) -> dict[str, Any]:
+    """The parameters as policies see them: an instance whose tags are not known yet is one that carries none."""
+    named = parameters.get("Resources")
+    if not isinstance(named, list) or all(fleet.is_tagged(str(resource)) for resource in named):
+        return parameters
+    return parameters | {"Resources": [r if fleet.is_tagged(str(r)) else f"{r}-untagged" for r in named]}
 
 
 def _s3_action(response: Any) -> str:

@@ -151,6 +151,11 @@ class Fleet:
         member = self._members.get(instance_id)
         return member is None or self._clock() - member.launched >= self.faults.settling_seconds()
 
+    def is_tagged(self, instance_id: str) -> bool:
+        """Whether IAM knows the instance's tags everywhere by now, which takes as long again."""
+        member = self._members.get(instance_id)
+        return member is None or self._clock() - member.launched >= 2 * self.faults.settling_seconds()
+
     def remember(self) -> None:
         """Keeps how the groups are now, for descriptions that lag behind."""
         with self.lock:

@@ -76,6 +76,14 @@ def test_a_new_instance_is_given_time_until_ec2_knows_it(settling_seconds: float
     assert world.snapshot() == before
 
 
+def test_a_permission_to_tag_that_is_really_missing_is_told() -> None:
+    world = shop(SMALL)
+    world.tags_are_denied = True
+    execution = engine_for(world).run("roll", "roll-1", {})
+    assert execution.status == "FAILED"
+    assert "Cannot tag" in execution.cause
+
+
 @pytest.mark.parametrize("after", range(1, 60, 7))
 def test_a_function_that_is_killed_while_ec2_settles_launches_nothing_twice(after: int) -> None:
     """R3."""

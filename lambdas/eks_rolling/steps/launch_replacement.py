@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.errors import NotFound, Refused
+from eks_rolling.errors import AccessDenied, NotFound, Refused
 from eks_rolling.observed.aws import Group, InstanceState
 from eks_rolling.observed.kubernetes import Node
 from eks_rolling.observed.marks import INSTANCE_REPLACES, NODE_LAUNCH, NODE_ROLL, LaunchMark, token_of
@@ -172,7 +172,7 @@ def _act(decision: Decision, task: NodeTask, node: Node, clients: Clients) -> St
             clients.kubernetes.update_node(node, annotations={NODE_LAUNCH: str(mark)})
             return StepResult.wait(f"the desired capacity of {task.group} was raised to {desired}", 5)
         case Claim(instance, value):
-            if unknown := _tag(instance, value, clients):
+            if unknown := _tag(instance, value, node, clients):
                 return unknown
             return StepResult.wait(f"{instance} came up for {value}", 1)
         case Hold(reason):
@@ -185,7 +185,7 @@ def _launch(token: str, task: NodeTask, node: Node, clients: Clients) -> StepRes
     zone = clients.aws.instances([task.instance])[task.instance].zone
     launched = clients.aws.launch(task.group, zone, token)
     if launched.instance:
-        if unknown := _tag(launched.instance, task.instance, clients):
+        if unknown := _tag(launched.instance, task.instance, node, clients):
             return unknown
         return StepResult.done(f"replacement {launched.instance} was launched in {zone}", replacement=launched.instance)
     # The same token would be answered with the same failure.
@@ -198,15 +198,25 @@ def _launch(token: str, task: NodeTask, node: Node, clients: Clients) -> StepRes
     )
 
 
-def _tag(instance: str, value: str, clients: Clients) -> StepResult | None:
-    """Writes on the instance whose replacement it is; a hold where EC2 does not know it everywhere yet.
+SPREADING_SECONDS = 120.0
+"""How long after a launch a refusal may only mean that the new instance's tags, by which the permission goes, are not
+known everywhere. Longer than EC2 takes (EC2 API guide, eventual consistency)."""
 
-    EC2 is eventually consistent (EC2 API guide). The launch is found again by its client token, a claim by its group.
+
+def _tag(instance: str, value: str, node: Node, clients: Clients) -> StepResult | None:
+    """Writes on the instance whose replacement it is; a hold where AWS does not know it, or its tags, everywhere yet.
+
+    The launch is found again by its client token, a claim by its group. Raises AccessDenied once time has passed.
     """
     try:
         clients.aws.tag_instance(instance, {INSTANCE_REPLACES: value})
     except NotFound:
         return StepResult.wait(f"EC2 does not know {instance} everywhere yet", 2)
+    except AccessDenied:
+        mark = LaunchMark.on(node)
+        if mark is None or clients.now() - mark.asked_at > SPREADING_SECONDS:
+            raise
+        return StepResult.wait(f"the tags of {instance} are not known everywhere yet", 5)
     return None
 
 
