@@ -254,3 +254,12 @@ class TestPage:
             '" onmouseover',
         ):
             assert forbidden not in html, forbidden
+
+
+def test_the_page_says_what_to_type_where_something_is_left() -> None:
+    """R2: the same command as everywhere else, and none where nothing is left."""
+    fields: dict[str, Any] = {"roll": "roll-1", "cluster": "demo", "outcome": "aborted"}
+    left = page(Report.model_validate(fields | {"left_behind": ["group ng-a keeps its maximum"]}))
+    assert "group ng-a keeps its maximum" in left
+    assert "eks-rolling start --cluster demo" in left
+    assert "eks-rolling start" not in page(Report.model_validate(fields))
