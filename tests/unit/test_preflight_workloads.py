@@ -8,6 +8,7 @@ import pytest
 from eks_rolling.documents.finding import Severity
 from eks_rolling.observed.kubernetes import (
     STRATEGY_ANNOTATION,
+    Budget,
     Container,
     Owner,
     Pod,
@@ -111,3 +112,13 @@ def test_an_autoscaler_of_another_name_is_found_by_its_image_or_labels(scaler: d
     assert (finding.code, finding.severity, finding.object) == ("autoscaler-elsewhere", Severity.HOLDS, str(owner))
     assert "autoscaler.deployment to ca-aws-cluster-autoscaler" in finding.remedy
     assert found(replace(view, workloads=CLEAN.workloads)) == []
+
+
+def test_an_operators_primary_behind_a_budget_of_one_gets_a_remedy_that_fits() -> None:
+    """CloudNativePG and others switch over when they are asked to, and hold the primary until then."""
+    primary = replace(CLONE, owner=Owner("Cluster", "shop", "pg"), labels={"role": "primary"})
+    only = Budget("shop", "pg-primary", "b", Selector((("role", "primary"),)), 0, 1, 1, 1, min_available="1")
+    told = {f.code: f for f in found(replace(CLEAN, pods=(primary,), budgets=(only,)))}
+    assert list(told) == ["budget-never-allows"]
+    assert "before_node" in told["budget-never-allows"].remedy
+    assert "strategy: restart" not in told["budget-never-allows"].remedy

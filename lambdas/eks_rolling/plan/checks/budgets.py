@@ -40,7 +40,10 @@ def _one_budget(budget: Budget, workload: Workload | None) -> Iterator[Finding]:
             "budget-never-allows",
             f"budget {budget}",
             f"{rule} with {budget.expected} pods allows no disruption even when all are healthy",
-            "relax it, add a replica, or annotate the Deployment eks-rolling.io/strategy: restart",
+            "relax it, add a replica, or annotate the Deployment eks-rolling.io/strategy: restart"
+            if workload
+            else f"have its operator move it: a hook before_node switches over, or cordons the node for operators "
+            f"that act on that; then accept budget-never-allows:budget {budget}, and the pod is asked for all the same",
         )
     elif budget.allowed == 0:
         yield holds(
