@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kubernetes.client.configuration import Configuration
 
@@ -105,6 +105,7 @@ METHODS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
+@settings(deadline=None)
 @given(name=HOSTILE)
 def test_no_name_leads_to_another_path(client: KubernetesClient, method: str, name: str) -> None:
     """H1, T1: through every method. A path has the segments that it was made of, and no more."""
@@ -139,12 +140,13 @@ def test_a_secret_with_a_value_that_is_no_text_is_read_but_for_that_one(
     client: KubernetesClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """T1."""
-    answer = (200, {"data": {"keystore": "/////w==", "password": "aHVudGVyMg==", "odd": "&"}}, {})
+    answer: tuple[int, Any, Any] = (200, {"data": {"keystore": "/////w==", "password": "aHVudGVyMg==", "odd": "&"}}, {})
     monkeypatch.setattr(client, "_request", lambda *_: answer)
     assert client.secret("tenant", "auth")["password"] == "hunter2"
     assert "keystore" not in client.secret("tenant", "auth")
 
 
+@settings(deadline=None)
 @given(HOSTILE)
 def test_a_path_is_made_of_names_or_not_at_all(name: str) -> None:
     """T1."""
@@ -156,6 +158,7 @@ def test_a_path_is_made_of_names_or_not_at_all(name: str) -> None:
         assert made == f"/api/v1/namespaces/tenant/pods/{name}/eviction"
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from([GROUP, PART, MASTER_NAME, AUTH, TLS, PORT, REFRESH]), HOSTILE), st.integers(0, 3)
 )
@@ -174,6 +177,7 @@ def test_a_declaration_is_followed_or_a_sentence_and_spoils_no_other(said: dict[
         assert all(0 < s.port < 65536 for s in group.sets)
 
 
+@settings(deadline=None)
 @given(HOSTILE | st.recursive(st.none() | st.integers() | HOSTILE, lambda x: st.lists(x, max_size=4)).map(json.dumps))
 def test_marks_are_read_or_a_sentence(text: str) -> None:
     """T1, H2: on nodes, groups and cluster-autoscaler's Deployment."""
@@ -190,6 +194,7 @@ def test_marks_are_read_or_a_sentence(text: str) -> None:
             read()
 
 
+@settings(deadline=None)
 @given(HOSTILE)
 def test_an_instance_id_is_one_or_none(text: str) -> None:
     """T1: a node says itself who it is."""

@@ -302,6 +302,8 @@ def mixed() -> World:
 def test_the_instance_of_a_step_that_died_before_it_could_say_so_is_found_and_given_back() -> None:
     """R2: the request, made again, answers which it was."""
     world = stopped_after(effect_number("launch "))
+    # Otherwise pods would find it while the restore waits for the roll's steps, and it would stay.
+    world.new_nodes_never_join = True
     assert restored(world)["left_behind"] == []
     assert world.groups_by_name["ng-a"].desired == 2
     assert sum(m.alive for m in world.machines.values()) == 3
@@ -310,6 +312,8 @@ def test_the_instance_of_a_step_that_died_before_it_could_say_so_is_found_and_gi
 def test_another_nodes_request_is_no_proof() -> None:
     """T1: a node that writes another's client token on itself gets no share in that one's replacement."""
     world = stopped_after(effect_number("launch "))
+    # Otherwise pods would find it while the restore waits for the roll's steps, and it would stay.
+    world.new_nodes_never_join = True
     marked = next(n for n in world.nodes_by_name.values() if NODE_LAUNCH in n.annotations)
     thief = next(n for n in world.nodes_by_name.values() if n.name != marked.name and n.zone == marked.zone)
     copied = thief.annotations | {NODE_LAUNCH: marked.annotations[NODE_LAUNCH]}
@@ -335,6 +339,8 @@ def test_a_fault_that_passes_is_waited_for() -> None:
 def test_what_never_ends_is_left_behind_before_the_deadline() -> None:
     """R5: the lock is not held for ever for the sake of one thing."""
     world = stopped_after(effect_number("launch "))
+    # Otherwise pods would find it while the restore waits for the roll's steps, and it would stay.
+    world.new_nodes_never_join = True
     world.delays.deregistration = 100_000
     (name,) = {m.group for m in world.machines.values() if m.id not in world.planned}
     for machine in [m for m in world.machines.values() if m.group == name]:

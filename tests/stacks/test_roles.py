@@ -206,7 +206,7 @@ def test_the_clusters_security_group_lets_the_functions_in_where_it_is_named() -
 
 def test_the_fence_knows_how_long_each_function_may_run() -> None:
     """R6: a restore waits for that."""
-    for step in STEPS | HOOKS:
+    for step in (*STEPS, *HOOKS):
         handler = importlib.import_module(f"eks_rolling.steps.{step}").handler
         if handler.locked or step == "settle_redis":
             assert timeout(step) == SIZES.get(step, USUAL).timeout, step

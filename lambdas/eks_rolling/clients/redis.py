@@ -168,8 +168,9 @@ class _PlainConnection(Connection):
 
     def begin(self) -> None:
         """A new pipeline."""
-        if isinstance(self._sock, _Bounded):
-            self._sock.begin()
+        bounded: Any = self._sock
+        if bounded is not None:
+            bounded.begin()
 
 
 class _TlsConnection(_PlainConnection):
@@ -501,7 +502,7 @@ class RedisClient:
         with ExitStack() as unless_good:
             unless_good.callback(connection.disconnect)
             try:
-                connection.connect()
+                connection.connect()  # type: ignore[no-untyped-call]
                 if login.tls and not password:
                     # With TLS 1.3 the server looks at our certificate only after the handshake has succeeded for us,
                     # so that the first words tell. With a password AUTH is them.
