@@ -24,7 +24,12 @@ def _fault(name: str, breaks: str, file: str, right: str, wrong: str, *tests: st
 
 ROLL = "model/test_roll.py"
 NODES = ("unit/steps", ROLL)
-SENTINEL = ("unit/test_sentinel.py", "unit/test_switch.py", "model/test_redis_roll.py", "contract/test_redis_faults.py")
+SENTINEL = (
+    "unit/test_sentinel.py",
+    "unit/test_handover.py",
+    "model/test_redis_roll.py",
+    "contract/test_redis_faults.py",
+)
 SHARDS = ("unit/test_cluster.py", "model/test_cluster_roll.py", "contract/test_cluster_migration.py")
 
 FAULTS = (
@@ -48,9 +53,10 @@ FAULTS = (
     _fault("a step works on after the restore has begun", "R6", "roll/lock.py",
            "    if ENDED in lease.annotations:", "    if ENDED in lease.holder:", "unit/test_lock.py", ROLL),
     _fault("an original is overwritten by a later reading", "R1", "steps/pause_interference.py",
-           "    if maximum is not None and GROUP_MAXIMUM not in group.tags:", "    if maximum is not None:", *NODES),
+           "RaisedMaximum(group.maximum if known is None or theirs else known.original, maximum)",
+           "RaisedMaximum(group.maximum, maximum)", *NODES),
     _fault("what somebody scaled up meanwhile is scaled back", "R2", "steps/restore.py",
-           " if workload.desired == 0 else workload.desired", "", *NODES),
+           "return Theirs(workload.desired) if workload.desired else ScaleTo", "return ScaleTo", *NODES),
     _fault("a target is terminated while it drains", "N2", "steps/restore.py",
            'return "wait" if using else "terminate"', 'return "terminate"', *NODES),
     _fault("a replacement in use is given back", "N2", "steps/restore.py",
@@ -65,7 +71,7 @@ FAULTS = (
            "        if state and instance.alive and state.tags.get(INSTANCE_REPLACES) == old.id:",
            "        if state and state.tags.get(INSTANCE_REPLACES) == old.id:", *NODES),
     _fault("the role changes hands before the replica has all", "S1", "migration/handover.py",
-           "        if not within(EQUAL_SECONDS, lambda: redis.offset(target)[1] >= offset, clients):",
+           "        if not within(EQUAL_SECONDS, lambda: _has_all(target, offset, clients), clients):",
            "        if offset < 0:", *SENTINEL),
     _fault("half of the sentinels are a majority", "S1", "redis/sentinel.py",
            "for v in views) * 2 > len(seen.watchers)", "for v in views) * 2 >= len(seen.watchers)", *SENTINEL),
