@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
-# Without it every process would compile all that it imports anew.
+# Without it every process would compile all that it imports again.
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 PYTEST := $(BIN)/python -m pytest
@@ -113,16 +113,16 @@ synth: prepare ## Synthesize the stack that cdk.json describes into cdk.out
 	@npx cdk synth --quiet
 
 .PHONY: settings
-settings: prepare ## Write the table of all settings anew into docs/settings.md, and the schema for editors
+settings: prepare ## Write the table of all settings into docs/settings.md, and the schema for editors
 	@$(BIN)/python -m scripts.settings_table
 	@$(BIN)/python -m scripts.settings_schema
 
 .PHONY: costs
-costs: prepare ## Count anew what a roll costs, into docs/costs.md
+costs: prepare ## Count what a roll costs, into docs/costs.md
 	@$(BIN)/python -m scripts.cost_table
 
 .PHONY: roles
-roles: prepare ## Write anew what each step's role could do, in docs/threat-model.md
+roles: prepare ## Write what each step's role could do into docs/threat-model.md
 	@$(BIN)/python -m scripts.role_table
 
 .PHONY: layer
@@ -130,11 +130,11 @@ layer: prepare ## Build the functions' dependency layer, and measure its size an
 	@$(BIN)/python -m scripts.measure_layer
 
 .PHONY: drawing
-drawing: prepare ## Draw the state machines anew into docs/workflow.md
+drawing: prepare ## Draw the state machines into docs/workflow.md
 	@$(BIN)/python -m scripts.draw_workflow
 
 .PHONY: screenshots
-screenshots: control-plane ## Take the pictures of the documents anew, from a real roll in a lab (ten minutes)
+screenshots: control-plane ## Take the pictures of the documents, from a real roll in a lab (ten minutes)
 	@$(BIN)/python -m scripts.screenshots
 
 .PHONY: lab-up

@@ -98,7 +98,7 @@ def errors_as_sentences() -> Iterator[None]:
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None
     except BrokenPipeError:
-        # Whoever read our output has seen enough; Python must not complain when it closes it.
+        # The reader of our output has closed it; Python must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(Exit.FINE) from None
     except ModuleNotFoundError as error:
@@ -117,7 +117,7 @@ def _end_of(error: Exception) -> None:
     from botocore.exceptions import BotoCoreError
 
     if isinstance(error, BotoCoreError):
-        _end(f"AWS cannot be asked: {error}", Exit.NOT_FOUND)
+        _end(f"AWS cannot be reached: {error}", Exit.NOT_FOUND)
     if os.environ.get(TRACEBACK_VARIABLE):
         raise error
     _end(f"This should not have happened: {sentence(error)}. {TRACEBACK_VARIABLE}=1 shows where.", Exit.FAILED)
@@ -135,7 +135,7 @@ def _plain(text: str) -> str:
 
 
 def say(text: str) -> None:
-    """A line about what is going on, on standard error, so that results stay apart."""
+    """A progress line, on standard error, apart from results."""
     errors.print(text, markup=False, soft_wrap=True)
 
 
@@ -169,9 +169,9 @@ def print_line(value: Any) -> None:
 
 
 def confirmed(question: str, *, yes: bool) -> bool:
-    """Whether a person says yes. Raises CommandError where nobody can."""
+    """Whether the operator says yes. Raises CommandError without a terminal to ask on."""
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise CommandError("Nobody can be asked here: add --yes.", Exit.USAGE)
+        raise CommandError("There is no terminal to ask on: add --yes.", Exit.USAGE)
     return typer.confirm(question, err=True)

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 TRIES = 10
 """How often the lock is written again when a step renewed it at the same moment."""
 
-Why = Annotated[str, typer.Option("--reason", "-r", help="Why; it is shown to whoever watches, and in the report.")]
-Wait = Annotated[bool, typer.Option("--wait", "-w", help="Watch until it has come about.")]
+Why = Annotated[
+    str, typer.Option("--reason", "-r", help="The reason, shown to everyone who watches and in the report.")
+]
+Wait = Annotated[bool, typer.Option("--wait", "-w", help="Wait until it has taken effect.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -53,7 +55,7 @@ def approve(
     execution, token = _waiting(target, roll)
     _say_headline(target, execution)
     if not confirmed(f"Approve the roll {execution.name} of {target.place}?", yes=yes):
-        declined(f"Nothing was approved: the roll {execution.name} goes on waiting.")
+        declined(f"Nothing was approved: the roll {execution.name} keeps waiting.")
     target.executions.approve(token, {"approved_by": target.who})
     say(f"Approved: the roll {execution.name} of {target.place} begins.")
     if watch:
@@ -81,7 +83,7 @@ def _waiting(target: Target, roll: str | None) -> "tuple[Execution, str]":
         several = ", ".join(e.name for e, _ in found)
         raise CommandError(f"Several rolls of {target.cluster} wait for approval: {several}. Name one.", Exit.USAGE)
     alive = [e for e in rolls if e.running]
-    there = f"{alive[0].name} runs and waits for nobody" if alive else "none is running"
+    there = f"{alive[0].name} is running and does not wait for approval" if alive else "none is running"
     raise CommandError(f"No roll of {target.cluster} waits for approval: {there}.", Exit.NOT_FOUND)
 
 
@@ -124,13 +126,13 @@ def pause(target: Target, roll: AtWork = None, reason: Why = "", wait: Wait = Fa
 
 @aimed
 def resume(target: Target, roll: AtWork = None, wait: Wait = False) -> None:
-    """Let a paused roll go on."""
+    """Let a paused roll continue."""
     execution = _at_work(target, roll)
     if "pause" not in asked_of(target, execution.name):
         say(f"The roll {execution.name} is not paused.")
         return
     _ask(target, execution, "pause", None)
-    say(f"The roll {execution.name} goes on within seconds.")
+    say(f"The roll {execution.name} continues within seconds.")
     if wait:
         follow(target, execution.arn, as_json=False, lines=True, until=lambda seen: not seen.paused)
 
@@ -139,15 +141,15 @@ def resume(target: Target, roll: AtWork = None, wait: Wait = False) -> None:
 def abort(target: Target, roll: AtWork = None, reason: Why = "", wait: Wait = False, yes: Yes = False) -> None:
     """End a roll safely, and put everything back; or cancel one that has not begun, by its name.
 
-    Steps in work end first, and so does a Redis migration that has begun; then autoscaler, processes, sizes and taints
-    are restored. Nodes that were replaced stay replaced; the next roll goes on with the rest. With --wait the exit code
-    is 0 once everything is restored, 1 if something was left behind.
+    Running steps end first, and so does a Redis migration that has begun; then autoscaler, processes, sizes and taints
+    are restored. Replaced nodes stay replaced; the next roll continues with the rest.
+    With --wait the exit code is 0 once everything is restored, 1 if something was left behind.
     """
     execution = _running(target, roll)
     at_work = _holds_lock(target, execution)
     what = "Abort" if at_work else "Cancel, before it changes anything,"
     if not confirmed(f"{what} the roll {execution.name} of {target.place}?", yes=yes):
-        declined(f"Nothing was aborted: the roll {execution.name} goes on.")
+        declined(f"Nothing was aborted: the roll {execution.name} continues.")
     if at_work:
         _ask(target, execution, "abort", _signed(target, reason))
         say(
@@ -171,11 +173,11 @@ def _signed(target: Target, reason: str) -> str:
 def _wait_for_the_end(target: Target, execution: "Execution") -> None:
     seen = follow(target, execution.arn, as_json=False, lines=True)
     if seen.status == "SUCCEEDED":
-        say(f"The roll {execution.name} had ended by itself before it could be aborted.")
+        say(f"The roll {execution.name} had ended on its own before it could be aborted.")
         return
     if seen.left_behind:
         raise typer.Exit(Exit.FAILED)
-    say("Everything is as it was before, but for the nodes that were replaced.")
+    say("Everything is as it was before, except for the replaced nodes.")
 
 
 def _running(target: Target, roll: str | None) -> "Execution":

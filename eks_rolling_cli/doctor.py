@@ -31,7 +31,7 @@ STYLES = {Health.OK: "green", Health.WARN: "yellow", Health.FAIL: "bold red"}
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line: what was looked at, how it is, and what to do where it is not well."""
+    """One line: what was checked, its state, and what to do if it is not well."""
 
     name: str
     health: Health
@@ -84,7 +84,7 @@ def run_checks(target: Target, checks: dict[str, Look]) -> Iterator[Check]:
         except (CommandError, RollError) as error:
             yield Check(name, Health.FAIL, _first_sentence(sentence(error)), _rest(str(error)))
         except (BotoCoreError, ClientError) as error:
-            yield Check(name, Health.WARN, f"cannot be looked at: {error}", "ask for the permission to see it")
+            yield Check(name, Health.WARN, f"cannot be checked: {error}", "ask for the permission to see it")
 
 
 def _first_sentence(text: str) -> str:
@@ -138,7 +138,7 @@ def _api_server(target: Target) -> str:
     ready = sum(n.ready for n in nodes)
     said = f"reached {by}: {counted(len(nodes), 'node')}, {ready} Ready"
     if ready < len(nodes):
-        raise Unwell(said, "mend or terminate the nodes that are not Ready; the plan names them", Health.WARN)
+        raise Unwell(said, "repair or terminate the nodes that are not Ready; the plan names them", Health.WARN)
     return said
 
 
@@ -200,7 +200,7 @@ def _messages(target: Target) -> str:
     topic = target.settings.topic
     listed = target.session.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
     if not listed:
-        raise Unwell("nobody is told of rolls", f"subscribe to {topic}", Health.WARN)
+        raise Unwell("no one is subscribed to messages about rolls", f"subscribe to {topic}", Health.WARN)
     return f"{counted(len(listed), 'subscription')} to {topic.rpartition(':')[2]}"
 
 
@@ -213,12 +213,14 @@ def _triggers(target: Target) -> str:
     ]
     if not names:
         raise Unwell(
-            "no rule starts a roll or a restore by itself", "deploy the stack again; rolls start by hand", Health.WARN
+            "no rule starts rolls or restores automatically",
+            "deploy the stack again; until then start rolls manually",
+            Health.WARN,
         )
     disabled = [name for name in names if events.describe_rule(Name=name)["State"] == "DISABLED"]
     if disabled:
         raise Unwell(f"disabled: {', '.join(disabled)}", "aws events enable-rule --name ...", Health.WARN)
-    return counted(len(names), "rule") + " at work"
+    return counted(len(names), "rule") + " enabled"
 
 
 def _trail(target: Target) -> str:
@@ -226,7 +228,7 @@ def _trail(target: Target) -> str:
     if not trails:
         raise Unwell(
             "no trail records management events, so changes of launch templates start nothing",
-            "make a trail, or start rolls by hand",
+            "create a trail, or start rolls manually",
             Health.WARN,
         )
     return f"trail {trails[0]['Name']} records"
@@ -244,10 +246,10 @@ def _lock(target: Target) -> str:
     if lease is None or not lease.holder:
         return "no roll holds the lock"
     if lease.holder in {e.name for e in running(target)}:
-        return f"the roll {lease.holder} is at work"
+        return f"the roll {lease.holder} is running"
     if lease.expired(time.time()):
         raise Unwell(
-            f"{lease.holder} died with the lock, silent since {clock(lease.renewed)}", "run `eks-rolling restore`"
+            f"{lease.holder} died holding the lock, silent since {clock(lease.renewed)}", "run `eks-rolling restore`"
         )
     return f"{lease.holder} holds the lock, last heard of at {clock(lease.renewed)}"
 
@@ -261,7 +263,7 @@ def _plan(target: Target) -> str:
     silent = [str(g["group"]) for g in redis if not g.get("healthy")]
     if silent:
         raise Unwell(
-            f"Redis is not seen to be well from here: {', '.join(silent)}",
+            f"Redis does not look healthy from here: {', '.join(silent)}",
             "if this machine does not reach the pods' network, `eks-rolling plan --deployed` asks from there",
             Health.WARN,
         )

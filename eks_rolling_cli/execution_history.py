@@ -34,7 +34,7 @@ class Position:
 
     @property
     def seconds_left(self) -> float | None:
-        """Until a Redis server is in sync, if it goes on as it did."""
+        """Until a Redis server is in sync, at its current rate."""
         if self.bytes_left is None or not self.bytes_per_second:
             return None
         return self.bytes_left / self.bytes_per_second
@@ -62,8 +62,8 @@ def position(events: Iterable[Json]) -> Position:
         elif kind == "MapStateExited":
             loop = ""
         if name:
-            # "Evict pods: wait" and "Evict pods: done?" belong to the step "Evict pods"; what goes on within a Map
-            # is told by the executions that it starts.
+            # "Evict pods: wait" and "Evict pods: done?" belong to the step "Evict pods"; what happens within a Map
+            # is in the executions that it starts.
             step = loop or state_names.step_of(name)
             if step != state:
                 state, entered, reason, held_since, output = step, when, "", 0.0, {}
@@ -80,7 +80,7 @@ def position(events: Iterable[Json]) -> Position:
             said = explain({"Error": fault.get("error"), "Cause": fault.get("cause")})
             reason, held_since = f"tried again after a fault: {said}", held_since or when
     if state == state_names.APPROVAL and not reason:
-        reason, held_since = "nobody has answered yet; `eks-rolling approve` or `eks-rolling refuse` does", entered
+        reason, held_since = "there is no answer yet; `eks-rolling approve` or `eks-rolling refuse` gives one", entered
     return Position(
         state,
         entered,
@@ -97,7 +97,7 @@ def _without_numbers(text: str) -> str:
 
 
 def pauses(events: Iterable[Json], until: float) -> list[Span]:
-    """When the execution stood still because a pause was asked for; one that goes on lasts `until` now."""
+    """When the execution stood still because it was paused; a pause that has not ended lasts `until` now."""
     found: list[Span] = []
     since: float | None = None
     for event in events:

@@ -1,4 +1,4 @@
-"""Executions of the deployed machines, as Step Functions tells them. Read again and again, each event once."""
+"""Executions of the deployed state machines, as Step Functions reports them. Read repeatedly, each event once."""
 
 import json
 from collections.abc import Iterator

@@ -18,10 +18,10 @@ class Exit(IntEnum):
 
 
 MEANINGS = {
-    Exit.FINE: "what was asked for is so",
+    Exit.FINE: "success",
     Exit.FAILED: "the roll failed, or something is wrong that the output names",
     Exit.USAGE: "the command line or the request is wrong",
-    Exit.BLOCKED: "the plan is blocked, or what was asked for is refused",
+    Exit.BLOCKED: "the plan is blocked, or the request is refused",
     Exit.NOT_FOUND: "something is not there or cannot be reached",
     Exit.DENIED: "access is denied",
     Exit.INTERRUPTED: "interrupted, or answered with no",

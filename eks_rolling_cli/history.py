@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 TELLING = (state_names.REPORT, state_names.PLAN, state_names.RECEIVE_CHANGE)
-"""States whose answer says what came of a roll, the last one first."""
+"""States whose answer says how a roll ended, the last one first."""
 
 COLUMNS = (
     Column("roll", keep=9),
@@ -70,7 +70,7 @@ def rolls(
 
 
 def listed(cluster: str, found: list[Json]) -> RenderableType:
-    """Rolls, a row each, with what came of them; where something was left behind, what to do."""
+    """Rolls, one per row, with how they ended; if something was left behind, what to do."""
     parts: list[RenderableType] = [Listing(COLUMNS, [_row(each) for each in found])]
     if found and found[0]["left_behind"]:
         parts.append(Text(f"→ {way_out(cluster)}", style="green"))
@@ -179,7 +179,7 @@ def orphans(target: Target, as_json: AsJson = False) -> None:
 @aimed
 def restore(
     target: Target,
-    roll: Annotated[str | None, typer.Option(help="The dead roll; by default whoever holds the lock.")] = None,
+    roll: Annotated[str | None, typer.Option(help="The dead roll; by default the holder of the lock.")] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not wait for its end.")] = False,
 ) -> None:
     """Put everything back after a roll that could not do it itself: autoscaler, processes, sizes, taints, marks.
@@ -189,8 +189,7 @@ def restore(
     lease = target.kubernetes.lease(target.lock_name)
     if lease is not None and lease.holder in {e.name for e in running(target)}:
         raise CommandError(
-            f"The roll {lease.holder} is running and restores by itself at its end: "
-            f"`eks-rolling abort {lease.holder}` ends it.",
+            f"The roll {lease.holder} is running and restores at its end: `eks-rolling abort {lease.holder}` ends it.",
             Exit.BLOCKED,
         )
     dead = roll or (lease.holder if lease is not None else "")

@@ -18,7 +18,7 @@ DRY_RUN_LOOK_SECONDS = 1.0
 
 
 class _Reading:
-    """An account in which what a step would write to the bucket is kept here, and nobody is told anything."""
+    """An account in which writes to the bucket are kept in memory, and no message is sent."""
 
     def __init__(self, aws: "Aws") -> None:
         self._aws = aws

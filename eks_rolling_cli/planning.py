@@ -29,9 +29,7 @@ Nodes = Annotated[
     list[str] | None, typer.Option("--node", "-n", help="Only this node, by name or instance id; may be repeated.")
 ]
 Surge = Annotated[int | None, typer.Option(min=1, max=40, help="Nodes replaced at the same time.")]
-Accept = Annotated[
-    list[str] | None, typer.Option("--accept", help="Code of a finding that need not block; may be repeated.")
-]
+Accept = Annotated[list[str] | None, typer.Option("--accept", help="Code of a finding to accept; may be repeated.")]
 Every = Annotated[bool, typer.Option("--all", help="Show every node, however many.")]
 
 
@@ -44,15 +42,15 @@ def plan(
     accept: Accept = None,
     every: Every = False,
     deployed: Annotated[
-        bool, typer.Option("--deployed", help="Ask the deployed workflow, by a dry run: it reaches what it will reach.")
+        bool, typer.Option("--deployed", help="Have the deployed functions plan instead, as a dry run.")
     ] = False,
     settings: Annotated[
         Path | None,
         typer.Option(
             exists=True,
             dir_okay=False,
-            help="Plan with this settings file instead of what is deployed. Where nothing is, eks-rolling.yaml of this "
-            "folder is taken.",
+            help="Plan with this settings file instead of the deployed settings. If nothing is deployed, "
+            "eks-rolling.yaml in this folder is used.",
         ),
     ] = None,
     save: Annotated[Path | None, typer.Option(help="Write the plan's document to this file as well.")] = None,
@@ -81,7 +79,7 @@ def start(
     surge: Surge = None,
     accept: Accept = None,
     approval: Annotated[
-        bool | None, typer.Option("--approval/--no-approval", help="Wait for a person after the plan.")
+        bool | None, typer.Option("--approval/--no-approval", help="Wait for approval after the plan.")
     ] = None,
     keep_taints: Annotated[bool, typer.Option(help="Leave our taint on nodes that were not replaced.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
@@ -90,13 +88,13 @@ def start(
 ) -> None:
     """Start a roll: show its plan, ask, start the deployed workflow, and watch it.
 
-    Ctrl-C while watching detaches; the roll goes on. The exit code is the roll's, as `watch` has it.
+    Ctrl-C while watching detaches; the roll continues. The exit code is the roll's, as `watch` has it.
     """
     machine = target.machine("roll")
     request = request_of(group, node, surge, accept)
     answer, document = show_plan(target, request, quiet=as_json, starting=True)
     if document["outcome"] == "blocked" and redis_is_silent(document):
-        say("Redis does not answer from here; the deployed workflow plans anew, by a dry run.")
+        say("Redis does not answer from here; the deployed workflow plans instead, as a dry run.")
         answer, document = show_plan(target, request, quiet=as_json, starting=True, there=True)
     outcome = document["outcome"]
     if outcome == "blocked":
@@ -178,14 +176,14 @@ def show_plan(
 def next_step(document: Json, *, deployed: bool, at_work: "Sequence[Execution]" = (), there: bool = True) -> str:
     """The plan's last sentence; `at_work` is the roll that is running, `there` a plan that the functions made."""
     if at_work:
-        return f"The roll {at_work[0].name} is at work: `eks-rolling watch` shows it."
+        return f"The roll {at_work[0].name} is running: `eks-rolling watch` shows it."
     match document["outcome"]:
         case "blocked" if deployed and not there and redis_is_silent(document):
             return "Redis was asked from here; if this machine does not reach the pods: `eks-rolling plan --deployed`."
         case "blocked":
-            return "Do what the remedies of the blocking findings say, then plan again: `eks-rolling plan`."
+            return "Follow the remedies of the blocking findings, then plan again: `eks-rolling plan`."
         case "nothing":
-            return "Nothing is to be done."
+            return "There is nothing to do."
         case _ if deployed:
             return "Start it with `eks-rolling start`."
         case _:

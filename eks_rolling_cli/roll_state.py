@@ -26,10 +26,10 @@ from eks_rolling_cli.executions import PAGE, Execution, Executions
 Json = dict[str, Any]
 
 DETAILED = 20
-"""Nodes that have ended and are still looked at one by one, for the names of their replacements."""
+"""Nodes that have ended and are still read one by one, for the names of their replacements."""
 
 UNREADABLE_SECONDS = 60.0
-"""For so long nothing is asked anew that could not be read: a bucket, or the cluster's lock."""
+"""How long to wait before reading again what could not be read: a bucket, or the cluster's lock."""
 
 
 NOWHERE = Position()

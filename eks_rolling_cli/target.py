@@ -78,7 +78,7 @@ class Target:
         # The SDK for Python itself reads AWS_DEFAULT_REGION alone.
         region = self.options.region or os.environ.get("AWS_REGION") or session.region_name or self._region_of_context()
         if not region:
-            raise CommandError("Nothing says which region: give --region or set AWS_REGION.", Exit.USAGE)
+            raise CommandError("No region is set: pass --region or set AWS_REGION.", Exit.USAGE)
         return boto3.session.Session(profile_name=self.options.profile or None, region_name=region)
 
     @property

@@ -108,7 +108,7 @@ def _progress(seen: RollState) -> RenderableType:
     if (rate := seen.nodes_per_hour) is not None:
         facts.append(f"{rate:.1f} nodes/h")
     if (left := seen.seconds_left) is not None:
-        facts.append(f"about {spoken(left)} left{' once it goes on' if seen.paused else ''}")
+        facts.append(f"about {spoken(left)} left{' once it continues' if seen.paused else ''}")
     elif seen.running and seen.expected and not seen.replaced:
         facts.append(f"longer than the {spoken(seen.expected)} that were planned")
     bar = ProgressBar(total=max(1, len(seen.nodes)), completed=seen.replaced, width=24)

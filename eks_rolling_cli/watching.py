@@ -40,14 +40,14 @@ def watch(
     target: Target,
     roll: Roll = None,
     no_tty: Annotated[bool, typer.Option("--no-tty", help="Print lines instead of drawing.")] = False,
-    once: Annotated[bool, typer.Option("--once", help="Show how it stands, and end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print the current state and exit.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="A JSON document a line, whenever something changes.")
     ] = False,
 ) -> None:
     """Watch a roll: waves, nodes, what each waits for and since when, Redis migrations, pace and time left.
 
-    Come and go as you like: Ctrl-C detaches, and the roll goes on. Ends with the roll: 0 if it succeeded, 1 if it
+    Ctrl-C detaches, and the roll continues. Ends with the roll: 0 if it succeeded, 1 if it
     failed, 3 if it was blocked.
     """
     execution = named(target, roll)
@@ -67,7 +67,7 @@ def watch(
 
 
 def running(target: Target) -> "list[Execution]":
-    """The rolls that run, the newest first; last the one at work, which holds the lock, or else the oldest.
+    """The rolls that run, the newest first; last the one that holds the lock, or else the oldest.
 
     Others wait: for its end, or, started by a change, for a window.
     """
@@ -88,7 +88,7 @@ def named(target: Target, roll: str | None) -> "Execution":
     exact = [e for e in alike if roll in {e.name, e.arn}] or alike
     if len(exact) == 1:
         return exact[0]
-    said = f"{len(exact)} rolls are called so" if exact else "no roll is called so"
+    said = f"{len(exact)} rolls have names that begin so" if exact else "no roll has that name"
     raise CommandError(f"{roll}: {said}; `eks-rolling rolls` lists them.", Exit.NOT_FOUND)
 
 
@@ -144,7 +144,7 @@ def follow(
     except KeyboardInterrupt:
         name = arn.rpartition(":")[2]
         say(
-            f"Detached: the roll {name} goes on. `eks-rolling watch {name}` comes back to it, "
+            f"Detached: the roll {name} continues. `eks-rolling watch {name}` returns to it, "
             f"`eks-rolling pause {name}` holds it, `eks-rolling abort {name}` ends it."
         )
         raise typer.Exit(Exit.INTERRUPTED) from None
@@ -152,7 +152,7 @@ def follow(
 
 
 def leave(seen: "RollState") -> None:
-    """Ends the command with the exit code that the roll's end stands for."""
+    """Ends the command with the exit code for the roll's end."""
     if (code := exit_of(seen)) is not Exit.FINE:
         raise typer.Exit(code)
 
@@ -162,7 +162,7 @@ def _in_work(seen: "RollState") -> int:
 
 
 def exit_of(seen: "RollState") -> Exit:
-    """The exit code that a roll's end stands for."""
+    """The exit code for a roll's end."""
     if seen.running or seen.status == "SUCCEEDED":
         return Exit.FINE
     return Exit.BLOCKED if seen.error in {"Blocked", "NotApproved"} else Exit.FAILED

@@ -162,7 +162,7 @@ def check(text: str) -> tuple[tuple[Cluster, ...], list[Problem]]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        return (), [Problem(line, "", f"this is no YAML: {error.problem or error.context}", "correct the line")]
+        return (), [Problem(line, "", f"this is not YAML: {error.problem or error.context}", "correct the line")]
     if not isinstance(node, yaml.MappingNode):
         return (), [Problem(1, "", "the file describes nothing", "begin with `clusters:`, a list of clusters")]
     found = list(_doubles(node, ()))
@@ -284,7 +284,7 @@ def _set_by_the_stack(node: yaml.Node, clusters: tuple[Cluster, ...]) -> list[Pr
         Problem(
             _line(node, ("clusters", index, name)),
             _dotted(("clusters", index, name)),
-            "the stack sets it by itself",
+            "the stack sets it itself",
             "remove it",
         )
         for index, cluster in enumerate(clusters)

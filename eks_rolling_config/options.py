@@ -53,7 +53,7 @@ def _resolved(field: Json, models: dict[str, Json]) -> Json:
 
 
 def _default(field: Json, kind: Json) -> Any:
-    """A default that is a whole model is told by its own options."""
+    """A default that is a whole model is described by its own options."""
     return {} if "properties" in kind and field.get("default") is not None else field.get("default")
 
 

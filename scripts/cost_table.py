@@ -1,4 +1,4 @@
-"""Writes docs/costs.md anew: what a roll costs, counted along the synthesized state machines.
+"""Writes docs/costs.md: what a roll costs, counted along the synthesized state machines.
 
 A roll in memory shows which states an undisturbed roll goes through; how often each is looked at follows from how long
 it takes and from the waits that the steps ask for.

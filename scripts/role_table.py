@@ -1,4 +1,4 @@
-"""Writes the table of docs/threat-model.md anew: what each step's role may change, from what the roles are made of."""
+"""Writes the table of docs/threat-model.md: what each step's role may change, from what the roles are made of."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ IN_THE_CLUSTER = {
 
 
 def table() -> str:
-    """A row for each kind of role: the steps that have it, and what whoever has stolen it could do besides looking."""
+    """A row for each kind of role: the steps that have it, and what a thief of it could do besides reading."""
     kinds: dict[tuple[str, str], list[str]] = {}
     for step, permissions in sorted(STEPS.items()):
         kinds.setdefault((_in_the_cluster(permissions), _in_the_account(permissions)), []).append(f"`{step}`")

@@ -1,4 +1,4 @@
-"""Writes docs/settings.md anew: every option of the settings file, out of the schema that checks it."""
+"""Writes docs/settings.md: every option of the settings file, from the schema that checks it."""
 
 from pathlib import Path
 

@@ -1,5 +1,5 @@
 """Compiling what functions import, before they run: Lambda's own disk is read-only, so what is not compiled beforehand
-is compiled anew at every cold start.
+is compiled again at every cold start.
 
 Bytecode is good for one minor version of Python, whatever the machine. So this needs a CPython of the functions' own
 version: `python3.13` on PATH, or one that pyenv or uv installed (`uv python install 3.13` fetches one). Where there is

@@ -222,7 +222,7 @@ class Functions(Construct):
         }
 
     def _own_security_group(self, vpc: ec2.IVpc, network: Network) -> ec2.SecurityGroup:
-        """Out to the API server, AWS and Redis alone. The VPC's resolver needs no rule; nobody comes in."""
+        """Outbound only to the API server, AWS and Redis. The VPC's resolver needs no rule; nothing inbound."""
         group = ec2.SecurityGroup(
             self,
             "SecurityGroup",

@@ -70,7 +70,7 @@ def _clients_of(tree: ast.AST) -> Iterator[str]:
 
 
 def dependency_layer(scope: Construct, construct_id: str) -> lambda_.LayerVersion:
-    """The layer; made anew when the lock, the platform, the services or this recipe change."""
+    """The layer; rebuilt when the lock, the platform, the services or this recipe change."""
     recipe = hashlib.sha256(LOCK.read_bytes())
     for part in (Path(__file__), Path(compiling.__file__)):
         recipe.update(part.read_bytes())

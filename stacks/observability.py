@@ -1,4 +1,4 @@
-"""What tells people how rolls go: a dashboard, and alarms whose messages go to the topic."""
+"""How rolls are going: a dashboard, and alarms whose messages go to the topic."""
 
 from collections.abc import Mapping, Sequence
 

@@ -212,7 +212,7 @@ class Roll(Construct):
             "plan",
             {"input": jsonata("$input")},
             assign={"plan": jsonata(ANSWER)},
-            # Nothing has been changed yet, and somebody may be watching: better an early sentence than a late success.
+            # Nothing has been changed yet, and an operator may be watching: better an early error than a late success.
             attempts=4,
         )
         plan_roll.add_catch(report, errors=["States.ALL"], assign=FAILED)
@@ -223,7 +223,7 @@ class Roll(Construct):
             {"token": jsonata("$states.context.Task.Token"), "plan": jsonata("$plan.reason")},
             integration_pattern=sfn.IntegrationPattern.WAIT_FOR_TASK_TOKEN,
             task_timeout=sfn.Timeout.duration(Duration.seconds(settings.deadlines.approval)),
-            # Nobody answered: asking again would not be what they were told.
+            # No answer in time: asking again would contradict the message.
             retried=[error for error in RETRIED if error != "States.Timeout"],
             outputs=None,
             assign={"approved": jsonata("true")},
@@ -327,7 +327,7 @@ class Roll(Construct):
         how_did_it_end.when(
             states.when(f"$failure != null and $failure.Error = '{NOT_APPROVED}'"),
             states.fail("Not approved", NOT_APPROVED, jsonata("$states.input.reason")),
-            comment="a person refused, or nobody answered",
+            comment="refused, or no answer",
         )
         how_did_it_end.when(
             states.when("$failure != null"),
@@ -542,7 +542,7 @@ class RollNode(Construct):
 
 
 class Restore(Construct):
-    """Puts everything back after a roll that could not do it itself; started by the watchdog, by hand, or by the clock.
+    """Puts everything back after a roll that could not; started by the watchdog, manually, or on a schedule.
 
     The clock's look also counts what is left behind, and finds a roll whose restore died too.
     """
@@ -563,7 +563,7 @@ class Restore(Construct):
         begin = states.state(
             "Read whose roll",
             assign={
-                # The watchdog passes the dead roll's name; by hand it is whoever asks.
+                # The watchdog passes the dead roll's name; a manual start has its own.
                 "roll": jsonata("$exists($states.input.roll) ? $states.input.roll : $states.context.Execution.Name"),
                 "by": jsonata("$states.context.Execution.Name"),
                 "restored": jsonata("[]"),
@@ -619,7 +619,7 @@ class Restore(Construct):
         )
         look_again.next(report)
         whose = states.choice("Is it a roll's?")
-        # What was put back is put back, whether or not anybody is told.
+        # What was put back is put back, whether or not the message is sent.
         report.add_catch(ours, errors=["States.ALL"], outputs=jsonata("$states.input"))
         # A group that needs a person must not keep the rest from being put back.
         settle.start.add_catch(restore.start, errors=["States.ALL"], assign={"since": NULL, "notified_at": NULL})
@@ -628,7 +628,7 @@ class Restore(Construct):
         started_by.otherwise(settle.start)
         look.next(any_dead)
         any_dead.when(
-            states.when("$states.input.output.dead != ''"), settle.start, comment="a roll died, and nobody restored"
+            states.when("$states.input.output.dead != ''"), settle.start, comment="a roll died and was not restored"
         )
         any_dead.otherwise(states.succeed("Looked"))
         settle.then(restore.start)
@@ -681,9 +681,8 @@ KEEP_FIRST = FAILED | {"failure": jsonata("$failure = null ? $states.errorOutput
 def _not_approved(settings: Settings) -> dict[str, str]:
     """What a Catch remembers of an answer that was no, or that did not come."""
     hours = f"{settings.deadlines.approval / 3600:g}"
-    why = (
-        f"$states.errorOutput.Error = 'States.Timeout' ? 'nobody answered within {hours} h' : $states.errorOutput.Cause"
-    )
+    late = f"'there was no answer within {hours} h'"
+    why = f"$states.errorOutput.Error = 'States.Timeout' ? {late} : $states.errorOutput.Cause"
     cause = f"'The roll was not approved: ' & ({why}) & '. Nothing was changed.'"
     return {**FAILED, "failure": jsonata(f"{{'Error': '{NOT_APPROVED}', 'Cause': {cause}}}")}
 

@@ -56,8 +56,8 @@ class Triggers(Construct):
         undelivered = cloudwatch.Alarm(
             self,
             "Undelivered",
-            alarm_description="An event started nothing, after many attempts: a change is not looked at, or a roll "
-            "that ended badly is not restored. The queue has the event; start the roll or the restore by hand with {}",
+            alarm_description="An event started nothing after many attempts: a change is not handled, or a roll "
+            "that ended badly is not restored. The queue has the event; start the roll or the restore manually with {}",
             metric=self._dead_letters.metric_approximate_number_of_messages_visible(period=Duration.minutes(5)),
             threshold=1,
             evaluation_periods=1,
@@ -105,7 +105,7 @@ class Triggers(Construct):
         )
         self._rule(
             "LookForOrphans",
-            "What rolls that died have left behind is counted, and restored if nobody did",
+            "What dead rolls have left behind is counted, and restored if no restore has run",
             events.Schedule.rate(look_every),
             restore,
             events.RuleTargetInput.from_object({"look": True}),

@@ -248,7 +248,7 @@ def aborted() -> Report:
 
 
 def stopped() -> Report:
-    gap = "What was done to ip-10-0-1-11 is not in this report: no record of it was there yet."
+    gap = "What was done to ip-10-0-1-11 is not in this report: its record was not there yet."
     reason = "The roll's execution was stopped: lunch."
     report = rolled([node_page(0, 10)], count=6, outcome=Ending.STOPPED, reason=reason)
     return report.model_copy(update={"gaps": (gap,)})
@@ -281,7 +281,7 @@ def blocked() -> Report:
             code="local-storage",
             severity="note",
             object="pod shop/worker-1",
-            reason="what it keeps in scratch stays behind on the old node",
+            reason="what it keeps in scratch is lost with the old node",
             remedy="nothing, if it can be lost",
         ),
     )

@@ -681,7 +681,7 @@ class World:
         if state is None:
             raise NotFound(f"{workload.owner} is gone.")
         if state.workload.uid != workload.uid:
-            raise Conflict(f"{workload.owner} is another one than before.")
+            raise Conflict(f"{workload.owner} has been replaced by another of the same name.")
         name = name_for(pod.name)
         if (pod.namespace, name) not in self.pods_by_name:
             # The zone is part of the pod's affinity in truth.

@@ -2,7 +2,7 @@
 
     RollError
     ├── Transient          the workflow runs the step again, with backoff and jitter
-    │   └── Conflict       somebody changed the object between our look and our write: look again
+    │   └── Conflict       the object changed between our read and our write: read it again
     └── Permanent          the workflow goes to Restore
         ├── BadRequest     the input names something unknown, or is malformed
         ├── Refused        what was asked for would break an invariant
@@ -63,7 +63,7 @@ class Aborted(Permanent):
 
 
 NOT_APPROVED = "NotApproved"
-"""How a roll ends that a person refused, or that nobody approved in time: the workflow's own word, no step's fault."""
+"""How a roll ends that was refused, or not approved in time: the workflow's own error, not a step's."""
 
 
 def _names(kind: type[RollError]) -> frozenset[str]:

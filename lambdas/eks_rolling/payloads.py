@@ -22,7 +22,7 @@ class RollRequest(Strict):
     nodes: tuple[str, ...] = Field((), description="node names or instance ids; empty: every outdated one")
     dry_run: bool = Field(False, description="plan and report only")
     surge: int | None = Field(None, ge=1, le=40, description="nodes replaced at the same time")
-    approval: bool | None = Field(None, description="wait for a person after the plan")
+    approval: bool | None = Field(None, description="wait for approval after the plan")
     keep_taints: bool = Field(False, description="leave our taint on nodes that were not replaced")
     accept: tuple[str, ...] = Field((), description="codes of findings that are accepted, or CODE:OBJECT")
     trigger: str = Field("a person", description="who asked")

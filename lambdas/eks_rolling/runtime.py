@@ -146,7 +146,7 @@ class Handler(Generic[AnyTask]):
         return result
 
     def run(self, task: AnyTask, clients: Clients) -> StepResult:
-        """One invocation: under the lock, with `since` carried on while it waits (a step may set it anew).
+        """One invocation: under the lock, with `since` carried on while it waits (a step may reset it).
 
         Raises DeadlineExceeded once it has waited longer than its deadline, with the reason of the hold, and Aborted.
         """

@@ -53,15 +53,15 @@ class Autoscaler(Strict):
         description="annotate: it goes on, with scale-down disabled on the nodes of the roll; pause: scaled to 0 and "
         "back, so that pods for which there is no room wait for the roll's end",
     )
-    namespace: str = Field("kube-system", description="where it runs")
-    deployment: str = Field("cluster-autoscaler", description="what its Deployment is called")
+    namespace: str = Field("kube-system", description="its namespace")
+    deployment: str = Field("cluster-autoscaler", description="name of its Deployment")
 
 
 class GroupSelection(Strict):
     """Which of the cluster's Auto Scaling groups are rolled. A tag's value "" stands for any."""
 
-    include: dict[str, str] = Field({}, description="tags that a group must carry, all of them")
-    exclude: dict[str, str] = Field({}, description="tags of which a group must carry none")
+    include: dict[str, str] = Field({}, description="tags that a group must have, all of them")
+    exclude: dict[str, str] = Field({}, description="tags of which a group may have none")
 
     def left_out_by(self, tags: Mapping[str, str]) -> str:
         """Why a group with these tags is not rolled; "" if it is."""
@@ -70,7 +70,7 @@ class GroupSelection(Strict):
                 return f"it lacks the tag {_tag(key, value)} (setting groups.include)"
         for key, value in self.exclude.items():
             if key in tags and value in {"", tags[key]}:
-                return f"it carries the tag {_tag(key, value)} (setting groups.exclude)"
+                return f"it has the tag {_tag(key, value)} (setting groups.exclude)"
         return ""
 
 
@@ -92,7 +92,7 @@ DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 class Window(Strict):
-    """Hours in which a change may start a roll. A roll that has begun goes on after them."""
+    """Hours in which a change may start a roll. A roll that has begun continues after them."""
 
     days: tuple[Day, ...] = Field(DAYS, min_length=1, description="the days on which it opens")
     start: str = Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$", examples=["09:00"], description="when it opens, HH:MM")
@@ -101,7 +101,7 @@ class Window(Strict):
         examples=["16:00"],
         description="when it closes, HH:MM; on the next day if it is not after `start`",
     )
-    time_zone: str = Field("UTC", description="whose clock is meant, such as Europe/Berlin")
+    time_zone: str = Field("UTC", description="time zone, such as Europe/Berlin")
 
     @field_validator("time_zone")
     @classmethod
@@ -119,10 +119,10 @@ class PageCheck(Strict):
     url: str = Field(
         pattern=r"^https://[^\s/?#]+\S*$",
         examples=["https://shop.example.com/health"],
-        description="where, by HTTPS; redirects are not followed",
+        description="HTTPS address; redirects are not followed",
     )
-    status: int = Field(200, ge=100, le=599, description="the status that it has to answer")
-    contains: str = Field("", description="text that its answer has to contain, within the first 256 KB")
+    status: int = Field(200, ge=100, le=599, description="the expected status")
+    contains: str = Field("", description="text that the answer must contain, within the first 256 KB")
     timeout_seconds: int = Field(5, ge=1, le=20, description="how long one request may take")
 
 
@@ -146,9 +146,9 @@ class Hook(Strict):
     """Something of yours that is asked at a moment of a roll: a Lambda function, or an address."""
 
     name: str = Field(
-        pattern=r"^[a-z0-9][a-z0-9-]{0,39}$", examples=["drain-queue"], description="what holds and reports call it"
+        pattern=r"^[a-z0-9][a-z0-9-]{0,39}$", examples=["drain-queue"], description="its name in holds and reports"
     )
-    when: Moment = Field(description="when it is asked")
+    when: Moment = Field(description="when it is called")
     function: str = Field(
         "",
         pattern=r"^(arn:[\w-]+:lambda:[a-z0-9-]+:\d{12}:function:[\w-]+(:[\w$-]+)?)?$",
@@ -159,12 +159,12 @@ class Hook(Strict):
         "",
         pattern=r"^(https://[^\s/?#]+\S*)?$",
         examples=["https://ops.example.com/eks-rolling"],
-        description="address that is posted to, by HTTPS",
+        description="HTTPS address to POST to",
     )
     timeout_seconds: int = Field(10, ge=1, le=20, description="how long one answer may take")
     on_failure: OnFailure = Field(
         OnFailure.ABORT,
-        description="abort: the roll ends, all is put back; continue: it goes on, and says so",
+        description="abort: the roll ends and everything is put back; continue: the roll continues, and notes it",
     )
 
     @model_validator(mode="after")
@@ -179,7 +179,7 @@ class Deadlines(Strict):
 
     run_hooks: int = Field(3600, ge=1, description="hooks that ask to wait, at one moment of a roll or a node")
     receive_change: int = Field(
-        10 * 24 * 3600, ge=60, description="a change waits for a window, and for the roll at work to end"
+        10 * 24 * 3600, ge=60, description="a change waits for a window, and for the running roll to end"
     )
     take_lock: int = Field(4 * 3600, ge=1, description="waiting for another roll on the same cluster")
     pause_interference: int = Field(600, ge=1, description="cluster-autoscaler has stopped")
@@ -205,13 +205,13 @@ class Deadlines(Strict):
     delete_stand_in: int = Field(900, ge=1, description="the stand-in's pod is gone")
     settle_redis: int = Field(7200, ge=1, description="migrations that were begun are finished before the restore")
     leave_load_balancers: int = Field(1800, ge=1, description="other targets are healthy, so that this node may leave")
-    evict: int = Field(3600, ge=1, description="the node is empty and what left it is Ready elsewhere")
+    evict: int = Field(3600, ge=1, description="the node is empty and evicted pods are Ready elsewhere")
     await_load_balancers: int = Field(1800, ge=1, description="the last connections have ended")
     await_volumes: int = Field(900, ge=1, description="no volume is attached to the old node")
     terminate: int = Field(1200, ge=1, description="the instance and its node are gone")
     health_gate: int = Field(3600, ge=1, description="health after a wave, bake time included, pauses not")
     restore: int = Field(1800, ge=1, description="everything is as it was before")
-    approval: int = Field(24 * 3600, ge=60, description="a person answers")
+    approval: int = Field(24 * 3600, ge=60, description="an answer to the request for approval")
     roll: int = Field(10 * 24 * 3600, ge=60, description="the whole roll, from its plan on, pauses included")
 
 
@@ -234,40 +234,40 @@ class Settings(Strict):
     bake_seconds: int = Field(60, ge=0, description="quiet time after each wave before the gate opens")
     alarms: tuple[str, ...] = Field((), description="CloudWatch alarms that hold the gate while in ALARM")
     checks: tuple[PageCheck, ...] = Field(
-        (), max_length=10, description="pages that hold the gate while one does not answer as it has to"
+        (), max_length=10, description="pages that hold the gate while one does not answer as expected"
     )
     hooks: tuple[Hook, ...] = Field(
         (),
         max_length=20,
-        description="functions and addresses of yours that are asked before and after a roll and a node",
+        description="your functions and addresses that are called before and after a roll and each node",
     )
-    approval: bool = Field(False, description="wait for a person after the plan")
+    approval: bool = Field(False, description="wait for approval after the plan")
     on_change: OnChange = Field(
         OnChange.ROLL,
-        description="what a changed launch template or group sets off: off: nothing; plan: a message with the plan; "
-        "roll: a roll. People's starts are not concerned",
+        description="what a changed launch template or group starts: off: nothing; plan: a message with the plan; "
+        "roll: a roll. Manual starts are not affected",
     )
     debounce_seconds: int = Field(
-        60, ge=0, le=3600, description="quiet time after the last of several changes before they are planned, as one"
+        60, ge=0, le=3600, description="quiet time after the last of several changes before they are planned together"
     )
     windows: tuple[Window, ...] = Field(
         (), description="when changes may start a roll; outside of them they wait for the next; none: at any time"
     )
     orphans_every_hours: int = Field(
-        1, ge=1, le=24, description="how often to look for what a roll that died has left behind"
+        1, ge=1, le=24, description="how often to check for what dead rolls have left behind"
     )
     notifications: tuple[Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$", examples=["on-call@example.com"])], ...] = (
         Field(
-            (), description="mail addresses that messages go to, once each has confirmed; other subscribers as you like"
+            (), description="mail addresses that receive messages once confirmed; the topic takes other subscribers too"
         )
     )
     notify_hold_minutes: int = Field(
-        30, ge=0, le=1440, description="a step that has held for so long is told of, once; 0: never"
+        30, ge=0, le=1440, description="send a message, once, when a step has held for this long; 0: never"
     )
     log_retention_days: Literal[1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 3653] = (
         Field(90, description="how long logs are kept")
     )
-    autoscaler: Autoscaler = Field(Autoscaler(), description="cluster-autoscaler, and what a roll does about it")
+    autoscaler: Autoscaler = Field(Autoscaler(), description="cluster-autoscaler, and how a roll treats it")
     healthy_target_floor: int = Field(
         1, ge=1, description="healthy targets that must remain in a target group when a node leaves it"
     )
@@ -286,7 +286,7 @@ class Settings(Strict):
         examples=["kube-system"],
         description="where the roll's lock (a Lease) lives",
     )
-    lease_seconds: int = Field(180, ge=15, description="a holder silent for so long has lost the lock")
+    lease_seconds: int = Field(180, ge=15, description="a holder that does not renew the lock for this long loses it")
     deadlines: Deadlines = Field(
         Deadlines(), description="how long a step may hold before the roll gives up and restores"
     )

@@ -224,7 +224,7 @@ def test_a_stranger_in_the_cluster_is_named_and_waited_for(side: Cluster) -> Non
     side.command("redis-a-2", "cluster", "meet", side.processes["stranger"].host, "6379")
     stranger = side.view("stranger").id
     side.wait(lambda: all(side.view(n).knows(stranger) for n in side.pods), "it is known")
-    with pytest.raises(AssertionError, match=f"knows a node that is no pod of the group: {stranger[:8]}"):
+    with pytest.raises(AssertionError, match=f"knows a node that is not a pod of the group: {stranger[:8]}"):
         migrate(side, side.client, 3)
     assert side.created == []
 

@@ -64,7 +64,7 @@ def denial(act: Callable[[], object]) -> str:
 def test_a_password_is_used_and_a_wrong_one_named(real: Real, secrets: Secrets) -> None:
     master = real.add_server(None, f"requirepass {PASSWORD}", f"masterauth {PASSWORD}")
     assert read(real.redis, master).can_follow is True
-    assert "wants a password" in denial(lambda: real.redis.server(at(master)))
+    assert "requires a password" in denial(lambda: real.redis.server(at(master)))
     wrong = RedisClient(lambda *_: {"password": "wrong"})
     said = denial(lambda: wrong.server(Endpoint(master, AUTH, "shop/redis-0")))
     assert said.startswith("shop/redis-0 does not accept the credentials in Secret shop/redis-auth")

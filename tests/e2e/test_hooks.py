@@ -55,7 +55,7 @@ def handler(event, context):
     asked.add(event["key"])
     return {"status": "wait", "seconds": 2, "reason": "a sale"}
 """
-"""It lets a node go when it is asked for the second time."""
+"""It lets a node go when it is called for the second time."""
 
 
 @dataclass(frozen=True)

@@ -73,10 +73,10 @@ def test_two_changes_at_once_and_one_in_the_middle_are_two_rolls_one_after_the_o
         *burst, late = rolls.all_since(published)
         until(lambda: not rolls.progress(restore).running, "the restore by hand has ended")
         outcome = small_lab.follow(late, view.show, within_seconds=400)
-    assert "is at work on this cluster, and restores at its end" in rolls.executions.describe(restore).output["reason"]
+    assert "is running on this cluster, and restores at its end" in rolls.executions.describe(restore).output["reason"]
     ends = [rolls.executions.describe(e) for e in burst]
     first, joined = sorted(ends, key=lambda e: "report" not in e.output["output"])
-    assert f"joined to {first.name}, which looks at everything that changed" in joined.output["reason"]
+    assert f"joined to {first.name}, which handles all changes" in joined.output["reason"]
     assert rolls.outcome(first.arn).succeeded
     assert outcome.succeeded, outcome.reason
     assert outcome.report["replaced"] > 0

@@ -111,7 +111,7 @@ def test_a_hook_that_may_fail_is_noted_and_the_roll_goes_on() -> None:
     world.hook_answers[HOOK_URL] = [HttpAnswer(200), HttpAnswer(500, "broken")]
     assert rolled(world).status == "SUCCEEDED"
     said = [step.result for node in report(world).nodes for step in node.steps]
-    assert "hook tell answers 500 broken; the roll goes on without it" in said
+    assert "hook tell answers 500 broken; the roll continues without it" in said
 
 
 def test_a_hook_that_fails_after_a_roll_fails_it_and_leaves_nothing_behind() -> None:

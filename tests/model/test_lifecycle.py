@@ -61,7 +61,7 @@ def test_an_instance_that_a_hook_holds_past_the_deadline_is_not_put_back() -> No
     world = with_hook(100_000)
     execution = roll(world)
     assert execution.status == "FAILED"
-    assert "is on its way out: Terminating:Wait" in execution.cause
+    assert "is shutting down: Terminating:Wait" in execution.cause
     (instance,) = dying(world)
     node = world._node_of(instance)
     assert node is not None

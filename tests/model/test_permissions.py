@@ -34,7 +34,7 @@ def test_what_could_not_be_put_back_is_not_changed() -> None:
     world.cannot_restore = "Cannot resume processes of ng-a: the role Restore may not autoscaling:ResumeProcesses."
     execution = Engine(synthesize(), world, world.clients(roll_settings())).run("roll", "roll-1", {})
     assert execution.status == "FAILED"
-    assert "Nothing was changed, for a restore could not put it back" in execution.cause
+    assert "Nothing was changed, because a restore could not put it back" in execution.cause
     assert "may not autoscaling:ResumeProcesses" in execution.cause
     assert world.snapshot() == before
     assert {effect.partition(" ")[0] for effect in world.effects} == {"lease"}

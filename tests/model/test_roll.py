@@ -215,7 +215,7 @@ def test_once_a_node_of_a_wave_has_failed_the_others_do_not_begin() -> None:
     world.watchers.append(spoil)
     cause = failed(engine_for(world).run("roll", "roll-1", {"surge": 2}))
     assert "has not joined the cluster" in cause
-    assert cause.count("not begun, because") == 3
+    assert cause.count("not started, because") == 3
     assert launches(world) == 3
     assert len(outdated(world)) == 5
 
@@ -275,7 +275,7 @@ def test_a_check_that_does_not_pass_holds_the_gate_until_it_does() -> None:
     ("refusal", "why"),
     [
         (("Refused", "refused by ana: not on a Friday"), "refused by ana: not on a Friday"),
-        (("States.Timeout", ""), "nobody answered within 24 h"),
+        (("States.Timeout", ""), "there was no answer within 24 h"),
     ],
     ids=["no", "no answer"],
 )
@@ -488,7 +488,7 @@ def test_a_restore_by_hand_leaves_a_living_roll_alone_and_says_so() -> None:
     assert outdated(world) == []
     assert world.snapshot() == before
     assert [r.visited[-1] for r in restores] == ["Nothing to restore"] * 2
-    assert "roll-1 is at work on this cluster, and restores at its end" in restores[0].output["reason"]
+    assert "roll-1 is running on this cluster, and restores at its end" in restores[0].output["reason"]
 
 
 def test_the_clock_finds_a_roll_whose_restore_died_too_and_restores() -> None:
@@ -536,7 +536,7 @@ def test_a_report_without_a_look_for_what_is_left_says_why(monkeypatch: pytest.M
     monkeypatch.setattr(World, "budgets", budgets)
     assert engine_for(world).run("roll", "roll-1", {}).status == "SUCCEEDED"
     report = json.loads(world.documents["rolls/roll-1/report.json"])
-    assert report["gaps"] == ["What is left behind was not looked for. poddisruptionbudgets may not be listed."]
+    assert report["gaps"] == ["This report did not check what is left behind. poddisruptionbudgets may not be listed."]
 
 
 def test_the_report_tells_what_the_roll_did() -> None:

@@ -66,7 +66,7 @@ def test_three_mistakes_in_the_example_are_told_at_once_with_line_and_remedy(tmp
         f"  line {bake}: clusters[0].bake_secnds: there is no such setting",
         "    did you mean bake_seconds?",
         f"  line {zone}: clusters[0].windows[0].time_zone: there is no such time zone; names are like Europe/Berlin",
-        "    whose clock is meant, such as Europe/Berlin",
+        "    time zone, such as Europe/Berlin",
     ]
 
 
@@ -111,7 +111,7 @@ def test_a_cluster_or_a_setting_that_stands_twice_is_told() -> None:
 
 def test_what_the_stack_sets_itself_is_not_peoples_to_set() -> None:
     assert problems("clusters:\n- cluster: a\n  bucket: mine\n") == [
-        "line 3: clusters[0].bucket: the stack sets it by itself\n    remove it"
+        "line 3: clusters[0].bucket: the stack sets it itself\n    remove it"
     ]
 
 
@@ -208,7 +208,7 @@ def test_what_deploying_or_a_roll_would_refuse_is_told_in_plain_words(text: str,
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("clusters: [", "this is no YAML: "),
+        ("clusters: [", "this is not YAML: "),
         ("", "the file describes nothing"),
         ("- a", "the file describes nothing"),
         ("clusters: []", "clusters: at least one entry is wanted"),
@@ -273,8 +273,8 @@ def test_logs_are_kept_as_long_as_cloudwatch_knows_how_to() -> None:
         ({"team": "bank"}, {}, "it lacks the tag team=bank (setting groups.include)"),
         ({"pool": ""}, {}, "it lacks the tag pool (setting groups.include)"),
         ({}, {"team": "bank"}, ""),
-        ({}, {"team": ""}, "it carries the tag team (setting groups.exclude)"),
-        ({}, {"team": "shop"}, "it carries the tag team=shop (setting groups.exclude)"),
+        ({}, {"team": ""}, "it has the tag team (setting groups.exclude)"),
+        ({}, {"team": "shop"}, "it has the tag team=shop (setting groups.exclude)"),
     ],
 )
 def test_groups_are_chosen_by_their_tags(include: dict[str, str], exclude: dict[str, str], why: str) -> None:

@@ -154,7 +154,7 @@ def test_replicas_go_before_masters() -> None:
             lambda s: change(s, "r-2", node=Silent(Address("10.0.0.9"), "timed out")),
             "pod r-2 does not answer: timed out",
         ),
-        (lambda s: server(s, "r-2", loading=True), "r-2 loads its data set"),
+        (lambda s: server(s, "r-2", loading=True), "r-2 is loading its data set"),
     ],
 )
 def test_nothing_begins_before_the_cluster_is_well(
@@ -206,7 +206,7 @@ def test_a_stranger_is_named() -> None:
         seen,
         RedisHold,
         RedisStep.CREATE_STAND_IN,
-        "m-0 knows a node that is no pod of the group: abcdef01 at 10.9.9.9:6379",
+        "m-0 knows a node that is not a pod of the group: abcdef01 at 10.9.9.9:6379",
     )
 
 
@@ -221,7 +221,7 @@ def test_a_stand_in_that_died_before_it_was_forgotten_is_forgotten_by_all() -> N
 
 def test_a_dead_node_with_slots_is_never_forgotten() -> None:
     dead = KnownNode("0123456789abcdef", Address("10.9.9.9"), frozenset({"master", "fail"}), slots=((0, 1),))
-    expect(known_to_all(cluster(), dead), RedisHold, RedisStep.CREATE_STAND_IN, "is no pod of the group: 01234567")
+    expect(known_to_all(cluster(), dead), RedisHold, RedisStep.CREATE_STAND_IN, "is not a pod of the group: 01234567")
 
 
 def test_a_dead_node_that_one_still_has_slots_with_is_not_forgotten_by_any() -> None:
@@ -229,7 +229,7 @@ def test_a_dead_node_that_one_still_has_slots_with_is_not_forgotten_by_any() -> 
     dead = KnownNode("0123456789abcdef", Address("10.9.9.9"), frozenset({"master", "fail"}))
     seen = known_to_all(cluster(), dead)
     late = view(seen, lambda v: replace(v, table=(*v.table[:-1], replace(dead, slots=((0, 1),)))), "r-1")
-    expect(late, RedisHold, RedisStep.CREATE_STAND_IN, "is no pod of the group: 01234567")
+    expect(late, RedisHold, RedisStep.CREATE_STAND_IN, "is not a pod of the group: 01234567")
     expect(seen, Forget, RedisStep.REMOVE_STAND_IN, "still lists 01234567")
 
 
@@ -248,7 +248,7 @@ def test_a_stand_in_that_knows_nobody_is_introduced() -> None:
 def test_an_introduction_that_goes_on_is_waited_for() -> None:
     shaking = KnownNode("x", Address(HOST[T]), frozenset({"handshake"}))
     seen = view(alone(cluster(stand_in=""), T), lambda v: replace(v, table=(*v.table, shaking)), "m-1")
-    expect(seen, RedisHold, RedisStep.JOIN_STAND_IN, "m-1 shakes hands with 10.0.0.7:6379")
+    expect(seen, RedisHold, RedisStep.JOIN_STAND_IN, "m-1 is in a handshake with 10.0.0.7:6379")
 
 
 def test_it_has_to_be_known_to_all() -> None:
@@ -393,7 +393,7 @@ def test_when_it_is_master_again_everybody_forgets_the_stand_in() -> None:
 def test_before_it_sends_clients_on_for_a_while() -> None:
     """After its reset it would answer CLUSTERDOWN."""
     seen = replace(back(cluster(stand_in="m-0")), waited=2.0)
-    hold = expect(seen, RedisHold, RedisStep.REMOVE_STAND_IN, f"{T} sends clients on to m-0")
+    hold = expect(seen, RedisHold, RedisStep.REMOVE_STAND_IN, f"{T} redirects clients to m-0")
     assert hold.seconds == REDIRECT_SECONDS - 2.0
 
 
@@ -407,7 +407,7 @@ def test_clients_write_to_no_stand_in_of_a_replica() -> None:
 def test_not_while_somebody_has_slots_with_it(late: str) -> None:
     """C1: it would take them for unserved, and refuse clients."""
     seen = edited(replace(back(cluster(stand_in="m-0")), waited=20), late, T, slots=SLOTS["m-0"])
-    expect(seen, RedisHold, RedisStep.REMOVE_STAND_IN, f"{late} has not heard yet that {T} serves nothing any more")
+    expect(seen, RedisHold, RedisStep.REMOVE_STAND_IN, f"{late} has not heard yet that {T} no longer serves any slot")
 
 
 def test_not_while_somebody_follows_it() -> None:
@@ -423,14 +423,14 @@ def test_forgotten_by_some_it_is_forgotten_by_all() -> None:
 
 def test_known_to_nobody_its_pod_is_deleted() -> None:
     action = expect(
-        alone(back(cluster(stand_in="")), T), DeletePod, RedisStep.DELETE_STAND_IN, f"{T} is not needed any more"
+        alone(back(cluster(stand_in="")), T), DeletePod, RedisStep.DELETE_STAND_IN, f"{T} is no longer needed"
     )
     assert action.pod.uid == f"uid-{T}"
 
 
 def test_a_stand_in_for_nobody_asks_a_person() -> None:
     seen = change(cluster(stand_in="m-0"), T, original=None)
-    expect(seen, Stop, None, "m-0-stand-in stands in for nobody that is declared")
+    expect(seen, Stop, None, "m-0-stand-in is a stand-in for a pod that no StatefulSet declares")
 
 
 def test_a_stand_in_that_is_not_scheduled_says_why() -> None:

@@ -44,7 +44,7 @@ def test_a_hook_is_sent_which_node_of_which_roll_and_a_key_that_stays_the_same()
         ),
         (
             HttpAnswer(200, '{"status": "wait", "seconds": "soon"}'),
-            HookFailed("hook ask wants to be asked again in 'soon' s, which is no number"),
+            HookFailed("hook ask wants to be asked again in 'soon' s, which is not a valid number"),
         ),
         (
             HttpAnswer(200, '{"status": "no"}'),

@@ -78,7 +78,7 @@ def test_a_group_is_its_stateful_sets() -> None:
         ([stateful_set("m", "sentinel", port="70000")], "says '70000'; it must be a TCP port"),
         (
             [replace(stateful_set("m", "sentinel"), owner=Owner("Deployment", "default", "m"))],
-            "its annotations declare Redis, which only a StatefulSet can be",
+            "its annotations declare Redis, but only a StatefulSet can be part of a group",
         ),
         ([w for w in whole() if w.owner.name != "r"], "default/cache: it has no replica, so its master cannot move"),
         ([w for w in whole() if w.owner.name != "s"], "default/cache: it has no sentinels"),

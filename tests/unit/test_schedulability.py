@@ -136,7 +136,7 @@ class TestRules:
         seen = view(pod(needs=Needs(labels=(("disk", "fast"),))), nodes=(node(1, labels={"disk": "fast"}), node(2)))
         ((cause, reason),) = reasons(seen)
         assert cause is Cause.PENDING
-        assert "label disk=fast, which its node has and the other nodes of the group have not" in reason
+        assert "label disk=fast, which its node has and the other nodes of the group do not" in reason
 
     def test_a_label_that_all_nodes_have_or_that_the_groups_tags_promise_comes_back(self) -> None:
         assert stuck(view(pod(needs=Needs(labels=(("pool", "general"),))))) == []
@@ -175,7 +175,7 @@ class TestRules:
         )
         ((cause, reason),) = reasons(seen, "node-1")
         assert cause is Cause.VOLUME_ZONE
-        assert "its volume is in a, where group ng launches nothing" in reason
+        assert "its volume is in a, where group ng no longer launches" in reason
 
     def test_anti_affinity_counts_beside_the_own_replacement_only(self) -> None:
         apart = Needs(apart=(AntiAffinity("kubernetes.io/hostname", ALIKE, ("shop",)),))

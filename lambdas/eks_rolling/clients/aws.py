@@ -343,7 +343,7 @@ class AwsClient:
             except ClientError as error:
                 if error.response["Error"].get("Code") != "ValidationError":
                     raise
-                # No room below the maximum, above all; somebody else's instance may end soon.
+                # Mostly no room below the maximum; another instance may terminate soon.
                 return Launched(error="ValidationError", message=error.response["Error"].get("Message", ""))
         launched = [i for batch in answer.get("Instances", []) for i in batch.get("InstanceIds", [])]
         if launched:
@@ -673,7 +673,7 @@ def _group(item: "AutoScalingGroupTypeDef", refreshing: frozenset[str]) -> Group
 
 
 def _flat(value: Any, path: str = "") -> dict[str, str]:
-    """Nested fields by their path, such as MetadataOptions.HttpTokens. Scripts are told by a digest: they may hold
+    """Nested fields by their path, such as MetadataOptions.HttpTokens. Scripts are replaced by a digest: they may hold
     secrets."""
     if isinstance(value, dict):
         fields = ((f"{path}.{key}" if path else key, inner) for key, inner in value.items())

@@ -73,7 +73,7 @@ def connect(paths: str, context: str) -> KubernetesClient:
     return KubernetesClient(
         configuration.host,
         "",
-        # Loaded anew each time: an exec plugin's token lasts 15 minutes.
+        # Loaded each time: an exec plugin's token lasts 15 minutes.
         lambda: _token(_load(paths, context)),
         configuration=configuration,
         remedies=FOR_PEOPLE,

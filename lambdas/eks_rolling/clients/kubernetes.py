@@ -52,7 +52,7 @@ TOKEN_SECONDS = 600
 """A token is good for 15 minutes after its signature; a new one is made well before."""
 
 SIGN_IN_TRIES = 3
-"""How often a token is made anew when the server does not know it: its authenticator may be away for a moment."""
+"""How often a new token is made when the server does not accept it: its authenticator may be down for a moment."""
 
 TIMEOUT = (5, 30)
 """Connect and read timeout of a request, in seconds."""
@@ -237,7 +237,7 @@ class KubernetesClient:
         if item is None:
             raise NotFound(f"{owner} is gone.")
         if item["metadata"]["uid"] != workload.uid:
-            raise Conflict(f"{owner} is another one than before.")
+            raise Conflict(f"{owner} has been replaced by another of the same name.")
         group = workload.annotations[GROUP]
         body = manifest(item, group, pod.name, zone, marks, stand_in_labels(workload.annotations))
         status, answer, _ = self._request("POST", path_of(CORE, "pods", namespace=owner.namespace), body)
@@ -524,8 +524,8 @@ def read_eviction(
 
     Admission is looked for first: a webhook chooses the status that its denial is answered with. 404, and 409 for
     another UID: the pod is gone. 429 with causes: a budget refuses, and says why; Retry-After comes only while the
-    budget has not been looked at yet. 429 without: the API server's own protection from load. 500 "more than one
-    PodDisruptionBudget": can never succeed. Raises `fault` for the rest, which is about the caller or the server.
+    budget has not been processed by its controller yet. 429 without: the API server's protection from load. 500 "more
+    than one PodDisruptionBudget": can never succeed. Raises `fault` for the rest: about the caller or the server.
     """
     message = answer.get("message", "")
     details = answer.get("details") or {}

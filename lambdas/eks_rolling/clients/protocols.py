@@ -260,7 +260,7 @@ class Aws(Protocol):
         ...
 
     def rehearse_restore(self, group: Group, instance: GroupInstance, registered: Sequence[TargetRegistration]) -> None:
-        """Calls what a restore calls, so that nothing changes: what is set is so already, what goes is not there.
+        """Makes the calls of a restore without effect: sets values that are set already, removes what is not there.
 
         Raises AccessDenied for the first that the role may not call.
         """
@@ -300,7 +300,7 @@ class Redis(Protocol):
     AccessDenied where the credentials are refused or certificates do not match, NotFound and BadRequest where a Secret
     lacks what it must hold, and Permanent where something else than Redis answers. Writes raise Transient where the
     server does not answer or its answer is an error that may pass, AccessDenied where it refuses the command, and
-    Conflict where the server is not the one that was looked at: `expected` is compared by run id and role on the same
+    Conflict if the server is not the one that was observed: `expected` is compared by run id and role on the same
     connection, just before. No write is sent twice.
     """
 

@@ -72,7 +72,7 @@ STRANGE = (ArithmeticError, AttributeError, LookupError, RecursionError, StopIte
 """What reading an answer raises that is not what a Redis server answers."""
 
 IDLE_SECONDS = 60.0
-"""AWS's network forgets a connection that was silent for 350 s, and tells neither side."""
+"""AWS's network drops a connection that was silent for 350 s without informing either side."""
 
 CONFIGURATION = (
     "replica-priority",
@@ -575,7 +575,7 @@ class RedisClient:
         login = endpoint.login
         if not login.auth:
             return AccessDenied(
-                f"{endpoint} wants a password: name the Secret that holds it, as deploy/README.md says."
+                f"{endpoint} requires a password: name the Secret that holds it, as deploy/README.md says."
             )
         self._known_secrets.pop((login.namespace, login.auth), None)
         return AccessDenied(

@@ -139,7 +139,7 @@ class Estimate(PlanPart):
 
 
 class PlanDocument(PlanPart):
-    """The whole plan. `redis` has each group as `eks_rolling.plan.checks.redis_sentinel.describe` tells it."""
+    """The whole plan. `redis` has each group as described by `eks_rolling.plan.checks.redis_sentinel.describe`."""
 
     version: int = VERSION
     roll: str = ""

@@ -1,4 +1,4 @@
-"""What to type once a roll has left something behind: one command, the same wherever an end is told. Pure.
+"""What to type once a roll has left something behind: one command, the same wherever a roll's end is reported. Pure.
 
 A next roll is always safe: it shows its plan and asks, takes over every mark that the last one left, finishes what was
 half done, and puts everything back at its end; with no node outdated it does the last alone. Changing sizes or
@@ -7,7 +7,7 @@ instances by hand is not: Auto Scaling obeys a lower size by ending instances un
 
 
 def typed(*words: str, cluster: str, region: str = "") -> str:
-    """A command in full: whoever is on call may work on several clusters, in several regions."""
+    """A complete command: operators may work on several clusters, in several regions."""
     where = [f"--cluster {cluster}"] if cluster else []
     where += [f"--region {region}"] if region else []
     return " ".join(("eks-rolling", *words, *where))

@@ -115,7 +115,7 @@ class BudgetLine(ReportPart):
 
     @property
     def exceeded(self) -> bool:
-        """Whether more were unavailable than the budget allows, and not so already when it was first looked at."""
+        """Whether more were unavailable than the budget allows, and not already when first observed."""
         return any(look.unavailable > look.limit for look in self.looks) and not (
             self.looks[0].unavailable > self.looks[0].limit
         )

@@ -100,7 +100,7 @@ def _create(member: ClusterPod, original: Original, clients: Clients) -> None:
 
 
 def _take_over(member: ClusterPod, master: ClusterPod, reason: str, clients: Clients) -> Done:
-    """Waits for the end: another request would begin anew what goes on."""
+    """Waits for the end: another request would restart what is under way."""
     (endpoint, node), (source, _) = _known(member), _known(master)
     if not caught_up(endpoint, source, clients):
         return Done(f"{member} did not catch up with {master} within {CAUGHT_UP_SECONDS} s; tried again later")

@@ -61,14 +61,15 @@ def switch(action: Switch, seen: SentinelGroupState, clients: Clients) -> Done:
         _, offset = redis.offset(source)
         if not within(EQUAL_SECONDS, lambda: _has_all(target, offset, clients), clients):
             redis.unpause(source)
-            late = f"{new} did not catch up within {EQUAL_SECONDS} s; writes go on, tried again later"
+            late = f"{new} did not catch up within {EQUAL_SECONDS} s; writes continue, and it is tried again later"
             return Done(late, clients.now() - paused)
         redis.promote(target, _server(new))
         if clients.now() - paused > pause / 2000:
             # A write that the old master took after its pause would be thrown away by what follows.
             redis.unpause(source)
             return Done(
-                f"{new} took too long to become master; writes go on, tried again later", clients.now() - paused
+                f"{new} took too long to become master; writes continue, and it is tried again later",
+                clients.now() - paused,
             )
         redis.follow(source, _server(old), new.known_as)
     except RollError:

@@ -1,6 +1,6 @@
 """What the steps that migrate Redis share: which groups there are, who holds them, and one invocation of a step.
 
-Every such step looks at the whole group anew. What is its own to do it does, one action an invocation; what is
+Every such step observes the whole group again. What is its own to do it does, one action an invocation; what is
 another's it leaves to it: it is done then, and "Look at the Redis pods" leads on.
 """
 

@@ -89,7 +89,7 @@ def replacement_not_ready(replacement: Node | None) -> str:
     if replacement is None:
         return "the replacement has left the cluster"
     if not replacement.ready:
-        return f"the replacement {replacement.name} is not Ready any more"
+        return f"the replacement {replacement.name} is no longer Ready"
     if replacement.unschedulable:
         return f"the replacement {replacement.name} was cordoned"
     return ""
@@ -396,7 +396,7 @@ def serving_daemons(pods: Iterable[Pod], services: Iterable[Service]) -> list[Po
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A coordination/v1 Lease. `holder` is "" when nobody holds it."""
+    """A coordination/v1 Lease. `holder` is "" if it has none."""
 
     name: str
     holder: str = ""

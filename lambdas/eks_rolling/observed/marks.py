@@ -1,7 +1,7 @@
 """What a roll writes on the things it changes: the original before the change [R1], and whose they are.
 
-A later run finds these and goes on from them; nothing else remembers a roll's half-done work. `steps/restore.py` takes
-every one of them away again [R2].
+A later run finds these and continues from them; a roll's unfinished work is recorded nowhere else. `steps/restore.py`
+removes every one of them [R2].
 """
 
 import hashlib
@@ -45,7 +45,7 @@ EXCLUDE_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
 """Load balancer controllers deregister a node that carries it (kubernetes.io, well-known labels)."""
 
 SCALE_DOWN_DISABLED = "cluster-autoscaler.kubernetes.io/scale-down-disabled"
-"""Keeps cluster-autoscaler, where it goes on running, from removing the node."""
+"""Keeps cluster-autoscaler, if it keeps running, from removing the node."""
 
 NODE_SCALE_DOWN = "eks-rolling.io/scale-down-disabled"
 """The annotation above is ours."""
@@ -150,7 +150,7 @@ class LaunchMark:
         return not self.token or self.token.split("-")[1] == _digest(instance)
 
     def may_be_answered_by(self, state: InstanceState) -> bool:
-        """Whether the instance came after the request and belongs to nobody. EC2's launch times are whole seconds."""
+        """Whether the instance came after the request and is no other node's. EC2's launch times are whole seconds."""
         return INSTANCE_REPLACES not in state.tags and state.launched >= self.asked_at - 1
 
 

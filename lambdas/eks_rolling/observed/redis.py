@@ -230,7 +230,7 @@ class ClusterNode:
 
     @property
     def alone(self) -> bool:
-        """Whether it knows nobody."""
+        """Whether it knows no other server."""
         return len(self.table) == 1
 
     def knows(self, node_id: str) -> KnownNode | None:

@@ -1,6 +1,6 @@
 """How long a roll takes if nothing holds it, and how many state transitions it costs. Pure.
 
-The seconds are what clusters on EC2 usually need; the plan tells them as its assumptions. Redis' are measured
+The seconds are what clusters on EC2 usually need; the plan lists them as its assumptions. Redis' are measured
 (docs/redis.md); the others are rounded up from experience, so the sum says hours or days, not minutes.
 """
 
@@ -112,7 +112,7 @@ def polls(seconds: float) -> int:
 
 
 def _makespan(lengths: Sequence[float], at_once: int) -> float:
-    """When the last of these ends, if so many are at work at a time, in their order."""
+    """When the last of these ends, with so many running at a time, in their order."""
     ends: list[float] = []
     for length in lengths:
         begins = heapq.heappop(ends) if len(ends) >= at_once else 0.0

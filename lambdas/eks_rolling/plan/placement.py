@@ -1,7 +1,7 @@
 """Whether every pod that leaves a node fits on the new ones. Pure: placed in thought, pod by pod.
 
 Each pod is tried on the replacement of its own node first, which is like that node but for what the launch template's
-new version changes and for what was done to the node by hand; then on every other node that takes it. A pod that finds
+new version changes and for manual changes to the node; then on every other node that takes it. A pod that finds
 no place would stay Pending. What is not known (a node that states no allocatable resources) does not count against a
 pod: a pod is named only where the scheduler would have to refuse it.
 
@@ -150,7 +150,7 @@ class _Simulation:
         if place is None:
             zones = _zones(self._volumes(pod))
             where = f"its volume is in {zones}" if zones else f"node {candidate.name} is in {candidate.instance.zone}"
-            return f"{where}, where group {candidate.group.name} launches nothing any more"
+            return f"{where}, where group {candidate.group.name} no longer launches"
         volumes = self._volumes(pod)
         reason = _refusal(place, pod, volumes)
         if not reason:
@@ -368,7 +368,7 @@ def _by_labels(place: Place, pod: Pod) -> str:
 
 def _by_hand(place: Place, key: str) -> str:
     manual = any(name == key for name, _ in place.manual)
-    return ", which its node has and the other nodes of the group have not: set by hand?" if manual else ""
+    return ", which its node has and the other nodes of the group do not: set manually?" if manual else ""
 
 
 def _by_taints(place: Place, pod: Pod) -> str:

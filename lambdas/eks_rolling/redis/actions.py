@@ -34,7 +34,7 @@ class RedisStep(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What was done, in a sentence; `stall` is for how many seconds nobody could write, where that was part of it.
+    """What was done, in a sentence; `stall` is for how many seconds no client could write, if that was part of it.
 
     `failed_over`: a master's role changed hands.
     """
@@ -44,7 +44,7 @@ class Done:
     failed_over: bool = False
 
     def switches(self, group: str) -> list[dict[str, Any]]:
-        """The switch of a master that this was, or tried to be, as a step's answer tells the report."""
+        """The handover of a master that this was, or tried to be, as the step's answer passes it to the report."""
         if self.stall is None and not self.failed_over:
             return []
         stalled = None if self.stall is None else round(self.stall * 1000)

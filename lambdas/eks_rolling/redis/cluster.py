@@ -4,7 +4,7 @@ A pod leaves its node behind a stand-in [C1]: a temporary pod joins as a replica
 if the pod is a master the stand-in becomes master in its place; the pod is deleted, and returns on a new node with its
 volume and its id; it synchronizes, and becomes master again if it was one; the stand-in is forgotten by all, reset and
 deleted.
-A cluster that is found half way, whoever left it so, is brought back to normal before anything else is begun [C2].
+A half-done migration, whichever roll began it, is finished before anything else begins [C2].
 """
 
 from collections.abc import Iterator
@@ -19,12 +19,12 @@ from eks_rolling.redis.sync_progress import synchronizing
 SLOTS = 16384
 
 GOSSIP_SECONDS = 8.0
-"""A node's new address is known everywhere by then: gossip takes 2 to 5 s. After that it is introduced anew."""
+"""A node's new address is known everywhere by then: gossip takes 2 to 5 s. After that it is introduced again."""
 
 REDIRECT_SECONDS = 5.0
-"""For so long a stand-in that was master stays a replica: whoever asks it still is sent on (MOVED, for one slot at a
-time). After its reset it answers CLUSTERDOWN, which not every client takes for a reason to try again; without the wait
-a reader of the demo got that in 3 of 3 removals."""
+"""How long a stand-in that was master stays a replica, so that clients that still ask it are redirected (MOVED, for
+one slot at a time). After its reset it answers CLUSTERDOWN, which not every client retries; without the wait a reader
+of the demo got that in 3 of 3 removals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ class FailOver:
 
 @dataclass(frozen=True, slots=True)
 class DeletePod:
-    """Under its UID: the pod, whose role and data are elsewhere, or a stand-in that nobody knows any more."""
+    """By UID: the pod, whose role and data are elsewhere, or a stand-in that no node knows any more."""
 
     pod: Pod
     reason: str
@@ -179,8 +179,8 @@ def _free(seen: RedisClusterState) -> Action:
     for member, node in _nodes(seen.pods):
         if node.alone:
             return Stop(
-                f"{member} knows no other node: its volume was lost, and nobody says whose replica it was; "
-                "have it join its shard (CLUSTER MEET, CLUSTER REPLICATE)"
+                f"{member} knows no other node: its volume was lost, and no node knows whose replica it was; "
+                "join it to its shard (CLUSTER MEET, CLUSTER REPLICATE)"
             )
     if (ghost := _ghost(seen)) is not None:
         return ghost
@@ -223,7 +223,7 @@ def _answering(member: ClusterPod, step: RedisStep | None) -> AnsweringPod | Red
         if there.pod.deleting:
             return RedisHold(f"pod {member} is ending", step)
         if there.node.server.loading:
-            return RedisHold(f"{member} loads its data set", step)
+            return RedisHold(f"{member} is loading its data set", step)
         return there
     if isinstance(member.node, Silent) and not member.pod.not_ready_because:
         return RedisHold(f"pod {member} does not answer: {member.node.reason}", step, 2)
@@ -266,7 +266,7 @@ def _trouble(members: tuple[ClusterPod, ...], expected: tuple[ClusterPod, ...]) 
             return f"{node.open_slots} slots are being moved to or from {member}"
         for known in node.table:
             if known.id not in ids:
-                return f"{member} knows a node that is no pod of the group: {known.id[:8]} at {known.address}"
+                return f"{member} knows a node that is not a pod of the group: {known.id[:8]} at {known.address}"
             if known.trouble:
                 return f"{member} says of {ids[known.id]}: {known.trouble}"
             if not known.connected:
@@ -313,7 +313,7 @@ def _collision(members: tuple[ClusterPod, ...]) -> str:
         if node.itself.role is Role.MASTER and node.itself.slots:
             other = epochs.setdefault(node.itself.epoch, member)
             if other is not member:
-                return f"{other} and {member} have the same configuration epoch; Redis gives one a new one"
+                return f"{other} and {member} have the same configuration epoch; Redis assigns one of them a new one"
     return ""
 
 
@@ -324,7 +324,10 @@ def _stood_in(seen: RedisClusterState, stand_in: ClusterPod) -> Action:
     original = stand_in.original
     member = next((m for m in seen.pods if original and m.name == original.pod), None)
     if member is None or original is None or stand_in.pod is None:
-        return Stop(f"{stand_in} stands in for nobody that is declared: delete it once no node of the cluster lists it")
+        return Stop(
+            f"{stand_in} is a stand-in for a pod that no StatefulSet declares: "
+            "delete it once no node of the cluster lists it"
+        )
     others = tuple(m for m in seen.pods if m is not member)
     if (absent := _absent(others, RedisStep.JOIN_STAND_IN)) is not None:
         return absent
@@ -425,23 +428,23 @@ def _promoted_meanwhile(pair: Pair) -> Action | None:
 
 
 def _remove(pair: Pair) -> Action:
-    """Nobody needs the stand-in any more."""
+    """The stand-in is no longer needed."""
     stand_in, members, step = pair.stand_in, pair.members, RedisStep.REMOVE_STAND_IN
     for member, node in _nodes(members):
         if node.itself.master == stand_in.node.id:
             return RedisHold(f"{member} still follows {stand_in}", RedisStep.FAIL_BACK_TO_SHARD_POD)
     knowing = [member for member, node in _nodes(members) if node.knows(stand_in.node.id)]
     if not knowing and stand_in.node.alone:
-        return DeletePod(stand_in.pod, f"{stand_in} is not needed any more", RedisStep.DELETE_STAND_IN)
+        return DeletePod(stand_in.pod, f"{stand_in} is no longer needed", RedisStep.DELETE_STAND_IN)
     if not_served := next((m for m, n in _nodes(members) if not n.ok), None):
-        return RedisHold(f"{not_served} sees slots that nobody serves", step)
+        return RedisHold(f"{not_served} sees unserved slots", step)
     if behind := _unsynchronized(members):
         return RedisHold(behind, step)
     if (late := _still_has_slots(stand_in.node.id, members)) is not None:
-        return RedisHold(f"{late} has not heard yet that {stand_in} serves nothing any more", step)
+        return RedisHold(f"{late} has not heard yet that {stand_in} no longer serves any slot", step)
     begun = len(knowing) < len(members)
     if pair.original.role is Role.MASTER and not begun and pair.waited < REDIRECT_SECONDS:
-        return RedisHold(f"{stand_in} sends clients on to {pair.pod}", step, REDIRECT_SECONDS - pair.waited)
+        return RedisHold(f"{stand_in} redirects clients to {pair.pod}", step, REDIRECT_SECONDS - pair.waited)
     return Forget(members, stand_in.node.id, stand_in, f"every node forgets {stand_in}")
 
 
@@ -469,11 +472,11 @@ def _join(newcomer: ClusterPod, node: ClusterNode, members: tuple[ClusterPod, ..
 def _introduced(
     newcomer: ClusterPod, node: ClusterNode, members: tuple[ClusterPod, ...], step: RedisStep
 ) -> RedisHold | None:
-    """Whether an introduction goes on: it takes a second or two, and is given up by Redis after node-timeout."""
+    """Whether an introduction is under way: it takes a second or two, and is given up by Redis after node-timeout."""
     for member, view in ((newcomer, node), *_nodes(members)):
         for known in view.table:
             if "handshake" in known.flags and (member is newcomer or _is_at(known, newcomer)):
-                return RedisHold(f"{member} shakes hands with {known.address}", step)
+                return RedisHold(f"{member} is in a handshake with {known.address}", step)
     return None
 
 

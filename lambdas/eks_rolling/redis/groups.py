@@ -93,7 +93,7 @@ class RedisGroup:
 
     @property
     def lease(self) -> str:
-        """Whoever holds it migrates the group's pods, one pod at a time over all nodes in flight."""
+        """Its holder migrates the group's pods, one pod at a time over all nodes in flight."""
         return f"{self.namespace}/eks-rolling-redis-{self.name}"
 
     def part_set(self, owner: Owner | None) -> PartSet | None:
@@ -162,7 +162,7 @@ def _wrong_with_set(workload: Workload) -> Iterator[DeclarationProblem]:
     subject, annotations = str(workload.owner), workload.annotations
     if workload.owner.kind != "StatefulSet":
         yield DeclarationProblem(
-            subject, "its annotations declare Redis, which only a StatefulSet can be", "remove them"
+            subject, "its annotations declare Redis, but only a StatefulSet can be part of a group", "remove them"
         )
     if not annotations.get(GROUP):
         yield DeclarationProblem(subject, f"the annotation {GROUP} is missing", f"name its group: {GROUP}: NAME")

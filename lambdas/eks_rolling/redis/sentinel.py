@@ -201,7 +201,7 @@ def _acting(seen: SentinelGroupState, answering: list[tuple[RedisPod, Server]]) 
         return _no_master(seen)
     if len(masters) == 1:
         member, server = masters[0]
-        return RedisHold(f"{member} loads its data set") if server.loading else member
+        return RedisHold(f"{member} is loading its data set") if server.loading else member
     names = " and ".join(str(m) for m, _ in masters)
     leading = [(m, s) for m, s in masters if any(f.online for f in s.followers)]
     if len(leading) > 1:
@@ -277,7 +277,7 @@ def _handing_over(seen: SentinelGroupState, acting: RedisPod | None) -> Action |
 
 
 def _switch_step(seen: SentinelGroupState) -> RedisStep:
-    """Which of the two switches is due, or goes on: away from the master pod while that has to move, else back."""
+    """Which of the two handovers is due, or under way: away from the master pod while that has to move, else back."""
     return RedisStep.FAIL_OVER if _on(seen, seen.master_pod) else RedisStep.FAIL_BACK
 
 
@@ -327,7 +327,7 @@ def _untold(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
 
 
 def _sentinels(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
-    """Whether every sentinel names the acting master and nothing else goes on."""
+    """Whether every sentinel names the acting master and nothing else is under way."""
     name = seen.group.master_name
     for watcher, view in _views(seen):
         if not view.known:
@@ -368,7 +368,7 @@ def _replication(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
         server = member.server
         step = RedisStep.ATTACH_MASTER if member.part is Part.MASTER else RedisStep.MOVE_REPLICA
         if server.loading:
-            return RedisHold(f"{member} loads its data set", step)
+            return RedisHold(f"{member} is loading its data set", step)
         if server.syncing:
             return synchronizing(str(member), server, source, seen.waited, step)
         follower = _follower(source, member)
@@ -525,7 +525,7 @@ def _replicas(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
 def _moving_sentinels(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
     for watcher in seen.watchers:
         if acting is seen.master_pod and seen.node and watcher.pod and watcher.pod.node == seen.node:
-            # Sentinels that are gone still count as voters, so nobody could be elected once another one moves.
+            # Sentinels that are gone still count as voters, so no leader could be elected once another one moves.
             ghosts = _refresh(seen, acting, sentinels_only=True)
             return ghosts or MovePod(watcher.pod, f"sentinel {watcher} moves", RedisStep.MOVE_SENTINEL)
     return None

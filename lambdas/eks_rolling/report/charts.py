@@ -1,6 +1,6 @@
 """The report's timeline and charts, as positions for `report.html.j2`. Pure.
 
-Positions are per cent of the whole roll's time. Nothing is told by colour alone: each kind of wait has a letter, each
+Positions are per cent of the whole roll's time. Nothing is shown by colour alone: each kind of wait has a letter, each
 chart a sentence.
 """
 

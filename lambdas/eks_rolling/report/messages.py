@@ -1,4 +1,4 @@
-"""What people are told by way of the topic: mails that say what happened, why, and what to type next. Pure."""
+"""Messages to the topic: what happened, why, and what to type next. Pure."""
 
 import json
 import re
@@ -21,7 +21,7 @@ LONGEST_SUBJECT = 99
 """SNS takes subjects of fewer than 100 characters, of ASCII, on one line (API reference, Publish)."""
 
 HOLDING = frozenset(Deadlines.model_fields) - {"receive_change", "approval", "roll"}
-"""Steps whose holds people are told of. A change that waits for its window is none: it waits as it was told to."""
+"""Steps whose long holds are worth a message. A change that waits for its window is not: it waits as configured."""
 
 CANCELLED = "aborted: "
 """How the cause begins with which the command stops a roll that has changed nothing yet."""
@@ -214,11 +214,11 @@ def hold(settings: Settings, roll: str, step: str, node: str, reason: str, since
         f"It waits because: {reason}",
         f"Step: {step.replace('_', ' ')}",
         "",
-        "Nothing is lost by waiting: the step looks again by itself and goes on once it can.",
+        "Waiting loses nothing: the step checks again by itself and continues once it can.",
     ]
     if deadline := settings.deadline(step):
         lines += [f"At {_clock(since + deadline)} it gives up; the roll then ends, and everything is put back."]
-    lines += ["docs/runbook.md says what each hold means and what to do about it.", ""]
+    lines += ["docs/runbook.md explains every hold and what to do about it.", ""]
     explain = [command(settings, "explain", node)] if node else []
     watch, pause, abort = (command(settings, word, roll) for word in ("watch", "pause", "abort"))
     lines += [f"Look closer:        {each}" for each in explain]
@@ -296,7 +296,7 @@ def _sentence(report: Report) -> str:
         case Ending.FAILED:
             return f"the roll failed. {report.reason}"
         case Ending.STOPPED:
-            return f"the roll was ended from outside, and what it had changed was put back. {report.reason}"
+            return f"the roll was stopped from outside, and what it had changed was put back. {report.reason}"
         case _:
             return report.reason
 
@@ -308,12 +308,12 @@ def _next(settings: Settings, report: Report) -> list[str]:
     match report.outcome:
         case Ending.FAILED | Ending.ABORTED | Ending.STOPPED if report.planned:
             return [
-                "Everything is as it was before, but for nodes that were replaced; these stay so.",
+                "Everything is as it was before, except for replaced nodes, which stay.",
                 "",
-                f"Go on with the rest: {command(settings, 'start')}",
+                f"Continue with the rest: {command(settings, 'start')}",
             ]
         case Ending.BLOCKED:
-            return [f"Once that is seen to: {command(settings, 'start')}"]
+            return [f"Once that is fixed: {command(settings, 'start')}"]
         case Ending.DRY_RUN:
             return [f"Roll it: {command(settings, 'start')}"]
         case _:

@@ -59,7 +59,7 @@ class StepAnswer:
 
 @dataclass(slots=True)
 class Waiting:
-    """A hold that goes on."""
+    """A hold that has not ended."""
 
     reason: str
     since: float
@@ -142,13 +142,13 @@ def ending_of(history: Iterable[dict[str, Any]]) -> str:
 
 
 def approver_of(history: Iterable[dict[str, Any]]) -> str:
-    """Who let the roll begin; "" where nobody was asked or nobody did."""
+    """Who approved the roll; "" if no approval was needed or given."""
     for event in history:
         details = event.get("stateExitedEventDetails", {})
         if event["type"] == "TaskStateExited" and details["name"] == state_names.APPROVAL:
             answer = read_json(details.get("output", ""))
             if "Error" not in answer:
-                return str(answer.get("approved_by") or "somebody who gave no name")
+                return str(answer.get("approved_by") or "someone who gave no name")
     return ""
 
 

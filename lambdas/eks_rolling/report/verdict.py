@@ -11,7 +11,7 @@ from eks_rolling.wording import counted
 
 @dataclass(frozen=True, slots=True)
 class ReportAnswer:
-    """One of the questions with which somebody opens a report. `mood` is good, bad, warn or plain."""
+    """One of the questions that a reader of a report has. `mood` is good, bad, warn or plain."""
 
     question: str
     mood: str
@@ -69,7 +69,7 @@ def _would_work(report: Report) -> ReportAnswer:
     counts = [counted(len(found), NOUNS[severity]) for severity, found in by_severity(report.findings).items()]
     facts = (
         f"{counted(report.planned, 'node')} of the plan",
-        f"the plan found {', '.join(counts)}" if counts else "the plan found nothing to say",
+        f"the plan found {', '.join(counts)}" if counts else "the plan found nothing to report",
     )
     match report.outcome:
         case Ending.BLOCKED:
@@ -77,7 +77,7 @@ def _would_work(report: Report) -> ReportAnswer:
         case Ending.NOTHING:
             return ReportAnswer("Would it work?", "good", "Every node is up to date", facts[1:])
         case _:
-            return ReportAnswer("Would it work?", "good", "Yes, by what the plan sees", facts)
+            return ReportAnswer("Would it work?", "good", "Yes, as far as the plan can see", facts)
 
 
 def _worked(report: Report) -> ReportAnswer:
@@ -103,7 +103,7 @@ def _meanwhile(report: Report) -> ReportAnswer:
     elif report.capacity:
         facts.append("never fewer Ready nodes than at the start, in any zone")
     facts += [f"more pods of {budget} were unavailable than it allows" for budget in broken]
-    refused = f", {counted(report.refused, 'eviction')} refused and asked again" if report.refused else ""
+    refused = f", {counted(report.refused, 'eviction')} refused and tried again" if report.refused else ""
     facts.append(f"{counted(report.evicted, 'pod')} evicted within budgets{refused}")
     done = sum(f.completed for f in report.failovers)
     if report.failovers:

@@ -1,4 +1,4 @@
-"""Users' own hooks: what they are told, and what their answers mean. Pure."""
+"""Users' own hooks: what they receive, and what their answers mean. Pure."""
 
 import json
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ SHORTEST, LONGEST = 1.0, 900.0
 
 @dataclass(frozen=True, slots=True)
 class HookPassed:
-    """The hook lets the roll go on."""
+    """The hook lets the roll continue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def meaning(hook: Hook, answer: HttpAnswer) -> HookPassed | HookWaits | HookFail
 def _patience(hook: Hook, said: dict[str, Any]) -> HookWaits | HookFailed:
     seconds = said.get("seconds", 10)
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        return HookFailed(f"hook {hook.name} wants to be asked again in {seconds!r} s, which is no number")
+        return HookFailed(f"hook {hook.name} wants to be asked again in {seconds!r} s, which is not a valid number")
     reason = " ".join(str(said.get("reason") or "it gives no reason").split())[:300]
     return HookWaits(f"hook {hook.name} asks to wait: {reason}", min(LONGEST, max(SHORTEST, float(seconds))))
 

@@ -141,7 +141,7 @@ def _paused_at_marked(lease: Lease, now: float) -> Lease:
 
 
 def acquire(clients: Clients, holder: str, name: str) -> Take | Held | Busy:
-    """Takes or renews a lock if it may be had. Raises Conflict when somebody else wrote it at the same moment."""
+    """Takes or renews a lock if it may be had. Raises Conflict if another write came at the same moment."""
     lease = clients.kubernetes.lease(name)
     decision = decide(lease, holder, clients.now(), name, clients.settings.lease_seconds)
     if isinstance(decision, Take):
@@ -161,7 +161,7 @@ def confirm(clients: Clients, roll: str) -> Lease:
         try:
             clients.kubernetes.put_lease(decision.lease)
         except Conflict:
-            # A parallel step of this roll renewed it, or somebody took it over: the next look tells.
+            # A parallel step of this roll renewed it, or another roll took it over: the next read will show.
             return _ours(clients, roll, name)
     return lease
 
@@ -176,10 +176,10 @@ def outlast(clients: Clients, roll: str, seconds: float) -> None:
 def _ours(clients: Clients, roll: str, name: str) -> Lease:
     lease = clients.kubernetes.lease(name)
     if lease is None or lease.holder != roll:
-        holder = lease.holder if lease and lease.holder else "nobody"
+        holder = lease.holder if lease and lease.holder else "no roll"
         raise LockLost(f"The lock of the cluster is held by {holder}, not by {roll}: this roll has ended.")
     if ENDED in lease.annotations:
-        raise LockLost(f"The roll {roll} is being restored: it changes nothing any more.")
+        raise LockLost(f"The roll {roll} is being restored: it makes no more changes.")
     return lease
 
 

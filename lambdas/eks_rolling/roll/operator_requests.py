@@ -1,8 +1,8 @@
-"""What people ask of a running roll: to pause, to go on, to end. They write it on the roll's lock; steps read it there.
+"""Operators' requests to a running roll: pause, resume, abort. Steps read them as annotations on the roll's lock.
 
-Every step of a roll reads the lock anyway, so a wish is heard within seconds, in the middle of a hold too. A step is
-never cut short: a wish is followed where the step would begin to look. What must not stay half done is finished first:
-once a Redis group's migration has begun, the steps that finish it honor nothing.
+Every step of a roll reads the lock anyway, so a request takes effect within seconds, even during a hold. A step is
+never cut short: requests take effect at the start of the next step. What must not stay half done is finished first:
+once a Redis group's migration has begun, the steps that finish it honor no request.
 """
 
 from enum import Flag, auto
@@ -14,7 +14,7 @@ from eks_rolling.roll.lock import ABORT, PAUSE, pause_look
 
 
 class Honors(Flag):
-    """Which wishes a step follows before it does anything."""
+    """Which requests a step honors before it does anything."""
 
     NOTHING = 0
     ABORT = auto()
@@ -25,7 +25,7 @@ class Honors(Flag):
 def hold_or_abort(lease: Lease, now: float, honors: Honors = Honors.BOTH) -> StepResult | None:
     """A hold while the roll is paused; None where nothing is asked for. Raises Aborted.
 
-    `now` is epoch seconds: while a roll is paused no deadline runs, so the wait of the step at hand begins anew.
+    `now` is epoch seconds: while a roll is paused no deadline runs, so the wait of the current step starts over.
     """
     if Honors.ABORT in honors and (why := lease.annotations.get(ABORT)) is not None:
         raise Aborted(f"The roll was aborted: {why or 'no reason was given'}.")

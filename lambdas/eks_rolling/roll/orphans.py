@@ -1,4 +1,4 @@
-"""What no living roll owns any more: left behind by one that died, or by somebody else's interrupted work.
+"""What belongs to no living roll: left behind by a dead roll, or by other interrupted work.
 
 A roll's marks belong to the holder of the cluster's lock for as long as it renews it: it takes them along, whosever
 they were, and puts everything back at its end. Without a living holder every one of them is an orphan.
@@ -29,7 +29,7 @@ from eks_rolling.redis.stand_in import FOR_POD, LABEL
 from eks_rolling.roll.lock import NAME as LOCK
 from eks_rolling.roll.pending_change import NAME as NEXT
 
-RESTORE = "start the machine that ends in -restore with {}"
+RESTORE = "start the state machine that ends in -restore with {}"
 NEXT_ROLL = "the next roll finishes it: start one with {}"
 
 OTHERS_LABELS = ("eks.amazonaws.com/nodegroup", "karpenter.sh/nodepool", "eks.amazonaws.com/compute-type")
@@ -45,7 +45,7 @@ CERTAINLY_DEAD = 900
 
 @dataclass(frozen=True, slots=True)
 class OrphanScan:
-    """What was looked at. `leases` are ours: the lock, and those beside it; `ended` is a roll that says it is over."""
+    """What was read. `leases` are ours: the lock, and those beside it; `ended` is a roll that says it is over."""
 
     cluster: str
     now: float
@@ -63,7 +63,7 @@ class OrphanScan:
         return next((lease for lease in self.leases if lease.name.endswith(f"/{LOCK}")), None)
 
     def lives(self, lease: Lease) -> bool:
-        """Whether somebody holds it who has not ended."""
+        """Whether its holder has not ended."""
         return not lease.expired(self.now) and lease.holder != self.ended
 
     @property
@@ -73,7 +73,7 @@ class OrphanScan:
 
     @property
     def dead(self) -> str:
-        """The roll that holds the lock and has long been silent: nobody has restored after it; "" if there is none."""
+        """The roll that holds the lock and has long been silent, without a restore after it; "" if there is none."""
         lock = self.lock
         silent = lock is not None and self.now > lock.renewed + lock.duration + CERTAINLY_DEAD
         return lock.holder if lock is not None and silent else ""

@@ -2,7 +2,7 @@
 
 **Events.** Every event starts an execution of its own. The memory is a second Lease, `eks-rolling-next`. At most one
 execution holds it: the one that will plan next. It waits until changes have been quiet for a while, a window is open
-and the roll at work, if any, has ended; then it gives the Lease up, and plans *after* that. Any other joins it.
+and the running roll, if any, has ended; then it gives the Lease up, and plans *after* that. Any other joins it.
 
 **Counting.** The Lease's annotations count changes: `changes` have arrived, `changes-seen` of them are the holder's
 business. An execution that arrives takes the next number in one write, under the Lease's resourceVersion. Whenever
@@ -11,17 +11,17 @@ execution whose number has been seen by another ends.
 
 **Why no change is lost.** All writes of the Lease are in one order, because each names the version it replaces; one
 that was overtaken raises Conflict, and the step looks again. Let an execution arrive with number n, after its change.
-  - It finds nobody, or one that is silent: it becomes the holder in the same write.
+  - There is no holder, or a silent one: it becomes the holder in the same write.
   - A holder lives. If the arrival is written before the holder gives the Lease up, that write names the arrival's
     version, so it counts n, and the plan that follows it sees the change. If it would be written after, it conflicts,
-    and the next look finds nobody.
-  - The holder is dead and its Lease has not run out. Nobody counts n, so the execution stays, and takes the Lease over
-    once it has. This is why it may not end as soon as it has joined: ended, it could not come back.
+    and the next read finds no holder.
+  - The holder is dead and its Lease has not expired. No living holder counts n, so the execution stays, and takes the
+    Lease over once it has. This is why it may not end as soon as it has joined: ended, it could not come back.
 A holder killed after it gave the Lease up and before it said so runs again, finds its own name beside a number that is
 its own or higher, and plans. One that was thought dead and comes back finds another's name there: that one plans.
 
 **What remains a person's.** Who stops the execution that waits stops the changes that have joined it as well; the next
-change, or a start by hand, looks at everything anew.
+change, or a manual start, reads everything again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,7 +47,7 @@ def lease_name(namespace: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PendingChange:
-    """The Lease, read. `first` and `last` are when those changes arrived that nobody has planned (epoch seconds)."""
+    """The Lease, read. `first` and `last` are when the changes arrived that are not planned yet (epoch seconds)."""
 
     lease: Lease
 
@@ -84,11 +84,11 @@ class PendingChange:
         return replace(self._all_seen(holder, change).lease, holder=holder, renewed=now, duration=duration)
 
     def given_up(self, holder: str, change: int) -> Lease:
-        """The Lease in nobody's hands; `holder` plans."""
+        """The Lease without a holder; `holder` plans."""
         return replace(self._all_seen(holder, change).lease, holder="")
 
     def _all_seen(self, holder: str, change: int) -> "PendingChange":
-        # A Lease that somebody deleted counts from one again.
+        # A Lease that was deleted counts from one again.
         changes = str(max(self.changes, change))
         return self._annotated({CHANGES: changes, SEEN: changes, SEEN_BY: holder})
 
@@ -97,7 +97,7 @@ class PendingChange:
 
 
 def forget(clients: Clients, roll: str) -> None:
-    """Frees the memory of an execution that has ended, for whoever waits to take it over. Raises Conflict."""
+    """Frees the memory of an execution that has ended, so that another execution can take it over. Raises Conflict."""
     lease = clients.kubernetes.lease(lease_name(clients.settings.namespace))
     if lease is not None and lease.holder == roll:
         clients.kubernetes.put_lease(replace(lease, holder=""))

@@ -1,6 +1,6 @@
 """The restore, rehearsed before anything is changed: may its role call all that putting back takes?
 
-A roll must not change what nobody could put back [R2]. Kubernetes' verbs are looked at beforehand; IAM tells nobody
+A roll must not change what no restore could put back [R2]. Kubernetes' verbs are checked beforehand; IAM reveals
 beforehand what a role may do, so the restore's own role makes its calls, each so that it changes nothing.
 """
 
@@ -21,6 +21,6 @@ def rehearse(task: RestoreTask, clients: Clients) -> StepResult:
         try:
             clients.aws.rehearse_restore(group, instance, registered)
         except AccessDenied as error:
-            raise AccessDenied(f"Nothing was changed, for a restore could not put it back: {error}") from error
+            raise AccessDenied(f"Nothing was changed, because a restore could not put it back: {error}") from error
         return StepResult.done(f"what the roll changes on group {group.name} can be put back")
-    return StepResult.done("no group of the plan has an instance that is replaced")
+    return StepResult.done("no group of the plan has an instance to replace")

@@ -113,7 +113,7 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
     everywhere = kubernetes.nodes()
     nodes = {n.instance: n for n in everywhere if n.instance in {task.instance, task.replacement}}
     if task.instance not in nodes:
-        raise Refused(f"Node {task.node} left the cluster by itself; start a new roll.")
+        raise Refused(f"Node {task.node} left the cluster on its own; start a new roll.")
     instance = aws.instances([task.replacement]).get(task.replacement)
     new = nodes.get(task.replacement)
     group = next(iter(aws.groups([task.group])), None)

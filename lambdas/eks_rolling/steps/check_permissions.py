@@ -31,7 +31,7 @@ def run(task: Task, clients: Clients) -> StepResult:  # noqa: ARG001 (nothing of
     asked = needed(clients.settings, redis)
     if reason := decide(verb for verb in asked if not clients.kubernetes.group_may(verb)):
         raise AccessDenied(reason)
-    return StepResult.done(f"{counted(len(asked), 'permission')} looked at, none is missing")
+    return StepResult.done(f"{counted(len(asked), 'permission')} checked, none is missing")
 
 
 handler = handler_for(run, Task, locked=False)

@@ -314,7 +314,7 @@ def _why_not(
     if budgets:
         budget = budgets[0]
         if not budget.observed:
-            return Why(f"budget {budget} has not been looked at yet", HoldKind.BUDGET)
+            return Why(f"budget {budget} has not been processed by its controller yet", HoldKind.BUDGET)
         # A pod that is not Ready may go where the budget is met by the others; the API decides that.
         if pod.ready and left.get(budget, budget.allowed) < 1:
             needs = f"budget {budget} needs {budget.desired_healthy} healthy pods and has {budget.healthy}"
@@ -403,10 +403,10 @@ def act(seen: NodeToEmpty, task: NodeTask, clients: Clients) -> StepResult:
         case DropBudgets(budgets):
             for budget in budgets:
                 clients.kubernetes.delete_budget(budget)
-            return StepResult.wait("temporary budgets gave way to ones of the cluster's own", 1)
+            return StepResult.wait("temporary budgets were replaced by the cluster's own", 1)
         case Restart(workload):
             clients.kubernetes.update_workload(workload, template_annotations={RESTARTED_FOR: restart_mark(seen.node)})
-            return StepResult.wait(f"{workload.owner} restarts elsewhere, as it asks for", 2)
+            return StepResult.wait(f"{workload.owner} restarts elsewhere, as its annotation asks", 2)
         case Cordon():
             clients.kubernetes.update_node(seen.node, unschedulable=True, annotations={NODE_CORDONED: "true"})
             return StepResult.wait("the node is empty and was cordoned", 1)
@@ -546,7 +546,7 @@ def _written(owners: Mapping[Owner, Count]) -> str:
 def _evict(
     seen: NodeToEmpty, pods: tuple[Pod, ...], moving: frozenset[Owner], clients: Clients, hold: Hold | None = None
 ) -> StepResult:
-    """Remembers whom to wait for, then evicts: after a crash in between, somebody is waited for in vain at worst."""
+    """Records which pods to wait for, then evicts: a crash in between at worst leaves one to wait for in vain."""
     awaited = _awaited_owners(seen.node) | {o: _count(seen, o, clients.now()) for o in moving}
     if (text := _written(awaited)) != seen.node.annotations.get(NODE_MOVING, ""):
         clients.kubernetes.update_node(seen.node, annotations={NODE_MOVING: text})

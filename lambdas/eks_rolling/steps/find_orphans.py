@@ -32,7 +32,7 @@ def run(task: OrphansTask, clients: Clients) -> StepResult:
 
 
 def observe(task: OrphansTask, clients: Clients) -> tuple[OrphanScan, list[str]]:
-    """What orphans are found in, and what could not be looked at, as sentences."""
+    """What orphans are found in, and what could not be read, as sentences."""
     settings, kubernetes = clients.settings, clients.kubernetes
     groups, nodes, workloads = clients.aws.groups(), kubernetes.nodes(), kubernetes.workloads()
     instances = {i.id for g in groups for i in g.instances} | {n.instance for n in nodes if n.instance}

@@ -1,4 +1,4 @@
-"""The gate between waves: alarms quiet, checks passed, workloads Ready again, bake time over, nobody against it."""
+"""The gate between waves: alarms quiet, checks passed, workloads Ready again, bake time over, no pause requested."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ def decide(
     redis: Sequence[Next] = (),
     unanswered: Sequence[str] = (),
 ) -> Open | Hold:
-    """Whether the next wave may start. What was not Ready before the roll is nobody's sign of trouble.
+    """Whether the next wave may start. What was not Ready before the roll does not count.
 
     `baked` and `bake` are seconds; `redis` is what each Redis group of the plan needs next; `unanswered` are the checks
     that did not pass, as sentences.
@@ -43,7 +43,7 @@ def decide(
     worse = [w for w in workloads if not w.all_ready and str(w.owner) not in unready_before]
     if worse:
         names = ", ".join(f"{w.owner} ({w.ready} of {w.desired} Ready)" for w in worse)
-        return Hold(f"not back to strength: {names}", seconds=backoff(baked, first=2))
+        return Hold(f"not back to full strength: {names}", seconds=backoff(baked, first=2))
     if unsettled := [f"{r.group} ({r.action.reason})" for r in redis if not isinstance(r.action, Settled)]:
         return Hold(f"Redis groups are not back to normal: {', '.join(unsettled)}", seconds=backoff(baked, first=2))
     if baked < bake:

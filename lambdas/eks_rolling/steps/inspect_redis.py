@@ -1,6 +1,6 @@
 """Look at the Redis pods: which group of this node needs what next, and which state does it.
 
-One group at a time, and each by one node at a time: whoever holds the group's Lease. Between two migrations of a node
+One group at a time, and each by one node at a time, which holds the group's Lease. Between two migrations of a node
 a roll may be paused or ended; a group that is half moved is brought back to normal first [S2, C2].
 """
 
@@ -42,7 +42,7 @@ def run(task: RedisTask, clients: Clients) -> StepResult:
 def _asked_to_stop(group: RedisGroup, task: RedisTask, clients: Clients) -> StepResult | None:
     """What a person asked for, unless this node's migration of the group has begun and is not ended. Raises Aborted.
 
-    The group's Lease stays ours: what somebody else left half moved is finished before the restore.
+    The group's Lease stays ours: what another roll left half moved is finished before the restore.
     """
     lease = lock.confirm(clients, task.roll)
     if not {lock.PAUSE, lock.ABORT} & lease.annotations.keys():

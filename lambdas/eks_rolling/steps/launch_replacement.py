@@ -19,7 +19,7 @@ from eks_rolling.roll.lock import Busy
 from eks_rolling.runtime import handler_for
 
 SURPLUS = "surplus"
-"""Tag value of an instance that came up in a zone where nobody asked for it; who needs one there takes it."""
+"""Tag value of an instance that was launched in a zone where none was requested; a node there may take it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def decide(
 
 
 def _launched(group: Group, states: dict[str, InstanceState], mark: LaunchMark) -> bool:
-    """Whether the request may have been granted already: asking again then only tells which instance it was."""
+    """Whether the request may have been granted already: asking again then only returns which instance it was."""
     return any(i.id in states and mark.may_be_answered_by(states[i.id]) for i in group.instances)
 
 
@@ -113,7 +113,7 @@ def _decide_serially(
 def run(task: NodeTask, clients: Clients) -> StepResult:
     node = clients.kubernetes.node(task.node)
     if node is None or node.instance != task.instance:
-        raise Refused(f"Node {task.node} is not instance {task.instance} any more; start a new roll.")
+        raise Refused(f"Node {task.node} is no longer instance {task.instance}; start a new roll.")
     if node.annotations.get(NODE_ROLL) != task.roll:
         raise Refused(f"Node {task.node} is not in the plan of {task.roll}; start a roll that names it.")
     group = next(iter(clients.aws.groups([task.group])), None)
@@ -123,11 +123,13 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
     if group.launches_serially:
         held = lock.acquire(clients, task.instance, serial)
         if isinstance(held, Busy):
-            return StepResult.wait(f"group {group.name} launches one at a time, now for {held.holder}", 5)
+            return StepResult.wait(
+                f"group {group.name} launches one instance at a time, currently for {held.holder}", 5
+            )
     states = clients.aws.instances([i.id for i in group.instances])
     failed = lock.confirm(clients, task.roll).annotations.get(lock.FAILED)
     if failed and LaunchMark.on(node) is None:
-        raise Refused(f"not begun, because {failed} was not replaced")
+        raise Refused(f"not started, because {failed} was not replaced")
     old = states.get(task.instance)
     if old is None:
         raise Refused(f"EC2 knows instance {task.instance} no longer: it ended by itself; start a new roll.")
@@ -161,7 +163,7 @@ def _act(decision: Decision, task: NodeTask, node: Node, clients: Clients) -> St
             return StepResult.done(f"replacement {instance} was launched", replacement=instance)
         case RecordLaunch(mark):
             clients.kubernetes.update_node(node, annotations={NODE_LAUNCH: str(mark)})
-            return StepResult.wait("a replacement is asked for", 1)
+            return StepResult.wait("a replacement was requested", 1)
         case Launch(token):
             return _launch(token, task, node, clients)
         case RaiseDesired(desired):

@@ -85,7 +85,7 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
     kubernetes, aws = clients.kubernetes, clients.aws
     node = kubernetes.node(task.node)
     if node is None:
-        raise NotFound(f"Node {task.node} left the cluster by itself; start a new roll.")
+        raise NotFound(f"Node {task.node} left the cluster on its own; start a new roll.")
     targets = aws.targets_of([task.instance])
     waited = task.waited(clients.now())
     match decide(node, targets, kubernetes.services(), clients.settings.healthy_target_floor, waited):
@@ -96,7 +96,7 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
                 annotations={NODE_TARGETS: known} | ({} if excluded else {NODE_EXCLUDED: "true"}),
                 labels={} if excluded else {EXCLUDE_LABEL: "true"},
             )
-            return StepResult.wait("the node's registrations are on record", 1)
+            return StepResult.wait("the node's registrations are recorded", 1)
         case Deregister(leaving):
             for target in leaving:
                 aws.deregister(target)

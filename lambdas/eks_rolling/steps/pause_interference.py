@@ -59,7 +59,7 @@ class ScaleToZero:
 
 @dataclass(frozen=True, slots=True)
 class AwaitStopped:
-    """It is scaled down, and still at work."""
+    """It is scaled down, but still running."""
 
     pods: int
 
@@ -72,7 +72,7 @@ class Paused:
 def decide_autoscaler(autoscaler: Workload | None, mode: AutoscalerMode) -> ScaleToZero | AwaitStopped | Paused:
     """What to do about cluster-autoscaler."""
     if mode is not AutoscalerMode.PAUSE:
-        return Paused(f"cluster-autoscaler goes on ({mode})")
+        return Paused(f"cluster-autoscaler keeps running ({mode})")
     if autoscaler is None:
         return Paused("there is no cluster-autoscaler")
     if autoscaler.desired > 0:

@@ -77,7 +77,7 @@ def _masters_last(view: ClusterSnapshot, chosen: list[Candidate]) -> list[Candid
 
 
 def leftovers(view: ClusterSnapshot) -> bool:
-    """Whether a roll is at work or died: its marks are on groups, nodes, budgets or workloads [R4]."""
+    """Whether a roll is running or died: its marks are on groups, nodes, budgets or workloads [R4]."""
     return (
         any(key in group.tags for group in view.groups for key in (GROUP_MAXIMUM, GROUP_RESUME))
         or any(NODE_ROLL in node.annotations for node in view.nodes)

@@ -67,7 +67,7 @@ def decide(
         # It looks once its own wait is over, and its Lease outlasts that by `lease_seconds`.
         looks_at = lease.renewed + lease.duration - settings.lease_seconds
         written = None if task.change else memory.lease
-        reason = f"{lease.holder} waits already, and has yet to see this change"
+        reason = f"{lease.holder} is already waiting, and will include this change"
         seconds = max(looks_at + 1 - now, backoff(task.waited(now)))
         return StayPending(written, change, reason, min(LONGEST_WAIT, seconds))
     reason, seconds = _hold(memory, cluster_lock, task, now, settings)
@@ -91,7 +91,7 @@ def _hold(
             return f"outside the windows; the next opens {describe(settings.windows, opens)}", opens - now
     if cluster_lock is not None and cluster_lock.holder != task.roll and not cluster_lock.expired(now):
         waited = task.waited(now)
-        return f"the roll {cluster_lock.holder} is at work; this is looked at when it ends", backoff(
+        return f"the roll {cluster_lock.holder} is running; this change is handled when it ends", backoff(
             waited, first=2, longest=600
         )
     return "", 0.0
@@ -101,11 +101,11 @@ def run(task: ChangeTask, clients: Clients) -> StepResult:
     """`output.next` is "plan", with the roll's `request`, or "end"; `output.change` is this change's number."""
     settings, change = clients.settings, ChangeEvent.read(task.input)
     if settings.on_change is OnChange.OFF:
-        return StepResult.done(f"{change}: changes start nothing here (setting on_change)", next="end")
+        return StepResult.done(f"{change}: changes do not start rolls here (setting on_change)", next="end")
     if not task.change and not change.concerns(
         [g for g in clients.aws.groups() if not settings.groups.left_out_by(g.tags)]
     ):
-        return StepResult.done(f"{change} concerns no group of {settings.cluster}", next="end")
+        return StepResult.done(f"{change} affects no group of {settings.cluster}", next="end")
     name = lease_name(settings.namespace)
     memory = PendingChange(clients.kubernetes.lease(name) or Lease(name))
     cluster_lock = clients.kubernetes.lease(lock.lock_name(settings.namespace))
@@ -116,7 +116,7 @@ def run(task: ChangeTask, clients: Clients) -> StepResult:
                 clients.kubernetes.put_lease(lease)
             return StepResult.wait(reason, seconds, change=number)
         case Joined(holder):
-            return StepResult.done(f"{change}: joined to {holder}, which looks at everything that changed", next="end")
+            return StepResult.done(f"{change}: joined to {holder}, which handles all changes", next="end")
         case Plan(lease):
             if lease is not None:
                 clients.kubernetes.put_lease(lease)

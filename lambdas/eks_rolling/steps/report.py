@@ -179,19 +179,19 @@ def run(task: ReportTask, clients: Clients) -> StepResult:
     if task.stopped and aws.load(f"{prefix}/report.json"):
         if task.restored or task.left_behind:
             notify(clients, messages.restored(clients.settings, task.roll, task.restored, task.left_behind))
-        return StepResult.done("the roll wrote its report itself")
+        return StepResult.done("the roll has already written its report")
     steps, ending, approver, gaps = _own_steps(task, clients)
     if task.stopped and steps and not ending:
-        return StepResult.done("the roll has not ended, and writes its report itself")
+        return StepResult.done("the roll has not ended, and will write its own report")
     recorded = {n.instance for n in nodes}
     if unknown := [node for instance, node in timeline.waves_of(steps).items() if instance not in recorded]:
-        gaps = (*gaps, f"What was done to {', '.join(unknown)} is not in this report: no record of it was there yet.")
+        gaps = (*gaps, f"What was done to {', '.join(unknown)} is not in this report: its record was not there yet.")
     if task.unlooked:
-        gaps = (*gaps, f"What is left behind was not looked for. {explain(task.unlooked)}")
+        gaps = (*gaps, f"This report did not check what is left behind. {explain(task.unlooked)}")
     report = summary(task, nodes, plan, clients.settings.cluster, steps, clients.now(), gaps)
     report = report.model_copy(update={"approved_by": approver})
     if task.stopped:
-        report = report.model_copy(update={"reason": ending or "The roll ended without a word."})
+        report = report.model_copy(update={"reason": ending or "The roll ended without a reason."})
     aws.save(f"{prefix}/report.json", report.model_dump_json(indent=2, by_alias=True), "application/json")
     address = aws.save(f"{prefix}/report.html", page(report), "text/html; charset=utf-8")
     notify(clients, messages.ending(clients.settings, report, address, plan))

@@ -258,7 +258,7 @@ class Theirs:
 
 
 def decide_autoscaler(workload: Workload | None) -> ScaleTo | Theirs | None:
-    """What to put back; None if there is nothing on record. A count above 0 is somebody's own doing.
+    """What to put back; None if there is nothing on record. A count above 0 was set by someone else.
 
     Raises BadRequest for a record that is no count.
     """
@@ -272,7 +272,7 @@ def not_ours(found: Busy | None, roll: str) -> str:
     if found is None:
         return f"{roll} holds nothing any more: what it had changed is put back"
     return (
-        f"{found.holder} is at work on this cluster, and restores at its end; nothing was changed. "
+        f"{found.holder} is running on this cluster, and restores at its end; nothing was changed. "
         f"If it is dead, its lock runs out in {found.seconds:.0f} s: restore again then"
     )
 
@@ -558,7 +558,7 @@ def _say_half_moved(roll: str, clients: Clients, progress: RestoreProgress) -> N
     for group in declared(workloads)[0]:
         with progress.piece(f"Redis group {group}"):
             if _is_half_moved(group, roll, clients):
-                progress.left.append(f"Redis group {group} is half moved; the next roll goes on with it")
+                progress.left.append(f"Redis group {group} is half moved; the next roll finishes its migration")
 
 
 def _is_half_moved(group: RedisGroup, roll: str, clients: Clients) -> bool:

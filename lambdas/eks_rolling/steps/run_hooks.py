@@ -13,7 +13,7 @@ from eks_rolling.settings import Hook, Moment, OnFailure
 def run(task: HookTask, clients: Clients) -> StepResult:
     """One after the other, as the settings have them. Raises Refused, Aborted.
 
-    After a roll nothing is held any more; after a node what it needs no person can wish away.
+    After a roll nothing holds any more; after a node its hooks run regardless of requests.
     """
     if task.when is not Moment.AFTER_ROLL:
         lease = lock.confirm(clients, task.roll)
@@ -30,10 +30,10 @@ def run(task: HookTask, clients: Clients) -> StepResult:
             case HookWaits(reason, seconds):
                 return StepResult.wait(reason, seconds)
             case HookFailed(reason) if hook.on_failure is OnFailure.CONTINUE:
-                notes.append(f"{reason}; the roll goes on without it")
+                notes.append(f"{reason}; the roll continues without it")
             case HookFailed(reason):
                 raise Refused(f"The {reason}.")
-    return StepResult.done("; ".join(notes) or f"{asked} asked, nothing against it", failed=len(notes))
+    return StepResult.done("; ".join(notes) or f"{asked} called, none objects", failed=len(notes))
 
 
 def _ask(task: HookTask, hook: Hook, clients: Clients) -> HttpAnswer:

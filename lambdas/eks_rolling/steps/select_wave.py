@@ -1,4 +1,4 @@
-"""Pick the next nodes: those of the plan that are still outdated, looked at again. The first wave is one node."""
+"""Pick the next nodes: those of the plan that are still outdated. The first wave is one node."""
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.observed.aws import Group
@@ -14,7 +14,7 @@ def decide(
 ) -> tuple[list[dict[str, str]], int]:
     """The next wave as tasks for RollNode, in the plan's order, and how many nodes are left before it [N4].
 
-    An instance that has left its group, is on its way out, or lost its node needs nothing any more.
+    An instance that has left its group, is shutting down, or lost its node needs nothing any more.
     """
     by_instance = {n.instance: n for n in nodes}
     left = {

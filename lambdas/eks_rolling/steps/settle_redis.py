@@ -26,7 +26,7 @@ def run(task: SettleTask, clients: Clients) -> StepResult:
     else:
         ended = lock.end(clients, task.roll, task.by)
         if not isinstance(ended, Lease):
-            return StepResult.done("nothing here is this roll's: it does not hold the lock")
+            return StepResult.done("nothing to do: this roll does not hold the lock")
         if seconds := steps_still_at_work(ended, task, clients.now()):
             return StepResult.wait("steps that the roll had begun may still be at work", seconds)
     waited = task.waited(clients.now())
@@ -38,7 +38,7 @@ def run(task: SettleTask, clients: Clients) -> StepResult:
         lease = clients.kubernetes.lease(group.lease)
         if lease is None or not lease.holder:
             continue
-        # At the beginning whoever holds it is dead: this roll has the cluster's lock [R4].
+        # At the beginning its holder is dead: this roll has the cluster's lock [R4].
         if task.ending and not lock.begun_by(lease, task.roll, clients.now()):
             continue
         if lease.holder != holder or clients.now() > lease.renewed + lease.duration / 4:

@@ -16,7 +16,7 @@ from eks_rolling.settings import AutoscalerMode
 from eks_rolling.wording import counted
 
 TIME_BUDGET_SECONDS = 15
-"""An invocation ends after so long, and the next one goes on: a thousand nodes take several."""
+"""An invocation ends after so long, and the next one continues: a thousand nodes take several."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,12 @@ from eks_rolling.runtime import handler_for
 
 
 def run(task: Task, clients: Clients) -> StepResult:
-    """`output.waited` tells the workflow that the plan is as old as the wait, and has to be made again."""
+    """With `output.waited` the workflow plans again, because the plan is as old as the wait."""
     waited = task.waited(clients.now())
     decision = lock.acquire(clients, task.roll, lock.lock_name(clients.settings.namespace))
     if isinstance(decision, Busy):
         return StepResult.wait(
-            f"the roll {decision.holder} is at work on this cluster (its lock runs out in {decision.seconds:.0f} s "
+            f"the roll {decision.holder} is running on this cluster (its lock expires in {decision.seconds:.0f} s "
             "unless renewed)",
             backoff(waited, first=5, longest=60),
         )

@@ -17,7 +17,7 @@ from eks_rolling.runtime import handler_for
 
 @dataclass(frozen=True, slots=True)
 class BeforeTermination:
-    """Everything that forbids a termination, looked at right before it."""
+    """Everything that forbids a termination, read immediately before it."""
 
     instance: InstanceState | None
     node: Node | None
@@ -75,11 +75,11 @@ def decide(seen: BeforeTermination, instance: str, roll: str) -> Decision:
         return Hold(f"{instance} is gone; the cloud controller has yet to remove node {seen.node.name}")
     member = seen.group.instance(instance) if seen.group else None
     if member and member.leaving and seen.instance and seen.instance.state == "running":
-        return Hold(f"{instance} is on its way out: {member.lifecycle}, until its group's lifecycle hooks let go")
+        return Hold(f"{instance} is shutting down: {member.lifecycle}, until its group's lifecycle hooks let go")
     if (seen.instance and seen.instance.state == "shutting-down") or (member and member.leaving):
-        return Hold(f"{instance} is on its way out")
+        return Hold(f"{instance} is shutting down")
     if member and not member.alive:
-        return Hold(f"{instance} is {member.lifecycle} in its group: somebody took it out; put it back into service")
+        return Hold(f"{instance} is {member.lifecycle} in its group: it was taken out; put it back into service")
     if reason := forbidden(seen, roll):
         return Hold(reason)
     if serving := tuple(p for p in seen.serving if p.ready and not p.deleting):
@@ -92,7 +92,7 @@ def decide(seen: BeforeTermination, instance: str, roll: str) -> Decision:
 def forbidden(seen: BeforeTermination, roll: str) -> str:
     """Why the instance must not be terminated now; "" where nothing speaks against it."""
     if seen.node is None:
-        return "its node left the cluster while the instance runs; look why, and terminate it by hand"
+        return "its node left the cluster while the instance runs; find out why, and terminate it manually"
     if seen.node.annotations.get(NODE_ROLL) != roll:
         return f"node {seen.node.name} is not in the plan of {roll}"
     if reason := replacement_not_ready(seen.replacement):
@@ -102,7 +102,7 @@ def forbidden(seen: BeforeTermination, roll: str) -> str:
     if staying := [str(p) for p in seen.pods if not p.stays_with_node]:
         return f"pods are on it: {', '.join(staying)}"
     if not seen.node.unschedulable:
-        return "its cordon was lifted, so pods may land on it"
+        return "it was uncordoned, so pods could be scheduled on it"
     if seen.attachments:
         return f"volumes are attached: {', '.join(seen.attachments)}"
     if using := [t.name for t in seen.targets if t.receives_traffic]:
@@ -113,8 +113,8 @@ def forbidden(seen: BeforeTermination, roll: str) -> str:
         return f"the process Terminate of group {seen.group.name} is suspended; resume it"
     if seen.group.desired - 1 < seen.group.minimum:
         return (
-            f"group {seen.group.name} would fall below its minimum size {seen.group.minimum}: somebody lowered its "
-            f"desired capacity to {seen.group.desired} during the roll; raise it by one"
+            f"group {seen.group.name} would fall below its minimum size {seen.group.minimum}: its desired "
+            f"capacity was lowered to {seen.group.desired} during the roll; raise it by one"
         )
     return ""
 
@@ -161,7 +161,7 @@ def _any_ends(node: str, clients: Clients) -> bool:
 
 
 def observe(task: NodeTask, clients: Clients) -> BeforeTermination:
-    """Looks at the instance first: once it is on its way out, the rest no longer matters."""
+    """Looks at the instance first: once it is shutting down, the rest no longer matters."""
     kubernetes, aws = clients.kubernetes, clients.aws
     instance = aws.instances([task.instance]).get(task.instance)
     node = kubernetes.node(task.node)

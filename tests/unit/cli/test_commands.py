@@ -180,14 +180,14 @@ def test_a_plan_in_json_is_the_document_and_nothing_else(run: Run) -> None:
 def test_up_to_date_nodes_need_no_roll(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     current = FakeTarget(shop(new_version=False))
     monkeypatch.setattr(frame, "Target", lambda _: current)
-    assert run("plan").output.rstrip().endswith("Nothing is to be done.")
+    assert run("plan").output.rstrip().endswith("There is nothing to do.")
     done = run("start", "--yes")
     assert (done.exit_code, current.fake.started) == (Exit.FINE, [])
 
 
 def test_a_plan_during_a_roll_points_to_it(run: Run, target: FakeTarget) -> None:
     target.fake.add(ROLL, "roll-1", planned("i-1"))
-    assert "The roll roll-1 is at work" in run("plan").output
+    assert "The roll roll-1 is running" in run("plan").output
 
 
 # Start
@@ -278,7 +278,7 @@ def test_a_roll_that_does_not_wait_cannot_be_approved(run: Run, target: FakeTarg
     target.fake.add(ROLL, "roll-1", planned("i-1").wait("Take the lock", "another roll holds it"))
     done = run("approve")
     assert (done.exit_code, target.fake.answered) == (Exit.NOT_FOUND, [])
-    assert "roll-1 runs and waits for nobody" in done.stderr
+    assert "roll-1 is running and does not wait for approval" in done.stderr
 
 
 def test_who_approves_is_told_what(run: Run, target: FakeTarget, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -509,7 +509,7 @@ def test_interrupting_a_watcher_says_that_the_roll_goes_on(
     monkeypatch.setattr(target.fake, "describe", interrupted)
     done = run("watch")
     assert done.exit_code == Exit.INTERRUPTED
-    assert "the roll roll-1 goes on" in done.stderr
+    assert "the roll roll-1 continues" in done.stderr
     assert target.fake.stopped == []
 
 

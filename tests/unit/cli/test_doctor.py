@@ -56,10 +56,10 @@ def test_a_lock_without_a_living_roll_asks_for_a_restore(target: FakeTarget) -> 
     target.world.put_lease(Lease(lock.lock_name("kube-system"), "roll-1", 0.0, 180.0))
     health, said, remedy = lock_line(target)
     assert health is Health.FAIL
-    assert said.startswith("roll-1 died with the lock")
+    assert said.startswith("roll-1 died holding the lock")
     assert "eks-rolling restore" in remedy
     target.fake.add(ROLL, "roll-1", planned("i-1"))
-    assert lock_line(target)[:2] == (Health.OK, "the roll roll-1 is at work")
+    assert lock_line(target)[:2] == (Health.OK, "the roll roll-1 is running")
 
 
 def test_a_plan_that_would_be_blocked_is_a_warning(target: FakeTarget) -> None:

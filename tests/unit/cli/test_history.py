@@ -85,7 +85,7 @@ def asks(history: History, token: str) -> History:
 def test_the_token_is_that_of_the_task_that_waits_now() -> None:
     history = asks(planned("i-1"), "first")
     assert approval_token(history.events) == "first"
-    assert position(history.events).reason.startswith("nobody has answered yet")
+    assert position(history.events).reason.startswith("there is no answer yet")
     history.fault("throttled").add(
         "TaskScheduled",
         taskScheduledEventDetails={"parameters": json.dumps({"Payload": {"token": "second"}})},

@@ -160,7 +160,7 @@ SCREENS: dict[str, Callable[[], RenderableType]] = {
 SAID: dict[str, tuple[str, ...]] = {
     "plan": ("about 26 min", "single-replica", "Start it with"),
     "watch": ("Evict pods", "replacing", BUDGET, "left"),
-    "watch-paused": ("PAUSED", "the shop is slow", "once it goes on"),
+    "watch-paused": ("PAUSED", "the shop is slow", "once it continues"),
     "watch-aborting": ("ABORTING", "wrong image", BUDGET),
     "watch-left-behind": ("Aborted", "LEFT BEHIND", LEFT, "eks-rolling start --cluster platform-production"),
     "watch-failed": ("Failed", DENIED, "LEFT BEHIND", LEFT),

@@ -67,7 +67,7 @@ def test_without_any_the_region_is_that_of_the_contexts_endpoint() -> None:
 
 def test_no_region_is_a_usage_error(nothing_else: Path) -> None:
     nothing_else.write_text(KUBECONFIG.format(current="tunnel"))
-    with pytest.raises(CommandError, match="which region") as raised:
+    with pytest.raises(CommandError, match="No region is set") as raised:
         _ = Target(Options()).region
     assert raised.value.code is Exit.USAGE
 

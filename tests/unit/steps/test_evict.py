@@ -83,7 +83,9 @@ def test_a_pod_that_is_not_ready_is_asked_for_even_when_the_budget_is_exhausted(
 
 
 def test_a_budget_that_nobody_has_looked_at_yet_holds() -> None:
-    assert "has not been looked at yet" in reason(decide(seen(pod("web-1"), budgets=(budget(observed=False),))))
+    assert "has not been processed by its controller yet" in reason(
+        decide(seen(pod("web-1"), budgets=(budget(observed=False),)))
+    )
 
 
 def test_two_budgets_on_a_pod_hold_and_both_are_named() -> None:

@@ -82,7 +82,7 @@ def test_a_pod_that_asks_not_to_be_disturbed_is_not_until_that_is_accepted(key: 
 
 
 def test_a_budget_that_can_never_allow_is_asked_about_one_pod_all_the_same() -> None:
-    """N1: the API has the last word, and a webhook moves the pod when it is asked."""
+    """N1: the API has the last word, and a webhook moves the pod when it is called."""
     decision = decide(seen(pod("k-0"), pod("k-1"), budgets=(never(),)))
     assert isinstance(decision, AskAll)
     assert [p.name for p in decision.pods] == ["k-0"]

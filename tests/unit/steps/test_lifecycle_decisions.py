@@ -32,7 +32,7 @@ def terminating(seen: Group) -> str:
 def test_an_instance_that_its_group_ends_is_on_its_way_out_whatever_ec2_says(lifecycle: str) -> None:
     states = as_their_groups_say([group(lifecycle)], {OLD: InstanceState(OLD, "running")})
     assert states[OLD].state == "shutting-down"
-    assert "on its way out" in terminating(group(lifecycle))
+    assert "is shutting down" in terminating(group(lifecycle))
 
 
 @pytest.mark.parametrize("lifecycle", ["InService", "Pending:Wait", "Standby"])

@@ -225,9 +225,9 @@ class TestTerminate:
         [
             ({"node": replace(EMPTY, annotations={})}, "is not in the plan"),
             ({"node": replace(EMPTY, annotations={NODE_ROLL: "roll-0"})}, "is not in the plan of roll-1"),
-            ({"node": NODE}, "cordon was lifted"),
+            ({"node": NODE}, "was uncordoned"),
             ({"replacement": None}, "the replacement has left"),
-            ({"replacement": replace(REPLACEMENT, ready=False)}, "is not Ready any more"),
+            ({"replacement": replace(REPLACEMENT, ready=False)}, "is no longer Ready"),
             ({"pods": (Pod("shop", "web-1"),)}, "pods are on it: shop/web-1"),
             ({"attachments": ("pv-1",)}, "volumes are attached: pv-1"),
             ({"targets": (TargetRegistration(ARN, OLD, 80, "draining"),)}, "target groups send it traffic: web"),
@@ -249,7 +249,7 @@ class TestTerminate:
         for change in ({"group": leaving}, {"instance": state(OLD, state="shutting-down")}):
             decision = terminate.decide(self.seen(**change), OLD, "roll-1")
             assert isinstance(decision, Hold)
-            assert "on its way out" in decision.reason
+            assert "is shutting down" in decision.reason
 
     def test_it_is_over_when_instance_and_node_are_gone(self) -> None:
         assert isinstance(terminate.decide(self.seen(instance=None), OLD, "roll-1"), Hold)

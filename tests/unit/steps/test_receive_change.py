@@ -131,7 +131,7 @@ def test_a_roll_at_work_is_waited_for_without_quiet_time_to_come() -> None:
     memory = written(decide(NOBODY, "a", 1000))
     lock = Lease(LOCK, "roll-1", renewed=1000, duration=180)
     held = waiting(decide(memory, "a", 1100, change=1, lock=lock))
-    assert "roll-1 is at work" in held.reason
+    assert "roll-1 is running" in held.reason
     assert written(held).lease.holder == "a"
     assert isinstance(decide(memory, "a", 1181, change=1, lock=lock), Plan)
     assert isinstance(decide(memory, "a", 1100, change=1, lock=replace(lock, holder="")), Plan)
@@ -226,12 +226,12 @@ class TestRun:
     def test_switched_off_it_ends_with_a_sentence_and_writes_nothing(self) -> None:
         status, reason, output = self.received("lt-workers", "off")
         assert (status, output) == (Status.DONE, {"next": "end"})
-        assert reason == "CreateLaunchTemplateVersion (e-1): changes start nothing here (setting on_change)"
+        assert reason == "CreateLaunchTemplateVersion (e-1): changes do not start rolls here (setting on_change)"
         assert self.world.effects == []
 
     def test_what_concerns_no_group_of_the_cluster_ends_and_writes_nothing(self) -> None:
         assert self.received("lt-other")[1:] == (
-            "CreateLaunchTemplateVersion (e-1) concerns no group of demo",
+            "CreateLaunchTemplateVersion (e-1) affects no group of demo",
             {"next": "end"},
         )
         assert self.world.effects == []

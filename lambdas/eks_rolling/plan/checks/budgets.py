@@ -8,7 +8,7 @@ from eks_rolling.plan.snapshot import ClusterSnapshot
 
 
 def budget_findings(view: ClusterSnapshot, pods: Iterable[Pod]) -> Iterator[Finding]:
-    """About the budgets of pods that will be evicted; each is told of once."""
+    """About the budgets of pods that will be evicted, each once."""
     seen: set[tuple[str, ...]] = set()
     for pod in pods:
         budgets = view.budgets_of(pod)

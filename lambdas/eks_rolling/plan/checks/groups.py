@@ -1,4 +1,4 @@
-"""Findings about the Auto Scaling groups: whether they can launch, in the right place, and nobody else replaces."""
+"""Findings about the Auto Scaling groups: can they launch, in the right place, and does nothing else replace nodes."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
@@ -94,13 +94,13 @@ def _others_at_work(group: Group) -> Iterator[Finding]:
             "instance-refresh",
             subject,
             "an instance refresh is replacing its instances",
-            "let it end, or cancel it",
+            "wait for it to end, or cancel it",
         )
     if group.warm_pool:
         yield blocks(
             "warm-pool",
             subject,
-            "it has a warm pool, from which replacements would come with the old version",
+            "it has a warm pool, whose instances would replace nodes with the old version",
             "delete the warm pool for the roll",
         )
     for instance in group.instances:
@@ -205,7 +205,7 @@ def _protection(members: list[Candidate]) -> Iterator[Finding]:
             f"group {members[0].group.name}",
             f"{counted(len(protected), 'instance')} to replace ({named}) protected from scale-in, which does not "
             "keep a roll from terminating them",
-            "leave them out by naming the others in `nodes`, if somebody meant to keep them",
+            "to keep them, name only the other nodes in `nodes`",
         )
 
 
@@ -218,6 +218,6 @@ def _balance(group: Group) -> Iterator[Finding]:
             "unbalanced-zones",
             f"group {group.name}",
             f"it has {told}; every node is replaced in its zone, and AZRebalance, resumed at the end, may then "
-            "terminate nodes that nobody drained",
+            "terminate nodes without draining them",
             "keep AZRebalance suspended, or have one group for each zone",
         )

@@ -13,7 +13,7 @@ def node_findings(chosen: Sequence[Candidate]) -> Iterator[Finding]:
             yield blocks(
                 "zone-not-served",
                 f"node {candidate.name}",
-                f"group {candidate.group.name} launches nothing in {candidate.instance.zone} any more",
+                f"group {candidate.group.name} no longer launches in {candidate.instance.zone}",
                 "give the group a subnet there again",
             )
 
@@ -44,20 +44,20 @@ def _node(candidate: Candidate) -> Iterator[Finding]:
         yield blocks(
             "node-not-ready",
             subject,
-            "its kubelet does not answer, so evicted pods cannot end",
-            f"mend or terminate it, then roll again; or leave it out: accept node-not-ready:{subject}",
+            "its kubelet does not report, so evicted pods cannot terminate",
+            f"repair or terminate it, then start the roll again; or leave it out: accept node-not-ready:{subject}",
         )
     elif node.labels.get("karpenter.sh/nodepool"):
         yield blocks(
             "karpenter-node",
             subject,
-            "Karpenter made it and replaces it by itself",
+            "Karpenter launched it and replaces it itself",
             "leave its group out",
         )
     elif node.unschedulable:
         yield note(
             "cordoned",
             subject,
-            "somebody cordoned it, and pods that it lost may be missing elsewhere",
+            "it is cordoned already, and pods that it lost may be missing elsewhere",
             "nothing; it is replaced, and its replacement takes pods",
         )

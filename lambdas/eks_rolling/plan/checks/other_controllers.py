@@ -35,7 +35,7 @@ def other_controller_findings(view: ClusterSnapshot, settings: Settings) -> Iter
             yield note(
                 "other-node-actor",
                 str(workload.owner),
-                "it acts on nodes or pods by itself",
+                "it acts on nodes or pods on its own",
                 "pause it for the roll",
             )
     if settings.autoscaler.mode is AutoscalerMode.PAUSE:
@@ -66,6 +66,6 @@ def _autoscaler(view: ClusterSnapshot, settings: Settings) -> Iterator[Finding]:
         yield note(
             "autoscaler-at-zero",
             str(owner),
-            "it is at 0 replicas already, and no roll remembers how many it had",
+            "it is at 0 replicas already, and no original count is recorded",
             "find out who stopped it; it is left at 0",
         )

@@ -47,7 +47,7 @@ def _abilities(subject: str, seen: RedisClusterState, not_needed: frozenset[str]
             yield blocks(
                 "redis-masterauth",
                 subject,
-                f"{member} has no masterauth, so it could not follow its stand-in",
+                f"{member} has no masterauth, so it could not replicate from its stand-in",
                 "set masterauth on every pod of the cluster",
             )
 

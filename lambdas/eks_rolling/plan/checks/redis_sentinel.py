@@ -30,7 +30,7 @@ NOT_NEEDED = frozenset({"ACL DRYRUN", "ACL GETUSER", "COMMAND INFO"})
 
 @dataclass(frozen=True, slots=True)
 class RedisView:
-    """A declared group as the plan found it; `seen` is None where it may not be looked at, and `fault` says why."""
+    """A declared group as the plan found it; `seen` is None if it cannot be read, and `fault` says why."""
 
     group: RedisGroup
     seen: SentinelGroupState | cluster.RedisClusterState | None = None
@@ -55,7 +55,7 @@ def redis_findings(
             continue
         subject = f"Redis group {view.group}"
         if view.seen is None:
-            yield blocks("redis-access", subject, view.fault, "give the functions what deploy/README.md lists")
+            yield blocks("redis-access", subject, view.fault, "grant the functions what deploy/README.md lists")
             continue
         yield from _health(subject, view, view.seen)
         if isinstance(view.seen, cluster.RedisClusterState):
@@ -76,7 +76,7 @@ def _health(subject: str, view: RedisView, seen: SentinelGroupState | cluster.Re
         return
     if view.begun_by:
         reason = f"{view.begun_by} left it half moved ({action.reason})"
-        yield holds("redis-half-moved", subject, reason, "nothing: this roll brings it back to normal first")
+        yield holds("redis-half-moved", subject, reason, "nothing: this roll finishes its migration first")
     else:
         yield blocks("redis-not-healthy", subject, action.reason, "bring the group back to normal, then roll")
 
@@ -108,7 +108,7 @@ def _abilities(subject: str, seen: SentinelGroupState) -> Iterator[Finding]:
             yield blocks(
                 "redis-masterauth",
                 subject,
-                f"{member} has no masterauth, so it could not follow another master",
+                f"{member} has no masterauth, so it could not replicate from another master",
                 "set masterauth on every pod of the group, the master pod included",
             )
     for watcher, view in _views(seen):
@@ -155,7 +155,7 @@ def _copies(subject: str, view: RedisView, seen: SentinelGroupState) -> Iterator
         yield blocks(
             "redis-priority",
             subject,
-            "every replica has priority 0, so none may become master",
+            "every replica has priority 0, so none can be promoted",
             "give at least one a replica-priority above 0",
         )
 
@@ -167,7 +167,7 @@ def _settings(subject: str, seen: SentinelGroupState) -> Iterator[Finding]:
         yield holds(
             "redis-quorum",
             subject,
-            f"{len(seen.watchers)} sentinels, quorum {quorum}: while one moves, nobody could fail over",
+            f"{len(seen.watchers)} sentinels, quorum {quorum}: while one moves, no failover would be possible",
             "run at least three sentinels with a quorum of two",
         )
     slowest = max((v.down_after_ms for v in views), default=0)
@@ -192,7 +192,7 @@ def _settings(subject: str, seen: SentinelGroupState) -> Iterator[Finding]:
                 "redis-no-persistence",
                 subject,
                 f"{member} persists nothing: restarted in place it would come back empty, and its replicas with it",
-                "let its down-after be shorter than a restart, or turn on appendonly",
+                "make its down-after-milliseconds shorter than a restart, or turn on appendonly",
             )
 
 

@@ -23,8 +23,8 @@ def request_findings(
             yield blocks(
                 "group-left-out",
                 f"group {name}",
-                f"the settings leave it out: {why}",
-                "leave it out of the request too, or change the setting and deploy",
+                f"the settings exclude it: {why}",
+                "remove it from the request too, or change the setting and deploy",
             )
         elif name not in known:
             yield blocks(
@@ -36,7 +36,7 @@ def request_findings(
     for name, why in view.left_out.items():
         if name not in request.groups:
             yield note(
-                "group-left-out", f"group {name}", f"the settings leave it out: {why}", "nothing, if it is meant so"
+                "group-left-out", f"group {name}", f"the settings exclude it: {why}", "nothing, if that is intended"
             )
     nodes = {n.name for n in view.nodes} | {i.id for g in view.groups for i in g.instances}
     for name in request.nodes:

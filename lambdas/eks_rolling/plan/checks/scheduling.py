@@ -10,7 +10,7 @@ from eks_rolling.plan.placement import Cause, Stuck
 from eks_rolling.plan.snapshot import Candidate, ClusterSnapshot
 
 REMEDIES = {
-    Cause.PENDING: "change what it asks for or what new nodes have, or accept it with accept: would-stay-pending",
+    Cause.PENDING: "change its requirements or the new nodes, or accept it with accept: would-stay-pending",
     Cause.VOLUME_ZONE: "give the group a subnet in that zone again, or move the volume",
     Cause.STAND_IN: "add a node to the zone for the roll, or let its pods request less; the roll waits for room",
     Cause.SPREAD: "set nodeTaintsPolicy: Honor on the constraint, or accept it with accept: spread-stuck",
@@ -51,8 +51,8 @@ def ending_findings(pods: Iterable[Pod], now: float, deadline: float) -> Iterato
             yield holds(
                 "stuck-ending",
                 f"pod {pod}",
-                "it should have ended already; something keeps it, a finalizer or its kubelet",
-                "find out what, and let it go; its node is not terminated before",
+                "it is past its grace period; a finalizer or its kubelet blocks its deletion",
+                "find out which, and fix it; its node is not terminated before",
             )
         elif pod.grace_seconds >= deadline:
             yield blocks(
@@ -73,7 +73,7 @@ def quota_findings(view: ClusterSnapshot, chosen: Sequence[Candidate], surge: in
             f"quota {STANDARD_VCPUS}",
             f"the account may run {limit:g} vCPUs of on-demand standard instances and runs {used:g}; replacements need "
             f"up to {needed} more",
-            "ask for a higher quota, or roll with a smaller surge",
+            "request a higher quota, or roll with a smaller surge",
         )
 
 

@@ -23,6 +23,6 @@ def storage_findings(view: ClusterSnapshot, pods: Sequence[Pod]) -> Iterator[Fin
         yield note(
             "local-storage",
             subject,
-            f"what it keeps in {', '.join(names)} stays behind on the old node",
+            f"what it keeps in {', '.join(names)} is lost with the old node",
             "nothing, if its pods can lose it",
         )
