@@ -144,6 +144,8 @@ def test_replicas_go_before_masters() -> None:
     ("edit", "words"),
     [
         (lambda s: view(s, lambda v: replace(v, ok=False, slots_ok=10923), "m-1"), "m-1 sees 10,923 of 16,384 slots"),
+        # A cluster that need not be whole calls itself well all the same.
+        (lambda s: view(s, lambda v: replace(v, slots_ok=10923), "m-1"), "m-1 sees 10,923 of 16,384 slots"),
         (lambda s: view(s, lambda v: replace(v, open_slots=2), "m-1"), "2 slots are being moved to or from m-1"),
         (lambda s: without(s, "r-2", "m-1"), "m-1 does not know r-2 yet"),
         (lambda s: server(s, "r-2", syncing=True, sync_left=5000, link_up=False), "r-2 synchronizes, 5,000 bytes left"),

@@ -317,6 +317,14 @@ def test_nobody_follows_without_a_majority_of_sentinels_that_vouches_for_the_mas
     expect(seen, RedisHold, None, "too few sentinels answer to tell which one counts")
 
 
+def test_half_of_the_sentinels_are_no_majority() -> None:
+    """S1: two of four vouch for the master, and the two that are away may name the other one."""
+    seen = back_empty(group("r-0"))
+    away = replace(seen.watchers[0], view=None, endpoint=None, pod=None)
+    seen = replace(seen, watchers=(away, replace(away, name="s-3"), *seen.watchers[1:]))
+    expect(seen, RedisHold, None, "too few sentinels answer to tell which one counts")
+
+
 def test_no_other_pod_moves_while_the_master_pod_has_not_its_data() -> None:
     seen = server(group("r-0", old=("r-1",)), "m-0", syncing=True, link_up=False, sync_left=7)
     expect(seen, RedisHold, RedisStep.ATTACH_MASTER, "m-0 synchronizes, 7 bytes left")
