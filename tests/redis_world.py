@@ -27,10 +27,13 @@ from tests.cluster_world import ClusterWorld
 INFO_SECONDS = 10.0
 INFO_IN_FAILOVER_SECONDS = 1.0
 HELLO_SECONDS = 2.0
-DEMOTION_SECONDS = 10.0
-"""How long sentinels let a server that is master, and should not be, go on."""
+DEMOTION_SECONDS = 8.0
+"""How long sentinels let a server that is master, and should not be, go on: four hellos (sentinel.c)."""
 
 SYNC_SECONDS = 1.5
+RESOLVED_LATE_SECONDS = 10.0
+"""Until the connection to an address that is gone is given up, and the name asked again: seconds in the lab."""
+
 DOWN_AFTER_SECONDS = 5.0
 FAILOVER_TIMEOUT_SECONDS = 30.0
 QUORUM = 2
@@ -70,6 +73,8 @@ class Listed:
     priority: int = 100
     last_seen: float = 0.0
     since: float = -1000.0
+    by_name: bool = False
+    """Made of a name: where nobody is at its address any more it follows the name, RESOLVED_LATE_SECONDS later."""
 
 
 @dataclass(slots=True)
@@ -97,6 +102,10 @@ class SentinelState:
     failover: Failover | None = None
     tried_at: float = -1000.0
     current: str = ""
+    resolve: Callable[[], str | None] | None = None
+    """What the name that it was given means, at the moment; None where it was given an address."""
+    named: str = ""
+    """The address that it monitored by that name."""
 
 
 class RedisWorld:
@@ -138,9 +147,10 @@ class RedisWorld:
         self._replicate()
         self.servers.pop(host, None)
 
-    def start_sentinel(self, host: str, monitors: str) -> None:
+    def start_sentinel(self, host: str, monitors: str, resolve: Callable[[], str | None] | None = None) -> None:
         self._serial += 1
-        state = SentinelState(host, f"id-{self._serial}", monitors, current=monitors)
+        state = SentinelState(host, f"id-{self._serial}", monitors, current=monitors, resolve=resolve)
+        state.named = monitors if resolve else ""
         state.hello_at, state.master_seen = self.now + HELLO_SECONDS, self.now
         self.sentinels[host] = state
 
@@ -213,6 +223,7 @@ class RedisWorld:
         for listed in sentinel.replicas.values():
             replica = self.servers.get(listed.host)
             if replica is None:
+                self._resolve(sentinel, listed)
                 continue
             listed.last_seen = self.now
             if self.now >= listed.asked_at + every:
@@ -222,6 +233,11 @@ class RedisWorld:
             self._go_on(sentinel, sentinel.failover)
         else:
             self._judge_master(sentinel, master)
+
+    def _resolve(self, sentinel: SentinelState, listed: Listed) -> None:
+        late = self.now >= listed.last_seen + RESOLVED_LATE_SECONDS
+        if listed.by_name and sentinel.resolve is not None and late:
+            listed.host = sentinel.resolve() or listed.host
 
     def _hello(self, sentinel: SentinelState) -> None:
         if self.now < sentinel.hello_at:
@@ -239,7 +255,14 @@ class RedisWorld:
         """Another master, by a failover that is over: the former one is a replica now, if it ever comes back."""
         known = {listed.host: listed for listed in sentinel.replicas.values() if listed.host != master}
         if sentinel.monitors != master:
-            known[sentinel.monitors] = Listed(sentinel.monitors, sentinel.monitors, -100.0, since=self.now)
+            known[sentinel.monitors] = Listed(
+                sentinel.monitors,
+                sentinel.monitors,
+                -100.0,
+                last_seen=self.now,
+                since=self.now,
+                by_name=sentinel.monitors == sentinel.named,
+            )
         sentinel.replicas = known
         sentinel.monitors = sentinel.current = master
         sentinel.epoch, sentinel.master_asked_at, sentinel.master_seen = epoch, -100.0, self.now
@@ -248,7 +271,9 @@ class RedisWorld:
         sane = master is not None and master.role is Role.MASTER and sentinel.failover is None
         for listed in sentinel.replicas.values():
             server = self.servers.get(listed.host)
-            if server is None or not sane or listed.host == sentinel.monitors:
+            if server is None or not sane:
+                continue
+            if listed.host == sentinel.monitors and not listed.by_name:
                 continue
             wrong_since = max(server.master_since, listed.since)
             if (server.role is Role.MASTER and self.now >= wrong_since + DEMOTION_SECONDS) or (
@@ -385,6 +410,7 @@ class RedisWorld:
             down_after_ms=int(DOWN_AFTER_SECONDS * 1000),
             failover_timeout_ms=int(FAILOVER_TIMEOUT_SECONDS * 1000),
             epoch=state.epoch,
+            resolves_names=state.resolve is not None,
             info_age=self.now - state.master_asked_at,
         )
 

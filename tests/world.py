@@ -396,7 +396,7 @@ class World:
                 living.add(pod.address)
                 if part is Part.SENTINEL:
                     if pod.address not in self.redis.sentinels and home in self.redis.servers:
-                        self.redis.start_sentinel(pod.address, home)
+                        self.redis.start_sentinel(pod.address, home, lambda: self._redis_pod(Part.MASTER) or None)
                 elif pod.address not in self.redis.servers:
                     name = None if part is Part.MASTER else lambda: self._redis_pod(Part.MASTER) or None
                     self.redis.start_server(pod.address, name)
