@@ -66,7 +66,8 @@ def test_its_page_has_no_link_that_leads_nowhere_outside_of_the_repository(metad
 
 
 def test_without_its_dependencies_the_command_says_what_to_install() -> None:
-    program = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from eks_rolling_cli.__main__ import main; main()"
+    paths = [str(REPOSITORY), str(REPOSITORY / "lambdas")]
+    program = f"import sys; sys.path[:0] = {paths}; from eks_rolling_cli.__main__ import main; main()"
     # Isolated and without site-packages: the standard library and our own code.
     done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == Exit.FAILED
