@@ -19,6 +19,7 @@ from eks_rolling.observed.redis import Address, Endpoint, Login, Sentinel, Serve
 from lab.controlplane.pki import write_pki
 from lab.paths import REPOSITORY, LabPaths
 from tests.redis_world import DOWN_AFTER_SECONDS, FAILOVER_TIMEOUT_SECONDS, QUORUM, RedisWorld
+from tests.waiting import patience
 
 NAME = "mymaster"
 PASSWORD = "correct-horse"
@@ -249,7 +250,7 @@ class Processes:
 
     def blocked(self, endpoint: Endpoint) -> bool:
         try:
-            self.command(endpoint, "set", "probe", "1", timeout=0.3)
+            self.command(endpoint, "set", "probe", "1", timeout=patience(0.3))
         except subprocess.TimeoutExpired:
             return True
         return False
@@ -278,9 +279,10 @@ def processes(program: str = "redis-server", *, secured: bool = False) -> Iterat
 
 def until(side: Side, look: Callable[[], T | None], what: str, seconds: float = GIVE_UP_SECONDS) -> T:
     """Lets time pass until `look()` answers something; fails as an assertion naming `what`."""
-    deadline = side.now() + seconds
+    began = side.now()
     while not (found := look()):
-        assert side.now() < deadline, f"not within {seconds} s: {what}"
+        waited = side.now() - began
+        assert waited < seconds or waited < patience(seconds), f"not within {seconds} s: {what}"
         side.pass_time()
     return found
 

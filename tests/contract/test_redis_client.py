@@ -112,13 +112,16 @@ def test_a_server_that_is_not_what_was_looked_at_is_not_written_to(side: Side, c
     assert (server(side, 0).role, side.blocked(master)) == (Role.MASTER, False)
 
 
+PAUSED_SECONDS = 5.0
+
+
 def test_a_pause_holds_writes_and_ends_by_itself_or_when_told(side: Side) -> None:
     master = side.servers[0]
-    side.redis.pause_writes(master, server(side, 0), 1500)
     began = side.now()
+    side.redis.pause_writes(master, server(side, 0), round(PAUSED_SECONDS * 1000))
     assert side.blocked(master)
-    until(side, lambda: not side.blocked(master), "the pause ends", 4)
-    assert 1 < side.now() - began < 3
+    until(side, lambda: not side.blocked(master), "the pause ends", 10)
+    assert side.now() >= began + PAUSED_SECONDS
     side.redis.pause_writes(master, server(side, 0), 60_000)
     side.redis.unpause(master)
     assert not side.blocked(master)
@@ -177,7 +180,9 @@ def test_the_switch_changes_the_roles_then_tells_the_sentinels(own: Side) -> Non
     own.redis.disconnect_clients(old)
     own.redis.unpause(old)
     views = [sentinel(own, n) for n in range(3)]
-    assert all((v.current, v.master, v.epoch) == (new.address, new.address, 1) for v in views)
+    assert [(v.current, v.master) for v in views] == [(new.address, new.address)] * 3
+    # A machine that stands still for the sentinels' patience may have them elect, which only raises it.
+    assert all(v.epoch >= 1 for v in views)
     assert all(old.address in {r.address for r in v.replicas} for v in views)
     assert all({s.run_id for s in v.sentinels} == {o.run_id for o in views if o is not v} for v in views)
     until(own, lambda: all(sentinel(own, n).flags == {"master"} for n in range(3)), "they have reached it")

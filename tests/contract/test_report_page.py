@@ -16,7 +16,7 @@ TOLD = {
     "replaced": ("4 of 4 nodes replaced", "480 ms", "cluster-autoscaler", "maximum size back to 3", "28 pods evicted"),
     "failed": ("The roll failed: 1 of 6 nodes replaced", "2 things", "keeps the maximum size 5 (was 3)", "not begun"),
     "aborted": ("The roll was aborted: 2 of 6 nodes replaced", "the shop has its sale tonight"),
-    "stopped": ("The roll was stopped: 1 of 6 nodes replaced", "lunch", "no record of it was there yet"),
+    "stopped": ("The roll was stopped: 1 of 6 nodes replaced", "lunch", "its record was not there yet"),
     "blocked": ("blocked by 2 findings; nothing was changed", "set maxUnavailable to 1, or add a replica"),
     "dry-run": ("6 nodes would be replaced; nothing was changed", "lt-0c3f:8"),
     "nothing": ("No node is outdated",),
