@@ -27,6 +27,7 @@ class Subnet:
     id: str
     zone: str
     public: bool = False
+    vpc: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,8 @@ def discover(target: Target) -> Discovery:
     network = described.get("resourcesVpcConfig") or {}
     vpc, ids = str(network.get("vpcId", "")), list(network.get("subnetIds") or ())
     ec2 = target.session.client("ec2")
-    subnets: list[Subnet] = notes.look("the cluster's subnets", lambda: subnets_of(ec2, vpc, ids), []) if vpc else []
+    subnets: list[Subnet] = notes.look("the cluster's subnets", lambda: subnets_of(ec2, ids), []) if ids else []
+    vpc = vpc or next((s.vpc for s in subnets), "")
     ranges: list[str] = notes.look("the VPC's address ranges", lambda: ranges_of(ec2, vpc), []) if vpc else []
     aws = AwsClient(target.cluster, "", "", target.session)
     groups: list[Any] = notes.look("the Auto Scaling groups", aws.groups, [])
@@ -98,13 +100,17 @@ def discover(target: Target) -> Discovery:
     )
 
 
-def subnets_of(ec2: Any, vpc: str, ids: list[str]) -> list[Subnet]:
+def subnets_of(ec2: Any, ids: list[str]) -> list[Subnet]:
     """The cluster's subnets, and which of them are public by their own route table or else the VPC's main one."""
     found = ec2.describe_subnets(SubnetIds=ids)["Subnets"]
-    tables = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"]
+    vpcs = sorted({s["VpcId"] for s in found})
+    tables = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": vpcs}])["RouteTables"]
     own = {a["SubnetId"]: t for t in tables for a in t.get("Associations", ()) if a.get("SubnetId")}
     main: Json = next((t for t in tables if any(a.get("Main") for a in t.get("Associations", ()))), {})
-    return [Subnet(s["SubnetId"], s["AvailabilityZone"], _leads_out(own.get(s["SubnetId"], main))) for s in found]
+    return [
+        Subnet(s["SubnetId"], s["AvailabilityZone"], _leads_out(own.get(s["SubnetId"], main)), s["VpcId"])
+        for s in found
+    ]
 
 
 def _leads_out(table: Json) -> bool:

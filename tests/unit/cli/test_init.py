@@ -72,7 +72,11 @@ def test_what_was_not_found_is_left_out_and_said(found: Discovery) -> None:
 def test_a_subnet_is_public_by_its_own_routes_or_the_main_ones() -> None:
     class Ec2:
         def describe_subnets(self, **_: Any) -> Any:
-            return {"Subnets": [{"SubnetId": f"subnet-{n}", "AvailabilityZone": f"zone-{n}"} for n in "abc"]}
+            return {
+                "Subnets": [
+                    {"SubnetId": f"subnet-{n}", "AvailabilityZone": f"zone-{n}", "VpcId": "vpc-1"} for n in "abc"
+                ]
+            }
 
         def describe_route_tables(self, **_: Any) -> Any:
             out, inside = [{"GatewayId": "igw-1"}], [{"GatewayId": "local"}, {"NatGatewayId": "nat-1"}]
@@ -83,7 +87,7 @@ def test_a_subnet_is_public_by_its_own_routes_or_the_main_ones() -> None:
                 ]
             }
 
-    found = subnets_of(Ec2(), "vpc-1", ["subnet-a", "subnet-b", "subnet-c"])
+    found = subnets_of(Ec2(), ["subnet-a", "subnet-b", "subnet-c"])
     assert [s.public for s in found] == [False, False, True]
     assert [s.zone for s in chosen_subnets(found)] == ["zone-a", "zone-b"]
 
