@@ -55,12 +55,28 @@ def play(
         for template in sorted({g.template for g in operator.lab.spec.groups if not g.managed_node_group}):
             version = operator.rolls.publish_version(template)
             view.say(f"launch template {template} has a new version, {version}, with another AMI")
-        execution = operator.rolls.started_since(published)
-        outcome = operator.follow(execution, view.show, within_seconds=roll_seconds)
+        execution, outcome = _follow_change(operator, view, published, roll_seconds)
         view.say("the roll has ended; clients ask on for a moment")
         time.sleep(quiet_seconds)
         after = operator.state()
     return Played(before, after, outcome, operator.judge(execution))
+
+
+def _follow_change(operator: Operator, view: Screen, published: float, seconds: float) -> tuple[str, Outcome]:
+    """The roll that came of a change, and how it ended.
+
+    EventBridge may deliver an event more than once, and of the executions that start all but one join it: those end
+    without a report.
+    """
+    followed: list[str] = []
+    execution = operator.rolls.started_since(published)
+    while True:
+        followed.append(execution)
+        outcome = operator.follow(execution, view.show, within_seconds=seconds)
+        others = [e for e in operator.rolls.all_since(published) if e not in followed]
+        if outcome.report or not others:
+            return execution, outcome
+        execution = others[0]
 
 
 def result(played: Played, seconds: dict[str, float], report: Path) -> Json:
