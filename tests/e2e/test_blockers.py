@@ -315,7 +315,7 @@ OTHERS: list[tuple[str, str, str, Seed, Json]] = [
     ),
     (
         "tolerates-everything",
-        NOTE,
+        HOLDS,
         "Deployment shop/brave",
         lambda g: g.workload("brave", 2, tolerations=[{"operator": "Exists"}]),
         {},
