@@ -32,12 +32,12 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 Waiting = Annotated[
     str | None,
-    typer.Argument(metavar="[ROLL]", help="The roll that waits; needed where several do.", show_default=False),
+    typer.Argument(metavar="ROLL", help="The roll that waits; needed where several do.", show_default=False),
 ]
 AtWork = Annotated[
     str | None,
     typer.Argument(
-        metavar="[ROLL]", help="The roll, as `rolls` lists it; by default the one at work.", show_default=False
+        metavar="ROLL", help="The roll, as `rolls` lists it; by default the one at work.", show_default=False
     ),
 ]
 
@@ -106,8 +106,8 @@ def _say_headline(target: Target, execution: "Execution") -> None:
 def pause(target: Target, roll: AtWork = None, reason: Why = "", wait: Wait = False) -> None:
     """Hold the roll at work, until `resume` or `abort`.
 
-    Nodes in work hold before their next step; a Redis migration that has begun is finished first. No deadline runs
-    meanwhile. Outdated nodes stay tainted.
+    Nodes in work hold before their next step; a Redis migration that has begun is finished first. The deadlines of
+    steps do not run meanwhile; that of the whole roll (deadlines.roll) does. Outdated nodes stay tainted.
     """
     execution = _at_work(target, roll)
     if (why := asked_of(target, execution.name).get("pause")) is not None:

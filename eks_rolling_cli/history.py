@@ -184,7 +184,7 @@ def restore(
 ) -> None:
     """Put everything back after a roll that could not do it itself: autoscaler, processes, sizes, taints, marks.
 
-    It may be run at any time, again and again; what a living roll has changed is left to that.
+    It may be run as often as you like. It refuses while a roll is running: that one restores at its own end.
     """
     lease = target.kubernetes.lease(target.lock_name)
     if lease is not None and lease.holder in {e.name for e in running(target)}:

@@ -182,7 +182,7 @@ class Deadlines(Strict):
         10 * 24 * 3600, ge=60, description="a change waits for a window, and for the running roll to end"
     )
     take_lock: int = Field(4 * 3600, ge=1, description="waiting for another roll on the same cluster")
-    pause_interference: int = Field(600, ge=1, description="cluster-autoscaler has stopped")
+    pause_interference: int = Field(600, ge=1, description="with autoscaler.mode pause: cluster-autoscaler has stopped")
     taint_nodes: int = Field(900, ge=1, description="every outdated node is tainted")
     launch_replacement: int = Field(1800, ge=1, description="no capacity, or the group is at its maximum")
     await_ready: int = Field(1200, ge=1, description="the new node joins, its DaemonSets and targets are ready")

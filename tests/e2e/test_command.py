@@ -140,7 +140,7 @@ def test_a_roll_is_paused_resumed_and_aborted_anywhere_and_everything_is_put_bac
         left = stopped.report.get("left_behind", [])
         if stopped.succeeded:
             assert goes_on
-            assert (aborted.returncode, "had ended by itself" in aborted.stdout) in {(0, True), (4, False)}
+            assert (aborted.returncode, "had ended on its own" in aborted.stdout) in {(0, True), (4, False)}
         else:
             assert aborted.returncode == (1 if left else 0)
         assert not [s for s in left if "stays: it is in use" not in s and "keeps the maximum size" not in s]

@@ -40,7 +40,7 @@ def test_a_roll_stopped_anywhere_is_restored_and_one_that_dies_unnoticed_is_take
                 stop_at(small_lab, execution, GATE, view)
             dead = small_lab.rolls.progress(execution).name
             again = small_lab.rolls.start({})
-            until(lambda: f"{dead} is at work" in small_lab.rolls.progress(again).reason, "it waits for the dead one")
+            until(lambda: f"{dead} is running" in small_lab.rolls.progress(again).reason, "it waits for the dead one")
         outcome = small_lab.follow(again, view.show, within_seconds=400)
     assert outcome.succeeded, outcome.reason
     assert [outcome.report[part] for part in ("left_behind", "orphans", "gaps")] == [[], [], []]
