@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from eks_rolling.observed.marks import SCALE_DOWN_DISABLED
+from eks_rolling.observed.marks import NODE_ANNOTATIONS, SCALE_DOWN_DISABLED
+from eks_rolling.roll.lock import ABORT
 from eks_rolling.settings import Autoscaler, AutoscalerMode
 from tests.asl import Engine
 from tests.assembly import synthesize
@@ -64,3 +65,23 @@ def test_a_deployment_that_scales_up_during_the_roll_gets_its_nodes(mode: str, e
     assert grown
     assert execution.status == ending
     assert (outdated(world) == []) is (ending == "SUCCEEDED")
+
+
+@pytest.mark.parametrize("mode", ["annotate", "pause"])
+def test_a_replacement_that_is_kept_after_an_abort_keeps_no_mark(mode: str) -> None:
+    """R2: pods have moved to it, so it stays; but cluster-autoscaler may remove it again, and nothing else binds it."""
+    world = shop(SMALL)
+
+    def abort(current: World) -> None:
+        if any(e.startswith("evict default/web-") for e in current.effects):
+            current.leases["kube-system/eks-rolling"].annotations[ABORT] = "{}"
+
+    world.watchers.append(abort)
+    execution = engine_for(world, mode).run("roll", "roll-1", {})
+    assert execution.error == "Aborted"
+    assert [m for m in world.machines.values() if m.alive and m.template.endswith(":2")]
+    marked = [
+        (n.name, key) for n in world.nodes() for key in n.annotations if key in (SCALE_DOWN_DISABLED, *NODE_ANNOTATIONS)
+    ]
+    assert marked == []
+    assert not [n.name for n in world.nodes() if n.roll_taint or n.unschedulable]

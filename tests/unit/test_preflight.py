@@ -274,6 +274,10 @@ def test_servers_are_found_by_command_and_port_where_the_image_is_a_mirrors(cont
         Container("dragonflydb/operator", ports=(6379,)),
         Container("redis.example.com/shop/web"),
         Container("shop/web", ("web", "--cache", "redis://redis-server.shop:6379")),
+        Container("shop/web", ("web", "--cache", "redis://redis-server:6379")),
+        Container("shop/web", ("web", "--cache", "redis://dragonfly:6379/0")),
+        Container("rayproject/ray:2.9", ("ray", "start"), (6379,)),
+        Container("envoyproxy/envoy:v1.31", (), (6379,)),
         Container("shop/web", ("python", "-m", "redis_server_probe")),
     ],
 )

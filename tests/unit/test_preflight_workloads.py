@@ -19,6 +19,7 @@ from eks_rolling.observed.kubernetes import (
     Workload,
 )
 from eks_rolling.payloads import RollRequest
+from eks_rolling.settings import Autoscaler, AutoscalerMode, Settings
 from tests.unit.test_preflight import AUTOSCALER, CLEAN, WEB, WEB_POD, found
 
 JOB = Owner("Job", "shop", "import")
@@ -41,6 +42,24 @@ def test_each_is_told_once_with_a_remedy(pod: Pod, code: str, severity: Severity
     (finding,) = found(replace(CLEAN, pods=(pod, *others)))
     assert (finding.code, finding.severity, finding.object) == (code, severity, subject)
     assert finding.remedy
+
+
+def test_what_the_autoscalers_own_pods_say_to_it_blocks_no_roll() -> None:
+    """Setup guides annotate cluster-autoscaler's pods so that it does not evict itself."""
+    scaler = replace(WEB_POD, namespace="kube-system", name="ca-1", owner=AUTOSCALER.owner, annotations=ASKS)
+    goes_on = Settings(cluster="demo", autoscaler=Autoscaler(mode=AutoscalerMode.ANNOTATE))
+    (finding,) = (f for f in found(replace(CLEAN, pods=(scaler,)), settings=goes_on) if f.code == "do-not-disturb")
+    assert finding.severity is Severity.NOTE
+
+
+def test_a_budget_over_a_daemonset_that_serves_is_looked_at() -> None:
+    """N5: its pods are evicted, too."""
+    owner = Owner("DaemonSet", "kube-system", "ingress")
+    pod = Pod("kube-system", "i-1", uid="i", node="node-1", owner=owner, labels={"app": "i"})
+    service = Service("kube-system", "ingress", selector=Selector((("app", "i"),)))
+    never = Budget("kube-system", "i", "b2", Selector((("app", "i"),)), 0, 0, 0, 0, max_unavailable="1")
+    seen = found(replace(CLEAN, pods=(pod,), services=(service,), budgets=(never,)))
+    assert {f.object for f in seen if f.code.startswith("budget-")} == {"budget kube-system/i"}
 
 
 @pytest.mark.parametrize("tolerations", [(), (Toleration(operator="Exists"),)])

@@ -104,8 +104,10 @@ def tell(action: RepointSentinels, seen: SentinelGroupState, clients: Clients) -
 
 def cut_off(old: RedisPod, clients: Clients) -> None:
     """Ends the old master's connections, and then its pause, so that no client is told of a write that is refused."""
-    clients.redis.disconnect_clients(_endpoint(old))
-    clients.redis.unpause(_endpoint(old))
+    try:
+        clients.redis.disconnect_clients(_endpoint(old))
+    finally:
+        clients.redis.unpause(_endpoint(old))
 
 
 def _lead_others(old: RedisPod, new: RedisPod, seen: SentinelGroupState, clients: Clients) -> None:
@@ -126,7 +128,7 @@ def _look_again(seen: SentinelGroupState, clients: Clients) -> tuple[SentinelPod
 def _check_permissions(old: RedisPod, new: RedisPod, watchers: Sequence[SentinelPod]) -> None:
     """Raises AccessDenied: once the roles have changed it is too late to find out."""
     needed: list[tuple[RedisPod | SentinelPod, frozenset[str], set[str]]] = [
-        (old, _server(old).denied, {"CLIENT PAUSE", "CLIENT UNPAUSE", "REPLICAOF"}),
+        (old, _server(old).denied, {"CLIENT PAUSE", "CLIENT UNPAUSE", "CLIENT KILL", "REPLICAOF"}),
         (new, _server(new).denied, {"REPLICAOF"}),
         *((w, w.view.denied, {"PUBLISH"}) for w in watchers if isinstance(w.view, Sentinel)),
     ]

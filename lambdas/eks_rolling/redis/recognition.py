@@ -9,11 +9,11 @@ KINDS = r"(redis|valkey|keydb|dragonfly|kvrocks|garnet)"
 IMAGE = re.compile(rf"{KINDS}(-(server|sentinel|cluster|stack|ha|enterprise|alpine|debian))*")
 """A part of an image's path that names a server: `redis`, `bitnami/redis-cluster`, `ghcr.io/redis/docker`."""
 
-COMPANION = re.compile(r"exporter|metrics|insight|operator|commander|benchmark|proxy|browser|worker|client")
+COMPANION = re.compile(r"exporter|metrics|insight|operator|commander|benchmark|proxy|envoy|^ray$|browser|worker|client")
 """The last part of an image's path that only works with one."""
 
 PROGRAM = re.compile(
-    r"(?:^|[\s/;&|(])((?:redis|valkey|keydb|garnet)-server|(?:redis|valkey)-sentinel|dragonfly|kvrocks|GarnetServer)(?![\w.-])"
+    r"(?:^|[\s/;&|(])((?:redis|valkey|keydb|garnet)-server|(?:redis|valkey)-sentinel|dragonfly|kvrocks|GarnetServer)(?![\w.:-])"
 )
 
 PORTS = {6379, 26379}

@@ -42,6 +42,8 @@ from eks_rolling.observed.marks import (
     registered_as,
 )
 from eks_rolling.payloads import Hold, HoldKind, NodeTask, StepResult, backoff
+from eks_rolling.plan.checks.other_controllers import autoscaler_of
+from eks_rolling.plan.checks.workloads import DO_NOT_DISTURB
 from eks_rolling.redis.groups import GROUP
 from eks_rolling.roll import lock
 from eks_rolling.runtime import handler_for
@@ -62,8 +64,8 @@ more: what it wants is not known."""
 ASK_AFTER = 60.0
 """Seconds of a hold after which a budget that says 0 is asked about."""
 
-BATCH, DO_NOT_DISTURB = "batch-pod", "do-not-disturb"
-"""Codes of the plan's findings about pods that are waited for, by which they are accepted."""
+BATCH = "batch-pod"
+"""The plan's finding about pods that end by themselves, by which it is accepted that they are not waited for."""
 
 SEPARATOR = " | "
 
@@ -443,7 +445,7 @@ def observe(task: NodeTask, clients: Clients) -> NodeToEmpty:
         moving=tuple(look.moving()),
         waited=task.waited(now),
         batch_seconds=settings.batch_seconds,
-        accepted=frozenset(settings.accept) | lock.accepted(lease),
+        accepted=frozenset(settings.accept) | lock.accepted(lease) | {f"{DO_NOT_DISTURB}:{autoscaler_of(settings)}"},
         serving=tuple(serving_daemons(pods, kubernetes.services() if _is_empty(pods) else ())),
     )
 

@@ -390,6 +390,11 @@ def _restore_machines(seen: Machines, clients: Clients, progress: RestoreProgres
         # Without the permission, which cannot be rehearsed, it stays.
         with progress.piece(f"{replacement.instance.id}, which was not needed, stays"):
             _give_back(replacement, clients, progress)
+        kept = replacement.node
+        if kept and kept.name not in unclear and decide_replacement(replacement) == "keep":
+            # It may be one that a later roll was about to replace: with its taint and without its balancers.
+            with progress.piece(f"node {kept.name}"):
+                _restore_node(kept, clients, progress, keep_taints=keep_taints, in_service=True)
     for group in seen.groups:
         for member in group.instances:
             state = (states or {}).get(member.id)

@@ -170,16 +170,21 @@ def observe(task: NodeTask, clients: Clients) -> BeforeTermination:
         node = None
     if instance is None or instance.state in {"shutting-down", "terminated"} or node is None:
         return BeforeTermination(instance, node, None)
+    targets = tuple(aws.targets_of(registered_as(node, task.instance)))
+    group = next(iter(aws.groups([task.group])), None)
+    replacement, services = kubernetes.node(task.replacement_node), kubernetes.services()
+    attachments = tuple(kubernetes.attachments(task.node))
+    # Last, because AWS takes seconds to answer: a DaemonSet's next pod may be Ready a second after it came [N5].
     pods = tuple(kubernetes.pods_on(task.node))
     return BeforeTermination(
         instance=instance,
         node=node,
-        replacement=kubernetes.node(task.replacement_node),
+        replacement=replacement,
         pods=pods,
-        attachments=tuple(kubernetes.attachments(task.node)),
-        targets=tuple(aws.targets_of(registered_as(node, task.instance))),
-        group=next(iter(aws.groups([task.group])), None),
-        serving=tuple(serving_daemons(pods, kubernetes.services())),
+        attachments=attachments,
+        targets=targets,
+        group=group,
+        serving=tuple(serving_daemons(pods, services)),
     )
 
 

@@ -8,13 +8,13 @@ has it. One module per subject.
 from collections.abc import Iterator, Sequence
 
 from eks_rolling.documents.finding import Finding, Severity, note
-from eks_rolling.observed.kubernetes import Pod
+from eks_rolling.observed.kubernetes import Pod, serving_daemons
 from eks_rolling.payloads import RollRequest
 from eks_rolling.plan.checks.budgets import budget_findings
 from eks_rolling.plan.checks.groups import capacity_findings, group_findings, hook_findings
 from eks_rolling.plan.checks.history import history_findings
 from eks_rolling.plan.checks.nodes import node_findings
-from eks_rolling.plan.checks.other_controllers import other_controller_findings, paused_autoscaler
+from eks_rolling.plan.checks.other_controllers import autoscaler_of, other_controller_findings, paused_autoscaler
 from eks_rolling.plan.checks.redis_sentinel import ACCEPTABLE as ACCEPTABLE_REDIS
 from eks_rolling.plan.checks.redis_sentinel import redis_findings
 from eks_rolling.plan.checks.request import request_findings
@@ -27,6 +27,7 @@ from eks_rolling.plan.checks.scheduling import (
 from eks_rolling.plan.checks.storage import storage_findings
 from eks_rolling.plan.checks.undeclared_redis import undeclared_redis
 from eks_rolling.plan.checks.workloads import (
+    DO_NOT_DISTURB,
     owner_findings,
     restart_findings,
     serving_daemon_findings,
@@ -77,7 +78,8 @@ def findings(
 ) -> list[Finding]:
     """Every finding, the gravest first. What is accepted becomes a note. `stuck`: pods and stand-ins that would stay
     Pending; `skipped`: outdated nodes that a person left out because they cannot be emptied."""
-    accepted = set(request.accept) | set(settings.accept)
+    # What cluster-autoscaler's pods say to cluster-autoscaler, as setup guides have them do, is not meant for a roll.
+    accepted = {*request.accept, *settings.accept, f"{DO_NOT_DISTURB}:{autoscaler_of(settings)}"}
     softened = [
         note(f.code, f.object, f"{f.reason} (accepted)", f.remedy) if _is_accepted(f, accepted, view) else f
         for f in (*_all(view, request, settings, chosen, stuck), *node_findings(skipped))
@@ -110,7 +112,8 @@ def _all(
     yield from schedulability_findings(stuck)
     yield from pending_findings(view.pods)
     yield from ending_findings(pods, view.now, settings.deadlines.evict)
-    yield from budget_findings(view, [p for p in pods if not _is_master_pod(view, p)])
+    serving = serving_daemons([p for c in chosen for p in view.pods_on(c.name)], view.services)
+    yield from budget_findings(view, [*(p for p in pods if not _is_master_pod(view, p)), *serving])
     yield from owner_findings(view, others)
     yield from restart_findings(view, others)
     yield from storage_findings(view, others)

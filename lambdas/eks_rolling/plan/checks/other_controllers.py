@@ -11,11 +11,14 @@ from eks_rolling.settings import AutoscalerMode, Settings
 OTHER_ACTORS = ("karpenter", "kured", "descheduler", "aws-node-termination-handler")
 
 
+def autoscaler_of(settings: Settings) -> Owner:
+    """cluster-autoscaler's Deployment."""
+    return Owner("Deployment", settings.autoscaler.namespace, settings.autoscaler.deployment)
+
+
 def paused_autoscaler(settings: Settings) -> Owner | None:
     """The Deployment that a roll scales to 0 before it evicts anything; None where it does not."""
-    autoscaler = settings.autoscaler
-    paused = autoscaler.mode is AutoscalerMode.PAUSE
-    return Owner("Deployment", autoscaler.namespace, autoscaler.deployment) if paused else None
+    return autoscaler_of(settings) if settings.autoscaler.mode is AutoscalerMode.PAUSE else None
 
 
 def _autoscalers(view: ClusterSnapshot) -> list[Owner]:

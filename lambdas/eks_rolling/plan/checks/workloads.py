@@ -81,6 +81,10 @@ def _workload(workload: Workload) -> Iterator[Finding]:
         )
 
 
+DO_NOT_DISTURB = "do-not-disturb"
+"""The finding about pods that ask not to be evicted, by which that is accepted."""
+
+
 def toleration_findings(pods: Iterable[Pod]) -> Iterator[Finding]:
     tolerant = [p for p in pods if any(t.tolerates(OURS) for t in p.tolerations)]
     for subject in by_owner(tolerant):
