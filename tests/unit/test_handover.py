@@ -219,6 +219,24 @@ def test_who_does_not_answer_keeps_nobody_from_being_told() -> None:
     assert set(TOLD) <= set(redis.sent)
 
 
+def test_a_sentinel_whose_pod_has_no_address_yet_keeps_nobody_from_being_told() -> None:
+    redis = Redis()
+    seen = state(redis)
+    first, *others = seen.watchers
+    seen = replace(seen, watchers=(replace(first, endpoint=None), *others))
+    said = tell(RepointSentinels(OLD, NEW, "new is master", RedisStep.FAIL_OVER), seen, clients(redis))
+    assert said == "new is master"
+    assert [s.split()[1] for s in redis.sent if s.startswith("tell")] == [w.name for w in others]
+
+
+def test_a_server_that_refuses_to_cut_its_clients_off_is_not_left_paused() -> None:
+    redis = Redis()
+    redis.fails["disconnect old"] = AccessDenied("no permission")
+    with pytest.raises(AccessDenied):
+        switched(redis)
+    assert redis.sent[-1] == "unpause old"
+
+
 def test_a_sentinel_is_told_of_the_address_that_it_writes_itself() -> None:
     name = Address("new.redis.shop", 6390)
     redis = Redis()

@@ -88,14 +88,16 @@ def tell(action: RepointSentinels, seen: SentinelGroupState, clients: Clients) -
     No acknowledged write can be lost any more: the old master is the new one's replica.
     """
     redis, old, new, name = clients.redis, action.old, action.new, seen.group.master_name
-    watchers, named = seen.watchers, False
+    # One that has no address begins anew when it has one, and is waited for then.
+    there = tuple(w for w in seen.watchers if w.endpoint is not None)
+    watchers, named = there, False
     for _ in range(TELLINGS):
         epoch = 1 + max((w.view.epoch for w in watchers if isinstance(w.view, Sentinel)), default=0)
         for watcher in watchers:
             # Whom this does not reach hears it from the others within 2 s.
             with suppress(Transient):
                 redis.announce(_endpoint(watcher), name, _form(new, watcher), epoch, _peer(watcher, watchers))
-        if named := within(NAMED_SECONDS, lambda: _all_name(new, seen.watchers, name, clients), clients):
+        if named := within(NAMED_SECONDS, lambda: _all_name(new, there, name, clients), clients):
             break
         watchers = _look_again(replace(seen, watchers=watchers), clients)
     cut_off(old, clients)
