@@ -150,8 +150,9 @@ class BoundLab:
             time.sleep(_POLL_SECONDS)
             over = self._process.poll() is not None
             for line in self._reader.new_lines():
-                if not self.paths.pid.exists():
-                    self.paths.pid.write_text(str(_only_child(self._process.pid)))
+                # A lab that failed at once is gone before its first words are read; they say why.
+                if not self.paths.pid.exists() and (child := _only_child(self._process.pid)) is not None:
+                    self.paths.pid.write_text(str(child))
                 last = line
                 if line.state == "failed":
                     continue
@@ -289,15 +290,15 @@ def _locked(paths: LabPaths) -> Iterator[IO[bytes]]:
         yield lock
 
 
-def _only_child(pid: int) -> int:
-    """The process id of the one child of `pid`."""
+def _only_child(pid: int) -> int | None:
+    """The process id of the one child of `pid`; None if it has ended."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             # The command's name is in brackets and may itself hold brackets and spaces.
             _, parent = stat.read_text().rpartition(")")[2].split()[:2]
             if int(parent) == pid:
                 return int(stat.parent.name)
-    raise LabError("the lab ended while it was starting")
+    return None
 
 
 def _supervisor_said(paths: LabPaths) -> str:
