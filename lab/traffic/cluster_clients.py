@@ -9,7 +9,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from lab.kube import Json, Kube
 from lab.spec import RedisTraffic
@@ -36,6 +36,9 @@ answers nothing at all: its connect timeout is the stall (measured with 1 s: 1.0
 
 KEYS = 64
 """Lists a writer writes to, one after the other: they are spread over the slots."""
+
+REFUSED = (RedisError, RedisClusterException, OSError, TimeoutError)
+"""How a request fails. A RedisClusterException, no node in reach, is no RedisError in redis-py."""
 
 
 class ClusterClients:
@@ -86,7 +89,7 @@ class ClusterClients:
                 try:
                     await client.rpush(_key(writer, number), number)
                     break
-                except (RedisError, OSError, TimeoutError) as error:
+                except REFUSED as error:
                     writer.failed += 1
                     self.errors[type(error).__name__] += 1
                     await asyncio.sleep(AGAIN_SECONDS)
@@ -100,7 +103,7 @@ class ClusterClients:
             try:
                 await client.llen(_key(self.writers[0], number))
                 self.reads += 1
-            except (RedisError, OSError, TimeoutError) as error:
+            except REFUSED as error:
                 self.read_errors[type(error).__name__] += 1
             await asyncio.sleep(1 / READS_PER_SECOND)
 
@@ -141,7 +144,7 @@ class ClusterClients:
         deadline = time.monotonic() + LAST_SECONDS
         while len(held) < len(self.writers) and time.monotonic() < deadline:
             await asyncio.sleep(LOOK_SECONDS)
-            with contextlib.suppress(RedisError, OSError, TimeoutError):
+            with contextlib.suppressREFUSED:
                 for writer in self.writers:
                     lists = [await client.lrange(_key(writer, n), 0, -1) for n in range(KEYS)]
                     held[writer.name] = {int(number) for each in lists for number in each}
@@ -180,7 +183,7 @@ class ClusterClients:
                 socket_connect_timeout=TIMEOUT_SECONDS,
                 decode_responses=True,
             )
-        with contextlib.suppress(RedisError, OSError, TimeoutError):
+        with contextlib.suppressREFUSED:
             return await client.execute_command(command)
         return None
 

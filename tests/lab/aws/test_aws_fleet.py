@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.aws_lab import ZONES, Server
-from tests.waiting import until
+from tests.waiting import patience, until
 
 pytestmark = pytest.mark.lab
 
@@ -218,7 +218,7 @@ def weather(aws: Server) -> Iterator[Any]:
 
 
 def test_a_new_instance_is_unknown_for_a_while(aws: Server, weather: Any) -> None:
-    weather({"settling": {"seconds": 1.5}})
+    weather({"settling": {"seconds": patience(3)}})
     ec2, before = aws.client("ec2"), group(aws, "launching")
     (instance,) = launch(aws, "launching", AvailabilityZones=[ZONES[0]])["Instances"][0]["InstanceIds"]
 
