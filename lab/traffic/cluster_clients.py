@@ -144,7 +144,7 @@ class ClusterClients:
         deadline = time.monotonic() + LAST_SECONDS
         while len(held) < len(self.writers) and time.monotonic() < deadline:
             await asyncio.sleep(LOOK_SECONDS)
-            with contextlib.suppressREFUSED:
+            with contextlib.suppress(*REFUSED):
                 for writer in self.writers:
                     lists = [await client.lrange(_key(writer, n), 0, -1) for n in range(KEYS)]
                     held[writer.name] = {int(number) for each in lists for number in each}
@@ -183,7 +183,7 @@ class ClusterClients:
                 socket_connect_timeout=TIMEOUT_SECONDS,
                 decode_responses=True,
             )
-        with contextlib.suppressREFUSED:
+        with contextlib.suppress(*REFUSED):
             return await client.execute_command(command)
         return None
 
