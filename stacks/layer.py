@@ -125,7 +125,7 @@ def trim(target: Path) -> None:
 
 @jsii.implements(ILocalBundling)
 class _Local:
-    def try_bundle(self, output_dir: str, *, image: DockerImage, **_: Any) -> bool:  # noqa: ARG002
+    def try_bundle(self, output_dir: str, *, image: DockerImage, **_: Any) -> bool:  # noqa: ARG002 (jsii passes by name)
         target = Path(output_dir) / "python"
         install(target)
         if not compiling.compile_all(target):

@@ -388,7 +388,7 @@ class AwsClient:
     def untag_group(self, group: str, keys: Iterable[str]) -> None:
         tags = [{"ResourceId": group, "ResourceType": "auto-scaling-group", "Key": key} for key in keys]
         with translated(f"remove tags of {group}"):
-            self._autoscaling.delete_tags(Tags=tags)  # type: ignore[arg-type]
+            self._autoscaling.delete_tags(Tags=tags)  # type: ignore[arg-type]  # the stubs want a TypedDict
 
     def protect(self, group: str, instance: str, *, protected: bool) -> None:
         with translated(f"change scale-in protection of {instance}"):
@@ -448,7 +448,7 @@ class AwsClient:
         self.protect(group.name, instance.id, protected=instance.protected)
         tag = {"Key": INSTANCE_PROTECTED, "Value": "true"}
         with translated(f"tag {instance.id}"), dry_run():
-            self._ec2.create_tags(DryRun=True, Resources=[instance.id], Tags=[tag])  # type: ignore[list-item]
+            self._ec2.create_tags(DryRun=True, Resources=[instance.id], Tags=[tag])  # type: ignore[list-item]  # the stubs want a TypedDict
         with translated(f"remove tags of {instance.id}"), dry_run():
             self._ec2.delete_tags(DryRun=True, Resources=[instance.id], Tags=[{"Key": INSTANCE_PROTECTED}])
         for target in registered:

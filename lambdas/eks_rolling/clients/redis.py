@@ -157,10 +157,10 @@ class _PlainConnection(Connection):
     """The package's, on a socket that is bounded. Its pure Python parser reads by `recv` alone."""
 
     def __init__(self, **arguments: Any) -> None:
-        super().__init__(parser_class=_RESP2Parser, **arguments)  # type: ignore[no-untyped-call]
+        super().__init__(parser_class=_RESP2Parser, **arguments)  # type: ignore[no-untyped-call]  # redis-py has no type there
 
     def _connect(self) -> _Bounded:
-        return _Bounded(self._wrapped(super()._connect()))  # type: ignore[no-untyped-call]
+        return _Bounded(self._wrapped(super()._connect()))  # type: ignore[no-untyped-call]  # redis-py has no type there
 
     def _wrapped(self, plain: socket) -> socket:
         """The socket that is spoken through. Raises OSError."""
@@ -502,7 +502,7 @@ class RedisClient:
         with ExitStack() as unless_good:
             unless_good.callback(connection.disconnect)
             try:
-                connection.connect()  # type: ignore[no-untyped-call]
+                connection.connect()  # type: ignore[no-untyped-call]  # redis-py has no type there
                 if login.tls and not password:
                     # With TLS 1.3 the server looks at our certificate only after the handshake has succeeded for us,
                     # so that the first words tell. With a password AUTH is them.
