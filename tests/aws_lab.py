@@ -33,6 +33,8 @@ SPEC = LabSpec(
         GroupSpec(name="launching", zones=ZONES, size=1, max=20),
         GroupSpec(name="single", zones=ZONES[:1], size=0, max=3),
         GroupSpec(name="limited", zones=ZONES, size=2, min=1, max=2),
+        GroupSpec(name="settling", zones=ZONES[:1], size=1, max=4),
+        GroupSpec(name="ending", zones=ZONES[:1], size=1, max=4),
         GroupSpec(name="replaced", zones=ZONES, size=2, max=4),
         GroupSpec(name="serving", zones=ZONES, size=2, max=4, target_groups=("web", "raw")),
         GroupSpec(name="hooked", zones=ZONES[:1], size=0, max=1),

@@ -88,6 +88,7 @@ class FaultSpec(_Model):
     settling: Settling | None = None
     no_capacity: NoCapacity | None = None
     registration_seconds: float = Field(0.0, ge=0, description="a new target stays `initial` for so long at least")
+    termination_seconds: float = Field(0.0, ge=0, description="an instance stays `shutting-down` for so long at least")
     latency: Latency | None = None
     duplicate_events: bool = Field(False, description="EventBridge delivers every event twice")
 

@@ -169,8 +169,11 @@ class Fleet:
     def glimpse(self, group: str) -> Glimpse | None:
         """The group as descriptions show it now; None where they show it as it is."""
         seconds = self.faults.settling_seconds()
-        settled = [g for g in self._glimpses.get(group, ()) if g.at <= self._clock() - seconds]
-        return settled[-1] if seconds and settled else None
+        kept = self._glimpses.get(group)
+        if not seconds or not kept:
+            return None
+        settled = [g for g in kept if g.at <= self._clock() - seconds]
+        return settled[-1] if settled else kept[0]
 
     @contextlib.contextmanager
     def booted_at_once(self) -> Iterator[None]:
@@ -285,7 +288,7 @@ class Fleet:
                 return
             _set_state(instance, _SHUTTING_DOWN)
             member.boots_at = member.shuts_down_at = member.waits_until = None
-            member.ends_at = self._clock() + self._terminate
+            member.ends_at = self._clock() + max(self._terminate, self.faults.spec.termination_seconds)
             group = self._group_of(member)
             state = _state_in(group, instance.id)
             if group is not None and state is not None and not state.lifecycle_state.startswith("Terminating"):

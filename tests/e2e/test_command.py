@@ -89,7 +89,7 @@ def test_a_plan_names_the_outdated_nodes_and_a_watcher_comes_and_goes(small_lab:
         finally:
             watcher.kill()
         assert watcher.returncode == 130, said
-        assert "goes on" in said
+        assert "continues" in said
 
         rest = run(small_lab, "watch", "--json")
         assert rest.returncode == 0, rest.stderr

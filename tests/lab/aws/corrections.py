@@ -22,7 +22,7 @@ from tests import waiting
 REGION = "eu-central-1"
 ROLE = "arn:aws:iam::123456789012:role/probe"
 PROBES: dict[str, tuple[str, Callable[["Aws"], None]]] = {}
-_RUN_SECONDS = 10.0
+_RUN_SECONDS = 30.0
 _LONGEST_SECONDS = 30
 _AT_ONCE = 2
 _CONFIG: Any = {"stepfunctions": {"execute_state_machine": True}, "core": {"reset_boto3_session": False}}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.aws_lab import ZONES, Server
-from tests.waiting import patience, until
+from tests.waiting import until
 
 pytestmark = pytest.mark.lab
 
@@ -38,6 +38,13 @@ def settled(aws: Server, name: str, size: int) -> list[str]:
         return ready if len(ready) == len(instances) == size else None
 
     return list(until(look, f"{name} has {size} instances in service")) if size else []
+
+
+@pytest.fixture
+def weather(aws: Server) -> Iterator[Any]:
+    """Puts faults into force until the test ends."""
+    yield lambda faults: aws.lab("PUT", "faults", faults)
+    aws.lab("PUT", "faults", {})
 
 
 def test_launch_instances_launches_in_the_zone_asked_and_answers_ids_at_once(aws: Server) -> None:
@@ -122,26 +129,33 @@ def test_an_instance_boots_before_it_is_in_service(aws: Server) -> None:
     assert described["Reservations"][0]["Instances"][0]["State"]["Name"] == "running"
 
 
-def test_terminating_with_decrement_shrinks_the_group_after_a_while(aws: Server) -> None:
+def terminate(aws: Server, instance: str) -> dict[str, Any]:
     client = aws.client("autoscaling")
-    (instance,) = launch(aws, "launching", AvailabilityZones=[ZONES[0]])["Instances"][0]["InstanceIds"]
-    until(lambda: instance in members(aws, "launching"), "the instance is in service")
-    before = group(aws, "launching")["DesiredCapacity"]
-    activity = client.terminate_instance_in_auto_scaling_group(
-        InstanceId=instance, ShouldDecrementDesiredCapacity=True
-    )["Activity"]
-    assert activity["AutoScalingGroupName"] == "launching"
-    assert group(aws, "launching")["DesiredCapacity"] == before - 1
-    assert instance in members(aws, "launching", "Terminating")
+    answer = client.terminate_instance_in_auto_scaling_group(InstanceId=instance, ShouldDecrementDesiredCapacity=True)
+    return dict(answer["Activity"])
+
+
+def test_terminating_with_decrement_shrinks_the_group_before_the_instance_is_gone(aws: Server, weather: Any) -> None:
+    (instance,) = settled(aws, "ending", 1)
+    weather({"termination_seconds": 3600})
+    assert terminate(aws, instance)["AutoScalingGroupName"] == "ending"
+    assert group(aws, "ending")["DesiredCapacity"] == 0
+    assert members(aws, "ending", "Terminating") == [instance]
     assert aws.instance(instance)["state"] == "shutting-down"
     with refused(aws, "ScalingActivityInProgress"):
-        client.terminate_instance_in_auto_scaling_group(InstanceId=instance, ShouldDecrementDesiredCapacity=True)
+        terminate(aws, instance)
+
+
+def test_a_terminated_instance_is_in_its_group_no_more_and_its_activity_has_ended(aws: Server) -> None:
+    (instance,) = launch(aws, "launching", AvailabilityZones=[ZONES[0]])["Instances"][0]["InstanceIds"]
+    until(lambda: instance in members(aws, "launching"), "the instance is in service")
+    activity = terminate(aws, instance)
     until(lambda: aws.instance(instance)["state"] == "terminated", "the instance is terminated")
     assert instance not in [i["InstanceId"] for i in group(aws, "launching")["Instances"]]
     with refused(aws, "ValidationError.*Instance Id not found"):
-        client.terminate_instance_in_auto_scaling_group(InstanceId=instance, ShouldDecrementDesiredCapacity=True)
-    activities = client.describe_scaling_activities(AutoScalingGroupName="launching")["Activities"]
-    (found,) = [a for a in activities if a["ActivityId"] == activity["ActivityId"]]
+        terminate(aws, instance)
+    described = aws.client("autoscaling").describe_scaling_activities(AutoScalingGroupName="launching")
+    (found,) = [a for a in described["Activities"] if a["ActivityId"] == activity["ActivityId"]]
     assert found["StatusCode"] == "Successful"
 
 
@@ -210,17 +224,10 @@ def test_a_group_with_instances_is_deleted_only_by_force(aws: Server) -> None:
 # AWS's ordinary weather
 
 
-@pytest.fixture
-def weather(aws: Server) -> Iterator[Any]:
-    """Puts faults into force until the test ends."""
-    yield lambda faults: aws.lab("PUT", "faults", faults)
-    aws.lab("PUT", "faults", {})
-
-
 def test_a_new_instance_is_unknown_for_a_while(aws: Server, weather: Any) -> None:
-    weather({"settling": {"seconds": patience(3)}})
-    ec2, before = aws.client("ec2"), group(aws, "launching")
-    (instance,) = launch(aws, "launching", AvailabilityZones=[ZONES[0]])["Instances"][0]["InstanceIds"]
+    ec2, before = aws.client("ec2"), group(aws, "settling")
+    weather({"settling": {"seconds": 3600}})
+    (instance,) = launch(aws, "settling", AvailabilityZones=[ZONES[0]])["Instances"][0]["InstanceIds"]
 
     def shown() -> list[Any]:
         filters = [{"Name": "instance-id", "Values": [instance]}]
@@ -231,12 +238,13 @@ def test_a_new_instance_is_unknown_for_a_while(aws: Server, weather: Any) -> Non
         named = {"InstanceIds": [instance]} if call == ec2.describe_instances else {"Resources": [instance], "Tags": []}
         with pytest.raises(ec2.exceptions.ClientError, match=r"InvalidInstanceID\.NotFound"):
             call(**named)
-    assert group(aws, "launching")["DesiredCapacity"] == before["DesiredCapacity"]
-    assert instance not in [i["InstanceId"] for i in group(aws, "launching")["Instances"]]
+    assert group(aws, "settling")["DesiredCapacity"] == before["DesiredCapacity"]
+    assert instance not in [i["InstanceId"] for i in group(aws, "settling")["Instances"]]
+    weather({"settling": {"seconds": 0.5}})
     until(shown, "EC2 knows the instance")
     ec2.create_tags(Resources=[instance], Tags=[{"Key": "known", "Value": "yes"}])
     after = until(
-        lambda: group(aws, "launching")["DesiredCapacity"] > before["DesiredCapacity"] and group(aws, "launching"),
+        lambda: group(aws, "settling")["DesiredCapacity"] > before["DesiredCapacity"] and group(aws, "settling"),
         "the group shows its new capacity",
     )
     assert instance in [i["InstanceId"] for i in after["Instances"]]
