@@ -37,7 +37,7 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class RowMark:
+class ChartMark:
     """A moment on a row."""
 
     left: float
@@ -46,14 +46,14 @@ class RowMark:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ChartRow:
     """An execution, or a Redis group, in the timeline."""
 
     name: str
     detail: str
     label: str
     bars: tuple[Bar, ...]
-    marks: tuple[RowMark, ...] = ()
+    marks: tuple[ChartMark, ...] = ()
     failed: bool = False
 
 
@@ -103,12 +103,12 @@ class Axis:
         return [(self.at(self.first + i * self.tick), offset(i * self.tick)) for i in range(count + 1)]
 
 
-def node_rows(report: Report, axis: Axis) -> list[Row]:
+def node_rows(report: Report, axis: Axis) -> list[ChartRow]:
     """A row for each node, in the order in which they were begun."""
     zones = {p.instance: p.zone for p in report.plan}
     chosen = {n.instance for n in sorted(report.nodes, key=lambda n: (not n.failure, -n.seconds))[:ROWS_SHOWN]}
     return [
-        Row(
+        ChartRow(
             name=short(node.node),
             detail=", ".join(part for part in (zones.get(node.instance, ""), duration(node.seconds)) if part),
             label=_label(node),
@@ -128,8 +128,8 @@ def _label(node: NodePage) -> str:
     return f"{node.node}, {duration(node.seconds)}, {end}." + (f" Longest waits: {waits}." if waits else "")
 
 
-def _failure_mark(node: NodePage, axis: Axis) -> tuple[RowMark, ...]:
-    return (RowMark(axis.at(node.ended), node.failure, "✕"),) if node.failure and node.ended else ()
+def _failure_mark(node: NodePage, axis: Axis) -> tuple[ChartMark, ...]:
+    return (ChartMark(axis.at(node.ended), node.failure, "✕"),) if node.failure and node.ended else ()
 
 
 def _bars(steps: Iterable[StepRecord], axis: Axis) -> tuple[Bar, ...]:
@@ -153,7 +153,7 @@ def _bar(axis: Axis, begin: float, end: float, kind: str, title: str, word: str 
     return Bar(left, width, kind, title, word if width >= LETTER_WIDTH else "")
 
 
-def roll_row(report: Report, axis: Axis) -> Row | None:
+def roll_row(report: Report, axis: Axis) -> ChartRow | None:
     """The roll's own steps, the waves as bars of their own."""
     if not report.steps:
         return None
@@ -169,14 +169,14 @@ def roll_row(report: Report, axis: Axis) -> Row | None:
             )
         else:
             bars += _bars([step], axis)
-    return Row("the roll", counted(waves, "wave") if waves else "", "The roll's own steps.", tuple(bars))
+    return ChartRow("the roll", counted(waves, "wave") if waves else "", "The roll's own steps.", tuple(bars))
 
 
 WAVE = state_names.REPLACE_NODE
 """The roll's state during which a wave's nodes are replaced."""
 
 
-def redis_rows(report: Report, axis: Axis) -> list[Row]:
+def redis_rows(report: Report, axis: Axis) -> list[ChartRow]:
     """A row for each Redis group: what was done to it on which node, and its failovers."""
     rows = []
     groups = sorted({s.redis for n in report.nodes for s in n.steps if s.redis} | {f.group for f in report.failovers})
@@ -194,12 +194,12 @@ def redis_rows(report: Report, axis: Axis) -> list[Row]:
             if step.redis == group
         ]
         switches = [f for f in report.failovers if f.group == group]
-        marks = [RowMark(axis.at(f.at), f"{f.step}: {f.reason}", "◆" if f.completed else "◇") for f in switches]
+        marks = [ChartMark(axis.at(f.at), f"{f.step}: {f.reason}", "◆" if f.completed else "◇") for f in switches]
         done = sum(f.completed for f in switches)
         stalls = [f.stalled_ms for f in switches if f.stalled_ms is not None]
         longest = f", longest stall {max(stalls):,} ms" if stalls else ""
         detail = f"{counted(done, 'failover')}{longest}"
-        rows.append(Row(group, detail, f"Redis group {group}: {detail}.", tuple(bars), tuple(marks)))
+        rows.append(ChartRow(group, detail, f"Redis group {group}: {detail}.", tuple(bars), tuple(marks)))
     return rows
 
 

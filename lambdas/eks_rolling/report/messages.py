@@ -44,7 +44,7 @@ class Topic(StrEnum):
     RESTORED = "restored"
 
 
-class Severity(StrEnum):
+class Urgency(StrEnum):
     """Who has to look at it, and when: the message attribute `severity`. `critical` needs a person now."""
 
     INFO = "info"
@@ -66,13 +66,13 @@ class Message:
     cluster: str
     roll: str
     kind: Topic
-    severity: Severity = Severity.INFO
+    severity: Urgency = Urgency.INFO
     outcome: str = ""
     steps: tuple[str, ...] = ()
 
     @property
     def pages(self) -> bool:
-        return self.severity is Severity.CRITICAL
+        return self.severity is Urgency.CRITICAL
 
     @property
     def heading(self) -> str:
@@ -200,7 +200,7 @@ def approval(settings: Settings, roll: str, reason: str, token: str, plans: list
         lines += ["", plan_text(plan)]
     return Message(
         subject(settings.cluster, "a roll waits for approval"), _closed(lines, settings, roll),
-        settings.cluster, roll, Topic.APPROVAL, Severity.WARNING, steps=(approve, refuse),
+        settings.cluster, roll, Topic.APPROVAL, Urgency.WARNING, steps=(approve, refuse),
     )  # fmt: skip
 
 
@@ -225,7 +225,7 @@ def hold(settings: Settings, roll: str, step: str, node: str, reason: str, since
     lines += [f"Watch:              {watch}", f"Gain time:          {pause}", f"End it, put back:   {abort}"]
     return Message(
         subject(settings.cluster, f"{who} has waited for {minutes:.0f} minutes"), _closed(lines, settings, roll),
-        settings.cluster, roll, Topic.HOLD, Severity.WARNING, steps=(*explain, watch, pause, abort),
+        settings.cluster, roll, Topic.HOLD, Urgency.WARNING, steps=(*explain, watch, pause, abort),
     )  # fmt: skip
 
 
@@ -247,14 +247,14 @@ def ending(settings: Settings, report: Report, address: str, plan: Mapping[str, 
     )  # fmt: skip
 
 
-def severity_of(report: Report) -> Severity:
+def severity_of(report: Report) -> Urgency:
     """A roll that failed, or left something, needs a person; one that a person ended, or that found itself blocked
     before it changed anything, does not at night."""
     if report.left_behind or report.orphans or report.outcome is Ending.FAILED:
-        return Severity.CRITICAL
+        return Urgency.CRITICAL
     if report.outcome is Ending.STOPPED and CANCELLED not in report.reason:
-        return Severity.CRITICAL
-    return Severity.WARNING if report.outcome is Ending.BLOCKED else Severity.INFO
+        return Urgency.CRITICAL
+    return Urgency.WARNING if report.outcome is Ending.BLOCKED else Urgency.INFO
 
 
 def restored(settings: Settings, roll: str, put_back: tuple[str, ...], left_behind: tuple[str, ...]) -> Message:
@@ -267,7 +267,7 @@ def restored(settings: Settings, roll: str, put_back: tuple[str, ...], left_behi
     what = "restored, but something is left behind" if left_behind else "restored after a roll"
     return Message(
         subject(settings.cluster, what), _closed(lines, settings, roll),
-        settings.cluster, roll, Topic.RESTORED, Severity.CRITICAL if left_behind else Severity.INFO,
+        settings.cluster, roll, Topic.RESTORED, Urgency.CRITICAL if left_behind else Urgency.INFO,
         steps=(command(settings, "start"),) if left_behind else (),
     )  # fmt: skip
 
