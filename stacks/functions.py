@@ -96,7 +96,7 @@ _STEPS: Mapping[str, Permissions] = {
     "record_node": Permissions((LOCK,), writes_reports=True, reads_history_of="node"),
     "health_gate": Permissions((LOOK, LOCK, REDIS_LOOK), describe=("cloudwatch:DescribeAlarms",)),
     "restore": Permissions(
-        (LOOK, LOCK, PAUSE, NODES, RESTORE),
+        (LOOK, LOCK, PAUSE, NODES, EVICT, RESTORE),
         describe=(*DESCRIBE_GROUPS, *DESCRIBE_TARGETS, "ec2:DescribeInstances"),
         groups=(
             "autoscaling:DeleteTags",

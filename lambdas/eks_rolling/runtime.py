@@ -156,7 +156,7 @@ class Handler(Generic[AnyTask]):
                 return paused
             clients = fenced(clients, task.roll, self.name)
         since = task.since if task.since is not None else clients.now()
-        result = self.step(task.model_copy(update={"since": since}), clients)
+        result = self.step(task, clients)
         if result.status is Status.DONE:
             return result
         deadline = clients.settings.deadline(self.work(task))

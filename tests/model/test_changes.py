@@ -16,7 +16,7 @@ from eks_rolling.payloads import ChangeTask, Status, StepResult
 from eks_rolling.roll.pending_change import PendingChange
 from eks_rolling.settings import Settings
 from eks_rolling.steps.receive_change import handler
-from tests.asl import Engine, Execution
+from tests.asl import Engine, Execution, Stopped
 from tests.assembly import synthesize
 from tests.model.situations import outdated, shop
 from tests.model.situations import settings as roll_settings
@@ -88,6 +88,22 @@ def test_two_changes_at_once_and_one_in_the_middle_are_two_rolls_one_after_the_o
     assert holders[-1] == "roll-3"
     assert {m.template for m in world.machines.values() if m.alive} == {"lt-ng-a:3", "lt-ng-b:2"}
     assert world.snapshot() == before
+
+
+def test_a_restore_frees_what_a_cancelled_roll_held_before_it_had_the_lock() -> None:
+    """R2: the roll was stopped while it waited for more changes; the next change takes over at once."""
+    world = shop(SMALL)
+    engine = engine_for(world)
+    engine.run("roll", "before", {})
+    world.new_template_version("ng-a")
+    engine.kills_stop_execution, world.kill_after = True, len(world.effects) + 1
+    with pytest.raises(Stopped):
+        engine.run("roll", "cancelled", event(1))
+    world.kill_after = None
+    assert world.leases[NEXT].holder == "cancelled"
+    restore = engine.run("restore", "watchdog-1", {"roll": "cancelled"})
+    assert restore.status == "SUCCEEDED"
+    assert world.leases[NEXT].holder == ""
 
 
 def test_several_changes_during_a_roll_are_one_roll_after_it() -> None:

@@ -13,6 +13,7 @@ from eks_rolling.errors import AccessDenied, RollError, Transient
 from eks_rolling.observed.kubernetes import Node, Owner, Taint
 from eks_rolling.observed.marks import HARD_TAINT
 from eks_rolling.payloads import HoldKind
+from eks_rolling.report.messages import Topic
 from eks_rolling.roll.lock import ABORT, PAUSE
 from eks_rolling.settings import PageCheck
 from tests.asl import Engine, Execution, Stopped
@@ -158,6 +159,14 @@ def test_any_interleaving_with_any_kills_ends_the_same(
     assert (outdated(world), by_zone(world), launches(world)) == ([], zones, sum(sizes))
     assert web["most"] <= 1
     assert world.snapshot() == before
+
+
+def test_people_are_told_once_that_a_roll_begins_by_whom_and_how_many_nodes_it_replaces() -> None:
+    world = shop(SMALL)
+    engine_for(world).run("roll", "roll-1", {"trigger": "a person"})
+    (message,) = [m for m in world.told if m.kind is Topic.BEGUN]
+    assert "asked for by a person" in message.text
+    assert "3 nodes to replace" in message.subject
 
 
 # What holds or ends a roll

@@ -4,7 +4,7 @@ import pytest
 
 from eks_rolling.observed.kubernetes import Owner
 from eks_rolling.observed.marks import NODE_ANNOTATIONS
-from tests.asl import Engine
+from tests.asl import Engine, Stopped
 from tests.assembly import synthesize
 from tests.model.situations import outdated, shop
 from tests.model.situations import settings as roll_settings
@@ -84,3 +84,26 @@ def test_a_roll_that_fails_after_they_left_has_them_again_after_its_restore() ->
     node = world.nodes_by_name[blocked[0]]
     assert not [key for key in NODE_ANNOTATIONS if key in node.annotations]
     assert [p for p in world.pods_on(node.name) if p.owner == ingress and p.ready]
+
+
+@pytest.mark.kill_points
+@pytest.mark.parametrize("tolerant", [False, True])
+def test_they_leave_a_replacement_that_was_not_needed_before_a_restore_terminates_it(tolerant: bool) -> None:
+    """N5, R2: whatever effect the roll was stopped after; once an ingress pod is on the replacement, it serves."""
+    gave_back = 0
+    for after in range(1, effects_of_a_roll(tolerant=tolerant) + 1, 3):
+        world, ingress = with_ingress(tolerant=tolerant)
+        engine = engine_for(world)
+        engine.kills_stop_execution, world.kill_after = True, after
+        with pytest.raises(Stopped):
+            engine.run("roll", "roll-1", {})
+        world.kill_after = None
+        world.advance(120)
+        effects = len(world.effects)
+        restore = engine.run("restore", "watchdog-1", {"roll": "roll-1"})
+        assert (restore.status, restore.cause) == ("SUCCEEDED", ""), after
+        gave_back += any(e.startswith("terminate ") for e in world.effects[effects:])
+        world.advance(60)
+        serving = [p for p in world.pods() if p.owner == ingress and p.ready]
+        assert len(serving) == len([m for m in world.machines.values() if m.alive]), after
+    assert gave_back

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.documents.plan import PlanDocument
-from eks_rolling.errors import Refused
+from eks_rolling.errors import Refused, RollError
 from eks_rolling.observed.aws import Group
 from eks_rolling.observed.kubernetes import Owner, Workload
 from eks_rolling.observed.marks import (
@@ -96,8 +96,16 @@ def run(task: RollTask, clients: Clients) -> StepResult:
 def _announce(task: RollTask, clients: Clients) -> None:
     """A roll begins to change things now: whoever did not start it wants to know by whom, and what."""
     if task.nodes:
+        notify(clients, messages.begun(clients.settings, task.roll, len(task.nodes), _plan_of(task, clients)))
+
+
+def _plan_of(task: RollTask, clients: Clients) -> PlanDocument | None:
+    """The roll's plan; None where it cannot be read, which must not keep a roll from its work."""
+    try:
         plans = [PlanDocument.model_validate_json(t) for t in clients.aws.load(f"rolls/{task.roll}/plan.json")]
-        notify(clients, messages.begun(clients.settings, task.roll, len(task.nodes), next(iter(plans), None)))
+    except (RollError, ValueError):
+        return None
+    return next(iter(plans), None)
 
 
 def _pause(group: Group, pause: GroupPause, clients: Clients) -> None:

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import BadRequest, NotFound, RollError, Transient, sentence
 from eks_rolling.observed.aws import Group, InstanceState, TargetRegistration, as_their_groups_say
-from eks_rolling.observed.kubernetes import Lease, Node, Owner, Pod, Taint, Workload, ready_nodes
+from eks_rolling.observed.kubernetes import Lease, Node, Owner, Pod, Taint, Workload, ready_nodes, serving_daemons
 from eks_rolling.observed.marks import (
     AUTOSCALER_PAUSED_AT,
     AUTOSCALER_REPLICAS,
@@ -38,13 +38,14 @@ from eks_rolling.observed.marks import (
     replicas_on,
     with_roll_taint,
 )
-from eks_rolling.payloads import RestoreTask, StepResult, backoff
+from eks_rolling.payloads import Hold, RestoreTask, StepResult, backoff
 from eks_rolling.redis.groups import RedisGroup, declared
 from eks_rolling.roll import lock
 from eks_rolling.roll import pending_change as changes
 from eks_rolling.roll.fence import steps_still_at_work
 from eks_rolling.roll.lock import Busy
 from eks_rolling.roll.restore_dry_run import rehearse
+from eks_rolling.roll.service_exit import LeaveServices, WatchEnding, decide_exit, decide_once_left, successors
 from eks_rolling.runtime import handler_for
 
 FAULT_PATIENCE_SECONDS = 300
@@ -174,10 +175,15 @@ class Replacement:
     node: Node | None
     pods: tuple[Pod, ...]
     targets: tuple[TargetRegistration, ...]
+    serving: tuple[Pod, ...] = ()
+    """Pods of DaemonSets that a Service leads to."""
 
 
-def decide_replacement(seen: Replacement) -> str:
-    """What to do with it now: "keep", "cordon", "uncordon", "deregister", "wait" or "terminate" [N2]."""
+GiveBack = Literal["gone", "keep", "cordon", "uncordon", "deregister", "wait", "terminate"]
+
+
+def decide_replacement(seen: Replacement) -> GiveBack | LeaveServices | WatchEnding:
+    """What to do with it now [N2, N5]."""
     if seen.instance.state in {"shutting-down", "terminated"}:
         return "gone"
     if seen.group.desired - 1 < seen.group.minimum:
@@ -190,7 +196,7 @@ def decide_replacement(seen: Replacement) -> str:
     using = [t for t in seen.targets if t.receives_traffic]
     if any(t.state != "draining" for t in using):
         return "deregister"
-    return "wait" if using else "terminate"
+    return "wait" if using else decide_exit(seen.serving) or "terminate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +289,9 @@ def run(task: RestoreTask, clients: Clients) -> StepResult:
     waited = task.waited(clients.now())
     ended = lock.end(clients, task.roll, task.by)
     if not isinstance(ended, Lease):
+        if task.by:
+            # It may have waited for more changes, which joined it: the next one must not wait for a dead roll.
+            changes.forget(clients, task.roll)
         return StepResult.done(not_ours(ended, task.roll), restored=[], left_behind=[], ours=False)
     if seconds := steps_still_at_work(ended, task, clients.now()):
         return StepResult.wait("steps that the roll had begun may still be at work", seconds, restored=[])
@@ -359,10 +368,16 @@ class Machines:
             node, state = nodes.get(instance), self.states[instance]
             found: list[Replacement] = []
             with progress.piece(f"{instance}, which was not needed, stays"):
-                pods = tuple(clients.kubernetes.pods_on(node.name)) if node else ()
-                targets = tuple(clients.aws.targets_of([instance]))
-                found.append(Replacement(state, group, node, pods, targets))
+                found.append(_look_at(state, group, node, clients))
             yield from found
+
+
+def _look_at(state: InstanceState, group: Group, node: Node | None, clients: Clients) -> Replacement:
+    """Its pods last, because AWS takes seconds to answer: a DaemonSet's next pod may be Ready by then [N5]."""
+    targets = tuple(clients.aws.targets_of([state.id]))
+    services = clients.kubernetes.services() if node else []
+    pods = tuple(clients.kubernetes.pods_on(node.name)) if node else ()
+    return Replacement(state, group, node, pods, targets, tuple(serving_daemons(pods, services)))
 
 
 def _see(clients: Clients, progress: RestoreProgress) -> Machines:
@@ -479,15 +494,15 @@ def _claim_orphan(
 
 
 def _give_back(seen: Replacement, clients: Clients, progress: RestoreProgress) -> None:
-    name = seen.node.name if seen.node else seen.instance.id
+    name, node = (seen.node.name if seen.node else seen.instance.id), seen.node
     match decide_replacement(seen):
         case "keep":
             progress.left.append(f"{name}, launched for a node that was not replaced, stays: it is in use")
-        case "uncordon" if seen.node:
-            clients.kubernetes.update_node(seen.node, unschedulable=False, annotations={NODE_CORDONED: None})
+        case "uncordon" if node:
+            clients.kubernetes.update_node(node, unschedulable=False, annotations={NODE_CORDONED: None})
             progress.waiting.append(f"{name} is in use and stays")
-        case "cordon" if seen.node:
-            clients.kubernetes.update_node(seen.node, unschedulable=True, annotations={NODE_CORDONED: "true"})
+        case "cordon" if node:
+            clients.kubernetes.update_node(node, unschedulable=True, annotations={NODE_CORDONED: "true"})
             progress.waiting.append(f"{name} was not needed and is given back")
         case "deregister":
             for target in seen.targets:
@@ -496,12 +511,44 @@ def _give_back(seen: Replacement, clients: Clients, progress: RestoreProgress) -
             progress.waiting.append(f"{name} leaves its load balancers")
         case "wait":
             progress.waiting.append(f"{name} leaves its load balancers")
+        case LeaveServices() | WatchEnding() if node:
+            _leave_and_terminate(seen, node, clients, progress)
         case "terminate":
-            clients.aws.terminate(seen.instance.id)
-            progress.restored.append(f"{name} was not needed and is terminated")
-            progress.waiting.append(f"{name} is being terminated")
+            _terminate(seen, name, clients, progress)
         case _:
             pass
+
+
+def _leave_and_terminate(seen: Replacement, node: Node, clients: Clients, progress: RestoreProgress) -> None:
+    """Has pods that serve leave, and terminates the instance in the moment before the next one would serve [N5]."""
+    last = seen
+
+    def decide() -> GiveBack | LeaveServices | WatchEnding:
+        nonlocal last
+        last = _look_again(seen, node, clients)
+        return decide_replacement(last)
+
+    decision = decide_once_left(decide, node.name, clients)
+    if decision == "terminate":
+        _terminate(last, node.name, clients, progress)
+    elif isinstance(decision, Hold):
+        progress.waiting.append(f"{node.name}, which was not needed: {decision.reason}")
+    else:
+        progress.waiting.append(f"pods on {node.name} leave their Services")
+
+
+def _look_again(seen: Replacement, node: Node, clients: Clients) -> Replacement:
+    state = clients.aws.instances([seen.instance.id]).get(seen.instance.id, seen.instance)
+    group = next(iter(clients.aws.groups([seen.group.name])), seen.group)
+    return _look_at(state, group, clients.kubernetes.node(node.name) or node, clients)
+
+
+def _terminate(seen: Replacement, name: str, clients: Clients, progress: RestoreProgress) -> None:
+    for pod in successors(seen.serving):
+        clients.kubernetes.evict(pod)
+    clients.aws.terminate(seen.instance.id)
+    progress.restored.append(f"{name} was not needed and is terminated")
+    progress.waiting.append(f"{name} is being terminated")
 
 
 def _restore_instance(

@@ -1,17 +1,18 @@
 """Terminate the instance: exactly this one, through its group, once nothing of value is on it [N2].
 
 Pods of DaemonSets that serve have left by then (`evict`), but for those that tolerate our taint: their DaemonSet makes
-another at once. They leave right here, and the instance goes in the moment between: the second and last place where a
-step polls (the first is the switch of a Redis master), because a second later the next one may be serving [N5].
+another at once. They leave right here (`roll.service_exit`) [N5].
 """
 
 from dataclasses import dataclass
+from typing import assert_never
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.observed.aws import Group, InstanceState, TargetRegistration
 from eks_rolling.observed.kubernetes import Node, Pod, ready_nodes, replacement_not_ready, serving_daemons
 from eks_rolling.observed.marks import NODE_ROLL, registered_as
 from eks_rolling.payloads import Hold, NodeTask, StepResult, backoff
+from eks_rolling.roll.service_exit import LeaveServices, WatchEnding, decide_exit, decide_once_left, successors
 from eks_rolling.runtime import handler_for
 
 
@@ -40,30 +41,11 @@ class Terminate:
 
 
 @dataclass(frozen=True, slots=True)
-class LeaveServices:
-    """Evict these, watch them end, and look again at once."""
-
-    pods: tuple[Pod, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class WatchEnding:
-    """They are ending: look again as soon as they have."""
-
-    pods: tuple[Pod, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Gone:
     reason: str
 
 
 Decision = Terminate | LeaveServices | WatchEnding | Hold | Gone
-
-WATCH_SECONDS = 20.0
-"""How long one invocation watches pods end."""
-
-POLL_SECONDS = 0.1
 
 
 def decide(seen: BeforeTermination, instance: str, roll: str) -> Decision:
@@ -82,11 +64,7 @@ def decide(seen: BeforeTermination, instance: str, roll: str) -> Decision:
         return Hold(f"{instance} is {member.lifecycle} in its group: it was taken out; put it back into service")
     if reason := forbidden(seen, roll):
         return Hold(reason)
-    if serving := tuple(p for p in seen.serving if p.ready and not p.deleting):
-        return LeaveServices(serving)
-    if ending := tuple(p for p in seen.serving if p.deleting and p.phase == "Running"):
-        return WatchEnding(ending)
-    return Terminate(tuple(p for p in seen.serving if not p.deleting))
+    return decide_exit(seen.serving) or Terminate(successors(seen.serving))
 
 
 def forbidden(seen: BeforeTermination, roll: str) -> str:
@@ -121,10 +99,10 @@ def forbidden(seen: BeforeTermination, roll: str) -> str:
 
 def run(task: NodeTask, clients: Clients) -> StepResult:
     waited = task.waited(clients.now())
-    decision = _decide_when_serving_pods_have_ended(task, clients)
+    decision = decide_once_left(lambda: decide(observe(task, clients), task.instance, task.roll), task.node, clients)
     match decision:
-        case Terminate(successors):
-            for pod in successors:
+        case Terminate(pods):
+            for pod in pods:
                 clients.kubernetes.evict(pod)
             clients.aws.terminate(task.instance)
             return StepResult.wait(f"{task.instance} is being terminated", 2)
@@ -134,30 +112,8 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
             return StepResult.wait(reason, backoff(waited, first=2))
         case Gone(reason):
             return StepResult.done(reason, ready_nodes=ready_nodes(clients.kubernetes.nodes()))
-
-
-def _decide_when_serving_pods_have_ended(task: NodeTask, clients: Clients) -> Decision:
-    """What to do, looked at again and again while serving pods end; an eviction that is refused holds."""
-    end = clients.now() + WATCH_SECONDS
-    while True:
-        decision = decide(observe(task, clients), task.instance, task.roll)
-        if isinstance(decision, LeaveServices):
-            for pod in decision.pods:
-                answer = clients.kubernetes.evict(pod)
-                if not answer.granted:
-                    return Hold(f"pod {pod}, which serves: its eviction is refused: {answer.reason}")
-        elif not isinstance(decision, WatchEnding):
-            return decision
-        while clients.now() < end and _any_ends(task.node, clients):
-            clients.sleep(POLL_SECONDS)
-        if clients.now() >= end:
-            return decision
-
-
-def _any_ends(node: str, clients: Clients) -> bool:
-    """Whether a DaemonSet's pod on the node is ending."""
-    pods = clients.kubernetes.pods_on(node)
-    return any(p.deleting and p.stays_with_node and not p.finished for p in pods)
+        case _:
+            assert_never(decision)
 
 
 def observe(task: NodeTask, clients: Clients) -> BeforeTermination:
