@@ -187,6 +187,8 @@ class World:
         """For so long after its launch AWS does not know an instance everywhere, and for as long again not its tags."""
         self.tags_are_denied = False
         self.new_nodes_never_join = False
+        self.control_plane = "v1.31.4-eks-0000000"
+        self.kubelet_of_new_nodes = "v1.31.2-eks-0000000"
         self.broken: set[Owner] = set()
         self.cannot_restore = ""
         """What a rehearsal of the restore finds missing."""
@@ -352,6 +354,7 @@ class World:
                 zone=machine.zone,
                 ready=False,
                 taints=(Taint("node.kubernetes.io/not-ready", Effect.NO_SCHEDULE),),
+                kubelet=self.kubelet_of_new_nodes,
             )
         )
 
@@ -590,6 +593,9 @@ class World:
             raise Killed(what)
 
     # Kubernetes
+
+    def server_version(self) -> str:
+        return self.control_plane
 
     def nodes(self) -> list[Node]:
         return list(self.nodes_by_name.values())

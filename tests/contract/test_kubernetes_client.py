@@ -9,7 +9,7 @@ import pytest
 from eks_rolling.clients.kubernetes import KubernetesClient
 from eks_rolling.clients.protocols import EvictionStatus
 from eks_rolling.errors import AccessDenied, Conflict, NotFound, Transient
-from eks_rolling.observed.kubernetes import RESTARTED_FOR, Budget, Lease, Owner, Taint, Workload
+from eks_rolling.observed.kubernetes import RESTARTED_FOR, Budget, Lease, Owner, Taint, Workload, minor_version
 from eks_rolling.observed.marks import SOFT_TAINT, with_roll_taint
 from eks_rolling.observed.redis import Role
 from eks_rolling.redis.groups import GROUP
@@ -240,6 +240,10 @@ def test_nodes_without_a_driver_state_no_limit_of_volumes(side: Side) -> None:
         assert side.kubernetes.volume_limits()[name] == {"ebs.csi.aws.com": 25}
     else:
         assert name not in side.kubernetes.volume_limits()
+
+
+def test_the_version_of_the_control_plane_can_be_read(side: Side) -> None:
+    assert minor_version(side.kubernetes.server_version())
 
 
 @pytest.mark.lab

@@ -22,7 +22,8 @@ LOCK = "kube-system/eks-rolling"
 LOOKS = {
     "Kubernetes": {
         "attachments", "budgets", "csi_drivers", "group_may", "lease", "node", "nodes", "pods", "pods_of", "pods_on",
-        "secret", "services", "stand_ins", "stateful_sets", "volume_limits", "volumes", "workload", "workloads",
+        "secret", "server_version", "services", "stand_ins", "stateful_sets", "volume_limits", "volumes", "workload",
+        "workloads",
         # The lock itself, and Leases beside it.
         "put_lease",
     },

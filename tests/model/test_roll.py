@@ -215,6 +215,19 @@ def test_a_replacement_that_never_joins_fails_the_canary_and_everything_is_put_b
     assert world.snapshot() == before
 
 
+def test_a_kubelet_newer_than_the_control_plane_fails_the_canary_and_everything_is_put_back() -> None:
+    """R2: no pod moves to such a node."""
+    world = shop()
+    before = world.snapshot()
+    world.kubelet_of_new_nodes = "v1.32.0-eks-0000000"
+    execution = engine_for(world).run("roll", "roll-1", {})
+    assert "its kubelet (1.32) is newer than the control plane (1.31)" in failed(execution)
+    assert world.asked_to_evict == []
+    assert len(outdated(world)) == 6
+    world.advance(60)
+    assert world.snapshot() == before
+
+
 def test_once_a_node_of_a_wave_has_failed_the_others_do_not_begin() -> None:
     world = shop()
 

@@ -20,6 +20,16 @@ from eks_rolling.clients.call_log import Calls, kubernetes_call
         ("GET", "/apis/apps/v1/deployments", "list deployments"),
         ("PUT", "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/eks-rolling", "update leases"),
         ("GET", "/api/v1/namespaces/shop", "get namespaces"),
+        ("GET", "/version", "get /version"),
+        ("GET", "/", "get /"),
+        ("GET", "", "get /"),
+        ("GET", "/livez/ping?verbose", "get /livez/ping"),
+        ("HEAD", "/readyz", "head /readyz"),
+        ("GET", "/api", "get /api"),
+        ("GET", "/api/v1/", "get /api/v1"),
+        ("GET", "/apis", "get /apis"),
+        ("GET", "/apis/apps", "get /apis/apps"),
+        ("GET", "/apis/apps/v1", "get /apis/apps/v1"),
     ],
 )
 def test_requests_are_named_as_rbac_names_them(method: str, url: str, call: str) -> None:

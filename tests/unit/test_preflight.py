@@ -92,6 +92,22 @@ def test_a_clean_cluster_has_no_findings() -> None:
     assert found(CLEAN) == []
 
 
+def beside_a_new_node(kubelet: str) -> Change:
+    """A node of the new version is there already; the control plane is 1.31."""
+    new = GroupInstance("i-2", "a", template="lt-1:2", type="m6i.large")
+    return lambda view: replace(
+        view,
+        groups=(replace(GROUP, instances=(*GROUP.instances, new)),),
+        nodes=(replace(NODE, kubelet="v1.30.0"), Node("node-2", instance="i-2", zone="a", kubelet=kubelet)),
+        server_version="v1.31.4-eks-1",
+    )
+
+
+def test_a_node_of_the_new_version_whose_kubelet_fits_is_no_finding() -> None:
+    assert found(beside_a_new_node("v1.31.0-eks-1")(CLEAN)) == []
+    assert found(beside_a_new_node("")(CLEAN)) == []
+
+
 BLOCKS, HOLDS, NOTE = Severity.BLOCKS, Severity.HOLDS, Severity.NOTE
 
 
@@ -115,6 +131,8 @@ BLOCKS, HOLDS, NOTE = Severity.BLOCKS, Severity.HOLDS, Severity.NOTE
         ("no-addresses", BLOCKS, "group ng", lambda v: replace(v, free_addresses={"ng": {"a": 0}})),
         ("not-joined", BLOCKS, "instance i-1", lambda v: replace(v, nodes=())),
         ("node-not-ready", BLOCKS, "node node-1", lambda v: replace(v, nodes=(replace(NODE, ready=False),))),
+        ("kubelet-newer", BLOCKS, "group ng", beside_a_new_node("v1.32.0-eks-1")),
+        ("kubelet-too-old", NOTE, "group ng", beside_a_new_node("v1.27.0-eks-1")),
         (
             "karpenter-node",
             BLOCKS,

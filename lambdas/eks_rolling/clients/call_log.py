@@ -5,6 +5,9 @@ from urllib.parse import urlsplit
 
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
+_RESOURCES_BEGIN = {"api": 2, "apis": 3}
+"""First part of a path -> how many parts stand before the resource: /api/v1/..., /apis/GROUP/VERSION/..."""
+
 _PREFIXES = {"monitoring": "cloudwatch"}
 """Signing name -> the prefix of its actions in IAM policies, where they differ."""
 
@@ -43,16 +46,22 @@ class Calls:
 
 
 def kubernetes_call(method: str, url: str) -> str:
-    """Verb and resource as RBAC has them: "list nodes", "create pods/eviction"."""
-    parts = urlsplit(url).path.strip("/").split("/")
-    # /api/v1/... or /apis/GROUP/VERSION/..., then perhaps namespaces/NAME, then RESOURCE[/NAME[/SUBRESOURCE]]
-    rest = parts[2:] if parts[0] == "api" else parts[3:]
+    """Verb and resource as RBAC has them: "list nodes", "create pods/eviction".
+
+    What is no resource is named by its whole path, as nonResourceURLs has it: "get /version".
+    """
+    path = urlsplit(url).path
+    parts = path.strip("/").split("/")
+    rest = parts[_RESOURCES_BEGIN.get(parts[0], len(parts)) :]
+    if not rest:
+        return f"{_VERBS.get(method, method.lower())} /{path.strip('/')}"
+    # Perhaps namespaces/NAME, then RESOURCE[/NAME[/SUBRESOURCE]].
     if rest[0] == "namespaces" and len(rest) > 2:
         rest = rest[2:]
     resource = "/".join([rest[0], *rest[2:]])
     if method == "GET":
         return f"{'get' if len(rest) > 1 else 'list'} {resource}"
-    return f"{_VERBS[method]} {resource}"
+    return f"{_VERBS.get(method, method.lower())} {resource}"
 
 
 CALLS = Calls()

@@ -157,6 +157,15 @@ class KubernetesClient:
         self._token = ""
         self._token_made = 0.0
 
+    def server_version(self) -> str:
+        try:
+            answer = self._get("/version")
+        except Permanent:
+            # RBAC lets every user see it (system:public-info-viewer); some clusters take that away.
+            return ""
+        version = answer.get("gitVersion") if isinstance(answer, dict) else None
+        return version if isinstance(version, str) else ""
+
     # Nodes
 
     def nodes(self) -> list[Node]:
@@ -597,6 +606,7 @@ def _node(item: Json) -> Node:
             name: quantity(name, str(value))
             for name, value in ((item.get("status") or {}).get("allocatable") or {}).items()
         },
+        kubelet=str(((item.get("status") or {}).get("nodeInfo") or {}).get("kubeletVersion", "")),
     )
 
 

@@ -74,6 +74,10 @@ class HttpAnswer:
 class Kubernetes(Protocol):
     """The cluster."""
 
+    def server_version(self) -> str:
+        """The API server's version, such as "v1.31.2-eks-1234"; "" where the cluster does not tell us."""
+        ...
+
     def nodes(self) -> list[Node]: ...
 
     def node(self, name: str) -> Node | None: ...

@@ -3,6 +3,7 @@
 No SDK object, no client and no clock is in here. Times are epoch seconds.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -60,11 +61,47 @@ class Node:
     created: float = 0.0
     allocatable: dict[str, int] = field(default_factory=dict)
     """Thousandths of cores, bytes, pods, ...; as `Pod.requests`."""
+    kubelet: str = ""
+    """Its kubelet's version as that says it: "v1.31.2-eks-1234"."""
 
     @property
     def roll_taint(self) -> Taint | None:
         """Our own taint on this node, if any."""
         return next((t for t in self.taints if t.key == ROLL_TAINT_KEY), None)
+
+
+VERSION = re.compile(r"v?(\d{1,4})\.(\d{1,4})(?!\d)", re.ASCII)
+
+KUBELET_MAY_BE_OLDER = 3
+"""Minor versions (Kubernetes, version skew policy)."""
+
+
+def minor_version(text: str) -> tuple[int, int] | None:
+    """Major and minor of "v1.31.2-eks-1234" or "1.31+"; None where the text has no such beginning."""
+    found = VERSION.match(text)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def kubelet_newer(kubelet: str, server: str) -> str:
+    """Why a kubelet of this version must not work with an API server of that one; "" where it may, or where one of them
+    is not known. A kubelet is never newer (Kubernetes, version skew policy)."""
+    node, control = minor_version(kubelet), minor_version(server)
+    if node is None or control is None or node <= control:
+        return ""
+    return f"its kubelet ({node[0]}.{node[1]}) is newer than the control plane ({control[0]}.{control[1]})"
+
+
+def kubelet_too_old(kubelet: str, server: str) -> str:
+    """The same at the other end: it may be three minor versions older."""
+    node, control = minor_version(kubelet), minor_version(server)
+    if node is None or control is None or node[0] > control[0]:
+        return ""
+    if node[0] == control[0] and node[1] >= control[1] - KUBELET_MAY_BE_OLDER:
+        return ""
+    return (
+        f"its kubelet ({node[0]}.{node[1]}) is more than {KUBELET_MAY_BE_OLDER} minor versions older than the control "
+        f"plane ({control[0]}.{control[1]})"
+    )
 
 
 ROLL_TAINT_KEY = "eks-rolling"

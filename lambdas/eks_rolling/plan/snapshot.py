@@ -46,6 +46,8 @@ class ClusterSnapshot:
     services: tuple[Service, ...] = ()
     hooks: tuple[LifecycleHook, ...] = ()
     """The lifecycle hooks of the groups."""
+    server_version: str = ""
+    """The API server's, "" where it is not known."""
     now: float = 0.0
 
     def node_of(self, instance: str) -> Node | None:

@@ -5,7 +5,17 @@ from dataclasses import dataclass
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import Permanent, Refused
 from eks_rolling.observed.aws import GroupInstance, InstanceState, TargetRegistration
-from eks_rolling.observed.kubernetes import ROLL_TAINT_KEY, Effect, Node, Pod, Service, ready_nodes
+from eks_rolling.observed.kubernetes import (
+    ROLL_TAINT_KEY,
+    Effect,
+    Node,
+    Pod,
+    Service,
+    kubelet_newer,
+    kubelet_too_old,
+    minor_version,
+    ready_nodes,
+)
 from eks_rolling.observed.marks import INSTANCE_PROTECTED, keep_from_scale_down
 from eks_rolling.payloads import Hold, NodeTask, StepResult, backoff
 from eks_rolling.runtime import handler_for
@@ -46,10 +56,12 @@ def decide(
     services: tuple[Service, ...] = (),
     waited: float = KNOWN_SECONDS,
     member: GroupInstance | None = None,
+    server_version: str = "",
 ) -> Ready | Hold | NeverReady:
     """Whether the replacement can do now what the old node does.
 
-    `waited` is seconds since the step began to wait, `member` how the replacement's group lists it.
+    `waited` is seconds since the step began to wait, `member` how the replacement's group lists it, `server_version` the
+    API server's.
     """
     if member and member.leaving:
         return NeverReady(
@@ -64,6 +76,11 @@ def decide(
     if new is None:
         return Hold(f"{replacement} is {instance.state} and has not joined the cluster")
     name = new.node.name
+    if skew := _skew(old.node.kubelet, new.node.kubelet, server_version):
+        return NeverReady(
+            f"Replacement {replacement} (node {name}) must not serve: {skew}. Correct the launch template's image, or "
+            "upgrade the control plane first."
+        )
     if not new.node.ready:
         return Hold(f"node {name} is not Ready yet")
     if startup := _startup_taints(old.node, new.node):
@@ -77,6 +94,15 @@ def decide(
     if member and member.lifecycle != "InService":
         return Hold(f"{replacement} is {member.lifecycle} in its group, not yet in service")
     return Ready(name)
+
+
+def _skew(old: str, new: str, server: str) -> str:
+    """Why the new kubelet must not work with this API server. One that is as old as the old node's is no worse."""
+    if newer := kubelet_newer(new, server):
+        return newer
+    before, after = minor_version(old), minor_version(new)
+    as_before = before is not None and after is not None and before <= after
+    return "" if as_before else kubelet_too_old(new, server)
 
 
 def _startup_taints(old: Node, new: Node) -> str:
@@ -130,6 +156,7 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
         tuple(kubernetes.services()),
         waited,
         member,
+        kubernetes.server_version() if new else "",
     )
     match decision:
         case Ready(node):

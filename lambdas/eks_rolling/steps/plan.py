@@ -142,6 +142,7 @@ def observe(request: RollRequest, clients: Clients) -> ClusterSnapshot:
         quota=aws.vcpu_quota(),
         services=tuple(kubernetes.services()),
         hooks=tuple(aws.lifecycle_hooks([g.name for g in rollable])),
+        server_version=kubernetes.server_version(),
         now=clients.now(),
     )
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from eks_rolling.clients.kubernetes import _node
 from eks_rolling.observed.aws import Group, GroupInstance, InstanceState, TargetRegistration
 from eks_rolling.observed.kubernetes import Node, Owner, Pod, Service, Taint, Workload
 from eks_rolling.observed.marks import (
@@ -129,6 +130,34 @@ class TestReady:
     def test_it_is_ready_when_it_can_do_what_the_old_node_does(self) -> None:
         assert await_ready.decide(NEW, state(NEW), self.OLD_SIDE, self.new_side(), ()) == await_ready.Ready("new")
 
+    @pytest.mark.parametrize(
+        ("old", "new", "server", "said"),
+        [
+            ("v1.31.9", "v1.32.0-eks-1", "v1.31.4-eks-2", "newer than the control plane (1.31)"),
+            ("v1.32.0", "v1.32.0", "v1.31.4", "newer than the control plane (1.31)"),
+            ("v1.31.0", "v1.27.9", "v1.31.4", "more than 3 minor versions older"),
+            ("v1.27.0", "v1.27.9", "v1.31.4", ""),
+            ("", "v1.28.9", "v1.31.4", ""),
+            ("v1.31.9", "v1.31.9", "v1.31.0", ""),
+            ("v1.9.9", "v1.10.0", "v1.10", ""),
+            ("v1.31.0", "v1.32.0", "", ""),
+            ("v1.31.0", "", "v1.31.0", ""),
+            ("v1.31.0", "$(reboot) v1.99", "v1.31.0", ""),
+        ],
+    )
+    def test_a_kubelet_that_does_not_fit_the_control_plane_fails_the_node(
+        self, old: str, new: str, server: str, said: str
+    ) -> None:
+        """Of versions that cannot be read nothing is claimed."""
+        before = replace(self.OLD_SIDE, node=replace(NODE, kubelet=old))
+        after = self.new_side(node=replace(self.NEW_NODE, kubelet=new))
+        decision = await_ready.decide(NEW, state(NEW), before, after, server_version=server)
+        if said:
+            assert isinstance(decision, await_ready.NeverReady)
+            assert said in decision.reason
+        else:
+            assert decision == await_ready.Ready("new")
+
     def test_it_waits_in_turn_for_node_kubelet_taints_driver_daemons_and_targets(self) -> None:
         uninitialized = Taint("node.cloudprovider.kubernetes.io/uninitialized", "NoSchedule")
         assert "has not joined" in self.hold(None)
@@ -161,6 +190,13 @@ class TestReady:
     @pytest.mark.parametrize("ended", [None, state(NEW, state="terminated"), state(NEW, state="shutting-down")])
     def test_an_instance_that_ended_fails_the_node(self, ended: InstanceState | None) -> None:
         assert isinstance(await_ready.decide(NEW, ended, self.OLD_SIDE, None, ()), await_ready.NeverReady)
+
+
+@pytest.mark.parametrize(
+    ("status", "kubelet"), [({"nodeInfo": {"kubeletVersion": "v1.31.2-eks-1"}}, "v1.31.2-eks-1"), ({}, "")]
+)
+def test_the_version_of_a_kubelet_is_read(status: dict[str, object], kubelet: str) -> None:
+    assert _node({"metadata": {"name": "n", "uid": "u", "resourceVersion": "1"}, "status": status}).kubelet == kubelet
 
 
 class TestLoadBalancers:

@@ -13,7 +13,7 @@ from eks_rolling.payloads import RollRequest
 from eks_rolling.plan.checks.budgets import budget_findings
 from eks_rolling.plan.checks.groups import capacity_findings, group_findings, hook_findings
 from eks_rolling.plan.checks.history import history_findings
-from eks_rolling.plan.checks.nodes import node_findings
+from eks_rolling.plan.checks.nodes import kubelet_findings, node_findings
 from eks_rolling.plan.checks.other_controllers import autoscaler_of, other_controller_findings, paused_autoscaler
 from eks_rolling.plan.checks.redis_sentinel import ACCEPTABLE as ACCEPTABLE_REDIS
 from eks_rolling.plan.checks.redis_sentinel import redis_findings
@@ -105,6 +105,7 @@ def _all(
     yield from request_findings(view, request, settings, ACCEPTABLE, ONE_AT_A_TIME)
     yield from group_findings(view, request, settings, {c.group.name for c in chosen} | set(request.groups))
     yield from node_findings(chosen)
+    yield from kubelet_findings(view, chosen, resolve(view.groups, view.versions))
     yield from capacity_findings(view, chosen, request.surge_in(settings))
     yield from hook_findings(view, chosen, settings.deadlines)
     yield from quota_findings(view, chosen, request.surge_in(settings))

@@ -3,7 +3,10 @@
 from collections.abc import Collection, Iterator, Sequence
 
 from eks_rolling.documents.finding import Finding, blocks, note
-from eks_rolling.plan.snapshot import Candidate
+from eks_rolling.observed.kubernetes import kubelet_newer, kubelet_too_old
+from eks_rolling.observed.marks import target_of
+from eks_rolling.payloads import Targets
+from eks_rolling.plan.snapshot import Candidate, ClusterSnapshot
 
 
 def node_findings(chosen: Sequence[Candidate]) -> Iterator[Finding]:
@@ -16,6 +19,26 @@ def node_findings(chosen: Sequence[Candidate]) -> Iterator[Finding]:
                 f"group {candidate.group.name} no longer launches in {candidate.instance.zone}",
                 "give the group a subnet there again",
             )
+
+
+def kubelet_findings(view: ClusterSnapshot, chosen: Sequence[Candidate], targets: Targets) -> Iterator[Finding]:
+    """What the kubelets of new nodes will be, as far as nodes that have the new version already show it."""
+    groups = {c.group.name: c.group for c in chosen}
+    for name, group in sorted(groups.items()):
+        shown = (view.node_of(i.id) for i in group.instances if i.template == target_of(i, targets[name]))
+        for node in sorted((n for n in shown if n), key=lambda n: n.name):
+            what = f"new nodes would be as node {node.name}, which has the new version already: "
+            if newer := kubelet_newer(node.kubelet, view.server_version):
+                yield blocks(
+                    "kubelet-newer",
+                    f"group {name}",
+                    what + newer,
+                    "correct the launch template's image, or upgrade the control plane first",
+                )
+                break
+            if older := kubelet_too_old(node.kubelet, view.server_version):
+                yield note("kubelet-too-old", f"group {name}", what + older, "use a newer image soon")
+                break
 
 
 def left_out(candidate: Candidate, accepted: Collection[str]) -> bool:
