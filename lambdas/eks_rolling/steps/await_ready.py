@@ -60,8 +60,8 @@ def decide(
 ) -> Ready | Hold | NeverReady:
     """Whether the replacement can do now what the old node does.
 
-    `waited` is seconds since the step began to wait, `member` how the replacement's group lists it, `server_version` the
-    API server's.
+    `waited` is seconds since the step began to wait, `member` how the replacement's group lists it, `server_version` is
+    the API server's.
     """
     if member and member.leaving:
         return NeverReady(
