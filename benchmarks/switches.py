@@ -31,6 +31,8 @@ from eks_rolling.observed.redis import Sentinel as View
 from tests.contract.redis_sides import NAME, PASSWORD, Processes, processes, wait_until_whole
 from tests.redis_world import DOWN_AFTER_SECONDS, FAILOVER_TIMEOUT_SECONDS, QUORUM
 
+NOWHERE = "192.0.2.1"
+"""An address that is nobody's (RFC 5737)."""
 PAUSE_MS = 2500
 LEFT_ALONE_SECONDS = 45.0
 WRITERS = 3
@@ -139,6 +141,9 @@ class Switching:
         views = [self._view(s) for s in self.side.sentinels]
         epoch = 1 + max(v.epoch for v in views)
         self.send(old, "CLIENT", "PAUSE", PAUSE_MS, "WRITE")
+        _, offset = self.side.client.offset(self.side.servers[0])
+        self._until(lambda: self.side.client.offset(self.side.servers[1])[1] >= offset)
+        self.send(old, "REPLICAOF", NOWHERE, 6379)
         _, offset = self.side.client.offset(self.side.servers[0])
         self._until(lambda: self.side.client.offset(self.side.servers[1])[1] >= offset)
         self.send(new, "REPLICAOF", "NO", "ONE")

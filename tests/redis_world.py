@@ -186,8 +186,11 @@ class RedisWorld:
             if server.configured is not None and server.master not in self.servers:
                 server.master = server.configured() or "nobody"
             source = self.servers.get(server.master)
-            if source is None or source is server or (source.master is not None and not source.link_up):
+            if source is None or source is server:
                 server.link_up = False
+            elif source.master is not None and not source.link_up:
+                # It feeds the replicas that it has, and accepts no other one (-NOMASTERLINK).
+                continue
             elif not server.link_up and now_or_later(self.now, server.synced_at):
                 server.streams_at = self.now + (0.0 if server.data else self.stream_seconds)
                 server.link_up, server.data = True, set(source.data)

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from eks_rolling.observed.kubernetes import Owner, Pod
 from eks_rolling.observed.redis import (
     Address,
@@ -20,6 +22,7 @@ from eks_rolling.observed.redis import (
 from eks_rolling.redis.actions import RedisHold, RedisStep, Settled, Stop
 from eks_rolling.redis.groups import Part, PartSet, RedisGroup, RefreshBy
 from eks_rolling.redis.sentinel import (
+    NOWHERE,
     Action,
     Follow,
     MovePod,
@@ -29,6 +32,7 @@ from eks_rolling.redis.sentinel import (
     SentinelGroupState,
     SentinelPod,
     Switch,
+    TakeBack,
     decide,
 )
 
@@ -255,6 +259,43 @@ def test_killed_after_the_roles_changed_the_sentinels_are_told() -> None:
     away = replace(seen.watchers[0], view=Silent(at("s-0"), "connection refused"))
     expect(replace(seen, watchers=(away, *seen.watchers[1:])), RepointSentinels, RedisStep.FAIL_OVER, "still name m-0")
     expect(member(seen, "r-1", server=None, endpoint=None, pod=None), RepointSentinels, RedisStep.FAIL_OVER, "")
+
+
+def closed(seen: SentinelGroupState, **changes: Any) -> SentinelGroupState:
+    """m-0 was closed by a switch that was cut off then."""
+    return server(seen, "m-0", role=Role.REPLICA, master=NOWHERE, link_up=False, followers=(), **changes)
+
+
+def test_killed_after_the_old_master_was_closed_it_is_master_again() -> None:
+    """R3, S1: the sentinels would elect another one after half a minute only."""
+    seen = closed(group("m-0", old=("m-0",)))
+    action = expect(seen, TakeBack, RedisStep.FAIL_OVER, "m-0 was closed, and nobody took over")
+    assert action.old.name == "m-0"
+
+
+def test_a_closed_master_is_not_taken_back_where_another_one_may_be_elected() -> None:
+    """S1: two masters would take writes."""
+    seen = closed(group("m-0", old=("m-0",)))
+    away = replace(seen.watchers[0], view=Silent(at("s-0"), "connection refused"))
+    assert isinstance(decide(replace(seen, watchers=(away, *seen.watchers[1:]))), RedisHold)
+    electing = views(seen, lambda v: replace(v, flags=frozenset({"master", "failover_in_progress"})), "s-1")
+    assert isinstance(decide(electing), RedisHold)
+
+
+@pytest.mark.parametrize("sentinels", [ALL, ()])
+def test_killed_after_the_promotion_the_closed_master_follows_the_new_one(sentinels: tuple[str, ...]) -> None:
+    """R3, S1: whether the sentinels name the old one still, or have elected the new one themselves."""
+    seen = closed(names(home=sentinels))
+    action = expect(seen, Follow, RedisStep.FAIL_OVER, "m-0 was closed, and r-0 is master")
+    assert (action.member.name, action.master.name) == ("m-0", "r-0")
+
+
+def test_a_closed_master_never_follows_one_that_came_back_empty() -> None:
+    """S1: the pod that was to take over restarted, and its configuration makes it a master."""
+    seen = server(closed(names(home=ALL)), "r-0", offset=0)
+    expect(seen, TakeBack, RedisStep.FAIL_OVER, "m-0 was closed, and nobody took over")
+    expect(server(closed(names(home=("s-0",))), "r-0", offset=0), Follow, RedisStep.FAIL_OVER, "r-0 is master")
+    expect(server(closed(names(home=("s-0", "s-1"))), "r-0", offset=0), RedisHold, RedisStep.FAIL_OVER, "has less")
 
 
 def test_sentinels_that_were_not_told_hear_it_from_the_others() -> None:

@@ -1,13 +1,13 @@
 """The switch of a Sentinel group's master: the one critical section that polls instead of coming back.
 
-Writes are paused on the old master; once the new one has all of them the roles change, by REPLICAOF on both; then
-every sentinel is told, by a hello in the name of one of its peers, and the clients of the old master are cut off, so
-that they ask the sentinels. Nobody is elected, and nothing waits for a sentinel's timer
-(docs/decisions/2026-11-hello.md).
+Writes are paused on the old master, and once the new one has all of them the old one is closed: told to follow nobody.
+It takes no write from then on, pause or no pause. Only when the new one has the last byte of it does that become
+master, and the old one its replica [S1]. Then every sentinel is told, by a hello in the name of one of its peers, and
+the clients of the old master are cut off, so that they ask the sentinels. Nobody is elected, and nothing waits for a
+sentinel's timer (docs/decisions/2026-11-hello.md).
 
 From the pause on clients wait, so it is whole inside one invocation. Wherever it is cut off, the pause ends by itself
-on the server, and the next look (`sentinel.decide`) knows what is left to do. No sentinel is told before the old master
-is a replica: until then nobody but it takes writes [S1].
+on the server, and the next look (`sentinel.decide`) knows what is left to do.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from contextlib import suppress
 from dataclasses import replace
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.errors import AccessDenied, RollError, Transient
+from eks_rolling.errors import AccessDenied, Conflict, Permanent, RollError, Transient
 from eks_rolling.migration.polling import CAUGHT_UP_SECONDS, caught_up, within
 from eks_rolling.observed.redis import Address, Endpoint, KnownSentinel, Role, Sentinel, Server
 from eks_rolling.redis.actions import Done
-from eks_rolling.redis.sentinel import RedisPod, RepointSentinels, SentinelGroupState, SentinelPod, Switch
+from eks_rolling.redis.sentinel import NOWHERE, RedisPod, SentinelGroupState, SentinelPod, Switch
 
 PAUSE_MILLISECONDS = 3000
 """Longer than what follows takes by far, and short enough for clients to sit out if we die.
@@ -55,39 +55,70 @@ def switch(action: Switch, seen: SentinelGroupState, clients: Clients) -> Done:
     _check_permissions(old, new, watchers)
     if reason := _not_now(old, watchers):
         return Done(f"{reason}; tried again later")
-    pause, paused = _pause(watchers), clients.now()
-    redis.pause_writes(source, _server(old), pause)
+    paused = clients.now()
+    redis.pause_writes(source, _server(old), _pause(watchers))
     try:
         _, offset = redis.offset(source)
         if not within(EQUAL_SECONDS, lambda: _has_all(target, offset, clients), clients):
             redis.unpause(source)
-            late = f"{new} did not catch up within {EQUAL_SECONDS} s; writes continue, and it is tried again later"
-            return Done(late, clients.now() - paused)
-        redis.promote(target, _server(new))
-        if clients.now() - paused > pause / 2000:
-            # A write that the old master took after its pause would be thrown away by what follows.
-            redis.unpause(source)
-            return Done(
-                f"{new} took too long to become master; writes continue, and it is tried again later",
-                clients.now() - paused,
-            )
-        redis.follow(source, _server(old), new.known_as)
+            return Done(_late(new), clients.now() - paused)
+        redis.follow(source, _server(old), NOWHERE)
     except RollError:
         redis.unpause(source)
         raise
-    told = replace(seen, watchers=watchers)
-    said = tell(RepointSentinels(old, new, action.reason, action.step), told, clients)
+    closed = replace(_server(old), role=Role.REPLICA, master=NOWHERE)
+    if not _has_the_rest(target, source, closed, clients):
+        take_back(source, closed, clients)
+        return Done(_late(new), clients.now() - paused)
+    try:
+        redis.promote(target, _server(new))
+    except (Conflict, Permanent):
+        # Not promoted, certainly. Whoever did not answer may have been: the next look tells.
+        take_back(source, closed, clients)
+        raise
+    redis.follow(source, closed, new.known_as)
+    told = tell(old, new, replace(seen, watchers=watchers), clients)
     stall = clients.now() - paused
     _lead_others(old, new, seen, clients)
-    return Done(f"{said} (writes stood still for {stall:.2f} s)", stall, failed_over=True)
+    said = action.reason if told else untold(new)
+    return Done(f"{said} (writes stood still for {stall:.2f} s)", stall, failed_over=True, untold=not told)
 
 
-def tell(action: RepointSentinels, seen: SentinelGroupState, clients: Clients) -> str:
+def _late(new: RedisPod) -> str:
+    return f"{new} did not catch up within {EQUAL_SECONDS} s; writes continue, and it is tried again later"
+
+
+def untold(new: RedisPod) -> str:
+    """What is said where a sentinel could not be told of the new master."""
+    return f"{new} is master, and not every sentinel names it yet"
+
+
+def _has_the_rest(target: Endpoint, source: Endpoint, closed: Server, clients: Clients) -> bool:
+    """Whether the new master has all that the closed one ever acknowledged: a pause may have ended before it closed.
+
+    Where it cannot be told, the old one is master again before the error goes on.
+    """
+    try:
+        role, offset = clients.redis.offset(source)
+        return role is Role.REPLICA and within(EQUAL_SECONDS, lambda: _has_all(target, offset, clients), clients)
+    except RollError:
+        take_back(source, closed, clients)
+        raise
+
+
+def take_back(old: Endpoint, closed: Server, clients: Clients) -> None:
+    """Makes a closed master master again: nobody else is, and no client was sent elsewhere [S1]."""
+    clients.redis.promote(old, closed)
+    clients.redis.unpause(old)
+
+
+def tell(old: RedisPod, new: RedisPod, seen: SentinelGroupState, clients: Clients) -> bool:
     """Has the sentinels name the new master, then cuts the old one's connections so that clients ask them.
 
-    No acknowledged write can be lost any more: the old master is the new one's replica.
+    Answers whether every sentinel names it. No acknowledged write can be lost any more: the old master is the new one's
+    replica.
     """
-    redis, old, new, name = clients.redis, action.old, action.new, seen.group.master_name
+    redis, name = clients.redis, seen.group.master_name
     # One that has no address begins anew when it has one, and is waited for then.
     there = tuple(w for w in seen.watchers if w.endpoint is not None)
     watchers, named = there, False
@@ -101,7 +132,7 @@ def tell(action: RepointSentinels, seen: SentinelGroupState, clients: Clients) -
             break
         watchers = _look_again(replace(seen, watchers=watchers), clients)
     cut_off(old, clients)
-    return action.reason if named else f"{new} is master, and not every sentinel names it yet"
+    return named
 
 
 def cut_off(old: RedisPod, clients: Clients) -> None:

@@ -4,7 +4,7 @@ from typing import assert_never
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import NotFound
-from eks_rolling.migration.handover import cut_off, switch, tell
+from eks_rolling.migration.handover import cut_off, switch, take_back, tell, untold
 from eks_rolling.observed.kubernetes import Node, Pod
 from eks_rolling.observed.redis import Endpoint, Sentinel, Server, Silent
 from eks_rolling.redis.actions import Done, RedisHold, RedisStep, Settled, Stop
@@ -20,6 +20,7 @@ from eks_rolling.redis.sentinel import (
     SentinelGroupState,
     SentinelPod,
     Switch,
+    TakeBack,
 )
 
 SWITCHING = "eks-rolling.io/hands-over"
@@ -85,10 +86,14 @@ def perform(action: Action, seen: SentinelGroupState, clients: Clients) -> Done:
     match action:
         case Switch():
             return _switch(action, seen, clients)
-        case RepointSentinels(old):
-            said = tell(action, seen, clients)
+        case TakeBack(old, server):
+            assert old.endpoint is not None  # noqa: S101 (it answered)
+            take_back(old.endpoint, server, clients)
+        case RepointSentinels(old, new):
+            if not tell(old, new, seen, clients):
+                return Done(untold(new), untold=True)
             _mark(old.pod, None, clients)
-            return Done(said, failed_over=said == action.reason)
+            return Done(action.reason, failed_over=True)
         case CutOff(old, is_master):
             if not is_master:
                 cut_off(old, clients)
@@ -113,10 +118,12 @@ def perform(action: Action, seen: SentinelGroupState, clients: Clients) -> Done:
 
 def _switch(action: Switch, seen: SentinelGroupState, clients: Clients) -> Done:
     """With a mark on the pod, so that whoever finds the roles changed knows that its clients may not have been cut off:
-    to a client that has a connection a replica looks like a master that refuses every write."""
+    to a client that has a connection a replica looks like a master that refuses every write. It stays until every
+    sentinel names the new master: until then one of them may lead a client to the old one."""
     marked = _mark(action.old.pod, "true", clients)
     done = switch(action, seen, clients)
-    _mark(marked, None, clients)
+    if not done.untold:
+        _mark(marked, None, clients)
     return done
 
 

@@ -36,12 +36,13 @@ class RedisStep(StrEnum):
 class Done:
     """What was done, in a sentence; `stall` is for how many seconds no client could write, if that was part of it.
 
-    `failed_over`: a master's role changed hands.
+    `failed_over`: a master's role changed hands. `untold`: not every sentinel names the new master yet.
     """
 
     said: str
     stall: float | None = None
     failed_over: bool = False
+    untold: bool = False
 
     def switches(self, group: str) -> list[dict[str, Any]]:
         """The handover of a master that this was, or tried to be, as the step's answer passes it to the report."""

@@ -29,6 +29,10 @@ seconds at most instead of ten. Later would be better, and is missed: a look com
 ANSWERS_SECONDS = 3.0
 """Sentinels ping every second; whoever was just deleted has not answered for longer than that soon."""
 
+NOWHERE = Address("192.0.2.1", 6379)
+"""Whom the old master follows until the new one has all of its writes: an address that is nobody's (RFC 5737). It takes
+no write from then on, and goes on feeding its replicas."""
+
 NO_MASTER_SECONDS = 60.0
 """An election after down-after, and after the 20 s for which Sentinel bears with a master that says it is a replica."""
 
@@ -123,6 +127,16 @@ class RepointSentinels:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeBack:
+    """Make it master again: a switch closed it to writes and was cut off before another one took over."""
+
+    old: RedisPod
+    server: Server
+    reason: str
+    step: RedisStep
+
+
+@dataclass(frozen=True, slots=True)
 class CutOff:
     """End the connections of clients that a switch left behind; nothing but its mark where it `is_master` still."""
 
@@ -161,7 +175,7 @@ class Refresh:
     step: RedisStep = RedisStep.REFRESH_SENTINELS
 
 
-Action = RedisHold | Stop | Switch | RepointSentinels | CutOff | Follow | MovePod | Refresh | Settled
+Action = RedisHold | Stop | Switch | TakeBack | RepointSentinels | CutOff | Follow | MovePod | Refresh | Settled
 
 
 def decide(seen: SentinelGroupState) -> Action:
@@ -172,6 +186,7 @@ def decide(seen: SentinelGroupState) -> Action:
         return acting
     checks = (
         _handing_over,
+        _closed,
         _untold,
         _absent,
         _sentinels,
@@ -229,7 +244,7 @@ def _acting(seen: SentinelGroupState, answering: list[tuple[RedisPod, Server]]) 
 
 
 def _no_master(seen: SentinelGroupState) -> Action:
-    if (action := _handing_over(seen, None)) is not None:
+    if (action := _handing_over(seen, None) or _closed(seen, None)) is not None:
         return action
     silent = [f"{m} {m.server.reason}" for m in seen.members if isinstance(m.server, Silent)]
     found = f"no server is master now{_listing(silent)}"
@@ -274,6 +289,29 @@ def _handing_over(seen: SentinelGroupState, acting: RedisPod | None) -> Action |
         # A FAILOVER of somebody else's: a roll sends none.
         return RedisHold(f"{member} hands over ({server.failover})", _switch_step(seen))
     return None
+
+
+def _closed(seen: SentinelGroupState, acting: RedisPod | None) -> Action | None:
+    """A master that a switch closed to writes, and that was cut off before it followed the new one [S1]."""
+    for member in seen.members:
+        server = member.server
+        if not isinstance(server, Server) or server.role is Role.MASTER or server.master != NOWHERE:
+            continue
+        if acting is not None and (_has_as_much(acting, server) or _named_by_most(seen, acting)):
+            # It was promoted with all that this one had, or elected by the sentinels, which would do the same.
+            return Follow(member, server, acting, f"{member} was closed, and {acting} is master", _switch_step(seen))
+        if all(isinstance(w.view, Sentinel) and not w.view.failing_over for w in seen.watchers) and all(
+            member.is_at(view.current) for _, view in _views(seen)
+        ):
+            # A master that came back empty counts for nobody [S1].
+            return TakeBack(member, server, f"{member} was closed, and nobody took over", _switch_step(seen))
+        if acting is not None:
+            return RedisHold(f"{member} was closed, and the master {acting} has less", _switch_step(seen))
+    return None
+
+
+def _has_as_much(acting: RedisPod, closed: Server) -> bool:
+    return isinstance(acting.server, Server) and acting.server.offset >= closed.offset
 
 
 def _switch_step(seen: SentinelGroupState) -> RedisStep:
