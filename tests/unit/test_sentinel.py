@@ -415,9 +415,15 @@ def test_sentinels_that_are_refreshed_by_a_restart_wait_for_the_master_pod() -> 
     restarting = replace(GROUP, refresh_by=RefreshBy.RESTART)
     seen = replace(views(group("r-0"), stale), group=restarting)
     expect(seen, Switch, RedisStep.FAIL_BACK, "m-0 becomes master in place of r-0")
-    expect(
-        replace(views(group(), stale), group=restarting), Refresh, RedisStep.REFRESH_SENTINELS, "where no replica is"
-    )
+    at_home = replace(views(group(), stale), group=restarting)
+    assert expect(at_home, Refresh, RedisStep.REFRESH_SENTINELS, "no replica is").by is RefreshBy.RESTART
+
+
+def test_sentinels_that_resolve_names_are_reset_before_the_fail_back_also_where_a_restart_is_asked_for() -> None:
+    """S1: an entry made of the name would have the master follow itself."""
+    seen = views(views(group("r-0"), stale), lambda v: replace(v, resolves_names=True))
+    seen = replace(seen, group=replace(GROUP, refresh_by=RefreshBy.RESTART), waited=11.0)
+    assert expect(seen, Refresh, RedisStep.REFRESH_SENTINELS, "where no replica is").by is RefreshBy.RESET
 
 
 def ghost(view: Sentinel) -> Sentinel:

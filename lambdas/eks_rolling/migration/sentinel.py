@@ -103,10 +103,10 @@ def perform(action: Action, seen: SentinelGroupState, clients: Clients) -> Done:
             redis.follow(member.endpoint, server, master.known_as)
         case MovePod(pod):
             return Done(_move(action, pod, clients))
-        case Refresh(watcher):
+        case Refresh(watcher, by=by):
             assert watcher.endpoint is not None  # noqa: S101 (it answered)
             assert watcher.pod is not None  # noqa: S101 (it answered)
-            if seen.group.refresh_by is RefreshBy.RESTART:
+            if by is RefreshBy.RESTART:
                 return Done(_evict(watcher.pod, action.reason, clients))
             redis.reset(watcher.endpoint, name)
         case RedisHold() | Stop() | Settled():

@@ -172,6 +172,7 @@ class Refresh:
 
     watcher: SentinelPod
     reason: str
+    by: RefreshBy
     step: RedisStep = RedisStep.REFRESH_SENTINELS
 
 
@@ -487,19 +488,24 @@ def _moved_names(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
 
     It was given that as a name, and its entry follows the name to the pod's new address, late perhaps. By then the pod
     would be master, and the sentinel would take its own master for a replica that claims to be one, and have it follow
-    itself (sentinel.c, +convert-to-slave): nobody would be master [S1].
+    itself (sentinel.c, +convert-to-slave): nobody would be master [S1]. By a reset, whatever the group asks for: a
+    sentinel that starts resolves the master pod's name, and would be misled.
     """
-    if not _failing_back(seen, acting) or not _resolve_names(seen) or seen.group.refresh_by is RefreshBy.RESTART:
+    if not _failing_back(seen, acting) or not _resolve_names(seen):
         return None
-    return _forget_stale(seen, acting)
+    return _forget_stale(seen, acting, RefreshBy.RESET)
 
 
 def _refresh(seen: SentinelGroupState, acting: RedisPod, *, sentinels_only: bool = False) -> Action | None:
     # A sentinel that starts resolves the master pod's name: until that pod is master again it would be misled.
-    return _forget_stale(seen, acting, sentinels_only=sentinels_only) if acting is seen.master_pod else None
+    if acting is not seen.master_pod:
+        return None
+    return _forget_stale(seen, acting, seen.group.refresh_by, sentinels_only=sentinels_only)
 
 
-def _forget_stale(seen: SentinelGroupState, acting: RedisPod, *, sentinels_only: bool = False) -> Action | None:
+def _forget_stale(
+    seen: SentinelGroupState, acting: RedisPod, by: RefreshBy, *, sentinels_only: bool = False
+) -> Action | None:
     """The sentinels that list what is gone, one at a time: the next one to ask the master for its replicas first."""
     due = [
         (watcher, view, why)
@@ -510,9 +516,9 @@ def _forget_stale(seen: SentinelGroupState, acting: RedisPod, *, sentinels_only:
         return None
     watcher, view, why = max(due, key=lambda each: each[1].info_age)
     reason = f"sentinel {watcher} {why}"
-    if seen.group.refresh_by is RefreshBy.RESET and view.info_age < DUE_SECONDS and seen.waited < INFO_SECONDS:
+    if by is RefreshBy.RESET and view.info_age < DUE_SECONDS and seen.waited < INFO_SECONDS:
         return RedisHold(reason, RedisStep.REFRESH_SENTINELS, max(0.5, DUE_SECONDS - view.info_age))
-    return Refresh(watcher, reason)
+    return Refresh(watcher, reason, by)
 
 
 def _stale(

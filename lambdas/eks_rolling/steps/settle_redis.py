@@ -9,7 +9,7 @@ from typing import Any
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import Refused
-from eks_rolling.migration.next_action import look
+from eks_rolling.migration.next_action import Next, look
 from eks_rolling.observed.kubernetes import Lease
 from eks_rolling.payloads import SettleTask, StepResult, backoff
 from eks_rolling.redis.actions import Done, RedisHold, Settled, Stop
@@ -32,6 +32,7 @@ def run(task: SettleTask, clients: Clients) -> StepResult:
     waited = task.waited(clients.now())
     holder = f"{task.roll}/settle"
     holds: list[str] = []
+    acted = False
     switches: list[dict[str, Any]] = []
     groups, _ = declared(clients.kubernetes.workloads())
     for group in groups:
@@ -43,28 +44,30 @@ def run(task: SettleTask, clients: Clients) -> StepResult:
             continue
         if lease.holder != holder or clients.now() > lease.renewed + lease.duration / 4:
             clients.kubernetes.put_lease(replace(lease, holder=holder, renewed=clients.now()))
-        if done := _settle(group, waited, clients):
+        if due := _due(group, waited, clients):
+            done = Done(due.action.reason) if isinstance(due.action, RedisHold) else due.perform()
+            acted = acted or not isinstance(due.action, RedisHold)
             holds.append(f"Redis group {group}: {done.said}")
             switches += done.switches(str(group))
         else:
             lock.release(clients, holder, group.lease)
     if holds:
-        return StepResult.wait("; ".join(holds), backoff(waited, longest=5), switches=switches)
+        waiting = StepResult.wait("; ".join(holds), backoff(waited, longest=5), switches=switches)
+        # After an action another thing is waited for, and patience begins anew.
+        return waiting.model_copy(update={"since": clients.now()}) if acted else waiting
     return StepResult.done("no Redis group is half moved")
 
 
-def _settle(group: RedisGroup, waited: float, clients: Clients) -> Done | None:
-    """One action; None once the group is normal. Raises Refused where a person has to decide."""
+def _due(group: RedisGroup, waited: float, clients: Clients) -> Next | None:
+    """What it needs next; None once the group is normal. Raises Refused where a person has to decide."""
     due = look(group, "", clients, waited)
     match due.action:
         case Settled():
             return None
         case Stop(reason):
             raise Refused(f"Redis group {group}: {reason}.")
-        case RedisHold(reason):
-            return Done(reason)
         case _:
-            return due.perform()
+            return due
 
 
 handler = handler_for(run, SettleTask, locked=False)
