@@ -13,7 +13,7 @@ from rich.text import Text
 
 from eks_rolling import state_names
 from eks_rolling.documents.failure import explain
-from eks_rolling.documents.remedies import way_out
+from eks_rolling.documents.remedies import typed, way_out
 from eks_rolling.documents.report import Report
 from eks_rolling.wording import spoken
 from eks_rolling_cli.cli_context import AsJson, aimed, output, print_json, say, show
@@ -74,6 +74,8 @@ def listed(cluster: str, found: list[Json]) -> RenderableType:
     parts: list[RenderableType] = [Listing(COLUMNS, [_row(each) for each in found])]
     if found and found[0]["left_behind"]:
         parts.append(Text(f"→ {way_out(cluster)}", style="green"))
+    elif found and found[0]["status"] not in {"RUNNING", "SUCCEEDED"} and not found[0]["outcome"]:
+        parts.append(Text(f"→ it left no report: `{typed('orphans', cluster=cluster)}` lists what it left", "green"))
     return Group(*parts)
 
 
@@ -162,7 +164,8 @@ def orphans(target: Target, as_json: AsJson = False) -> None:
     from eks_rolling_cli.plan_locally import orphans_here
     from eks_rolling_cli.settings import settings_of
 
-    answer = orphans_here(target, settings_of(target)[0])
+    settings, deployed = settings_of(target)
+    answer = orphans_here(target, settings, over=_ended_holder(target) if deployed else "")
     found = answer["output"]["orphans"]
     if as_json:
         print_json(found)
@@ -174,6 +177,13 @@ def orphans(target: Target, as_json: AsJson = False) -> None:
             output.print(Text(f"  → {each['remedy']}", style="green"), soft_wrap=True)
     if found:
         raise typer.Exit(Exit.FAILED)
+
+
+def _ended_holder(target: Target) -> str:
+    """Who holds the lock without an execution that runs, and so will never give it up; "" if nobody does."""
+    lease = target.kubernetes.lease(target.lock_name)
+    alive = {e.name for what in ("roll", "restore") for e in target.executions.of(target.machine(what), "RUNNING")}
+    return lease.holder if lease is not None and lease.holder not in alive else ""
 
 
 @aimed

@@ -41,9 +41,13 @@ def plan_here(target: Target, settings: "Settings", request: Json) -> tuple[Json
     return answer, json.loads(documents["rolls/plan/plan.json"])
 
 
-def orphans_here(target: Target, settings: "Settings") -> Json:
-    """What the step answers that looks for what dead rolls left behind. Raises RollError."""
-    answer, _ = _step_here("find_orphans", {"roll": "orphans"}, target, settings)
+def orphans_here(target: Target, settings: "Settings", over: str = "") -> Json:
+    """What the step answers that looks for what dead rolls left behind; `over` is one that is known to have ended.
+
+    Raises RollError.
+    """
+    event = {"roll": over or "orphans", "ended": bool(over)}
+    answer, _ = _step_here("find_orphans", event, target, settings)
     return answer
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from eks_rolling.documents.remedies import typed
 from eks_rolling.wording import counted, spoken
 from eks_rolling_cli.cli_context import AsJson, aimed, confirmed, declined, errors, print_json, say, show
 from eks_rolling_cli.exits import CommandError, Exit
@@ -98,7 +99,9 @@ def start(
         answer, document = show_plan(target, request, quiet=as_json, starting=True, there=True)
     outcome = document["outcome"]
     if outcome == "blocked":
-        raise CommandError("Nothing was started: the plan is blocked.", Exit.BLOCKED)
+        left = answer["output"].get("leftovers")
+        back = f" `{typed('restore', cluster=target.cluster)}` puts back what an earlier roll left." if left else ""
+        raise CommandError(f"Nothing was started: the plan is blocked.{back}", Exit.BLOCKED)
     if outcome == "nothing" and not answer["output"].get("leftovers"):
         say("Nothing was started: no node is outdated.")
         return

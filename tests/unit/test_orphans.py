@@ -116,7 +116,23 @@ def test_every_mark_without_a_living_roll_is_one_with_its_remedy(name: str) -> N
     view, kind, what, since = MARKS[name]
     (found,) = orphans(view)
     assert (found.kind, found.object, found.since) == (kind, what, since)
-    assert "-restore with {}" in found.remedy
+    remedies = {True: "the next roll finishes it: `eks-rolling start ", False: "`eks-rolling restore "}
+    assert found.remedy.startswith(remedies[kind == "tag on an instance" and "launched" in what])
+
+
+def test_one_remedy_serves_for_everything_that_a_roll_left() -> None:
+    """R2: a restore would leave a replacement that pods run on, so a roll finishes that and puts back the rest."""
+    views = [MARKS[name][0] for name in ("taint", "replacement", "budget")]
+    view = replace(views[0], states=views[1].states, budgets=views[2].budgets)
+    assert {o.remedy for o in orphans(view)} == {"the next roll finishes it: `eks-rolling start --cluster demo`"}
+
+
+def test_a_group_that_runs_more_than_its_old_maximum_takes_a_roll() -> None:
+    raised = replace(CLEAN.groups[0], desired=3, maximum=3, tags=OURS | {GROUP_MAXIMUM: "2 to 3"})
+    (found,) = orphans(replace(CLEAN, groups=(raised,)))
+    assert "eks-rolling start" in found.remedy
+    (found,) = orphans(replace(CLEAN, groups=(replace(raised, desired=2),)))
+    assert "eks-rolling restore" in found.remedy
 
 
 @pytest.mark.parametrize("name", MARKS)

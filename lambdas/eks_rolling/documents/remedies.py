@@ -16,6 +16,6 @@ def typed(*words: str, cluster: str, region: str = "") -> str:
 def way_out(cluster: str, region: str = "") -> str:
     """The remedy for whatever a roll, an abort or a restore left behind, as a sentence."""
     return (
-        f"`{typed('start', cluster=cluster, region=region)}` shows what is left and asks; "
-        "it finishes that, and puts this back at its end"
+        f"`{typed('start', cluster=cluster, region=region)}` shows a plan and asks; "
+        "that roll finishes what is half done, and puts everything back"
     )

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from eks_rolling.documents.remedies import typed
 from eks_rolling.documents.report import Orphan
+from eks_rolling.errors import BadRequest
 from eks_rolling.names import cluster_tag
 from eks_rolling.observed.aws import Group, InstanceState
 from eks_rolling.observed.kubernetes import Budget, Lease, Node, Pod, Workload
@@ -24,13 +26,11 @@ from eks_rolling.observed.marks import (
     NODE_LAUNCH,
     NODE_ROLL,
     LaunchMark,
+    RaisedMaximum,
 )
 from eks_rolling.redis.stand_in import FOR_POD, LABEL
 from eks_rolling.roll.lock import NAME as LOCK
 from eks_rolling.roll.pending_change import NAME as NEXT
-
-RESTORE = "start the state machine that ends in -restore with {}"
-NEXT_ROLL = "the next roll finishes it: start one with {}"
 
 OTHERS_LABELS = ("eks.amazonaws.com/nodegroup", "karpenter.sh/nodepool", "eks.amazonaws.com/compute-type")
 """On nodes that belong to no Auto Scaling group of one's own, and never did."""
@@ -80,12 +80,36 @@ class OrphanScan:
 
 
 def orphans(view: OrphanScan) -> list[Orphan]:
-    """Everything that is left behind, each with the remedy."""
+    """Everything that is left behind, each with the remedy: of what rolls left, the same for all [R2]."""
     found = list(_of_nobody(view))
     if not view.roll:
         for part in (_locks, _nodes, _groups, _instances, _pods_and_budgets, _autoscaler):
             found += part(view)
     return sorted(found, key=lambda o: (o.kind, o.object))
+
+
+def _remedy(view: OrphanScan) -> str:
+    """A restore puts marks back. It leaves a replacement that pods run on, and the size for it: a roll finishes that,
+    and puts back the rest as well."""
+    return _start(view) if _needs_a_roll(view) else f"`{typed('restore', cluster=view.cluster)}` puts it back"
+
+
+def _needs_a_roll(view: OrphanScan) -> bool:
+    replaces = any(INSTANCE_REPLACES in s.tags for s in view.states.values() if s.state == "running")
+    return replaces or any(_is_full(group) for group in view.groups)
+
+
+def _is_full(group: Group) -> bool:
+    """Whether more instances run than the maximum size before the roll allows."""
+    try:
+        record = RaisedMaximum.on(group)
+    except BadRequest:
+        return False
+    return record is not None and not record.changed_by_others(group.maximum) and group.desired > record.original
+
+
+def _start(view: OrphanScan) -> str:
+    return f"the next roll finishes it: `{typed('start', cluster=view.cluster)}`"
 
 
 def autoscaler_paused_seconds(view: OrphanScan) -> float:
@@ -124,11 +148,11 @@ def _locks(view: OrphanScan) -> Iterator[Orphan]:
         if not lease.holder or view.lives(lease):
             continue
         if lease.name.endswith(f"/{NEXT}"):
-            remedy = "the next change takes it over; until then start a roll with {} for those that were waiting"
+            remedy = f"the next change takes it over; if none comes, {_start(view)}"
         elif lease.name.endswith(f"/{LOCK}"):
-            remedy = RESTORE
+            remedy = _remedy(view)
         else:
-            remedy = NEXT_ROLL
+            remedy = _start(view)
         yield Orphan(
             kind="lock", object=f"{lease.name}, held by {lease.holder}", since=_time(lease.renewed), remedy=remedy
         )
@@ -147,7 +171,7 @@ def _nodes(view: OrphanScan) -> Iterator[Orphan]:
             kind=f"{what[0]} on a node",
             object=f"{node.name}: {', '.join(what)}{f' of {roll}' if roll else ''}",
             since=_time(asked.asked_at) if asked else "",
-            remedy=RESTORE,
+            remedy=_remedy(view),
         )
 
 
@@ -159,7 +183,7 @@ def _groups(view: OrphanScan) -> Iterator[Orphan]:
         if GROUP_MAXIMUM in group.tags:
             said.append(f"the maximum size was {group.tags[GROUP_MAXIMUM]} and is {group.maximum}")
         if said:
-            yield Orphan(kind="tag on a group", object=f"{group.name}: {'; '.join(said)}", remedy=RESTORE)
+            yield Orphan(kind="tag on a group", object=f"{group.name}: {'; '.join(said)}", remedy=_remedy(view))
 
 
 def _instances(view: OrphanScan) -> Iterator[Orphan]:
@@ -173,11 +197,13 @@ def _instances(view: OrphanScan) -> Iterator[Orphan]:
                 kind="tag on an instance",
                 object=f"{state.id}: launched to replace {replaces}{', which is still there' if lives else ''}",
                 since=_time(state.launched),
-                remedy=RESTORE,
+                remedy=_remedy(view),
             )
         if INSTANCE_PROTECTED in state.tags:
             yield Orphan(
-                kind="tag on an instance", object=f"{state.id}: protected from scale-in by a roll", remedy=RESTORE
+                kind="tag on an instance",
+                object=f"{state.id}: protected from scale-in by a roll",
+                remedy=_remedy(view),
             )
 
 
@@ -186,11 +212,13 @@ def _pods_and_budgets(view: OrphanScan) -> Iterator[Orphan]:
         if LABEL in pod.labels:
             stands_for = pod.annotations.get(FOR_POD, "a pod")
             yield Orphan(
-                kind="stand-in", object=f"{pod}, for {stands_for}", remedy=f"{RESTORE}; if it stays, {NEXT_ROLL}"
+                kind="stand-in",
+                object=f"{pod}, for {stands_for}",
+                remedy=f"{_remedy(view)}; if it stays, {_start(view)} finishes it",
             )
     for budget in view.budgets:
         if budget.ours:
-            yield Orphan(kind="temporary budget", object=str(budget), remedy=RESTORE)
+            yield Orphan(kind="temporary budget", object=str(budget), remedy=_remedy(view))
 
 
 def _autoscaler(view: OrphanScan) -> Iterator[Orphan]:
@@ -201,7 +229,7 @@ def _autoscaler(view: OrphanScan) -> Iterator[Orphan]:
             kind="autoscaler",
             object=f"{autoscaler.owner}: at {autoscaler.desired}, was {autoscaler.annotations[AUTOSCALER_REPLICAS]}",
             since=_time(float(since)) if since else "",
-            remedy=RESTORE,
+            remedy=_remedy(view),
         )
 
 

@@ -600,6 +600,34 @@ def test_nothing_is_restored_under_a_living_roll(run: Run, target: FakeTarget) -
     assert (run("restore").exit_code, target.fake.started) == (Exit.BLOCKED, [])
 
 
+def test_a_blocked_start_says_how_to_put_back_what_an_earlier_roll_left(run: Run, target: FakeTarget) -> None:
+    """R2: the remedy of a roll's end is `start`."""
+    assert "eks-rolling restore" not in run("start", "--node", "node-x").output
+    target.world.tag_group("ng-a", {GROUP_MAXIMUM: "3"})
+    done = run("start", "--node", "node-x")
+    assert (done.exit_code, target.fake.started) == (Exit.BLOCKED, [])
+    assert "`eks-rolling restore --cluster demo` puts back what an earlier roll left" in " ".join(done.stderr.split())
+
+
+def test_what_a_roll_left_is_named_as_soon_as_it_has_ended_whatever_its_lock_says(run: Run, target: FakeTarget) -> None:
+    target.fake.add(ROLL, "roll-1", planned("i-1"))
+    now = target.world.time
+    target.world.put_lease(Lease(LOCK, "roll-1", now, 180.0))
+    target.world.tag_group("ng-a", {GROUP_MAXIMUM: "3"})
+    assert run("orphans").exit_code == Exit.FINE
+    target.world.put_lease(replace(target.world.leases[LOCK], holder="roll-0"))
+    done = run("orphans")
+    assert done.exit_code == Exit.FAILED
+    assert "`eks-rolling restore --cluster demo` puts it back" in done.output
+
+
+def test_a_roll_that_left_no_report_is_listed_with_the_command_that_tells_what_it_left(
+    run: Run, target: FakeTarget
+) -> None:
+    target.fake.add(ROLL, "roll-1", planned("i-1"), "ABORTED")
+    assert "`eks-rolling orphans --cluster demo` lists what it left" in run("rolls").output
+
+
 def test_orphans_are_named_with_what_to_do(run: Run, target: FakeTarget) -> None:
     assert run("orphans").exit_code == Exit.FINE
     target.world.tag_group("ng-a", {GROUP_MAXIMUM: "3"})
