@@ -91,9 +91,10 @@ def _node_facts(node: "Node", planned: Json | None) -> Json:
         "ready": node.ready,
         "closed": node.unschedulable or bool(node.roll_taint and node.roll_taint.effect == "NoSchedule"),
         "taint": str(node.roll_taint.effect) if node.roll_taint else "",
-        "outdated": planned is not None,
+        "outdated": planned is not None and not planned.get("reason"),
         "from": planned["from"] if planned else "",
         "to": planned["to"] if planned else "",
+        "reason": planned.get("reason", "") if planned else "",
     }
 
 
@@ -158,6 +159,8 @@ def _node_lines(found: Json) -> Iterable[str]:
     yield f"{node['instance']} in {node['zone']}, {state}{', closed to new pods' if node['closed'] else ''}"
     if node["outdated"]:
         yield f"outdated: runs {node['from']}, its group would launch {node['to']}"
+    elif node.get("reason"):
+        yield f"to be replaced because {node['reason']}; it runs what its group would launch now"
     else:
         yield "not outdated: it runs what its group would launch now, or belongs to no group that is rolled"
     if roll and roll["replacement"] == node["name"]:

@@ -70,7 +70,10 @@ def _nodes(plan: PlanDocument, *, every: bool) -> Iterator[RenderableType]:
                     node.group,
                     "" if every else node.what_moves,
                 ),
-                notes=tuple(Text(move_sentence(m)) for m in node.moves) if every else (),
+                notes=(
+                    *([Text(f"replaced because {node.reason}")] if node.reason else ()),
+                    *(Text(move_sentence(m)) for m in (node.moves if every else ())),
+                ),
                 heading=f"wave {node.wave}" if number == 1 or node.wave != shown[number - 2].wave else "",
             )
         )

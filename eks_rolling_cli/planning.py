@@ -31,6 +31,9 @@ Nodes = Annotated[
 ]
 Surge = Annotated[int | None, typer.Option(min=1, max=40, help="Nodes replaced at the same time.")]
 Accept = Annotated[list[str] | None, typer.Option("--accept", help="Code of a finding to accept; may be repeated.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace the nodes also if their version is their group's: all, or those named.")
+]
 Every = Annotated[bool, typer.Option("--all", help="Show every node, however many.")]
 
 
@@ -41,6 +44,7 @@ def plan(
     node: Nodes = None,
     surge: Surge = None,
     accept: Accept = None,
+    force: Force = False,
     every: Every = False,
     deployed: Annotated[
         bool, typer.Option("--deployed", help="Have the deployed functions plan instead, as a dry run.")
@@ -64,7 +68,7 @@ def plan(
     """
     if deployed and settings is not None:
         raise CommandError("--deployed plans with the deployed settings: leave out --settings.", Exit.USAGE)
-    request = request_of(group, node, surge, accept)
+    request = request_of(group, node, surge, accept, force=force)
     _, document = show_plan(target, request, every=every, as_json=as_json, there=deployed, file=settings)
     if save is not None:
         save.write_text(json.dumps(document, indent=2) + "\n")
@@ -79,6 +83,7 @@ def start(
     node: Nodes = None,
     surge: Surge = None,
     accept: Accept = None,
+    force: Force = False,
     approval: Annotated[
         bool | None, typer.Option("--approval/--no-approval", help="Wait for approval after the plan.")
     ] = None,
@@ -92,7 +97,7 @@ def start(
     Ctrl-C while watching detaches; the roll continues. The exit code is the roll's, as `watch` has it.
     """
     machine = target.machine("roll")
-    request = request_of(group, node, surge, accept)
+    request = request_of(group, node, surge, accept, force=force)
     answer, document = show_plan(target, request, quiet=as_json, starting=True)
     if document["outcome"] == "blocked" and redis_is_silent(document):
         say("Redis does not answer from here; the deployed workflow plans instead, as a dry run.")
@@ -135,9 +140,16 @@ def question(place: str, document: Json) -> str:
     return f"Replace {counted(nodes, 'node')} of {place}{takes}?"
 
 
-def request_of(groups: list[str] | None, nodes: list[str] | None, surge: int | None, accept: list[str] | None) -> Json:
+def request_of(
+    groups: list[str] | None,
+    nodes: list[str] | None,
+    surge: int | None,
+    accept: list[str] | None,
+    *,
+    force: bool = False,
+) -> Json:
     """The roll request that the options make: what was not given is the deployment's to say."""
-    given: Json = {"groups": groups, "nodes": nodes, "surge": surge, "accept": accept}
+    given: Json = {"groups": groups, "nodes": nodes, "surge": surge, "accept": accept, "force": force}
     return {name: value for name, value in given.items() if value}
 
 

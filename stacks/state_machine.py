@@ -114,6 +114,7 @@ class Roll(Construct):
             "nodes": jsonata(f"{plan}.nodes"),
             "groups": jsonata(f"{plan}.groups"),
             "targets": jsonata(f"{plan}.targets"),
+            "although_current": jsonata(f"{plan}.although_current"),
             "surge": jsonata(f"{plan}.surge"),
             "keep_taints": jsonata(f"{plan}.keep_taints"),
             "accept": jsonata(f"{plan}.accept"),

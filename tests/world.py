@@ -355,6 +355,7 @@ class World:
                 ready=False,
                 taints=(Taint("node.kubernetes.io/not-ready", Effect.NO_SCHEDULE),),
                 kubelet=self.kubelet_of_new_nodes,
+                created=self.time,
             )
         )
 

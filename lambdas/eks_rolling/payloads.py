@@ -20,6 +20,7 @@ class RollRequest(Strict):
 
     groups: tuple[str, ...] = Field((), description="Auto Scaling group names; empty: all of the cluster")
     nodes: tuple[str, ...] = Field((), description="node names or instance ids; empty: every outdated one")
+    force: bool = Field(False, description="replace nodes also if their version is their group's")
     dry_run: bool = Field(False, description="plan and report only")
     surge: int | None = Field(None, ge=1, le=40, description="nodes replaced at the same time")
     approval: bool | None = Field(None, description="wait for approval after the plan")
@@ -97,6 +98,8 @@ class RollTask(Task):
     nodes: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     targets: Targets = {}
+    although_current: tuple[str, ...] = ()
+    """Those of `nodes` that are replaced although their version is their group's: for their age, or as asked for."""
     surge: int = 1
     keep_taints: bool = False
     accept: tuple[str, ...] = ()

@@ -277,6 +277,12 @@ class Settings(Strict):
         description="how long pods that end by themselves (Jobs', and others that are not started again) have to do so "
         "before they are evicted; 0: none",
     )
+    max_age_days: int = Field(
+        0,
+        ge=0,
+        le=3650,
+        description="age beyond which a roll replaces nodes although their version is their group's; 0: none",
+    )
     accept: tuple[str, ...] = Field(
         (), description="codes of findings that are accepted beforehand, of all objects or as CODE:OBJECT"
     )

@@ -6,6 +6,8 @@ import pytest
 
 from eks_rolling.documents.plan import PlanDocument, Way
 from eks_rolling.documents.plan_text import plan_text
+from tests.asl import Engine
+from tests.assembly import synthesize
 from tests.model.situations import cache, outdated, settings, shop
 from tests.model.test_roll import engine_for
 from tests.world import World
@@ -40,6 +42,51 @@ def test_nodes_are_replaced_in_the_order_and_the_waves_of_the_plan() -> None:
     world.watchers.append(watch)
     engine_for(world).run("roll", "roll-2", {"surge": 1})
     assert ended == [n.instance for n in nodes]
+
+
+def replaced(world: World, request: dict[str, object], **more: object) -> set[str]:
+    """The instances that a roll over a cluster without an outdated node replaced, all of them in its plan."""
+    engine = Engine(synthesize(), world, world.clients(settings().model_copy(update=more)))
+    before = {m.id for m in world.machines.values() if m.alive}
+    execution = engine.run("roll", "roll-1", request)
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    gone = before - {m.id for m in world.machines.values() if m.alive}
+    assert gone == {n.instance for n in planned(world).nodes}
+    return gone
+
+
+def test_a_request_may_force_nodes_that_are_current() -> None:
+    """N4: those that it names, or all; no new node is replaced again."""
+    world = shop(new_version=False)
+    everybody = set(world.machines)
+    name = next(n.name for n in world.nodes() if n.instance == min(everybody))
+    world.planned = {min(everybody)}
+    assert replaced(world, {"force": True, "nodes": [name]}) == {min(everybody)}
+    (node,) = planned(world).nodes
+    assert (node.reason, node.before) == ("the request forces it", node.to)
+    assert "replaced because the request forces it" in plan_text(planned(world))
+    assert planned(world).reason == "1 node will be replaced"
+
+    world = shop(new_version=False)
+    world.planned = set(world.machines)
+    assert replaced(world, {"force": True}) == set(everybody)
+
+
+def test_nodes_that_are_too_old_are_replaced_although_they_are_current() -> None:
+    world = shop(new_version=False)
+    world.advance(3 * 24 * 3600)
+    young = world.nodes_by_name[world.add_node("ng-a", "zone-a")].instance
+    world.planned = set(world.machines) - {young}
+    assert young not in replaced(world, {}, max_age_days=2)
+    assert {n.reason for n in planned(world).nodes} == {"it is 3 days old (max_age_days 2)"}
+
+
+def test_without_force_or_an_age_a_current_node_is_left_alone() -> None:
+    world = shop(new_version=False)
+    world.advance(3 * 24 * 3600)
+    assert replaced(world, {}) == set()
+    assert replaced(world, {}, max_age_days=4) == set()
+    assert planned(world).reason == "no node is outdated"
 
 
 def test_it_says_how_every_pod_leaves_and_what_the_new_version_changes() -> None:

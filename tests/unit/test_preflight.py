@@ -374,6 +374,40 @@ class TestOutdated:
         assert resolve([view], {"lt-1": (2, 1)}) == {"ng": {"": f"lt-1:{number}"}}
 
 
+class TestReasons:
+    """Why a node is replaced; an outdated one needs no other reason."""
+
+    CURRENT = replace(group(instances=(replace(GROUP.instances[0], template="lt-1:2"),))(CLEAN), now=10 * 86400.0)
+
+    def reasons(self, created: float, request: RollRequest, days: int = 0) -> list[str]:
+        view = replace(self.CURRENT, nodes=(replace(NODE, created=created),))
+        return [c.reason for c in candidates(view, resolve(view.groups, view.versions), request, days)]
+
+    @pytest.mark.parametrize(
+        ("created", "days", "reasons"),
+        [
+            (5 * 86400.0, 0, []),
+            (5 * 86400.0, 5, []),
+            (5 * 86400.0 - 1, 5, ["it is 5 days old (max_age_days 5)"]),
+            (1.0, 3, ["it is 9 days old (max_age_days 3)"]),
+            (0.0, 3, []),
+            (11 * 86400.0, 3, []),
+        ],
+    )
+    def test_an_age_beyond_the_limit_is_one(self, created: float, days: int, reasons: list[str]) -> None:
+        """A node of unknown age has none, nor has one from the future."""
+        assert self.reasons(created, RollRequest(), days) == reasons
+
+    def test_force_is_one_for_the_nodes_that_are_asked_for(self) -> None:
+        assert self.reasons(1.0, RollRequest(force=True)) == ["the request forces it"]
+        assert self.reasons(1.0, RollRequest(force=True, nodes=("node-9",))) == []
+        assert self.reasons(1.0, RollRequest(nodes=("node-1",))) == []
+
+    def test_an_outdated_node_has_none_beside_its_version(self) -> None:
+        asked = RollRequest(force=True)
+        assert [c.reason for c in candidates(CLEAN, resolve(CLEAN.groups, CLEAN.versions), asked, 1)] == [""]
+
+
 class TestPlan:
     def test_all_blockers_are_answered_at_once(self) -> None:
         view = replace(pod(owner=None)(CLEAN), groups=(replace(GROUP, warm_pool=True, refresh_running=True),))

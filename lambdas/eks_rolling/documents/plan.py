@@ -5,6 +5,7 @@ outcome has a default: documents of other versions can be read. `None` means tha
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
 
@@ -14,6 +15,11 @@ from eks_rolling.documents.finding import Finding, blockers
 from eks_rolling.wording import counted, spoken
 
 VERSION = 2
+
+
+def kind_of_nodes(reasons: Iterable[str]) -> str:
+    """What the nodes of a plan are called, given the `PlannedNode.reason` of each."""
+    return "node" if any(reasons) else "outdated node"
 
 
 class PlanPart(BaseModel):
@@ -69,6 +75,7 @@ class PlannedNode(PlanPart):
     type: str = Field("", description="instance type")
     wave: int = Field(1, description="counted from 1; the first is a single node if settings.canary says so")
     age_seconds: float | None = None
+    reason: str = Field("", description="why, although its version is its group's; empty: the version is another")
     before: str = Field("", alias="from", description="lt-id:number")
     to: str = Field("", description="lt-id:number")
     changes: tuple[TemplateChange, ...] = ()
@@ -162,7 +169,10 @@ class PlanDocument(PlanPart):
         """What the plan comes to, in a sentence without its full stop. Blockers are listed by themselves."""
         if self.outcome != "blocked":
             return self.reason
-        nodes, found = counted(len(self.nodes), "outdated node"), counted(blockers(self.findings), "finding")
+        nodes, found = (
+            counted(len(self.nodes), kind_of_nodes(n.reason for n in self.nodes)),
+            counted(blockers(self.findings), "finding"),
+        )
         return f"{nodes}; blocked by {found}"
 
     @property

@@ -56,7 +56,8 @@ def _node(node: PlannedNode) -> str:
     changed = f" ({', '.join(c.what for c in node.changes)})" if node.changes else ""
     age = f", {spoken(node.age_seconds)} old" if node.age_seconds is not None else ""
     where = f"wave {node.wave}, {node.zone}, {node.group}"
-    return f"{node.node}: {where}, version {node.versions}{changed}{age}; moves: {node.what_moves}"
+    why = f"; replaced because {node.reason}" if node.reason else ""
+    return f"{node.node}: {where}, version {node.versions}{changed}{age}{why}; moves: {node.what_moves}"
 
 
 def _findings(title: str, found: list[Finding]) -> Iterator[str]:

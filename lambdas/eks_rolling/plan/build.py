@@ -116,6 +116,7 @@ def _node(
         type=instance.type,
         wave=wave,
         age_seconds=view.now - node.created if node and node.created else None,
+        reason=candidate.reason,
         before=instance.template,
         to=to,
         changes=_changes(view.template_data, instance.template, to),

@@ -20,6 +20,8 @@ from eks_rolling.payloads import RollRequest, Targets
 from eks_rolling.plan.checks.redis_sentinel import RedisView
 from eks_rolling.redis.groups import DeclarationProblem, PartSet, RedisGroup
 
+DAY = 24 * 3600
+
 
 @dataclass(frozen=True)
 class ClusterSnapshot:
@@ -116,11 +118,13 @@ class ClusterSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An outdated instance of the plan, with its group and its node (None: it never joined)."""
+    """An instance of the plan, with its group and its node (None: it never joined)."""
 
     instance: GroupInstance
     group: Group
     node: Node | None
+    reason: str = ""
+    """Why it is replaced although its version is its group's; "" where the version is another."""
 
     @property
     def name(self) -> str:
@@ -148,8 +152,9 @@ def _number(template: LaunchTemplate, versions: dict[str, tuple[int, int]]) -> s
     return f"{template.id}:{number}"
 
 
-def candidates(view: ClusterSnapshot, targets: Targets, request: RollRequest) -> list[Candidate]:
-    """The instances to replace, zone by zone within a group: in service, outdated, and asked for."""
+def candidates(view: ClusterSnapshot, targets: Targets, request: RollRequest, max_age_days: int = 0) -> list[Candidate]:
+    """The instances to replace, zone by zone within a group: in service, asked for, and with a reason: they are
+    outdated, too old (`max_age_days`, 0 for no limit), or the request forces it."""
     found = []
     for group in view.groups:
         if group.managed or group.name not in targets:
@@ -157,9 +162,21 @@ def candidates(view: ClusterSnapshot, targets: Targets, request: RollRequest) ->
         for instance in sorted(group.instances, key=lambda i: (i.zone, i.id)):
             node = view.node_of(instance.id)
             asked = not request.nodes or instance.id in request.nodes or (node and node.name in request.nodes)
-            if asked and instance.lifecycle == "InService" and outdated(instance, targets[group.name]):
+            if not asked or instance.lifecycle != "InService":
+                continue
+            if outdated(instance, targets[group.name]):
                 found.append(Candidate(instance, group, node))
+            elif reason := _although_current(node, view.now, request, max_age_days):
+                found.append(Candidate(instance, group, node, reason))
     return found
+
+
+def _although_current(node: Node | None, now: float, request: RollRequest, max_age_days: int) -> str:
+    # A node without a time of its creation has no age that could be judged.
+    age = (now - node.created) / DAY if node and node.created else 0.0
+    if max_age_days and age > max_age_days:
+        return f"it is {int(age)} days old (max_age_days {max_age_days})"
+    return "the request forces it" if request.force else ""
 
 
 def moving_pods(view: ClusterSnapshot, chosen: Iterable[Candidate]) -> list[Pod]:

@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.documents.finding import Finding, Severity
+from eks_rolling.documents.plan import kind_of_nodes
 from eks_rolling.errors import Permanent, RollError, sentence
 from eks_rolling.migration.next_action import look
 from eks_rolling.observed.aws import Group
@@ -38,14 +39,14 @@ def decide(view: ClusterSnapshot, request: RollRequest, settings: Settings) -> P
     """The plan. A blocker blocks even a roll that would otherwise have work to do; all of them are named."""
     targets = resolve(view.groups, view.versions)
     accepted = {*request.accept, *settings.accept}
-    outdated = candidates(view, targets, request)
-    chosen = [c for c in outdated if not left_out(c, accepted)]
-    skipped = [c for c in outdated if left_out(c, accepted)]
+    found_to_replace = candidates(view, targets, request, settings.max_age_days)
+    chosen = [c for c in found_to_replace if not left_out(c, accepted)]
+    skipped = [c for c in found_to_replace if left_out(c, accepted)]
     stuck = stuck_pods(view, chosen, targets)
     unplaced = [*stuck, *cramped_stand_ins(view, chosen, targets)]
     found = findings(view, request, settings, chosen, unplaced, skipped)
     blockers = [f for f in found if f.severity is Severity.BLOCKS]
-    nodes = counted(len(chosen), "outdated node")
+    nodes = counted(len(chosen), kind_of_nodes(c.reason for c in chosen))
     if blockers:
         outcome, reason = PlanOutcome.BLOCKED, f"{nodes}; blocked: {_name_blockers(blockers)}"
     elif not chosen:
@@ -101,6 +102,7 @@ def run(task: PlanTask, clients: Clients) -> StepResult:
         nodes=[c.instance.id for c in plan.chosen],
         groups=groups,
         targets={group: plan.targets[group] for group in groups},
+        although_current=[c.instance.id for c in plan.chosen if c.reason],
         surge=request.surge_in(settings),
         approval=settings.approval if request.approval is None else request.approval,
         dry_run=request.dry_run,

@@ -1,4 +1,6 @@
-"""Pick the next nodes: those of the plan that are still outdated. The first wave is one node."""
+"""Pick the next nodes: those of the plan that are still to be replaced. The first wave is one node."""
+
+from collections.abc import Collection
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.observed.aws import Group
@@ -10,7 +12,12 @@ from eks_rolling.runtime import handler_for
 
 
 def decide(
-    groups: list[Group], nodes: list[Node], planned: tuple[str, ...], targets: Targets, size: int
+    groups: list[Group],
+    nodes: list[Node],
+    planned: tuple[str, ...],
+    targets: Targets,
+    size: int,
+    although_current: Collection[str] = (),
 ) -> tuple[list[dict[str, str]], int]:
     """The next wave as tasks for RollNode, in the plan's order, and how many nodes are left before it [N4].
 
@@ -23,7 +30,7 @@ def decide(
         for instance in group.instances
         if instance.lifecycle == "InService"
         and instance.id in by_instance
-        and outdated(instance, targets.get(group.name, {}))
+        and (instance.id in although_current or outdated(instance, targets.get(group.name, {})))
     }
     ordered = [left[instance] for instance in planned if instance in left]
     return ordered[:size], len(ordered)
@@ -34,7 +41,7 @@ def run(task: RollTask, clients: Clients) -> StepResult:
     groups = clients.aws.groups(task.groups) if task.groups else []
     size = 1 if settings.canary and task.waves == 0 else settings.wave
     nodes = clients.kubernetes.nodes()
-    wave, left = decide(groups, nodes, task.nodes, task.targets, size)
+    wave, left = decide(groups, nodes, task.nodes, task.targets, size, set(task.although_current))
     if not wave:
         return StepResult.done("every node of the plan is replaced", wave=[], left=0, ready_nodes=ready_nodes(nodes))
     names = ", ".join(n["node"] for n in wave[:3]) + (" and others" if len(wave) > 3 else "")

@@ -100,6 +100,16 @@ def test_a_plan_names_every_node_in_order_with_what_moves_and_what_to_do_next(ru
     assert done.output.rstrip().endswith("Start it with `eks-rolling start`.")
 
 
+def test_a_forced_plan_says_why_current_nodes_are_in_it(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    target = FakeTarget(shop(new_version=False))
+    monkeypatch.setattr(frame, "Target", lambda _: target)
+    name = target.world.nodes()[0].name
+    assert "No node is outdated" in run("plan").output
+    said = run("plan", "--force", "--node", name).output
+    assert "1 node will be replaced" in said
+    assert "replaced because the request forces it" in said
+
+
 def test_a_plan_changes_nothing(run: Run, target: FakeTarget) -> None:
     before = target.world.snapshot()
     run("plan")
