@@ -24,6 +24,12 @@ class GroupSpec(_Model):
     min: int = 0
     max: int | None = Field(None, description="defaults to size")
     instance_type: str = "m6i.large"
+    launch_configuration: bool = Field(False, description="launches from a launch configuration, not from a template")
+    instance_types: tuple[str, ...] = Field((), description="the types of a mixed instances policy, the first at once")
+    on_demand_percent: int = Field(100, ge=0, le=100, description="of a group with instance_types; the rest is spot")
+    terminating_hook_seconds: int | None = Field(
+        None, gt=0, description="a lifecycle hook that nobody completes holds each instance that goes for so long"
+    )
     launch_template_version: str = "$Latest"
     managed_node_group: bool = Field(False, description="tagged as an EKS managed node group, which a roll refuses")
     labels: dict[str, str] = {}
@@ -40,10 +46,14 @@ class GroupSpec(_Model):
 
 
 class TargetGroupSpec(_Model):
-    """A target group of instances behind a listener of the lab's load balancer."""
+    """A target group behind a listener of the lab's load balancer: of instances, or of the addresses of a Service's
+    pods."""
 
     name: str
-    node_port: int
+    node_port: int = Field(description="the targets' port: of addresses, their pods'")
+    pods_of: str | None = Field(
+        None, description="the Service, as namespace/name, whose ready pods' addresses are the targets; else instances"
+    )
     listener_port: int
     health_path: str | None = Field(None, description="HTTP path of the health check; a TCP connect without one")
     health_port: int | None = None
@@ -119,7 +129,7 @@ class LabSpec(_Model):
     node_monitor_grace_seconds: int = Field(40, gt=0, description="without a heartbeat for so long a node is NotReady")
 
     @model_validator(mode="after")
-    def _zones_are_known(self) -> "LabSpec":
+    def _groups_can_be_made(self) -> "LabSpec":
         if len(self.zones) > 4:
             raise ValueError("a lab has room for four zones")
         for group in self.groups:
@@ -127,9 +137,14 @@ class LabSpec(_Model):
             if unknown:
                 raise ValueError(f"group {group.name}: unknown zones {sorted(unknown)}; the lab has {list(self.zones)}")
         names = {t.name for t in self.target_groups}
+        of_pods = {t.name for t in self.target_groups if t.pods_of}
         for group in self.groups:
+            if wrong := set(group.target_groups) & of_pods:
+                raise ValueError(f"group {group.name}: target groups {sorted(wrong)} are of addresses")
             if missing := set(group.target_groups) - names:
                 raise ValueError(f"group {group.name}: unknown target groups {sorted(missing)}")
+            if group.launch_configuration and (group.launch_template or group.instance_types):
+                raise ValueError(f"group {group.name}: a launch configuration goes with no launch template")
         return self
 
     def zone_index(self, zone: str) -> int:
@@ -153,6 +168,11 @@ class LabSpec(_Model):
 
     def save(self, path: Path) -> None:
         path.write_text(self.model_dump_json(indent=2))
+
+
+def configuration_name(group: str, number: int) -> str:
+    """A group's launch configuration: it cannot be changed, so each change is a new one."""
+    return f"{group}-{number}"
 
 
 def image_id(template: str, version: int) -> str:

@@ -40,6 +40,9 @@ SPEC = LabSpec(
         GroupSpec(name="hooked", zones=ZONES[:1], size=0, max=1),
         GroupSpec(name="hooked-briefly", zones=ZONES[:1], size=1),
         GroupSpec(name="sharing", launch_template="limited", zones=ZONES[:1], size=1),
+        GroupSpec(name="configured", zones=ZONES[:1], size=1, max=3, launch_configuration=True),
+        GroupSpec(name="several-types", zones=ZONES[:1], size=1, max=3, instance_types=("m7i.large", "m6i.large")),
+        GroupSpec(name="going-slowly", zones=ZONES[:1], size=1, terminating_hook_seconds=1),
         GroupSpec(name="managed", zones=ZONES[:1], size=1, managed_node_group=True),
     ),
     target_groups=(
@@ -47,6 +50,7 @@ SPEC = LabSpec(
             name="web", node_port=30080, listener_port=8080, health_path="/healthz", deregistration_delay_seconds=1
         ),
         TargetGroupSpec(name="raw", node_port=30090, listener_port=8090, deregistration_delay_seconds=0),
+        TargetGroupSpec(name="pods", pods_of="shop/web", node_port=8080, listener_port=8100),
     ),
     delays=Delays(boot=0.5, terminate=0.5),
 )

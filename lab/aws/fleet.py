@@ -87,12 +87,23 @@ class Glimpse:
 
 @dataclass(frozen=True)
 class Launch:
-    """What a group launches now: template and resolved version, type, and whether as a spot instance."""
+    """What a group launches now: a template's resolved version or a launch configuration (`source`, whose `template` is
+    None), type, and whether as a spot instance."""
 
     template: Any
-    version: Any
+    source: Any
     instance_type: str
     spot: bool
+
+    @property
+    def instance_tags(self) -> dict[str, str]:
+        return dict(self.source.instance_tags) if self.template else {}
+
+    @property
+    def named(self) -> dict[str, str] | None:
+        """The launch template, as RunInstances is given it."""
+        number = str(self.source.number) if self.template else ""
+        return {"LaunchTemplateId": self.template.id, "Version": number} if self.template else None
 
 
 class Fleet:
@@ -224,22 +235,23 @@ class Fleet:
                     f"We currently do not have sufficient capacity in the Availability Zone you requested ({zone})."
                 )
             launch = what_it_launches(group, self.account)
-            tags = {**group.get_propagated_tags(), **launch.version.instance_tags}
+            tags = {**group.get_propagated_tags(), **launch.instance_tags}
             reservation = self.account.ec2.run_instances(
-                launch.version.image_id,
+                launch.source.image_id,
                 1,
-                launch.version.user_data,
-                launch.version.security_groups,
+                launch.source.user_data,
+                launch.source.security_groups,
                 instance_type=launch.instance_type,
                 is_instance_type_default=False,
                 tags={"instance": tags | {"aws:autoscaling:groupName": group.name}},
-                launch_template={"LaunchTemplateId": launch.template.id, "Version": str(launch.version.number)},
+                launch_template=launch.named,
                 subnet_id=subnet_id,
                 private_ip=self._free_address(subnet_id),
                 instance_market_options={"MarketType": "spot"} if launch.spot else None,
             )
             (instance,) = reservation.instances
             instance.autoscaling_group = group
+            instance.launch_configuration_name = None if launch.template else launch.source.name
             member = self.adopt(instance, group=group.name)
             group.instance_states.append(self._group_state(group, instance))
             self._begin(
@@ -393,7 +405,8 @@ class Fleet:
         return str(min(self.subnets(group), key=lambda subnet: zones.count(subnet.availability_zone)).id)
 
     def _scale_in_order(self, alive: list[Any]) -> list[Any]:
-        """The default termination policy: the fullest zone first, then the oldest launch template version, then age."""
+        """The default termination policy: the fullest zone first, then the oldest launch template version or a former
+        launch configuration, then age."""
         candidates = [state for state in alive if not state.protected_from_scale_in]
         order: list[Any] = []
         while candidates:
@@ -402,7 +415,7 @@ class Fleet:
                 candidates,
                 key=lambda s: (
                     -zones.count(s.instance.placement.zone),
-                    int(s.launch_template["Version"]),
+                    _generation(s),
                     self._members[s.instance.id].launched,
                 ),
             )
@@ -452,10 +465,10 @@ def what_it_launches(group: Any, account: Account) -> Launch:
     """The template version, type and market that the group would launch an instance with now.
 
     With a mixed instances policy the first override decides, as its `prioritized` strategy does, and spot makes up what
-    the on-demand base and percentage leave. Raises ValidationError for a group with a launch configuration.
+    the on-demand base and percentage leave.
     """
     if group.ec2_launch_template is None:
-        raise ValidationError(f"AutoScalingGroup {group.name}: the lab launches from launch templates only.")
+        return Launch(None, group.launch_config, group.launch_config.instance_type, spot=False)
     policy = group.mixed_instances_policy or {}
     override: dict[str, Any] = next(iter(policy.get("LaunchTemplate", {}).get("Overrides", [])), {})
     template, version = group.ec2_launch_template, group.launch_template_version
@@ -469,6 +482,13 @@ def what_it_launches(group: Any, account: Account) -> Launch:
     resolved = template.get_version(version)
     instance_type = override.get("InstanceType") or resolved.instance_type
     return Launch(template, resolved, instance_type, spot=_next_is_spot(group, policy.get("InstancesDistribution", {})))
+
+
+def _generation(state: Any) -> int:
+    """How new what an instance was launched from is, within its group."""
+    if state.launch_template:
+        return int(state.launch_template["Version"])
+    return int(state.launch_configuration_name == state.auto_scaling_group.launch_configuration_name)
 
 
 def _next_is_spot(group: Any, distribution: dict[str, Any]) -> bool:

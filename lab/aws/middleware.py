@@ -21,7 +21,7 @@ from lab.aws.calls import Call, CallLog, Gate, RoleOfKey
 from lab.aws.faults import Faults
 from lab.aws.fleet import Fleet
 from lab.aws.lambdas import FunctionNotFoundError, Lambdas, NotReadyError, TooManyRequestsError
-from lab.aws.targets import Targets, health_port, listener_ports
+from lab.aws.targets import State, Targets, deregistration_delay, health_port, listener_ports
 
 LOG = logging.getLogger(__name__)
 _INVOCATION = re.compile(r"/2015-03-31/functions/(.+)/invocations/?")
@@ -105,8 +105,9 @@ class Middleware:
                     return Answer.of(self._instances())
                 case "GET", "targets":
                     return Answer.of(self._target_groups())
-                case "POST", "target-health":
-                    return Answer.of(self._report(_json(environ)))
+                case "POST", "target-health" | "pod-targets":
+                    take = self._report if what == "target-health" else self._take_pods
+                    return Answer.of(take(_json(environ)))
                 case "POST", "authenticate":
                     return Answer.of(tokens.review(_json(environ), self._authenticator))
                 case "GET", "faults":
@@ -159,10 +160,22 @@ class Middleware:
             for group in list(self._account.elbv2.target_groups.values())
         ]
 
-    def _report(self, seen: list[dict[str, Any]]) -> dict[str, int]:
+    def _report(self, seen: Any) -> dict[str, int]:
         for check in seen:
             self._targets.report(check["target_group"], check["id"], int(check["port"]), healthy=bool(check["healthy"]))
         return {"taken": len(seen)}
+
+    def _take_pods(self, told: Any) -> dict[str, int]:
+        """Registers and deregisters addresses until a target group has those told, as the load balancer controller
+        does that runs in a cluster."""
+        (group,) = [g for g in self._account.elbv2.target_groups.values() if g.name == told["target_group"]]
+        wanted = {str(address) for address in told["addresses"]}
+        there = {t.id for t in self._targets.of(group.arn) if t.state is not State.DRAINING}
+        for address in sorted(wanted - there):
+            self._targets.register(group.arn, address, int(group.port))
+        for address in sorted(there - wanted):
+            self._targets.deregister(group.arn, address, int(group.port), deregistration_delay(group))
+        return {"registered": len(wanted - there), "deregistered": len(there - wanted)}
 
     def _messages(self) -> list[dict[str, Any]]:
         return [

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from moto.autoscaling.exceptions import AutoscalingClientError, ValidationError
-from moto.autoscaling.models import AutoScalingBackend, FakeAutoScalingGroup
+from moto.autoscaling.models import AutoScalingBackend, FakeAutoScalingGroup, InstanceState
 from moto.autoscaling.responses import AutoScalingResponse
 from moto.core.responses import ActionResult, EmptyResult
 from moto.ec2.exceptions import InvalidInstanceIdError
@@ -105,6 +105,11 @@ def _install_membership(fleet: Fleet) -> None:
             fleet.shut_down(state.instance)
         return EmptyResult()
 
+    def launch_configuration_name(self: Any) -> str | None:
+        return getattr(self.instance, "launch_configuration_name", None)
+
+    # An instance keeps the configuration that it came from, whatever its group's is now.
+    replace(InstanceState, "launch_configuration_name", property(launch_configuration_name))
     # moto registers a group's instances anew at every change of its capacity, those deregistered by hand as well.
     replace(AutoScalingBackend, "update_attached_target_groups", lambda _self, _group_name: None)
     replace(AutoScalingBackend, "update_attached_elbs", lambda _self, _group_name: None)

@@ -9,7 +9,7 @@ from moto.eks.models import EKSBackend
 from lab.aws.account import Account
 from lab.aws.compat.registry import around
 from lab.aws.fleet import Fleet
-from lab.spec import GroupSpec, LabSpec, TargetGroupSpec, image_id
+from lab.spec import GroupSpec, LabSpec, TargetGroupSpec, configuration_name, image_id
 
 VPC_CIDR = "10.0.0.0/16"
 ENDPOINT = "https://127.0.0.1:6443"
@@ -31,19 +31,56 @@ def seed(account: Account, fleet: Fleet, spec: LabSpec, ca_certificate: Path) ->
         target_group.name: _make_target_group(account, spec, target_group, vpc.id, list(subnets.values()))
         for target_group in spec.target_groups
     }
-    owners = {g.template: g for g in reversed(spec.groups)}
+    owners = {g.template: g for g in reversed(spec.groups) if not g.launch_configuration}
     templates = {name: _make_template(account, group) for name, group in owners.items()}
     with fleet.booted_at_once():
         for group in spec.groups:
             arns = [target_groups[name] for name in group.target_groups]
             zones = [subnets[zone] for zone in group.zones]
-            _make_group(account, spec, group, templates[group.template], zones, arns)
+            _make_group(account, spec, group, _launches(account, group, templates), zones, arns)
 
 
 def _make_template(account: Account, group: GroupSpec) -> str:
     """A launch template with one version; its id."""
     data = {"ImageId": image_id(group.template, 1), "InstanceType": group.instance_type}
     return str(account.ec2.create_launch_template(group.template, "", data, {}).id)
+
+
+def _launches(account: Account, group: GroupSpec, templates: dict[str, str]) -> dict[str, Any]:
+    """What says what the group launches: a launch configuration, a template, or a policy of several types."""
+    if group.launch_configuration:
+        name = configuration_name(group.name, 1)
+        account.autoscaling.create_launch_configuration(
+            name=name,
+            image_id=image_id(group.name, 1),
+            key_name=None,
+            kernel_id="",
+            ramdisk_id="",
+            security_groups=[],
+            user_data=None,
+            instance_type=group.instance_type,
+            instance_monitoring=False,
+            instance_profile_name=None,
+            spot_price=None,
+            ebs_optimized=False,
+            associate_public_ip_address=False,
+            block_device_mappings=[],
+        )
+        return {"launch_config_name": name, "launch_template": None}
+    template = {"LaunchTemplateId": templates[group.template], "Version": group.launch_template_version}
+    if not group.instance_types:
+        return {"launch_config_name": None, "launch_template": template}
+    policy = {
+        "LaunchTemplate": {
+            "LaunchTemplateSpecification": template,
+            "Overrides": [{"InstanceType": instance_type} for instance_type in group.instance_types],
+        },
+        "InstancesDistribution": {
+            "OnDemandBaseCapacity": 0,
+            "OnDemandPercentageAboveBaseCapacity": group.on_demand_percent,
+        },
+    }
+    return {"launch_config_name": None, "launch_template": None, "mixed_instances_policy": policy}
 
 
 def _make_cluster(account: Account, name: str, subnet_ids: list[str], ca_certificate: Path) -> None:
@@ -78,7 +115,7 @@ def _make_target_group(
         healthcheck_protocol=protocol,
         healthcheck_path=target_group.health_path,
         healthcheck_port=str(target_group.health_port) if target_group.health_port else "traffic-port",
-        target_type="instance",
+        target_type="ip" if target_group.pods_of else "instance",
     )
     made.attributes["deregistration_delay.timeout_seconds"] = str(target_group.deregistration_delay_seconds)
     balancer = account.elbv2.create_load_balancer(
@@ -102,7 +139,7 @@ def _make_group(
     account: Account,
     spec: LabSpec,
     group: GroupSpec,
-    template: str,
+    launches: dict[str, Any],
     subnet_ids: list[str],
     target_group_arns: list[str],
 ) -> None:
@@ -115,8 +152,6 @@ def _make_group(
         desired_capacity=group.size,
         max_size=group.max_size,
         min_size=group.min,
-        launch_config_name=None,
-        launch_template={"LaunchTemplateId": template, "Version": group.launch_template_version},
         vpc_zone_identifier=",".join(subnet_ids),
         default_cooldown=None,
         health_check_period=None,
@@ -126,4 +161,9 @@ def _make_group(
         placement_group=None,
         termination_policies=[],
         tags=[{"Key": key, "Value": value, "PropagateAtLaunch": True} for key, value in tags.items()],
+        **launches,
     )
+    if group.terminating_hook_seconds is not None:
+        account.autoscaling.create_lifecycle_hook(
+            "drain", group.name, "autoscaling:EC2_INSTANCE_TERMINATING", group.terminating_hook_seconds, "CONTINUE"
+        )

@@ -27,6 +27,7 @@ PROGRAMS = (*COMPONENTS, "kubectl")
 
 _CONTROLLERS = (
     "clusterrole-aggregation",
+    "cronjob",
     "daemonset",
     "deployment",
     "disruption",

@@ -1,4 +1,4 @@
-"""The load balancer: listeners, target groups of instances, health checks. Balances connections, as an NLB does."""
+"""The load balancer: listeners, target groups, health checks. Balances connections, as an NLB does."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ _UNAVAILABLE = (
 
 @dataclass(frozen=True)
 class Backend:
-    """One instance and port of a target group."""
+    """One target and its port: `id` is an instance's, or a pod's address."""
 
     id: str
     port: int
@@ -151,7 +151,7 @@ class Balancer:
             _key(group.arn, target)
             for group in self._groups.values()
             for target in group.targets
-            if target.id in self._addresses
+            if self._address(target.id)
         }
         self._relay.abort(lambda key: key not in there)
 
@@ -162,19 +162,23 @@ class Balancer:
             return _UNAVAILABLE if group and group.protocol.startswith("HTTP") else b""
         turn = next(self._turns.setdefault(group.arn, itertools.count()))
         target = choices[turn % len(choices)]
-        address = self._addresses.get(target.id)
+        address = self._address(target.id)
         if address is None:
             raise ConnectionRefusedError(f"instance {target.id} does not run")
         async with asyncio.timeout(_CONNECT_SECONDS):
             connected = await self._connector.connect((address, target.port), LAB_ADDRESS)
         return Outgoing(connected, depends_on=_key(group.arn, target))
 
+    def _address(self, target: str) -> str | None:
+        """Where a target is: a pod's address is one, an instance has one while it runs."""
+        return self._addresses.get(target) if target.startswith("i-") else target
+
     async def _check(self, arn: str, instance: str, port: int) -> None:
         """Checks one target's health for as long as it is registered."""
         health = self._health[arn, instance, port] = Health()
         while True:
             group = self._groups[arn]
-            address = self._addresses.get(instance)
+            address = self._address(instance)
             success = address is not None and await _answers(address, group.health_port or port, group.health_path)
             if health.note(success):
                 _log.info("%s: %s:%d is %s", group.name, instance, port, "healthy" if success else "unhealthy")

@@ -17,6 +17,7 @@ from lab.instances import follow_instances, node_name
 from lab.kube import Kube
 from lab.network.balancer import Balancer
 from lab.network.dns import Dns
+from lab.network.pod_targets import follow_pods
 from lab.network.services import ServiceProxy
 from lab.network.sources import prepare_namespace
 from lab.paths import LabPaths
@@ -31,14 +32,17 @@ async def serve(paths: LabPaths, spec: LabSpec) -> None:
         tasks.create_task(services.run())
         tasks.create_task(balancer.run())
         tasks.create_task(Dns(services.names).run())
-        tasks.create_task(_follow_instances(spec.region, services, balancer))
+        for group in spec.target_groups:
+            if group.pods_of:
+                tasks.create_task(follow_pods(kube, group.name, group.pods_of))
+        tasks.create_task(_follow_instances(spec, services, balancer))
 
 
-async def _follow_instances(region: str, services: ServiceProxy, balancer: Balancer) -> None:
+async def _follow_instances(spec: LabSpec, services: ServiceProxy, balancer: Balancer) -> None:
     async with aiohttp.ClientSession() as session:
         async for instances in follow_instances(session):
             running = [instance for instance in instances if instance.is_running]
-            services.see_nodes({node_name(i.private_ip, region): i.private_ip for i in running})
+            services.see_nodes({node_name(i.private_ip, spec.region): i.private_ip for i in running})
             balancer.see_instances({i.id: i.private_ip for i in running})
 
 

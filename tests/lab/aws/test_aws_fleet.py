@@ -325,3 +325,43 @@ def test_a_lifecycle_hook_that_nobody_completes_ends_by_itself(aws: Server) -> N
     client.terminate_instance_in_auto_scaling_group(InstanceId=instance, ShouldDecrementDesiredCapacity=True)
     until(lambda: instance in members(aws, "hooked-briefly", "Terminating:Wait"), "the hook holds the instance")
     until(lambda: aws.instance(instance)["state"] == "terminated", "the instance is terminated")
+
+
+def test_a_group_with_a_launch_configuration_launches_from_it_and_its_instances_keep_it(aws: Server) -> None:
+    client = aws.client("autoscaling")
+    (old,) = settled(aws, "configured", 1)
+    with refused(aws, "launch template"):
+        launch(aws, "configured")
+    client.create_launch_configuration(
+        LaunchConfigurationName="configured-2", ImageId="ami-2", InstanceType="m6i.xlarge"
+    )
+    client.update_auto_scaling_group(AutoScalingGroupName="configured", LaunchConfigurationName="configured-2")
+    client.set_desired_capacity(AutoScalingGroupName="configured", DesiredCapacity=2)
+    (new,) = set(settled(aws, "configured", 2)) - {old}
+    described = group(aws, "configured")
+    assert "LaunchTemplate" not in described
+    of_instances = {i["InstanceId"]: i["LaunchConfigurationName"] for i in described["Instances"]}
+    assert of_instances == {old: "configured-1", new: "configured-2"}
+    assert (aws.instance(new)["image_id"], aws.instance(new)["type"]) == ("ami-2", "m6i.xlarge")
+    # What was launched from a former configuration goes first.
+    client.set_desired_capacity(AutoScalingGroupName="configured", DesiredCapacity=1)
+    until(lambda: members(aws, "configured") == [new], "the older instance has gone")
+
+
+def test_a_group_of_several_types_launches_the_first_of_them(aws: Server) -> None:
+    (instance,) = settled(aws, "several-types", 1)
+    assert aws.instance(instance)["type"] == "m7i.large"
+    policy = group(aws, "several-types")["MixedInstancesPolicy"]
+    types = [override["InstanceType"] for override in policy["LaunchTemplate"]["Overrides"]]
+    assert types == ["m7i.large", "m6i.large"]
+    assert launch(aws, "several-types")["Instances"][0]["InstanceType"] == "m7i.large"
+
+
+def test_the_hook_of_a_spec_holds_instances_that_go(aws: Server) -> None:
+    client = aws.client("autoscaling")
+    (hook,) = client.describe_lifecycle_hooks(AutoScalingGroupName="going-slowly")["LifecycleHooks"]
+    assert (hook["LifecycleTransition"], hook["HeartbeatTimeout"]) == ("autoscaling:EC2_INSTANCE_TERMINATING", 1)
+    (instance,) = settled(aws, "going-slowly", 1)
+    client.terminate_instance_in_auto_scaling_group(InstanceId=instance, ShouldDecrementDesiredCapacity=True)
+    until(lambda: instance in members(aws, "going-slowly", "Terminating:Wait"), "the hook holds the instance")
+    until(lambda: aws.instance(instance)["state"] == "terminated", "the instance is terminated")

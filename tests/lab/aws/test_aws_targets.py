@@ -128,3 +128,18 @@ def test_a_target_group_without_a_listener_is_not_in_use(aws: Server) -> None:
     instance = in_service(aws)[0]
     client.register_targets(TargetGroupArn=made["TargetGroupArn"], Targets=[{"Id": instance}])
     assert health(aws, "idle", instance, 9) == ("unused", "Target.NotInUse")
+
+
+def test_targets_of_addresses_are_those_told_and_drain_when_they_are_told_no_more(aws: Server) -> None:
+    def told(*addresses: str) -> dict[str, str]:
+        aws.lab("POST", "pod-targets", {"target_group": "pods", "addresses": addresses})
+        return {target["id"]: target["state"] for target in target_group(aws, "pods")["targets"]}
+
+    (described,) = aws.client("elbv2").describe_target_groups(Names=["pods"])["TargetGroups"]
+    assert described["TargetType"] == "ip"
+    assert told("10.244.0.9", "10.244.64.9") == {"10.244.0.9": "initial", "10.244.64.9": "initial"}
+    report(aws, "pods", "10.244.0.9", 8080, healthy=True)
+    assert health(aws, "pods", "10.244.0.9", 8080)[0] == "healthy"
+    # Told again, it stays as it is.
+    assert told("10.244.0.9") == {"10.244.0.9": "healthy", "10.244.64.9": "draining"}
+    assert told("10.244.0.9", "10.244.64.9") == {"10.244.0.9": "healthy", "10.244.64.9": "initial"}

@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from lab import addresses
+from lab.paths import REPOSITORY
 from lab.spec import GroupSpec, LabSpec
 
 YAML = """
@@ -35,6 +36,15 @@ def test_a_spec_survives_being_saved(tmp_path: Path) -> None:
         ("zones: [a, b, c, d, e]", "a lab has room for four zones"),
         ("groups: [{name: g, zones: [mars], size: 1}]", "group g: unknown zones ['mars']"),
         ("groups: [{name: g, zones: [eu-central-1a], size: 1, target_groups: [x]}]", "unknown target groups ['x']"),
+        (
+            "zones: [a]\ngroups: [{name: g, zones: [a], size: 1, launch_configuration: true, launch_template: t}]",
+            "a launch configuration goes with no launch template",
+        ),
+        (
+            "zones: [a]\ngroups: [{name: g, zones: [a], size: 1, target_groups: [t]}]\n"
+            "target_groups: [{name: t, node_port: 1, listener_port: 2, pods_of: shop/web}]",
+            "target groups ['t'] are of addresses",
+        ),
         ("colour: blue", "Extra inputs are not permitted"),
         ("groups: [{name: g, zones: [], size: -1}]", "greater than or equal to 0"),
     ],
@@ -66,3 +76,10 @@ def test_every_zone_has_a_bridge_and_pod_addresses_of_its_own() -> None:
         assert f"link add zone{index} address 02:0a:f4:00:00:0{index} type bridge" in commands
         assert f"addr add {network}.1/18 dev zone{index}" in commands
         assert addresses.pod_network(index) == f"{network}.0/18"
+
+
+@pytest.mark.parametrize("file", sorted((REPOSITORY / "lab" / "clusters").glob("*.yaml")), ids=lambda f: f.stem)
+def test_what_a_cluster_that_ships_is_made_of_is_there(file: Path) -> None:
+    spec = LabSpec.from_yaml(file)
+    for manifest in spec.manifests:
+        assert (REPOSITORY / manifest).exists(), manifest
