@@ -13,7 +13,7 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from eks_rolling.errors import BadRequest
-from eks_rolling.settings import Settings, Strict
+from eks_rolling.settings import SHORTEST_LEASE, Settings, Strict
 from eks_rolling_config.options import Option, options
 from eks_rolling_config.yaml12 import Loader
 
@@ -108,6 +108,11 @@ class Cluster(Settings):
         "",
         pattern=r"^([a-z]{2}(-[a-z]+)+-\d)?$",
         description="region that the stack is deployed to; empty: the one that the CDK command is set to",
+    )
+    lease_seconds: int = Field(
+        180,
+        ge=SHORTEST_LEASE,
+        description="a holder that does not renew the lock for this long loses it",
     )
     network: Network | None = Field(
         None,

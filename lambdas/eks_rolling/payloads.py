@@ -262,13 +262,17 @@ class StepResult(Strict):
         return cls(status=Status.WAIT, reason=reason, wait_seconds=whole, output=output)
 
 
+LONGEST_BACKOFF = 60.0
+"""Seconds: the longest wait between two looks at something that gives no hint of its own."""
+
+
 def backoff(waited_seconds: float, *, first: float = 1.0, longest: float = 15.0) -> float:
     """Seconds until the next look at something that gives no hint of its own: a tenth of the time waited so far.
 
     Short waits stay short, and an hour's wait costs about 250 looks (2,250 of a history's 25,000 events). Waits of more
     than an hour grow on, to a minute: four hours cost 600 looks.
     """
-    grown = min(60.0, waited_seconds / 240) if waited_seconds > 3600 else 0.0
+    grown = min(LONGEST_BACKOFF, waited_seconds / 240) if waited_seconds > 3600 else 0.0
     return max(grown, min(longest, max(first, waited_seconds / 10)))
 
 

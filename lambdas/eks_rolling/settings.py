@@ -215,6 +215,15 @@ class Deadlines(Strict):
     roll: int = Field(10 * 24 * 3600, ge=60, description="the whole roll, from its plan on, pauses included")
 
 
+LONGEST_SILENCE = 120
+"""Seconds for which a living roll may leave its lock alone in the ordinary course: the longest wait between two looks
+(`payloads.LONGEST_BACKOFF`), and then a function that takes all of its time (`roll.fence.USUAL_SECONDS`). What waits
+for longer makes the lock outlast that (`roll.lock`)."""
+
+SHORTEST_LEASE = LONGEST_SILENCE * 4 // 3
+"""Seconds: a look leaves a lock alone of which no more than a quarter has passed."""
+
+
 class Settings(Strict):
     """One cluster's settings."""
 

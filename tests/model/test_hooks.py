@@ -149,3 +149,15 @@ def test_a_person_is_heard_while_a_hook_makes_a_node_wait(wish: str) -> None:
     execution = engine.run("roll", "roll-1", {})
     assert person.asked_at is not None
     assert (execution.status, execution.error) == (("SUCCEEDED", "") if wish == PAUSE else ("FAILED", "Aborted"))
+
+
+def test_a_roll_keeps_its_lock_through_a_wait_that_a_hook_asks_for() -> None:
+    """R4: another roll waits for it, however long the hook takes."""
+    world = shop(SMALL)
+    world.hook_answers[HOOK_FUNCTION] = [HttpAnswer(200, '{"status": "wait", "seconds": 900}')]
+    engine = engine_for(world)
+    other = engine.start("roll", "roll-2", {}, after=300)
+    first = engine.run("roll", "roll-1", {})
+    assert (first.status, first.cause) == ("SUCCEEDED", "")
+    engine.follow(other)
+    assert (other.status, launches(world)) == ("SUCCEEDED", 3)

@@ -11,13 +11,16 @@ from eks_rolling.clients.protocols import EvictionStatus
 from eks_rolling.documents.failure import explain
 from eks_rolling.documents.report import HoldRecord, NodePage, StepRecord
 from eks_rolling.errors import AccessDenied, BadRequest, Transient
-from eks_rolling.observed.kubernetes import Owner
-from eks_rolling.payloads import NodeOutcomeTask, ReportTask, RollRequest, StepResult, backoff
+from eks_rolling.observed.kubernetes import Lease, Owner
+from eks_rolling.payloads import LONGEST_BACKOFF, NodeOutcomeTask, ReportTask, RollRequest, StepResult, backoff
 from eks_rolling.report.page import page
 from eks_rolling.report.timeline import steps_of
+from eks_rolling.roll import fence
+from eks_rolling.roll.lock import Held, decide
 from eks_rolling.runtime import connected_clients
-from eks_rolling.settings import ENVIRONMENT_VARIABLE, Settings
+from eks_rolling.settings import ENVIRONMENT_VARIABLE, LONGEST_SILENCE, SHORTEST_LEASE, Settings
 from eks_rolling.steps import record_node, report
+from eks_rolling_config.file import check
 
 
 class TestSettings:
@@ -84,6 +87,19 @@ class TestAnswers:
     @pytest.mark.parametrize(("waited", "seconds"), [(0, 1), (5, 1), (60, 6), (3600, 15), (7200, 30), (100_000, 60)])
     def test_looks_become_rarer_the_longer_nothing_happens(self, waited: float, seconds: float) -> None:
         assert backoff(waited) == seconds
+
+    def test_a_lease_that_a_deployment_may_have_outlasts_the_longest_wait_and_a_function_after_it(self) -> None:
+        """R4: the look before a wait leaves a lock alone of which a quarter has passed."""
+        assert LONGEST_SILENCE == LONGEST_BACKOFF + fence.USUAL_SECONDS
+        told = check(f"clusters: [{{cluster: a, lease_seconds: {SHORTEST_LEASE}}}]")[1]
+        assert told == []
+        name, duration = "kube-system/eks-rolling", float(SHORTEST_LEASE)
+        lease = Lease(name, "roll-1", 0.0, duration)
+        now = duration / 4 - 1
+        assert isinstance(decide(lease, "roll-1", now, name, duration), Held)
+        assert not lease.expired(now + LONGEST_SILENCE)
+        (problem,) = check(f"clusters: [{{cluster: a, lease_seconds: {SHORTEST_LEASE - 1}}}]")[1]
+        assert problem.where == "clusters[0].lease_seconds"
 
 
 class TestEviction:

@@ -28,6 +28,8 @@ def run(task: HookTask, clients: Clients) -> StepResult:
             case HookPassed():
                 continue
             case HookWaits(reason, seconds):
+                if task.when is not Moment.AFTER_ROLL:
+                    lock.outlast(clients, task.roll, seconds)
                 return StepResult.wait(reason, seconds)
             case HookFailed(reason) if hook.on_failure is OnFailure.CONTINUE:
                 notes.append(f"{reason}; the roll continues without it")
