@@ -17,6 +17,7 @@ from tests.model.situations import AUTOSCALER, outdated, shop
 from tests.world import World
 
 LOCK = "kube-system/eks-rolling"
+TURN = f"{LOCK}-launch"
 
 STOPS = ("suspend", "create budget", "deregister", "unschedulable=True", "launch ")
 """Effects after which a roll is stopped: what is left of it differs."""
@@ -307,6 +308,31 @@ def test_the_instance_of_a_step_that_died_before_it_could_say_so_is_found_and_gi
     assert restored(world)["left_behind"] == []
     assert world.groups_by_name["ng-a"].desired == 2
     assert sum(m.alive for m in world.machines.values()) == 3
+
+
+def test_an_instance_whose_tags_are_not_known_everywhere_yet_is_given_back_too() -> None:
+    """R2: IAM refuses the tag that claims it for a while, because it does not know the group's own tags yet."""
+    world = stopped_after(effect_number("launch "))
+    world.new_nodes_never_join = True
+    world.settling_seconds = 55
+    assert restored(world)["left_behind"] == []
+    assert sum(m.alive for m in world.machines.values()) == 3
+
+
+def test_the_turn_to_launch_is_free_after_a_restore() -> None:
+    """R2: the next roll would have to wait until the dead one's turn ran out."""
+    world = mixed()
+    engine = engine_for(world)
+    engine.kills_stop_execution = True
+    probe = mixed()
+    engine_for(probe).run("roll", "roll-1", {})
+    world.kill_after = 1 + next(i for i, e in enumerate(probe.effects) if NODE_LAUNCH in e)
+    with pytest.raises(Exception, match="launch"):
+        engine.run("roll", "roll-1", {})
+    world.kill_after = None
+    assert world.leases[TURN].holder
+    restored(world)
+    assert world.leases[TURN].holder == ""
 
 
 def test_another_nodes_request_is_no_proof() -> None:

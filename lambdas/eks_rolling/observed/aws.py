@@ -84,6 +84,11 @@ class Group:
         return "eks:nodegroup-name" in self.tags
 
 
+SPREADING_SECONDS = 120.0
+"""How long after a launch a refusal may only mean that the new instance's tags, by which the permission goes, are not
+known everywhere. Longer than EC2 takes (EC2 API guide, eventual consistency)."""
+
+
 @dataclass(frozen=True, slots=True)
 class InstanceState:
     """An EC2 instance: pending, running, shutting-down, terminated, ... and its tags."""
@@ -97,6 +102,11 @@ class InstanceState:
     @property
     def gone(self) -> bool:
         return self.state in {"terminated", ""}
+
+
+def is_new(state: InstanceState | None, now: float) -> bool:
+    """Whether AWS may not know the instance, or its tags, everywhere yet; None is one that EC2 does not show at all."""
+    return state is None or now - state.launched <= SPREADING_SECONDS
 
 
 def as_their_groups_say(groups: Iterable["Group"], states: Mapping[str, InstanceState]) -> dict[str, InstanceState]:

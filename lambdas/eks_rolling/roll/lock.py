@@ -228,10 +228,10 @@ def end(clients: Clients, roll: str, by: str = "") -> Lease | Busy | None:
     return lease
 
 
-def release(clients: Clients, holder: str, name: str) -> None:
-    """Gives a lock up; not held any more is fine."""
+def release(clients: Clients, holder: str | None, name: str) -> None:
+    """Gives a lock up, whoever holds it where `holder` is None; not held any more is fine."""
     lease = clients.kubernetes.lease(name)
-    if lease is not None and lease.holder == holder:
+    if lease is not None and lease.holder and holder in {None, lease.holder}:
         clients.kubernetes.put_lease(replace(lease, holder="", annotations={}))
 
 

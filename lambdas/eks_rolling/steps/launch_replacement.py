@@ -10,7 +10,7 @@ from typing import assert_never
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import AccessDenied, NotFound, Refused
-from eks_rolling.observed.aws import Group, InstanceState
+from eks_rolling.observed.aws import Group, InstanceState, is_new
 from eks_rolling.observed.kubernetes import Node
 from eks_rolling.observed.marks import INSTANCE_REPLACES, NODE_LAUNCH, NODE_ROLL, LaunchMark, token_of
 from eks_rolling.payloads import Hold, NodeTask, StepResult, backoff
@@ -62,12 +62,22 @@ Decision = Found | RecordLaunch | Launch | RaiseDesired | Claim | Hold
 
 
 def decide(
-    group: Group, states: dict[str, InstanceState], node: Node, old: InstanceState, roll: str, now: float
+    group: Group,
+    states: dict[str, InstanceState],
+    node: Node,
+    old: InstanceState,
+    roll: str,
+    now: float,
+    leaving: frozenset[str] = frozenset(),
 ) -> Decision:
-    """The next action for one old node; `states` are the instances of its group as EC2 has them."""
+    """The next action for one old node; `states` are the instances of its group as EC2 has them.
+
+    `leaving` are instances that the same roll replaces: an earlier roll may have launched one of them for this node,
+    but it is nobody's replacement any more.
+    """
     for instance in group.instances:
         state = states.get(instance.id)
-        if state and instance.alive and state.tags.get(INSTANCE_REPLACES) == old.id:
+        if state and instance.alive and instance.id not in leaving and state.tags.get(INSTANCE_REPLACES) == old.id:
             return Found(instance.id)
     if "Launch" in group.suspended:
         return Hold(f"the process Launch of group {group.name} is suspended; resume it")
@@ -134,11 +144,21 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
     if old is None:
         raise Refused(f"EC2 knows instance {task.instance} no longer: it ended by itself; start a new roll.")
     home = _home(group, states, old, clients)
-    decision = Found(home) if home else decide(group, states, node, old, task.roll, clients.now())
-    result = _act(decision, task, node, clients)
+    leaving = _leaving(states, old, task.roll, clients)
+    decision = Found(home) if home else decide(group, states, node, old, task.roll, clients.now(), leaving)
+    result = _act(decision, task, node, states, clients)
     if group.launches_serially and result.output:
         lock.release(clients, task.instance, serial)
     return result
+
+
+def _leaving(states: dict[str, InstanceState], old: InstanceState, roll: str, clients: Clients) -> frozenset[str]:
+    """Those launched for this node earlier whose own node is in the plan of the roll."""
+    candidates = {i for i, state in states.items() if state.tags.get(INSTANCE_REPLACES) == old.id}
+    if not candidates:
+        return frozenset()
+    nodes = clients.kubernetes.nodes()
+    return frozenset(n.instance for n in nodes if n.instance in candidates and n.annotations.get(NODE_ROLL) == roll)
 
 
 def _home(group: Group, states: dict[str, InstanceState], old: InstanceState, clients: Clients) -> str:
@@ -157,7 +177,9 @@ def _home(group: Group, states: dict[str, InstanceState], old: InstanceState, cl
     return home.id
 
 
-def _act(decision: Decision, task: NodeTask, node: Node, clients: Clients) -> StepResult:
+def _act(
+    decision: Decision, task: NodeTask, node: Node, states: dict[str, InstanceState], clients: Clients
+) -> StepResult:
     match decision:
         case Found(instance):
             return StepResult.done(f"replacement {instance} was launched", replacement=instance)
@@ -165,7 +187,7 @@ def _act(decision: Decision, task: NodeTask, node: Node, clients: Clients) -> St
             clients.kubernetes.update_node(node, annotations={NODE_LAUNCH: str(mark)})
             return StepResult.wait("a replacement was requested", 1)
         case Launch(token):
-            return _launch(token, task, node, clients)
+            return _launch(token, task, node, states, clients)
         case RaiseDesired(desired):
             clients.aws.set_desired(task.group, desired)
             # Proof, for whoever comes after a crash, that one instance more is this roll's.
@@ -174,7 +196,7 @@ def _act(decision: Decision, task: NodeTask, node: Node, clients: Clients) -> St
             clients.kubernetes.update_node(node, annotations={NODE_LAUNCH: str(mark)})
             return StepResult.wait(f"the desired capacity of {task.group} was raised to {desired}", 5)
         case Claim(instance, value):
-            if unknown := _tag(instance, value, node, clients):
+            if unknown := _tag(instance, value, states, clients):
                 return unknown
             return StepResult.wait(f"{instance} came up for {value}", 1)
         case Hold(reason):
@@ -183,11 +205,11 @@ def _act(decision: Decision, task: NodeTask, node: Node, clients: Clients) -> St
             assert_never(decision)
 
 
-def _launch(token: str, task: NodeTask, node: Node, clients: Clients) -> StepResult:
-    zone = clients.aws.instances([task.instance])[task.instance].zone
+def _launch(token: str, task: NodeTask, node: Node, states: dict[str, InstanceState], clients: Clients) -> StepResult:
+    zone = states[task.instance].zone
     launched = clients.aws.launch(task.group, zone, token)
     if launched.instance:
-        if unknown := _tag(launched.instance, task.instance, node, clients):
+        if unknown := _tag(launched.instance, task.instance, states, clients):
             return unknown
         return StepResult.done(f"replacement {launched.instance} was launched in {zone}", replacement=launched.instance)
     # The same token would be answered with the same failure.
@@ -200,12 +222,7 @@ def _launch(token: str, task: NodeTask, node: Node, clients: Clients) -> StepRes
     )
 
 
-SPREADING_SECONDS = 120.0
-"""How long after a launch a refusal may only mean that the new instance's tags, by which the permission goes, are not
-known everywhere. Longer than EC2 takes (EC2 API guide, eventual consistency)."""
-
-
-def _tag(instance: str, value: str, node: Node, clients: Clients) -> StepResult | None:
+def _tag(instance: str, value: str, states: dict[str, InstanceState], clients: Clients) -> StepResult | None:
     """Writes on the instance whose replacement it is; a hold where AWS does not know it, or its tags, everywhere yet.
 
     The launch is found again by its client token, a claim by its group. Raises AccessDenied once time has passed.
@@ -215,8 +232,7 @@ def _tag(instance: str, value: str, node: Node, clients: Clients) -> StepResult 
     except NotFound:
         return StepResult.wait(f"EC2 does not know {instance} everywhere yet", 2)
     except AccessDenied:
-        mark = LaunchMark.on(node)
-        if mark is None or clients.now() - mark.asked_at > SPREADING_SECONDS:
+        if not is_new(states.get(instance), clients.now()):
             raise
         return StepResult.wait(f"the tags of {instance} are not known everywhere yet", 5)
     return None

@@ -13,8 +13,8 @@ from functools import partial
 from typing import Literal, TypeVar
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.errors import BadRequest, NotFound, RollError, Transient, sentence
-from eks_rolling.observed.aws import Group, InstanceState, TargetRegistration, as_their_groups_say
+from eks_rolling.errors import AccessDenied, BadRequest, NotFound, RollError, Transient, sentence
+from eks_rolling.observed.aws import Group, InstanceState, TargetRegistration, as_their_groups_say, is_new
 from eks_rolling.observed.kubernetes import Lease, Node, Owner, Pod, Taint, Workload, ready_nodes, serving_daemons
 from eks_rolling.observed.marks import (
     AUTOSCALER_PAUSED_AT,
@@ -318,6 +318,9 @@ def _restore_all(task: RestoreTask, clients: Clients, progress: RestoreProgress,
             changes.forget(clients, task.roll)
     with progress.piece("cluster-autoscaler"):
         _restore_autoscaler(clients, progress)
+    with progress.piece("the turn to launch"):
+        # Whoever holds it was a node of the roll: no other roll is at work [R4], and its steps are over.
+        lock.release(clients, None, lock.launch_name(clients.settings.namespace))
     seen = _see(clients, progress)
     for group in seen.groups:
         _restore_group(group, clients, progress)
@@ -484,8 +487,10 @@ def _claim_orphan(
             return {}
     try:
         clients.aws.tag_instance(found, {INSTANCE_REPLACES: node.instance})
-    except NotFound as error:
-        # EC2 is eventually consistent (EC2 API guide): it does not know a new instance everywhere at once.
+    except (AccessDenied, NotFound) as error:
+        # EC2 is eventually consistent (EC2 API guide): a new instance and its tags are not known everywhere at once.
+        if isinstance(error, AccessDenied) and not is_new(states.get(found), clients.now()):
+            raise
         raise Transient(sentence(error)) from error
     if found not in states:
         progress.waiting.append(f"{found}, launched for {node.name}, comes up")

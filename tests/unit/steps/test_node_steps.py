@@ -77,6 +77,13 @@ class TestLaunch:
         known = state(NEW, tags={INSTANCE_REPLACES: OLD})
         assert self.decide(group(GroupInstance(NEW, "a")), known) == launch_replacement.Found(NEW)
 
+    def test_an_instance_that_the_same_roll_replaces_is_nobodys_replacement(self) -> None:
+        """N3: an aborted roll launched it, and a third version makes both outdated."""
+        known, group_ = state(NEW, tags={INSTANCE_REPLACES: OLD}), group(GroupInstance(NEW, "a"))
+        states = {OLD: state(OLD), NEW: known}
+        decision = launch_replacement.decide(group_, states, NODE, states[OLD], "roll-1", 100.0, frozenset({NEW}))
+        assert isinstance(decision, launch_replacement.RecordLaunch)
+
     def test_a_replacement_that_has_ended_does_not_count(self) -> None:
         known = state(NEW, tags={INSTANCE_REPLACES: OLD})
         decision = self.decide(group(GroupInstance(NEW, "a", lifecycle="Terminating")), known)
