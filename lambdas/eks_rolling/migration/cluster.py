@@ -103,7 +103,8 @@ def _take_over(member: ClusterPod, master: ClusterPod, reason: str, clients: Cli
     """Waits for the end: another request would restart what is under way."""
     (endpoint, node), (source, _) = _known(member), _known(master)
     if not caught_up(endpoint, source, clients):
-        return Done(f"{member} did not catch up with {master} within {CAUGHT_UP_SECONDS} s; tried again later")
+        said = f"{member} did not catch up with {master} within {CAUGHT_UP_SECONDS} s; tried again later"
+        return Done(said, acted=False)
     began = clients.now()
     clients.redis.take_over(endpoint, node.server)
     if not within(TAKE_OVER_SECONDS, lambda: clients.redis.offset(endpoint)[0] is Role.MASTER, clients):

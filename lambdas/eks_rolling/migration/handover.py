@@ -50,11 +50,11 @@ def switch(action: Switch, seen: SentinelGroupState, clients: Clients) -> Done:
     old, new, redis = action.old, action.new, clients.redis
     source, target = _endpoint(old), _endpoint(new)
     if not caught_up(target, source, clients):
-        return Done(f"{new} did not catch up within {CAUGHT_UP_SECONDS} s; tried again later")
+        return Done(f"{new} did not catch up within {CAUGHT_UP_SECONDS} s; tried again later", acted=False)
     watchers = _look_again(seen, clients)
     _check_permissions(old, new, watchers)
     if reason := _not_now(old, watchers):
-        return Done(f"{reason}; tried again later")
+        return Done(f"{reason}; tried again later", acted=False)
     paused = clients.now()
     redis.pause_writes(source, _server(old), _pause(watchers))
     try:

@@ -11,14 +11,13 @@ from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import NotFound, Refused
 from eks_rolling.migration import cluster as cluster_migration
 from eks_rolling.migration import sentinel as sentinel_migration
+from eks_rolling.migration.repetition import pause_after, tried
 from eks_rolling.observed.kubernetes import Owner
 from eks_rolling.payloads import NodeTask, RedisActionTask, StepResult, backoff
 from eks_rolling.redis import cluster, sentinel
 from eks_rolling.redis.actions import Done, RedisHold, RedisStep, Settled, Stop
 from eks_rolling.redis.groups import RedisGroup, declared
 from eks_rolling.roll import lock
-
-AFTER_ACTION_SECONDS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +112,8 @@ def answer(step: RedisStep, due: Next, clients: Clients) -> StepResult:
         case _:
             done = due.perform()
             stall = {} if done.stall is None else {"stall_seconds": round(done.stall, 3)}
-            # What it waits for from here on is another thing than before.
-            waiting = StepResult.wait(
-                done.said, AFTER_ACTION_SECONDS, redis=group, switches=done.switches(group), **stall
-            )
-            return waiting.model_copy(update={"since": clients.now()})
+            tries = tried(action, done, due.group, clients)
+            seconds = pause_after(tries) if done.acted else backoff(due.waited, longest=5)
+            waiting = StepResult.wait(done.said, seconds, redis=group, switches=done.switches(group), **stall)
+            # After a first try another thing is waited for than before. A repetition is no progress.
+            return waiting.model_copy(update={"since": clients.now()}) if tries == 1 else waiting

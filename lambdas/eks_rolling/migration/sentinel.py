@@ -102,12 +102,12 @@ def perform(action: Action, seen: SentinelGroupState, clients: Clients) -> Done:
             assert member.endpoint is not None  # noqa: S101 (decided on)
             redis.follow(member.endpoint, server, master.known_as)
         case MovePod(pod):
-            return Done(_move(action, pod, clients))
+            return _move(action, pod, clients)
         case Refresh(watcher, by=by):
             assert watcher.endpoint is not None  # noqa: S101 (it answered)
             assert watcher.pod is not None  # noqa: S101 (it answered)
             if by is RefreshBy.RESTART:
-                return Done(_evict(watcher.pod, action.reason, clients))
+                return _evict(watcher.pod, action.reason, clients)
             redis.reset(watcher.endpoint, name)
         case RedisHold() | Stop() | Settled():
             pass
@@ -133,16 +133,16 @@ def _mark(pod: Pod | None, value: str | None, clients: Clients) -> Pod | None:
     return clients.kubernetes.annotate_pod(pod, {SWITCHING: value})
 
 
-def _move(action: MovePod, pod: Pod, clients: Clients) -> str:
+def _move(action: MovePod, pod: Pod, clients: Clients) -> Done:
     if action.step is RedisStep.MOVE_MASTER:
         # A budget of one pod would never allow it; its role has been moved away, and that was verified [N1].
         clients.kubernetes.delete_pod(pod)
-        return action.reason
+        return Done(action.reason)
     return _evict(pod, action.reason, clients)
 
 
-def _evict(pod: Pod, reason: str, clients: Clients) -> str:
+def _evict(pod: Pod, reason: str, clients: Clients) -> Done:
     answered = clients.kubernetes.evict(pod)
     if not answered.granted:
-        return f"pod {pod}: {answered.reason}"
-    return reason
+        return Done(f"pod {pod}: {answered.reason}", acted=False)
+    return Done(reason)

@@ -36,13 +36,15 @@ class RedisStep(StrEnum):
 class Done:
     """What was done, in a sentence; `stall` is for how many seconds no client could write, if that was part of it.
 
-    `failed_over`: a master's role changed hands. `untold`: not every sentinel names the new master yet.
+    `failed_over`: a master's role changed hands. `untold`: not every sentinel names the new master yet. `acted`: False
+    where nothing was changed, so that the same wait goes on.
     """
 
     said: str
     stall: float | None = None
     failed_over: bool = False
     untold: bool = False
+    acted: bool = True
 
     def switches(self, group: str) -> list[dict[str, Any]]:
         """The handover of a master that this was, or tried to be, as the step's answer passes it to the report."""

@@ -10,6 +10,7 @@ from typing import Any
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import Refused
 from eks_rolling.migration.next_action import Next, look
+from eks_rolling.migration.repetition import pause_after, tried
 from eks_rolling.observed.kubernetes import Lease
 from eks_rolling.payloads import SettleTask, StepResult, backoff
 from eks_rolling.redis.actions import Done, RedisHold, Settled, Stop
@@ -32,7 +33,7 @@ def run(task: SettleTask, clients: Clients) -> StepResult:
     waited = task.waited(clients.now())
     holder = f"{task.roll}/settle"
     holds: list[str] = []
-    acted = False
+    progress, most = False, 0
     switches: list[dict[str, Any]] = []
     groups, _ = declared(clients.kubernetes.workloads())
     for group in groups:
@@ -45,16 +46,18 @@ def run(task: SettleTask, clients: Clients) -> StepResult:
         if lease.holder != holder or clients.now() > lease.renewed + lease.duration / 4:
             clients.kubernetes.put_lease(replace(lease, holder=holder, renewed=clients.now()))
         if due := _due(group, waited, clients):
-            done = Done(due.action.reason) if isinstance(due.action, RedisHold) else due.perform()
-            acted = acted or not isinstance(due.action, RedisHold)
+            done = Done(due.action.reason, acted=False) if isinstance(due.action, RedisHold) else due.perform()
+            tries = tried(due.action, done, group, clients)
+            progress, most = progress or tries == 1, max(most, tries)
             holds.append(f"Redis group {group}: {done.said}")
             switches += done.switches(str(group))
         else:
             lock.release(clients, holder, group.lease)
     if holds:
-        waiting = StepResult.wait("; ".join(holds), backoff(waited, longest=5), switches=switches)
-        # After an action another thing is waited for, and patience begins anew.
-        return waiting.model_copy(update={"since": clients.now()}) if acted else waiting
+        seconds = max(backoff(waited, longest=5), pause_after(most))
+        waiting = StepResult.wait("; ".join(holds), seconds, switches=switches)
+        # After a first try another thing is waited for, and patience begins anew. A repetition is no progress.
+        return waiting.model_copy(update={"since": clients.now()}) if progress else waiting
     return StepResult.done("no Redis group is half moved")
 
 

@@ -1,0 +1,82 @@
+"""How often one action on a Redis group was tried for the node at hand: only a first try renews a deadline.
+
+An action that has no effect, or whose effect somebody undoes, is decided on again and again. Its tries are counted on
+the group's Lease, where a killed function does not lose them, and they end with the migration for that node.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from typing import Any
+
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.errors import Refused
+from eks_rolling.observed.kubernetes import Pod
+from eks_rolling.redis.actions import Done
+from eks_rolling.redis.cluster import ClusterPod, FailOver
+from eks_rolling.redis.groups import RedisGroup
+from eks_rolling.redis.sentinel import RedisPod, SentinelPod, Switch
+
+TRIES = "eks-rolling.io/tries"
+"""On the group's Lease: how often which action was tried, as JSON."""
+
+MOST_TRIES = 20
+
+MOST_HANDOVERS = 6
+"""Each lets writes stand still, for half a second at least where it fails."""
+
+LONGEST_PAUSE = 30.0
+"""Seconds between two tries, at most: the first second doubles with each."""
+
+
+def tried(action: Any, done: Done, group: RedisGroup, clients: Clients) -> int:
+    """Counts one more try of the action, and answers how many there were; 0 where nothing was changed.
+
+    Raises Refused where there were too many, Conflict, Transient.
+    """
+    if not done.acted:
+        return 0
+    lease = clients.kubernetes.lease(group.lease)
+    if lease is None:
+        return 1
+    known = _read(lease.annotations.get(TRIES, ""))
+    key = _key(action)
+    tries = known.get(key, 0) + 1
+    written = json.dumps(known | {key: tries}, sort_keys=True)
+    clients.kubernetes.put_lease(replace(lease, annotations=dict(lease.annotations) | {TRIES: written}))
+    most = MOST_HANDOVERS if isinstance(action, Switch | FailOver) else MOST_TRIES
+    if tries >= most and not _ended_well(action, done):
+        raise Refused(
+            f"Redis group {group}: tried {tries} times without lasting effect: {action.reason}. The last time: "
+            f"{done.said}. Find out what prevents or undoes it."
+        )
+    return tries
+
+
+def pause_after(tries: int) -> float:
+    """Seconds until the next look after that many tries of the same."""
+    return float(min(LONGEST_PAUSE, 2.0 ** max(0, min(tries, 10) - 1)))
+
+
+def _ended_well(action: Any, done: Done) -> bool:
+    return done.failed_over and isinstance(action, Switch | FailOver)
+
+
+def _read(text: str) -> dict[str, int]:
+    try:
+        known = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return {k: v for k, v in known.items() if isinstance(v, int)} if isinstance(known, dict) else {}
+
+
+def _key(action: Any) -> str:
+    """What is done to whom: a pod that comes back is the same one here."""
+    return " ".join([action.step, type(action).__name__, *_pods(action)])
+
+
+def _pods(action: Any) -> Iterator[str]:
+    for field in fields(action):
+        value = getattr(action, field.name)
+        if isinstance(value, Pod | ClusterPod | RedisPod | SentinelPod):
+            yield value.name
