@@ -54,6 +54,7 @@ _STEPS: Mapping[str, Permissions] = {
             "ec2:DescribeSubnets",
         ),
         reads_quotas=True,
+        resolves_images=True,
         writes_reports=True,
     ),
     "ask_approval": Permissions(reads_reports=True, notifies=True),

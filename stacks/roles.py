@@ -151,6 +151,7 @@ class Permissions:
     notifies: bool = False
     asks_hooks: bool = False
     reads_quotas: bool = False
+    resolves_images: bool = False
     reads_history_of: str = ""
 
 
@@ -192,6 +193,12 @@ def write(role: iam.Role, permissions: Permissions, resources: Resources) -> Non
     if permissions.reads_quotas:
         quota = stack.format_arn(service="servicequotas", resource="ec2", resource_name=STANDARD_VCPUS)
         _allow(role, ["servicequotas:GetServiceQuota"], [quota])
+    if permissions.resolves_images:
+        # AWS's own parameters name no account; those of this account EC2 alone may read for us, never the function.
+        own = stack.format_arn(service="ssm", resource="parameter", resource_name="*")
+        public = stack.format_arn(service="ssm", account="", resource="parameter", resource_name="aws/service/*")
+        _allow(role, ["ssm:GetParameters"], [public])
+        _allow(role, ["ssm:GetParameters"], [own], {"Bool": {"aws:ViaAWSService": "true"}})
     _documents(role, permissions, resources)
     if permissions.asks_hooks and resources.hooks:
         _allow(role, ["lambda:InvokeFunction"], resources.hooks)

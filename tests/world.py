@@ -77,6 +77,7 @@ class MachineState:
     protected: bool = False
     tags: dict[str, str] = field(default_factory=dict)
     never_joins: bool = False
+    image: str = ""
 
     held_by_hook: bool = False
     standby: bool = False
@@ -187,6 +188,9 @@ class World:
         """For so long after its launch AWS does not know an instance everywhere, and for as long again not its tags."""
         self.tags_are_denied = False
         self.new_nodes_never_join = False
+        self.image_parameter = ""
+        """Where launch templates name their image by a parameter; `image_now` is what that names."""
+        self.image_now = "ami-1"
         self.control_plane = "v1.31.4-eks-0000000"
         self.kubelet_of_new_nodes = "v1.31.2-eks-0000000"
         self.broken: set[Owner] = set()
@@ -860,7 +864,11 @@ class World:
         return {i: self.templates[i] for i in ids if i in self.templates}
 
     def template_data(self, versions: Iterable[str]) -> dict[str, dict[str, str]]:
-        return {v: {"ImageId": f"ami-{v.rpartition(':')[2]}", "InstanceType": "m6i.large"} for v in versions}
+        image = f"resolve:ssm:{self.image_parameter}" if self.image_parameter else ""
+        return {v: {"ImageId": image or f"ami-{v.rpartition(':')[2]}", "InstanceType": "m6i.large"} for v in versions}
+
+    def images_now(self, versions: Iterable[str]) -> dict[str, str]:
+        return dict.fromkeys(versions, self.image_now)
 
     def instance_types(self, names: Iterable[str]) -> dict[str, InstanceType]:
         return {name: InstanceType(name, 2, 8 << 30) for name in names}
@@ -939,7 +947,7 @@ class World:
 
     def instances(self, ids: Sequence[str]) -> dict[str, InstanceState]:
         return {
-            m.id: InstanceState(m.id, m.state, dict(m.tags), m.launched, m.zone)
+            m.id: InstanceState(m.id, m.state, dict(m.tags), m.launched, m.zone, m.image)
             for m in self.machines.values()
             if m.id in ids and self._knows(m)
         }
@@ -1091,6 +1099,7 @@ class World:
             version,
             launched=self.time,
             changes_at=self.time + self.delays.boot,
+            image=self.image_now,
         )
         self.machines[machine.id] = machine
         return machine

@@ -172,6 +172,14 @@ def test_versions_of_a_template_say_what_they_differ_in_and_unknown_templates_ar
     assert {data["InstanceType"] for data in said.values()} == {"m6i.large"}
 
 
+def test_images_are_those_that_a_template_and_its_instances_have(side: Side) -> None:
+    group = group_of(side)
+    assert group.template
+    first = f"{group.template.id}:1"
+    assert side.aws.images_now([first]) == {first: "ami-1"}
+    assert {s.image for s in side.aws.instances([i.id for i in group.instances]).values()} == {"ami-1"}
+
+
 def test_an_instance_type_has_its_vcpus_and_memory(side: Side) -> None:
     assert side.aws.instance_types([]) == {}
     (kind,) = side.aws.instance_types(["m6i.large"]).values()

@@ -81,6 +81,20 @@ def test_nodes_that_are_too_old_are_replaced_although_they_are_current() -> None
     assert {n.reason for n in planned(world).nodes} == {"it is 3 days old (max_age_days 2)"}
 
 
+def test_nodes_are_replaced_when_the_parameter_of_their_image_names_another() -> None:
+    """The version stays; new nodes have the new image, and the next plan has nothing to do."""
+    world = shop(new_version=False)
+    world.image_parameter = "/aws/service/eks/optimized-ami/1.31/recommended/image_id"
+    assert replaced(world, {}) == set()
+    everybody = set(world.machines)
+    world.image_now = "ami-2"
+    world.planned = set(everybody)
+    assert replaced(world, {}) == everybody
+    said = "its image is ami-1, and its launch template's parameter names ami-2 now"
+    assert {n.reason for n in planned(world).nodes} == {said}
+    assert replaced(world, {}) == set()
+
+
 def test_without_force_or_an_age_a_current_node_is_left_alone() -> None:
     world = shop(new_version=False)
     world.advance(3 * 24 * 3600)

@@ -56,6 +56,10 @@ def requests() -> Iterator[Request]:
             yield Request(step, action, f"arn:aws:elasticloadbalancing:{ACCOUNT}:{kind}", True)
         for action, resource in FORBIDDEN.items():
             yield Request(step, action, resource, False, OURS)
+        own = f"arn:aws:ssm:{ACCOUNT}:parameter/image"
+        yield Request(step, "ssm:GetParameters", own, permissions.resolves_images, {"aws:ViaAWSService": "true"})
+        yield Request(step, "ssm:GetParameters", own, allowed=False, context={"aws:ViaAWSService": "false"})
+        yield Request(step, "ssm:GetParameter", own, allowed=False, context={"aws:ViaAWSService": "true"})
         document, elsewhere = "arn:aws:s3:::Reports/rolls/roll-1/report.json", "arn:aws:s3:::Reports/other/report.json"
         yield Request(step, "s3:PutObject", document, permissions.writes_reports)
         yield Request(step, "s3:PutObject", elsewhere, allowed=False)
@@ -136,6 +140,18 @@ def judged(asked: list[Request], granted: dict[str, dict[str, Any]]) -> list[boo
     answers = json.loads(ran.stdout)
     assert [answer for answer in answers if "error" in answer] == []
     return [answer["result"] == "Allowed" for answer in answers]
+
+
+def test_the_plan_alone_reads_the_parameters_that_aws_publishes() -> None:
+    """Their ARNs name no account, which the simulator does not know."""
+    public = ":parameter/aws/service/*"
+    reads = [
+        (step, statement["Action"])
+        for step, policy in policies(network=False).items()
+        for statement in policy["Statement"]
+        if public in json.dumps(statement["Resource"])
+    ]
+    assert reads == [("plan", "ssm:GetParameters")]
 
 
 @cache

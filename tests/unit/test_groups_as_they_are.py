@@ -3,9 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
+import boto3
 import pytest
+from botocore.client import BaseClient
+from botocore.exceptions import ClientError
 
-from eks_rolling.clients.aws import _group
+from eks_rolling.clients.aws import AwsClient, _group
 from eks_rolling.documents.finding import Severity
 from eks_rolling.observed.aws import Group, GroupInstance
 from eks_rolling.observed.marks import outdated
@@ -152,3 +155,24 @@ def test_a_node_that_cannot_be_emptied_blocks_until_a_person_leaves_it_out(nodes
     plan = decide(view, RollRequest(accept=(code,)), SETTINGS)
     assert (plan.outcome, [c.instance.id for c in plan.chosen]) == (PlanOutcome.ROLL, ["i-2"])
     assert [(f.code, f.severity) for f in plan.findings] == [(code.partition(":")[0], Severity.NOTE)]
+
+
+def test_an_image_is_resolved_as_ec2_would_and_what_it_cannot_resolve_is_not_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def answer(_: Any, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        asked.append(parameters)
+        image = {"lt-1": "ami-2", "lt-old-region": "resolve:ssm:/image"}.get(parameters["LaunchTemplateId"])
+        if image is None:
+            raise ClientError(
+                {"Error": {"Code": "UnauthorizedOperation", "Message": "no ssm:GetParameters"}}, operation
+            )
+        return {"LaunchTemplateVersions": [{"LaunchTemplateData": {"ImageId": image}}]}
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", answer)
+    session = boto3.session.Session("none", "none", region_name="eu-central-1")
+    found = AwsClient("demo", session=session).images_now(["lt-1:2", "lt-denied:1", "lt-old-region:1"])
+    assert found == {"lt-1:2": "ami-2"}
+    assert {"LaunchTemplateId": "lt-1", "Versions": ["2"], "ResolveAlias": True} in asked

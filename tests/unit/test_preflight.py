@@ -131,6 +131,12 @@ BLOCKS, HOLDS, NOTE = Severity.BLOCKS, Severity.HOLDS, Severity.NOTE
         ("no-addresses", BLOCKS, "group ng", lambda v: replace(v, free_addresses={"ng": {"a": 0}})),
         ("not-joined", BLOCKS, "instance i-1", lambda v: replace(v, nodes=())),
         ("node-not-ready", BLOCKS, "node node-1", lambda v: replace(v, nodes=(replace(NODE, ready=False),))),
+        (
+            "image-unknown",
+            NOTE,
+            "group ng",
+            lambda v: replace(v, template_data={"lt-1:2": {"ImageId": "resolve:ssm:/image"}}),
+        ),
         ("kubelet-newer", BLOCKS, "group ng", beside_a_new_node("v1.32.0-eks-1")),
         ("kubelet-too-old", NOTE, "group ng", beside_a_new_node("v1.27.0-eks-1")),
         (
@@ -397,6 +403,22 @@ class TestReasons:
     def test_an_age_beyond_the_limit_is_one(self, created: float, days: int, reasons: list[str]) -> None:
         """A node of unknown age has none, nor has one from the future."""
         assert self.reasons(created, RollRequest(), days) == reasons
+
+    @pytest.mark.parametrize(
+        ("has", "now", "reasons"),
+        [
+            ("ami-1", "ami-2", ["its image is ami-1, and its launch template's parameter names ami-2 now"]),
+            ("ami-2", "ami-2", []),
+            ("", "ami-2", []),
+            ("ami-1", "", []),
+        ],
+    )
+    def test_an_image_that_its_parameter_no_longer_names_is_one(self, has: str, now: str, reasons: list[str]) -> None:
+        """What is not known is none."""
+        images = {"lt-1:2": now} if now else {}
+        view = replace(self.CURRENT, images={"i-1": has}, images_now=images)
+        found = candidates(view, resolve(view.groups, view.versions), RollRequest())
+        assert [c.reason for c in found] == reasons
 
     def test_force_is_one_for_the_nodes_that_are_asked_for(self) -> None:
         assert self.reasons(1.0, RollRequest(force=True)) == ["the request forces it"]

@@ -24,6 +24,7 @@ from eks_rolling.names import CLUSTER_TAG_VALUES, cluster_tag
 from eks_rolling.observed.aws import (
     BY_ATTRIBUTES,
     CONFIGURATION,
+    IMAGE_BY_PARAMETER,
     STANDARD_VCPUS,
     Group,
     GroupInstance,
@@ -293,6 +294,25 @@ class AwsClient:
             versions = [v for page in pages for v in page["LaunchTemplateVersions"]]
         return {f"{template}:{v['VersionNumber']}": _flat(v["LaunchTemplateData"]) for v in versions}
 
+    def images_now(self, versions: Iterable[str]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for version in sorted(set(versions)):
+            template, _, number = version.partition(":")
+            try:
+                with translated(f"resolve the image of launch template {template}, version {number}"):
+                    # EC2 asks Systems Manager in our name, so that a network needs no way to that.
+                    answer = self._ec2.describe_launch_template_versions(
+                        LaunchTemplateId=template, Versions=[number], ResolveAlias=True
+                    )
+            except Permanent:
+                # Not permitted, or the parameter is gone: a plan says that it does not know.
+                continue
+            for item in answer["LaunchTemplateVersions"]:
+                image = item["LaunchTemplateData"].get("ImageId", "")
+                if image and not image.startswith(IMAGE_BY_PARAMETER):
+                    found[version] = image
+        return found
+
     def instance_types(self, names: Iterable[str]) -> dict[str, InstanceType]:
         wanted = sorted(set(names))
         found: dict[str, InstanceType] = {}
@@ -425,6 +445,7 @@ class AwsClient:
                 tags={t["Key"]: t["Value"] for t in i.get("Tags", [])},
                 launched=i["LaunchTime"].timestamp(),
                 zone=i.get("Placement", {}).get("AvailabilityZone", ""),
+                image=i.get("ImageId", ""),
             )
             for i in found
         }

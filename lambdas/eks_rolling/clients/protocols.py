@@ -214,6 +214,11 @@ class Aws(Protocol):
         """Per "lt-id:number" what that version says, field by field; versions that are gone are absent."""
         ...
 
+    def images_now(self, versions: Iterable[str]) -> dict[str, str]:
+        """Per "lt-id:number" the image that its Systems Manager parameter names now; absent where that cannot be
+        found out."""
+        ...
+
     def instance_types(self, names: Iterable[str]) -> dict[str, InstanceType]:
         """EC2's instance types of these names. Raises Permanent for an unknown one."""
         ...

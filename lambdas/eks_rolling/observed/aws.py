@@ -88,6 +88,9 @@ SPREADING_SECONDS = 120.0
 """How long after a launch a refusal may only mean that the new instance's tags, by which the permission goes, are not
 known everywhere. Longer than EC2 takes (EC2 API guide, eventual consistency)."""
 
+IMAGE_BY_PARAMETER = "resolve:ssm:"
+"""Beginning of a launch template's image that is whatever a Systems Manager parameter names when an instance starts."""
+
 
 @dataclass(frozen=True, slots=True)
 class InstanceState:
@@ -98,6 +101,7 @@ class InstanceState:
     tags: dict[str, str] = field(default_factory=dict)
     launched: float = 0.0
     zone: str = ""
+    image: str = ""
 
     @property
     def gone(self) -> bool:

@@ -1,12 +1,13 @@
 """The cluster as the plan looks at it, and the instances that a roll would replace."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from eks_rolling.observed.aws import (
     CONFIGURATION,
+    IMAGE_BY_PARAMETER,
     Group,
     GroupInstance,
     InstanceType,
@@ -41,6 +42,10 @@ class ClusterSnapshot:
     """Groups of the cluster that the settings leave out, and why."""
     template_data: dict[str, dict[str, str]] = field(default_factory=dict)
     """ "lt-id:number" -> what that version says, field by field."""
+    images: dict[str, str] = field(default_factory=dict)
+    """Instance -> its image, of groups whose template names the image by a parameter."""
+    images_now: dict[str, str] = field(default_factory=dict)
+    """ "lt-id:number" -> the image that its parameter names now; absent where that is not known."""
     instance_types: dict[str, InstanceType] = field(default_factory=dict)
     volume_limits: dict[str, dict[str, int]] = field(default_factory=dict)
     """Node -> CSI driver -> volumes."""
@@ -154,7 +159,7 @@ def _number(template: LaunchTemplate, versions: dict[str, tuple[int, int]]) -> s
 
 def candidates(view: ClusterSnapshot, targets: Targets, request: RollRequest, max_age_days: int = 0) -> list[Candidate]:
     """The instances to replace, zone by zone within a group: in service, asked for, and with a reason: they are
-    outdated, too old (`max_age_days`, 0 for no limit), or the request forces it."""
+    outdated, of an image that has been replaced, too old (`max_age_days`, 0 for no limit), or the request forces it."""
     found = []
     for group in view.groups:
         if group.managed or group.name not in targets:
@@ -166,9 +171,22 @@ def candidates(view: ClusterSnapshot, targets: Targets, request: RollRequest, ma
                 continue
             if outdated(instance, targets[group.name]):
                 found.append(Candidate(instance, group, node))
-            elif reason := _although_current(node, view.now, request, max_age_days):
+            elif reason := _image_moved(instance, view) or _although_current(node, view.now, request, max_age_days):
                 found.append(Candidate(instance, group, node, reason))
     return found
+
+
+def _image_moved(instance: GroupInstance, view: ClusterSnapshot) -> str:
+    """A version may name its image by a parameter, which moves while the version stays."""
+    has, now = view.images.get(instance.id, ""), view.images_now.get(instance.template, "")
+    if not has or not now or has == now:
+        return ""
+    return f"its image is {has}, and its launch template's parameter names {now} now"
+
+
+def by_parameter(data: Mapping[str, Mapping[str, str]]) -> set[str]:
+    """The launch template versions of `ClusterSnapshot.template_data` that name their image by a parameter."""
+    return {version for version, said in data.items() if said.get("ImageId", "").startswith(IMAGE_BY_PARAMETER)}
 
 
 def _although_current(node: Node | None, now: float, request: RollRequest, max_age_days: int) -> str:

@@ -17,6 +17,7 @@ from eks_rolling.plan.checks import Candidate, ClusterSnapshot, candidates, find
 from eks_rolling.plan.checks.nodes import left_out
 from eks_rolling.plan.checks.redis_sentinel import RedisView
 from eks_rolling.plan.placement import cramped_stand_ins, stuck_pods
+from eks_rolling.plan.snapshot import by_parameter
 from eks_rolling.redis.groups import Part, RedisGroup, declared
 from eks_rolling.runtime import handler_for
 from eks_rolling.settings import Settings
@@ -124,6 +125,8 @@ def observe(request: RollRequest, clients: Clients) -> ClusterSnapshot:
     templates = [t.id for g in rollable for t in (g.template, *(t for _, t in g.overrides)) if t]
     versions = aws.template_versions(templates)
     data = aws.template_data(_versions_in_use(rollable, versions))
+    moving = by_parameter(data)
+    of_moving = [i.id for g in rollable for i in g.instances if i.template in moving]
     nodes, pods, workloads = kubernetes.nodes(), kubernetes.pods(), kubernetes.workloads()
     redis_groups, problems = declared(workloads)
     return ClusterSnapshot(
@@ -139,6 +142,8 @@ def observe(request: RollRequest, clients: Clients) -> ClusterSnapshot:
         redis_problems=tuple(problems),
         left_out=left_out,
         template_data=data,
+        images={i: s.image for i, s in aws.instances(of_moving).items()} if of_moving else {},
+        images_now=aws.images_now(moving) if moving else {},
         instance_types=aws.instance_types(_types_in_use(rollable, data)),
         volume_limits=kubernetes.volume_limits(),
         quota=aws.vcpu_quota(),

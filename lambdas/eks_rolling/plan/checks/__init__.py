@@ -11,7 +11,7 @@ from eks_rolling.documents.finding import Finding, Severity, note
 from eks_rolling.observed.kubernetes import Pod, serving_daemons
 from eks_rolling.payloads import RollRequest
 from eks_rolling.plan.checks.budgets import budget_findings
-from eks_rolling.plan.checks.groups import capacity_findings, group_findings, hook_findings
+from eks_rolling.plan.checks.groups import capacity_findings, group_findings, hook_findings, image_findings
 from eks_rolling.plan.checks.history import history_findings
 from eks_rolling.plan.checks.nodes import kubelet_findings, node_findings
 from eks_rolling.plan.checks.other_controllers import autoscaler_of, other_controller_findings, paused_autoscaler
@@ -105,6 +105,7 @@ def _all(
     yield from request_findings(view, request, settings, ACCEPTABLE, ONE_AT_A_TIME)
     yield from group_findings(view, request, settings, {c.group.name for c in chosen} | set(request.groups))
     yield from node_findings(chosen)
+    yield from image_findings(view, resolve(view.groups, view.versions))
     yield from kubelet_findings(view, chosen, resolve(view.groups, view.versions))
     yield from capacity_findings(view, chosen, request.surge_in(settings))
     yield from hook_findings(view, chosen, settings.deadlines)

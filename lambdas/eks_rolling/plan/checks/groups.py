@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator, Sequence
 from eks_rolling.documents.finding import Finding, Severity, blocks, holds, note
 from eks_rolling.names import CLUSTER_TAG_VALUES, cluster_tag
 from eks_rolling.observed.aws import Group
-from eks_rolling.payloads import RollRequest
-from eks_rolling.plan.snapshot import Candidate, ClusterSnapshot, resolve
+from eks_rolling.payloads import RollRequest, Targets
+from eks_rolling.plan.snapshot import Candidate, ClusterSnapshot, by_parameter, resolve
 from eks_rolling.settings import Deadlines, Settings
 from eks_rolling.wording import counted
 
@@ -221,3 +221,17 @@ def _balance(group: Group) -> Iterator[Finding]:
             "terminate nodes without draining them",
             "keep AZRebalance suspended, or have one group for each zone",
         )
+
+
+def image_findings(view: ClusterSnapshot, every: Targets) -> Iterator[Finding]:
+    """Groups whose template names its image by a parameter that could not be looked up."""
+    unknown = by_parameter(view.template_data) - view.images_now.keys()
+    for name, targets in sorted(every.items()):
+        if any(version in unknown for version in targets.values()):
+            yield note(
+                "image-unknown",
+                f"group {name}",
+                "its launch template names the image by a parameter, and which image that is now could not be found "
+                "out: nodes with an older image are not recognized",
+                "allow ssm:GetParameters for that parameter, or force those nodes",
+            )
