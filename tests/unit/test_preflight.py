@@ -276,6 +276,13 @@ def test_servers_are_found_by_their_image(image: str) -> None:
         (Container("platform/kv:1", ("redis-server", "--port", "7000")), "it runs redis-server"),
         (Container("platform/kv:1", ("sh", "-c", "exec /usr/bin/valkey-server /etc/kv.conf")), "it runs valkey-server"),
         (Container("platform/kv:1", ("dragonfly", "--logtostderr")), "it runs dragonfly"),
+        (
+            Container("platform/kv:1", ("tini", "--", "gosu", "kv", "redis-server", "/etc/kv.conf")),
+            "it runs redis-server",
+        ),
+        (Container("platform/kv:1", ("sh", "-c", "set -e\ncp a b\nexec keydb-server /b")), "it runs keydb-server"),
+        (Container("platform/kv:1", ("bash", "-c", "redis-server --save '' & wait")), "it runs redis-server"),
+        (Container("platform/kv:1", ("/launcher", "redis-server")), "it runs redis-server"),
         (Container("platform/kv:1", ports=(8080, 6379)), "it listens on port 6379"),
         (Container("platform/watch:1", ports=(26379,)), "it listens on port 26379"),
     ],
@@ -303,6 +310,12 @@ def test_servers_are_found_by_command_and_port_where_the_image_is_a_mirrors(cont
         Container("rayproject/ray:2.9", ("ray", "start"), (6379,)),
         Container("envoyproxy/envoy:v1.31", (), (6379,)),
         Container("shop/web", ("python", "-m", "redis_server_probe")),
+        Container("shop/web", ("web", "--host", "redis-server")),
+        Container("shop/web", ("entrypoint.sh", "--cache", "valkey-server")),
+        Container("shop/web", ("sh", "-c", "until nc -z redis-server 6379; do sleep 1; done; exec web")),
+        Container("shop/job", ("redis-cli", "-h", "redis-server", "ping")),
+        Container("shop/job", ("timeout", "5", "redis-cli", "-h", "dragonfly")),
+        Container("shop/web", ("wait-for-it", "redis-server", "--", "web")),
     ],
 )
 def test_what_only_works_with_redis_is_not_taken_for_it(container: Container) -> None:

@@ -1,6 +1,7 @@
 """Which pods are servers of Redis' kind, whatever anybody declared: by command, image and ports. Pure."""
 
 import re
+from collections.abc import Sequence
 
 from eks_rolling.observed.kubernetes import Container, Pod
 
@@ -13,8 +14,17 @@ COMPANION = re.compile(r"exporter|metrics|insight|operator|commander|benchmark|p
 """The last part of an image's path that only works with one."""
 
 PROGRAM = re.compile(
-    r"(?:^|[\s/;&|(])((?:redis|valkey|keydb|garnet)-server|(?:redis|valkey)-sentinel|dragonfly|kvrocks|GarnetServer)(?![\w.:-])"
+    r"(?:redis|valkey|keydb|garnet)-server|(?:redis|valkey)-sentinel|redis-stack-server|dragonfly|kvrocks|GarnetServer"
 )
+
+TALKS_TO_ONE = re.compile(
+    r"(redis|valkey|keydb)-(cli|benchmark)|nc|ncat|netcat|socat|telnet|ping|curl|wget|dig|nslookup|getent|echo|printf|cp|cat|"
+    r"wait.*|.*exporter.*|.*proxy.*|python[\d.]*|node|java|ruby|php|celery|bundle|npm|until|while|if|test|\["
+)
+"""A word that a command begins with and whose arguments may name a server without running one."""
+
+TAKES_A_VALUE = re.compile(r"-[hrHu]|--[\w-]+")
+"""An option whose value follows it: `--host redis-server` runs nothing."""
 
 PORTS = {6379, 26379}
 
@@ -25,14 +35,39 @@ def redis_evidence(pod: Pod) -> str:
 
 
 def _evidence(container: Container) -> str:
-    if found := PROGRAM.search(" ".join(container.command)):
-        return f"it runs {found[1]}"
+    if program := _program(container.command):
+        return f"it runs {program}"
     if _is_companion(container.image):
         return ""
     if any(IMAGE.fullmatch(part) for part in _parts(container.image)):
         return f"its image is {container.image}"
     if ports := sorted(PORTS.intersection(container.ports)):
         return f"it listens on port {ports[0]}"
+    return ""
+
+
+def _program(command: Sequence[str]) -> str:
+    """The server that a container's command runs: by itself, behind wrappers, or in a shell's script; "" if none."""
+    argv = [word for word in command if not _is_script(word)]
+    scripts = (re.split(r"[;&|\n()`]+", text) for text in command if _is_script(text))
+    simple = [argv, *(part.split() for script in scripts for part in script)]
+    return next(filter(None, map(_run_by, simple)), "")
+
+
+def _is_script(word: str) -> bool:
+    return len(word.split()) > 1
+
+
+def _run_by(words: Sequence[str]) -> str:
+    """The server that one simple command runs."""
+    before = ""
+    for number, word in enumerate(words):
+        name = word.strip("\"'").rpartition("/")[2]
+        if PROGRAM.fullmatch(name) and (number == 0 or not TAKES_A_VALUE.fullmatch(before)):
+            return name
+        if TALKS_TO_ONE.fullmatch(name):
+            return ""
+        before = word
     return ""
 
 
