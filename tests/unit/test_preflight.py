@@ -350,6 +350,12 @@ def test_a_server_that_would_lose_its_writes_is_refused_unless_it_is_declared_a_
     assert codes == {"redis-in-memory": BLOCKS, "unknown-code": BLOCKS}
 
 
+def test_pods_of_a_controller_that_nobody_reads_are_declared_a_cache_by_themselves() -> None:
+    clone_set = Owner("CloneSet", "shop", "c")
+    (finding,) = found(pod(containers=REDIS, owner=clone_set, annotations={PART: CACHE})(CLEAN))
+    assert (finding.code, finding.severity) == ("redis-cache", NOTE)
+
+
 def test_an_exhausted_budget_says_of_its_pods_what_not_ready_would() -> None:
     view = workload(ready=2)(budget(allowed=0, healthy=2)(CLEAN))
     assert [f.code for f in found(view)] == ["budget-exhausted"]

@@ -17,12 +17,15 @@ def undeclared_redis(view: ClusterSnapshot, pods: Iterable[Pod]) -> Iterator[Fin
     """`pods` are those that will move and that no group has."""
     alike = [p for p in pods if redis_evidence(p)]
     for subject, members in by_owner(alike).items():
-        yield _finding(subject, members[0], view.workload(members[0].owner))
+        yield _finding(subject, members, view.workload(members[0].owner))
 
 
-def _finding(subject: str, pod: Pod, workload: Workload | None) -> Finding:
+def _finding(subject: str, pods: list[Pod], workload: Workload | None) -> Finding:
+    pod = pods[0]
     why = redis_evidence(pod)
-    if workload is not None and workload.annotations.get(PART) == CACHE:
+    # Objects of a controller that this tool does not read say it on their pods.
+    told = workload.annotations.get(PART) if workload is not None else ""
+    if told == CACHE or all(p.annotations.get(PART) == CACHE for p in pods):
         return note("redis-cache", subject, f"{why}; it is declared a cache, whose data may go", "nothing")
     declare = "declare its group as docs/redis.md shows"
     if not pod.claims:
