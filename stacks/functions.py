@@ -32,6 +32,7 @@ from stacks.roles import (
     NODES,
     PAUSE,
     REDIS_LOOK,
+    RESTART,
     RESTORE,
     RETURN_TARGETS,
     TAG_GROUPS,
@@ -86,7 +87,7 @@ _STEPS: Mapping[str, Permissions] = {
     "migrate_cluster": Permissions(MIGRATE, notifies=True),
     "settle_redis": Permissions(MIGRATE),
     "leave_load_balancers": Permissions((LOOK, LOCK, NODES), describe=DESCRIBE_TARGETS, targets=MOVE_TARGETS),
-    "evict": Permissions((LOOK, LOCK, NODES, EVICT)),
+    "evict": Permissions((LOOK, LOCK, NODES, EVICT, RESTART)),
     "await_load_balancers": Permissions((LOOK, LOCK), describe=DESCRIBE_TARGETS),
     "await_volumes": Permissions((LOOK, LOCK)),
     "terminate": Permissions(

@@ -35,7 +35,10 @@ NODES = "eks-rolling-nodes"
 """Taints, cordons and marks nodes."""
 
 EVICT = "eks-rolling-evict"
-"""Evicts pods, makes temporary disruption budgets, restarts Deployments."""
+"""Evicts pods, makes temporary disruption budgets."""
+
+RESTART = "eks-rolling-restart"
+"""Restarts Deployments, in namespaces that let it (deploy/restart-rbac.yaml)."""
 
 RESTORE = "eks-rolling-restore"
 """Removes temporary disruption budgets."""

@@ -1,11 +1,13 @@
 """What is looked at before a roll is what the files that ship grant."""
 
-from eks_rolling.observed.kubernetes import Owner
+from dataclasses import replace
+
+from eks_rolling.observed.kubernetes import STRATEGY_ANNOTATION, Owner, Strategy, Workload
 from eks_rolling.observed.redis import Login
 from eks_rolling.plan.permissions import Verb, needed
 from eks_rolling.redis.groups import Part, PartSet, RedisGroup
 from eks_rolling.settings import Settings
-from eks_rolling.steps.check_permissions import decide
+from eks_rolling.steps.check_permissions import decide, restarting
 from tests.permissions.granted import CLUSTER_FILE, rules
 
 CACHE = RedisGroup(
@@ -14,6 +16,8 @@ CACHE = RedisGroup(
     "mymaster",
     (PartSet(Owner("StatefulSet", "default", "redis"), Part.MASTER, ("redis-0",), 6379, Login("default")),),
 )
+WEB = Owner("Deployment", "default", "web")
+RESTART = "eks-rolling-restart"
 ASKED_BY_THEMSELVES = {"eks-rolling-check", "eks-rolling-redis-look"}
 """Groups that the check and the plan are in, which need all that these may."""
 
@@ -21,7 +25,7 @@ ASKED_BY_THEMSELVES = {"eks-rolling-check", "eks-rolling-redis-look"}
 def test_what_is_needed_is_what_the_files_grant_with_their_example_names() -> None:
     granted = {Verb(r.group, r.verb, r.api_group, r.resource, r.namespace, r.name) for r in rules()}
     granted = {verb for verb in granted if verb.group not in ASKED_BY_THEMSELVES}
-    asked = set(needed(Settings(cluster="demo"), [CACHE]))
+    asked = {replace(v, name="") if v.group == RESTART else v for v in needed(Settings(cluster="demo"), [CACHE], [WEB])}
     assert not granted - asked, (
         f"lambdas/eks_rolling/plan/permissions.py lacks {', '.join(map(repr, sorted(granted - asked)))}"
     )
@@ -55,3 +59,32 @@ def test_all_that_is_missing_is_said_at_once_by_group_with_the_remedy() -> None:
         "each Redis group."
     )
     assert decide([]) == ""
+
+
+def test_a_namespace_that_does_not_let_its_deployment_be_restarted_is_named() -> None:
+    (verb,) = (v for v in needed(Settings(cluster="demo"), [], [WEB]) if v.group == RESTART)
+    assert decide([verb]).startswith(
+        "Permissions are missing: eks-rolling-restart may not patch deployments web in default. Apply "
+    )
+    assert "deploy/restart-rbac.yaml in each namespace named here" in decide([verb])
+
+
+def test_only_deployments_with_pods_that_ask_for_a_restart_need_it() -> None:
+    asks = {STRATEGY_ANNOTATION: str(Strategy.RESTART)}
+    gone, plain = Owner("Deployment", "default", "gone"), Owner("Deployment", "default", "plain")
+    workloads = [
+        Workload(WEB, desired=1, annotations=asks),
+        Workload(gone, desired=0, current=0, annotations=asks),
+        Workload(plain, desired=1),
+        Workload(Owner("StatefulSet", "default", "db"), desired=1, annotations=asks),
+    ]
+    assert restarting(workloads) == [WEB]
+
+
+def test_nothing_writes_workloads_in_all_namespaces_and_in_the_locks_only_cluster_autoscaler() -> None:
+    kinds = {"daemonsets", "deployments", "jobs", "pods", "replicasets", "statefulsets"}
+    writes = [r for r in rules() if r.file == CLUSTER_FILE and r.verb not in {"get", "list", "watch"}]
+    assert [(r.resource, r.verb, r.namespace, r.name) for r in writes if r.resource in kinds] == [
+        ("deployments", "patch", "kube-system", "cluster-autoscaler")
+    ]
+    assert all("*" not in {r.verb, r.resource, r.api_group} for r in rules())

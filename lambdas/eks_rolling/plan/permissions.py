@@ -1,5 +1,6 @@
-"""What the functions' Kubernetes groups have to be allowed, verb by verb: what deploy/rbac.yaml grants and, for each
-Redis group, deploy/redis-rbac.yaml. People apply those files, so a new version may find an old one in force.
+"""What the functions' Kubernetes groups have to be allowed, verb by verb: what deploy/rbac.yaml grants, for each
+Redis group deploy/redis-rbac.yaml, and for each Deployment that asks for a restart deploy/restart-rbac.yaml. People
+apply those files, so a new version may find an old one in force.
 
 A test compares this with the files.
 """
@@ -7,6 +8,7 @@ A test compares this with the files.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from eks_rolling.observed.kubernetes import Owner
 from eks_rolling.redis.groups import RedisGroup
 from eks_rolling.settings import Settings
 
@@ -45,7 +47,6 @@ EVERYWHERE = (
     ("eks-rolling-nodes", "", "nodes", "patch"),
     ("eks-rolling-evict", "", "pods/eviction", "create"),
     ("eks-rolling-evict", POLICY, "poddisruptionbudgets", "create delete"),
-    ("eks-rolling-evict", APPS, "deployments", "patch"),
     ("eks-rolling-restore", POLICY, "poddisruptionbudgets", "delete"),
 )
 """Group, API group, resource, verbs: in all namespaces."""
@@ -63,8 +64,11 @@ LOCKS = (
 """Group, name of a Lease ("" for any), verbs: in the lock's namespace."""
 
 
-def needed(settings: Settings, redis: Iterable[RedisGroup]) -> list[Verb]:
-    """Everything that a roll over this cluster may need. What the plan itself asks of Redis it finds out by asking."""
+def needed(settings: Settings, redis: Iterable[RedisGroup], restarting: Iterable[Owner] = ()) -> list[Verb]:
+    """Everything that a roll over this cluster may need. What the plan itself asks of Redis it finds out by asking.
+
+    `restarting` are the Deployments that ask for a restart.
+    """
     verbs = [Verb(group, verb, api, resource) for group, api, resource, said in EVERYWHERE for verb in said.split()]
     verbs += [
         Verb(group, verb, LEASES, "leases", settings.namespace, name)
@@ -76,6 +80,7 @@ def needed(settings: Settings, redis: Iterable[RedisGroup]) -> list[Verb]:
         Verb("eks-rolling-pause", verb, APPS, "deployments", autoscaler.namespace, autoscaler.deployment)
         for verb in ("get", "patch")
     ]
+    verbs += [Verb("eks-rolling-restart", "patch", APPS, "deployments", o.namespace, o.name) for o in restarting]
     return verbs + [verb for group in redis for verb in _of_redis(group)]
 
 
