@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from eks_rolling.documents.remedies import way_out
-from eks_rolling.wording import moment, spoken
+from eks_rolling.wording import counted, moment, spoken
 
 Json = dict[str, Any]
 
@@ -21,9 +21,15 @@ TEMPLATE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Rolls of {{ cluster }}</title>
 <style>
-:root { color-scheme: light dark; --line: #8884; --good: #18794e; --bad: #c62a2f; --soft: #777; }
-@media (prefers-color-scheme: dark) { :root { --good: #4cc38a; --bad: #ff8589; --soft: #999; } }
-body { font: 16px/1.45 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; }
+:root { color-scheme: light dark; --paper: #fff; --ink: #1c2024; --line: #8884; --good: #18794e; --bad: #b4232a;
+  --soft: #60646c; --link: #0b5cad; }
+@media (prefers-color-scheme: dark) {
+  :root { --paper: #111418; --ink: #edeef0; --good: #4cc38a; --bad: #ff9592; --soft: #b0b4ba; --link: #70b8ff; }
+}
+html { background: var(--paper); color: var(--ink); }
+a { color: var(--link); }
+body { background: var(--paper); font: 16px/1.45 system-ui, sans-serif; }
+main { max-width: 60rem; margin: 0 auto; padding: .5rem; }
 h1 { font-size: 1.3rem; }
 article { border-top: 1px solid var(--line); padding: .75rem 0; overflow-wrap: anywhere; }
 h2 { font-size: 1rem; margin: 0; }
@@ -33,8 +39,9 @@ code { font-size: .9em; }
 </style>
 </head>
 <body>
+<main>
 <h1>Rolls of {{ place }}</h1>
-<p class="soft">{{ rolls | length }} of the latest, the newest first; made {{ made }}</p>
+<p class="soft">The latest {{ counted(rolls | length, "roll") }}, newest first, as of {{ made }}</p>
 {% for roll in rolls %}
 <article>
 <h2><span class="{{ roll.style }}">{{ roll.outcome }}</span>
@@ -42,11 +49,17 @@ code { font-size: .9em; }
 <p class="soft">{{ roll.facts | join(" · ") }}</p>
 {% if roll.reason %}<p>{{ roll.reason }}</p>{% endif %}
 {% for left in roll.left_behind %}<p class="bad">left behind: {{ left }}</p>{% endfor %}
-{% if roll.left_behind and loop.first %}<p>→ {{ remedy }}</p>{% endif %}
+{% if roll.left_behind and loop.first %}
+<p>→ {% for part in remedy %}
+{% if loop.index is even %}<code>{{ part }}</code>{% else %}{{ part }}{% endif %}
+{% endfor %}
+</p>
+{% endif %}
 </article>
 {% else %}
 <p>There was no roll yet.</p>
 {% endfor %}
+</main>
 </body>
 </html>
 """
@@ -60,7 +73,8 @@ def page(cluster: str, place: str, found: list[Json], made: float) -> str:
         place=place,
         rolls=[_card(each, made) for each in found],
         made=moment(made),
-        remedy=way_out(cluster),
+        remedy=way_out(cluster).split("`"),
+        counted=counted,
     )
 
 
@@ -68,7 +82,8 @@ def _card(told: Json, now: float) -> Json:
     outcome = str(told["outcome"] or told["status"].lower())
     good = outcome in GOOD and not told["left_behind"]
     style = "soft" if told["status"] == "RUNNING" else "good" if good else "bad"
-    facts = [f"began {moment(told['began'])}", f"took {spoken((told['ended'] or now) - told['began'])}"]
+    lasted = spoken((told["ended"] or now) - told["began"])
+    facts = [f"began {moment(told['began'])}", f"took {lasted}" if told["ended"] else f"running for {lasted}"]
     if told["planned"]:
         facts.append(f"{told['replaced']} of {told['planned']} nodes replaced")
     if told["longest_stall_ms"] is not None:

@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from eks_rolling.report.page import page
+from eks_rolling_cli import rolls_page
 from tests import reports
 from tests.browser import PHONE, Scheme, chromium, look, problems
 
@@ -28,6 +29,23 @@ TOLD = {
 """What a person must find on the page."""
 
 
+ENDED = {
+    "began": 2e9 - 9000, "ended": 2e9 - 5000, "reason": "", "left_behind": [], "outcome": "", "replaced": 0,
+    "planned": 0, "longest_stall_ms": None, "report": "",
+}  # fmt: skip
+ROLLS = [
+    ENDED | {
+        "roll": "roll-4", "status": "FAILED", "outcome": "failed", "replaced": 3, "planned": 12, "report": "https://x.example/y",
+        "reason": f"arn:aws:iam::123456789012:role/{'eks-rolling-production-Evict' * 4} may not call ec2:CreateTags",
+        "left_behind": ["group blue keeps its maximum"],
+    },
+    ENDED | {"roll": "roll-3", "status": "RUNNING", "ended": None},
+    ENDED | {"roll": "roll-2", "status": "SUCCEEDED", "outcome": "replaced", "longest_stall_ms": 240},
+    ENDED | {"roll": "roll-1", "status": "ABORTED"},
+]  # fmt: skip
+"""What `rolls --json` has of rolls."""
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with chromium() as started:
@@ -45,6 +63,22 @@ def test_the_page_shows_how_a_roll_ended(
     seen = look(browser, file, width, scheme)
     assert problems(seen, width) == []
     assert [words for words in TOLD[name] if words not in " ".join(seen.text.split())] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1200, PHONE])
+def test_the_page_of_all_rolls_is_readable_too(browser: Browser, tmp_path: Path, width: int, scheme: Scheme) -> None:
+    file = tmp_path / "rolls.html"
+    file.write_text(rolls_page.page("production", "production (account 123456789012, eu-central-1)", ROLLS, 2e9))
+    seen = look(browser, file, width, scheme)
+    assert problems(seen, width) == []
+    told = " ".join(seen.text.split())
+    for words in (
+        "The latest 4 rolls", "failed roll-4", "3 of 12 nodes replaced", "left behind: group blue keeps its maximum",
+        "→ eks-rolling start --cluster production shows a plan", "running roll-3", "running for 2 h",
+        "longest stall of writes 240 ms", "aborted roll-1",
+    ):  # fmt: skip
+        assert words in told
 
 
 def test_a_page_with_faults_would_be_noticed(browser: Browser, tmp_path: Path) -> None:

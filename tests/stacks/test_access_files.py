@@ -68,3 +68,19 @@ def test_operators_may_neither_change_groups_nor_read_secrets() -> None:
         a for a in actions("operator.json") if re.search(r":(Update|Terminate|Create|Delete|Put|Set|Launch)", a)
     ]
     assert "secrets" not in (REPOSITORY / "deploy" / "iam" / "operator-rbac.yaml").read_text()
+
+
+ENDPOINTS = {"elbv2": "elasticloadbalancing", "elb": "elasticloadbalancing", "cloudwatch": "monitoring",
+             "service-quotas": "servicequotas", "stepfunctions": "states"}  # fmt: skip
+"""The names of VPC endpoints that are not botocore's for the service."""
+
+
+def test_the_page_on_private_networks_lists_an_endpoint_for_every_service_that_functions_call() -> None:
+    clients = (REPOSITORY / "lambdas" / "eks_rolling" / "clients").glob("*.py")
+    called = {name for file in clients for name in re.findall(r"\.client\(\s*\"([a-z0-9-]+)\"", file.read_text())}
+    assert {"autoscaling", "lambda", "eks"} <= called
+    listed = re.findall(
+        r"^\| `([a-z0-9]+)` \|", (REPOSITORY / "docs" / "private-networks.md").read_text(), re.MULTILINE
+    )
+    # A token for the API server is a signed request to STS, which the API server makes.
+    assert {ENDPOINTS.get(name, name) for name in called} <= set(listed)
