@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from eks_rolling.clients.aws import _architecture
+from eks_rolling.clients.kubernetes import _volume
 from eks_rolling.clients.manifests import needs_of, quantity, requests_of
 from eks_rolling.observed.aws import Group, GroupInstance, InstanceType, LaunchTemplate
 from eks_rolling.observed.kubernetes import (
@@ -323,3 +325,64 @@ class TestStandIns:
         (found,) = schedulability_findings(cramped_stand_ins(seen, candidates(seen, targets, RollRequest()), targets))
         assert (found.code, found.severity, found.object) == ("redis-no-room", "holds", str(self.SHARDS))
         assert found.reason.startswith("a stand-in for redis-a-0 would find no room: it requests 5 GiB of memory")
+
+
+class TestOtherArchitecture:
+    """The new version is of another architecture: the old node's labels say nothing of it."""
+
+    DATA = {"lt-1:1": {"InstanceType": "m6i.large"}, "lt-1:2": {"InstanceType": "m6g.large"}}
+    AMD = {
+        "kubernetes.io/arch": "amd64",
+        "beta.kubernetes.io/arch": "amd64",
+        "beta.kubernetes.io/instance-type": "m6i.large",
+    }
+
+    def stuck_with(self, label: str, value: str, architecture: str) -> list[Stuck]:
+        kinds = {"m6g.large": InstanceType("m6g.large", 2, 8 << 30, architecture)}
+        nodes = (node(1, labels=self.AMD), node(2, labels=self.AMD))
+        asking = pod(needs=Needs(labels=((label, value),)))
+        return stuck(view(asking, nodes=nodes, template_data=self.DATA, instance_types=kinds))
+
+    @pytest.mark.parametrize("label", ["kubernetes.io/arch", "beta.kubernetes.io/arch"])
+    def test_a_pod_that_asks_for_the_old_one_is_stuck(self, label: str) -> None:
+        (found,) = self.stuck_with(label, "amd64", "arm64")
+        assert f"it needs a node with the label {label}=amd64" in found.reason
+        assert self.stuck_with(label, "arm64", "arm64") == []
+
+    def test_a_pod_that_asks_for_the_old_type_is_stuck_by_either_label(self) -> None:
+        for label in ("node.kubernetes.io/instance-type", "beta.kubernetes.io/instance-type"):
+            (found,) = self.stuck_with(label, "m6i.large", "arm64")
+            assert f"{label}=m6i.large" in found.reason
+
+    def test_an_unknown_architecture_is_never_held_against_a_pod(self) -> None:
+        assert self.stuck_with("kubernetes.io/arch", "amd64", "") == []
+
+
+@pytest.mark.parametrize(
+    ("supported", "architecture"),
+    [(["x86_64"], "amd64"), (["arm64"], "arm64"), (["i386", "x86_64"], "amd64"), (["x86_64_mac"], ""), ([], "")],
+)
+def test_an_instance_types_architecture_is_named_as_nodes_are_labelled(supported: list[str], architecture: str) -> None:
+    assert _architecture({"ProcessorInfo": {"SupportedArchitectures": supported}}) == architecture
+    assert _architecture({}) == ""
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "local"),
+    [
+        ("topology.topolvm.io/node", ["n-1"], True),
+        ("kubernetes.io/hostname", ["n-1"], True),
+        ("openebs.io/nodename", ["n-1"], True),
+        ("topology.linbit.com/hostname", ["n-1", "n-2"], False),
+        ("topology.ebs.csi.aws.com/zone", ["a"], False),
+        ("topology.kubernetes.io/region", ["eu-central-1"], False),
+    ],
+)
+def test_a_volume_that_its_driver_binds_to_one_node_is_local(key: str, values: list[str], local: bool) -> None:
+    terms = [{"matchExpressions": [{"key": key, "operator": "In", "values": values}]}]
+    reference = {"namespace": "shop", "name": "data"}
+    affinity = {"required": {"nodeSelectorTerms": terms}}
+    spec = {"claimRef": reference, "csi": {"driver": "x"}, "nodeAffinity": affinity}
+    found = _volume({"metadata": {"name": "pv"}, "spec": spec})
+    assert found.local is local
+    assert found.zones == (("a",) if key.endswith("/zone") else ())

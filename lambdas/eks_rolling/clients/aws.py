@@ -112,6 +112,9 @@ KNOWN_FEATURES = frozenset(
 )
 """Fields of a group that a roll reads, or that do not concern it (API reference, AutoScalingGroup)."""
 
+NODE_ARCHITECTURES = {"x86_64": "amd64", "arm64": "arm64"}
+"""EC2's name of an architecture -> what a kubelet labels its node with."""
+
 STANDARD_FAMILY = re.compile(r"(a|c|d|h|i|im|is|m|r|t|z)\d")
 
 GONE_MESSAGE = re.compile(r"(?i)\b(?:AutoScalingGroup name|group|instance)\b.*\bnot found\b")
@@ -323,7 +326,7 @@ class AwsClient:
                 for item in self._ec2.describe_instance_types(InstanceTypes=batch)["InstanceTypes"]:
                     memory = item["MemoryInfo"]["SizeInMiB"] << 20
                     name = str(item["InstanceType"])
-                    found[name] = InstanceType(name, item["VCpuInfo"]["DefaultVCpus"], memory)
+                    found[name] = InstanceType(name, item["VCpuInfo"]["DefaultVCpus"], memory, _architecture(item))
         return found
 
     def vcpu_quota(self) -> VcpuQuota:
@@ -704,6 +707,13 @@ def _flat(value: Any, path: str = "") -> dict[str, str]:
     if path == "UserData":
         return {path: f"sha256 {hashlib.sha256(str(value).encode()).hexdigest()[:12]}"}
     return {path: str(value)}
+
+
+def _architecture(kind: Any) -> str:
+    """The architecture of the nodes that an instance type makes; one of 64 bits goes before one of 32."""
+    supported = set((kind.get("ProcessorInfo") or {}).get("SupportedArchitectures") or ())
+    known = {NODE_ARCHITECTURES[name] for name in supported & NODE_ARCHITECTURES.keys()}
+    return known.pop() if len(known) == 1 else ""
 
 
 def _standard_vcpus(instance: Any) -> int:

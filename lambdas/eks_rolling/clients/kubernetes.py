@@ -756,21 +756,27 @@ def _share(value: int | str, of: int, *, up: bool) -> int:
     return -(-hundredths // 100) if up else hundredths // 100
 
 
+NODE_KEYS = frozenset({"hostname", "node", "node-id", "node-name", "nodeid", "nodename"})
+"""How topology keys end, in lower case, that stand for a single node."""
+
+
 def _volume(item: Json) -> Volume:
     spec = item["spec"]
-    zones = [
-        value
+    reached = [
+        (expression["key"].rpartition("/")[2].lower(), value)
         for term in ((spec.get("nodeAffinity") or {}).get("required") or {}).get("nodeSelectorTerms") or ()
         for expression in term.get("matchExpressions") or ()
-        if expression["key"].endswith("/zone") and expression["operator"] == "In"
+        if expression["operator"] == "In"
         for value in expression["values"]
     ]
+    # A driver names nodes by a key of its own: topology.topolvm.io/node, openebs.io/nodename, ...
+    nodes = {value for key, value in reached if key in NODE_KEYS}
     reference = spec["claimRef"]
     return Volume(
         claim=f"{reference['namespace']}/{reference['name']}",
         name=item["metadata"]["name"],
-        zones=tuple(zones),
-        local="local" in spec or "hostPath" in spec,
+        zones=tuple(value for key, value in reached if key == "zone"),
+        local="local" in spec or "hostPath" in spec or len(nodes) == 1,
         driver=(spec.get("csi") or {}).get("driver", ""),
         shared=bool({"ReadWriteMany", "ReadOnlyMany"}.intersection(spec.get("accessModes") or ())),
     )

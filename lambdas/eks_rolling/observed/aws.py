@@ -141,6 +141,8 @@ class InstanceType:
     name: str
     vcpus: int
     memory_bytes: int
+    architecture: str = ""
+    """As nodes are labelled: amd64, arm64; "" where it is not known, or one of several."""
 
 
 STANDARD_VCPUS = "L-1216C47A"

@@ -22,6 +22,7 @@ from eks_rolling.plan.snapshot import Candidate, ClusterSnapshot
 HOSTNAME = "kubernetes.io/hostname"
 ZONE = "topology.kubernetes.io/zone"
 TYPE = "node.kubernetes.io/instance-type"
+ARCHITECTURE = "kubernetes.io/arch"
 
 GIVEN_LABELS = ("kubernetes.io", "k8s.io", "amazonaws.com", "aws.com")
 """Domains of labels that Kubernetes, AWS and their drivers put on every node by themselves."""
@@ -213,7 +214,7 @@ class _Shapes:
         born = {k: v for k, v in old.labels.items() if _is_given(k) or (k, v) in labels} | tagged
         manual = frozenset(old.labels.items()) - frozenset(born.items())
         if kind:
-            born[TYPE] = kind
+            born |= self._labels_of_type(candidate.instance.type, kind)
         name = f"the replacement of {candidate.name}"
         place = _place(old, allocatable, limits, name=name, labels=born | {HOSTNAME: name})
         place.taints = tuple(t for t in old.taints if t in taints and not t.key.startswith(GIVEN_TAINTS))
@@ -229,6 +230,14 @@ class _Shapes:
         own, data, was = self._targets[candidate.group.name], self._view.template_data, candidate.instance.type
         named = data.get(candidate.instance.template, {}).get("InstanceType", "")
         return data.get(target_of(candidate.instance, own), {}).get("InstanceType", was) if named in {was, ""} else was
+
+    def _labels_of_type(self, was: str, kind: str) -> dict[str, str]:
+        """What a kubelet and the cloud provider say of a node of the type (Kubernetes, well-known labels)."""
+        labels = {TYPE: kind, f"beta.{TYPE.removeprefix('node.')}": kind}
+        known = self._view.instance_types.get(kind)
+        if kind == was or known is None or not known.architecture:
+            return labels
+        return labels | dict.fromkeys((ARCHITECTURE, f"beta.{ARCHITECTURE}"), known.architecture)
 
     def _room(self, old: Node, was: str, kind: str) -> tuple[dict[str, int], dict[str, int]]:
         """Allocatable resources and volume limits of a new node. Of a type that no node has yet, all of the machine."""
