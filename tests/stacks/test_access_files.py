@@ -12,6 +12,7 @@ import yaml
 from eks_rolling.names import MACHINES, machine_name
 from eks_rolling.roll.lock import lock_name
 from eks_rolling.settings import Settings
+from tests.stacks.test_iam import Request, judged
 from tests.stacks.test_roles import reference
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -47,9 +48,109 @@ def test_the_operators_policy_allows_what_the_commands_page_says_it_calls() -> N
 
 
 def test_the_operators_policy_names_the_machines_that_are_deployed() -> None:
-    (rolls,) = [s for s in policy("operator.json") if s["Sid"] == "Rolls"]
-    for machine in MACHINES:
-        assert fnmatch(machine_name("CLUSTER", machine), rolls["Resource"].rpartition(":")[2])
+    named = {s["Sid"]: s["Resource"] for s in policy("operator.json")}
+    machines = [machine_name("CLUSTER", machine) for machine in MACHINES]
+    assert sorted(arn.rpartition(":")[2] for arn in named["Rolls"]) == sorted(machines)
+    assert sorted(arn.split(":")[-2] for arn in named["Executions"]) == sorted(machines)
+
+
+def filled(name: str) -> dict[str, Any]:
+    """The file as somebody fills it in for the cluster demo."""
+    text = (REPOSITORY / "deploy" / "iam" / name).read_text()
+    for word, value in {"ACCOUNT": "123456789012", "REGION": "eu-central-1", "CLUSTER": "demo", "BUCKET": "b"}.items():
+        text = text.replace(word, value)
+    return dict(json.loads(text))
+
+
+HERE = "eu-central-1:123456789012"
+MACHINE, OTHER = (
+    f"arn:aws:states:{HERE}:stateMachine:eks-rolling-demo",
+    f"arn:aws:states:{HERE}:stateMachine:eks-rolling",
+)
+RUN = f"arn:aws:states:{HERE}:execution:eks-rolling-demo"
+BOOTSTRAP = "arn:aws:iam::123456789012:role/cdk-hnb659fds"
+
+OPERATOR_MAY = [
+    ("autoscaling:DescribeAutoScalingGroups", "*"),
+    ("ec2:DescribeInstances", "*"),
+    ("ec2:DescribeLaunchTemplateVersions", "*"),
+    ("elasticloadbalancing:DescribeTargetHealth", "*"),
+    ("cloudtrail:DescribeTrails", "*"),
+    ("eks:ListClusters", "*"),
+    ("eks:DescribeCluster", f"arn:aws:eks:{HERE}:cluster/demo"),
+    ("states:ListStateMachines", "*"),
+    ("states:DescribeStateMachine", f"{MACHINE}-roll"),
+    ("states:StartExecution", f"{MACHINE}-roll"),
+    ("states:StartExecution", f"{MACHINE}-restore"),
+    ("states:ListExecutions", f"{MACHINE}-node"),
+    ("states:SendTaskSuccess", "*"),
+    ("states:SendTaskFailure", "*"),
+    ("states:DescribeExecution", f"{RUN}-node:i-1-roll-1"),
+    ("states:GetExecutionHistory", f"{RUN}-roll:roll-1"),
+    ("states:StopExecution", f"{RUN}-roll:roll-1"),
+    ("lambda:GetFunctionConfiguration", f"arn:aws:lambda:{HERE}:function:EksRolling-demo-FunctionsPlan-1"),
+    ("sns:ListSubscriptionsByTopic", f"arn:aws:sns:{HERE}:EksRolling-demo-Messages-1"),
+    ("events:DescribeRule", f"arn:aws:events:{HERE}:rule/EksRolling-demo-Change-1"),
+    ("s3:GetObject", "arn:aws:s3:::b/rolls/roll-1/report.json"),
+    ("s3:ListBucket", "arn:aws:s3:::b"),
+]
+OPERATOR_MAY_NOT = [
+    ("states:StartExecution", f"{OTHER}-demo-two-roll"),
+    ("states:GetExecutionHistory", f"arn:aws:states:{HERE}:execution:eks-rolling-demo-two-roll:roll-1"),
+    ("states:StopExecution", f"arn:aws:states:{HERE}:execution:eks-rolling-demo-two-roll:roll-1"),
+    ("states:UpdateStateMachine", f"{MACHINE}-roll"),
+    ("states:DeleteStateMachine", f"{MACHINE}-roll"),
+    ("eks:DescribeCluster", f"arn:aws:eks:{HERE}:cluster/other"),
+    ("eks:CreateAccessEntry", f"arn:aws:eks:{HERE}:cluster/demo"),
+    ("autoscaling:UpdateAutoScalingGroup", f"arn:aws:autoscaling:{HERE}:autoScalingGroup:1:autoScalingGroupName/ng"),
+    ("ec2:TerminateInstances", f"arn:aws:ec2:{HERE}:instance/i-1"),
+    ("lambda:InvokeFunction", f"arn:aws:lambda:{HERE}:function:EksRolling-demo-FunctionsPlan-1"),
+    ("lambda:UpdateFunctionCode", f"arn:aws:lambda:{HERE}:function:EksRolling-demo-FunctionsPlan-1"),
+    ("sns:Publish", f"arn:aws:sns:{HERE}:EksRolling-demo-Messages-1"),
+    ("s3:PutObject", "arn:aws:s3:::b/rolls/roll-1/report.json"),
+    ("s3:DeleteObject", "arn:aws:s3:::b/rolls/roll-1/report.json"),
+    ("s3:GetObject", "arn:aws:s3:::other/rolls/roll-1/report.json"),
+    ("sts:AssumeRole", f"{BOOTSTRAP}-deploy-role-123456789012-eu-central-1"),
+]
+DEPLOYER_MAY = [
+    ("sts:AssumeRole", f"{BOOTSTRAP}-deploy-role-123456789012-eu-central-1"),
+    ("sts:AssumeRole", f"{BOOTSTRAP}-file-publishing-role-123456789012-eu-central-1"),
+    ("sts:AssumeRole", f"{BOOTSTRAP}-lookup-role-123456789012-eu-central-1"),
+    ("ssm:GetParameter", f"arn:aws:ssm:{HERE}:parameter/cdk-bootstrap/hnb659fds/version"),
+]
+DEPLOYER_MAY_NOT = [
+    ("sts:AssumeRole", f"{BOOTSTRAP}-cfn-exec-role-123456789012-eu-central-1"),
+    ("sts:AssumeRole", f"{BOOTSTRAP}-deploy-role-123456789012-us-east-1"),
+    ("sts:AssumeRole", "arn:aws:iam::210987654321:role/cdk-hnb659fds-deploy-role-210987654321-eu-central-1"),
+    ("sts:AssumeRole", "arn:aws:iam::123456789012:role/admin"),
+    ("ssm:GetParameter", f"arn:aws:ssm:{HERE}:parameter/password"),
+    ("ssm:PutParameter", f"arn:aws:ssm:{HERE}:parameter/cdk-bootstrap/hnb659fds/version"),
+    ("iam:PassRole", "arn:aws:iam::123456789012:role/node"),
+    ("cloudformation:CreateStack", f"arn:aws:cloudformation:{HERE}:stack/EksRolling-demo/1"),
+    ("states:StartExecution", f"{MACHINE}-roll"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "may", "may_not"),
+    [("operator", OPERATOR_MAY, OPERATOR_MAY_NOT), ("deployer", DEPLOYER_MAY, DEPLOYER_MAY_NOT)],
+)
+def test_a_simulator_of_iam_allows_and_denies_what_is_meant(
+    name: str, may: list[tuple[str, str]], may_not: list[tuple[str, str]]
+) -> None:
+    asked = [Request(name, *each, allowed) for listed, allowed in ((may, True), (may_not, False)) for each in listed]
+    answers = judged(asked, {name: filled(f"{name}.json")})
+    assert [r for r, allowed in zip(asked, answers, strict=True) if allowed != r.allowed] == []
+
+
+def test_an_operators_policy_that_is_too_wide_is_caught() -> None:
+    """The planted fault: a star behind the cluster's name takes in a cluster whose name begins so."""
+    wide = filled("operator.json")
+    (rolls,) = [s for s in wide["Statement"] if s["Sid"] == "Rolls"]
+    rolls["Resource"] = f"{MACHINE}-*"
+    asked = [Request("operator", *each, allowed=False) for each in OPERATOR_MAY_NOT]
+    answers = judged(asked, {"operator": wide})
+    assert [r.resource for r, allowed in zip(asked, answers, strict=True) if allowed] == [f"{OTHER}-demo-two-roll"]
 
 
 def test_operators_are_bound_to_a_role_that_is_there_and_may_write_on_the_lock_alone() -> None:
