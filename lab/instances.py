@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 
 from lab.addresses import AWS_URL
+from lab.spec import LabSpec
 
 _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.3
@@ -34,6 +35,11 @@ class Instance:
     @property
     def is_running(self) -> bool:
         return self.state == "running"
+
+
+def is_up(instance: Instance, spec: LabSpec) -> bool:
+    """Whether its operating system runs: of one that shuts down, where its kubelet ends pods first."""
+    return instance.is_running or (instance.state == "shutting-down" and spec.shutdown_grace(instance.group) > 0)
 
 
 def node_name(private_ip: str, region: str) -> str:

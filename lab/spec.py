@@ -30,6 +30,12 @@ class GroupSpec(_Model):
     terminating_hook_seconds: int | None = Field(
         None, gt=0, description="a lifecycle hook that nobody completes holds each instance that goes for so long"
     )
+    shutdown_grace_seconds: float = Field(
+        0.0,
+        ge=0,
+        description="its kubelets' shutdownGracePeriod: how long pods have to end once their instance shuts down; "
+        "with 0 they are killed with it",
+    )
     launch_template_version: str = "$Latest"
     managed_node_group: bool = Field(False, description="tagged as an EKS managed node group, which a roll refuses")
     labels: dict[str, str] = {}
@@ -150,6 +156,10 @@ class LabSpec(_Model):
     def zone_index(self, zone: str) -> int:
         """The zone's place in the address plan: pods in 10.244.(64*index).0/18, instances in 10.0.index.0/24."""
         return self.zones.index(zone)
+
+    def shutdown_grace(self, group: str) -> float:
+        """How long a group's instances take to shut down for their pods' sake (seconds)."""
+        return next((g.shutdown_grace_seconds for g in self.groups if g.name == group), 0.0)
 
     def with_dataset(self, megabytes: int) -> "LabSpec":
         """The same lab with so large a data set in each of its Redis groups."""

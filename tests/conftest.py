@@ -6,9 +6,9 @@ import pytest
 
 from tests import evidence, scope
 from tests.lab_fixtures import _kubelet, cluster, control_plane
-from tests.node_lab import node_lab, nodes
+from tests.node_lab import graceful_nodes, node_lab, nodes
 
-__all__ = ["_kubelet", "cluster", "control_plane", "node_lab", "nodes"]
+__all__ = ["_kubelet", "cluster", "control_plane", "graceful_nodes", "node_lab", "nodes"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -29,6 +29,7 @@ from tests.waiting import until
 
 ZONES = ("eu-central-1a", "eu-central-1b")
 _POOLS = 60
+_GRACEFUL = "graceful"
 _numbers = itertools.count(1)
 _hosts = itertools.count(10)
 
@@ -39,7 +40,15 @@ def spec() -> LabSpec:
         zones=ZONES,
         parts=(*COMPONENTS, "node-agent", "heartbeats", "service-proxy"),
         groups=tuple(
-            GroupSpec(name=_pool(n), zones=ZONES, size=0, labels={"tests/pool": _pool(n)}) for n in range(1, _POOLS)
+            GroupSpec(
+                name=pool,
+                zones=ZONES,
+                size=0,
+                labels={"tests/pool": pool},
+                # Longer than any test: what ends, has been told to.
+                shutdown_grace_seconds=600 if pool == _GRACEFUL else 0,
+            )
+            for pool in (_GRACEFUL, *map(_pool, range(1, _POOLS)))
         ),
         delays=Delays(
             volume_attach=0.4, volume_detach=0.6, node_ready=0.3, node_removal=0.5, health_check_interval=0.2
@@ -253,6 +262,14 @@ def node_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeLab]:
 def nodes(node_lab: NodeLab) -> Iterator[Nodes]:
     """A namespace and nodes of one test's own."""
     nodes = Nodes(node_lab, _pool(next(_numbers)))
+    yield nodes
+    nodes.discard()
+
+
+@pytest.fixture
+def graceful_nodes(node_lab: NodeLab) -> Iterator[Nodes]:
+    """Nodes whose kubelets end their pods when their instance shuts down. For one test alone."""
+    nodes = Nodes(node_lab, _GRACEFUL)
     yield nodes
     nodes.discard()
 

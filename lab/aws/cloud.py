@@ -32,7 +32,15 @@ def build(paths: LabPaths, port: int) -> Middleware:
     registered = targets.Targets(time.time, lambda: faults.spec.registration_seconds)
     targets.install(registered)
     delays = spec.delays
-    fleet = Fleet(account, registered, boot=delays.boot, terminate=delays.terminate, clock=time.time, faults=faults)
+    fleet = Fleet(
+        account,
+        registered,
+        boot=delays.boot,
+        terminate=delays.terminate,
+        shutdown_grace=spec.shutdown_grace,
+        clock=time.time,
+        faults=faults,
+    )
     scaling.install(fleet)
     launch_instances.install(fleet)
     refreshes.install()

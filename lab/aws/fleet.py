@@ -109,7 +109,8 @@ class Launch:
 class Fleet:
     """The lab's instances. Every method is safe to call from several threads.
 
-    `boot` and `terminate` are the seconds that booting and shutting down take.
+    `boot` and `terminate` are the seconds that booting and shutting down take, `shutdown_grace` those that a group's
+    nodes take at least.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class Fleet:
         *,
         boot: float,
         terminate: float,
+        shutdown_grace: Callable[[str], float] = lambda _: 0.0,
         clock: Callable[[], float],
         faults: Faults | None = None,
     ) -> None:
@@ -129,6 +131,7 @@ class Fleet:
         self.activities: dict[str, list[Activity]] = {}
         self._boot = boot
         self._terminate = terminate
+        self._shutdown_grace = shutdown_grace
         self._clock = clock
         self._members: dict[str, Member] = {}
         self._hosts: dict[str, Iterator[int]] = {}
@@ -300,7 +303,12 @@ class Fleet:
                 return
             _set_state(instance, _SHUTTING_DOWN)
             member.boots_at = member.shuts_down_at = member.waits_until = None
-            member.ends_at = self._clock() + max(self._terminate, self.faults.spec.termination_seconds)
+            seconds = (
+                self._terminate,
+                self.faults.spec.termination_seconds,
+                self._shutdown_grace(member.group or ""),
+            )
+            member.ends_at = self._clock() + max(seconds)
             group = self._group_of(member)
             state = _state_in(group, instance.id)
             if group is not None and state is not None and not state.lifecycle_state.startswith("Terminating"):

@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 
 from lab.controlplane.identities import SERVICE_PROXY
-from lab.instances import follow_instances, node_name
+from lab.instances import follow_instances, is_up, node_name
 from lab.kube import Kube
 from lab.network.balancer import Balancer
 from lab.network.dns import Dns
@@ -41,7 +41,7 @@ async def serve(paths: LabPaths, spec: LabSpec) -> None:
 async def _follow_instances(spec: LabSpec, services: ServiceProxy, balancer: Balancer) -> None:
     async with aiohttp.ClientSession() as session:
         async for instances in follow_instances(session):
-            running = [instance for instance in instances if instance.is_running]
+            running = [instance for instance in instances if is_up(instance, spec)]
             services.see_nodes({node_name(i.private_ip, spec.region): i.private_ip for i in running})
             balancer.see_instances({i.id: i.private_ip for i in running})
 

@@ -15,7 +15,7 @@ import aiohttp
 
 from lab.background import in_background
 from lab.controlplane.identities import NODE_AGENT
-from lab.instances import Instance, follow_instances, node_name
+from lab.instances import Instance, follow_instances, is_up, node_name
 from lab.kube import ConflictError, Json, Kube, NotFoundError
 from lab.network.netns import ZoneAddresses
 from lab.node.events import Recorder
@@ -82,7 +82,11 @@ class NodeAgent:
             async for instances in follow_instances(session):
                 self._instances = {instance.id: instance for instance in instances}
                 running = {i.id for i in instances if i.is_running}
-                self._lose([node for node in self._nodes.values() if node.instance.id not in running])
+                up = {i.id for i in instances if is_up(i, self._spec)}
+                self._lose([node for node in self._nodes.values() if node.instance.id not in up])
+                for node in self._nodes.values():
+                    if node.instance.id not in running:
+                        node.shut_down(self._spec.shutdown_grace(node.instance.group))
                 present = {node.instance.id for node in self._nodes.values()}
                 for identity in running - present:
                     self._launch(self._instances[identity])

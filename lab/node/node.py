@@ -101,8 +101,8 @@ def node_object(instance: Instance, spec: LabSpec, version: str, now: dt.datetim
     }
 
 
-def node_conditions(*, ready: bool, now: dt.datetime) -> Items:
-    """The conditions that a kubelet reports."""
+def node_conditions(*, ready: bool, now: dt.datetime, why: str = "container runtime network not ready") -> Items:
+    """The conditions that a kubelet reports; `why` it is not Ready."""
     stamp = {"lastHeartbeatTime": times.seconds(now), "lastTransitionTime": times.seconds(now)}
     conditions: Items = [
         {"type": kind, "status": "False", "reason": reason, "message": message, **stamp}
@@ -111,7 +111,7 @@ def node_conditions(*, ready: bool, now: dt.datetime) -> Items:
     if ready:
         last = {"status": "True", "reason": "KubeletReady", "message": "kubelet is posting ready status"}
     else:
-        last = {"status": "False", "reason": "KubeletNotReady", "message": "container runtime network not ready"}
+        last = {"status": "False", "reason": "KubeletNotReady", "message": why}
     return [*conditions, {"type": "Ready", **last, **stamp}]
 
 

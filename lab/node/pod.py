@@ -5,7 +5,7 @@ import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from lab.images.catalogue import find_image
 from lab.kube import ConflictError, Json, Kube, KubeError, NotFoundError, UnreachableError
@@ -26,6 +26,11 @@ _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
 _REFRESH_SECONDS = 60.0
 _DNS_ADDRESS = "10.96.0.10"
+_SHUT_DOWN: dict[str, Any] = {
+    "failed": True,
+    "reason": "Terminated",
+    "message": "Pod was terminated in response to imminent node shutdown.",
+}
 _ROOT_FILES = ("hosts", "hostname", "resolv.conf")
 
 
@@ -101,6 +106,7 @@ class PodRunner:
         self._written: Json = {}
         self._written_version = 0
         self._ended = False
+        self._shut_down = False
         self._gone = False
         if metadata.get("deletionTimestamp"):
             self._terminate(pod)
@@ -127,6 +133,11 @@ class PodRunner:
         self._terminate(pod)
         self._reports.tell()
 
+    def shut_down(self, seconds: float) -> None:
+        """Ends the pod because its node shuts down, within `seconds`. It stays in the API server, as Failed."""
+        self._shut_down = "deletionTimestamp" not in self.pod["metadata"]
+        self._end_within(min(self._grace, seconds))
+
     def kill(self) -> None:
         """SIGKILL to everything, as when an instance goes."""
         for container in self.containers:
@@ -148,7 +159,7 @@ class PodRunner:
             await self._release()
             self._ended = True
             self._tell()
-            await self._changes.until(lambda: self._deadline is not None)
+            await self._changes.until(lambda: self._gone or "deletionTimestamp" in self.pod["metadata"])
             if not self._gone:
                 await self._reports.until(lambda: self._reported == self._told or self._gone)
                 await self._delete()
@@ -273,7 +284,9 @@ class PodRunner:
     def _terminate(self, pod: Json) -> None:
         """Notes that the pod is to end, or to end sooner than was asked before."""
         grace = pod["metadata"].get("deletionGracePeriodSeconds")
-        seconds = max(float(self._grace if grace is None else grace), 1.0 if self._gone else 0.0)
+        self._end_within(max(float(self._grace if grace is None else grace), 1.0 if self._gone else 0.0))
+
+    def _end_within(self, seconds: float) -> None:
         if self._deadline is None:
             self._deadline = Deadline(seconds)
         else:
@@ -336,6 +349,7 @@ class PodRunner:
             containers=[self._container_view(c) for c in self._main],
             init_containers=[c.view for c in self._init],
             ended=self._ended,
+            **(_SHUT_DOWN if self._ended and self._shut_down else {}),
         )
 
     def _container_view(self, container: Container) -> ContainerView:

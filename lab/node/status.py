@@ -64,7 +64,7 @@ class PodView:
     reason: str = ""
     message: str = ""
     failed: bool = False
-    """Refused by the node: Failed whatever its containers did."""
+    """Ended by its node as that shut down: Failed whatever its containers did."""
 
 
 def restarts_always(container: Json) -> bool:

@@ -40,8 +40,10 @@ class WorkerNode:
         self._ended: set[str] = set()
         """Pods whose run is over. Their ids never come back, and a lab's life is short: none is taken out again."""
         self._ready = False
+        self._shutting_down = False
         self._registering: asyncio.Task[None] | None = None
         self._reasserting: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
         self._contradictions = 0
         """How often the API server has said of the ready node that it is not."""
 
@@ -76,6 +78,8 @@ class WorkerNode:
         if uid in self._pods:
             self._pods[uid][0].update(pod)
             return
+        if self._shutting_down:
+            return
         if uid in self._ended or (is_ended(pod) and not pod["metadata"].get("deletionTimestamp")):
             # News of a pod may still be on the way when its run is over: to run it again would take its volume.
             return
@@ -98,13 +102,23 @@ class WorkerNode:
         found = [runner for runner, _ in self._pods.values() if runner.key == f"{namespace}/{name}"]
         return found[-1] if found else None
 
+    def shut_down(self, seconds: float) -> None:
+        """The instance shuts down, and its kubelet ends the pods first (shutdownGracePeriod): the node is not Ready any
+        more, takes no new pods, and those that it has get so long at most. Once is enough."""
+        if self._shutting_down:
+            return
+        self._shutting_down, self._ready = True, False
+        self._leaving = in_background(insist(self._report_shutdown), f"{self.name}'s shutdown")
+        for runner, _ in self._pods.values():
+            runner.shut_down(seconds)
+
     def kill(self) -> None:
         """The instance is gone: so is everything that ran on it, at once."""
         self._ready = False
         for runner, task in self._pods.values():
             runner.kill()
             task.cancel()
-        for work in (self._registering, self._reasserting):
+        for work in (self._registering, self._reasserting, self._leaving):
             if work is not None:
                 work.cancel()
 
@@ -142,6 +156,11 @@ class WorkerNode:
 
     async def _report_ready(self) -> None:
         conditions = node_conditions(ready=True, now=times.now())
+        path = f"/api/v1/nodes/{self.name}/status"
+        await self._services.kube.patch(path, {"status": {"conditions": conditions}}, kind="strategic")
+
+    async def _report_shutdown(self) -> None:
+        conditions = node_conditions(ready=False, now=times.now(), why="node is shutting down")
         path = f"/api/v1/nodes/{self.name}/status"
         await self._services.kube.patch(path, {"status": {"conditions": conditions}}, kind="strategic")
 

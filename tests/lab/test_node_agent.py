@@ -78,6 +78,30 @@ def test_an_instance_that_goes_takes_its_processes_at_once_and_its_node_a_moment
                         fieldSelector=f"metadata.name={machine.node}")  # fmt: skip
 
 
+def test_a_kubelet_with_a_grace_period_for_shutdown_ends_its_pods_before_the_instance_goes(
+    graceful_nodes: Nodes,
+) -> None:
+    nodes = graceful_nodes
+    machine = nodes.launch()
+    nodes.add_pod("polite", containers=[shell("trap 'echo told; exit 0' TERM; sleep infinity & wait")])
+    nodes.add_pod("deaf", containers=[shell("trap '' TERM; sleep 4243 & wait")], terminationGracePeriodSeconds=600)
+    for name in ("polite", "deaf"):
+        nodes.wait_for_pod(name, "ready", is_ready)
+
+    nodes.node_lab.set_state(machine, "shutting-down")
+    ended = nodes.wait_for_pod("polite", "ended", has_ended)
+    assert (ended["status"]["phase"], ended["status"]["reason"]) == ("Failed", "Terminated")
+    assert "deletionTimestamp" not in ended["metadata"]
+    assert nodes.kept_log("polite") == ["told"]
+    nodes.kube.wait_for("the node is not Ready", "/api/v1/nodes",
+                        lambda found: True if found and not node_is_ready(found[0]) else None,
+                        fieldSelector=f"metadata.name={machine.node}")  # fmt: skip
+    # What takes longer than the instance, is killed with it.
+    assert any("sleep 4243" in process for process in nodes.node_lab.processes())
+    nodes.node_lab.set_state(machine, "terminated")
+    until(lambda: not any("sleep 4243" in p for p in nodes.node_lab.processes()), "the pod's processes are gone")
+
+
 def test_an_instance_that_inherits_an_address_gets_a_node_of_its_own(nodes: Nodes) -> None:
     former = nodes.launch()
     old = nodes.kube.get(f"/api/v1/nodes/{former.node}")["metadata"]["uid"]
