@@ -159,6 +159,8 @@ class World:
         """Namespace/name of a pod -> the words with which admission denies its eviction."""
         self.targets: dict[tuple[str, str], TargetState] = {}
         self.node_services: list[Service] = []
+        self.priorities: dict[Owner, int] = {}
+        """Of the pods of a controller, where it is not 0."""
         self.room_for: dict[Owner, int] = {}
         """How many pods of a controller find a place; of others all do."""
         self.stuck: set[str] = set()
@@ -503,6 +505,7 @@ class World:
             address=self._address(),
             resource_version=self._next(),
             ends=owner.kind == "Job",
+            priority=self.priorities.get(owner, 0),
             annotations={RESTARTED_FOR: state.restarts} if state.restarts else {},
             tolerations=(Toleration(operator="Exists"),) if state.tolerant else (),
         )

@@ -1,5 +1,6 @@
 """Whole rolls over workloads as clusters have them: Jobs, controllers of any kind, admission that denies."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -48,6 +49,24 @@ def test_without_labels_of_its_own_its_pods_are_counted() -> None:
     execution = engine_for(world).run("roll", "roll-1", {"surge": 1})
     assert (execution.status, execution.cause) == ("SUCCEEDED", "")
     assert most["most"] == 1
+
+
+def test_nobody_waits_for_pods_that_only_keep_room() -> None:
+    """Others took the room that they kept, so they stay Pending; their Deployment is not waited for, nor kept whole."""
+    world = shop(SMALL, new_version=False)
+    room = Owner("Deployment", "default", "room")
+    world.priorities[room] = -10
+    world.deployment("room", 3)
+    world.ready()
+    for group in ("ng-a", "ng-b"):
+        world.new_template_version(group)
+    world.planned = set(world.machines)
+    world.room_for[room] = 1
+    execution = engine_for(world).run("roll", "roll-1", {})
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    assert outdated(world) == []
+    plan = json.loads(world.documents["rolls/roll-1/plan.json"])
+    assert [f["severity"] for f in plan["findings"] if f["object"] == str(room)] == ["note"]
 
 
 @pytest.mark.parametrize("accept", [[], ["batch-pod:Job default/import"]])

@@ -25,7 +25,7 @@ from eks_rolling.observed.kubernetes import (
 )
 from eks_rolling.payloads import RollRequest
 from eks_rolling.plan.checks.redis_sentinel import RedisView
-from eks_rolling.plan.checks.scheduling import schedulability_findings
+from eks_rolling.plan.checks.scheduling import pending_findings, schedulability_findings
 from eks_rolling.plan.placement import Cause, Stuck, cramped_stand_ins, stuck_pods
 from eks_rolling.plan.snapshot import ClusterSnapshot, candidates, resolve
 from eks_rolling.redis.groups import GROUP, PART, Part, declared
@@ -386,3 +386,21 @@ def test_a_volume_that_its_driver_binds_to_one_node_is_local(key: str, values: l
     found = _volume({"metadata": {"name": "pv"}, "spec": spec})
     assert found.local is local
     assert found.zones == (("a",) if key.endswith("/zone") else ())
+
+
+class TestPlaceholders:
+    """Pods that only keep room for others."""
+
+    ROOM = pod("room-1", "node-2", owner=Owner("Deployment", "shop", "room"), labels={}, priority=-10)
+
+    def test_they_need_no_room_and_take_none(self) -> None:
+        seen = view(pod(), self.ROOM, **smaller(instance_types={"t3.small": InstanceType("t3.small", 1, 2 << 30)}))
+        assert stuck(seen, "node-1") == []
+        assert stuck(seen, "node-2") == []
+        (taken,) = stuck(replace(seen, pods=(pod(), replace(self.ROOM, priority=0))), "node-1")
+        assert taken.pod.name == "web-1"
+
+    def test_one_that_is_pending_is_no_finding(self) -> None:
+        pending = replace(self.ROOM, node="", unschedulable_because="no room", ready=False)
+        assert list(pending_findings([pending], {pending.uid})) == []
+        assert [f.code for f in pending_findings([pending])] == ["already-pending"]

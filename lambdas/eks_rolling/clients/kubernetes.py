@@ -647,6 +647,7 @@ def _pod(item: Json) -> Pod:
         needs=needs_of(spec, metadata["namespace"]),
         grace_seconds=float(spec.get("terminationGracePeriodSeconds", 30)),
         node_critical=spec.get("priorityClassName") == "system-node-critical",
+        priority=spec.get("priority") or 0,
         ends=spec.get("restartPolicy", "Always") != "Always",
     )
 

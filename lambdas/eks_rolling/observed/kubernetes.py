@@ -201,6 +201,7 @@ class Pod:
     grace_seconds: float = 30.0
     node_critical: bool = False
     """Of the priority class system-node-critical: a part of the node itself, such as its network agent."""
+    priority: int = 0
     ends: bool = False
     """Its containers are not started again when they end (restartPolicy Never, OnFailure): batch work."""
 
@@ -422,6 +423,19 @@ class Service:
         if self.selector is None or self.namespace != pod.namespace or self.for_its_node:
             return False
         return self.selector.matches(pod.labels) and not (self.headless and pod.node_critical)
+
+
+def placeholders(pods: Iterable[Pod], services: Iterable[Service]) -> frozenset[str]:
+    """UIDs of the pods that only keep room for others (overprovisioning): a Deployment's, of a priority below that of
+    pods without one, so that the scheduler ends them for any other; with no data, no end, and no Service that leads to
+    them."""
+    known = list(services)
+    return frozenset(
+        p.uid
+        for p in pods
+        if p.priority < 0 and p.owner is not None and p.owner.kind in {"Deployment", "ReplicaSet"}
+        if not p.claims and not p.ends and not any(s.leads_to(p) for s in known)
+    )
 
 
 def serving_daemons(pods: Iterable[Pod], services: Iterable[Service]) -> list[Pod]:

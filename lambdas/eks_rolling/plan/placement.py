@@ -101,7 +101,8 @@ class _Simulation:
         """A node that stays, with the pods that it has."""
         place = _place(node, node.allocatable, self._view.volume_limits.get(node.name, {}))
         for pod in self._view.pods_on(node.name):
-            if not pod.finished:
+            # A placeholder gives way to whatever comes.
+            if not pod.finished and pod.uid not in self._view.placeholders:
                 _take(place, pod, self._volumes(pod))
         return place
 
@@ -114,6 +115,7 @@ class _Simulation:
         for candidate in self._chosen:
             # The largest first, as a full node's replacement has no room to lose.
             pods = [p for p in self._view.pods_on(candidate.name) if not p.stays_with_node]
+            pods = [p for p in pods if p.uid not in self._view.placeholders]
             for pod in sorted(pods, key=lambda p: -p.requests.get("memory", 0)):
                 reason = self._on_own_replacement(candidate, pod)
                 if reason:

@@ -15,7 +15,7 @@ from eks_rolling.observed.aws import (
     LifecycleHook,
     VcpuQuota,
 )
-from eks_rolling.observed.kubernetes import ACCEPT, Budget, Node, Owner, Pod, Service, Volume, Workload
+from eks_rolling.observed.kubernetes import ACCEPT, Budget, Node, Owner, Pod, Service, Volume, Workload, placeholders
 from eks_rolling.observed.marks import outdated
 from eks_rolling.payloads import RollRequest, Targets
 from eks_rolling.plan.checks.redis_sentinel import RedisView
@@ -74,6 +74,11 @@ class ClusterSnapshot:
         """The budgets that cover the pod, those of a roll apart."""
         keys = ((pod.namespace, label) for label in (None, *pod.labels.items()))
         return [b for key in keys for b in self._budgets_by_label.get(key, ()) if b.covers(pod)]
+
+    @cached_property
+    def placeholders(self) -> frozenset[str]:
+        """UIDs of the pods that only keep room for others."""
+        return placeholders(self.pods, self.services)
 
     @cached_property
     def accepted_on(self) -> dict[str, set[str]]:

@@ -6,6 +6,7 @@
 - Pods of a workload without a budget: a temporary one is made, one pod at a time. Controllers of kinds that the
   disruption controller cannot count have it over the labels that their pods alone have; without such labels their pods
   are counted.
+- Placeholders, which only keep room for others, go at once where no budget covers them, and nobody waits for them.
 - Batch pods, which end by themselves, are given time to; pods that ask not to be disturbed are waited for.
 - Pods with volumes and StatefulSet pods: one at a time, the next when the last one is Ready elsewhere.
 - Deployments that ask for it by annotation: a rollout restart, which starts the new pod before it stops the old one.
@@ -31,6 +32,7 @@ from eks_rolling.observed.kubernetes import (
     Selector,
     Strategy,
     Workload,
+    placeholders,
     serving_daemons,
 )
 from eks_rolling.observed.marks import (
@@ -108,6 +110,8 @@ class NodeToEmpty:
     accepted: frozenset[str] = frozenset()
     serving: tuple[Pod, ...] = ()
     """Pods of DaemonSets that a Service leads to."""
+    placeholders: frozenset[str] = frozenset()
+    """UIDs of pods that only keep room for others."""
 
     def accepts(self, code: str, pod: Pod) -> bool:
         """Whether a person accepted that finding, of all objects or of this one, or by an annotation on the latter."""
@@ -208,7 +212,7 @@ def decide(seen: NodeToEmpty) -> Decision:
 
 
 def _to_await(seen: NodeToEmpty, pods: Iterable[Pod]) -> frozenset[Owner]:
-    return frozenset(p.owner for p in pods if p.owner and _was_whole(seen, p.owner))
+    return frozenset(p.owner for p in pods if p.owner and p.uid not in seen.placeholders and _was_whole(seen, p.owner))
 
 
 def _to_ask_about(seen: NodeToEmpty, holds: Iterable[tuple[Pod, Why]]) -> tuple[Pod, ...]:
@@ -259,6 +263,7 @@ def _without_budget(seen: NodeToEmpty, movers: list[Pod], covering: dict[str, li
         workload.owner: workload
         for pod in movers
         if pod.owner
+        and pod.uid not in seen.placeholders
         and not covering[pod.uid]
         and (workload := seen.workloads.get(pod.owner))
         and (pod.owner.kind in BUDGETABLE or (workload.selector is not None and workload.desired > 1))
@@ -322,6 +327,8 @@ def _why_not(
             needs = f"budget {budget} needs {budget.desired_healthy} healthy pods and has {budget.healthy}"
             in_order = not (_one_by_one(pod) and one_by_one_busy) and not budget.ours
             return Why(needs, HoldKind.BUDGET, budget if in_order else None)
+    elif pod.uid in seen.placeholders:
+        return None
     elif pod.owner and pod.owner.kind not in {"Job", "Node"} and pod.owner in taken:
         return Why(f"another pod of {pod.owner} goes first")
     elif workload and workload.owner.kind not in BUDGETABLE and pod.ready and not workload.all_ready:
@@ -436,6 +443,7 @@ def observe(task: NodeTask, clients: Clients) -> NodeToEmpty:
     awaited = _awaited_owners(node)
     look = _Workloads(clients, budgets, awaited)
     owners = {p.owner for p in pods if p.owner and not p.stays_with_node and not p.ends}
+    low = [p for p in pods if p.priority < 0 and not p.stays_with_node]
     lease = kubernetes.lease(lock.lock_name(settings.namespace)) if any(_may_be_accepted(p) for p in pods) else None
     return NodeToEmpty(
         node=node,
@@ -447,6 +455,7 @@ def observe(task: NodeTask, clients: Clients) -> NodeToEmpty:
         batch_seconds=settings.batch_seconds,
         accepted=frozenset(settings.accept) | lock.accepted(lease) | {f"{DO_NOT_DISTURB}:{autoscaler_of(settings)}"},
         serving=tuple(serving_daemons(pods, kubernetes.services() if _is_empty(pods) else ())),
+        placeholders=placeholders(low, kubernetes.services()) if low else frozenset(),
     )
 
 

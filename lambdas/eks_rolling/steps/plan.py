@@ -78,6 +78,12 @@ def _masters_last(view: ClusterSnapshot, chosen: list[Candidate]) -> list[Candid
     return sorted(chosen, key=lambda c: c.name in hosts)
 
 
+def not_waited_for(view: ClusterSnapshot) -> list[str]:
+    """Workloads that the gate does not wait to see whole: those that are not now, and those that only keep room."""
+    placeholders = {p.owner for p in view.pods if p.uid in view.placeholders}
+    return [str(w.owner) for w in view.workloads if not w.all_ready or w.owner in placeholders]
+
+
 def leftovers(view: ClusterSnapshot) -> bool:
     """Whether a roll is running or died: its marks are on groups, nodes, budgets or workloads [R4]."""
     return (
@@ -111,7 +117,7 @@ def run(task: PlanTask, clients: Clients) -> StepResult:
         keep_taints=request.keep_taints,
         accept=request.accept,
         redis=redis_to_move(view, plan.chosen),
-        unready=[str(w.owner) for w in view.workloads if not w.all_ready],
+        unready=not_waited_for(view),
     )
 
 

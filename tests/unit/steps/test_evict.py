@@ -1,10 +1,22 @@
 """What is evicted next, and what is waited for."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from eks_rolling.observed.kubernetes import STRATEGY_ANNOTATION, Budget, Node, Owner, Pod, Selector, Strategy, Workload
+from eks_rolling.observed.kubernetes import (
+    STRATEGY_ANNOTATION,
+    Budget,
+    Node,
+    Owner,
+    Pod,
+    Selector,
+    Service,
+    Strategy,
+    Workload,
+    placeholders,
+)
 from eks_rolling.observed.marks import HARD_TAINT, NODE_ROLL
 from eks_rolling.payloads import Hold, HoldKind
 from eks_rolling.steps.evict import (
@@ -190,3 +202,42 @@ def test_of_many_budgets_the_tightest_are_told() -> None:
     pods = [pod(f"pod-{n:02d}", owner) for n, owner in enumerate(owners)]
     budgets = tuple(budget(owner, allowed=n % 2) for n, owner in enumerate(owners))
     assert [numbers[0] for numbers in describe_budgets(seen(*pods, budgets=budgets)).values()] == [0] * 15 + [1] * 5
+
+
+class TestPlaceholders:
+    """Pods that only keep room for others."""
+
+    PODS = (pod("room-1", priority=-10), pod("room-2", priority=-10))
+
+    def seen(self, *budgets: Budget) -> NodeToEmpty:
+        return seen(*self.PODS, budgets=budgets, placeholders=placeholders(self.PODS, ()))
+
+    def test_they_go_at_once_without_a_budget_of_ours_and_are_not_awaited(self) -> None:
+        decision = decide(self.seen())
+        assert evicted(decision) == ["room-1", "room-2"]
+        assert isinstance(decision, EvictPods)
+        assert decision.moving == frozenset()
+
+    def test_a_budget_of_their_own_is_kept(self) -> None:
+        """N1."""
+        assert evicted(decide(self.seen(budget(allowed=1)))) == ["room-1"]
+
+    @pytest.mark.parametrize(
+        "more",
+        [
+            {"priority": 0},
+            {"priority": 1000},
+            {"claims": ("data",)},
+            {"ends": True},
+            {"owner": DB},
+            {"owner": None},
+        ],
+    )
+    def test_others_are_none(self, more: dict[str, Any]) -> None:
+        assert placeholders([pod("room-1", **({"priority": -10} | more))], ()) == frozenset()
+
+    def test_a_pod_of_low_priority_that_serves_is_none(self) -> None:
+        """N1: its requests count as anybody's."""
+        serving = Service("shop", "web", selector=Selector((("app", "web"),)))
+        assert placeholders(self.PODS, [serving]) == frozenset()
+        assert isinstance(decide(seen(*self.PODS)), MakeBudgets)

@@ -29,6 +29,7 @@ from eks_rolling.plan.checks.undeclared_redis import undeclared_redis
 from eks_rolling.plan.checks.workloads import (
     DO_NOT_DISTURB,
     owner_findings,
+    placeholder_findings,
     restart_findings,
     serving_daemon_findings,
     toleration_findings,
@@ -112,10 +113,12 @@ def _all(
     yield from quota_findings(view, chosen, request.surge_in(settings))
     yield from history_findings(len(chosen), settings)
     yield from schedulability_findings(stuck)
-    yield from pending_findings(view.pods)
+    yield from pending_findings(view.pods, view.placeholders)
     yield from ending_findings(pods, view.now, settings.deadlines.evict)
     serving = serving_daemons([p for c in chosen for p in view.pods_on(c.name)], view.services)
     yield from budget_findings(view, [*(p for p in pods if not _is_master_pod(view, p)), *serving])
+    yield from placeholder_findings(view, others)
+    others = [p for p in others if p.uid not in view.placeholders]
     yield from owner_findings(view, others)
     yield from restart_findings(view, others)
     yield from storage_findings(view, others)

@@ -1,7 +1,7 @@
 """Findings about pods that would find no place on the new nodes, and about room for the nodes themselves."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from eks_rolling.documents.finding import Finding, blocks, holds, note
 from eks_rolling.observed.aws import STANDARD_VCPUS
@@ -32,10 +32,10 @@ def schedulability_findings(stuck: Iterable[Stuck]) -> Iterator[Finding]:
             yield blocks(cause, subject, f"{names}{more} would stay Pending: {members[0].reason}", REMEDIES[cause])
 
 
-def pending_findings(pods: Iterable[Pod]) -> Iterator[Finding]:
-    """About pods that find no place already now."""
+def pending_findings(pods: Iterable[Pod], placeholders: Collection[str] = ()) -> Iterator[Finding]:
+    """About pods that find no place already now. Placeholders, by UID, wait for room by design."""
     for pod in pods:
-        if not pod.node and pod.unschedulable_because and not pod.deleting:
+        if not pod.node and pod.unschedulable_because and not pod.deleting and pod.uid not in placeholders:
             yield note(
                 "already-pending",
                 f"pod {pod}",

@@ -29,6 +29,17 @@ def owner_findings(view: ClusterSnapshot, pods: Sequence[Pod]) -> Iterator[Findi
                 yield _not_ready(workload)
 
 
+def placeholder_findings(view: ClusterSnapshot, pods: Iterable[Pod]) -> Iterator[Finding]:
+    """About pods that keep room for others. A roll evicts them, and waits for none of them to be Ready again."""
+    for subject in sorted({p.subject for p in pods if p.uid in view.placeholders}):
+        yield note(
+            "placeholder",
+            subject,
+            "its pods have a priority below 0 and serve nobody: they keep room, and nobody waits for them",
+            "nothing, if they only keep room; otherwise give them a priority of 0 or more",
+        )
+
+
 def restart_findings(view: ClusterSnapshot, pods: Iterable[Pod]) -> Iterator[Finding]:
     """About workloads that ask for a restart, and whose pods cannot exist twice: the new one would wait for the old."""
     restarting = (p for p in pods if (w := view.workload(p.owner)) and w.strategy is Strategy.RESTART)
