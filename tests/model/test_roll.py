@@ -437,6 +437,28 @@ def test_groups_that_mix_on_demand_and_spot_are_raised_one_at_a_time() -> None:
     assert world.snapshot() == before
 
 
+def test_a_node_that_gets_no_instance_gives_up_its_turn_to_launch_one() -> None:
+    """R2: at its deadline, not when the Lease runs out."""
+    world = shop(SMALL)
+    for name in ("ng-a", "ng-b"):
+        world.groups_by_name[name] = replace(world.groups_by_name[name], mixed_purchasing=True)
+    free: list[bool] = []
+
+    def suspend(step: str) -> None:
+        if step == "launch_replacement":
+            for name in ("ng-a", "ng-b"):
+                world.groups_by_name[name] = replace(world.groups_by_name[name], suspended=frozenset({"Launch"}))
+        # The restore is rehearsed before anything is launched.
+        if step == "restore" and (lease := world.leases.get("kube-system/eks-rolling-launch")):
+            free.append(not lease.holder)
+
+    engine = engine_for(world)
+    engine.before_call = suspend
+    assert engine.run("roll", "roll-1", {}).status == "FAILED"
+    assert free
+    assert free[0]
+
+
 def test_a_pause_holds_the_gate_without_a_deadline_and_an_abort_ends_the_roll() -> None:
     world = shop()
     engine = engine_for(world)

@@ -149,6 +149,10 @@ class LaunchMark:
         """Whether a roll, whichever, asks so for that instance; a request to raise a capacity bears no name."""
         return not self.token or self.token.split("-")[1] == _digest(instance)
 
+    def asked_by(self, roll: str) -> bool:
+        """Whether that roll made the request; one to raise a capacity bears no name."""
+        return not self.token or self.token.split("-")[0] == _digest(roll)
+
     def may_be_answered_by(self, state: InstanceState) -> bool:
         """Whether the instance came after the request and is no other node's. EC2's launch times are whole seconds."""
         return INSTANCE_REPLACES not in state.tags and state.launched >= self.asked_at - 1

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.errors import AccessDenied, NotFound, Refused
+from eks_rolling.errors import AccessDenied, NotFound, Permanent, Refused
 from eks_rolling.observed.aws import Group, InstanceState, is_new
 from eks_rolling.observed.kubernetes import Node
 from eks_rolling.observed.marks import INSTANCE_REPLACES, NODE_LAUNCH, NODE_ROLL, LaunchMark, token_of
@@ -85,6 +85,9 @@ def decide(
     if mark is not None and not mark.belongs_to(old.id):
         # A node's kubelet may write on its own Node: another node's request is no request of this one's.
         mark = None
+    if mark is not None and leaving and not mark.asked_by(roll):
+        # The earlier roll's request would be answered with that same instance again.
+        mark = None
     if group.launches_serially:
         return _decide_serially(group, states, mark, old, now)
     if mark is None or not mark.token:
@@ -129,13 +132,25 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
     group = next(iter(clients.aws.groups([task.group])), None)
     if group is None or group.managed or group.instance(task.instance) is None:
         raise Refused(f"Instance {task.instance} is not in an Auto Scaling group {task.group} that may be rolled.")
+    if not group.launches_serially:
+        return _launch_for(task, group, node, clients)
     serial = lock.launch_name(clients.settings.namespace)
-    if group.launches_serially:
-        held = lock.acquire(clients, task.instance, serial)
-        if isinstance(held, Busy):
-            return StepResult.wait(
-                f"group {group.name} launches one instance at a time, currently for {held.holder}", 5
-            )
+    held = lock.acquire(clients, task.instance, serial)
+    if isinstance(held, Busy):
+        return StepResult.wait(f"group {group.name} launches one instance at a time, currently for {held.holder}", 5)
+    try:
+        result = _launch_for(task, group, node, clients)
+    except Permanent:
+        lock.release(clients, task.instance, serial)
+        raise
+    deadline = clients.settings.deadline("launch_replacement")
+    if result.output or (deadline is not None and task.waited(clients.now()) > deadline):
+        # Done, or this was the last look: the next node need not wait until the Lease runs out.
+        lock.release(clients, task.instance, serial)
+    return result
+
+
+def _launch_for(task: NodeTask, group: Group, node: Node, clients: Clients) -> StepResult:
     states = clients.aws.instances([i.id for i in group.instances])
     failed = lock.confirm(clients, task.roll).annotations.get(lock.FAILED)
     if failed and LaunchMark.on(node) is None:
@@ -146,10 +161,7 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
     home = _home(group, states, old, clients)
     leaving = _leaving(states, old, task.roll, clients)
     decision = Found(home) if home else decide(group, states, node, old, task.roll, clients.now(), leaving)
-    result = _act(decision, task, node, states, clients)
-    if group.launches_serially and result.output:
-        lock.release(clients, task.instance, serial)
-    return result
+    return _act(decision, task, node, states, clients)
 
 
 def _leaving(states: dict[str, InstanceState], old: InstanceState, roll: str, clients: Clients) -> frozenset[str]:
@@ -166,6 +178,9 @@ def _home(group: Group, states: dict[str, InstanceState], old: InstanceState, cl
 
     A roll was aborted, and what it rolled out was taken back: now the spare instance is the outdated one. Launching
     another for it would leave the group one larger than it was, for good.
+
+    N3 is not hurt: the capacity "at the start" is what was asked of the group, and the spare is one more, which only
+    the aborted roll asked for. Its pods are evicted within their budgets like any other's.
     """
     home = group.instance(old.tags.get(INSTANCE_REPLACES, ""))
     state = states.get(home.id) if home is not None and home.alive and home.zone == old.zone else None

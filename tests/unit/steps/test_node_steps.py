@@ -81,8 +81,12 @@ class TestLaunch:
         """N3: an aborted roll launched it, and a third version makes both outdated."""
         known, group_ = state(NEW, tags={INSTANCE_REPLACES: OLD}), group(GroupInstance(NEW, "a"))
         states = {OLD: state(OLD), NEW: known}
-        decision = launch_replacement.decide(group_, states, NODE, states[OLD], "roll-1", 100.0, frozenset({NEW}))
-        assert isinstance(decision, launch_replacement.RecordLaunch)
+        earlier = str(LaunchMark(90, token=token_of("roll-0", OLD, 1)))
+        for node in (NODE, replace(NODE, annotations={NODE_LAUNCH: earlier})):
+            decision = launch_replacement.decide(group_, states, node, states[OLD], "roll-1", 100.0, frozenset({NEW}))
+            # The earlier roll's token would be answered with that instance.
+            assert isinstance(decision, launch_replacement.RecordLaunch)
+            assert decision.mark.token == token_of("roll-1", OLD, 1)
 
     def test_a_replacement_that_has_ended_does_not_count(self) -> None:
         known = state(NEW, tags={INSTANCE_REPLACES: OLD})
