@@ -537,7 +537,7 @@ class World:
             for n in self.nodes_by_name.values()
             if n.ready
             and not n.unschedulable
-            and all(t.effect == Effect.PREFER_NO_SCHEDULE for t in n.taints)
+            and (all(t.effect == Effect.PREFER_NO_SCHEDULE for t in n.taints) or (owner is not None and owner.tolerant))
             and (owner is None or not owner.zone or n.zone == owner.zone)
             and pod.labels.get("zone", n.zone) == n.zone
             and not (pod.claims and self._attached_elsewhere(pod, n.name))

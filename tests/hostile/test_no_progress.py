@@ -4,15 +4,20 @@ Each client method is replaced by one that is accepted and does nothing, for the
 """
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from eks_rolling.migration import handover
 from eks_rolling.migration.repetition import MOST_HANDOVERS, MOST_TRIES
+from eks_rolling.observed.kubernetes import STRATEGY_ANNOTATION, Budget, Owner, Pod, Selector, Strategy
+from eks_rolling.observed.marks import HARD_TAINT
 from tests.asl import Execution
-from tests.model.situations import cache, shards
+from tests.model.situations import cache, outdated, shards, shop, watch_unavailable
 from tests.model.test_roll import engine_for
 from tests.world import World
+
+RESTARTS = {STRATEGY_ANNOTATION: str(Strategy.RESTART)}
 
 LONGEST = 4 * 3600.0
 """Seconds: the longest deadline of a step that the worlds below meet, and a restore after it."""
@@ -72,3 +77,63 @@ def test_what_redis_clusters_do_not_do_is_tried_a_few_times(method: str, monkeyp
     roll = ends(world)
     assert "default/" in roll.cause or roll.status == "SUCCEEDED"
     assert max(ignored.tried.values()) <= 2 * MOST_TRIES
+
+
+def prefers_old_nodes(world: World, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pods tolerate every taint, and they go to the emptiest node, which is the old one."""
+    world.workloads_by_owner[owner].tolerant = True
+    place = world._place
+
+    def placed(pod: Pod) -> str:
+        old = [n.name for n in world.nodes_by_name.values() if HARD_TAINT in n.taints and not n.unschedulable]
+        return old[0] if pod.owner == owner and old else place(pod)
+
+    monkeypatch.setattr(world, "_place", placed)
+
+
+def evictions_of(world: World, owner: Owner) -> int:
+    return sum(e.startswith(f"evict {owner.namespace}/{owner.name}-") for e in world.effects)
+
+
+def test_pods_that_come_back_are_asked_a_few_times_and_then_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = shop((2, 1))
+    world.baseline = None
+    owner = world.deployment("tolerant", 3)
+    world.ready()
+    prefers_old_nodes(world, owner, monkeypatch)
+    roll = engine_for(world).run("roll", "roll-1", {}, limit_seconds=int(LONGEST))
+    assert roll.status == "FAILED"
+    assert f"pods of {owner} come back to the node" in roll.cause
+    assert 3 <= evictions_of(world, owner) <= 12
+
+
+def test_a_deployment_is_restarted_once_for_a_node_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = shop((3, 3))
+    world.baseline = None
+    owner = world.deployment("twin", 6, annotations=RESTARTS)
+    world.ready()
+    nodes = len(world.nodes_by_name)
+    prefers_old_nodes(world, owner, monkeypatch)
+    roll = engine_for(world).run("roll", "roll-1", {"surge": 3}, limit_seconds=int(LONGEST))
+    assert roll.status == "FAILED"
+    assert f"{owner}" in roll.cause
+    restarts = [e for e in world.effects if e.startswith(f"update {owner}: ") and "restarted-for" in e]
+    assert 1 <= len(restarts) <= nodes
+
+
+def test_a_temporary_budget_never_takes_turns_with_the_clusters_own() -> None:
+    """One Deployment's selector also matches the pods of another, which has a budget."""
+    world = shop((2, 1))
+    app, server = world.deployment("app", 3), world.deployment("server", 3)
+    state = world.workloads_by_owner[server]
+    state.labels = {"app": "app", "tier": "server"}
+    state.workload = replace(state.workload, selector=Selector((("app", "app"), ("tier", "server"))))
+    own = Budget("default", "server", "uid-s", Selector((("tier", "server"),)), max_unavailable="1")
+    world.budgets_by_name["default", "server"] = own
+    world.ready()
+    most = watch_unavailable(world, app)
+    roll = engine_for(world).run("roll", "roll-1", {}, limit_seconds=int(LONGEST))
+    assert (roll.status, roll.cause) == ("SUCCEEDED", "")
+    assert outdated(world) == []
+    assert sum("create budget eks-rolling-deployment-app" in e for e in world.effects) == 0
+    assert most["most"] <= 1

@@ -29,6 +29,9 @@ after a crash asks for the same instance, not for another.
 NODE_MOVING = "eks-rolling.io/moving"
 """Workloads whose pods were evicted from this node and are awaited Ready elsewhere; " | " between them."""
 
+NODE_ASKED = "eks-rolling.io/asked"
+"""Which pods were asked to leave this node: see `roll/returns.py`."""
+
 NODE_TARGETS = "eks-rolling.io/targets"
 """Where this node was registered before it left its load balancers: JSON list of [target group, port, classic]."""
 
@@ -54,6 +57,7 @@ NODE_ANNOTATIONS = (
     NODE_ROLL,
     NODE_LAUNCH,
     NODE_MOVING,
+    NODE_ASKED,
     NODE_TARGETS,
     NODE_SERVING,
     NODE_CORDONED,

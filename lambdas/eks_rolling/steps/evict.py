@@ -10,7 +10,9 @@
 - Batch pods, which end by themselves, are given time to; pods that ask not to be disturbed are waited for.
 - Pods with volumes and StatefulSet pods: one at a time, the next when the last one is Ready elsewhere.
 - Deployments that ask for it by annotation: a rollout restart, which starts the new pod before it stops the old one.
-- Once empty, the node is cordoned, so that pods which tolerate everything do not come back.
+- Pods that come back to the node under other UIDs, because they tolerate its taint, are asked a few times more; then
+  they are left alone, which holds the node and says so. A Deployment is restarted once for a node.
+- Once empty, the node is cordoned.
 - Then pods of DaemonSets that serve leave it, within their grace period: otherwise clients would be sent to them until
   the Node is gone. Our taint keeps their DaemonSet from making others; those that tolerate it go last (`terminate`).
 """
@@ -37,6 +39,7 @@ from eks_rolling.observed.kubernetes import (
 )
 from eks_rolling.observed.marks import (
     HARD_TAINT,
+    NODE_ASKED,
     NODE_CORDONED,
     NODE_MOVING,
     NODE_ROLL,
@@ -47,7 +50,7 @@ from eks_rolling.payloads import Hold, HoldKind, NodeTask, StepResult, backoff
 from eks_rolling.plan.checks.other_controllers import autoscaler_of
 from eks_rolling.plan.checks.workloads import DO_NOT_DISTURB
 from eks_rolling.redis.groups import GROUP
-from eks_rolling.roll import lock
+from eks_rolling.roll import lock, returns
 from eks_rolling.runtime import handler_for
 from eks_rolling.wording import counted
 
@@ -112,6 +115,23 @@ class NodeToEmpty:
     """Pods of DaemonSets that a Service leads to."""
     placeholders: frozenset[str] = frozenset()
     """UIDs of pods that only keep room for others."""
+    shared: frozenset[Owner] = frozenset()
+    """Workloads whose selector also matches pods of others: a budget of theirs would stand beside another one."""
+
+    @property
+    def asked(self) -> dict[Owner, returns.Asked]:
+        """The pods that were asked to leave, by controller."""
+        return returns.read(self.node.annotations.get(NODE_ASKED, ""))
+
+    def came_back(self, pod: Pod) -> str:
+        """Why a pod is not asked to leave any more; "" if it is."""
+        asked = self.asked.get(pod.owner) if pod.owner else None
+        if asked is None or not asked.exhausted or asked.knows(pod):
+            return ""
+        return (
+            f"pods of {pod.owner} come back to the node, {asked.returned} so far: they tolerate its taint, or somebody "
+            "removes it; keep them off the node"
+        )
 
     def accepts(self, code: str, pod: Pod) -> bool:
         """Whether a person accepted that finding, of all objects or of this one, or by an annotation on the latter."""
@@ -196,7 +216,7 @@ def decide(seen: NodeToEmpty) -> Decision:
         return DropBudgets(surplus)
     for pod in movers:
         workload = seen.workloads.get(pod.owner) if pod.owner else None
-        if workload and workload.strategy is Strategy.RESTART and _needs_restart(workload, pod, seen.node):
+        if workload and workload.strategy is Strategy.RESTART and _needs_restart(workload, pod, seen):
             return Restart(workload)
     if missing := _without_budget(seen, movers, covering):
         return MakeBudgets(missing)
@@ -230,7 +250,10 @@ def _finish(seen: NodeToEmpty) -> Decision:
         return Cordon()
     if late:
         return Hold("; ".join(late), HoldKind.PODS)
-    if serving := tuple(p for p in seen.serving if not p.deleting and not _comes_back(p)):
+    leaving = [p for p in seen.serving if not p.deleting and not _comes_back(p)]
+    if back := [why for p in leaving if (why := seen.came_back(p))]:
+        return Hold("; ".join(back), HoldKind.PODS)
+    if serving := tuple(leaving):
         return LeaveServices(serving)
     if ending := [f"pod {p}, which serves, is ending" for p in seen.serving if p.deleting]:
         return Hold("; ".join(ending), HoldKind.PODS)
@@ -269,6 +292,7 @@ def _without_budget(seen: NodeToEmpty, movers: list[Pod], covering: dict[str, li
         and (pod.owner.kind in BUDGETABLE or (workload.selector is not None and workload.desired > 1))
         and workload.strategy is not Strategy.RESTART
         and GROUP not in workload.annotations
+        and workload.owner not in seen.shared
     }
     return tuple(wanted.values())
 
@@ -312,9 +336,9 @@ def _why_not(
             f"it belongs to Redis group {workload.annotations[GROUP]}, which is migrated, not evicted", HoldKind.REDIS
         )
     if workload and workload.strategy is Strategy.RESTART:
-        return Why(f"{workload.owner} is restarting")
-    if awaited := _awaited(seen, pod):
-        return Why(awaited)
+        return Why(_restarting(workload, pod, seen))
+    if left_alone := seen.came_back(pod) or _awaited(seen, pod):
+        return Why(left_alone)
     if len(budgets) > 1:
         both = " and ".join(str(b) for b in budgets)
         return Why(f"budgets {both} both cover it; narrow the selector of one", HoldKind.BUDGET)
@@ -331,11 +355,22 @@ def _why_not(
         return None
     elif pod.owner and pod.owner.kind not in {"Job", "Node"} and pod.owner in taken:
         return Why(f"another pod of {pod.owner} goes first")
-    elif workload and workload.owner.kind not in BUDGETABLE and pod.ready and not workload.all_ready:
+    elif workload and _is_counted(workload, seen) and pod.ready and not workload.all_ready:
         return Why(f"{workload.ready} of {workload.desired} pods of {pod.owner} are Ready")
     if _one_by_one(pod) and one_by_one_busy:
         return Why("pods with volumes go one at a time")
     return None
+
+
+def _restarting(workload: Workload, pod: Pod, seen: NodeToEmpty) -> str:
+    if _restarted_here(workload, seen) and pod.annotations.get(RESTARTED_FOR) == workload.restarted_for:
+        return f"{workload.owner} was restarted for this node, and its new pods came to it again"
+    return f"{workload.owner} is restarting"
+
+
+def _is_counted(workload: Workload, seen: NodeToEmpty) -> bool:
+    """Whether its pods are counted, because no budget of ours can stand for them."""
+    return workload.owner.kind not in BUDGETABLE or workload.owner in seen.shared
 
 
 def _awaited(seen: NodeToEmpty, pod: Pod) -> str:
@@ -356,12 +391,17 @@ def _was_whole(seen: NodeToEmpty, owner: Owner) -> bool:
     return workload is not None and workload.all_ready
 
 
-def _needs_restart(workload: Workload, pod: Pod, node: Node) -> bool:
-    """Once in a roll is enough, unless a new pod found no place but on another old node. A pod that is older than the
-    restart, wherever it is, goes as that proceeds."""
-    latest, roll = workload.restarted_for, node.annotations.get(NODE_ROLL, "")
+def _needs_restart(workload: Workload, pod: Pod, seen: NodeToEmpty) -> bool:
+    """Once in a roll is enough, unless a new pod found no place but on another old node; once for a node in any case.
+    A pod that is older than the restart, wherever it is, goes as that proceeds."""
+    latest, roll = workload.restarted_for, seen.node.annotations.get(NODE_ROLL, "")
     proceeds = latest.rpartition("/")[0] == roll and pod.annotations.get(RESTARTED_FOR) != latest
-    return latest != restart_mark(node) and not proceeds
+    return not _restarted_here(workload, seen) and latest != restart_mark(seen.node) and not proceeds
+
+
+def _restarted_here(workload: Workload, seen: NodeToEmpty) -> bool:
+    asked = seen.asked.get(workload.owner)
+    return asked is not None and asked.restarted
 
 
 def restart_mark(node: Node) -> str:
@@ -415,6 +455,8 @@ def act(seen: NodeToEmpty, task: NodeTask, clients: Clients) -> StepResult:
             return StepResult.wait("temporary budgets were replaced by the cluster's own", 1)
         case Restart(workload):
             clients.kubernetes.update_workload(workload, template_annotations={RESTARTED_FOR: restart_mark(seen.node)})
+            record = returns.written(returns.with_restart(seen.asked, workload.owner))
+            clients.kubernetes.update_node(seen.node, annotations={NODE_ASKED: record})
             return StepResult.wait(f"{workload.owner} restarts elsewhere, as its annotation asks", 2)
         case Cordon():
             clients.kubernetes.update_node(seen.node, unschedulable=True, annotations={NODE_CORDONED: "true"})
@@ -422,7 +464,8 @@ def act(seen: NodeToEmpty, task: NodeTask, clients: Clients) -> StepResult:
         case LeaveServices(pods):
             known = set(registered_as(seen.node, ""))
             addresses = ",".join(sorted((known | {p.address for p in pods}) - {""}))
-            clients.kubernetes.update_node(seen.node, annotations={NODE_SERVING: addresses})
+            record = returns.written(returns.noted(seen.asked, pods, seen.pods))
+            clients.kubernetes.update_node(seen.node, annotations={NODE_SERVING: addresses, NODE_ASKED: record})
             return _answered(len(pods), _ask(pods, clients), None, waited)
         case Hold(reason, kind):
             return StepResult.wait(reason, backoff(waited), kind=kind)
@@ -445,17 +488,19 @@ def observe(task: NodeTask, clients: Clients) -> NodeToEmpty:
     owners = {p.owner for p in pods if p.owner and not p.stays_with_node and not p.ends}
     low = [p for p in pods if p.priority < 0 and not p.stays_with_node]
     lease = kubernetes.lease(lock.lock_name(settings.namespace)) if any(_may_be_accepted(p) for p in pods) else None
+    workloads = {owner: look.at(owner) for owner in owners}
     return NodeToEmpty(
         node=node,
         pods=pods,
         budgets=budgets,
-        workloads={owner: look.at(owner) for owner in owners},
+        workloads=workloads,
         moving=tuple(look.moving()),
         waited=task.waited(now),
         batch_seconds=settings.batch_seconds,
         accepted=frozenset(settings.accept) | lock.accepted(lease) | {f"{DO_NOT_DISTURB}:{autoscaler_of(settings)}"},
         serving=tuple(serving_daemons(pods, kubernetes.services() if _is_empty(pods) else ())),
         placeholders=placeholders(low, kubernetes.services()) if low else frozenset(),
+        shared=frozenset(look.sharing(workloads.values(), pods)),
     )
 
 
@@ -499,6 +544,19 @@ class _Workloads:
                     # Scaled up since: whether the others find room is not what this node's pods are waited for.
                     workload = replace(workload, desired=min(workload.desired, had))
                 yield Moving(workload, () if workload.all_ready else tuple(self._pods_of(workload)))
+
+    def sharing(self, workloads: Iterable[Workload | None], here: tuple[Pod, ...]) -> Iterator[Owner]:
+        """Those that lack a budget, and whose selector matches pods of others too: two budgets on one pod forbid every
+        eviction, so one made for them would be dropped, and made again."""
+        covered = {p.owner for p in here if any(b.covers(p) for b in self._budgets)}
+        for workload in workloads:
+            if workload is None or workload.owner in covered or workload.owner.kind not in BUDGETABLE:
+                continue
+            pods = self._pods_in(workload.owner.namespace) if workload.selector else []
+            if any(
+                workload.selector and workload.selector.matches(p.labels) for p in pods if p.owner != workload.owner
+            ):
+                yield workload.owner
 
     def _pods_of(self, workload: Workload) -> list[Pod]:
         if workload.owner.kind in BUDGETABLE:
@@ -559,9 +617,11 @@ def _evict(
 ) -> StepResult:
     """Records which pods to wait for, then evicts: a crash in between at worst leaves one to wait for in vain."""
     awaited = _awaited_owners(seen.node) | {o: _count(seen, o, clients.now()) for o in moving}
-    if (text := _written(awaited)) != seen.node.annotations.get(NODE_MOVING, ""):
-        clients.kubernetes.update_node(seen.node, annotations={NODE_MOVING: text})
-    return _answered(len(pods), _ask(pods, clients), hold, seen.waited)
+    record = {NODE_MOVING: _written(awaited), NODE_ASKED: returns.written(returns.noted(seen.asked, pods, seen.pods))}
+    if any(text != seen.node.annotations.get(key, "") for key, text in record.items()):
+        clients.kubernetes.update_node(seen.node, annotations=record)
+    again = all(p.owner and (asked := seen.asked.get(p.owner)) and asked.knows(p) for p in pods)
+    return _answered(len(pods), _ask(pods, clients), hold, seen.waited, again=again)
 
 
 def _ask(pods: Iterable[Pod], clients: Clients) -> list[tuple[Pod, Eviction]]:
@@ -581,13 +641,16 @@ def _count(seen: NodeToEmpty, owner: Owner, now: float) -> Count:
     return Count(workload.desired, now) if workload else Count()
 
 
-def _answered(asked: int, refused: list[tuple[Pod, Eviction]], hold: Hold | None, waited: float) -> StepResult:
-    """What the evictions were answered. Where nothing went the next look comes later and later."""
+def _answered(
+    asked: int, refused: list[tuple[Pod, Eviction]], hold: Hold | None, waited: float, *, again: bool = False
+) -> StepResult:
+    """What the evictions were answered. Where nothing went, or all were asked before, the next look comes later and
+    later."""
     evicted = asked - len(refused) if not any(a.status is EvictionStatus.BUSY for _, a in refused) else 0
     words = [f"pod {pod}: {_told_of(answer)}" for pod, answer in refused]
     holding = [hold.reason] if hold and not evicted else []
     reasons = ([f"{counted(evicted, 'pod')} evicted"] if evicted else []) + holding + words
-    seconds = max([1.0 if evicted else backoff(waited), *(answer.retry_after for _, answer in refused)])
+    seconds = max([1.0 if evicted and not again else backoff(waited), *(answer.retry_after for _, answer in refused)])
     kind = {"kind": HoldKind.BUDGET, "refusals": words[:REFUSALS_TOLD]} if refused else {}
     return StepResult.wait("; ".join(reasons), seconds, refused=len(refused), evicted=evicted, **kind)
 
