@@ -19,15 +19,15 @@ from eks_rolling_cli import cli_context, planning
 from eks_rolling_cli.app import app
 from eks_rolling_cli.executions import Execution as Shown
 from tests.asl import Engine, Execution, StateFault, Stopped
-from tests.model.situations import by_zone, outdated, settings, shop
-from tests.model.test_control import Person
-from tests.model.test_roll import SMALL, engine_for, stop_after
+from tests.model.situations import by_zone, outdated, settings
+from tests.model.test_control import CASES, Person
+from tests.model.test_roll import engine_for, stop_after
 from tests.unit.cli.targets import FakeTarget
 from tests.world import World
 
 Json = dict[str, Any]
-Ended = Callable[[World, Engine], None]
-"""Brings a roll called roll-1 to some end."""
+Ended = Callable[[str, World, Engine], None]
+"""Brings a roll called roll-1, in the named cluster of `CASES`, to some end."""
 
 
 class ModelExecutions:
@@ -102,7 +102,7 @@ class Desk:
 def broken_at(step: str) -> Ended:
     """The step fails for as long as nobody mends what it failed of; so does the restore that comes after the roll."""
 
-    def end(_: World, engine: Engine) -> None:
+    def end(_: str, __: World, engine: Engine) -> None:
         def fail(called: str) -> None:
             if called == step:
                 raise StateFault("Permanent", json.dumps({"errorType": "Permanent", "errorMessage": "It is broken."}))
@@ -115,8 +115,8 @@ def broken_at(step: str) -> Ended:
 
 
 def aborted_at(share: float) -> Ended:
-    def end(world: World, engine: Engine) -> None:
-        Person(world, engine, max(2, int(len(calls()) * share)), ABORT)
+    def end(case: str, world: World, engine: Engine) -> None:
+        Person(world, engine, max(2, int(len(calls(case)) * share)), ABORT)
         engine.run("roll", "roll-1", {})
 
     return end
@@ -125,8 +125,8 @@ def aborted_at(share: float) -> Ended:
 def stopped_at(share: float, *, restore_dies: bool = False) -> Ended:
     """Stopped, or timed out: either way no state of it runs any more, and the watchdog's restore comes, or dies too."""
 
-    def end(world: World, engine: Engine) -> None:
-        stop_after(engine, max(2, int(effects() * share)))
+    def end(case: str, world: World, engine: Engine) -> None:
+        stop_after(engine, max(2, int(effects(case) * share)))
         if restore_dies:
             engine.kills_stop_execution = True
             world.kill_after = len(world.effects) + 2
@@ -139,22 +139,22 @@ def stopped_at(share: float, *, restore_dies: bool = False) -> Ended:
     return end
 
 
-def out_of_time(world: World, engine: Engine) -> None:
+def out_of_time(_: str, world: World, engine: Engine) -> None:
     """A step's deadline."""
     world.new_nodes_never_join = True
     engine.run("roll", "roll-1", {})
 
 
-def with_taints_kept(world: World, engine: Engine) -> None:
+def with_taints_kept(_: str, world: World, engine: Engine) -> None:
     """What was asked to stay is left behind."""
     world.alarms.add("shop-errors")
     engine.run("roll", "roll-1", {"keep_taints": True})
 
 
 @cache
-def calls() -> tuple[str, ...]:
+def calls(case: str) -> tuple[str, ...]:
     """The steps that a roll calls, in order."""
-    engine = engine_for(shop(SMALL))
+    engine = engine_for(CASES[case].make())
     made: list[str] = []
     engine.before_call = made.append
     engine.run("roll", "roll-1", {})
@@ -162,8 +162,8 @@ def calls() -> tuple[str, ...]:
 
 
 @cache
-def effects() -> int:
-    world = shop(SMALL)
+def effects(case: str) -> int:
+    world = CASES[case].make()
     engine_for(world).run("roll", "roll-1", {})
     return len(world.effects)
 
@@ -210,35 +210,43 @@ def printed(world: World, desk: Desk) -> list[str]:
 
 @pytest.mark.heavy
 def test_these_are_all_steps_of_a_roll() -> None:
-    assert set(calls()) == set(STEPS)
+    assert set(calls("shop")) == set(STEPS)
+
+
+WITH_REDIS = [name for name in ENDS if name.startswith(("aborted", "stopped"))]
+"""A group may be half moved then."""
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [*(("shop", name) for name in ENDS), *((case, name) for case in ("cache", "shards") for name in WITH_REDIS)],
+)
 def test_whatever_is_printed_after_an_end_leaves_nothing_when_it_is_typed(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    case: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R2, from every end state: what was marked is as before, and `start` also finishes the roll."""
-    first = shop(SMALL)
+    """R2, from every end state: what was marked is as before, S2 and C2; `start` also finishes the roll."""
+    make, normal = CASES[case].make, CASES[case].normal
+    first = make()
     first_engine = engine_for(first)
     before = first.snapshot()
-    ENDS[name](first, first_engine)
+    ENDS[name](case, first, first_engine)
     mended(first, first_engine)
     commands = printed(first, Desk(first, first_engine, monkeypatch))
     if first.snapshot() != before:
         assert commands, "something is left, and nothing says what to type"
     for command in commands:
-        world = shop(SMALL)
+        world = make()
         engine = engine_for(world)
         zones = by_zone(world)
-        ENDS[name](world, engine)
+        ENDS[name](case, world, engine)
         mended(world, engine)
         done = Desk(world, engine, monkeypatch).types(command)
         assert done.exit_code == 0, (command, done.output)
         world.advance(60)
         after = world.snapshot()
-        assert {k: after[k] for k in before if k != "labels"} == {k: before[k] for k in before if k != "labels"}, (
-            command
-        )
+        differs = {k: (after[k], before[k]) for k in before if k != "labels" and after[k] != before[k]}
+        assert differs == {}, command
+        assert normal(world), command
         if " start" in command:
             assert (outdated(world), by_zone(world)) == ([], zones), command
