@@ -339,7 +339,7 @@ def test_an_approved_roll_goes_on_and_its_report_says_who_approved_it() -> None:
 @pytest.mark.parametrize(
     ("request_", "sentence"),
     [
-        ({"surg": 2}, "surg is not a known field (known: accept, approval, dry_run, groups"),
+        ({"surg": 2}, "surg is not a known field (known: accept, approval, dry_run, force, groups"),
         ({"surge": 0}, "surge: input should be greater than or equal to 1, not 0"),
         ({"groups": ["ng-z"]}, "group ng-z: there is no such Auto Scaling group"),
         ({"nodes": ["node-x"]}, "node node-x: neither a node of demo nor an instance of its groups"),
