@@ -131,7 +131,10 @@ def test_a_roll_whose_functions_are_killed_at_random_ends_the_same(
 @pytest.mark.parametrize(
     ("request_", "sentence"),
     [
-        ({"surge": 1, "grups": ["workers-a"]}, "grups is not a known field (known: accept, approval, dry_run, groups"),
+        (
+            {"surge": 1, "grups": ["workers-a"]},
+            "grups is not a known field (known: accept, approval, dry_run, force, groups",
+        ),
         ({"groups": ["workers-z"]}, "group workers-z: there is no such Auto Scaling group"),
         ({"groups": [MANAGED]}, "it belongs to an EKS managed node group, whose nodes only EKS replaces"),
         ({"nodes": ["ip-1-2-3-4"]}, "node ip-1-2-3-4: neither a node of small nor an instance of its groups"),
