@@ -25,7 +25,7 @@ from eks_rolling.observed.kubernetes import (
 )
 from eks_rolling.payloads import RollRequest
 from eks_rolling.plan.checks.redis_sentinel import RedisView
-from eks_rolling.plan.checks.scheduling import pending_findings, schedulability_findings
+from eks_rolling.plan.checks.scheduling import daemon_findings, pending_findings, schedulability_findings
 from eks_rolling.plan.placement import Cause, Stuck, cramped_stand_ins, stuck_pods
 from eks_rolling.plan.snapshot import ClusterSnapshot, candidates, resolve
 from eks_rolling.redis.groups import GROUP, PART, Part, declared
@@ -353,6 +353,18 @@ class TestOtherArchitecture:
         for label in ("node.kubernetes.io/instance-type", "beta.kubernetes.io/instance-type"):
             (found,) = self.stuck_with(label, "m6i.large", "arm64")
             assert f"{label}=m6i.large" in found.reason
+
+    @pytest.mark.parametrize(("architecture", "codes"), [("arm64", ["daemonset-left-out"]), ("", []), ("amd64", [])])
+    def test_a_daemonset_that_asks_for_the_old_one_is_named_once(self, architecture: str, codes: list[str]) -> None:
+        kinds = {"m6g.large": InstanceType("m6g.large", 2, 8 << 30, architecture)}
+        nodes = (node(1, labels=self.AMD), node(2, labels=self.AMD))
+        needs = Needs(labels=(("kubernetes.io/arch", "amd64"),))
+        agents = [pod(f"agent-{n}", f"node-{n}", owner=AGENT, needs=needs) for n in (1, 2)]
+        seen = view(*agents, nodes=nodes, template_data=self.DATA, instance_types=kinds)
+        targets = resolve(seen.groups, {})
+        found = list(daemon_findings(seen, candidates(seen, targets, RollRequest()), targets))
+        assert [f.code for f in found] == codes
+        assert all(f.object == str(AGENT) and "kubernetes.io/arch=arm64" in f.reason for f in found)
 
     def test_an_unknown_architecture_is_never_held_against_a_pod(self) -> None:
         assert self.stuck_with("kubernetes.io/arch", "amd64", "") == []

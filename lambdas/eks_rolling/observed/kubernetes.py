@@ -5,7 +5,7 @@ No SDK object, no client and no clock is in here. Times are epoch seconds.
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -315,6 +315,31 @@ class Needs:
     affinity: tuple[tuple[Expression, ...], ...] = ()
     apart: tuple[AntiAffinity, ...] = ()
     spread: tuple[Spread, ...] = ()
+
+
+BORN_WITH = frozenset(
+    {
+        "beta.kubernetes.io/arch",
+        "beta.kubernetes.io/instance-type",
+        "beta.kubernetes.io/os",
+        "kubernetes.io/arch",
+        "kubernetes.io/os",
+        "node.kubernetes.io/instance-type",
+    }
+)
+"""Labels that say what a node's machine is (Kubernetes, well-known labels). Others may be put on it later."""
+
+
+def never_fits(needs: Needs | None, labels: Mapping[str, str]) -> str:
+    """The label for which the pod will never be on a node that has these: another machine's; "" where it may."""
+    if needs is None:
+        return ""
+    fixed = {key: value for key, value in labels.items() if key in BORN_WITH}
+    for key, value in needs.labels:
+        if fixed.get(key, value) != value:
+            return key
+    refused = [next((e.key for e in term if e.key in fixed and not e.matches(fixed)), "") for term in needs.affinity]
+    return refused[0] if refused and all(refused) else ""
 
 
 @dataclass(frozen=True, slots=True)

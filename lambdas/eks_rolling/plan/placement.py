@@ -14,7 +14,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from eks_rolling.observed.kubernetes import ROLL_TAINT_KEY, Effect, Node, Pod, Selector, Spread, Taint, Volume
+from eks_rolling.observed.kubernetes import (
+    ROLL_TAINT_KEY,
+    Effect,
+    Node,
+    Pod,
+    Selector,
+    Spread,
+    Taint,
+    Volume,
+    never_fits,
+)
 from eks_rolling.observed.marks import target_of
 from eks_rolling.payloads import Targets
 from eks_rolling.plan.snapshot import Candidate, ClusterSnapshot
@@ -72,6 +82,20 @@ class Place:
 def stuck_pods(view: ClusterSnapshot, chosen: Sequence[Candidate], targets: Targets) -> list[Stuck]:
     """Every pod of the plan's nodes that would find no place, in the order of nodes."""
     return [*_Simulation(view, chosen, targets).run(), *_stuck_by_spread(view, chosen)]
+
+
+def daemons_left_out(
+    view: ClusterSnapshot, chosen: Sequence[Candidate], targets: Targets
+) -> Iterator[tuple[Candidate, Pod, str]]:
+    """Pods of DaemonSets that have no successor on their node's replacement, and the label for which."""
+    shapes = _Shapes(view, targets)
+    for candidate in chosen:
+        if candidate.node is None:
+            continue
+        labels = shapes.replacement(candidate).labels
+        for pod in view.pods_on(candidate.name):
+            if pod.owner and pod.owner.kind == "DaemonSet" and (key := never_fits(pod.needs, labels)):
+                yield candidate, pod, f"{key}={labels[key]}"
 
 
 def cramped_stand_ins(view: ClusterSnapshot, chosen: Sequence[Candidate], targets: Targets) -> list[Stuck]:

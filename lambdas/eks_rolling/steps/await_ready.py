@@ -14,6 +14,7 @@ from eks_rolling.observed.kubernetes import (
     kubelet_newer,
     kubelet_too_old,
     minor_version,
+    never_fits,
     ready_nodes,
 )
 from eks_rolling.observed.marks import INSTANCE_PROTECTED, keep_from_scale_down
@@ -117,7 +118,9 @@ def _startup_taints(old: Node, new: Node) -> str:
 
 
 def _daemons_missing(old: Side, new: Side) -> str:
-    wanted = {p.owner for p in old.pods if p.owner and p.owner.kind == "DaemonSet" and p.ready}
+    daemons = (p for p in old.pods if p.owner and p.owner.kind == "DaemonSet" and p.ready)
+    # One that is meant for another kind of machine never comes; the plan names it.
+    wanted = {p.owner for p in daemons if p.owner and not never_fits(p.needs, new.node.labels)}
     have = {p.owner for p in new.pods if p.ready and not p.deleting}
     return ", ".join(sorted(f"{o.namespace}/{o.name}" for o in wanted - have))
 

@@ -7,7 +7,7 @@ import pytest
 
 from eks_rolling.clients.kubernetes import _node
 from eks_rolling.observed.aws import Group, GroupInstance, InstanceState, TargetRegistration
-from eks_rolling.observed.kubernetes import Node, Owner, Pod, Service, Taint, Workload
+from eks_rolling.observed.kubernetes import Expression, Needs, Node, Owner, Pod, Service, Taint, Workload
 from eks_rolling.observed.marks import (
     EXCLUDE_LABEL,
     GROUP_MAXIMUM,
@@ -183,6 +183,27 @@ class TestReady:
             TargetRegistration(ARN, NEW, 80, "initial"),
         )
         assert "not healthy in target group web" in self.hold(self.new_side(), healthy_old, new_initial)
+
+    @pytest.mark.parametrize(
+        ("needs", "waits"),
+        [
+            (Needs(labels=(("kubernetes.io/arch", "amd64"),)), False),
+            (Needs(affinity=((Expression("node.kubernetes.io/instance-type", "In", ("m6i.large",)),),)), False),
+            (Needs(affinity=((Expression("kubernetes.io/arch", "In", ("amd64", "arm64")),),)), True),
+            (Needs(affinity=((Expression("metadata.name", "In", ("old",)),),)), True),
+            # A label that a controller may yet put on the node.
+            (Needs(labels=(("gpu", "present"),)), True),
+            (None, True),
+        ],
+    )
+    def test_a_daemonset_for_another_kind_of_machine_is_not_waited_for(self, needs: Needs | None, waits: bool) -> None:
+        (daemon,) = self.OLD_SIDE.pods
+        old = replace(self.OLD_SIDE, pods=(replace(daemon, needs=needs),))
+        arm = {"kubernetes.io/arch": "arm64", "node.kubernetes.io/instance-type": "m6g.large"}
+        new = self.new_side(node=replace(self.NEW_NODE, labels=arm), pods=())
+        assert isinstance(await_ready.decide(NEW, state(NEW), old, new), Hold if waits else await_ready.Ready)
+        # As long as the new node does not say what it is, it may still be what the DaemonSet is meant for.
+        assert isinstance(await_ready.decide(NEW, state(NEW), old, self.new_side(pods=())), Hold)
 
     def test_a_target_that_needs_pods_of_its_own_is_not_waited_for(self) -> None:
         """It gets them only from the node that it replaces."""

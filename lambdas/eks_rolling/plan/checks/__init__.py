@@ -19,6 +19,7 @@ from eks_rolling.plan.checks.redis_sentinel import ACCEPTABLE as ACCEPTABLE_REDI
 from eks_rolling.plan.checks.redis_sentinel import redis_findings
 from eks_rolling.plan.checks.request import request_findings
 from eks_rolling.plan.checks.scheduling import (
+    daemon_findings,
     ending_findings,
     pending_findings,
     quota_findings,
@@ -113,6 +114,7 @@ def _all(
     yield from quota_findings(view, chosen, request.surge_in(settings))
     yield from history_findings(len(chosen), settings)
     yield from schedulability_findings(stuck)
+    yield from daemon_findings(view, chosen, resolve(view.groups, view.versions))
     yield from pending_findings(view.pods, view.placeholders)
     yield from ending_findings(pods, view.now, settings.deadlines.evict)
     serving = serving_daemons([p for c in chosen for p in view.pods_on(c.name)], view.services)

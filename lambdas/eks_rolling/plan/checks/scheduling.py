@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from eks_rolling.documents.finding import Finding, blocks, holds, note
 from eks_rolling.observed.aws import STANDARD_VCPUS
 from eks_rolling.observed.kubernetes import Pod
-from eks_rolling.plan.placement import Cause, Stuck
+from eks_rolling.payloads import Targets
+from eks_rolling.plan.placement import Cause, Stuck, daemons_left_out
 from eks_rolling.plan.snapshot import Candidate, ClusterSnapshot
 
 REMEDIES = {
@@ -30,6 +31,19 @@ def schedulability_findings(stuck: Iterable[Stuck]) -> Iterator[Finding]:
             yield holds(cause, subject, said, REMEDIES[cause])
         else:
             yield blocks(cause, subject, f"{names}{more} would stay Pending: {members[0].reason}", REMEDIES[cause])
+
+
+def daemon_findings(view: ClusterSnapshot, chosen: Sequence[Candidate], targets: Targets) -> Iterator[Finding]:
+    """About DaemonSets that are meant for another kind of machine than the new nodes are."""
+    told = {str(pod.owner): (c.group.name, label) for c, pod, label in daemons_left_out(view, chosen, targets)}
+    for subject, (group, label) in sorted(told.items()):
+        yield note(
+            "daemonset-left-out",
+            subject,
+            f"its node selector or affinity leaves out the new nodes of group {group}, which are {label}; the roll "
+            "does not wait for it there",
+            "nothing, if the new nodes can do without it; otherwise widen its selector first",
+        )
 
 
 def pending_findings(pods: Iterable[Pod], placeholders: Collection[str] = ()) -> Iterator[Finding]:
