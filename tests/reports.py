@@ -332,7 +332,8 @@ def refused() -> Report:
         roll=ROLL,
         cluster="production",
         outcome=Ending.FAILED,
-        reason="The roll request has 1 problem: grups is not a known field (known: accept, approval, dry_run, force, groups).",
+        reason="The roll request has 1 problem: grups is not a known field "
+        "(known: accept, approval, dry_run, force, groups).",
         request={"grups": ["workers-a"]},
         gaps=("The roll's own steps are not in this report. Cannot read the history: AccessDenied.",),
     )
