@@ -159,6 +159,8 @@ BLOCKS, HOLDS, NOTE = Severity.BLOCKS, Severity.HOLDS, Severity.NOTE
             lambda v: replace(v, budgets=(WEB_BUDGET, replace(WEB_BUDGET, name="b"))),
         ),
         ("budget-never-allows", BLOCKS, "budget shop/web", budget(desired_healthy=3, allowed=0, max_unavailable="0")),
+        ("budget-not-counted", HOLDS, "budget shop/web", budget(allowed=0, fault="jobs.batch does not implement it")),
+        ("budget-not-counted", HOLDS, "budget shop/web", budget(allowed=0, desired_healthy=3, fault="no")),
         ("budget-exhausted", HOLDS, "budget shop/web", budget(allowed=0, healthy=2)),
         ("single-replica", NOTE, str(WEB), workload(desired=1, ready=1)),
         ("not-ready", HOLDS, str(WEB), workload(ready=2)),

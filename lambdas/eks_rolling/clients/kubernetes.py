@@ -710,7 +710,19 @@ def _budget(item: Json) -> Budget:
         max_unavailable=str(spec.get("maxUnavailable", "")),
         min_available=str(spec.get("minAvailable", "")),
         ours=all(labels.get(k) == v for k, v in OURS.items()),
+        fault=_fault_of_budget(status),
     )
+
+
+FAULT_CHARACTERS = 300
+"""Of what the disruption controller says of a budget: it names pods and their controllers."""
+
+
+def _fault_of_budget(status: Json) -> str:
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "DisruptionAllowed" and condition.get("reason") == "SyncFailed":
+            return str(condition.get("message") or "SyncFailed")[:FAULT_CHARACTERS]
+    return ""
 
 
 def _workload(kind: str, item: Json) -> Workload:

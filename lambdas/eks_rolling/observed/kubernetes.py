@@ -358,12 +358,21 @@ class Budget:
     max_unavailable: str = ""
     min_available: str = ""
     ours: bool = False
+    fault: str = ""
+    """Why its controller cannot count its pods, in that one's words; it allows nothing meanwhile."""
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
 
     def covers(self, pod: Pod) -> bool:
         return self.namespace == pod.namespace and self.selector is not None and self.selector.matches(pod.labels)
+
+    @property
+    def why_none(self) -> str:
+        """Why it allows no eviction now: completes "budget shop/web ..."."""
+        if self.fault:
+            return f"cannot be counted by its controller: {self.fault}"
+        return f"needs {self.desired_healthy} healthy pods and has {self.healthy}"
 
     @property
     def can_never_allow(self) -> bool:

@@ -348,7 +348,7 @@ def _why_not(
             return Why(f"budget {budget} has not been processed by its controller yet", HoldKind.BUDGET)
         # A pod that is not Ready may go where the budget is met by the others; the API decides that.
         if pod.ready and left.get(budget, budget.allowed) < 1:
-            needs = f"budget {budget} needs {budget.desired_healthy} healthy pods and has {budget.healthy}"
+            needs = f"budget {budget} {budget.why_none}"
             in_order = not (_one_by_one(pod) and one_by_one_busy) and not budget.ours
             return Why(needs, HoldKind.BUDGET, budget if in_order else None)
     elif pod.uid in seen.placeholders:

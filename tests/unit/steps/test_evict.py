@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from eks_rolling.clients.kubernetes import _budget
 from eks_rolling.observed.kubernetes import (
     STRATEGY_ANNOTATION,
     Budget,
@@ -202,6 +203,31 @@ def test_of_many_budgets_the_tightest_are_told() -> None:
     pods = [pod(f"pod-{n:02d}", owner) for n, owner in enumerate(owners)]
     budgets = tuple(budget(owner, allowed=n % 2) for n, owner in enumerate(owners))
     assert [numbers[0] for numbers in describe_budgets(seen(*pods, budgets=budgets)).values()] == [0] * 15 + [1] * 5
+
+
+SYNC_FAILED = {
+    "metadata": {"name": "web", "namespace": "shop", "uid": "u", "generation": 1},
+    "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "web"}}},
+    "status": {
+        "observedGeneration": 1,
+        "disruptionsAllowed": 0,
+        "conditions": [
+            {
+                "type": "DisruptionAllowed",
+                "status": "False",
+                "reason": "SyncFailed",
+                "message": "jobs.batch does not implement the scale subresource",
+            }
+        ],
+    },
+}
+
+
+def test_a_budget_that_its_controller_cannot_count_holds_with_its_words() -> None:
+    """N1."""
+    held = reason(decide(seen(pod("web-1"), budgets=(_budget(SYNC_FAILED),))))
+    said = "budget shop/web cannot be counted by its controller: jobs.batch does not implement the scale subresource"
+    assert said in held
 
 
 class TestPlaceholders:

@@ -30,7 +30,14 @@ def budget_findings(view: ClusterSnapshot, pods: Iterable[Pod]) -> Iterator[Find
 def _one_budget(budget: Budget, workload: Workload | None) -> Iterator[Finding]:
     if workload and workload.strategy is Strategy.RESTART:
         return
-    if budget.can_never_allow:
+    if budget.fault:
+        yield holds(
+            "budget-not-counted",
+            f"budget {budget}",
+            f"it {budget.why_none}; it allows no disruption meanwhile",
+            "narrow its selector to pods of one Deployment, StatefulSet or ReplicaSet; the roll waits for that",
+        )
+    elif budget.can_never_allow:
         rule = (
             f"maxUnavailable {budget.max_unavailable}"
             if budget.max_unavailable
@@ -49,6 +56,6 @@ def _one_budget(budget: Budget, workload: Workload | None) -> Iterator[Finding]:
         yield holds(
             "budget-exhausted",
             f"budget {budget}",
-            f"it allows no disruption now: needs {budget.desired_healthy} healthy pods and has {budget.healthy}",
+            f"it allows no disruption now: {budget.why_none}",
             "bring the missing pods back; the roll waits for them",
         )
