@@ -4,15 +4,17 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from io import StringIO
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
+from eks_rolling.legible import lines
 from eks_rolling_cli.exits import CommandError, Exit, exit_for, missing_package
 from eks_rolling_cli.target import Options, Target
 
@@ -53,8 +55,17 @@ AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON, on standar
 UNFOLDED = 1_000_000
 """Columns of what is no terminal: wider than any sentence."""
 
-output = Console(highlight=False, soft_wrap=False)
-errors = Console(stderr=True, highlight=False)
+
+class Screen(Console):
+    """A console on which nothing that others wrote steers the terminal."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(lines(segment.text), segment.style)
+
+
+output = Screen(highlight=False, soft_wrap=False)
+errors = Screen(stderr=True, highlight=False)
 
 
 def aimed(function: Callable[..., None]) -> Callable[..., None]:
@@ -145,7 +156,7 @@ def show(content: RenderableType) -> None:
         output.print(content)
         return
     text = StringIO()
-    Console(file=text, width=UNFOLDED, highlight=False, color_system=None, force_terminal=False).print(content)
+    Screen(file=text, width=UNFOLDED, highlight=False, color_system=None, force_terminal=False).print(content)
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines()))
     sys.stdout.flush()
 

@@ -17,6 +17,8 @@ from this module, and a test compares). Every message is one sentence for the op
 and what to do.
 """
 
+from eks_rolling.legible import line
+
 
 class RollError(Exception):
     """Any fault this application raises on purpose."""
@@ -76,5 +78,5 @@ ERROR_NAMES = _names(RollError) | {NOT_APPROVED}
 
 def sentence(error: BaseException) -> str:
     """The error as one line for an operator."""
-    text = " ".join(str(error).split())
+    text = line(" ".join(str(error).split()))
     return text if isinstance(error, RollError) and text else f"{type(error).__name__}: {text}"

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator
 
 from eks_rolling.errors import BadRequest
+from eks_rolling.legible import line
 from eks_rolling.settings import Moment, Settings, Strict, problems
 
 
@@ -250,6 +251,11 @@ class StepResult(Strict):
     notified_at: float | None = None
     output: dict[str, Any] = {}
     calls: tuple[str, ...] = ()
+
+    @field_validator("reason")
+    @classmethod
+    def _on_one_line(cls, value: str) -> str:
+        return line(value)
 
     @classmethod
     def done(cls, reason: str, **output: Any) -> "StepResult":

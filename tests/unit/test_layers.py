@@ -22,7 +22,7 @@ PACKAGES = ("eks_rolling", "eks_rolling_cli", "eks_rolling_config", "stacks", "l
 SDKS = ("boto3", "botocore", "kubernetes", "redis", "urllib3", "moto", "aws_cdk", "constructs")
 PURE = (
     "plan", "report", "redis", "documents", "observed", "payloads", "settings",
-    "errors", "names", "state_names", "wording",
+    "errors", "legible", "names", "state_names", "wording",
 )  # fmt: skip
 """The parts of eks_rolling that may know no client."""
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eks_rolling.errors import ERROR_NAMES
+from eks_rolling.legible import line
 
 
 def read_json(text: str) -> dict[str, Any]:
@@ -27,6 +28,10 @@ def error_of(failure: Mapping[str, Any] | None) -> str:
 def explain(failure: Mapping[str, Any] | None) -> str:
     """A state's error output as one sentence: what a function raised, or what a child execution ended with; "" for
     none."""
+    return line(_explained(failure))
+
+
+def _explained(failure: Mapping[str, Any] | None) -> str:
     if not failure:
         return ""
     error, cause = str(failure.get("Error") or ""), str(failure.get("Cause") or "")
@@ -35,7 +40,7 @@ def explain(failure: Mapping[str, Any] | None) -> str:
         said, kind = str(document["errorMessage"]), document.get("errorType", error)
         return said if kind != error or error in ERROR_NAMES else f"{kind}: {said}"
     if "Cause" in document:
-        return explain({"Error": document.get("Error"), "Cause": document["Cause"]})
+        return _explained({"Error": document.get("Error"), "Cause": document["Cause"]})
     if error in ERROR_NAMES and cause:
         return cause
     return ": ".join(part for part in (error, cause) if part)

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 from urllib.parse import quote
 
+from eks_rolling import legible
 from eks_rolling.documents.plan import PlanDocument
 from eks_rolling.documents.plan_text import plan_text
 from eks_rolling.documents.remedies import typed, way_out
@@ -70,6 +71,10 @@ class Message:
     outcome: str = ""
     steps: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", legible.lines(self.text))
+        object.__setattr__(self, "steps", tuple(map(legible.line, self.steps)))
+
     @property
     def pages(self) -> bool:
         return self.severity is Urgency.CRITICAL
@@ -92,7 +97,7 @@ class Message:
     def for_programs(self) -> str:
         """The same for subscribers by HTTPS, as JSON: AWS's chat integration (Slack, Teams) takes it as a custom
         notification; what needs a person carries an alarm's fields as well, which PagerDuty's integration reads."""
-        first = self.text[:LONGEST_DESCRIPTION]
+        first = legible.in_chat(self.text)[:LONGEST_DESCRIPTION]
         document: dict[str, Any] = {
             "version": "1.0",
             "source": "custom",
@@ -100,7 +105,7 @@ class Message:
                 "textType": "client-markdown",
                 "title": self.subject[:LONGEST_TITLE],
                 "description": first,
-                "nextSteps": [step[:LONGEST_STEP] for step in self.steps[:MOST_STEPS]],
+                "nextSteps": [legible.in_chat(step)[:LONGEST_STEP] for step in self.steps[:MOST_STEPS]],
                 "keywords": [word for word in (self.cluster, self.kind, self.severity, self.outcome) if word],
             },
             "metadata": {
@@ -122,7 +127,7 @@ class Message:
 
 def subject(cluster: str, what: str) -> str:
     """The subject as SNS takes it. Where both do not fit it is the cluster's name that is cut."""
-    what = " ".join(what.encode("ascii", "replace").decode().split())[: LONGEST_SUBJECT - 12]
+    what = " ".join(legible.line(what).encode("ascii", "replace").decode().split())[: LONGEST_SUBJECT - 12]
     room = LONGEST_SUBJECT - len(what) - 2
     name = cluster if len(cluster) <= room else f"{cluster[: room - 3]}..."
     return f"{name}: {what}"

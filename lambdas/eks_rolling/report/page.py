@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, Template, select_autoescape
 from eks_rolling.documents.finding import HEADINGS, Finding, Severity, by_severity
 from eks_rolling.documents.remedies import way_out
 from eks_rolling.documents.report import NodePage, PlannedReplacement, Report
+from eks_rolling.legible import line
 from eks_rolling.report.charts import (
     BUDGETS_SHOWN,
     ROWS_SHOWN,
@@ -119,6 +120,7 @@ def _template() -> Template:
     environment = Environment(
         loader=PackageLoader("eks_rolling.report", "."),
         autoescape=select_autoescape(["j2", "html"]),
+        finalize=lambda value: line(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
