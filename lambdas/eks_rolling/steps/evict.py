@@ -66,6 +66,20 @@ SCALED_DOWN_AFTER = 300.0
 """Seconds without a further eviction after which a controller whose present pods are all Ready is taken to want no
 more: what it wants is not known."""
 
+PLACED = "topology.kubernetes.io/"
+"""The API server copies a node's labels with this prefix to the pods that are bound to it (PodTopologyLabelsAdmission,
+since Kubernetes 1.35)."""
+
+OF_ONE = frozenset(
+    {
+        "apps.kubernetes.io/pod-index",
+        "controller-revision-hash",
+        "pod-template-hash",
+        "statefulset.kubernetes.io/pod-name",
+    }
+)
+"""Labels of one pod or of one revision, which those that come in a pod's place need not have."""
+
 ASK_AFTER = 60.0
 """Seconds of a hold after which a budget that says 0 is asked about."""
 
@@ -574,7 +588,8 @@ def counted_by_pods(owner: Owner, pods: Iterable[Pod], budgets: Iterable[Budget]
     """A controller of any kind, by its pods among `pods`, all of its namespace.
 
     It wants as many as it has, or had when one was last evicted: until all have been Ready for so long that it must
-    have been scaled down. Its selector are the labels that all of its pods have and no other; None if there are none.
+    have been scaled down. Its selector are the labels that all of its pods have and no other, but for those that say
+    where a pod is or which: its successor may be elsewhere. None if there are none.
     """
     everybody = [p for p in pods if not p.finished]
     own = [p for p in everybody if p.owner == owner]
@@ -582,12 +597,17 @@ def counted_by_pods(owner: Owner, pods: Iterable[Pod], budgets: Iterable[Budget]
     ready = sum(p.ready for p in present)
     before = max([last.pods, *(int(b.min_available) + 1 for b in budgets if b.min_available and _is_for(b, owner))])
     scaled_down = ready == len(own) and now > last.at + SCALED_DOWN_AFTER
-    common = set.intersection(*(set(p.labels.items()) for p in own)) if own else set()
+    common = set.intersection(*(set(_lasting(p.labels)) for p in own)) if own else set()
     selector = Selector(tuple(sorted(common))) if common else None
     if selector and any(selector.matches(p.labels) for p in everybody if p.owner != owner):
         selector = None
     wanted = len(present) if scaled_down else max(len(present), before)
     return Workload(owner, desired=wanted, ready=ready, current=len(own), selector=selector)
+
+
+def _lasting(labels: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The labels that a pod shares with the one that comes in its place, wherever that is."""
+    return ((key, value) for key, value in labels.items() if not key.startswith(PLACED) and key not in OF_ONE)
 
 
 def _is_for(budget: Budget, owner: Owner) -> bool:

@@ -137,6 +137,24 @@ def test_labels_that_others_have_too_are_no_selector() -> None:
     assert count([*clones(3), other]).selector is None
 
 
+@pytest.mark.parametrize(
+    "label",
+    [
+        "topology.kubernetes.io/zone",
+        "topology.kubernetes.io/region",
+        "controller-revision-hash",
+        "pod-template-hash",
+        "apps.kubernetes.io/pod-index",
+    ],
+)
+def test_labels_of_a_pods_place_or_revision_are_in_no_selector(label: str) -> None:
+    """All pods are in one zone by chance: a successor elsewhere would not count, and no other could ever be evicted."""
+    pods = [replace(p, labels=p.labels | {label: "one"}) for p in clones(3)]
+    assert count(pods).selector == Selector((("app", "clones"),))
+    alone = [replace(p, labels={label: "one"}) for p in clones(3)]
+    assert count(alone).selector is None
+
+
 def test_it_gets_a_budget_over_its_own_labels_before_its_first_pod_goes() -> None:
     workload = count(clones(8))
     assert decide(seen(*clones(2), workloads={CLONES: workload})) == MakeBudgets((workload,))
