@@ -416,3 +416,17 @@ class TestPlaceholders:
         pending = replace(self.ROOM, node="", unschedulable_because="no room", ready=False)
         assert list(pending_findings([pending], {pending.uid})) == []
         assert [f.code for f in pending_findings([pending])] == ["already-pending"]
+
+
+def test_a_taint_that_the_groups_tags_announce_keeps_off_what_does_not_tolerate_it() -> None:
+    tags = {"k8s.io/cluster-autoscaler/node-template/taint/dedicated": "gpu:NoSchedule"}
+    seen = view(pod(), groups=(group(tags=tags),))
+    (found,) = stuck(seen)
+    assert "it does not tolerate the taint dedicated" in found.reason
+    tolerant = pod(tolerations=(Toleration(key="dedicated", operator="Exists"),))
+    assert stuck(view(tolerant, groups=(group(tags=tags),))) == []
+    agent = pod("agent-1", owner=AGENT)
+    seen = view(agent, replace(agent, node="node-2"), groups=(group(tags=tags),))
+    targets = resolve(seen.groups, {})
+    (left_out,) = daemon_findings(seen, candidates(seen, targets, RollRequest()), targets)
+    assert "which are tainted dedicated:NoSchedule" in left_out.reason

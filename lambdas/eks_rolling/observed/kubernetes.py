@@ -110,6 +110,20 @@ CLOSING_TAINTS = (ROLL_TAINT_KEY, "node.kubernetes.io/", "node.cloudprovider.kub
 """Beginnings of the keys of taints that say of any node that it takes no pods now; others say for whom it is."""
 
 
+TEMPLATE_TAINT = "k8s.io/cluster-autoscaler/node-template/taint/"
+"""A group's tag with this prefix, of the value VALUE:EFFECT, says a taint of its new nodes (cluster-autoscaler)."""
+
+
+def declared_taints(tags: Mapping[str, str]) -> tuple[Taint, ...]:
+    """The taints that a group's tags say its new nodes have for good. A tag that says none is no taint."""
+    found = []
+    for key, said in sorted(tags.items()):
+        value, _, effect = said.rpartition(":")
+        if key.startswith(TEMPLATE_TAINT) and effect in set(Effect):
+            found.append(Taint(key.removeprefix(TEMPLATE_TAINT), Effect(effect), value))
+    return tuple(found)
+
+
 def ready_nodes(nodes: Iterable[Node]) -> dict[str, int]:
     """How many nodes take pods, by zone: Ready, not cordoned, and not closed by such a taint [N3]."""
     counts: Counter[str] = Counter()
@@ -340,6 +354,15 @@ def never_fits(needs: Needs | None, labels: Mapping[str, str]) -> str:
             return key
     refused = [next((e.key for e in term if e.key in fixed and not e.matches(fixed)), "") for term in needs.affinity]
     return refused[0] if refused and all(refused) else ""
+
+
+def left_out_by(pod: Pod, labels: Mapping[str, str], taints: Iterable[Taint]) -> str:
+    """What of a node with these labels, and these taints for good, keeps the pod off it; "" if nothing does."""
+    if key := never_fits(pod.needs, labels):
+        return f"{key}={labels[key]}"
+    hard = (t for t in taints if t.effect != Effect.PREFER_NO_SCHEDULE)
+    refused = next((t for t in hard if not any(o.tolerates(t) for o in pod.tolerations)), None)
+    return f"tainted {refused.key}:{refused.effect}" if refused else ""
 
 
 @dataclass(frozen=True, slots=True)

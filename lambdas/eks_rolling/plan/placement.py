@@ -23,7 +23,8 @@ from eks_rolling.observed.kubernetes import (
     Spread,
     Taint,
     Volume,
-    never_fits,
+    declared_taints,
+    left_out_by,
 )
 from eks_rolling.observed.marks import target_of
 from eks_rolling.payloads import Targets
@@ -87,15 +88,15 @@ def stuck_pods(view: ClusterSnapshot, chosen: Sequence[Candidate], targets: Targ
 def daemons_left_out(
     view: ClusterSnapshot, chosen: Sequence[Candidate], targets: Targets
 ) -> Iterator[tuple[Candidate, Pod, str]]:
-    """Pods of DaemonSets that have no successor on their node's replacement, and the label for which."""
+    """Pods of DaemonSets that have no successor on their node's replacement, and the label or taint for which."""
     shapes = _Shapes(view, targets)
     for candidate in chosen:
         if candidate.node is None:
             continue
-        labels = shapes.replacement(candidate).labels
+        labels, taints = shapes.replacement(candidate).labels, declared_taints(candidate.group.tags)
         for pod in view.pods_on(candidate.name):
-            if pod.owner and pod.owner.kind == "DaemonSet" and (key := never_fits(pod.needs, labels)):
-                yield candidate, pod, f"{key}={labels[key]}"
+            if pod.owner and pod.owner.kind == "DaemonSet" and (why := left_out_by(pod, labels, taints)):
+                yield candidate, pod, why
 
 
 def cramped_stand_ins(view: ClusterSnapshot, chosen: Sequence[Candidate], targets: Targets) -> list[Stuck]:
@@ -243,7 +244,8 @@ class _Shapes:
             born |= self._labels_of_type(candidate.instance.type, kind)
         name = f"the replacement of {candidate.name}"
         place = _place(old, allocatable, limits, name=name, labels=born | {HOSTNAME: name})
-        place.taints = tuple(t for t in old.taints if t in taints and not t.key.startswith(GIVEN_TAINTS))
+        kept = [t for t in old.taints if t in taints and not t.key.startswith(GIVEN_TAINTS)]
+        place.taints = tuple(dict.fromkeys([*kept, *declared_taints(candidate.group.tags)]))
         place.manual = manual
         for pod in self._view.pods_on(candidate.name):
             if pod.stays_with_node and not pod.finished:

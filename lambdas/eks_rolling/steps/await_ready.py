@@ -11,10 +11,12 @@ from eks_rolling.observed.kubernetes import (
     Node,
     Pod,
     Service,
+    Taint,
+    declared_taints,
     kubelet_newer,
     kubelet_too_old,
+    left_out_by,
     minor_version,
-    never_fits,
     ready_nodes,
 )
 from eks_rolling.observed.marks import INSTANCE_PROTECTED, keep_from_scale_down
@@ -58,11 +60,12 @@ def decide(
     waited: float = KNOWN_SECONDS,
     member: GroupInstance | None = None,
     server_version: str = "",
+    declared: tuple[Taint, ...] = (),
 ) -> Ready | Hold | NeverReady:
     """Whether the replacement can do now what the old node does.
 
     `waited` is seconds since the step began to wait, `member` how the replacement's group lists it, `server_version` is
-    the API server's.
+    the API server's, `declared` what the group's tags say of new nodes' taints.
     """
     if member and member.leaving:
         return NeverReady(
@@ -84,11 +87,11 @@ def decide(
         )
     if not new.node.ready:
         return Hold(f"node {name} is not Ready yet")
-    if startup := _startup_taints(old.node, new.node):
+    if startup := _startup_taints(old.node, new.node, declared):
         return Hold(f"node {name} still carries the startup taint {startup}")
     if missing := (old.drivers or frozenset()) - (new.drivers or frozenset()):
         return Hold(f"the CSI driver {', '.join(sorted(missing))} is not registered on node {name} yet")
-    if daemons := _daemons_missing(old, new):
+    if daemons := _daemons_missing(old, new, declared):
         return Hold(f"DaemonSet {daemons} is not Ready on node {name} yet")
     if groups := _targets_missing(old.node.instance, replacement, targets, services):
         return Hold(f"{replacement} is not healthy in target group {groups} yet")
@@ -106,9 +109,10 @@ def _skew(old: str, new: str, server: str) -> str:
     return "" if as_before else kubelet_too_old(new, server)
 
 
-def _startup_taints(old: Node, new: Node) -> str:
-    """What keeps pods off the new node and not off the old one: a taint that the whole group has is meant to stay."""
-    lasting = {(t.key, t.effect) for t in old.taints}
+def _startup_taints(old: Node, new: Node, declared: tuple[Taint, ...]) -> str:
+    """What keeps pods off the new node and not off the old one: a taint that the whole group has, or that its tags say
+    its new nodes have, is meant to stay."""
+    lasting = {(t.key, t.effect) for t in (*old.taints, *declared)}
     startup = {
         t.key
         for t in new.taints
@@ -117,10 +121,11 @@ def _startup_taints(old: Node, new: Node) -> str:
     return ", ".join(sorted(startup))
 
 
-def _daemons_missing(old: Side, new: Side) -> str:
+def _daemons_missing(old: Side, new: Side, declared: tuple[Taint, ...]) -> str:
     daemons = (p for p in old.pods if p.owner and p.owner.kind == "DaemonSet" and p.ready)
-    # One that is meant for another kind of machine never comes; the plan names it.
-    wanted = {p.owner for p in daemons if p.owner and not never_fits(p.needs, new.node.labels)}
+    # One that is meant for another kind of node never comes; the plan names it.
+    lasting = [t for t in new.node.taints if t in declared]
+    wanted = {p.owner for p in daemons if p.owner and not left_out_by(p, new.node.labels, lasting)}
     have = {p.owner for p in new.pods if p.ready and not p.deleting}
     return ", ".join(sorted(f"{o.namespace}/{o.name}" for o in wanted - have))
 
@@ -160,6 +165,7 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
         waited,
         member,
         kubernetes.server_version() if new else "",
+        declared_taints(group.tags) if group else (),
     )
     match decision:
         case Ready(node):

@@ -7,7 +7,18 @@ import pytest
 
 from eks_rolling.clients.kubernetes import _node
 from eks_rolling.observed.aws import Group, GroupInstance, InstanceState, TargetRegistration
-from eks_rolling.observed.kubernetes import Expression, Needs, Node, Owner, Pod, Service, Taint, Workload
+from eks_rolling.observed.kubernetes import (
+    Expression,
+    Needs,
+    Node,
+    Owner,
+    Pod,
+    Service,
+    Taint,
+    Toleration,
+    Workload,
+    declared_taints,
+)
 from eks_rolling.observed.marks import (
     EXCLUDE_LABEL,
     GROUP_MAXIMUM,
@@ -218,6 +229,35 @@ class TestReady:
         old = replace(self.OLD_SIDE, node=replace(NODE, taints=(dedicated, HARD_TAINT)))
         new = self.new_side(node=replace(self.NEW_NODE, taints=(dedicated,)))
         assert await_ready.decide(NEW, state(NEW), old, new, ()) == await_ready.Ready("new")
+
+    @pytest.mark.parametrize(
+        ("said", "waits"),
+        [
+            ("gpu:NoSchedule", False),
+            (":NoSchedule", False),
+            ("gpu:NoExecute", True),
+            ("NoSchedule gpu", True),
+            ("", True),
+        ],
+    )
+    def test_a_taint_that_the_groups_tags_announce_is_not_waited_for(self, said: str, waits: bool) -> None:
+        """The new version's user data sets it for good; the old nodes do not have it."""
+        new = self.new_side(node=replace(self.NEW_NODE, taints=(Taint("dedicated", "NoSchedule", "gpu"),)))
+        tags = {"k8s.io/cluster-autoscaler/node-template/taint/dedicated": said}
+        decision = await_ready.decide(NEW, state(NEW), self.OLD_SIDE, new, declared=declared_taints(tags))
+        assert isinstance(decision, Hold if waits else await_ready.Ready)
+
+    @pytest.mark.parametrize(("tolerates", "waits"), [(False, False), (True, True)])
+    def test_a_daemonset_that_an_announced_taint_keeps_off_is_not_waited_for(
+        self, tolerates: bool, waits: bool
+    ) -> None:
+        dedicated = Taint("dedicated", "NoSchedule", "gpu")
+        (daemon,) = self.OLD_SIDE.pods
+        tolerations = (Toleration(operator="Exists"),) if tolerates else ()
+        old = replace(self.OLD_SIDE, pods=(replace(daemon, tolerations=tolerations),))
+        new = self.new_side(node=replace(self.NEW_NODE, taints=(dedicated,)), pods=())
+        decision = await_ready.decide(NEW, state(NEW), old, new, declared=(dedicated,))
+        assert isinstance(decision, Hold if waits else await_ready.Ready)
 
     @pytest.mark.parametrize("ended", [None, state(NEW, state="terminated"), state(NEW, state="shutting-down")])
     def test_an_instance_that_ended_fails_the_node(self, ended: InstanceState | None) -> None:

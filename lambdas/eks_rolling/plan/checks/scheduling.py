@@ -34,15 +34,14 @@ def schedulability_findings(stuck: Iterable[Stuck]) -> Iterator[Finding]:
 
 
 def daemon_findings(view: ClusterSnapshot, chosen: Sequence[Candidate], targets: Targets) -> Iterator[Finding]:
-    """About DaemonSets that are meant for another kind of machine than the new nodes are."""
+    """About DaemonSets that are meant for another kind of node than the new nodes are."""
     told = {str(pod.owner): (c.group.name, label) for c, pod, label in daemons_left_out(view, chosen, targets)}
     for subject, (group, label) in sorted(told.items()):
         yield note(
             "daemonset-left-out",
             subject,
-            f"its node selector or affinity leaves out the new nodes of group {group}, which are {label}; the roll "
-            "does not wait for it there",
-            "nothing, if the new nodes can do without it; otherwise widen its selector first",
+            f"it leaves out the new nodes of group {group}, which are {label}; the roll does not wait for it there",
+            "nothing, if the new nodes can do without it; otherwise widen its selector or its tolerations first",
         )
 
 
