@@ -9,7 +9,7 @@ import pytest
 
 from eks_rolling.errors import AccessDenied, NotFound, Permanent, Transient
 from eks_rolling.observed.kubernetes import Owner
-from eks_rolling.observed.marks import NODE_LAUNCH, NODE_TARGETS
+from eks_rolling.observed.marks import INSTANCE_REPLACES, NODE_LAUNCH, NODE_TARGETS, token_of
 from eks_rolling.redis.groups import GROUP, PART
 from eks_rolling.roll import lock
 from tests.hostile.worlds import Call, breaker, effect_number, engine_for, recorder, stopped_after
@@ -187,6 +187,65 @@ def test_a_mark_that_no_roll_wrote_holds_nothing_up(key: str, value: str) -> Non
     assert world.snapshot() == before
     report = json.loads(world.documents["rolls/roll-1/report.json"])
     assert (key == NODE_TARGETS) == any(NODE_TARGETS in said for said in report["left_behind"] + report["restored"])
+
+
+FOREIGN = "arn:aws:elasticloadbalancing:eu-central-1:1:targetgroup/theirs/0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (NODE_TARGETS, f'[["{FOREIGN}", 80, false]]'),
+        (NODE_LAUNCH, "desired:1:raised@1"),
+        (NODE_LAUNCH, "TOKEN@NOW"),
+    ],
+    ids=["targets", "raised", "token"],
+)
+@pytest.mark.parametrize("planned", [True, False])
+def test_a_kubelets_well_formed_mark_on_its_own_node_has_no_effect_in_the_account(
+    key: str, value: str, planned: bool
+) -> None:
+    """T1: it may write whatever a roll would; restore registers, launches, claims and terminates nothing for it."""
+    world = stopped_after(effect_number("suspend") if not planned else effect_number("deregister"))
+    bears = [n for n in world.nodes_by_name.values() if n.annotations.get(NODE_TARGETS)]
+    node = bears[0] if planned else next(n for n in world.nodes_by_name.values() if NODE_LAUNCH not in n.annotations)
+    token = token_of("roll-2", node.instance, 1)
+    group = world.machines[node.instance].group
+    world.groups_by_name[group] = replace(world.groups_by_name[group], maximum=9)
+    # Somebody's instance, empty, which came after the forged request.
+    theirs = world._launch(group, node.zone)
+    world.groups_by_name[group] = replace(
+        world.groups_by_name[group], desired=sum(m.alive for m in world.machines.values() if m.group == group)
+    )
+    forged = value.replace("TOKEN", token).replace("NOW", f"{world.time - 60:.0f}")
+    world._set_node(replace(node, annotations=node.annotations | {key: forged}))
+    before, instances = len(world.effects), set(world.machines)
+    said = restored_sentences(world)
+    done = world.effects[before:]
+    assert FOREIGN not in {group for group, _ in world.targets}
+    assert not [e for e in done if e.startswith("tag ")]
+    assert set(world.machines) == instances
+    assert theirs.alive
+    assert INSTANCE_REPLACES not in theirs.tags
+    assert any(node.name in sentence and "no roll" in sentence for sentence in said)
+
+
+def test_a_mark_that_could_not_be_put_back_is_still_proven_for_the_next_restore() -> None:
+    """R2: the proof outlasts the roll and its restore, and goes with the mark."""
+    world = stopped_after(effect_number("deregister"))
+    targets = [n.name for n in world.nodes_by_name.values() if NODE_TARGETS in n.annotations]
+    assert targets
+
+    def fail(call: Call) -> None:
+        if call[0] == "register":
+            raise AccessDenied("The role may not.")
+
+    restored(world, before=fail)
+    assert [n.name for n in world.nodes_by_name.values() if NODE_TARGETS in n.annotations] == targets
+    assert [key for key in world.leases[LOCK].annotations if key.startswith(lock.PROOF)]
+    engine_for(world).run("restore", "by-hand", {"roll": "by-hand"})
+    assert not [n.name for n in world.nodes_by_name.values() if NODE_TARGETS in n.annotations]
+    assert world.leases[LOCK].annotations == {}
 
 
 def test_a_tenants_declaration_holds_nothing_up() -> None:

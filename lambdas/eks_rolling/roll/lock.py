@@ -7,7 +7,7 @@ begun, and `ended`, with which a restore turns away steps of the roll that are s
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from eks_rolling.clients.protocols import Clients
@@ -21,6 +21,9 @@ ABORT = "eks-rolling.io/abort"
 FAILED = "eks-rolling.io/failed"
 ENDED = "eks-rolling.io/ended"
 KEEP_TAINTS = "eks-rolling.io/keep-taints"
+PROOF = "proof.eks-rolling.io/"
+"""Beginning of annotations that prove a node's marks: see `roll.proofs`. They outlast their roll, until a restore."""
+
 ACCEPTED = "eks-rolling.io/accepted"
 """Codes of findings that the roll's request accepts, as JSON."""
 
@@ -89,11 +92,17 @@ def decide(lease: Lease | None, roll: str, now: float, name: str, duration: floa
             return Held()
         return Take(replace(marked, renewed=now, duration=lasting), "the lock is renewed")
     if not lease.holder:
-        return Take(replace(lease, holder=roll, renewed=now, duration=duration, annotations={}), "the lock was free")
+        return Take(_taken(lease, roll, now, duration), "the lock was free")
     if lease.expired(now) and now >= steps_until(lease):
-        taken = replace(lease, holder=roll, renewed=now, duration=duration, annotations={})
-        return Take(taken, f"the lock of {lease.holder}, silent for {now - lease.renewed:.0f} s, was taken over")
+        why = f"the lock of {lease.holder}, silent for {now - lease.renewed:.0f} s, was taken over"
+        return Take(_taken(lease, roll, now, duration), why)
     return Busy(lease.holder, max(lease.renewed + lease.duration, steps_until(lease)) - now)
+
+
+def _taken(lease: Lease, roll: str, now: float, duration: float) -> Lease:
+    """What is proven about marks that a dead roll left stays; all else was said to that roll."""
+    kept = {key: value for key, value in lease.annotations.items() if key.startswith(PROOF)}
+    return replace(lease, holder=roll, renewed=now, duration=duration, annotations=kept)
 
 
 def steps_until(lease: Lease) -> float:
@@ -228,11 +237,11 @@ def end(clients: Clients, roll: str, by: str = "") -> Lease | Busy | None:
     return lease
 
 
-def release(clients: Clients, holder: str | None, name: str) -> None:
-    """Gives a lock up, whoever holds it where `holder` is None; not held any more is fine."""
+def release(clients: Clients, holder: str | None, name: str, proofs: Mapping[str, str] | None = None) -> None:
+    """Gives a lock up, whoever holds it where `holder` is None; not held any more is fine. `proofs` stay on it."""
     lease = clients.kubernetes.lease(name)
     if lease is not None and lease.holder and holder in {None, lease.holder}:
-        clients.kubernetes.put_lease(replace(lease, holder="", annotations={}))
+        clients.kubernetes.put_lease(replace(lease, holder="", annotations=dict(proofs or {})))
 
 
 def begun_by(lease: Lease | None, roll: str, now: float) -> bool:

@@ -16,6 +16,7 @@ from eks_rolling.observed.marks import INSTANCE_REPLACES, NODE_LAUNCH, NODE_ROLL
 from eks_rolling.payloads import Hold, NodeTask, StepResult, backoff
 from eks_rolling.roll import lock
 from eks_rolling.roll.lock import Busy
+from eks_rolling.roll.proofs import as_proven, prove
 from eks_rolling.runtime import handler_for
 
 SURPLUS = "surplus"
@@ -152,7 +153,9 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
 
 def _launch_for(task: NodeTask, group: Group, node: Node, clients: Clients) -> StepResult:
     states = clients.aws.instances([i.id for i in group.instances])
-    failed = lock.confirm(clients, task.roll).annotations.get(lock.FAILED)
+    lease = lock.confirm(clients, task.roll)
+    node = as_proven(lease, node, NODE_LAUNCH)
+    failed = lease.annotations.get(lock.FAILED)
     if failed and LaunchMark.on(node) is None:
         raise Refused(f"not started, because {failed} was not replaced")
     old = states.get(task.instance)
@@ -199,7 +202,7 @@ def _act(
         case Found(instance):
             return StepResult.done(f"replacement {instance} was launched", replacement=instance)
         case RecordLaunch(mark):
-            clients.kubernetes.update_node(node, annotations={NODE_LAUNCH: str(mark)})
+            _record(mark, task, node, clients)
             return StepResult.wait("a replacement was requested", 1)
         case Launch(token):
             return _launch(token, task, node, states, clients)
@@ -208,7 +211,7 @@ def _act(
             # Proof, for whoever comes after a crash, that one instance more is this roll's.
             asked = LaunchMark.on(node)
             mark = LaunchMark(asked.asked_at if asked else clients.now(), desired=desired - 1, raised=True)
-            clients.kubernetes.update_node(node, annotations={NODE_LAUNCH: str(mark)})
+            _record(mark, task, node, clients)
             return StepResult.wait(f"the desired capacity of {task.group} was raised to {desired}", 5)
         case Claim(instance, value):
             if unknown := _tag(instance, value, states, clients):
@@ -218,6 +221,12 @@ def _act(
             return StepResult.wait(reason, backoff(task.waited(clients.now()), first=5, longest=30))
         case _:
             assert_never(decision)
+
+
+def _record(mark: LaunchMark, task: NodeTask, node: Node, clients: Clients) -> None:
+    """Writes the request on the node, and before that on the lock that a roll made it."""
+    prove(clients, task.roll, node, NODE_LAUNCH, str(mark))
+    clients.kubernetes.update_node(node, annotations={NODE_LAUNCH: str(mark)})
 
 
 def _launch(token: str, task: NodeTask, node: Node, states: dict[str, InstanceState], clients: Clients) -> StepResult:
@@ -230,7 +239,7 @@ def _launch(token: str, task: NodeTask, node: Node, states: dict[str, InstanceSt
     # The same token would be answered with the same failure.
     attempt = int(token.rpartition("-")[2]) + 1
     again = LaunchMark(clients.now(), token=token_of(task.roll, task.instance, attempt))
-    clients.kubernetes.update_node(node, annotations={NODE_LAUNCH: str(again)})
+    _record(again, task, node, clients)
     return StepResult.wait(
         f"EC2 launches no instance for {task.group} in {zone}: {launched.error}: {launched.message}",
         backoff(task.waited(clients.now()), first=10, longest=60),

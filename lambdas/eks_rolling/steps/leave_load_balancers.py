@@ -20,6 +20,8 @@ from eks_rolling.observed.marks import (
     registrations_text,
 )
 from eks_rolling.payloads import Hold, NodeTask, StepResult
+from eks_rolling.roll.lock import lock_name
+from eks_rolling.roll.proofs import as_proven, prove
 from eks_rolling.runtime import handler_for
 
 
@@ -86,11 +88,14 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
     node = kubernetes.node(task.node)
     if node is None:
         raise NotFound(f"Node {task.node} left the cluster on its own; start a new roll.")
+    # What the node's kubelet may have written itself is no record, and is written anew.
+    node = as_proven(kubernetes.lease(lock_name(clients.settings.namespace)), node, NODE_TARGETS)
     targets = aws.targets_of([task.instance])
     waited = task.waited(clients.now())
     match decide(node, targets, kubernetes.services(), clients.settings.healthy_target_floor, waited):
         case RecordTargets(known):
             excluded = EXCLUDE_LABEL in node.labels
+            prove(clients, task.roll, node, NODE_TARGETS, known)
             kubernetes.update_node(
                 node,
                 annotations={NODE_TARGETS: known} | ({} if excluded else {NODE_EXCLUDED: "true"}),

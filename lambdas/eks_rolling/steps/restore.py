@@ -34,7 +34,6 @@ from eks_rolling.observed.marks import (
     LaunchMark,
     RaisedMaximum,
     registrations_on,
-    registrations_text,
     replicas_on,
     with_roll_taint,
 )
@@ -44,6 +43,7 @@ from eks_rolling.roll import lock
 from eks_rolling.roll import pending_change as changes
 from eks_rolling.roll.fence import steps_still_at_work
 from eks_rolling.roll.lock import Busy
+from eks_rolling.roll.proofs import proofs_still_needed, proven
 from eks_rolling.roll.restore_dry_run import rehearse
 from eks_rolling.roll.service_exit import LeaveServices, WatchEnding, decide_exit, decide_once_left, successors
 from eks_rolling.runtime import handler_for
@@ -74,6 +74,8 @@ class RestoreProgress:
     restored: list[str] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+    record: Lease | None = None
+    """The lock, which proves what a roll wrote on nodes."""
     once: list[str] = field(default_factory=list)
     """What no later look will find again, because its mark goes: said now, whether this look is the last or not."""
 
@@ -231,7 +233,7 @@ def decide_orphan(
     if mark is None or member is None or any(s.tags.get(INSTANCE_REPLACES) == node.instance for s in states.values()):
         return None
     if not mark.belongs_to(node.instance):
-        return Unproven(f"node {node.name} bears a request for a replacement that no roll made: it was ignored")
+        return Unproven(_forged_request(node))
     came = [i for i in group.instances if i.alive and i.id in states and mark.may_be_answered_by(states[i.id])]
     inside = [i.id for i in came if i.zone == member.zone]
     if mark.raised and came:
@@ -249,6 +251,10 @@ def decide_orphan(
             "long ago to ask whose it is: it stays; terminate it if it is nobody's"
         )
     return AskAgain(mark.token, member.zone)
+
+
+def _forged_request(node: Node) -> str:
+    return f"node {node.name} bears a request for a replacement that no roll made: it was ignored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,18 +301,20 @@ def run(task: RestoreTask, clients: Clients) -> StepResult:
         return StepResult.done(not_ours(ended, task.roll), restored=[], left_behind=[], ours=False)
     if seconds := steps_still_at_work(ended, task, clients.now()):
         return StepResult.wait("steps that the roll had begun may still be at work", seconds, restored=[])
-    progress = RestoreProgress(patient=waited < FAULT_PATIENCE_SECONDS)
+    progress = RestoreProgress(patient=waited < FAULT_PATIENCE_SECONDS, record=ended)
     keep_taints = task.keep_taints or lock.KEEP_TAINTS in ended.annotations
     _restore_all(task, clients, progress, keep_taints=keep_taints)
     deadline = clients.settings.deadline("restore")
     if progress.waiting and deadline is not None and waited > deadline * WAIT_SHARE:
         progress.left += [f"{what} (still so after {waited / 60:.0f} minutes)" for what in progress.waiting]
         progress.waiting.clear()
-    looked = _ready_nodes(clients, progress)
+    nodes = progress.look("the nodes, at the end,", clients.kubernetes.nodes)
+    looked = ready_nodes(nodes or [])
     if progress.waiting:
         said = progress.restored + progress.once
         return StepResult.wait("; ".join(progress.waiting), backoff(waited), restored=said, ready_nodes=looked)
-    lock.release(clients, task.by or task.roll, lock.lock_name(clients.settings.namespace))
+    proofs = proofs_still_needed(ended, nodes)
+    lock.release(clients, task.by or task.roll, lock.lock_name(clients.settings.namespace), proofs)
     left = progress.left + progress.once
     reason = "; ".join(left) or "everything is as it was before the roll"
     return StepResult.done(reason, restored=progress.restored, left_behind=left, ours=True, ready_nodes=looked)
@@ -331,11 +339,6 @@ def _restore_all(task: RestoreTask, clients: Clients, progress: RestoreProgress,
                 clients.kubernetes.delete_budget(budget)
                 progress.restored.append(f"temporary budget {budget} removed")
     _say_half_moved(task.roll, clients, progress)
-
-
-def _ready_nodes(clients: Clients, progress: RestoreProgress) -> dict[str, int]:
-    nodes = progress.look("the nodes, at the end,", clients.kubernetes.nodes)
-    return ready_nodes(nodes) if nodes is not None else {}
 
 
 # Nodes and instances
@@ -426,6 +429,12 @@ def _restore_node(
     undo = decide_node(node, keep_taints=keep_taints)
     if undo is None:
         return
+    if not proven(progress.record, node, NODE_TARGETS):
+        progress.once.append(
+            f"The annotation {NODE_TARGETS} of node {node.name} was written by no roll: it was ignored; find out who "
+            "wrote it, and look whether the node is in its target groups"
+        )
+        in_service = False
     try:
         registrations = registrations_on(node) if in_service else ()
     except BadRequest as error:
@@ -435,7 +444,7 @@ def _restore_node(
         t for t in registrations if not progress.did(f"node {node.name} in {t.name}", partial(clients.aws.register, t))
     ]
     # What could not be registered stays on record, for the next look or the next restore.
-    rest: dict[str, str | None] = {NODE_TARGETS: registrations_text(failed)} if failed else {}
+    rest: dict[str, str | None] = {NODE_TARGETS: node.annotations[NODE_TARGETS]} if failed else {}
     clients.kubernetes.update_node(
         node,
         taints=undo.taints,
@@ -457,6 +466,9 @@ def _claim_orphans(seen: Machines, clients: Clients, progress: RestoreProgress) 
     for group in seen.groups:
         for node in seen.nodes:
             if NODE_LAUNCH in node.annotations and group.instance(node.instance):
+                if not proven(progress.record, node, NODE_LAUNCH):
+                    progress.once.append(_forged_request(node))
+                    continue
                 waiting = len(progress.waiting)
                 with progress.piece(f"what was launched for node {node.name}"):
                     states = states | _claim_orphan(group, node, states, clients, progress)

@@ -1,0 +1,67 @@
+"""Marks of a node are believed where the lock proves them [T1]."""
+
+from dataclasses import replace
+
+import pytest
+
+from eks_rolling.errors import LockLost
+from eks_rolling.observed.kubernetes import Lease, Node
+from eks_rolling.observed.marks import NODE_LAUNCH, NODE_TARGETS
+from eks_rolling.roll import lock, proofs
+from tests.model.situations import settings
+from tests.world import World
+
+NAME = lock.lock_name("kube-system")
+NODE = Node("node-1", instance="i-1")
+
+
+class TestProofs:
+    def setup_method(self) -> None:
+        self.world = World()
+        self.clients = self.world.clients(settings())
+        self.world.put_lease(Lease(NAME, "roll-1", self.world.time, 180.0))
+
+    @property
+    def lease(self) -> Lease:
+        return self.world.leases[NAME]
+
+    def bearing(self, text: str, mark: str = NODE_TARGETS) -> Node:
+        return replace(NODE, annotations={mark: text})
+
+    def test_what_a_roll_writes_is_proven_and_nothing_else(self) -> None:
+        proofs.prove(self.clients, "roll-1", NODE, NODE_TARGETS, "[]")
+        assert proofs.proven(self.lease, self.bearing("[]"), NODE_TARGETS)
+        assert not proofs.proven(self.lease, self.bearing("[1]"), NODE_TARGETS)
+        assert not proofs.proven(self.lease, self.bearing("[]", NODE_LAUNCH), NODE_LAUNCH)
+        assert not proofs.proven(self.lease, replace(self.bearing("[]"), instance="i-2"), NODE_TARGETS)
+        assert not proofs.proven(None, self.bearing("[]"), NODE_TARGETS)
+        assert proofs.proven(None, NODE, NODE_TARGETS)
+        assert proofs.as_proven(self.lease, self.bearing("[1]"), NODE_TARGETS) == NODE
+
+    def test_a_step_that_dies_between_its_two_writes_leaves_the_earlier_text_proven(self) -> None:
+        """R3."""
+        for text in ("first", "second", "third"):
+            proofs.prove(self.clients, "roll-1", NODE, NODE_LAUNCH, text)
+        believed = [
+            t
+            for t in ("first", "second", "third")
+            if proofs.proven(self.lease, self.bearing(t, NODE_LAUNCH), NODE_LAUNCH)
+        ]
+        assert believed == ["second", "third"]
+
+    def test_a_roll_that_lost_its_lock_proves_nothing(self) -> None:
+        with pytest.raises(LockLost):
+            proofs.prove(self.clients, "roll-0", NODE, NODE_TARGETS, "[]")
+        lock.end(self.clients, "roll-1", "watchdog-1")
+        with pytest.raises(LockLost):
+            proofs.prove(self.clients, "watchdog-1", NODE, NODE_TARGETS, "[]")
+
+    def test_proofs_outlast_a_take_over_and_go_with_the_marks(self) -> None:
+        """R1: the next roll's restore puts back what the dead one left."""
+        proofs.prove(self.clients, "roll-1", NODE, NODE_TARGETS, "[]")
+        self.world.time += 1000
+        assert isinstance(lock.acquire(self.clients, "roll-2", NAME), lock.Take)
+        assert (self.lease.holder, proofs.proven(self.lease, self.bearing("[]"), NODE_TARGETS)) == ("roll-2", True)
+        assert proofs.proofs_still_needed(self.lease, [self.bearing("[]")]) == self.lease.annotations
+        assert proofs.proofs_still_needed(self.lease, None) == self.lease.annotations
+        assert proofs.proofs_still_needed(self.lease, [NODE]) == {}
