@@ -24,7 +24,7 @@ from eks_rolling_cli.listing import Column, Listing, Row
 from eks_rolling_cli.planning import new_name
 from eks_rolling_cli.roll_state import left_behind
 from eks_rolling_cli.target import Target
-from eks_rolling_cli.watching import LOOK_SECONDS, Roll, named, running
+from eks_rolling_cli.watching import LOOK_SECONDS, Roll, ended_holder, named, running
 
 if TYPE_CHECKING:
     from eks_rolling_cli.executions import Execution
@@ -165,7 +165,7 @@ def orphans(target: Target, as_json: AsJson = False) -> None:
     from eks_rolling_cli.settings import settings_of
 
     settings, deployed = settings_of(target)
-    answer = orphans_here(target, settings, over=_ended_holder(target) if deployed else "")
+    answer = orphans_here(target, settings, over=ended_holder(target) if deployed else "")
     found = answer["output"]["orphans"]
     if as_json:
         print_json(found)
@@ -177,13 +177,6 @@ def orphans(target: Target, as_json: AsJson = False) -> None:
             output.print(Text(f"  → {each['remedy']}", style="green"), soft_wrap=True)
     if found:
         raise typer.Exit(Exit.FAILED)
-
-
-def _ended_holder(target: Target) -> str:
-    """Who holds the lock without an execution that runs, and so will never give it up; "" if nobody does."""
-    lease = target.kubernetes.lease(target.lock_name)
-    alive = {e.name for what in ("roll", "restore") for e in target.executions.of(target.machine(what), "RUNNING")}
-    return lease.holder if lease is not None and lease.holder not in alive else ""
 
 
 @aimed
@@ -202,7 +195,14 @@ def restore(
             f"The roll {lease.holder} is running and restores at its end: `eks-rolling abort {lease.holder}` ends it.",
             Exit.BLOCKED,
         )
-    dead = roll or (lease.holder if lease is not None else "")
+    restore_after(target, roll or (lease.holder if lease is not None else ""), detach=detach)
+
+
+def restore_after(target: Target, dead: str, *, detach: bool = False) -> None:
+    """Starts a restore after that roll, after whichever held the lock where it is "", and follows it to its end.
+
+    Raises CommandError where the restore fails, typer.Exit where it leaves something behind.
+    """
     given = {"roll": dead} if dead else {}
     name = new_name("restore")
     execution = target.executions.start(target.machine("restore"), name, given)

@@ -14,7 +14,7 @@ from eks_rolling_cli.cli_context import AsJson, aimed, confirmed, declined, erro
 from eks_rolling_cli.exits import CommandError, Exit
 from eks_rolling_cli.settings import settings_of
 from eks_rolling_cli.target import Target
-from eks_rolling_cli.watching import follow, leave, running
+from eks_rolling_cli.watching import ended_holder, follow, leave, running
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,7 +108,7 @@ def start(
         back = f" `{typed('restore', cluster=target.cluster)}` puts back what an earlier roll left." if left else ""
         raise CommandError(f"Nothing was started: the plan is blocked.{back}", Exit.BLOCKED)
     if outcome == "nothing" and not answer["output"].get("leftovers"):
-        say("Nothing was started: no node is outdated.")
+        _nothing_to_roll(target, yes=yes, detach=detach)
         return
     for other in running(target):
         say(f"The roll {other.name} runs; this one waits until it has ended (`eks-rolling abort NAME` ends either).")
@@ -128,6 +128,19 @@ def start(
             )
         return
     leave(follow(target, execution, as_json=as_json))
+
+
+def _nothing_to_roll(target: Target, *, yes: bool, detach: bool) -> None:
+    """A roll would end at once; a lock that a dead one left, and nothing else, is put back by a restore."""
+    from eks_rolling_cli.history import restore_after
+
+    dead = ended_holder(target)
+    if not dead:
+        say("Nothing was started: no node is outdated.")
+    elif confirmed(question(target.place, {}), yes=yes):
+        restore_after(target, dead, detach=detach)
+    else:
+        declined("Nothing was started.")
 
 
 def question(place: str, document: Json) -> str:

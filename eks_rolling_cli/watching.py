@@ -76,6 +76,15 @@ def running(target: Target) -> "list[Execution]":
     return sorted(found, key=lambda e: lease is not None and e.name == lease.holder)
 
 
+def ended_holder(target: Target) -> str:
+    """Who holds the lock without an execution that runs, and so will never give it up; "" if nobody does."""
+    lease = target.kubernetes.lease(target.lock_name)
+    if lease is None or not lease.holder:
+        return ""
+    alive = {e.name for what in ("roll", "restore") for e in target.executions.of(target.machine(what), "RUNNING")}
+    return "" if lease.holder in alive else lease.holder
+
+
 def named(target: Target, roll: str | None) -> "Execution":
     """The roll of that name, or whose name begins so; without one, the last one. Raises CommandError."""
     if roll is None:

@@ -195,6 +195,18 @@ def test_up_to_date_nodes_need_no_roll(monkeypatch: pytest.MonkeyPatch, run: Run
     assert (done.exit_code, current.fake.started) == (Exit.FINE, [])
 
 
+def test_a_start_with_nothing_to_roll_puts_back_a_lock_that_a_dead_roll_left(
+    monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    """R2: `start` is what is printed wherever something is left behind."""
+    current = FakeTarget(shop(new_version=False))
+    monkeypatch.setattr(frame, "Target", lambda _: current)
+    hold_lock(current, "dead")
+    assert (run("start").exit_code, current.fake.started) == (Exit.USAGE, [])
+    assert run("start", "--yes", "--detach").exit_code == Exit.FINE
+    assert [(machine, given) for machine, _, given in current.fake.started] == [(RESTORE, {"roll": "dead"})]
+
+
 def test_a_plan_during_a_roll_points_to_it(run: Run, target: FakeTarget) -> None:
     target.fake.add(ROLL, "roll-1", planned("i-1"))
     assert "The roll roll-1 is running" in run("plan").output
