@@ -1,8 +1,10 @@
 """Executions of the deployed state machines, as Step Functions reports them. Read repeatedly, each event once."""
 
 import json
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from eks_rolling.documents.failure import read_json
@@ -38,6 +40,11 @@ class Execution:
     @property
     def running(self) -> bool:
         return self.status == "RUNNING"
+
+
+def new_name(what: str = "roll") -> str:
+    """An execution's name, which sorts by time."""
+    return f"{what}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 class Executions:

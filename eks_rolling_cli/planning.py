@@ -1,8 +1,6 @@
 """`plan` and `start`."""
 
 import json
-import secrets
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +9,9 @@ import typer
 from eks_rolling.documents.remedies import typed
 from eks_rolling.wording import counted, spoken
 from eks_rolling_cli.cli_context import AsJson, aimed, confirmed, declined, errors, print_json, say, show
+from eks_rolling_cli.executions import new_name
 from eks_rolling_cli.exits import CommandError, Exit
+from eks_rolling_cli.restoring import restore_after
 from eks_rolling_cli.settings import settings_of
 from eks_rolling_cli.target import Target
 from eks_rolling_cli.watching import ended_holder, follow, leave, running
@@ -132,8 +132,6 @@ def start(
 
 def _nothing_to_roll(target: Target, *, yes: bool, detach: bool) -> None:
     """A roll would end at once; a lock that a dead one left, and nothing else, is put back by a restore."""
-    from eks_rolling_cli.history import restore_after
-
     dead = ended_holder(target)
     if not dead:
         say("Nothing was started: no node is outdated.")
@@ -222,8 +220,3 @@ def redis_is_silent(document: Json) -> bool:
     """Whether a server or sentinel of a group did not answer."""
     members = [m for g in document.get("redis") or () for key in ("servers", "sentinels") for m in g.get(key) or ()]
     return any(m.get("reason") for m in members)
-
-
-def new_name(what: str = "roll") -> str:
-    """An execution's name, which sorts by time."""
-    return f"{what}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"

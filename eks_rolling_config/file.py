@@ -98,8 +98,8 @@ class Network(Strict):
         return self
 
 
-class Cluster(Settings):
-    """One cluster as the file has it: its settings, its account and region, and where the functions run."""
+class Described(Settings):
+    """One cluster as a stack takes it."""
 
     account: str = Field(
         "", pattern=r"^(\d{12})?$", description="account that the stack is deployed to; empty: the one signed in to"
@@ -109,11 +109,6 @@ class Cluster(Settings):
         pattern=r"^([a-z]{2}(-[a-z]+)+-\d)?$",
         description="region that the stack is deployed to; empty: the one that the CDK command is set to",
     )
-    lease_seconds: int = Field(
-        180,
-        ge=SHORTEST_LEASE,
-        description="a holder that does not renew the lock for this long loses it",
-    )
     network: Network | None = Field(
         None,
         description="where the functions run; without it outside of any VPC, for a cluster with a public endpoint only",
@@ -122,6 +117,17 @@ class Cluster(Settings):
     @property
     def settings(self) -> Settings:
         return Settings.model_validate(self.model_dump(exclude={"account", "region", "network"}))
+
+
+class Cluster(Described):
+    """One cluster as the file has it: its settings, its account and region, and where the functions run."""
+
+    # Shorter ones are for labs, which take over a dead roll while somebody watches.
+    lease_seconds: int = Field(
+        180,
+        ge=SHORTEST_LEASE,
+        description="a holder that does not renew the lock for this long loses it",
+    )
 
 
 class File(Strict):

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from eks_rolling.errors import BadRequest
 from eks_rolling.names import MACHINES, machine_name, stack_name
 from eks_rolling.settings import Settings, problems
-from eks_rolling_config.file import Cluster, Network, read
+from eks_rolling_config.file import Described, Network, read
 from stacks.functions import Functions
 from stacks.log_groups import log_group
 from stacks.observability import Observability
@@ -37,17 +37,17 @@ def add_clusters(app: App, described: Any) -> list["RollStack"]:
     return _add(app, read(Path(described)))
 
 
-def _inline(document: Mapping[str, Any]) -> Cluster:
+def _inline(document: Mapping[str, Any]) -> Described:
     settings = dict(document.get("settings", {}))
     if "network" in document:
         settings["network"] = document["network"]
     try:
-        return Cluster.model_validate(settings)
+        return Described.model_validate(settings)
     except ValidationError as error:
-        raise BadRequest(f"The context key eks-rolling has {problems(error, Cluster)}.") from error
+        raise BadRequest(f"The context key eks-rolling has {problems(error, Described)}.") from error
 
 
-def _add(app: App, clusters: Sequence[Cluster]) -> list["RollStack"]:
+def _add(app: App, clusters: Sequence[Described]) -> list["RollStack"]:
     names = [stack_name(cluster.cluster) for cluster in clusters]
     return [
         RollStack(

@@ -86,7 +86,7 @@ class Desk:
         self._target = ModelTarget(world, engine)
         monkeypatch.setattr(cli_context, "Target", lambda options: self._aimed(options.cluster, options.region))
         monkeypatch.setattr(planning, "confirmed", lambda _, **__: True)
-        for module in ("watching", "history"):
+        for module in ("watching", "restoring"):
             monkeypatch.setattr(f"eks_rolling_cli.{module}.LOOK_SECONDS", 0.0)
 
     def _aimed(self, cluster: str, region: str) -> ModelTarget:

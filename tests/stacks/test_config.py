@@ -11,11 +11,12 @@ import pytest
 import yaml
 
 from eks_rolling.errors import BadRequest
-from eks_rolling.settings import GroupSelection
-from eks_rolling_config.file import SET_BY_THE_STACK, Cluster, File, check, read
+from eks_rolling.settings import SHORTEST_LEASE, GroupSelection
+from eks_rolling_config.file import SET_BY_THE_STACK, Cluster, Described, File, check, read
 from eks_rolling_config.options import options
 from eks_rolling_config.schema import MODELINE, schema, text
 from eks_rolling_config.yaml12 import Loader
+from lab.application import SETTINGS as LAB_SETTINGS
 from scripts import settings_schema, settings_table
 from stacks.log_groups import RETENTION
 
@@ -279,3 +280,7 @@ def test_logs_are_kept_as_long_as_cloudwatch_knows_how_to() -> None:
 )
 def test_groups_are_chosen_by_their_tags(include: dict[str, str], exclude: dict[str, str], why: str) -> None:
     assert GroupSelection(include=include, exclude=exclude).left_out_by({"team": "shop"}) == why
+
+
+def test_a_lab_may_have_a_shorter_lease_than_a_deployment() -> None:
+    assert Described.model_validate({"cluster": "demo", **LAB_SETTINGS}).lease_seconds < SHORTEST_LEASE

@@ -1,0 +1,57 @@
+"""A restore that a person starts, followed to its end."""
+
+import time
+
+import typer
+
+from eks_rolling import state_names
+from eks_rolling.documents.failure import explain
+from eks_rolling.documents.remedies import way_out
+from eks_rolling_cli.cli_context import output, say
+from eks_rolling_cli.execution_history import answers, position
+from eks_rolling_cli.executions import new_name
+from eks_rolling_cli.exits import CommandError, Exit
+from eks_rolling_cli.target import Target
+from eks_rolling_cli.watching import LOOK_SECONDS
+
+
+def restore_after(target: Target, dead: str, *, detach: bool = False) -> None:
+    """Starts a restore after that roll, after whichever held the lock where it is "", and follows it to its end.
+
+    Raises CommandError where the restore fails, typer.Exit where it leaves something behind.
+    """
+    given = {"roll": dead} if dead else {}
+    name = new_name("restore")
+    execution = target.executions.start(target.machine("restore"), name, given)
+    say(f"The restore {name} has begun" + (f", after the roll {dead}." if dead else "."))
+    if not detach:
+        _follow_restore(target, execution)
+
+
+def _follow_restore(target: Target, arn: str) -> None:
+    told = ""
+    while True:
+        execution = target.executions.describe(arn)
+        events = target.executions.history(arn)
+        at = position(events)
+        line = f"{at.state}: {at.reason}" if at.reason else at.state
+        if line and line != told:
+            say(line)
+            told = line
+        if not execution.running:
+            break
+        time.sleep(LOOK_SECONDS)
+    done = [answer.get("output") or {} for _, answer in answers(events, state_names.RESTORE)]
+    for each in dict.fromkeys(sentence for d in done for sentence in d.get("restored") or ()):
+        output.print(f"restored: {each}", markup=False, soft_wrap=True)
+    left = [sentence for d in done[-1:] for sentence in d.get("left_behind") or ()]
+    for each in left:
+        output.print(f"left behind: {each}", markup=False, soft_wrap=True)
+    if left:
+        say(f"→ {way_out(target.cluster)}")
+    if execution.status != "SUCCEEDED":
+        cause = explain({"Error": execution.error, "Cause": execution.cause})
+        raise CommandError(f"The restore failed: {cause or execution.status}.")
+    if left:
+        raise typer.Exit(Exit.FAILED)
+    say("Everything is as it was.")
