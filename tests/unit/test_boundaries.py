@@ -11,7 +11,7 @@ from eks_rolling.clients.protocols import EvictionStatus
 from eks_rolling.documents.failure import explain
 from eks_rolling.documents.report import HoldRecord, NodePage, StepRecord
 from eks_rolling.errors import AccessDenied, BadRequest, Transient
-from eks_rolling.observed.kubernetes import Lease, Owner
+from eks_rolling.observed.kubernetes import Container, Lease, Owner
 from eks_rolling.payloads import LONGEST_BACKOFF, NodeOutcomeTask, ReportTask, RollRequest, StepResult, backoff
 from eks_rolling.report.page import page
 from eks_rolling.report.timeline import steps_of
@@ -144,6 +144,16 @@ class TestReading:
         labelled = metadata | {"labels": {"pod-template-hash": "7d4b9"}}
         assert _pod({"metadata": labelled, "spec": {}}).owner == Owner("Deployment", "shop", "web")
         assert _pod({"metadata": metadata, "spec": {}}).owner == Owner("ReplicaSet", "shop", "web-7d4b9")
+
+    def test_a_native_sidecar_is_one_of_a_pods_containers_and_what_only_runs_first_is_not(self) -> None:
+        """S1: a server in one has data."""
+        port = {"name": "redis", "containerPort": 6379}
+        sidecar = {"image": "redis:7", "args": ["--save", ""], "ports": [port], "restartPolicy": "Always"}
+        spec = {"containers": [{"image": "web"}], "initContainers": [{"image": "redis:6"}, sidecar]}
+        metadata = {"namespace": "shop", "name": "web", "uid": "u"}
+        web, server = _pod({"metadata": metadata, "spec": spec}).containers
+        assert web.image == "web"
+        assert server == Container("redis:7", ("--save", ""), (6379,), ("redis",))
 
     @pytest.mark.parametrize(
         ("replicas", "rolling", "surges"),

@@ -265,7 +265,8 @@ def test_what_may_be_accepted_becomes_a_note_and_what_may_not_stays_a_blocker() 
         "redis:7", "registry:5000/library/redis", "localhost/valkey:8", "bitnami/redis-cluster:7.2",
         "ghcr.io/redis/docker",
         "redis/redis-stack-server", "eqalpha/keydb", "docker.dragonflydb.io/dragonflydb/dragonfly:v1", "apache/kvrocks",
-        "ghcr.io/microsoft/garnet", "bitnami/valkey-sentinel@sha256:1",
+        "ghcr.io/microsoft/garnet",
+        "rhel9/redis-6:1", "corp/redis7:latest", "corp/prod-valkey:1", "redislabs/redismod", "redict/redict:7",
     ],
 )  # fmt: skip
 def test_servers_are_found_by_their_image(image: str) -> None:
@@ -286,6 +287,16 @@ def test_servers_are_found_by_their_image(image: str) -> None:
         (Container("platform/kv:1", ("bash", "-c", "redis-server --save '' & wait")), "it runs redis-server"),
         (Container("platform/kv:1", ("/launcher", "redis-server")), "it runs redis-server"),
         (Container("platform/kv:1", ports=(8080, 6379)), "it listens on port 6379"),
+        (Container("platform/kv:1", ports=(7000,), port_names=("tcp-redis",)), "its port is called tcp-redis"),
+        (Container("platform/kv:1", ("--dir", "/data", "--appendonly", "yes")), "it is started with --appendonly"),
+        (Container("platform/kv:1", ("dumb-init", "--single-child", "redis-server")), "it runs redis-server"),
+        (Container("platform/kv:1", ("setpriv", "--reuid", "999", "--nnp", "redis-server")), "it runs redis-server"),
+        (Container("platform/kv:1", ("sudo", "-H", "valkey-server")), "it runs valkey-server"),
+        (Container("platform/kv:1", ("dotnet", "GarnetServer.dll")), "it runs GarnetServer.dll"),
+        (
+            Container("bitnami/redis:8", ("bash", "-c", "redis-cli -h m ping; exec /start.sh")),
+            "its image is bitnami/redis:8",
+        ),
         (Container("platform/watch:1", ports=(26379,)), "it listens on port 26379"),
     ],
 )
@@ -318,6 +329,16 @@ def test_servers_are_found_by_command_and_port_where_the_image_is_a_mirrors(cont
         Container("shop/job", ("redis-cli", "-h", "redis-server", "ping")),
         Container("shop/job", ("timeout", "5", "redis-cli", "-h", "dragonfly")),
         Container("shop/web", ("wait-for-it", "redis-server", "--", "web")),
+        Container("shop/web", ("tini", "--", "web", "--host", "redis-server")),
+        Container("shop/web", ("web", "-addr", "redis-server")),
+        Container("shop/web", ("sh", "-c", "pgrep redis-server || for h in redis-server other; do web $h; done")),
+        Container("shop/job", ("kubectl", "rollout", "restart", "redis-server")),
+        Container("redis:7", ("redis-cli", "-h", "redis-server", "BGSAVE")),
+        Container("redis:7", ("sh", "-c", "redis-cli -h store --rdb /tmp/dump && aws s3 cp /tmp/dump s3://kept")),
+        Container("corp/redis-backup:1"),
+        Container("ghcr.io/joeferner/redis-commander", ports=(8081,)),
+        Container("redislabs/k8s-controller:7"),
+        Container("shop/web", ports=(9121,), port_names=("redis-exporter",)),
     ],
 )
 def test_what_only_works_with_redis_is_not_taken_for_it(container: Container) -> None:
@@ -333,6 +354,45 @@ def test_what_an_eviction_of_an_undeclared_server_would_cost_is_said() -> None:
     appends = Container("redis:7", ("redis-server", "--appendonly", "yes"))
     (appended,) = found(pod(containers=(appends,), claims=("data",))(CLEAN))
     assert "what its append-only file holds comes back" in appended.reason
+
+
+def test_a_volume_to_which_nothing_is_saved_keeps_nothing() -> None:
+    """S1."""
+    never = Container("redis:7", ("redis-server", "--save", "", "--appendonly", "no"))
+    (finding,) = found(pod(containers=(never,), claims=("data",))(CLEAN))
+    assert (finding.code, finding.severity) == ("redis-in-memory", BLOCKS)
+    assert "saves nothing to its volume" in finding.reason
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        Container("bitnami/valkey-sentinel@sha256:1"),
+        Container("redis:7", ("redis-server", "/etc/s.conf", "--sentinel")),
+        Container("platform/watch:1", ("redis-sentinel", "/etc/s.conf")),
+        Container("platform/watch:1", ("sh", "-c", "exec redis-server /etc/s.conf --sentinel")),
+        Container("platform/watch:1", ports=(26379,)),
+    ],
+)
+def test_a_sentinel_has_no_data_and_a_vote(container: Container) -> None:
+    (finding,) = found(pod(containers=(container,))(CLEAN))
+    assert (finding.code, finding.severity) == ("redis", BLOCKS)
+    assert "would take its vote" in finding.reason
+    beside = found(pod(containers=(*REDIS, container))(CLEAN))
+    assert [f.code for f in beside] == ["redis-in-memory"]
+
+
+def test_a_sentinel_beside_a_server_in_one_container_has_data() -> None:
+    both = Container("redis:7", ("sh", "-c", "redis-sentinel /s.conf & exec redis-server /r.conf"))
+    assert [f.code for f in found(pod(containers=(both,))(CLEAN))] == ["redis-in-memory"]
+
+
+def test_a_server_is_found_by_the_operator_that_owns_it() -> None:
+    def owned(kind: str) -> list[str]:
+        return [f.reason for f in found(pod(containers=(Container("corp/kv"),), owner=Owner(kind, "shop", "s"))(CLEAN))]
+
+    assert any(reason.startswith("a RedisReplication owns it") for reason in owned("RedisReplication"))
+    assert not any("owns it" in reason for reason in owned("RedisExporter"))
 
 
 def test_an_undeclared_server_is_accepted_by_name_or_by_its_own_annotation() -> None:

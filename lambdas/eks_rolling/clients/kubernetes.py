@@ -615,7 +615,9 @@ def _pod(item: Json) -> Pod:
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
     annotations = metadata.get("annotations") or {}
     volumes = spec.get("volumes") or ()
-    containers = spec.get("containers") or ()
+    # An initial container that is always started again runs beside the others (a native sidecar).
+    sidecars = (c for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always")
+    containers = (*(spec.get("containers") or ()), *sidecars)
     scheduled = conditions.get("PodScheduled") or {}
     return Pod(
         namespace=metadata["namespace"],
@@ -654,7 +656,8 @@ def _pod(item: Json) -> Pod:
 
 def _container(item: Json) -> Container:
     ports = tuple(p["containerPort"] for p in item.get("ports") or () if "containerPort" in p)
-    return Container(item.get("image", ""), (*(item.get("command") or ()), *(item.get("args") or ())), ports)
+    names = tuple(p["name"] for p in item.get("ports") or () if p.get("name"))
+    return Container(item.get("image", ""), (*(item.get("command") or ()), *(item.get("args") or ())), ports, names)
 
 
 def _owner(metadata: Json) -> Owner | None:

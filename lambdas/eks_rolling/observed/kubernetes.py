@@ -178,11 +178,12 @@ documentation of disruption, and its name for it before v1beta1)."""
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """One of a pod's containers; `command` is command and args together, `ports` those that it declares."""
+    """One of a pod's containers; `command` is command and args together, `ports` and `port_names` what it declares."""
 
     image: str = ""
     command: tuple[str, ...] = ()
     ports: tuple[int, ...] = ()
+    port_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

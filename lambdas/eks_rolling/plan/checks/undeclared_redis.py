@@ -7,10 +7,13 @@ from eks_rolling.documents.finding import Finding, blocks, note
 from eks_rolling.observed.kubernetes import Pod, Workload
 from eks_rolling.plan.snapshot import ClusterSnapshot, by_owner
 from eks_rolling.redis.groups import CACHE, PART
-from eks_rolling.redis.recognition import redis_evidence
+from eks_rolling.redis.recognition import only_watches, redis_evidence
 
 APPENDS = re.compile(r"appendonly\s+yes|aof-enable|--aof\b")
 """In a command: Redis and its kin, Garnet."""
+
+NEVER_SAVES = re.compile(r"--save\s+(''|\"\"|--|$)")
+"""In a command: snapshots are turned off."""
 
 
 def undeclared_redis(view: ClusterSnapshot, pods: Iterable[Pod]) -> Iterator[Finding]:
@@ -28,16 +31,27 @@ def _finding(subject: str, pods: list[Pod], workload: Workload | None) -> Findin
     if told == CACHE or all(p.annotations.get(PART) == CACHE for p in pods):
         return note("redis-cache", subject, f"{why}; it is declared a cache, whose data may go", "nothing")
     declare = "declare its group as docs/redis.md shows"
-    if not pod.claims:
+    if all(map(only_watches, pods)):
+        return blocks(
+            "redis",
+            subject,
+            f"{why}, and nothing says what it watches: an eviction would take its vote from a failover that needs it",
+            f"{declare}, or accept that for this one: accept: redis:{subject}",
+        )
+    command = " ".join(word for c in pod.containers for word in c.command)
+    appends = bool(APPENDS.search(command))
+    volumes = all(p.claims for p in pods)
+    if not volumes or (NEVER_SAVES.search(command) and not appends):
         copies = f"{workload.desired} pods, " if workload is not None and workload.desired > 1 else ""
+        kept = "saves nothing to its volume" if volumes else "no volume"
         return blocks(
             "redis-in-memory",
             subject,
-            f"{why}, and nothing says what it is ({copies}no volume): an eviction would lose every write that no other "
+            f"{why}, and nothing says what it is ({copies}{kept}): an eviction would lose every write that no other "
             "server has",
-            f"{declare}, give it a volume, or say that its data may go: {PART}: {CACHE}",
+            f"{declare}, {'let it append to a file' if volumes else 'give it a volume'}, or say that its data may go: "
+            f"{PART}: {CACHE}",
         )
-    appends = any(APPENDS.search(" ".join(c.command)) for c in pod.containers)
     kept = "what its append-only file holds" if appends else "only what it has saved"
     return blocks(
         "redis",
