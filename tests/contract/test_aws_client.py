@@ -12,7 +12,7 @@ from eks_rolling.clients.aws import AwsClient
 from eks_rolling.clients.eks import connect
 from eks_rolling.clients.protocols import Aws
 from eks_rolling.errors import AccessDenied, NotFound, Permanent, Transient
-from eks_rolling.observed.aws import Group, GroupInstance, TargetRegistration
+from eks_rolling.observed.aws import CONFIGURATION, Group, GroupInstance, TargetRegistration
 from eks_rolling.observed.marks import GROUP_MAXIMUM, GROUP_RESUME
 from tests.aws_lab import REGION, ZONES, Server
 from tests.waiting import patience
@@ -344,6 +344,41 @@ def test_a_managed_node_groups_group_is_told_by_its_tag(account: AwsClient) -> N
 
 
 @pytest.mark.lab
+def test_a_launch_configuration_and_what_instances_came_from_are_read(account: AwsClient) -> None:
+    (group,) = account.groups(["configured"])
+    assert group.template is None
+    assert group.configuration.startswith("configured-")
+    assert group.instances
+    assert all(i.template.startswith(f"{CONFIGURATION}configured-") for i in group.instances)
+
+
+@pytest.mark.lab
+def test_a_group_of_several_types_has_its_template_and_launches_at_once(account: AwsClient) -> None:
+    (group,) = account.groups(["several-types"])
+    assert group.template
+    assert (group.configuration, group.mixed_purchasing, group.unhandled) == ("", False, ())
+    assert {i.template for i in group.instances} == {f"{group.template.id}:1"}
+    assert {i.type for i in group.instances} == {"m7i.large"}
+
+
+@pytest.mark.lab
+def test_lifecycle_hooks_are_read_with_how_long_they_hold(account: AwsClient) -> None:
+    (hook,) = account.lifecycle_hooks(["going-slowly"])
+    assert (hook.group, hook.name, hook.terminating, hook.seconds) == ("going-slowly", "drain", True, 1.0)
+    assert not hook.abandons
+    assert account.lifecycle_hooks(["configured"]) == []
+
+
+@pytest.mark.lab
+def test_pods_that_are_targets_by_their_address_are_found_and_leave_by_it(aws: Server, account: AwsClient) -> None:
+    address = "10.244.0.77"
+    aws.lab("POST", "pod-targets", {"target_group": "pods", "addresses": [address]})
+    (target,) = account.targets_of([address])
+    assert (target.name, target.instance, target.port) == ("pods", address, 8080)
+    account.deregister(target)
+    assert [t.state for t in account.targets_of([address])] == ["draining"]
+
+
 def test_a_cluster_that_does_not_exist_is_named(aws: Server) -> None:
     with pytest.raises(NotFound, match="There is no EKS cluster nowhere in eu-central-1; correct the setting cluster"):
         connect("nowhere", _Session(aws))
