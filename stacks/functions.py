@@ -40,6 +40,9 @@ from stacks.roles import (
     Resources,
 )
 
+ARRANGE = (*TAG_GROUPS, "autoscaling:SuspendProcesses", "autoscaling:UpdateAutoScalingGroup")
+"""What a roll arranges at its start, and again where somebody changed it."""
+
 _STEPS: Mapping[str, Permissions] = {
     "check_permissions": Permissions((LOOK, CHECK)),
     "receive_change": Permissions((LOCK,), describe=DESCRIBE_GROUPS),
@@ -63,15 +66,15 @@ _STEPS: Mapping[str, Permissions] = {
     "pause_interference": Permissions(
         (LOCK, PAUSE),
         describe=DESCRIBE_GROUPS,
-        groups=(*TAG_GROUPS, "autoscaling:SuspendProcesses", "autoscaling:UpdateAutoScalingGroup"),
+        groups=ARRANGE,
         reads_reports=True,
     ),
     "taint_nodes": Permissions((LOOK, LOCK, NODES)),
     "select_wave": Permissions((LOOK, LOCK), describe=DESCRIBE_GROUPS),
     "launch_replacement": Permissions(
-        (LOOK, LOCK, NODES),
+        (LOOK, LOCK, PAUSE, NODES),
         describe=(*DESCRIBE_GROUPS, "ec2:DescribeInstances"),
-        groups=("autoscaling:LaunchInstances", "autoscaling:SetDesiredCapacity"),
+        groups=(*ARRANGE, "autoscaling:LaunchInstances", "autoscaling:SetDesiredCapacity"),
         instances=("ec2:CreateTags",),
         launches=True,
     ),
@@ -96,7 +99,11 @@ _STEPS: Mapping[str, Permissions] = {
         groups=("autoscaling:TerminateInstanceInAutoScalingGroup",),
     ),
     "record_node": Permissions((LOCK,), writes_reports=True, reads_history_of="node"),
-    "health_gate": Permissions((LOOK, LOCK, REDIS_LOOK), describe=("cloudwatch:DescribeAlarms",)),
+    "health_gate": Permissions(
+        (LOOK, LOCK, PAUSE, NODES, REDIS_LOOK),
+        describe=(*DESCRIBE_GROUPS, "cloudwatch:DescribeAlarms"),
+        groups=ARRANGE,
+    ),
     "restore": Permissions(
         (LOOK, LOCK, PAUSE, NODES, EVICT, RESTORE),
         describe=(*DESCRIBE_GROUPS, *DESCRIBE_TARGETS, "ec2:DescribeInstances"),

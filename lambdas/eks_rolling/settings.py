@@ -57,6 +57,13 @@ class Autoscaler(Strict):
     deployment: str = Field("cluster-autoscaler", description="name of its Deployment")
 
 
+class OnInterference(StrEnum):
+    """What happens where somebody changed what a roll had arranged."""
+
+    AGAIN = "again"
+    HOLD = "hold"
+
+
 class GroupSelection(Strict):
     """Which of the cluster's Auto Scaling groups are rolled. A tag's value "" stands for any."""
 
@@ -249,6 +256,12 @@ class Settings(Strict):
         (),
         max_length=20,
         description="your functions and addresses that are called before and after a roll and each node",
+    )
+    on_interference: OnInterference = Field(
+        OnInterference.AGAIN,
+        description="where somebody changed in mid-roll what the roll had arranged (processes and maximum sizes of "
+        "groups, a paused cluster-autoscaler, taints): again: it is arranged again, and said; hold: the roll waits "
+        "until it is as arranged",
     )
     approval: bool = Field(False, description="wait for approval after the plan")
     on_change: OnChange = Field(

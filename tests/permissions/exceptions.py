@@ -32,6 +32,15 @@ EXEMPT: tuple[Exempt, ...] = (
     Exempt("plan", "ssm:GetParameters", "EC2 asks in the role's name; no lab's launch template names a parameter"),
     Exempt("Roll*MachineRole", "events:*", "Step Functions itself watches nested executions so, and lets them end"),
     *(
+        Exempt(step, what, "arranges again what somebody changed in mid-roll; no lab's roll meets that", sometimes=True)
+        for step in ("health_gate", "launch_replacement")
+        for what in (
+            "autoscaling:CreateOrUpdateTags",
+            "autoscaling:SuspendProcesses",
+            "autoscaling:UpdateAutoScalingGroup",
+        )
+    ),
+    *(
         Exempt(
             step, "sns:Publish", "for a hold longer than notify_hold_minutes, of which a lab has few", sometimes=True
         )

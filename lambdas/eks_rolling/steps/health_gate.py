@@ -11,6 +11,7 @@ from eks_rolling.observed.kubernetes import Workload, ready_nodes
 from eks_rolling.payloads import Hold, RollTask, StepResult, backoff, bake_look
 from eks_rolling.redis.actions import Settled
 from eks_rolling.roll import lock, operator_requests
+from eks_rolling.roll.arrangements import look_again
 from eks_rolling.roll.fence import ANSWERED
 from eks_rolling.roll.operator_requests import Honors
 from eks_rolling.runtime import handler_for
@@ -75,6 +76,11 @@ def run(task: RollTask, clients: Clients) -> StepResult:
     # Asked after the failures: those are what a person who aborts for their sake wants to read.
     if paused := operator_requests.hold_or_abort(lock.confirm(clients, task.roll), clients.now()):
         return paused
+    nodes = clients.kubernetes.nodes()
+    groups = clients.aws.groups(task.groups) if task.groups else []
+    planned = [n for n in nodes if n.instance in task.nodes]
+    if again := look_again(task.roll, groups, planned, task.surge, task.waited(clients.now()), clients):
+        return again
     decision = decide(
         clients.aws.alarms_firing(clients.settings.alarms),
         clients.kubernetes.workloads(),
@@ -88,7 +94,7 @@ def run(task: RollTask, clients: Clients) -> StepResult:
             if (wrong := judge(check, clients.http.get(check.url, check.timeout_seconds)))
         ],
     )
-    looked = ready_nodes(clients.kubernetes.nodes())
+    looked = ready_nodes(nodes)
     match decision:
         case Open(reason):
             return StepResult.done(reason, ready_nodes=looked)

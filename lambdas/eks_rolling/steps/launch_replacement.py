@@ -15,6 +15,7 @@ from eks_rolling.observed.kubernetes import Node
 from eks_rolling.observed.marks import INSTANCE_REPLACES, NODE_LAUNCH, NODE_ROLL, LaunchMark, token_of
 from eks_rolling.payloads import Hold, NodeTask, StepResult, backoff
 from eks_rolling.roll import lock
+from eks_rolling.roll.arrangements import look_again
 from eks_rolling.roll.lock import Busy
 from eks_rolling.roll.proofs import as_proven, prove
 from eks_rolling.runtime import handler_for
@@ -133,6 +134,8 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
     group = next(iter(clients.aws.groups([task.group])), None)
     if group is None or group.managed or group.instance(task.instance) is None:
         raise Refused(f"Instance {task.instance} is not in an Auto Scaling group {task.group} that may be rolled.")
+    if again := look_again(task.roll, [group], [node], 0, task.waited(clients.now()), clients):
+        return again
     if not group.launches_serially:
         return _launch_for(task, group, node, clients)
     serial = lock.launch_name(clients.settings.namespace)

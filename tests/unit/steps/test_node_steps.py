@@ -37,6 +37,7 @@ from eks_rolling.observed.marks import (
     with_roll_taint,
 )
 from eks_rolling.payloads import Hold
+from eks_rolling.roll import arrangements
 from eks_rolling.settings import AutoscalerMode
 from eks_rolling.steps import (
     await_load_balancers,
@@ -45,7 +46,6 @@ from eks_rolling.steps import (
     leave_load_balancers,
     pause_interference,
     restore,
-    taint_nodes,
     terminate,
 )
 
@@ -367,7 +367,7 @@ class TestTerminate:
 class TestPauseAndRestore:
     def test_only_what_the_roll_suspends_is_resumed_later(self) -> None:
         """R1, R2: a process that a person had suspended stays so."""
-        pause = pause_interference.decide(group(suspended=frozenset({"AZRebalance"})), surge=1)
+        pause = arrangements.pause_of(group(suspended=frozenset({"AZRebalance"})), surge=1)
         assert pause.suspend == INTERFERING_PROCESSES - {"AZRebalance"}
         assert "AZRebalance" not in pause.tags[GROUP_RESUME]
 
@@ -376,24 +376,24 @@ class TestPauseAndRestore:
         paused = group(
             suspended=INTERFERING_PROCESSES, maximum=4, tags={GROUP_RESUME: "AZRebalance", GROUP_MAXIMUM: "3"}
         )
-        pause = pause_interference.decide(paused, surge=2)
+        pause = arrangements.pause_of(paused, surge=2)
         assert (pause.tags, pause.suspend, pause.maximum) == ({GROUP_MAXIMUM: "3 to 5"}, frozenset(), 5)
 
     def test_a_maximum_that_somebody_set_since_is_the_one_to_put_back(self) -> None:
         """R1."""
         theirs = group(desired=5, maximum=6, tags={GROUP_RESUME: "-", GROUP_MAXIMUM: "3 to 4"})
-        assert pause_interference.decide(theirs, surge=2).tags[GROUP_MAXIMUM] == "6 to 7"
+        assert arrangements.pause_of(theirs, surge=2).tags[GROUP_MAXIMUM] == "6 to 7"
 
     def test_a_maximum_with_room_is_left_alone(self) -> None:
-        assert pause_interference.decide(group(maximum=10), surge=2).maximum is None
+        assert arrangements.pause_of(group(maximum=10), surge=2).maximum is None
 
     def test_the_autoscaler_is_scaled_down_once_and_waited_for(self) -> None:
         owner = Owner("Deployment", "kube-system", "cluster-autoscaler")
         running = Workload(owner, desired=2, current=2)
         decide = pause_interference.decide_autoscaler
-        assert decide(running, AutoscalerMode.PAUSE) == pause_interference.ScaleToZero("2")
+        assert decide(running, AutoscalerMode.PAUSE) == pause_interference.ScaleToZero()
         again = replace(running, annotations={"eks-rolling.io/original-replicas": "1"})
-        assert decide(again, AutoscalerMode.PAUSE) == pause_interference.ScaleToZero(None)
+        assert decide(again, AutoscalerMode.PAUSE) == pause_interference.ScaleToZero()
         stopping = replace(running, desired=0)
         assert decide(stopping, AutoscalerMode.PAUSE) == pause_interference.AwaitStopped(2)
         assert isinstance(decide(replace(stopping, current=0), AutoscalerMode.PAUSE), pause_interference.Paused)
@@ -468,18 +468,18 @@ class TestPauseAndRestore:
 class TestTaints:
     def test_the_soft_taint_is_added_beside_the_taints_of_others(self) -> None:
         node = replace(NODE, annotations={}, taints=(Taint("other", "NoExecute"),))
-        mark = taint_nodes.decide(node, "roll-1", AutoscalerMode.PAUSE)
+        mark = arrangements.mark_of(node, "roll-1", AutoscalerMode.PAUSE)
         assert mark is not None
         assert mark.taints == (Taint("other", "NoExecute"), SOFT_TAINT)
         assert mark.annotations == {NODE_ROLL: "roll-1"}
 
     def test_a_hard_taint_of_an_earlier_run_stays_hard(self) -> None:
-        mark = taint_nodes.decide(replace(NODE, taints=(HARD_TAINT,)), "roll-2", AutoscalerMode.PAUSE)
+        mark = arrangements.mark_of(replace(NODE, taints=(HARD_TAINT,)), "roll-2", AutoscalerMode.PAUSE)
         assert mark is not None
         assert mark.taints is None
 
     def test_a_node_that_has_everything_is_left_alone(self) -> None:
-        assert taint_nodes.decide(replace(NODE, taints=(SOFT_TAINT,)), "roll-1", AutoscalerMode.PAUSE) is None
+        assert arrangements.mark_of(replace(NODE, taints=(SOFT_TAINT,)), "roll-1", AutoscalerMode.PAUSE) is None
 
     def test_the_roll_taint_replaces_its_own_kind_only(self) -> None:
         node = replace(NODE, taints=(Taint("a", "NoSchedule"), SOFT_TAINT, Taint("b", "NoSchedule")))
