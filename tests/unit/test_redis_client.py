@@ -57,6 +57,11 @@ def test_bytes_left_of_a_synchronization(left: str, in_progress: str, expected: 
     assert seen.priority == 7, "INFO tells a replica's where CONFIG is renamed"
 
 
+def test_connections_closed_over_the_buffer_limit_are_read_where_the_version_counts_them() -> None:
+    assert read("role:master\r\nclient_output_buffer_limit_disconnections:4\r\n").over_limit == 4
+    assert read("role:master\r\n").over_limit == 0
+
+
 def test_keys_of_all_databases_count() -> None:
     assert read("db0:keys=12,expires=3,avg_ttl=0\r\ndb11:keys=5,expires=0,avg_ttl=0,subexpiry=0\r\n").keys == 17
     assert read("dbfilename:dump.rdb\r\n").keys == 0

@@ -6,7 +6,7 @@ import pytest
 
 from eks_rolling.observed.redis import Address, Role, Server
 from eks_rolling.redis.actions import RedisStep
-from eks_rolling.redis.sync_progress import LONGEST_LOOK_SECONDS, synchronizing
+from eks_rolling.redis.sync_progress import LONGEST_LOOK_SECONDS, cut_off, synchronizing
 
 REPLICA = Server(Address("10.0.0.1", 6379), (7, 0, 15), "redis", "a", Role.REPLICA, 0, syncing=True)
 MASTER = replace(REPLICA, role=Role.MASTER, used_bytes=200_000_000)
@@ -38,3 +38,15 @@ def test_the_next_look_comes_when_it_should_be_done() -> None:
 
 def test_without_a_master_that_is_seen_nothing_is_guessed() -> None:
     assert synchronizing("r", replace(REPLICA, sync_read=7), None, 0.0, None).reason == "r synchronizes"
+
+
+def test_a_master_that_closes_connections_over_its_buffer_limit_is_named() -> None:
+    """Else a synchronization that begins again and again looks like a slow one."""
+    cause = "; its master has closed connections over client-output-buffer-limit"
+    cutting = replace(MASTER, over_limit=3)
+    hold = synchronizing("r", replace(REPLICA, sync_left=7), cutting, 0.0, None)
+    assert hold.reason.startswith(f"r synchronizes, 7 bytes left{cause}")
+    assert "raise the limit for replicas" in hold.reason
+    more = synchronizing("r", replace(REPLICA, sync_left=7), replace(MASTER, over_limit=9), 0.0, None)
+    assert more.reason == hold.reason, "another connection closed is no progress"
+    assert (cut_off(MASTER), cut_off(None)) == ("", "")

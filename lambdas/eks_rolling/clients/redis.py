@@ -629,6 +629,7 @@ def read_server(
         can_follow=_can_follow(settings, default_open),
         paused=info.get("paused_reason") == "client_pause" and info.get("paused_actions") in {"write", "all"},
         denied=frozenset(denied),
+        over_limit=int(info.get("client_output_buffer_limit_disconnections", 0)),
     )
 
 

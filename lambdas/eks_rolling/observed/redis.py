@@ -111,6 +111,8 @@ class Server:
     paused: bool = False
     """Writes are paused by CLIENT PAUSE (INFO clients, where the version tells; else False)."""
     denied: frozenset[str] = frozenset()
+    over_limit: int = 0
+    """Connections that it has closed over client-output-buffer-limit since it started (INFO stats, Redis 7.2)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from eks_rolling.observed.kubernetes import Pod
 from eks_rolling.observed.redis import ClusterNode, Endpoint, KnownNode, Role, Silent
 from eks_rolling.redis.actions import NEAR_BYTES, RedisHold, RedisStep, Settled, Stop
 from eks_rolling.redis.groups import RedisGroup
-from eks_rolling.redis.sync_progress import synchronizing
+from eks_rolling.redis.sync_progress import cut_off, synchronizing
 
 SLOTS = 16384
 
@@ -301,7 +301,7 @@ def _behind(
     if server.syncing:
         return synchronizing(str(member), server, master.server if master else None, waited, step)
     if not server.link_up:
-        return RedisHold(f"{member} has no link to its master", step)
+        return RedisHold(f"{member} has no link to its master{cut_off(master.server if master else None)}", step)
     if master is not None and master.server.offset - server.offset > NEAR_BYTES:
         return RedisHold(f"{member} is {master.server.offset - server.offset:,} bytes behind", step)
     return None

@@ -13,7 +13,7 @@ from eks_rolling.observed.kubernetes import Pod
 from eks_rolling.observed.redis import Address, Endpoint, Follower, KnownReplica, Role, Sentinel, Server, Silent
 from eks_rolling.redis.actions import NEAR_BYTES, PATIENCE_SECONDS, RedisHold, RedisStep, Settled, Stop
 from eks_rolling.redis.groups import Part, PartSet, RedisGroup, RefreshBy
-from eks_rolling.redis.sync_progress import synchronizing
+from eks_rolling.redis.sync_progress import cut_off, synchronizing
 
 GOSSIP_SECONDS = 5.0
 """Sentinels say hello to each other every 2 s, and take over what has the higher epoch: by then they agree, or two of
@@ -415,7 +415,7 @@ def _replication(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
             chained = _is_replica_of(acting, next((m for m in seen.members if m.is_at(server.master)), None))
             if not acting.is_at(server.master) and (chained or seen.waited > PATIENCE_SECONDS):
                 return Follow(member, server, acting, f"{member} follows {server.master}, not {acting}", step)
-            return RedisHold(f"{member} has no link to {acting}", step)
+            return RedisHold(f"{member} has no link to {acting}{cut_off(source)}", step)
         # By its own word: what the master has heard of it is up to a second old, and at some MB/s always far behind.
         if source.offset - server.offset > NEAR_BYTES:
             return RedisHold(f"{member} is {source.offset - server.offset:,} bytes behind", step)

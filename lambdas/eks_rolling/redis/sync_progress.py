@@ -6,6 +6,17 @@ from eks_rolling.redis.actions import RedisHold, RedisStep
 LONGEST_LOOK_SECONDS = 30.0
 
 
+def cut_off(source: Server | None) -> str:
+    """Why a synchronization may begin again and again: `source`, the master, closes the connection when it writes more
+    meanwhile than the limit for replicas lets it keep. "" where it has closed none."""
+    if source is None or not source.over_limit:
+        return ""
+    return (
+        "; its master has closed connections over client-output-buffer-limit: if it begins again, raise the limit for "
+        "replicas"
+    )
+
+
 def synchronizing(name: str, server: Server, source: Server | None, waited: float, step: RedisStep | None) -> RedisHold:
     """The hold of a replica that gets its master's whole data set; `source` is the master, None where it is not seen.
 
@@ -21,5 +32,6 @@ def synchronizing(name: str, server: Server, source: Server | None, waited: floa
         said += f", {about}{left:,} bytes left"
     if rate:
         said += f", {rate / 1e6:.1f} MB/s"
+    said += cut_off(source)
     seconds = min(LONGEST_LOOK_SECONDS, left / rate) if left is not None and rate else 1.0
     return RedisHold(said, step, max(1.0, seconds), left, round(rate) or None)
