@@ -26,6 +26,9 @@ FREE = {"sts:GetCallerIdentity"}
 _TAG = "aws:ResourceTag/"
 _TAG_KEYS = "aws:TagKeys"
 _PREFIX = "s3:prefix"
+_VIA_SERVICE = "aws:ViaAWSService"
+KEYS = frozenset({_TAG_KEYS, _PREFIX, _VIA_SERVICE})
+"""The keys beside those of tags on which conditions are evaluated."""
 
 
 class PolicyError(Exception):
@@ -79,6 +82,9 @@ def _holds(operator: str, key: str, values: tuple[str, ...], resource: Resource)
     match operator:
         case "Null":
             return (not found) == (values == ("true",))
+        case "Bool" if key == _VIA_SERVICE:
+            # AWS itself calls nothing in the lab for a role: every call is the role's own.
+            return values == ("false",)
         case "StringEquals":
             return any(value in values for value in found)
         case "StringLike":
@@ -98,11 +104,11 @@ def _statement(item: Json) -> Statement:
     if item["Effect"] != "Allow" or not {"Action", "Resource"} <= item.keys():
         raise PolicyError(f"the lab evaluates statements that allow actions on resources, not {json.dumps(item)}")
     conditions = [
-        (operator, key, tuple(str(v).lower() if operator == "Null" else str(v) for v in _listed(values)))
+        (operator, key, tuple(str(v).lower() if operator in {"Bool", "Null"} else str(v) for v in _listed(values)))
         for operator, keys in item.get("Condition", {}).items()
         for key, values in keys.items()
     ]
-    if other := [key for _, key, _ in conditions if not key.startswith(_TAG) and key not in {_TAG_KEYS, _PREFIX}]:
+    if other := [key for _, key, _ in conditions if not key.startswith(_TAG) and key not in KEYS]:
         raise PolicyError(f"the lab does not evaluate conditions on {', '.join(other)}")
     return Statement(tuple(_listed(item["Action"])), tuple(_listed(item["Resource"])), tuple(conditions))
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from eks_rolling.observed.marks import GROUP_MAXIMUM, INSTANCE_REPLACES
+from lab.aws.policies import Resource, statements
 from stacks.functions import STEPS
 from stacks.roles import NETWORK_INTERFACES, TAG_KEYS, TARGET_RESOURCES
 from tests.assembly import PSEUDO, Assembly, in_network, synthesize
@@ -152,6 +153,15 @@ def test_the_plan_alone_reads_the_parameters_that_aws_publishes() -> None:
         if public in json.dumps(statement["Resource"])
     ]
     assert reads == [("plan", "ssm:GetParameters")]
+
+
+def test_the_lab_evaluates_every_statement_of_every_role() -> None:
+    """One that it does not know would break every roll in a lab."""
+    read = {step: statements(json.dumps(policy)) for step, policy in policies(network=False).items()}
+    assert all(read.values())
+    (own,) = [s for s in read["plan"] if any(key == "aws:ViaAWSService" for _, key, _ in s.conditions)]
+    parameter = Resource(f"arn:aws:ssm:{ACCOUNT}:parameter/image")
+    assert not own.allows("ssm:GetParameters", parameter)
 
 
 @cache
