@@ -134,6 +134,7 @@ class Roll(Construct):
                 "approved": jsonata("false"),
                 "locked": jsonata("false"),
                 "waves": jsonata("0"),
+                "failures": jsonata("[]"),
                 "restored": jsonata("[]"),
                 "leftBehind": jsonata("[]"),
                 "orphans": jsonata("[]"),
@@ -259,7 +260,9 @@ class Roll(Construct):
             state_name=named.REPLACE_NODES,
             items=sfn.ProvideItems.jsonata(jsonata("$states.input.output.wave")),
             jsonata_max_concurrency=jsonata(f"{plan}.surge"),
-            outputs={"failures": jsonata("[$states.result[$exists(failure)]]")},
+            outputs={},
+            # A variable, because the gate may look more than once, and must know of them each time.
+            assign={"failures": jsonata("[$states.result[$exists(failure)]]")},
         )
         gate = states.step(
             named.GATE,
@@ -268,7 +271,7 @@ class Roll(Construct):
                 **roll_fields,
                 "unready": jsonata(f"{plan}.unready"),
                 "redis": jsonata(f"{plan}.redis"),
-                "failures": jsonata("$exists($states.input.failures) ? $states.input.failures : []"),
+                "failures": jsonata("$failures"),
             },
             catch=settle,
         )

@@ -253,6 +253,7 @@ class Engine:
             if full:
                 raise full[0]
         here["result"] = results
+        scope.assign(state.get("Assign"), here)
         return scope.evaluate(state["Output"], here), state["Next"]
 
     def _task(

@@ -5,9 +5,11 @@ Each client method is replaced by one that is accepted and does nothing, for the
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from eks_rolling.clients.protocols import Eviction, EvictionStatus
 from eks_rolling.migration import handover
 from eks_rolling.migration.repetition import MOST_HANDOVERS, MOST_TRIES
 from eks_rolling.observed.kubernetes import STRATEGY_ANNOTATION, Budget, Owner, Pod, Selector, Strategy
@@ -19,8 +21,8 @@ from tests.world import World
 
 RESTARTS = {STRATEGY_ANNOTATION: str(Strategy.RESTART)}
 
-LONGEST = 4 * 3600.0
-"""Seconds: the longest deadline of a step that the worlds below meet, and a restore after it."""
+LONGEST = 8 * 3600.0
+"""Seconds: the longest deadline of a step that the worlds below meet, for one node after the other, and a restore."""
 
 
 class Ignored:
@@ -137,3 +139,53 @@ def test_a_temporary_budget_never_takes_turns_with_the_clusters_own() -> None:
     assert outdated(world) == []
     assert sum("create budget eks-rolling-deployment-app" in e for e in world.effects) == 0
     assert most["most"] <= 1
+
+
+NAMED = ("node-i-", "pod default/", "Deployment ", "cluster-autoscaler", "group ng-")
+"""What a cause names: an object."""
+
+KEPT = {"update_node": lambda node, **_: node, "evict": lambda _: Eviction(EvictionStatus.EVICTED)}
+"""What a method that is accepted and does nothing answers, where it answers anything."""
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "suspend", "set_maximum", "update_workload", "update_node", "evict", "create_budget", "deregister", "terminate",
+        "tag_instance", "protect",
+    ],
+)  # fmt: skip
+def test_what_nodes_groups_and_pods_do_not_do_ends_in_time_and_is_said(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step whose action it is holds for its deadline, or fails, and names the object."""
+    world = shop((2, 1))
+    world.baseline = None
+    tried: Counter[str] = Counter()
+
+    def ignored(*args: Any, **kwargs: Any) -> Any:
+        tried[str(args[0])] += 1
+        return KEPT.get(method, lambda *_, **__: None)(*args, **kwargs)
+
+    monkeypatch.setattr(world, method, ignored)
+    roll = ends(world)
+    assert tried
+    assert roll.status == "SUCCEEDED" or any(word in roll.cause for word in NAMED), roll.cause
+    assert max(tried.values()) <= 2500
+
+
+def test_a_node_whose_step_crashed_ends_the_roll_although_the_gate_waits_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """R6: the gate waits until the crashed step can have no more effects, and still knows of it afterwards."""
+    world = shop((2, 1))
+    world.baseline = None
+
+    def crash(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("a fault that is not ours")
+
+    monkeypatch.setattr(world, "evict", crash)
+    roll = ends(world)
+    assert roll.status == "FAILED"
+    assert "was not replaced" in roll.cause
+    assert roll.visited.count("Pick the next nodes") <= 2

@@ -462,11 +462,11 @@ def act(seen: NodeToEmpty, task: NodeTask, clients: Clients) -> StepResult:
                 least = None if workload.owner.kind in BUDGETABLE else max(0, workload.ready - 1)
                 clients.kubernetes.create_budget(workload, name, {NODE_ROLL: task.roll}, min_available=least)
             names = ", ".join(str(w.owner) for w in workloads)
-            return StepResult.wait(f"{names}: without a budget, so one pod at a time", 1)
+            return StepResult.wait(f"{names}: without a budget, so one pod at a time", backoff(waited))
         case DropBudgets(budgets):
             for budget in budgets:
                 clients.kubernetes.delete_budget(budget)
-            return StepResult.wait("temporary budgets were replaced by the cluster's own", 1)
+            return StepResult.wait("temporary budgets were replaced by the cluster's own", backoff(waited))
         case Restart(workload):
             clients.kubernetes.update_workload(workload, template_annotations={RESTARTED_FOR: restart_mark(seen.node)})
             record = returns.written(returns.with_restart(seen.asked, workload.owner))
