@@ -13,7 +13,7 @@ import pytest
 
 from lab.cluster_state import ClusterState
 from lab.operator import Operator
-from tests.e2e.conftest import REPOSITORY
+from tests.e2e.conftest import MANAGED, REPOSITORY
 from tests.e2e.holding import WITHOUT_LOCK, dying_at, wait_until_at
 from tests.waiting import until
 
@@ -32,6 +32,9 @@ HELD = [
 """Where a roll is paused, and whether it goes on before it is aborted."""
 
 Json = dict[str, Any]
+
+WORKERS = ("workers-a", "workers-b")
+"""The groups of that lab which are rolled."""
 
 STILL_SECONDS = 4.0
 """For so long a paused roll is watched: no step waits longer between two looks while pods end."""
@@ -99,6 +102,34 @@ def test_a_plan_names_the_outdated_nodes_and_a_watcher_comes_and_goes(small_lab:
     assert small_lab.settled_state().restored(before)
     verdict = small_lab.judge(None)
     assert (verdict.failed, verdict.jobs["lost"]) == (0, 0)
+
+
+@SECOND
+def test_init_writes_a_file_that_synth_accepts_and_a_plan_takes_as_it_is(small_lab: Operator, tmp_path: Path) -> None:
+    file = tmp_path / "eks-rolling.yaml"
+    wrote = run(small_lab, "init", "--output", str(file))
+    assert wrote.returncode == 0
+    assert f"Auto Scaling groups: {', '.join(WORKERS)}" in wrote.stderr
+    assert f"left to AWS, managed node groups: {MANAGED}" in wrote.stderr
+    assert "cluster-autoscaler: kube-system/" in wrote.stderr
+    synthesized = subprocess.run(
+        [sys.executable, "app.py"],
+        cwd=REPOSITORY,
+        env={
+            **os.environ,
+            "CDK_CONTEXT_JSON": json.dumps({"eks-rolling": str(file), "aws:cdk:bundling-stacks": []}),
+            "CDK_OUTDIR": str(tmp_path / "out"),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert synthesized.returncode == 0, synthesized.stderr
+    assert list((tmp_path / "out").glob("*.template.json"))
+    planned = run(small_lab, "plan", "--settings", str(file), "--json")
+    assert planned.returncode == 0
+    document = json.loads(planned.stdout)
+    assert (document["cluster"], document["outcome"]) == (small_lab.lab.spec.cluster, "nothing")
 
 
 def interrupt(watcher: "subprocess.Popen[str]") -> None:

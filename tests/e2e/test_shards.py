@@ -13,6 +13,7 @@ from lab.view import LineView
 from tests.e2e.conftest import REPOSITORY, SETTINGS
 from tests.e2e.rolled import assert_no_secret_told, assert_rolled, kubectl
 from tests.e2e.shards import assert_normal, roles
+from tests.e2e.weather import WEATHER
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900), pytest.mark.xdist_group("shards")]
 
@@ -21,7 +22,7 @@ PODS = tuple(f"redis-{zone}-{n}" for zone in "ab" for n in range(3))
 
 @pytest.fixture(scope="module")
 def shards_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
-    """Four nodes, a cluster over two zones."""
+    """Four nodes, a cluster over two zones, in AWS's ordinary weather."""
     spec = LabSpec.from_yaml(REPOSITORY / "lab" / "clusters" / "shards.yaml")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EKS_ROLLING_LABS", str(tmp_path_factory.mktemp("labs")))
@@ -29,6 +30,7 @@ def shards_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
             deploy(lab, SETTINGS)
             with operator_of(lab) as operator:
                 operator.wait_for_workloads()
+                operator.fault(WEATHER)
                 yield operator
 
 
@@ -56,13 +58,13 @@ def test_a_roll_moves_every_pod_and_no_acknowledged_write_is_lost(shards_lab: Op
 def test_functions_that_are_killed_at_random_lose_no_write_either(shards_lab: Operator, view: LineView) -> None:
     """R3, C1, C2."""
     before = roles(shards_lab, PODS)
-    shards_lab.fault({"lambda_kill": {"seed": 11, "share": 0.25, "within_seconds": 0.3}})
+    shards_lab.fault(WEATHER | {"lambda_kill": {"seed": 11, "share": 0.25, "within_seconds": 0.3}})
     try:
         played = demo.play(shards_lab, view, quiet_seconds=2)
-        killed = shards_lab.faults()["kills"]
+        struck = shards_lab.faults()
     finally:
-        shards_lab.fault({})
-    assert killed > 0
+        shards_lab.fault(WEATHER)
+    assert min(struck["kills"], struck["throttled"], struck["refused"], struck["no_capacity"]) > 0
     assert_rolled(played)
     (shards,) = played.verdict.redis
     assert (shards.lost, shards.unserved) == (0, 0)
