@@ -7,11 +7,12 @@ the group's Lease, where a killed function does not lose them, and they end with
 import json
 from collections.abc import Iterator
 from dataclasses import fields, replace
+from math import isfinite
 from typing import Any
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import Refused
-from eks_rolling.observed.kubernetes import Pod
+from eks_rolling.observed.kubernetes import Lease, Pod
 from eks_rolling.redis.actions import Done
 from eks_rolling.redis.cluster import ClusterPod, FailOver
 from eks_rolling.redis.groups import RedisGroup
@@ -19,6 +20,9 @@ from eks_rolling.redis.sentinel import RedisPod, SentinelPod, Switch
 
 TRIES = "eks-rolling.io/tries"
 """On the group's Lease: how often which action was tried, as JSON."""
+
+WAITS_SINCE = "eks-rolling.io/waits-since"
+"""On the group's Lease: since when the group waits for what it needs now, in epoch seconds."""
 
 MOST_TRIES = 20
 
@@ -42,8 +46,11 @@ def tried(action: Any, done: Done, group: RedisGroup, clients: Clients) -> int:
     known = _read(lease.annotations.get(TRIES, ""))
     key = _key(action)
     tries = known.get(key, 0) + 1
-    written = json.dumps(known | {key: tries}, sort_keys=True)
-    clients.kubernetes.put_lease(replace(lease, annotations=dict(lease.annotations) | {TRIES: written}))
+    written = {TRIES: json.dumps(known | {key: tries}, sort_keys=True)}
+    if tries == 1:
+        # After a first try another thing is waited for than before. A repetition is no progress.
+        written |= waits_from(clients.now())
+    clients.kubernetes.put_lease(replace(lease, annotations=dict(lease.annotations) | written))
     most = MOST_HANDOVERS if isinstance(action, Switch | FailOver) else MOST_TRIES
     if tries >= most and not _ended_well(action, done):
         raise Refused(
@@ -51,6 +58,21 @@ def tried(action: Any, done: Done, group: RedisGroup, clients: Clients) -> int:
             f"{done.said}. Find out what prevents or undoes it."
         )
     return tries
+
+
+def waits_from(now: float) -> dict[str, str]:
+    """The annotation that begins a group's wait."""
+    return {WAITS_SINCE: f"{now:.0f}"}
+
+
+def waited(lease: Lease, now: float) -> float:
+    """Seconds for which the group that the Lease stands for has waited; 0 where nothing legible says since when."""
+    try:
+        since = float(lease.annotations.get(WAITS_SINCE, now))
+    except ValueError:
+        return 0.0
+    # A time that is none ("nan", "-inf") makes nobody impatient.
+    return max(0.0, now - since) if isfinite(since) else 0.0
 
 
 def pause_after(tries: int) -> float:

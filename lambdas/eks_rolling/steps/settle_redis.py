@@ -10,7 +10,7 @@ from typing import Any
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import Refused
 from eks_rolling.migration.next_action import Next, look
-from eks_rolling.migration.repetition import pause_after, tried
+from eks_rolling.migration.repetition import pause_after, tried, waited, waits_from
 from eks_rolling.observed.kubernetes import Lease
 from eks_rolling.payloads import SettleTask, StepResult, backoff
 from eks_rolling.redis.actions import Done, RedisHold, Settled, Stop
@@ -30,10 +30,9 @@ def run(task: SettleTask, clients: Clients) -> StepResult:
             return StepResult.done("nothing to do: this roll does not hold the lock")
         if seconds := steps_still_at_work(ended, task, clients.now()):
             return StepResult.wait("steps that the roll had begun may still be at work", seconds)
-    waited = task.waited(clients.now())
     holder = f"{task.roll}/settle"
     holds: list[str] = []
-    progress, most = False, 0
+    progress, most, longest = False, 0, 0.0
     switches: list[dict[str, Any]] = []
     groups, _ = declared(clients.kubernetes.workloads())
     for group in groups:
@@ -43,22 +42,36 @@ def run(task: SettleTask, clients: Clients) -> StepResult:
         # At the beginning its holder is dead: this roll has the cluster's lock [R4].
         if task.ending and not lock.begun_by(lease, task.roll, clients.now()):
             continue
-        if lease.holder != holder or clients.now() > lease.renewed + lease.duration / 4:
-            clients.kubernetes.put_lease(replace(lease, holder=holder, renewed=clients.now()))
-        if due := _due(group, waited, clients):
+        lease = _taken(lease, holder, clients)
+        # Each group has its own patience: what one waits for says nothing of another.
+        group_waited = waited(lease, clients.now())
+        if due := _due(group, group_waited, clients):
             done = Done(due.action.reason, acted=False) if isinstance(due.action, RedisHold) else due.perform()
             tries = tried(due.action, done, group, clients)
-            progress, most = progress or tries == 1, max(most, tries)
+            progress, most, longest = progress or tries == 1, max(most, tries), max(longest, group_waited)
             holds.append(f"Redis group {group}: {done.said}")
             switches += done.switches(str(group))
         else:
             lock.release(clients, holder, group.lease)
     if holds:
-        seconds = max(backoff(waited, longest=5), pause_after(most))
+        seconds = max(backoff(longest, longest=5), pause_after(most))
         waiting = StepResult.wait("; ".join(holds), seconds, switches=switches)
-        # After a first try another thing is waited for, and patience begins anew. A repetition is no progress.
+        # The deadline is the step's, and any group's first try of something renews it.
         return waiting.model_copy(update={"since": clients.now()}) if progress else waiting
     return StepResult.done("no Redis group is half moved")
+
+
+def _taken(lease: Lease, holder: str, clients: Clients) -> Lease:
+    """The group's Lease as ours, and kept fresh. Whoever had it may have waited for something else."""
+    now = clients.now()
+    if lease.holder != holder:
+        lease = replace(lease, holder=holder, renewed=now, annotations=dict(lease.annotations) | waits_from(now))
+    elif now > lease.renewed + lease.duration / 4:
+        lease = replace(lease, renewed=now)
+    else:
+        return lease
+    clients.kubernetes.put_lease(lease)
+    return lease
 
 
 def _due(group: RedisGroup, waited: float, clients: Clients) -> Next | None:
