@@ -34,8 +34,9 @@ control-plane: prepare ## Build the lab's Kubernetes control plane, unless it is
 	@$(BIN)/python -m lab.controlplane.build
 
 .PHONY: demo
-demo: control-plane ## Roll a small cluster under live traffic and judge it
-	@$(LAB) demo
+demo: CLUSTER = demo
+demo: control-plane ## Roll a small cluster under live traffic and judge it (CLUSTER=real: one that grew)
+	@$(LAB) demo --cluster $(CLUSTER)
 
 .PHONY: baseline
 baseline: control-plane ## Compare a roll with kubectl drain under the same traffic (ROLLS=5 for medians, CLUSTER=shards, MEGABYTES=200)

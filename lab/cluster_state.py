@@ -11,7 +11,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class NodeView:
-    """A node for people: `version` is its instance's launch template version."""
+    """A node for people: `version` is its instance's launch template version, or its launch configuration."""
 
     name: str
     instance: str
@@ -33,6 +33,8 @@ class ClusterState:
     protected: tuple[str, ...]
     autoscaler: int | None
     marks: tuple[str, ...]
+    jobs: tuple[str, ...] = ()
+    """Those that lost a pod: of a Job, not of the clients' queue."""
 
     @property
     def zones(self) -> dict[str, int]:
@@ -68,17 +70,26 @@ async def look(kube: Kube, rolls: Rolls) -> ClusterState:
         protected=tuple(i["InstanceId"] for g in groups for i in g["Instances"] if i["ProtectedFromScaleIn"]),
         autoscaler=replicas[0] if replicas else None,
         marks=tuple(await _marks(kube, rolls)),
+        jobs=tuple(
+            f"{job['metadata']['namespace']}/{job['metadata']['name']}"
+            for job in await kube.list("/apis/batch/v1/jobs")
+            if job.get("status", {}).get("failed")
+        ),
     )
 
 
 async def look_at_nodes(kube: Kube, rolls: Rolls) -> tuple[NodeView, ...]:
     """The nodes alone, by zone and name."""
     groups = rolls.autoscaling.describe_auto_scaling_groups()["AutoScalingGroups"]
-    instances = [i for g in groups for i in g["Instances"] if "LaunchTemplate" in i]
-    versions = {i["InstanceId"]: i["LaunchTemplate"].get("Version", "") for i in instances}
+    versions = {i["InstanceId"]: _version(i) for g in groups for i in g["Instances"]}
     pods = await kube.list("/api/v1/pods")
     nodes = [_node(item, versions, pods) for item in await kube.list("/api/v1/nodes")]
     return tuple(sorted(nodes, key=lambda n: (n.zone, n.name)))
+
+
+def _version(instance: Any) -> str:
+    name: str = instance.get("LaunchConfigurationName", "")
+    return str(instance.get("LaunchTemplate", {}).get("Version", name))
 
 
 def _node(item: Json, versions: dict[str, str], pods: list[Json]) -> NodeView:

@@ -14,7 +14,6 @@ from lab.application import deploy as deploy_application
 from lab.cli import DEFAULT_NAME, AsJson, Name, prepare_machine, print_json, told_errors
 from lab.lifecycle import LabError
 from lab.operator import Operator, operator_of
-from lab.spec import LabSpec
 from lab.view import LineView, LiveView, Screen
 
 _output = Console()
@@ -70,9 +69,8 @@ def roll(
                 execution = operator.rolls.start(_json(request, "--request"))
             else:
                 published = time.time()
-                for template in sorted({g.template for g in operator.lab.spec.groups}):
-                    version = operator.rolls.publish_version(template)
-                    view.say(f"launch template {template} has a new version, {version}")
+                for line in operator.rolls.publish_all():
+                    view.say(line)
                 execution = operator.rolls.started_since(published)
             outcome = operator.follow(execution, view.show, within_seconds=demo.ROLL_SECONDS)
         if as_json:
@@ -121,13 +119,18 @@ def fault(
         operator.fault(_json(faults, "faults"))
 
 
-def play_demo(no_tty: NoTty = False) -> None:
-    """Roll a small production-like cluster under live traffic, and judge it. The exit code is 0 if all went well."""
+def play_demo(
+    cluster: Annotated[
+        demo.Cluster, typer.Option(help="The small one, or one that grew, with all that goes on in such clusters.")
+    ] = demo.Cluster.DEMO,
+    no_tty: NoTty = False,
+) -> None:
+    """Roll a production-like cluster under live traffic, and judge it. The exit code is 0 if all went well."""
     console = Console(force_terminal=False) if no_tty else _output
     with told_errors():
-        prepare_machine(demo.NAME, LabSpec.from_yaml(demo.SPEC))
+        prepare_machine(cluster, cluster.spec())
         try:
-            code = demo.run(console, live=console.is_terminal)
+            code = demo.run(console, cluster, live=console.is_terminal)
         except KeyboardInterrupt:
             _errors.print("the demo was ended, and its lab with it", highlight=False)
             raise typer.Exit(130) from None

@@ -1,9 +1,11 @@
-"""The demo: a small production-like cluster, rolled under live traffic by its own event; then the judge speaks."""
+"""The demo: a production-like cluster, rolled under live traffic by its own event; then the judge speaks."""
 
 import json
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +17,17 @@ from lab.application import deploy, synthesize
 from lab.cluster_state import ClusterState
 from lab.judge import Verdict
 from lab.lifecycle import running_lab
+from lab.meanwhile import Meanwhile
 from lab.operator import Operator, operator_of
 from lab.paths import REPOSITORY, LabPaths
 from lab.rolls import Outcome
 from lab.spec import LabSpec
-from lab.view import LineView, LiveView, Screen
+from lab.view import LineView, LiveView, Screen, Snapshot
 
 Json = dict[str, Any]
 
-SPEC = REPOSITORY / "lab" / "clusters" / "demo.yaml"
-NAME = "demo"
+CLUSTERS = REPOSITORY / "lab" / "clusters"
+SPEC = CLUSTERS / "demo.yaml"
 QUIET_SECONDS = 5.0
 """Traffic before and after the roll, to compare it with."""
 
@@ -40,6 +43,10 @@ class Played:
     after: ClusterState
     outcome: Outcome
     verdict: Verdict
+    happened: tuple[str, ...] = ()
+    """What else went on in the cluster, of what its spec says."""
+    missed: tuple[str, ...] = ()
+    """What was to go on, and has not."""
 
 
 def play(
@@ -48,21 +55,32 @@ def play(
     """Clients first, then a new launch template version; everything else happens by itself. Raises LabError."""
     operator.wait_for_workloads()
     before = operator.settled_state()
+    meanwhile = Meanwhile(operator, operator.lab.spec.meanwhile)
     with operator.traffic():
         view.say("clients ask; nothing else happens yet")
         time.sleep(quiet_seconds)
+        meanwhile.begin()
         published = time.time()
-        for template in sorted({g.template for g in operator.lab.spec.groups if not g.managed_node_group}):
-            version = operator.rolls.publish_version(template)
-            view.say(f"launch template {template} has a new version, {version}, with another AMI")
-        execution, outcome = _follow_change(operator, view, published, roll_seconds)
+        for line in operator.rolls.publish_all():
+            view.say(line)
+
+        def show(snapshot: Snapshot) -> None:
+            view.show(snapshot)
+            if snapshot.roll is not None:
+                meanwhile.see(snapshot.roll)
+
+        execution, outcome = _follow_change(operator, show, published, roll_seconds)
         view.say("the roll has ended; clients ask on for a moment")
+        meanwhile.end(before)
         time.sleep(quiet_seconds)
         after = operator.state()
-    return Played(before, after, outcome, operator.judge(execution))
+    verdict = operator.judge(execution)
+    return Played(before, after, outcome, verdict, tuple(meanwhile.happened), tuple(meanwhile.missing))
 
 
-def _follow_change(operator: Operator, view: Screen, published: float, seconds: float) -> tuple[str, Outcome]:
+def _follow_change(
+    operator: Operator, show: Callable[[Snapshot], None], published: float, seconds: float
+) -> tuple[str, Outcome]:
     """The roll that came of a change, and how it ended.
 
     EventBridge may deliver an event more than once, and of the executions that start all but one join it: those end
@@ -72,7 +90,7 @@ def _follow_change(operator: Operator, view: Screen, published: float, seconds: 
     execution = operator.rolls.started_since(published)
     while True:
         followed.append(execution)
-        outcome = operator.follow(execution, view.show, within_seconds=seconds)
+        outcome = operator.follow(execution, show, within_seconds=seconds)
         others = [e for e in operator.rolls.all_since(published) if e not in followed]
         if outcome.report or not others:
             return execution, outcome
@@ -92,6 +110,8 @@ def result(played: Played, seconds: dict[str, float], report: Path) -> Json:
         "http": verdict["http"],
         "jobs": verdict["jobs"],
         "max_unavailable_seen": verdict["max_unavailable_seen"],
+        "failed_jobs": list(played.after.jobs),
+        "meanwhile": {"happened": list(played.happened), "missed": list(played.missed)},
         "restored": played.after.restored(played.before),
         "left_behind": [*played.outcome.report.get("left_behind", []), *played.after.marks],
         "redis": verdict["redis"],
@@ -114,6 +134,8 @@ def succeeded(document: Json) -> bool:
         and http["failed"] == 0
         and http["longest_gap_seconds"] < 1
         and jobs["lost"] == 0
+        and not document["failed_jobs"]
+        and not document["meanwhile"]["missed"]
         and document["max_unavailable_seen"].get("web", 0) <= 1
         and document["restored"]
         and all(group["acked"] > 0 and group["lost"] == 0 for group in document["redis"])
@@ -121,18 +143,29 @@ def succeeded(document: Json) -> bool:
     )
 
 
-def run(console: Console, *, live: bool) -> int:
+class Cluster(StrEnum):
+    """The clusters that can be shown."""
+
+    DEMO = "demo"
+    REAL = "real"
+
+    def spec(self) -> LabSpec:
+        """What its lab looks like."""
+        return LabSpec.from_yaml(CLUSTERS / f"{self}.yaml")
+
+
+def run(console: Console, cluster: Cluster, *, live: bool) -> int:
     """Starts a lab, plays, writes result.json and report.html, and says what came out. Answers the exit code.
 
     Raises LabError for whatever keeps it from being played.
     """
-    spec = LabSpec.from_yaml(SPEC)
-    paths = LabPaths.of(NAME)
+    spec = cluster.spec()
+    paths = LabPaths.of(cluster)
     began = time.monotonic()
     with ThreadPoolExecutor(1) as background:
         # CDK and the control plane start side by side.
         assembly = background.submit(synthesize, spec.cluster)
-        with running_lab(spec, NAME, lambda line: _tell(console, line.message)) as lab:
+        with running_lab(spec, cluster, lambda line: _tell(console, line.message)) as lab:
             console.print("synthesizing and deploying the application", highlight=False)
             assembly.result()
             deploy(lab)
@@ -177,6 +210,12 @@ def _conclude(console: Console, played: Played, document: Json, file: Path) -> N
     )
     facts.add_row("as before", _before_and_after(played) if document["restored"] else "[red]no: see result.json")
     facts.add_row("left behind", ", ".join(document["left_behind"]) or "nothing")
+    for line in document["meanwhile"]["happened"]:
+        facts.add_row("meanwhile", line)
+    for job in document["failed_jobs"]:
+        facts.add_row("Job", f"[red]{job} lost a pod")
+    for line in document["meanwhile"]["missed"]:
+        facts.add_row("meanwhile", f"[red]{line}: the roll did not meet it")
     facts.add_row("report", document["report"])
     facts.add_row("result", str(file))
     console.print(facts)

@@ -13,7 +13,7 @@ from eks_rolling_cli.execution_history import position
 from eks_rolling_cli.executions import Executions
 from eks_rolling_cli.roll_state import RollReader
 from lab.lifecycle import LabError
-from lab.spec import LabSpec, image_id
+from lab.spec import GroupSpec, LabSpec, configuration_name, image_id
 
 if TYPE_CHECKING:
     from mypy_boto3_autoscaling import AutoScalingClient
@@ -98,6 +98,30 @@ class Rolls:
             LaunchTemplateData={"ImageId": image_id(template, latest + 1)},
         )
         return answer["LaunchTemplateVersion"]["VersionNumber"]
+
+    def publish_configuration(self, group: GroupSpec) -> str:
+        """Gives a group a new launch configuration, with another AMI; its name."""
+        described = self.autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[group.name])
+        number = int(described["AutoScalingGroups"][0]["LaunchConfigurationName"].rpartition("-")[2]) + 1
+        name = configuration_name(group.name, number)
+        self.autoscaling.create_launch_configuration(
+            LaunchConfigurationName=name, ImageId=image_id(group.name, number), InstanceType=group.instance_type
+        )
+        self.autoscaling.update_auto_scaling_group(AutoScalingGroupName=group.name, LaunchConfigurationName=name)
+        return name
+
+    def publish_all(self) -> list[str]:
+        """Changes everything that the lab's groups launch from; says what, line by line."""
+        said = [
+            f"group {group.name} has a new launch configuration, {self.publish_configuration(group)}"
+            for group in self._spec.groups
+            if group.launch_configuration
+        ]
+        templates = {g.template for g in self._spec.groups if not (g.managed_node_group or g.launch_configuration)}
+        for template in sorted(templates):
+            version = self.publish_version(template)
+            said.append(f"launch template {template} has a new version, {version}, with another AMI")
+        return said
 
     def start(self, request: Json, machine: str = "roll") -> str:
         """Starts a roll by hand, as from the console, or another machine; its execution's ARN."""

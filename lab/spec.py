@@ -39,6 +39,7 @@ class GroupSpec(_Model):
     launch_template_version: str = "$Latest"
     managed_node_group: bool = Field(False, description="tagged as an EKS managed node group, which a roll refuses")
     labels: dict[str, str] = {}
+    taints: dict[str, str] = Field({}, description="key -> effect, with which its nodes register")
     target_groups: tuple[str, ...] = Field((), description="attached to the group: every instance becomes a target")
 
     @property
@@ -113,6 +114,20 @@ class TrafficSpec(_Model):
     redis: tuple[RedisTraffic, ...] = ()
 
 
+class MeanwhileSpec(_Model):
+    """What else happens in the cluster while it is rolled."""
+
+    begins: tuple[str, ...] = Field((), description="files or folders applied just before the change: Jobs at work")
+    scales: dict[str, int] = Field(
+        {}, description="a Deployment, as namespace/name -> how many replicas it gets once a node is replaced"
+    )
+    permits: str | None = Field(
+        None,
+        description="a ConfigMap, as namespace/name, whose key `evictions` becomes `allowed` once a roll has been "
+        "refused for its sake",
+    )
+
+
 class LabSpec(_Model):
     """One lab. `cluster` is also its EKS cluster name."""
 
@@ -124,6 +139,7 @@ class LabSpec(_Model):
     delays: Delays = Delays()
     faults: FaultSpec = Field(FaultSpec(), description="AWS's ordinary weather, which no fault put later takes away")
     traffic: TrafficSpec = TrafficSpec()
+    meanwhile: MeanwhileSpec = MeanwhileSpec()
     manifests: tuple[str, ...] = Field((), description="files or folders applied once the nodes are Ready")
     parts: tuple[str, ...] | None = Field(None, description="only these of the lab's processes; by default all")
     vcpu_quota: int = Field(1920, ge=0, description="vCPUs of on-demand instances that the account may run")

@@ -53,6 +53,7 @@ _CATALOGUE = {
     for image in (
         Image("web", entrypoint=_python("web")),
         Image("worker", entrypoint=_python("worker")),
+        Image("controller", entrypoint=_python("controller")),
         Image("cluster-autoscaler", entrypoint=_python("autoscaler")),
         # As its container's first process a program that handles no SIGTERM would sit out the whole grace period.
         Image("pause", entrypoint=("sh", "-c", 'trap "exit 0" TERM INT; sleep infinity & wait')),

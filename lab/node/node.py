@@ -73,7 +73,10 @@ def node_object(instance: Instance, spec: LabSpec, version: str, now: dt.datetim
         },
         "spec": {
             "providerID": provider_id(instance),
-            "taints": [{"key": UNINITIALIZED_TAINT, "value": "true", "effect": "NoSchedule"}],
+            "taints": [
+                {"key": UNINITIALIZED_TAINT, "value": "true", "effect": "NoSchedule"},
+                *({"key": key, "effect": effect} for key, effect in (group.taints if group else {}).items()),
+            ],
         },
         "status": {
             "capacity": capacity(spec),

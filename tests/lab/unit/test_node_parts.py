@@ -180,13 +180,21 @@ def instance(**fields: str) -> Instance:
     return Instance(launched=0.0, **values)
 
 
-def test_a_node_registers_tainted_and_not_ready_with_its_groups_labels() -> None:
-    group = GroupSpec(name="blue", zones=("eu-central-1a",), size=1, labels={"team": "shop"}, managed_node_group=True)
+def test_a_node_registers_tainted_and_not_ready_with_its_groups_labels_and_taints() -> None:
+    group = GroupSpec(
+        name="blue",
+        zones=("eu-central-1a",),
+        size=1,
+        labels={"team": "shop"},
+        taints={"burst": "NoSchedule"},
+        managed_node_group=True,
+    )
     node = node_object(instance(), LabSpec(groups=(group,)), "v1.37.2", dt.datetime.now(dt.UTC))
     assert node["metadata"]["name"] == node_name("10.0.0.12", "eu-central-1")
     assert node["metadata"]["labels"]["team"] == "shop"
     assert node["metadata"]["labels"]["eks.amazonaws.com/nodegroup"] == "blue"
-    assert [taint["key"] for taint in node["spec"]["taints"]] == [UNINITIALIZED_TAINT]
+    assert [taint["key"] for taint in node["spec"]["taints"]] == [UNINITIALIZED_TAINT, "burst"]
+    assert node["spec"]["taints"][1] == {"key": "burst", "effect": "NoSchedule"}
     assert instance_id(node) == "i-1"
     assert not is_ready(node)
 

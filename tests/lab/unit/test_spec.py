@@ -81,5 +81,5 @@ def test_every_zone_has_a_bridge_and_pod_addresses_of_its_own() -> None:
 @pytest.mark.parametrize("file", sorted((REPOSITORY / "lab" / "clusters").glob("*.yaml")), ids=lambda f: f.stem)
 def test_what_a_cluster_that_ships_is_made_of_is_there(file: Path) -> None:
     spec = LabSpec.from_yaml(file)
-    for manifest in spec.manifests:
+    for manifest in (*spec.manifests, *spec.meanwhile.begins):
         assert (REPOSITORY / manifest).exists(), manifest
