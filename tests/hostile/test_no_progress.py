@@ -4,6 +4,7 @@ Each client method is replaced by one that is accepted and does nothing, for the
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -144,7 +145,10 @@ def test_a_temporary_budget_never_takes_turns_with_the_clusters_own() -> None:
 NAMED = ("node-i-", "pod default/", "Deployment ", "cluster-autoscaler", "group ng-")
 """What a cause names: an object."""
 
-KEPT = {"update_node": lambda node, **_: node, "evict": lambda _: Eviction(EvictionStatus.EVICTED)}
+KEPT: dict[str, Callable[..., Any]] = {
+    "update_node": lambda node, **_: node,
+    "evict": lambda _: Eviction(EvictionStatus.EVICTED),
+}
 """What a method that is accepted and does nothing answers, where it answers anything."""
 
 
