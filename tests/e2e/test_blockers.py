@@ -273,6 +273,18 @@ BLOCKERS: list[tuple[str, str, Seed, Json]] = [
     ("bare-pod", "pod shop/bare", bare, {}),
     ("local-volume", "pod of keeper", local_volume, {}),
     ("redis-in-memory", "Deployment shop/store", lambda g: g.workload("store", 2, image="redis:7"), {}),
+    (
+        "redis-in-memory",
+        "Deployment shop/mirror",
+        lambda g: g.workload("mirror", 2, container={"ports": [{"name": "tcp-redis", "containerPort": 7000}]}),
+        {},
+    ),
+    (
+        "redis",
+        "Deployment shop/watch",
+        lambda g: g.workload("watch", 2, container={"ports": [{"containerPort": 26379}]}),
+        {},
+    ),
     ("redis-declaration", "StatefulSet shop/cache", declared, {}),
     (
         "unknown-strategy",
