@@ -57,7 +57,9 @@ class Person:
             self.write({**lease.annotations, self.wish: "lunch"})
 
     def write(self, annotations: dict[str, str]) -> None:
-        self.world.leases[LOCK] = replace(self.world.leases[LOCK], annotations=annotations)
+        lease = self.world.leases[LOCK]
+        others = {key: value for key, value in lease.annotations.items() if key not in {PAUSE, ABORT}}
+        self.world.leases[LOCK] = replace(lease, annotations=others | annotations)
 
 
 @cache_of

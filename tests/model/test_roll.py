@@ -447,7 +447,8 @@ def test_a_node_that_gets_no_instance_gives_up_its_turn_to_launch_one() -> None:
     def suspend(step: str) -> None:
         if step == "launch_replacement":
             for name in ("ng-a", "ng-b"):
-                world.groups_by_name[name] = replace(world.groups_by_name[name], suspended=frozenset({"Launch"}))
+                group = world.groups_by_name[name]
+                world.groups_by_name[name] = replace(group, suspended=group.suspended | {"Launch"})
         # The restore is rehearsed before anything is launched.
         if step == "restore" and (lease := world.leases.get("kube-system/eks-rolling-launch")):
             free.append(not lease.holder)

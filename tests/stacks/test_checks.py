@@ -40,6 +40,9 @@ ACCEPTED = {
     IAM + r"arn:.*:elasticloadbalancing:.*:(loadbalancer|targetgroup/\*)/\*\]": (
         "load balancers carry no tag of the cluster in general; which ones is found by the instance's registration"
     ),
+    IAM + r"arn:.*:ssm:.*:parameter/(aws/service/)?\*\]": (
+        "a launch template may name its image by any parameter; one's own only through EC2, see the condition"
+    ),
     IAM + r"arn:.*:states:.*:execution:eks-rolling-demo-(node|roll):\*\]": "executions are named when they start",
     IAM + r"arn:.*:states:.*:execution:\{.*RollNodeMachine.*\}\*\]": "executions are named when they start",
     IAM + r"<Functions\w+\.Arn>:\*\]": "CDK allows a function together with its versions; there are none",
