@@ -89,7 +89,7 @@ test-large: control-plane ## Rolls over large Redis Clusters and large data sets
 	$(PYTEST) tests/large
 
 .PHONY: test-versions
-test-versions: prepare ## Migrations on Redis 8 and Valkey 8, which are fetched (not part of test)
+test-versions: prepare ## Migrations on Redis 6.2 and 8, Valkey 8 and 9, which are fetched (not part of test)
 	EKS_ROLLING_REDIS_VERSIONS="$$(scripts/redis-versions)" $(PYTEST) tests/versions
 
 .PHONY: quick

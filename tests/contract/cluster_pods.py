@@ -30,7 +30,7 @@ from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, Login, Ro
 from eks_rolling.redis import stand_in
 from eks_rolling.redis.groups import AUTH, GROUP, PART, TLS, Part
 from tests.contract.redis_pods import NEW, OLD, unreplicated
-from tests.contract.redis_sides import Processes, granted
+from tests.contract.redis_sides import Processes, bound_to, granted
 from tests.waiting import until
 
 PASSWORD = "correct-horse"
@@ -92,7 +92,7 @@ class Cluster:
         host = f"{self._net}.{next(self._hosts)}"
         directory.mkdir(exist_ok=True)
         lines = [
-            f"bind {host}", f"bind-source-addr {host}", f"dir {directory}", "cluster-enabled yes",
+            *bound_to(host, self._program), f"dir {directory}", "cluster-enabled yes",
             f"cluster-node-timeout {NODE_TIMEOUT_MS}", f"requirepass {PASSWORD}", f"masterauth {PASSWORD}",
             'save ""', "appendonly yes", "appendfsync no", "repl-diskless-sync-delay 0", "repl-ping-replica-period 1",
         ]  # fmt: skip
@@ -116,7 +116,7 @@ class Cluster:
             self.command(next(iter(self.pods)), "cluster", "meet", self.processes[name].host, "6379")
         for number, name in enumerate(self._masters):
             first, last = number * 16384 // 3, (number + 1) * 16384 // 3 - 1
-            self.command(name, "cluster", "addslotsrange", str(first), str(last))
+            self.command(name, "cluster", "addslots", *map(str, range(first, last + 1)))
             self.command(name, "cluster", "set-config-epoch", str(number + 1))
         everybody = len(self.pods)
         for name in self.pods:

@@ -98,6 +98,15 @@ def granted() -> tuple[str, str, str]:
     return server, sentinel, node
 
 
+def bound_to(host: str, program: str) -> list[str]:
+    """Configuration lines: listen on that address, and connect from it, by which servers know each other.
+
+    Redis 6.2 connects from the first address of `bind`, and knows no line for it.
+    """
+    said = subprocess.run([program, "--version"], check=True, capture_output=True, text=True).stdout
+    return [f"bind {host}", *([] if " v=6." in said else [f"bind-source-addr {host}"])]
+
+
 class Processes:
     """redis-server and its sentinels, each on a loopback address of its own.
 
@@ -193,7 +202,7 @@ class Processes:
         directory = self._directory / f"{host}-{time.monotonic_ns()}"
         directory.mkdir()
         configuration = directory / "redis.conf"
-        bound = [f"bind {host}", f"bind-source-addr {host}", f"dir {directory}"]
+        bound = [*bound_to(host, self._program), f"dir {directory}"]
         bound += self.encrypted(port) if self.secured else [f"port {port}"]
         configuration.write_text("\n".join([*bound, *lines]) + "\n")
         with (directory / "log").open("wb") as log:

@@ -13,7 +13,7 @@ from tests.contract.redis_pods import NEW, Pods, lost, migrate, wait_until_all_w
 from tests.contract.redis_sides import processes, wait_until_whole
 
 pytestmark = pytest.mark.timeout(240)
-VERSIONS = {"redis-8": ("redis", 8), "valkey-8": ("valkey", 8)}
+VERSIONS = {"redis-6": ("redis", 6), "redis-8": ("redis", 8), "valkey-8": ("valkey", 8), "valkey-9": ("valkey", 9)}
 
 
 def program(name: str) -> str:
