@@ -24,7 +24,9 @@ def walk(granted: Granted, used: Sequence[Uses], exempt: Sequence[Exempt]) -> li
     calls = {(granted.roles[u.cluster].get(c.role, c.role), c) for u in used for c in u.calls}
     unused_rules = [rule for rule in granted.rules if not any(rule.allows(r) for _, r in requests)]
     unused_actions = [action for action in granted.actions if not any(action.allows(who, c) for who, c in calls)]
+    unneeded = list(_groups_without_need(granted, requests))
     unused = [(r.group, f"{r.verb} {r.resource}") for r in unused_rules] + [(a.who, a.action) for a in unused_actions]
+    unused += unneeded
 
     found = [
         f"{rule.file}: nobody in the group {rule.group} ever does {rule.verb} {rule.resource}"
@@ -38,7 +40,11 @@ def walk(granted: Granted, used: Sequence[Uses], exempt: Sequence[Exempt]) -> li
         for action in unused_actions
         if not _exempt(exempt, action.who, action.action)
     ]
-    found += _groups_without_need(granted, requests)
+    found += [
+        f"stacks/functions.py: the step {step} needs nothing of the group {group}: take it out of its row"
+        for step, group in unneeded
+        if not _exempt(exempt, step, group)
+    ]
     found += _not_granted(granted, requests)
     found += sorted(
         {
@@ -59,14 +65,14 @@ def _exempt(exempt: Iterable[Exempt], who: str, what: str) -> bool:
     return any(entry.covers(who, what) for entry in exempt)
 
 
-def _groups_without_need(granted: Granted, requests: Iterable[tuple[str, Request]]) -> Iterator[str]:
+def _groups_without_need(granted: Granted, requests: Iterable[tuple[str, Request]]) -> Iterator[tuple[str, str]]:
     """Steps of one kind have the same groups: what one of them needs is not too much for the others."""
     needed = {(step, rule.group) for step, r in requests for rule in granted.rules if rule.allows(r)}
     for step, groups in granted.groups.items():
         alike = [other for other, theirs in granted.groups.items() if tuple(theirs) == tuple(groups)]
         for group in groups:
             if not any((other, group) in needed for other in alike):
-                yield f"stacks/functions.py: the step {step} needs nothing of the group {group}: take it out of its row"
+                yield step, group
 
 
 def _not_granted(granted: Granted, requests: Iterable[tuple[str, Request]]) -> list[str]:
