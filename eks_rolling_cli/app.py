@@ -24,8 +24,7 @@ class Command(TyperCommand):
         super().__init__(*args, **more)
         for option in self.params:
             if isinstance(option, TyperOption) and option.is_flag:
-                # Typer has no setting for it, and mypy lets no method of an instance be replaced.
-                option.display_type_rich = _no_type  # type: ignore[method-assign]
+                option.display_type_rich = _no_type  # type: ignore[method-assign]  # Typer has no setting for it
 
 
 app = typer.Typer(

@@ -173,13 +173,13 @@ def logs(
         if part is not None and part not in files:
             raise LabError(f"lab {name} has no log of a part called {part}; there are {', '.join(files)}")
     chosen = [files[part]] if part else list(files.values())
-    os.execvp("tail", ["tail", f"--lines={lines}", *(["-F"] if follow else []), *map(str, chosen)])  # noqa: S606 (becomes that program, on purpose)
+    os.execvp("tail", ["tail", f"--lines={lines}", *(["-F"] if follow else []), *map(str, chosen)])  # noqa: S606 (no shell is wanted: this process becomes tail)
 
 
 def _become(lab: Lab, command: Sequence[str]) -> NoReturn:
     """Puts a command inside the lab in this process's place."""
     line = lab.command(command)
-    os.execvpe(line[0], line, lab.environment)  # noqa: S606 (becomes that program, on purpose)
+    os.execvpe(line[0], line, lab.environment)  # noqa: S606 (no shell is wanted: this process becomes tail)
 
 
 def _read_spec(path: Path | None) -> LabSpec:

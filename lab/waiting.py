@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 
 class Changes:
@@ -39,11 +40,13 @@ class Deadline:
         self._when = min(self._when, asyncio.get_running_loop().time() + seconds)
         self._changes.tell()
 
+    def _differs_from(self, before: float) -> bool:
+        return self._when != before
+
     async def passed(self) -> None:
         while self.seconds_left > 0:
             try:
                 async with asyncio.timeout(self.seconds_left):
-                    before = self._when
-                    await self._changes.until(lambda before=before: self._when != before)  # type: ignore[misc]
+                    await self._changes.until(partial(self._differs_from, self._when))
             except TimeoutError:
                 continue

@@ -89,7 +89,7 @@ class Engine:
         """Error and cause with which a person answers, or Step Functions for one who does not."""
         self.before_call: Callable[[str], None] = lambda _: None
         """Called with a step's name before every invocation."""
-        self._random = random.Random(shuffle) if shuffle is not None else None  # noqa: S311
+        self._random = random.Random(shuffle) if shuffle is not None else None
         self._queue: list[tuple[float, float, int, Run]] = []
         self._order = count()
 

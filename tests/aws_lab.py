@@ -76,8 +76,8 @@ class Server:
     def lab(self, method: str, path: str, body: Any = None) -> Any:
         """A request to `/_lab/...`; answers its JSON, raises urllib.error.HTTPError for an error."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.endpoint}/_lab/{path}", data, method=method)  # noqa: S310
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        request = urllib.request.Request(f"{self.endpoint}/_lab/{path}", data, method=method)
+        with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
 
     def instance(self, instance_id: str) -> dict[str, Any]:

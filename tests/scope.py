@@ -47,7 +47,7 @@ def told(config: pytest.Config) -> str:
 
 def dice(config: pytest.Config, what: str) -> random.Random:
     """The same numbers in every worker, and in the next run with the same seed."""
-    return random.Random(f"{config.option.sample_seed} {what}")  # noqa: S311 (a sample)
+    return random.Random(f"{config.option.sample_seed} {what}")
 
 
 def at_kill_points(
@@ -71,7 +71,7 @@ def at_kill_points(
                 test(point)
 
         parameters = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in ("share", "request")]
-        shared.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        shared.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what pytest reads; typeshed does not let it be set
         return pytest.mark.kill_points(pytest.mark.parametrize("share", range(SHARES))(shared))
 
     return wrap

@@ -55,7 +55,7 @@ class Writer:
 
     def listen(self) -> None:
         """Until its output ends."""
-        assert self.process.stdout is not None  # noqa: S101 (a pipe)
+        assert self.process.stdout is not None  # noqa: S101 (Popen was asked for a pipe)
         for line in self.process.stdout:
             match line.split():
                 case ["A", value, at]:
@@ -122,7 +122,7 @@ def writing(commands: Mapping[str, list[str]], mode: str, hosts: str) -> Iterato
         yield found
     finally:
         for writer, listener in zip(found, listeners, strict=True):
-            assert writer.process.stdin is not None  # noqa: S101 (a pipe)
+            assert writer.process.stdin is not None  # noqa: S101 (Popen was asked for a pipe)
             writer.ended = time.monotonic()
             writer.process.stdin.close()
             listener.join(30)

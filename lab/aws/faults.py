@@ -221,8 +221,7 @@ class Faults:
         return latency.seconds if latency is not None and service in latency.services else 0.0
 
     def _of(self, fault: str, seed: int) -> random.Random:
-        # Which calls fail: repeatable by its seed, and no secret.
-        return self._dice.setdefault(fault, random.Random(seed))  # noqa: S311
+        return self._dice.setdefault(fault, random.Random(seed))  # noqa: S311 (which calls fail is no secret)
 
     def _strikes(self, fault: str, seed: int, share: float, times: int | None = None) -> bool:
         if times is not None and self._times.get(fault, 0) >= times:

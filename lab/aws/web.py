@@ -8,7 +8,7 @@ from werkzeug.serving import ThreadedWSGIServer
 _WAITING_CONNECTIONS = 512
 
 
-class Handler(MotoRequestHandler):  # type: ignore[misc]  # moto has no types
+class Handler(MotoRequestHandler):  # type: ignore[misc]  # moto has no types, so its class is Any
     """Quiet, with connections that stay open, and answers that are sent in one piece at once."""
 
     protocol_version = "HTTP/1.1"

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class Traffic:
         routes = [Route("endpoints", self.endpoints.next, rate, keep_alive=False)]
         for target in spec.target_groups:
             url = f"http://{LAB_ADDRESS}:{target.listener_port}/"
-            routes.append(Route(f"load balancer {target.name}", lambda url=url: url, rate, keep_alive=True))  # type: ignore[misc]
+            routes.append(Route(f"load balancer {target.name}", partial(str, url), rate, keep_alive=True))
         self._routes = routes
         kinds: dict[str, type[SentinelClients] | type[ClusterClients]] = {
             "sentinel": SentinelClients,

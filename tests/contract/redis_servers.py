@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from eks_rolling.clients.redis import RedisClient
@@ -134,7 +135,7 @@ class Real:
 def _free_network() -> str:
     """Three bytes of a loopback network that nobody listens on."""
     while True:
-        network = f"127.{random.randint(1, 250)}.{random.randint(1, 250)}"  # noqa: S311
+        network = f"127.{random.randint(1, 250)}.{random.randint(1, 250)}"
         with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as other:
             one.bind((f"{network}.1", SERVER_PORT))
             other.bind((f"{network}.1", SENTINEL_PORT))
@@ -166,13 +167,17 @@ def until(side: Real, condition: Callable[[], object], what: str, within: float 
     return side.now() - begun
 
 
+def _is_linked(side: Real, replica: Address) -> bool:
+    return server(side, replica).link_up
+
+
 def group(side: Real, replicas: int = 2, keys: int = 10) -> list[Address]:
     """A master and its replicas, in sync."""
     master = side.add_server()
     side.write(master, keys)
     addresses = [master, *(side.add_server(master) for _ in range(replicas))]
     for replica in addresses[1:]:
-        until(side, lambda replica=replica: server(side, replica).link_up, "the replica is in sync")  # type: ignore[misc]
+        until(side, partial(_is_linked, side, replica), "the replica is in sync")
     until(side, lambda: len([f for f in server(side, master).followers if f.online]) == replicas, "all are online")
     return addresses
 

@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import boto3
 import pytest
@@ -99,8 +99,9 @@ class _Session(boto3.session.Session):
         super().__init__("test", "test", region_name=REGION)
         self._endpoint = server.endpoint
 
-    def client(self, name: str, **options: object) -> object:  # type: ignore[override]
-        return super().client(name, endpoint_url=self._endpoint, **options)  # type: ignore[call-overload]
+    def client(self, *names: Any, **options: Any) -> Any:
+        untyped: Any = super()
+        return untyped.client(*names, endpoint_url=self._endpoint, **options)
 
 
 @pytest.fixture(params=["in memory", pytest.param("real", marks=pytest.mark.lab)])

@@ -39,7 +39,7 @@ class Pages(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body + str(self.headers["Idempotency-Key"]).encode())
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base class names it so)
         """Tests' output is for failures."""
 
 

@@ -4,6 +4,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -179,7 +180,7 @@ def test_each_permission_that_is_missing_on_a_server_is_named(real: Real) -> Non
         endpoint = user(real, master, f"user-{number}", [g for g in granted if g != missing])
         command = missing.removeprefix("+").replace("|", " ").upper()
         if command == "INFO":
-            assert "does not permit INFO" in denial(lambda endpoint=endpoint: client.server(endpoint))  # type: ignore[misc]
+            assert "does not permit INFO" in denial(partial(client.server, endpoint))
             continue
         seen = client.server(endpoint)
         assert isinstance(seen, Server)
@@ -195,7 +196,7 @@ def test_each_permission_that_is_missing_on_a_server_is_named(real: Real) -> Non
     assert set(writes) == set(SERVER_WRITES)
     looker = user(real, master, "looker", ["+info"])
     for command, write in writes.items():
-        assert f"does not permit {command}" in denial(lambda write=write: write(looker))  # type: ignore[misc]
+        assert f"does not permit {command}" in denial(partial(write, looker))
     after = server(real, master)
     assert (after.role, after.failover) == (seen.role, seen.failover)
 
@@ -211,7 +212,7 @@ def test_each_permission_that_is_missing_on_a_sentinel_is_named(real: Real) -> N
         if missing.startswith("&"):
             command = "PUBLISH"
         if command.removeprefix("SENTINEL ") in needed:
-            said = denial(lambda endpoint=endpoint: client.sentinel(endpoint, NAME))  # type: ignore[misc]
+            said = denial(partial(client.sentinel, endpoint, NAME))
             assert f"does not permit {command}" in said
             continue
         seen = client.sentinel(endpoint, NAME)

@@ -1,15 +1,12 @@
 """A cluster as they grow, rolled once under traffic and judged; the plan names what is in it [N1 to N5]."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from lab import demo
-from lab.paths import REPOSITORY
+from tests.e2e.demonstration import demonstrated
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900), pytest.mark.xdist_group("real")]
 
@@ -27,16 +24,7 @@ NAMED = {
 
 @pytest.mark.long
 def test_a_cluster_as_they_grow_is_rolled_and_clients_and_jobs_lose_nothing(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "lab", "demo", "--cluster", "real", "--no-tty"],
-        cwd=REPOSITORY,
-        env=os.environ | {"EKS_ROLLING_LABS": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    print(done.stdout, done.stderr)
-    result = json.loads((tmp_path / "real" / "result.json").read_text())
+    _, result = demonstrated(tmp_path, "real")
     # How long a client waits depends on what else is on these cores.
     assert demo.succeeded(result | {"http": result["http"] | {"longest_gap_seconds": 0}})
     assert (result["http"]["failed"], result["failed_jobs"], result["meanwhile"]["missed"]) == (0, [], [])

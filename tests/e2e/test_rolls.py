@@ -1,8 +1,5 @@
 """Whole rolls in the lab under traffic, judged by what clients saw."""
 
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +13,8 @@ from lab import demo
 from lab.operator import Operator
 from lab.view import LineView
 from tests.browser import PHONE, chromium, look, problems
-from tests.e2e.conftest import MANAGED, REPOSITORY
+from tests.e2e.conftest import MANAGED
+from tests.e2e.demonstration import demonstrated
 from tests.e2e.weather import WEATHER
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
@@ -30,17 +28,8 @@ SEEDS = [pytest.param(seed, marks=lab) for seed, lab in enumerate((FIRST, FIRST,
 @pytest.mark.xdist_group("demo")
 def test_the_demo_rolls_six_nodes_and_clients_see_nothing(tmp_path: Path) -> None:
     """N1 to N4 and R2, as the watch, the clients and the account tell."""
-    done = subprocess.run(
-        [sys.executable, "-m", "lab", "demo", "--no-tty"],
-        cwd=REPOSITORY,
-        env=os.environ | {"EKS_ROLLING_LABS": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    print(done.stdout, done.stderr)
-    result = json.loads((tmp_path / "demo" / "result.json").read_text())
-    assert done.returncode == (0 if demo.succeeded(result) else 1)
+    code, result = demonstrated(tmp_path, "demo")
+    assert code == (0 if demo.succeeded(result) else 1)
     # How long a client waits depends on what else is on these cores: other tests' labs are. `make demo` judges it.
     assert demo.succeeded(result | {"http": result["http"] | {"longest_gap_seconds": 0}})
     assert result["nodes"] == {"outdated": 6, "replaced": 6, "zones_kept": True}

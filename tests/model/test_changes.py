@@ -266,7 +266,7 @@ class Play:
     moment: int = 0
 
     def __post_init__(self) -> None:
-        self.random = random.Random(self.seed)  # noqa: S311
+        self.random = random.Random(self.seed)
         self.settings = Settings(cluster="demo", debounce_seconds=5, lease_seconds=15)
 
     def run(self, arrivals: list[float]) -> None:

@@ -30,7 +30,7 @@ def instance(identity: str, kind: str, **more: Any) -> dict[str, Any]:
 
 
 def described(*instances: dict[str, Any], **more: Any) -> Group:
-    item = {
+    item: Any = {
         "AutoScalingGroupName": "ng",
         "MinSize": 0,
         "MaxSize": 5,
@@ -39,7 +39,7 @@ def described(*instances: dict[str, Any], **more: Any) -> Group:
         "Instances": list(instances),
         "Tags": [{"Key": "kubernetes.io/cluster/demo", "Value": "owned", "PropagateAtLaunch": True}],
     } | more
-    return _group(item, frozenset())  # type: ignore[arg-type]
+    return _group(item, frozenset())
 
 
 def template(identity: str, version: str) -> dict[str, dict[str, str]]:

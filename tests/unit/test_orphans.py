@@ -1,6 +1,7 @@
 """What is left behind, and what belongs to a living roll."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -40,8 +41,8 @@ CLEAN = OrphanScan(
 )
 
 
-def node(**more: object) -> OrphanScan:
-    return replace(CLEAN, nodes=(replace(CLEAN.nodes[0], **more),))  # type: ignore[arg-type]
+def node(**more: Any) -> OrphanScan:
+    return replace(CLEAN, nodes=(replace(CLEAN.nodes[0], **more),))
 
 
 def group(*instances: GroupInstance, **tags: str) -> OrphanScan:

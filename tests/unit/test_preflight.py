@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -60,31 +61,31 @@ def found(view: ClusterSnapshot, request: RollRequest | None = None, settings: S
     return findings(view, request, settings, candidates(view, resolve(view.groups, view.versions), request))
 
 
-def group(**more: object) -> Change:
-    return lambda view: replace(view, groups=(replace(GROUP, **more),))  # type: ignore[arg-type]
+def group(**more: Any) -> Change:
+    return lambda view: replace(view, groups=(replace(GROUP, **more),))
 
 
-def pod(**more: object) -> Change:
-    return lambda view: replace(view, pods=(replace(WEB_POD, **more),))  # type: ignore[arg-type]
+def pod(**more: Any) -> Change:
+    return lambda view: replace(view, pods=(replace(WEB_POD, **more),))
 
 
-def budget(**more: object) -> Change:
-    return lambda view: replace(view, budgets=(replace(WEB_BUDGET, **more),))  # type: ignore[arg-type]
+def budget(**more: Any) -> Change:
+    return lambda view: replace(view, budgets=(replace(WEB_BUDGET, **more),))
 
 
-def workload(**more: object) -> Change:
-    return lambda view: replace(view, workloads=(replace(CLEAN.workloads[0], **more), AUTOSCALER))  # type: ignore[arg-type]
+def workload(**more: Any) -> Change:
+    return lambda view: replace(view, workloads=(replace(CLEAN.workloads[0], **more), AUTOSCALER))
 
 
-def with_volume(**more: object) -> Change:
-    volume = replace(Volume("shop/data", "pv-1", ("a",)), **more)  # type: ignore[arg-type]
+def with_volume(**more: Any) -> Change:
+    volume = replace(Volume("shop/data", "pv-1", ("a",)), **more)
     return lambda view: replace(pod(claims=("data",))(view), volumes=(volume,))
 
 
 REDIS = (Container("registry:5000/library/redis:8@sha256:1"),)
 
 
-def redis_with(annotations: dict[str, str], **more: object) -> Change:
+def redis_with(annotations: dict[str, str], **more: Any) -> Change:
     return lambda view: pod(containers=REDIS, **more)(workload(annotations=annotations)(view))
 
 

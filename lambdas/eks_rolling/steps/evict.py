@@ -196,7 +196,7 @@ class Cordon:
 
 
 @dataclass(frozen=True, slots=True)
-class LeaveServices:
+class EvictServing:
     """Evict these pods of DaemonSets: nothing else is left on the node, and a Service leads to them."""
 
     pods: tuple[Pod, ...]
@@ -216,7 +216,7 @@ class Empty:
     reason: str
 
 
-Decision = EvictPods | AskAll | MakeBudgets | DropBudgets | Restart | Cordon | LeaveServices | Hold | Empty
+Decision = EvictPods | AskAll | MakeBudgets | DropBudgets | Restart | Cordon | EvictServing | Hold | Empty
 
 
 def decide(seen: NodeToEmpty) -> Decision:
@@ -268,7 +268,7 @@ def _finish(seen: NodeToEmpty) -> Decision:
     if back := [why for p in leaving if (why := seen.came_back(p))]:
         return Hold("; ".join(back), HoldKind.PODS)
     if serving := tuple(leaving):
-        return LeaveServices(serving)
+        return EvictServing(serving)
     if ending := [f"pod {p}, which serves, is ending" for p in seen.serving if p.deleting]:
         return Hold("; ".join(ending), HoldKind.PODS)
     return Empty("the node is empty")
@@ -475,7 +475,7 @@ def act(seen: NodeToEmpty, task: NodeTask, clients: Clients) -> StepResult:
         case Cordon():
             clients.kubernetes.update_node(seen.node, unschedulable=True, annotations={NODE_CORDONED: "true"})
             return StepResult.wait("the node is empty and was cordoned", 1)
-        case LeaveServices(pods):
+        case EvictServing(pods):
             known = set(registered_as(seen.node, ""))
             addresses = ",".join(sorted((known | {p.address for p in pods}) - {""}))
             record = returns.written(returns.noted(seen.asked, pods, seen.pods))

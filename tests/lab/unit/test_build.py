@@ -45,7 +45,9 @@ def test_the_key_changes_with_the_compiler_and_with_nothing_else(module: Path) -
 
 def test_all_of_kubernetes_is_of_one_version() -> None:
     version = build.kubernetes_version()
-    major, patch = re.fullmatch(r"v1\.(\d+)\.(\d+)", version).groups()  # type: ignore[union-attr]
+    found = re.fullmatch(r"v1\.(\d+)\.(\d+)", version)
+    assert found is not None
+    major, patch = found.groups()
     replaced = re.findall(r"k8s\.io/\S+ => k8s\.io/\S+ (\S+)", (toolchain.MODULE / "go.mod").read_text())
 
     assert set(replaced) == {f"v0.{major}.{patch}"}

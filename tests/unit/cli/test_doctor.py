@@ -1,5 +1,6 @@
 """Checks: each is a line, whatever the others found, with what to do."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -18,7 +19,7 @@ def well(_: Target) -> str:
     return "as it should be"
 
 
-def raising(error: Exception) -> object:
+def raising(error: Exception) -> Callable[[Target], str]:
     def look(_: Target) -> str:
         raise error
 
@@ -41,7 +42,7 @@ def raising(error: Exception) -> object:
 def test_what_one_check_finds_keeps_no_other_from_being_made(
     target: FakeTarget, error: Exception, health: Health, said: str, remedy: str
 ) -> None:
-    first, second = run_checks(target, {"first": raising(error), "second": well})  # type: ignore[dict-item]
+    first, second = run_checks(target, {"first": raising(error), "second": well})
     assert (first.name, first.health, first.said, first.remedy) == ("first", health, said, remedy)
     assert (second.health, second.said) == (Health.OK, "as it should be")
 

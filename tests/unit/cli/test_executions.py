@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from eks_rolling_cli.executions import Executions
 
@@ -36,7 +36,7 @@ class Client:
 
 def test_only_events_that_came_since_are_asked_for() -> None:
     client = Client()
-    executions = Executions(client)  # type: ignore[arg-type]
+    executions = Executions(cast(Any, client))
     client.grow(2500)
     assert [e["id"] for e in executions.history("arn")] == list(range(1, 2501))
     assert client.handed_out == 2500
@@ -47,4 +47,4 @@ def test_only_events_that_came_since_are_asked_for() -> None:
 
 
 def test_an_empty_history_is_no_fault() -> None:
-    assert Executions(Client()).history("arn") == []  # type: ignore[arg-type]
+    assert Executions(cast(Any, Client())).history("arn") == []

@@ -40,12 +40,12 @@ WEB = Owner("Deployment", "shop", "web")
 DB = Owner("StatefulSet", "shop", "db")
 
 
-def pod(name: str, owner: Owner | None = WEB, **more: object) -> Pod:
+def pod(name: str, owner: Owner | None = WEB, **more: Any) -> Pod:
     labels = {"app": owner.name} if owner else {}
-    return replace(Pod("shop", name, uid=f"uid-{name}", node="old", owner=owner, labels=labels), **more)  # type: ignore[arg-type]
+    return replace(Pod("shop", name, uid=f"uid-{name}", node="old", owner=owner, labels=labels), **more)
 
 
-def budget(owner: Owner = WEB, allowed: int = 1, **more: object) -> Budget:
+def budget(owner: Owner = WEB, allowed: int = 1, **more: Any) -> Budget:
     made = Budget(
         owner.namespace,
         owner.name,
@@ -56,16 +56,16 @@ def budget(owner: Owner = WEB, allowed: int = 1, **more: object) -> Budget:
         desired_healthy=2,
         expected=3,
     )
-    return replace(made, **more)  # type: ignore[arg-type]
+    return replace(made, **more)
 
 
-def workload(owner: Owner = WEB, **more: object) -> Workload:
-    return replace(Workload(owner, desired=3, ready=3, selector=Selector((("app", owner.name),))), **more)  # type: ignore[arg-type]
+def workload(owner: Owner = WEB, **more: Any) -> Workload:
+    return replace(Workload(owner, desired=3, ready=3, selector=Selector((("app", owner.name),))), **more)
 
 
-def seen(*pods: Pod, budgets: tuple[Budget, ...] = (), node: Node = NODE, **more: object) -> NodeToEmpty:
-    workloads = {p.owner: workload(p.owner) for p in pods if p.owner}
-    return replace(NodeToEmpty(node, pods, budgets, workloads), **more)  # type: ignore[arg-type]
+def seen(*pods: Pod, budgets: tuple[Budget, ...] = (), node: Node = NODE, **more: Any) -> NodeToEmpty:
+    workloads: dict[Owner, Workload | None] = {p.owner: workload(p.owner) for p in pods if p.owner}
+    return replace(NodeToEmpty(node, pods, budgets, workloads), **more)
 
 
 def evicted(decision: Decision) -> list[str]:

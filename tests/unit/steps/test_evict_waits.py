@@ -1,6 +1,7 @@
 """What is waited for before a pod is evicted: batch work, pods not to be disturbed, controllers of any kind."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -26,18 +27,18 @@ JOB = Owner("Job", "shop", "import")
 CLONES = Owner("CloneSet", "shop", "clones")
 
 
-def pod(name: str, owner: Owner = CLONES, **more: object) -> Pod:
-    return replace(Pod("shop", name, uid=name, node="old", owner=owner, labels={"app": owner.name}), **more)  # type: ignore[arg-type]
+def pod(name: str, owner: Owner = CLONES, **more: Any) -> Pod:
+    return replace(Pod("shop", name, uid=name, node="old", owner=owner, labels={"app": owner.name}), **more)
 
 
-def seen(*pods: Pod, **more: object) -> NodeToEmpty:
-    return replace(NodeToEmpty(NODE, pods, batch_seconds=600), **more)  # type: ignore[arg-type]
+def seen(*pods: Pod, **more: Any) -> NodeToEmpty:
+    return replace(NodeToEmpty(NODE, pods, batch_seconds=600), **more)
 
 
-def never(**more: object) -> Budget:
+def never(**more: Any) -> Budget:
     """A budget that allows none of its three pods."""
     made = Budget("shop", "kafka", "u", Selector((("app", "clones"),)), 0, 3, 3, 3, max_unavailable="0")
-    return replace(made, **more)  # type: ignore[arg-type]
+    return replace(made, **more)
 
 
 def held(decision: Decision) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -54,13 +55,13 @@ ARN = "arn:aws:elasticloadbalancing:eu-central-1:1:targetgroup/web/abc"
 NODE = Node("old", uid="u", instance=OLD, zone="a", annotations={NODE_ROLL: "roll-1"})
 
 
-def group(*instances: GroupInstance, **more: object) -> Group:
+def group(*instances: GroupInstance, **more: Any) -> Group:
     made = Group("ng", maximum=5, desired=3, zones=("a",), instances=(GroupInstance(OLD, "a"), *instances))
-    return replace(made, **more)  # type: ignore[arg-type]
+    return replace(made, **more)
 
 
-def state(instance: str, **more: object) -> InstanceState:
-    return replace(InstanceState(instance, "running", zone="a", launched=50.0), **more)  # type: ignore[arg-type]
+def state(instance: str, **more: Any) -> InstanceState:
+    return replace(InstanceState(instance, "running", zone="a", launched=50.0), **more)
 
 
 class TestLaunch:
@@ -140,9 +141,9 @@ class TestReady:
     )
     NEW_NODE = Node("new", instance=NEW, zone="a")
 
-    def new_side(self, **more: object) -> await_ready.Side:
+    def new_side(self, **more: Any) -> await_ready.Side:
         side = await_ready.Side(self.NEW_NODE, self.OLD_SIDE.drivers, self.OLD_SIDE.pods)
-        return replace(side, **more)  # type: ignore[arg-type]
+        return replace(side, **more)
 
     def hold(self, new: await_ready.Side | None, *targets: TargetRegistration) -> str:
         decision = await_ready.decide(NEW, state(NEW), self.OLD_SIDE, new, targets)
@@ -321,9 +322,9 @@ class TestTerminate:
     REPLACEMENT = Node("new", instance=NEW)
     EMPTY = replace(NODE, unschedulable=True)
 
-    def seen(self, **more: object) -> terminate.BeforeTermination:
+    def seen(self, **more: Any) -> terminate.BeforeTermination:
         made = terminate.BeforeTermination(state(OLD), self.EMPTY, self.REPLACEMENT, group=group())
-        return replace(made, **more)  # type: ignore[arg-type]
+        return replace(made, **more)
 
     def test_an_empty_cordoned_node_of_the_plan_is_terminated(self) -> None:
         assert terminate.decide(self.seen(), OLD, "roll-1") == terminate.Terminate()
@@ -451,11 +452,11 @@ class TestPauseAndRestore:
         ],
     )
     def test_a_replacement_that_was_not_needed_is_given_back_if_nothing_runs_on_it(
-        self, change: dict[str, object], verdict: str
+        self, change: dict[str, Any], verdict: str
     ) -> None:
         """N2."""
         seen = restore.Replacement(state(NEW), group(), Node("new"), (), ())
-        assert restore.decide_replacement(replace(seen, **change)) == verdict  # type: ignore[arg-type]
+        assert restore.decide_replacement(replace(seen, **change)) == verdict
 
     def test_an_autoscaler_that_somebody_scaled_up_meanwhile_keeps_that_count(self) -> None:
         owner = Owner("Deployment", "kube-system", "cluster-autoscaler")
