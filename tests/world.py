@@ -5,7 +5,7 @@ whenever something changed. After every effect the world checks the invariants t
 counts what was done to it, and `kill_after` makes the caller die right after one of them.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -1020,7 +1020,7 @@ class World:
         if named := [str(p) for p in serving if p.ready or (p.deleting and p.phase == "Running")]:
             raise InvariantBroken(f"N5: {node} was terminated while clients are led to {named}, or are being answered")
 
-    def targets_of(self, instances: Sequence[str]) -> list[TargetRegistration]:
+    def targets_of(self, instances: Sequence[str], among: Collection[str] | None = None) -> list[TargetRegistration]:
         return [
             TargetRegistration(
                 arn,
@@ -1031,7 +1031,7 @@ class World:
                 self.delays.deregistration,
             )
             for (arn, instance), target in self.targets.items()
-            if instance in instances
+            if instance in instances and (among is None or arn in among)
         ]
 
     def deregister(self, target: TargetRegistration) -> None:

@@ -6,7 +6,7 @@ Calls are retried a few times by botocore itself (standard mode); what remains i
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_elb import ElasticLoadBalancingClient
     from mypy_boto3_elbv2 import ElasticLoadBalancingv2Client
+    from mypy_boto3_elbv2.type_defs import TargetGroupTypeDef
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_service_quotas import ServiceQuotasClient
     from mypy_boto3_sns import SNSClient
@@ -63,8 +64,9 @@ BRIEF = Config(retries={"mode": "standard", "total_max_attempts": 1}, connect_ti
 HISTORY_PAGE = 1000
 """Events of a history in one answer, the most that there may be: a roll of a thousand nodes has about 20,000."""
 
-TARGET_READERS = 8
-"""Target groups that are asked at the same time. Eight keep well below what ELB answers in a second."""
+TARGET_READERS = 4
+"""Target groups that are asked at the same time. ELB answers an account 40 Describe calls at once and 10 a second after
+that, load balancer controllers' too (user guide, "Request throttling for the ELB API")."""
 
 KNOWN_FEATURES = frozenset(
     {
@@ -480,15 +482,15 @@ class AwsClient:
 
     # Load balancers
 
-    def targets_of(self, instances: Sequence[str]) -> list[TargetRegistration]:
+    def targets_of(self, instances: Sequence[str], among: Collection[str] | None = None) -> list[TargetRegistration]:
         wanted = set(instances)
-        return self._group_targets(wanted) + self._classic_targets(wanted)
+        return self._group_targets(wanted, among) + self._classic_targets(wanted, among)
 
-    def _group_targets(self, wanted: set[str]) -> list[TargetRegistration]:
+    def _group_targets(self, wanted: set[str], among: Collection[str] | None) -> list[TargetRegistration]:
         with translated("describe target groups"):
             pages = self._elbv2.get_paginator("describe_target_groups").paginate()
-            groups = [g for page in pages for g in page["TargetGroups"] if g.get("TargetType") in {"instance", "ip"}]
-        arns = [group["TargetGroupArn"] for group in groups]
+            groups = [g for page in pages for g in page["TargetGroups"] if _may_lead_to(g, wanted)]
+        arns = [g["TargetGroupArn"] for g in groups if among is None or g["TargetGroupArn"] in among]
         # A region may have a thousand of them, and ELB can be asked by group alone.
         with ThreadPoolExecutor(TARGET_READERS) as readers:
             return [
@@ -524,12 +526,13 @@ class AwsClient:
         values = {a["Key"]: a["Value"] for a in attributes}
         return float(values.get("deregistration_delay.timeout_seconds", "300"))
 
-    def _classic_targets(self, wanted: set[str]) -> list[TargetRegistration]:
+    def _classic_targets(self, wanted: set[str], among: Collection[str] | None) -> list[TargetRegistration]:
         with translated("describe classic load balancers"):
             pages = self._elb.get_paginator("describe_load_balancers").paginate()
             balancers = [b for page in pages for b in page["LoadBalancerDescriptions"]]
         names = [b["LoadBalancerName"] for b in balancers if any(i["InstanceId"] in wanted for i in b["Instances"])]
-        return [target for name in names for target in self._classic_targets_of(name, wanted)]
+        asked = [name for name in names if among is None or name in among]
+        return [target for name in asked for target in self._classic_targets_of(name, wanted)]
 
     def _classic_targets_of(self, name: str, wanted: set[str]) -> list[TargetRegistration]:
         try:
@@ -640,6 +643,15 @@ class AwsClient:
                 executionArn=execution, includeExecutionData=True, PaginationConfig={"PageSize": HISTORY_PAGE}
             )
             return [dict(event) for page in pages for event in page["events"]]
+
+
+def _may_lead_to(group: "TargetGroupTypeDef", wanted: set[str]) -> bool:
+    """Whether any of these can be registered there, instances by id or pods by address, and get anything from it.
+
+    Without a load balancer all its targets are `unused`.
+    """
+    kinds = {"instance" if each.startswith("i-") else "ip" for each in wanted}
+    return group.get("TargetType") in kinds and bool(group.get("LoadBalancerArns"))
 
 
 def _description(target: TargetRegistration) -> Any:

@@ -4,7 +4,7 @@ Every write carries a precondition: the resourceVersion or UID of what was obser
 A precondition that no longer holds raises `Conflict`: the step is run again and looks again.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -263,9 +263,13 @@ class Aws(Protocol):
         """Terminates through the group, lowering the desired capacity by one. Gone already is fine."""
         ...
 
-    def targets_of(self, instances: Sequence[str]) -> list[TargetRegistration]:
+    def targets_of(self, instances: Sequence[str], among: Collection[str] | None = None) -> list[TargetRegistration]:
         """Where the instances are registered, attached to their group or not; classic load balancers too. An address
-        instead of an instance id asks for what is registered by address."""
+        instead of an instance id asks for what is registered by address.
+
+        ELB says of each target group alone who is in it. `among` (ARNs, and names of classic ones) leaves the others
+        out: enough to go on waiting, never to go on.
+        """
         ...
 
     def rehearse_restore(self, group: Group, instance: GroupInstance, registered: Sequence[TargetRegistration]) -> None:

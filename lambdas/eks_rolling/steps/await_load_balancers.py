@@ -1,9 +1,11 @@
 """Wait until no load balancer uses the node: its last connections have ended, or their time is up [N2]."""
 
 from eks_rolling.clients.protocols import Clients
+from eks_rolling.errors import BadRequest
 from eks_rolling.observed.aws import TargetRegistration
-from eks_rolling.observed.marks import registered_as
-from eks_rolling.payloads import NodeTask, StepResult
+from eks_rolling.observed.kubernetes import Node
+from eks_rolling.observed.marks import registered_as, registrations_on
+from eks_rolling.payloads import NodeTask, Status, StepResult
 from eks_rolling.runtime import handler_for
 
 
@@ -18,8 +20,22 @@ def decide(targets: list[TargetRegistration], waited: float) -> StepResult:
 
 
 def run(task: NodeTask, clients: Clients) -> StepResult:
-    known_as = registered_as(clients.kubernetes.node(task.node), task.instance)
-    return decide(clients.aws.targets_of(known_as), task.waited(clients.now()))
+    node, waited = clients.kubernetes.node(task.node), task.waited(clients.now())
+    known_as = registered_as(node, task.instance)
+    if recorded := _groups_left(node):
+        waiting = decide(clients.aws.targets_of(known_as, recorded), waited)
+        if waiting.status is Status.WAIT:
+            return waiting
+    # Whether it is registered anywhere else by now.
+    return decide(clients.aws.targets_of(known_as), waited)
+
+
+def _groups_left(node: Node | None) -> set[str]:
+    """Which ones it left, as its own mark says: to ask only these while they drain, whoever wrote it, harms nobody."""
+    try:
+        return {t.group for t in registrations_on(node)} if node else set()
+    except BadRequest:
+        return set()
 
 
 handler = handler_for(run, NodeTask)

@@ -6,6 +6,7 @@ elsewhere even when it has none, so the pods go while the connections drain. Wha
 port that nothing explains counts as Local.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from eks_rolling.clients.protocols import Clients
@@ -51,8 +52,12 @@ def decide(
     """The next action for a node that leaves; `targets` are the old instance's own registrations."""
     registered = [t for t in targets if t.receives_traffic and t.state != "draining"]
     draining = [t for t in targets if t.state == "draining"]
-    if registered and (NODE_TARGETS not in node.annotations or EXCLUDE_LABEL not in node.labels):
-        return RecordTargets(registrations_text(_known(node) or registered))
+    known = _known(node)
+    places = {(t.group, t.port) for t in known}
+    # It may have been registered somewhere else since: an abort gives back what is on record.
+    new = [t for t in registered if (t.group, t.port) not in places]
+    if registered and (new or EXCLUDE_LABEL not in node.labels):
+        return RecordTargets(registrations_text([*known, *new]))
     for target in registered:
         if target.others_healthy < floor:
             return Hold(
@@ -90,9 +95,17 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
         raise NotFound(f"Node {task.node} left the cluster on its own; start a new roll.")
     # What the node's kubelet may have written itself is no record, and is written anew.
     node = as_proven(kubernetes.lease(lock_name(clients.settings.namespace)), node, NODE_TARGETS)
-    targets = aws.targets_of([task.instance])
-    waited = task.waited(clients.now())
-    match decide(node, targets, kubernetes.services(), clients.settings.healthy_target_floor, waited):
+    services, floor, waited = kubernetes.services(), clients.settings.healthy_target_floor, task.waited(clients.now())
+
+    def look(among: Collection[str] | None = None) -> Decision:
+        return decide(node, aws.targets_of([task.instance], among), services, floor, waited)
+
+    recorded = {t.group for t in _known(node)}
+    decision = look(recorded) if recorded else None
+    if not isinstance(decision, Hold | Deregister):
+        # Whether it is registered anywhere else by now.
+        decision = look()
+    match decision:
         case RecordTargets(known):
             excluded = EXCLUDE_LABEL in node.labels
             prove(clients, task.roll, node, NODE_TARGETS, known)

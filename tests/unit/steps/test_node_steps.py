@@ -275,7 +275,8 @@ def test_the_version_of_a_kubelet_is_read(status: dict[str, object], kubelet: st
 class TestLoadBalancers:
     LOCAL = Service("shop", "web", (30080,), local_traffic=True)
     CLUSTER = Service("shop", "web", (30080,), local_traffic=False)
-    MARKED = replace(NODE, annotations=NODE.annotations | {NODE_TARGETS: "[]"}, labels={EXCLUDE_LABEL: "true"})
+    RECORD = json.dumps([[ARN, 30080, False]])
+    MARKED = replace(NODE, annotations=NODE.annotations | {NODE_TARGETS: RECORD}, labels={EXCLUDE_LABEL: "true"})
 
     def decide(
         self, *targets: TargetRegistration, services: tuple[Service, ...] = (), node: Node = MARKED, waited: float = 0.0
@@ -287,6 +288,16 @@ class TestLoadBalancers:
         decision = self.decide(TargetRegistration(ARN, OLD, 30080, "healthy", 2), node=NODE)
         assert isinstance(decision, leave_load_balancers.RecordTargets)
         assert json.loads(decision.targets) == [[ARN, 30080, False]]
+
+    def test_a_registration_that_came_later_is_recorded_with_the_others_before_the_node_leaves_it(self) -> None:
+        """R1: an abort gives back what is on record."""
+        later = ARN.replace("web", "api")
+        known, new = (TargetRegistration(arn, OLD, 30080, "healthy", 2) for arn in (ARN, later))
+        decision = self.decide(known, new)
+        assert isinstance(decision, leave_load_balancers.RecordTargets)
+        assert json.loads(decision.targets) == [[ARN, 30080, False], [later, 30080, False]]
+        recorded = replace(self.MARKED, annotations={NODE_TARGETS: decision.targets})
+        assert self.decide(known, new, node=recorded) == leave_load_balancers.Deregister((known, new))
 
     def test_it_leaves_while_others_are_healthy(self) -> None:
         target = TargetRegistration(ARN, OLD, 30080, "healthy", 2)
