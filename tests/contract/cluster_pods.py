@@ -68,14 +68,17 @@ class Cluster:
         self._program = program
         self._serial = itertools.count(1)
         self._later: list[threading.Timer] = []
+        self._sent: list[subprocess.Popen[bytes]] = []
         self._lock = threading.RLock()
         self.secured = Processes(secured=True) if secured else None
-        secrets = self.secured.secrets if self.secured else {"redis-auth": {"password": PASSWORD}}
+        self.secrets = self.secured.secrets if self.secured else {"redis-auth": {"password": PASSWORD}}
         self.login = self.secured.login if self.secured else LOGIN
         self.client_options = self.secured.client_options if self.secured else {}
-        self.client = RedisClient(lambda _namespace, name: secrets[name])
+        self.client = RedisClient(lambda _namespace, name: self.secrets[name])
         self._masters = MASTERS if replicas else MASTERS_ALONE
         self._replica_of = REPLICA_OF if replicas else {}
+        self.more_lines: list[str] = []
+        """Configuration of every server that is started from now on."""
         self.pods: dict[str, Pod] = {}
         self.processes: dict[str, Process] = {}
         self.created: list[str] = []
@@ -88,8 +91,8 @@ class Cluster:
 
     # Building
 
-    def start(self, name: str, directory: Path) -> None:
-        host = f"{self._net}.{next(self._hosts)}"
+    def start(self, name: str, directory: Path, host: str = "") -> None:
+        host = host or f"{self._net}.{next(self._hosts)}"
         directory.mkdir(exist_ok=True)
         lines = [
             *bound_to(host, self._program), f"dir {directory}", "cluster-enabled yes",
@@ -101,6 +104,7 @@ class Cluster:
             lines += [*self.secured.encrypted(6379), "tls-cluster yes", user]
         else:
             lines.append("port 6379")
+        lines += self.more_lines
         (directory / "redis.conf").write_text("\n".join(lines) + "\n")
         with (directory / "log").open("ab") as log:
             popen = subprocess.Popen(
@@ -138,17 +142,17 @@ class Cluster:
 
     def command(self, name: str, *command: str) -> str:
         """What redis-cli says at the pod."""
-        line = [
-            "redis-cli",
-            "-h",
-            self.processes[name].host,
-            "--no-auth-warning",
-            "-a",
-            PASSWORD,
-            *self._tls(),
-            *command,
-        ]
+        line = self._line(name, *command)
         return subprocess.run(line, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+
+    def send(self, name: str, *command: str) -> None:
+        """A command whose answer nobody waits for."""
+        line = self._line(name, *command)
+        self._sent.append(subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+
+    def _line(self, name: str, *command: str) -> list[str]:
+        host = self.processes[name].host
+        return ["redis-cli", "-h", host, "--no-auth-warning", "-a", PASSWORD, *self._tls(), *command]
 
     def _tls(self) -> list[str]:
         if not self.secured:
@@ -165,6 +169,9 @@ class Cluster:
     def close(self) -> None:
         for timer in self._later:
             timer.cancel()
+        for sent in self._sent:
+            sent.kill()
+            sent.wait()
         with self._lock:
             for process in self.processes.values():
                 process.popen.kill()
@@ -271,6 +278,32 @@ class Cluster:
         if was_master:
             self.deaths.append(time.monotonic())
         return process
+
+    def freeze(self, name: str, seconds: float) -> None:
+        """The pod's process stands still, and goes on later."""
+        popen = self.processes[name].popen
+        popen.send_signal(signal.SIGSTOP)
+        self.after(seconds, lambda: popen.send_signal(signal.SIGCONT))
+
+    def restart_container(self, name: str, seconds: float) -> None:
+        """The process is killed; the same pod starts it again a moment later, with the same volume."""
+        process = self.processes[name]
+        if self.view(name).itself.role is Role.MASTER:
+            self.deaths.append(time.monotonic())
+        process.popen.kill()
+        process.popen.wait()
+
+        def again() -> None:
+            with self._lock:
+                if self.processes.get(name) is process:
+                    self.start(name, process.directory, process.host)
+
+        self.after(seconds, again)
+
+    def settle(self) -> None:
+        """Waits for what faults started for later."""
+        for timer in self._later:
+            timer.join()
 
     def view(self, name: str) -> ClusterNode:
         found = self.client.cluster_node(Endpoint(Address(self.processes[name].host), self.login, name))

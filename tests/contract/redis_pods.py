@@ -18,7 +18,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel as SentinelClient
 
 from eks_rolling.clients.protocols import Clients, Eviction, EvictionStatus
-from eks_rolling.errors import RollError
+from eks_rolling.errors import Permanent, RollError
 from eks_rolling.migration.next_action import look
 from eks_rolling.observed.kubernetes import Owner, Pod, Selector, Workload
 from eks_rolling.observed.redis import Address, Endpoint
@@ -246,6 +246,8 @@ class Ended:
     done: list[str]
     held: list[str]
     """What it waited for on the way, each reason once."""
+    refused: list[str] = field(default_factory=list)
+    """Errors that end a roll: a person is asked, and whoever comes again goes on."""
     stopped: str = ""
 
 
@@ -279,6 +281,8 @@ def migrate(pods: Any, client: Any, within_seconds: float) -> Ended:
         except RollError as error:
             # The workflow comes again; what it found is among what it waited for.
             ended.held.append(str(error))
+            if isinstance(error, Permanent):
+                ended.refused.append(str(error))
             time.sleep(1)
     raise AssertionError(f"not within {within_seconds} s; done: {ended.done}; waited for: {ended.held}")
 

@@ -118,7 +118,10 @@ class Processes:
         net = f"127.{10 + number // 250 % 200}.{number % 250}"
         self._directory = Path(tempfile.mkdtemp(prefix="redis-side-"))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._sent: list[subprocess.Popen[bytes]] = []
         self._program = program
+        self.more_lines: list[str] = []
+        """Configuration of every server that is started from now on."""
         self.secured = secured
         self.login = replace(LOGIN, tls="redis-tls") if secured else LOGIN
         self.secrets = self._make_secrets()
@@ -180,7 +183,7 @@ class Processes:
             "repl-ping-replica-period 1",
             *((f"user roll on >{PASSWORD} resetchannels -@all {granted()[0]}",) if self.secured else ()),
         )
-        self._run(endpoint, [*common, *lines])
+        self._run(endpoint, [*common, *self.more_lines, *lines])
 
     def start_sentinel(self, endpoint: Endpoint, master: Address, *lines: str) -> None:
         monitored = [
@@ -242,6 +245,13 @@ class Processes:
     def thaw(self, endpoint: Endpoint) -> None:
         self._processes[endpoint.address.host].send_signal(signal.SIGCONT)
 
+    def send(self, endpoint: Endpoint, *command: str) -> None:
+        """A command whose answer nobody waits for: a script, or one to a server that stands still."""
+        address = endpoint.address
+        line = ["redis-cli", "-h", address.host, "-p", str(address.port), "--no-auth-warning", "-a", PASSWORD, *command]
+        sent = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._sent.append(sent)
+
     def write(self, endpoint: Endpoint, times: int) -> None:
         for _ in range(times):
             assert self.command(endpoint, "rpush", "written", "x" * 20).isdigit()
@@ -271,7 +281,7 @@ class Processes:
         return time.monotonic()
 
     def close(self) -> None:
-        for process in self._processes.values():
+        for process in (*self._sent, *self._processes.values()):
             process.kill()
             process.wait()
         shutil.rmtree(self._directory, ignore_errors=True)

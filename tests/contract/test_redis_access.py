@@ -1,5 +1,6 @@
 """Credentials, permissions, TLS and what is not there, on real servers and sentinels."""
 
+import subprocess
 import tempfile
 import time
 import traceback
@@ -390,6 +391,23 @@ def test_who_hangs_is_silent_within_seconds(real: Real) -> None:
         real.redis.pause_writes(at(master), seen, 60_000)
     real.thaw(master)
     real.write(master)
+
+
+def test_who_is_busy_with_a_script_is_silent_and_says_so(real: Real) -> None:
+    """It answers everything with an error: it is waited for as one that does not answer, and is no fault."""
+    master = real.add_server(None, "busy-reply-threshold 1")
+    endless = ["redis-cli", "-h", master.host, "-p", str(master.port), "eval_ro", "while true do end", "0"]
+
+    def said() -> str:
+        found = real.redis.server(at(master))
+        return found.reason if isinstance(found, Silent) else ""
+
+    with subprocess.Popen(endless, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+        until(real, lambda: said() == "it is busy with a script that does not end", "it says that it is busy")
+        with pytest.raises(Transient, match="does not answer: it is busy with a script"):
+            real.redis.offset(at(master))
+        assert real.cli(master, "script", "kill") == "OK"
+    until(real, lambda: not said(), "it answers again")
 
 
 def test_a_server_is_no_sentinel_and_a_sentinel_no_server(real: Real) -> None:

@@ -7,68 +7,20 @@ the same fault costs without a roll [S1].
 import contextlib
 import functools
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
+from tests.contract.breaking import FAULT_SECONDS, Case, Fault, Stage, lost_without_a_roll, played, whole_group
 from tests.contract.private_network import cut, faults_cost_as_much, heal, is_private, run_inside
-from tests.contract.redis_pods import NEW, Ended, Pods, Writer, lost, migrate, wait_until_all_write_on, writers
-from tests.contract.redis_sides import NAME, Processes, processes, wait_until_whole
+from tests.contract.redis_pods import NEW, lost
+from tests.contract.redis_sides import NAME, Processes
 
 pytestmark = pytest.mark.timeout(240)
 
 BACK_SECONDS = 8.0
 """A pod that died is back after the sentinels' down-after: one that is back sooner, empty, is a loss without us too."""
-
-FAULT_SECONDS = 10.0
-
-
-@dataclass
-class Case:
-    """A group in the middle of a migration. What a fault starts for later is waited for at the end."""
-
-    side: Processes
-    pods: Pods
-    later: list[threading.Timer] = field(default_factory=list)
-    happened: list[str] = field(default_factory=list)
-    deaths: list[float] = field(default_factory=list)
-    """When masters died (monotonic seconds): what each may cost is said in `unreplicated`."""
-
-    def after(self, seconds: float, work: Callable[[], None]) -> None:
-        timer = threading.Timer(seconds, work)
-        timer.daemon = True
-        timer.start()
-        self.later.append(timer)
-
-
-Fault = Callable[[Case], None]
-
-
-class Breaking:
-    """Passes calls on; when one of them has been made so many times, the fault happens before it or after it."""
-
-    def __init__(self, inner: Any, point: str, times: int, fault: Callable[[], None], *, before: bool = False) -> None:
-        self._inner, self._point, self._left, self._fault, self._before = inner, point, times, fault, before
-
-    def __getattr__(self, name: str) -> Any:
-        call = getattr(self._inner, name)
-        if name != self._point:
-            return call
-
-        def breaks(*arguments: Any) -> Any:
-            self._left -= 1
-            if self._left == 0 and self._before:
-                self._fault()
-            answer = call(*arguments)
-            if self._left == 0 and not self._before:
-                self._fault()
-            return answer
-
-        return breaks
 
 
 def die(case: Case, name: str) -> None:
@@ -127,74 +79,42 @@ def somebody_else_fails_over(case: Case) -> None:
         case.side.sentinel_command(case.side.sentinels[2], "sentinel", "failover", NAME)
 
 
-FAULTS: dict[str, tuple[str, int, bool, Fault]] = {
-    "a replica dies before the switch": ("pause_writes", 1, True, other_replica_dies),
-    "the target dies while writes are paused": ("promote", 1, True, target_dies),
-    "the target dies once the old master is closed": ("follow", 1, False, target_dies),
-    "the old master dies once it is closed": ("follow", 1, False, home_dies),
-    "somebody else fails over once the old master is closed": ("follow", 1, False, somebody_else_fails_over),
-    "the target dies once it is master": ("promote", 1, False, target_dies),
-    "the target dies before a sentinel is told": ("announce", 1, True, target_dies),
-    "the old master dies before it follows": ("promote", 1, False, home_dies),
-    "the acting master dies while the pod is away": ("delete_pod", 1, False, master_dies),
-    "the acting master dies while the pod synchronizes": ("follow", 4, False, master_dies),
-    "the acting master dies before the way back": ("pause_writes", 2, True, master_dies),
-    "a sentinel dies before it is told": ("announce", 1, True, sentinel_dies),
-    "a sentinel dies while the pod is away": ("delete_pod", 1, False, sentinel_dies),
-    "a sentinel dies when its colleague was reset": ("reset", 1, False, sentinel_dies),
-    "the new node dies": ("follow", 4, False, new_node_dies),
-    "the pod has to synchronize anew": ("pause_writes", 2, True, has_to_synchronize_anew),
-    "somebody else fails over before the switch": ("pause_writes", 1, True, somebody_else_fails_over),
-    "somebody else fails over while the roles change": ("promote", 1, True, somebody_else_fails_over),
-    "somebody else fails over between two hellos": ("announce", 2, True, somebody_else_fails_over),
-    "somebody else fails over after the last hello": ("announce", 3, False, somebody_else_fails_over),
-    "somebody else fails over on the way back": ("announce", 4, True, somebody_else_fails_over),
+FAULTS: dict[str, tuple[Stage, Fault]] = {
+    "a replica dies before the switch": (Stage("pause_writes", before=True), other_replica_dies),
+    "the target dies while writes are paused": (Stage("promote", before=True), target_dies),
+    "the target dies once the old master is closed": (Stage("follow"), target_dies),
+    "the old master dies once it is closed": (Stage("follow"), home_dies),
+    "somebody else fails over once the old master is closed": (Stage("follow"), somebody_else_fails_over),
+    "the target dies once it is master": (Stage("promote"), target_dies),
+    "the target dies before a sentinel is told": (Stage("announce", before=True), target_dies),
+    "the old master dies before it follows": (Stage("promote"), home_dies),
+    "the acting master dies while the pod is away": (Stage("delete_pod"), master_dies),
+    "the acting master dies while the pod synchronizes": (Stage("follow", 4), master_dies),
+    "the acting master dies before the way back": (Stage("pause_writes", 2, before=True), master_dies),
+    "a sentinel dies before it is told": (Stage("announce", before=True), sentinel_dies),
+    "a sentinel dies while the pod is away": (Stage("delete_pod"), sentinel_dies),
+    "a sentinel dies when its colleague was reset": (Stage("reset"), sentinel_dies),
+    "the new node dies": (Stage("follow", 4), new_node_dies),
+    "the pod has to synchronize anew": (Stage("pause_writes", 2, before=True), has_to_synchronize_anew),
+    "somebody else fails over before the switch": (Stage("pause_writes", before=True), somebody_else_fails_over),
+    "somebody else fails over while the roles change": (Stage("promote", before=True), somebody_else_fails_over),
+    "somebody else fails over between two hellos": (Stage("announce", 2, before=True), somebody_else_fails_over),
+    "somebody else fails over after the last hello": (Stage("announce", 3), somebody_else_fails_over),
+    "somebody else fails over on the way back": (Stage("announce", 4, before=True), somebody_else_fails_over),
 }
 
 
 @pytest.fixture
 def side() -> Iterator[Processes]:
-    with processes() as found:
-        found.start()
-        wait_until_whole(found)
+    with whole_group() as found:
         yield found
-
-
-def played(side: Processes, point: str, times: int, fault: Fault, *, before: bool) -> tuple[Case, Ended, list[Writer]]:
-    """A migration during which the fault happens."""
-    case = Case(side, Pods(side))
-    happens = functools.partial(fault, case)
-    client = Breaking(side.client, point, times, happens, before=before)
-    pods = Breaking(case.pods, point, times, happens, before=before)
-    with writers(side) as written:
-        wait_until_all_write_on(written)
-        ended = migrate(pods, client, 150)
-        wait_until_all_write_on(written)
-    for timer in case.later:
-        timer.join()
-    return case, ended, written
-
-
-def lost_without_a_roll(fault: Fault) -> int:
-    """What the same fault costs a group that nobody touches, beyond what a master's death may."""
-    with processes() as side:
-        side.start()
-        wait_until_whole(side)
-        case = Case(side, Pods(side))
-        with writers(side) as written:
-            wait_until_all_write_on(written)
-            fault(case)
-            time.sleep(FAULT_SECONDS + 5)
-        for timer in case.later:
-            timer.join()
-        return lost(side, case.pods.endpoint(case.pods.name_of_master()).address.host, written, case.deaths)
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_in_the_middle_of_a_migration(side: Processes, name: str) -> None:
     """S1, S2, R3."""
-    point, times, before, fault = FAULTS[name]
-    case, ended, written = played(side, point, times, fault, before=before)
+    stage, fault = FAULTS[name]
+    case, ended, written = played(side, stage, fault)
     print(name, *ended.held, *ended.done, sep="\n  ")
     assert case.happened, "the fault did not happen"
     assert ended.stopped == ""
@@ -215,13 +135,13 @@ def zones_are_cut(case: Case) -> None:
     case.after(FAULT_SECONDS, heal)
 
 
-CUTS: dict[str, tuple[str, int, bool]] = {
-    "before the switch": ("pause_writes", 1, True),
-    "when the roles have changed": ("follow", 1, False),
-    "while the pod is away": ("delete_pod", 1, False),
-    "while the pod synchronizes": ("follow", 3, False),
-    "before the way back": ("pause_writes", 2, True),
-    "on the way back": ("promote", 2, False),
+CUTS: dict[str, Stage] = {
+    "before the switch": Stage("pause_writes", before=True),
+    "when the roles have changed": Stage("follow"),
+    "while the pod is away": Stage("delete_pod"),
+    "while the pod synchronizes": Stage("follow", 3),
+    "before the way back": Stage("pause_writes", 2, before=True),
+    "on the way back": Stage("promote", 2),
 }
 
 
@@ -229,8 +149,7 @@ CUTS: dict[str, tuple[str, int, bool]] = {
 @pytest.mark.parametrize("name", CUTS)
 def test_inside_zones_are_cut(side: Processes, name: str) -> None:
     """S1."""
-    point, times, before = CUTS[name]
-    case, ended, written = played(side, point, times, zones_are_cut, before=before)
+    case, ended, written = played(side, CUTS[name], zones_are_cut)
     print(name, *ended.held, *ended.done, sep="\n  ")
     assert case.happened, "the fault did not happen"
     assert ended.stopped == ""

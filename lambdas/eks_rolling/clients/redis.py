@@ -385,14 +385,17 @@ class RedisClient:
         """
         connection, new = self._connected(endpoint, kind)
         try:
-            return _exchange(connection, commands)
+            replies = _exchange(connection, commands)
         except (AuthenticationError, AuthorizationError):
             raise self._not_accepted(endpoint) from None
         except (Unreachable, TimedOut) as error:
             self._check_tls(endpoint, error)
             if new or isinstance(error, BusyLoadingError | TimedOut):
                 raise
-        return self._read(endpoint, kind, *commands)
+            return self._read(endpoint, kind, *commands)
+        if any(_is_busy(reply) for reply in replies):
+            raise Unreachable("it is busy with a script that does not end")
+        return replies
 
     def _write(
         self, endpoint: Endpoint, name: str, command: Command, expected: Server | None = None, fine: str = ""
@@ -824,6 +827,11 @@ def _is_denial(reply: Reply) -> bool:
     return isinstance(reply, ResponseError) and (
         isinstance(reply, NoPermissionError) or str(reply).lower().startswith(_UNKNOWN)
     )
+
+
+def _is_busy(reply: Reply) -> bool:
+    """What a server answers to nearly everything once a script or function has run for busy-reply-threshold."""
+    return isinstance(reply, ResponseError) and str(reply).startswith("BUSY ")
 
 
 def _is_unknown_master(reply: Reply) -> bool:

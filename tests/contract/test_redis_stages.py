@@ -1,0 +1,158 @@
+"""Servers and sentinels that stand still, are busy, load or change their password, at every stage of a migration.
+
+On real ones, under writers. Unlike one that dies, a server that stands still comes back with what it had, and does then
+what it was told meanwhile. The roll waits with a sentence, and the next look finishes; nothing acknowledged is lost but
+what the same fault costs a group that nobody touches [S1, S2].
+"""
+
+import functools
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from tests.contract.breaking import Case, Fault, Stage, lost_without_a_roll, played, whole_group
+from tests.contract.private_network import faults_cost_as_much
+from tests.contract.redis_pods import NEW, Ended, lost
+from tests.contract.redis_sides import Processes
+
+pytestmark = pytest.mark.timeout(300)
+
+MASTER, TARGET, OTHER, SENTINEL = "redis-master-0", "redis-replica-0", "redis-replica-1", "redis-sentinel-0"
+
+SHORT_SECONDS, LONG_SECONDS = 3.0, 9.0
+"""Longer than a step waits for an answer; longer than the sentinels' down-after, so that another master is elected."""
+
+STAGES = {
+    "before the switch": Stage("pause_writes", before=True),
+    "once writes are paused": Stage("pause_writes"),
+    "before the old master is closed": Stage("follow", before=True),
+    "once the old master is closed": Stage("follow"),
+    "before the promotion": Stage("promote", before=True),
+    "once the new one is master": Stage("promote"),
+    "once the old one follows": Stage("follow", 2),
+    "before a sentinel is told": Stage("announce", before=True),
+    "once one sentinel is told": Stage("announce"),
+    "once all sentinels are told": Stage("announce", 3),
+    "once clients are cut off": Stage("disconnect_clients"),
+    "once the pod is deleted": Stage("delete_pod"),
+    "once the new pod follows": Stage("follow", 3, subject=MASTER),
+    "before the way back": Stage("pause_writes", 2, before=True),
+    "once it is closed on the way back": Stage("follow", subject=TARGET),
+    "once the pod is master again": Stage("promote", subject=MASTER),
+    "once one sentinel is told of the way back": Stage("announce", 4),
+    "once a sentinel is reset": Stage("reset"),
+}
+
+
+def stands_still(name: str, seconds: float) -> Fault:
+    def fault(case: Case) -> None:
+        endpoint = case.pods.endpoint(name)
+        case.happened.append(f"{name} stands still")
+        case.side.freeze(endpoint)
+        case.after(seconds, lambda: case.side.thaw(endpoint))
+
+    return fault
+
+
+def is_busy(name: str) -> Fault:
+    """With a script that runs on and on; it changes nothing, so a pause of writes does not keep it from running."""
+
+    def fault(case: Case) -> None:
+        endpoint = case.pods.endpoint(name)
+        case.happened.append(f"{name} is busy")
+        case.side.command(endpoint, "config", "set", "busy-reply-threshold", "300")
+        script = f"local began = os.clock() while os.clock() - began < {SHORT_SECONDS} do end return 1"
+        case.side.send(endpoint, "eval_ro", script, "0")
+
+    return fault
+
+
+def is_paused(name: str, what: str, seconds: float) -> Fault:
+    """By somebody else."""
+
+    def fault(case: Case) -> None:
+        case.happened.append(f"{name} is paused")
+        case.side.command(case.pods.endpoint(name), "client", "pause", str(int(seconds * 1000)), what)
+
+    return fault
+
+
+def password_is_rotated(case: Case) -> None:
+    """The servers take the roll's new password only, and have closed its connections; its Secret follows later."""
+    case.happened.append("the password is rotated")
+    for name in (MASTER, TARGET, OTHER):
+        with suppress(KeyError):
+            endpoint = case.pods.endpoint(name)
+            case.side.command(endpoint, "acl", "setuser", "roll", "resetpass", f">{NEW_PASSWORD}")
+            case.side.command(endpoint, "client", "kill", "user", "roll")
+    case.side.more_lines[:] = [roll_user(NEW_PASSWORD)]
+    secret = case.side.secrets["redis-auth"]
+    case.after(SHORT_SECONDS, lambda: secret.update(password=NEW_PASSWORD))
+
+
+OLD_PASSWORD, NEW_PASSWORD = "correct-horse", "staple-battery"
+
+
+def roll_user(password: str) -> str:
+    return f"user roll on >{password} ~* &* +@all"
+
+
+FAULTS: dict[str, Fault] = {
+    "the master pod stands still for a moment": stands_still(MASTER, SHORT_SECONDS),
+    "the master pod stands still": stands_still(MASTER, LONG_SECONDS),
+    "the target stands still for a moment": stands_still(TARGET, SHORT_SECONDS),
+    "the target stands still": stands_still(TARGET, LONG_SECONDS),
+    "the other replica stands still": stands_still(OTHER, LONG_SECONDS),
+    "a sentinel stands still": stands_still(SENTINEL, LONG_SECONDS),
+    "the master pod is busy": is_busy(MASTER),
+    "the target is busy": is_busy(TARGET),
+    "the master pod's writes are paused": is_paused(MASTER, "write", LONG_SECONDS),
+    "the master pod is paused": is_paused(MASTER, "all", SHORT_SECONDS),
+    "the target is paused": is_paused(TARGET, "all", LONG_SECONDS),
+    "the password is rotated": password_is_rotated,
+}
+
+
+@pytest.fixture
+def side() -> Iterator[Processes]:
+    with whole_group() as found:
+        yield found
+
+
+def with_a_user_of_its_own(side: Processes) -> None:
+    """The roll signs in as a user whose password may change while clients keep theirs."""
+    for server in side.servers:
+        side.command(server, "acl", "setuser", *roll_user(OLD_PASSWORD).split()[1:])
+    side.more_lines[:] = [roll_user(OLD_PASSWORD)]
+    side.secrets["redis-auth"] = {"username": "roll", "password": OLD_PASSWORD}
+
+
+@pytest.mark.kill_points(keep=12)
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_server_that_does_not_answer_for_a_while(side: Processes, fault: str, stage: str) -> None:
+    """S1, S2, R3."""
+    with_a_user_of_its_own(side)
+    case, ended, written = played(side, STAGES[stage], FAULTS[fault])
+    print(fault, stage, *ended.held, *ended.done, sep="\n  ")
+    assert case.happened, "the fault did not happen"
+    assert ended.stopped == ""
+    assert_sentences(ended)
+    assert not ended.refused or fault == "the password is rotated"
+    moved = case.pods.pods[MASTER]
+    assert moved.node == NEW
+    assert not any(pod.annotations for pod in case.pods.pods.values())
+    assert case.pods.name_of_master() == MASTER
+    missing = lost(side, moved.address, written)
+    assert missing == 0 or faults_cost_as_much(missing, functools.partial(lost_without_a_roll, FAULTS[fault]))
+    assert min(len(w.acked) for w in written) > 100
+
+
+def assert_sentences(ended: Ended) -> None:
+    """What people read of each wait is one line, and none of it is Python's. Only credentials are a person's work."""
+    for reason in ended.held:
+        assert "\n" not in reason
+        assert not any(word in reason for word in ("Traceback", "Error(", "object at 0x", "None")), reason
+    for reason in ended.refused:
+        assert "does not accept the credentials in Secret default/redis-auth" in reason
