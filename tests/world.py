@@ -137,6 +137,8 @@ class Delays:
     detach: float = 4
     target_healthy: float = 6
     deregistration: float = 30
+    scale_out: float = 0
+    """From a raised desired capacity to the launch."""
 
 
 class World:
@@ -188,6 +190,9 @@ class World:
         self.tick_seconds = 1.0
         self.settling_seconds = 0.0
         """For so long after its launch AWS does not know an instance everywhere, and for as long again not its tags."""
+        self.sizes_lag = False
+        """Groups are described with the desired capacity of then, too."""
+        self.scales_out_at: dict[str, float] = {}
         self.tags_are_denied = False
         self.new_nodes_never_join = False
         self.image_parameter = ""
@@ -329,7 +334,9 @@ class World:
                 self._forget(machine)
         for group in list(self.groups_by_name.values()):
             alive = sum(1 for m in self.machines.values() if m.group == group.name and m.alive)
-            if group.launches_serially and alive < group.desired and "Launch" not in group.suspended:
+            if not group.launches_serially or alive >= group.desired or "Launch" in group.suspended:
+                self.scales_out_at.pop(group.name, None)
+            elif self.time >= self.scales_out_at.setdefault(group.name, self.time + self.delays.scale_out):
                 zones = {z: sum(1 for m in self._alive(group.name) if m.zone == z) for z in group.zones}
                 self._launch(group.name, min(zones, key=lambda z: (zones[z], z)))
 
@@ -856,8 +863,10 @@ class World:
         members = [
             m for m in self.machines.values() if m.group == group.name and m.state != "terminated" and self._knows(m)
         ]
+        unknown = sum(1 for m in self._alive(group.name) if not self._knows(m))
         return replace(
             group,
+            desired=group.desired - (unknown if self.sizes_lag else 0),
             instances=tuple(
                 GroupInstance(m.id, m.zone, m.lifecycle, m.template, "m6i.large", m.protected) for m in members
             ),

@@ -12,9 +12,10 @@ from eks_rolling.observed.kubernetes import Owner
 from eks_rolling.observed.marks import INSTANCE_REPLACES, NODE_LAUNCH, NODE_TARGETS, token_of
 from eks_rolling.redis.groups import GROUP, PART
 from eks_rolling.roll import lock
-from tests.hostile.worlds import Call, breaker, effect_number, engine_for, recorder, stopped_after
+from tests.asl import Stopped
+from tests.hostile.worlds import Call, Frozen, breaker, effect_number, engine_for, recorder, stopped_after
 from tests.model.situations import AUTOSCALER, outdated, shop
-from tests.world import World
+from tests.world import Killed, World
 
 LOCK = "kube-system/eks-rolling"
 TURN = f"{LOCK}-launch"
@@ -376,6 +377,99 @@ def test_an_instance_whose_tags_are_not_known_everywhere_yet_is_given_back_too()
     world.settling_seconds = 55
     assert restored(world)["left_behind"] == []
     assert sum(m.alive for m in world.machines.values()) == 3
+
+
+@pytest.mark.parametrize("lag", [False, True], ids=["size at once", "size late too"])
+@pytest.mark.parametrize("settling", [5, 20, 45], ids=lambda seconds: f"{seconds} s")
+@pytest.mark.parametrize("frozen", [0, 50], ids=["at once", "50 s late"])
+def test_an_instance_that_nothing_lists_yet_is_waited_for_and_given_back(
+    monkeypatch: pytest.MonkeyPatch, frozen: float, settling: float, lag: bool
+) -> None:
+    """R2, R6: the step that launched it died; neither its group nor EC2 shows it when the restore looks."""
+    world = shop((2, 1))
+    before = world.snapshot()
+    # Otherwise pods would find it, and it would stay.
+    world.new_nodes_never_join = True
+    world.settling_seconds, world.sizes_lag = settling, lag
+
+    def dies(*_: Any) -> None:
+        raise Killed("after its launch")
+
+    monkeypatch.setattr(World, "tag_instance", dies)
+    late = Frozen(world, 1, frozen, lambda call: call[0] == "launch")
+
+    def restoring(_: World) -> None:
+        lease = world.leases.get(LOCK)
+        if lease is not None and lock.ENDED in lease.annotations:
+            monkeypatch.undo()
+
+    world.watchers.append(restoring)
+    restore = late.run()
+    assert restore is not None
+    assert any(e.startswith("launch ") for e in world.effects)
+    assert (restore.status, restore.output["output"]["left_behind"]) == ("SUCCEEDED", [])
+    assert {part: v for part, v in world.snapshot().items() if v != before[part]} == {}
+    assert sum(m.alive for m in world.machines.values()) == 3
+
+
+@pytest.mark.parametrize("mark", ["raised", "recorded"])
+@pytest.mark.parametrize("scale_out", [10, 100, 200], ids=lambda seconds: f"{seconds} s")
+def test_an_instance_that_the_group_has_yet_to_launch_is_waited_for(scale_out: float, mark: str) -> None:
+    """R2: the desired capacity was raised, and Auto Scaling takes its time; unproven it is said instead [N4]."""
+    probe = mixed()
+    engine_for(probe).run("roll", "roll-1", {})
+    at = next(i for i, effect in enumerate(probe.effects) if effect.startswith("desired of"))
+    world = mixed()
+    before = world.snapshot()
+    world.delays.scale_out = scale_out
+    world.new_nodes_never_join = True
+    proven = mark == "raised"
+    world.kill_after = 1 + at
+    if proven:
+        world.kill_after += 1 + next(i for i, e in enumerate(probe.effects[at + 1 :]) if NODE_LAUNCH in e)
+    engine = engine_for(world)
+    engine.kills_stop_execution = True
+    with pytest.raises(Stopped):
+        engine.run("roll", "roll-1", {})
+    world.kill_after = None
+    left = restored(world)["left_behind"]
+    if proven:
+        assert left == []
+        assert world.snapshot() == before
+    else:
+        assert any("nothing proves whose it is" in said for said in left)
+    assert sum(m.alive for m in world.machines.values()) == (3 if proven else 4)
+    assert world.leases[LOCK].holder == ""
+
+
+def test_an_instance_that_never_comes_is_said_and_all_else_is_put_back() -> None:
+    """R2, R5: Auto Scaling finds no capacity, and may find some when nobody looks any more."""
+    world = mixed()
+    before = world.snapshot()
+    world.delays.scale_out = 100_000
+    engine = engine_for(world)
+    engine.kills_stop_execution = True
+    probe = mixed()
+    engine_for(probe).run("roll", "roll-1", {})
+    at = next(i for i, effect in enumerate(probe.effects) if effect.startswith("desired of"))
+    world.kill_after = 2 + at + next(i for i, e in enumerate(probe.effects[at + 1 :]) if NODE_LAUNCH in e)
+    with pytest.raises(Stopped):
+        engine.run("roll", "roll-1", {})
+    world.kill_after = None
+    began = world.time
+    left = restored(world)["left_behind"]
+    assert any("may still come" in said for said in left)
+    assert world.time - began < 900
+    after = world.snapshot()
+    assert {part for part in before if after[part] != before[part]} == {"groups"}
+
+
+def test_a_request_that_never_went_out_is_not_waited_for_longer_than_aws_takes() -> None:
+    """R5: nothing is left of it, and nothing is said."""
+    world = stopped_after(effect_number(NODE_LAUNCH))
+    before = world.time
+    assert restored(world)["left_behind"] == []
+    assert world.time - before < 400
 
 
 def test_the_turn_to_launch_is_free_after_a_restore() -> None:

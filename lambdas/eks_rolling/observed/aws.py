@@ -86,7 +86,8 @@ class Group:
 
 SPREADING_SECONDS = 120.0
 """How long after a launch a refusal may only mean that the new instance's tags, by which the permission goes, are not
-known everywhere. Longer than EC2 takes (EC2 API guide, eventual consistency)."""
+known everywhere, and that an instance which nothing lists may be there. Longer than EC2 takes (EC2 API guide, eventual
+consistency)."""
 
 IMAGE_BY_PARAMETER = "resolve:ssm:"
 """Beginning of a launch template's image that is whatever a Systems Manager parameter names when an instance starts."""

@@ -110,10 +110,15 @@ def seconds_to_wait(until: float, failure: Mapping[str, Any] | None, error: str,
     return 0.0 if heard else max(0.0, until - now)
 
 
-def steps_still_at_work(ended: Lease, task: SettleTask | RestoreTask, now: float) -> float:
-    """For how many seconds more steps of the roll may be at work, which nobody can stop any more."""
+def steps_over_at(ended: Lease, task: SettleTask | RestoreTask) -> float:
+    """Until when steps of the roll may be at work, which nobody can stop any more; 0 where all were heard of."""
     failure = error_of(task.failure)
-    return seconds_to_wait(lock.steps_until(ended), task.failure, failure, now, outside=bool(task.by))
+    return seconds_to_wait(lock.steps_until(ended), task.failure, failure, 0.0, outside=bool(task.by))
+
+
+def steps_still_at_work(ended: Lease, task: SettleTask | RestoreTask, now: float) -> float:
+    """For how many seconds more they may be."""
+    return max(0.0, steps_over_at(ended, task) - now)
 
 
 class _Fence:

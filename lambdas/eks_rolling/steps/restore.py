@@ -1,9 +1,9 @@
 """Restore: put back every original, whatever way the roll ended [R2], each object by itself [R5].
 
 It works from the marks on the cluster and the groups alone, so it may be run at any time, by anybody, again and again.
-What can wait for nothing comes first: cluster-autoscaler, then the groups' processes and sizes. An object that cannot
-be put back is left behind with the reason, what is gone is done, and the rest goes on. The lock goes last, so that no
-other roll starts on half-restored ground.
+What can wait for nothing comes first: cluster-autoscaler, then the groups' processes. An object that cannot be put back
+is left behind with the reason, what is gone is done, and the rest goes on. The lock goes last, so that no other roll
+starts on half-restored ground.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +14,14 @@ from typing import Literal, TypeVar
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import AccessDenied, BadRequest, NotFound, RollError, Transient, sentence
-from eks_rolling.observed.aws import Group, InstanceState, TargetRegistration, as_their_groups_say, is_new
+from eks_rolling.observed.aws import (
+    SPREADING_SECONDS,
+    Group,
+    InstanceState,
+    TargetRegistration,
+    as_their_groups_say,
+    is_new,
+)
 from eks_rolling.observed.kubernetes import Lease, Node, Owner, Pod, Taint, Workload, ready_nodes, serving_daemons
 from eks_rolling.observed.marks import (
     AUTOSCALER_PAUSED_AT,
@@ -41,7 +48,7 @@ from eks_rolling.payloads import Hold, RestoreTask, StepResult, backoff
 from eks_rolling.redis.groups import RedisGroup, declared
 from eks_rolling.roll import lock
 from eks_rolling.roll import pending_change as changes
-from eks_rolling.roll.fence import steps_still_at_work
+from eks_rolling.roll.fence import steps_over_at, steps_still_at_work
 from eks_rolling.roll.lock import Busy
 from eks_rolling.roll.proofs import proofs_still_needed, proven
 from eks_rolling.roll.restore_dry_run import rehearse
@@ -76,6 +83,8 @@ class RestoreProgress:
     left: list[str] = field(default_factory=list)
     record: Lease | None = None
     """The lock, which proves what a roll wrote on nodes."""
+    over: float = 0.0
+    """When the roll's last step was over at the latest, in epoch seconds."""
     once: list[str] = field(default_factory=list)
     """What no later look will find again, because its mark goes: said now, whether this look is the last or not."""
 
@@ -225,16 +234,34 @@ class Unproven:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class MayCome:
+    """AWS shows no such instance yet, but one may have been launched: without the mark nobody would claim it."""
+
+    reason: str
+
+
 def decide_orphan(
-    node: Node, group: Group, states: Mapping[str, InstanceState], now: float
-) -> AskAgain | Claim | Unproven | None:
-    """What to do about an instance that a step may have launched for the node and died; None where there is none."""
+    node: Node, group: Group, states: Mapping[str, InstanceState], now: float, over: float, *, patient: bool
+) -> AskAgain | Claim | Unproven | MayCome | None:
+    """What to do about an instance that a step may have launched for the node and died; None where there is none.
+
+    `over`: when the roll's last step was over at the latest; no request of it came later. `patient`: a group that has
+    fewer instances than were asked of it is waited for.
+    """
     mark, member = LaunchMark.on(node), group.instance(node.instance)
-    if mark is None or member is None or any(s.tags.get(INSTANCE_REPLACES) == node.instance for s in states.values()):
+    claimed = (i for i in group.instances if i.id in states)
+    if (
+        mark is None
+        or member is None
+        or any(states[i.id].tags.get(INSTANCE_REPLACES) == node.instance for i in claimed)
+    ):
         return None
     if not mark.belongs_to(node.instance):
         return Unproven(_forged_request(node))
     came = [i for i in group.instances if i.alive and i.id in states and mark.may_be_answered_by(states[i.id])]
+    if not came:
+        return _decide_unseen(node, group, now, max(over, mark.asked_at), patient=patient)
     inside = [i.id for i in came if i.zone == member.zone]
     if mark.raised and came:
         return Claim((inside or [i.id for i in came])[0])
@@ -251,6 +278,22 @@ def decide_orphan(
             "long ago to ask whose it is: it stays; terminate it if it is nobody's"
         )
     return AskAgain(mark.token, member.zone)
+
+
+def _decide_unseen(
+    node: Node, group: Group, now: float, asked_by: float, *, patient: bool
+) -> MayCome | Unproven | None:
+    """`asked_by`: when the request went out at the latest, if it did."""
+    if now <= asked_by + SPREADING_SECONDS:
+        return MayCome(f"an instance that was launched for {node.name} may not be listed yet")
+    alive = sum(1 for i in group.instances if i.alive)
+    if alive >= group.desired:
+        return None
+    runs = (
+        f"group {group.name} runs {alive} of the {group.desired} instances asked of it: one for {node.name} may still "
+        "come"
+    )
+    return MayCome(runs) if patient else Unproven(f"{runs}; terminate it then if it is nobody's")
 
 
 def _forged_request(node: Node) -> str:
@@ -301,7 +344,8 @@ def run(task: RestoreTask, clients: Clients) -> StepResult:
         return StepResult.done(not_ours(ended, task.roll), restored=[], left_behind=[], ours=False)
     if seconds := steps_still_at_work(ended, task, clients.now()):
         return StepResult.wait("steps that the roll had begun may still be at work", seconds, restored=[])
-    progress = RestoreProgress(patient=waited < FAULT_PATIENCE_SECONDS, record=ended)
+    over = max(clients.now() - waited, steps_over_at(ended, task))
+    progress = RestoreProgress(patient=waited < FAULT_PATIENCE_SECONDS, record=ended, over=over)
     keep_taints = task.keep_taints or lock.KEEP_TAINTS in ended.annotations
     _restore_all(task, clients, progress, keep_taints=keep_taints)
     deadline = clients.settings.deadline("restore")
@@ -331,7 +375,7 @@ def _restore_all(task: RestoreTask, clients: Clients, progress: RestoreProgress,
         lock.release(clients, None, lock.launch_name(clients.settings.namespace))
     seen = _see(clients, progress)
     for group in seen.groups:
-        _restore_group(group, clients, progress)
+        _resume_processes(group, clients, progress)
     _restore_machines(seen, clients, progress, keep_taints=keep_taints)
     for budget in progress.look("the disruption budgets", clients.kubernetes.budgets) or []:
         if budget.ours:
@@ -397,6 +441,7 @@ def _see(clients: Clients, progress: RestoreProgress) -> Machines:
 def _restore_machines(seen: Machines, clients: Clients, progress: RestoreProgress, *, keep_taints: bool) -> None:
     """Nodes that were not replaced, replacements that were not needed, and what instances bear."""
     seen, unclear = _claim_orphans(seen, clients, progress)
+    _restore_sizes(seen, unclear, clients, progress)
     unused, states = seen.unused, seen.states
     standing_by = {i.id for g in seen.groups for i in g.instances if not i.alive}
     for node in seen.nodes or ():
@@ -421,6 +466,19 @@ def _restore_machines(seen: Machines, clients: Clients, progress: RestoreProgres
             state = (states or {}).get(member.id)
             if state is not None and state.state == "running":
                 _restore_instance(group, state, unused, clients, progress)
+
+
+def _restore_sizes(seen: Machines, unclear: set[str], clients: Clients, progress: RestoreProgress) -> None:
+    """A group may be described with the desired capacity that it had before a launch, and AWS terminates instances,
+    undrained, to obey a maximum below the true one [N2]. So its size waits until every launch is seen or was none.
+    """
+    instances = {n.instance for n in seen.nodes or () if n.name in unclear}
+    blind = seen.nodes is None or seen.states is None
+    for group in seen.groups:
+        if GROUP_MAXIMUM in group.tags and blind and clients.now() <= progress.over + SPREADING_SECONDS:
+            progress.waiting.append(f"group {group.name}: its desired capacity may not be described as it is yet")
+        elif not any(i.id in instances for i in group.instances):
+            _restore_size(group, clients, progress)
 
 
 def _restore_node(
@@ -480,9 +538,12 @@ def _claim_orphans(seen: Machines, clients: Clients, progress: RestoreProgress) 
 def _claim_orphan(
     group: Group, node: Node, states: dict[str, InstanceState], clients: Clients, progress: RestoreProgress
 ) -> dict[str, InstanceState]:
-    match decide_orphan(node, group, states, clients.now()):
+    match decide_orphan(node, group, states, clients.now(), progress.over, patient=progress.patient):
         case Unproven(reason):
             progress.once.append(reason)
+            return {}
+        case MayCome(reason):
+            progress.waiting.append(reason)
             return {}
         case Claim(instance):
             found = instance
@@ -584,8 +645,8 @@ def _restore_instance(
 # Groups, cluster-autoscaler, Redis
 
 
-def _restore_group(group: Group, clients: Clients, progress: RestoreProgress) -> None:
-    """Each part by itself, and each record only once its part is done: what fails is found again."""
+def _resume_processes(group: Group, clients: Clients, progress: RestoreProgress) -> None:
+    """The record goes only once that is done: what fails is found again."""
     name, aws = group.name, clients.aws
     if GROUP_RESUME in group.tags:
         suspended = frozenset(group.tags[GROUP_RESUME].split()) - {"-"}
@@ -593,6 +654,10 @@ def _restore_group(group: Group, clients: Clients, progress: RestoreProgress) ->
             progress.did(f"group {name}", partial(aws.untag_group, name, [GROUP_RESUME]))
             if suspended:
                 progress.restored.append(f"group {name}: {', '.join(sorted(suspended))} resumed")
+
+
+def _restore_size(group: Group, clients: Clients, progress: RestoreProgress) -> None:
+    name, aws = group.name, clients.aws
     with progress.piece(f"group {name}"):
         undo = decide_size(group)
         if undo.maximum is not None:
