@@ -139,6 +139,8 @@ class Delays:
     deregistration: float = 30
     scale_out: float = 0
     """From a raised desired capacity to the launch."""
+    collection: float = 60
+    """Until the pods of a node that is gone are collected, of which their DaemonSet's count is told by nothing else."""
 
 
 class World:
@@ -375,11 +377,22 @@ class World:
     def _forget(self, machine: MachineState) -> None:
         node = self._node_of(machine.id)
         if node:
-            for key in [k for k, p in self.pods_by_name.items() if p.pod.node == node.name]:
-                del self.pods_by_name[key]
+            for key, state in [(k, p) for k, p in self.pods_by_name.items() if p.pod.node == node.name]:
+                if self._is_daemons(state.pod):
+                    self._strand(state)
+                else:
+                    del self.pods_by_name[key]
             del self.nodes_by_name[node.name]
         for key in [k for k in self.targets if k[1] == machine.id]:
             del self.targets[key]
+
+    def _is_daemons(self, pod: Pod) -> bool:
+        return pod.owner is not None and pod.owner.kind == "DaemonSet"
+
+    def _strand(self, state: PodState) -> None:
+        """A DaemonSet's pod outlives its node's object, as nobody tells its controller, until it is collected."""
+        state.gone_at = self.time + self.delays.collection
+        state.pod = replace(state.pod, ready=False)
 
     def _run_pods(self) -> None:
         for key, state in list(self.pods_by_name.items()):
@@ -795,11 +808,12 @@ class World:
     def _counted(self, state: WorkloadState) -> Workload:
         pods = [p for p in self.pods_by_name.values() if p.pod.owner == state.workload.owner]
         active = [p for p in pods if p.gone_at is None]
+        homes = {p.pod.node for p in pods}
         return replace(
             state.workload,
-            desired=len(self.nodes_by_name) if state.daemon else state.workload.desired,
+            desired=len(homes | self.nodes_by_name.keys()) if state.daemon else state.workload.desired,
             ready=sum(1 for p in active if p.pod.ready),
-            current=len(active) if state.daemon else len(pods),
+            current=len(homes) if state.daemon else len(pods),
             restarted_for=state.restarts,
         )
 

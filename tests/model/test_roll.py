@@ -228,6 +228,21 @@ def test_a_kubelet_newer_than_the_control_plane_fails_the_canary_and_everything_
     assert world.snapshot() == before
 
 
+def test_a_node_that_lies_about_its_kubelet_keeps_its_group_from_no_roll_that_a_person_accepts() -> None:
+    """What the replacements say of their own decides then."""
+    world = shop((2, 1))
+    liar = world.add_node("ng-a", "zone-a")
+    world.nodes_by_name[liar] = replace(world.nodes_by_name[liar], kubelet="v9.99.0")
+    world.ready()
+    failed(engine_for(world).run("roll", "roll-1", {}))
+    findings = json.loads(world.documents["rolls/roll-1/plan.json"])["findings"]
+    assert ("kubelet-newer", "blocks") in [(f["code"], f["severity"]) for f in findings]
+    assert len(outdated(world)) == 3
+    accepted = engine_for(world).run("roll", "roll-2", {"accept": ["kubelet-newer:group ng-a"]})
+    assert (accepted.status, accepted.cause) == ("SUCCEEDED", "")
+    assert outdated(world) == []
+
+
 def test_once_a_node_of_a_wave_has_failed_the_others_do_not_begin() -> None:
     world = shop()
 

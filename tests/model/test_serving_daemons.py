@@ -1,5 +1,7 @@
 """Pods of DaemonSets that serve leave their Services before their node is terminated [N5]; the world checks it."""
 
+import json
+
 import pytest
 
 from eks_rolling.observed.kubernetes import Owner
@@ -37,6 +39,18 @@ def test_they_leave_before_their_node_is_terminated(tolerant: bool) -> None:
     assert world.snapshot() == before
     world.advance(30)
     assert len([p for p in world.pods() if p.owner == ingress and p.ready]) == 3
+
+
+@pytest.mark.parametrize("tolerant", [False, True])
+def test_the_gate_waits_for_no_daemons_of_nodes_that_are_gone(tolerant: bool) -> None:
+    """Their controller counts those for a minute more: time in which every pod is Ready."""
+    world, _ = with_ingress(tolerant=tolerant)
+    stale: list[int] = []
+    world.watchers.append(lambda w: stale.append(sum(not d.all_ready for d in w.workloads())))
+    assert engine_for(world).run("roll", "roll-1", {}).status == "SUCCEEDED"
+    waits = json.loads(world.documents["rolls/roll-1/report.json"])["waits"]
+    assert [w["reason"] for w in waits if w["kind"] == "gate" and "DaemonSet" in w["reason"]] == []
+    assert max(stale) > 0
 
 
 def test_those_that_do_not_serve_stay_to_the_end() -> None:

@@ -260,6 +260,13 @@ def test_what_may_be_accepted_becomes_a_note_and_what_may_not_stays_a_blocker() 
     assert "warm-pool" not in ACCEPTABLE
 
 
+def test_what_one_node_says_of_its_kubelet_is_accepted_for_its_group_and_for_no_other() -> None:
+    claimed = beside_a_new_node("v9.99.0")(CLEAN)
+    assert [f.severity for f in found(claimed, RollRequest(accept=("kubelet-newer:group ng",)))] == [NOTE]
+    assert [f.severity for f in found(claimed, RollRequest(accept=("kubelet-newer:group other",)))] == [BLOCKS]
+    assert BLOCKS in [f.severity for f in found(claimed, RollRequest(accept=("kubelet-newer",)))]
+
+
 @pytest.mark.parametrize(
     "image",
     [

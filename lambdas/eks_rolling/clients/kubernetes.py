@@ -733,8 +733,10 @@ def _workload(kind: str, item: Json) -> Workload:
     settled = status.get("observedGeneration", 0) >= metadata.get("generation", 0)
     if kind == "DaemonSet":
         desired, ready = status.get("desiredNumberScheduled", 0), status.get("numberReady", 0)
+        current = status.get("currentNumberScheduled", 0)
     else:
         desired, ready = spec.get("replicas", 1), status.get("readyReplicas", 0)
+        current = status.get("replicas", 0)
     template = ((spec.get("template") or {}).get("metadata") or {}).get("annotations") or {}
     return Workload(
         owner=Owner(kind, metadata["namespace"], metadata["name"]),
@@ -742,7 +744,7 @@ def _workload(kind: str, item: Json) -> Workload:
         resource_version=metadata["resourceVersion"],
         desired=desired,
         ready=ready,
-        current=status.get("replicas", desired if kind == "DaemonSet" else 0),
+        current=current,
         selector=read_selector(spec.get("selector")),
         annotations=metadata.get("annotations") or {},
         restarted_for=template.get(RESTARTED_FOR, ""),

@@ -5,8 +5,8 @@ No SDK object, no client and no clock is in here. Times are epoch seconds.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -421,6 +421,7 @@ class Workload:
     desired: int = 1
     ready: int = 1
     current: int = 1
+    """Its pods; of a DaemonSet, the nodes that have one. As its controller last counted, like the two above."""
     selector: Selector | None = None
     annotations: dict[str, str] = field(default_factory=dict)
     restarted_for: str = ""
@@ -438,6 +439,20 @@ class Workload:
         """The strategy asked for by annotation; None where the annotation says something unknown."""
         asked = self.annotations.get(STRATEGY_ANNOTATION, Strategy.EVICT)
         return Strategy(asked) if asked in set(Strategy) else None
+
+
+def on_nodes_that_are(daemons: Workload, pods: Iterable["Pod"], nodes: Collection[str]) -> Workload:
+    """The DaemonSet as it is on `nodes`, the names of all that there are; `pods` are its own, read before those.
+
+    Its controller counts when a pod changes. A node's removal changes none, and the pods of a node that is gone are
+    collected up to a minute later (kube-controller-manager, podgc): until then it misses them. As many as its count has
+    of such nodes are taken out, and no more, so that a node that still waits for its pod is missed all the same.
+    """
+    own = [p for p in pods if p.owner == daemons.owner and p.node]
+    lost, there = {p.node for p in own} - set(nodes), {p.node for p in own}.intersection(nodes)
+    counted_there = min(len(lost), max(0, daemons.current - len(there)))
+    ready = {p.node for p in own if p.ready and not p.deleting}.intersection(nodes)
+    return replace(daemons, desired=daemons.desired - counted_there, ready=len(ready))
 
 
 ACCEPT = "eks-rolling.io/accept"

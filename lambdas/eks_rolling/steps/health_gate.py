@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eks_rolling.clients.protocols import Clients, HttpAnswer
+from eks_rolling.clients.protocols import Clients, HttpAnswer, Kubernetes
 from eks_rolling.documents.failure import error_of, explain
 from eks_rolling.errors import Aborted, Refused
 from eks_rolling.migration.next_action import Next, group_called, look
-from eks_rolling.observed.kubernetes import Workload, ready_nodes
+from eks_rolling.observed.kubernetes import Workload, on_nodes_that_are, ready_nodes
 from eks_rolling.payloads import Hold, RollTask, StepResult, backoff, bake_look
 from eks_rolling.redis.actions import Settled
 from eks_rolling.roll import lock, operator_requests
@@ -52,6 +52,15 @@ def decide(
     return Open("the wave is healthy")
 
 
+def _as_they_are(kubernetes: Kubernetes) -> list[Workload]:
+    """Every workload; a DaemonSet that seems to lack pods is counted on the nodes that there are."""
+    found = kubernetes.workloads()
+    lacking = [w for w in found if w.owner.kind == "DaemonSet" and not w.all_ready]
+    pods = {w.owner: kubernetes.pods_of(w) for w in lacking}
+    names = {node.name for node in kubernetes.nodes()} if lacking else set()
+    return [on_nodes_that_are(w, pods[w.owner], names) if w.owner in pods else w for w in found]
+
+
 def judge(check: PageCheck, answer: HttpAnswer) -> str:
     """What is wrong with a check's answer; "" if nothing is."""
     if answer.fault:
@@ -83,7 +92,7 @@ def run(task: RollTask, clients: Clients) -> StepResult:
         return again
     decision = decide(
         clients.aws.alarms_firing(clients.settings.alarms),
-        clients.kubernetes.workloads(),
+        _as_they_are(clients.kubernetes),
         task.unready,
         task.waited(clients.now()),
         clients.settings.bake_seconds,

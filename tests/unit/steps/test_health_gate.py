@@ -3,6 +3,7 @@
 import pytest
 
 from eks_rolling.clients.protocols import HttpAnswer
+from eks_rolling.observed.kubernetes import Owner, Pod, Workload, on_nodes_that_are
 from eks_rolling.payloads import Hold
 from eks_rolling.settings import PageCheck
 from eks_rolling.steps.health_gate import decide, judge
@@ -29,3 +30,39 @@ def test_a_check_that_does_not_pass_holds_the_gate() -> None:
     held = decide([], [], (), 100.0, 60.0, unanswered=["a is down", "b is down"])
     assert isinstance(held, Hold)
     assert held.reason == "checks do not pass: a is down; b is down"
+
+
+EDGE = Owner("DaemonSet", "shop", "edge")
+
+
+def pod_on(node: str, *, ready: bool = True, owner: Owner = EDGE, ending: bool = False) -> Pod:
+    return Pod("shop", f"edge-{node}", node=node, owner=owner, ready=ready, deleting_until=9.0 if ending else None)
+
+
+@pytest.mark.parametrize(
+    ("counted", "pods", "whole"),
+    [
+        # Its controller still counts the node that is gone, whose pod is not collected yet.
+        ((3, 2, 3), [pod_on("a"), pod_on("b"), pod_on("gone", ready=False)], True),
+        # It has counted again: what is missing is on a node that there is.
+        ((2, 1, 1), [pod_on("a"), pod_on("gone", ready=False)], False),
+        # Nothing is gone.
+        ((2, 1, 2), [pod_on("a"), pod_on("b", ready=False)], False),
+        ((2, 1, 2), [pod_on("a"), pod_on("b", ending=True)], False),
+        # One node is gone, and on another its pod is not Ready, or not there.
+        ((3, 1, 3), [pod_on("a"), pod_on("b", ready=False), pod_on("gone", ready=False)], False),
+        ((3, 1, 3), [pod_on("a"), pod_on("gone", ready=False)], False),
+        # Two pods of one node that is gone count once; another one's pods count nothing.
+        ((3, 1, 3), [pod_on("a"), pod_on("gone", ready=False), pod_on("gone", ending=True)], False),
+        ((2, 1, 2), [pod_on("a"), pod_on("gone", owner=Owner("DaemonSet", "shop", "other"))], False),
+    ],
+)
+def test_a_daemonset_is_counted_on_nodes_that_there_are(
+    counted: tuple[int, int, int], pods: list[Pod], whole: bool
+) -> None:
+    desired, ready, current = counted
+    daemons = Workload(EDGE, desired=desired, ready=ready, current=current)
+    seen = on_nodes_that_are(daemons, pods, {"a", "b"})
+    assert seen.all_ready is whole
+    held = decide([], [seen], (), 100.0, 60.0)
+    assert isinstance(held, Hold) is not whole

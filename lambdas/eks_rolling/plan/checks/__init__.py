@@ -52,6 +52,7 @@ ACCEPTABLE = (
             "batch-pod",
             "budget-never-allows",
             "do-not-disturb",
+            "kubelet-newer",
             "local-volume",
             "node-not-ready",
             "not-joined",
@@ -64,7 +65,7 @@ ACCEPTABLE = (
 )
 """Codes of findings that a person may accept, of all objects or as CODE:OBJECT. The others cannot be rolled over."""
 
-ONE_AT_A_TIME = frozenset({"redis"})
+ONE_AT_A_TIME = frozenset({"kubelet-newer", "redis"})
 """Those that are accepted for a named object only, CODE:OBJECT or by an annotation on it, never for all at once."""
 
 WEIGHT = {Severity.BLOCKS: 0, Severity.HOLDS: 1, Severity.NOTE: 2}

@@ -22,7 +22,11 @@ def node_findings(chosen: Sequence[Candidate]) -> Iterator[Finding]:
 
 
 def kubelet_findings(view: ClusterSnapshot, chosen: Sequence[Candidate], targets: Targets) -> Iterator[Finding]:
-    """What the kubelets of new nodes will be, as far as nodes that have the new version already show it."""
+    """What the kubelets of new nodes will be, as far as nodes that have the new version already show it.
+
+    A node says that of itself, so one alone could keep its group from being rolled: a person may accept it for the
+    group. The first replacement is judged by its own kubelet then, before its old node loses a pod (`await_ready`).
+    """
     groups = {c.group.name: c.group for c in chosen}
     for name, group in sorted(groups.items()):
         shown = (view.node_of(i.id) for i in group.instances if i.template == target_of(i, targets[name]))
@@ -33,7 +37,8 @@ def kubelet_findings(view: ClusterSnapshot, chosen: Sequence[Candidate], targets
                     "kubelet-newer",
                     f"group {name}",
                     what + newer,
-                    "correct the launch template's image, or upgrade the control plane first",
+                    "correct the launch template's image, or upgrade the control plane first; if only that node says "
+                    f"so, accept kubelet-newer:group {name}: the first new node is judged by its own kubelet",
                 )
                 break
             if older := kubelet_too_old(node.kubelet, view.server_version):
