@@ -168,6 +168,7 @@ def table(tried: list[Tried]) -> Table:
 
         count(f"redis {name}: writes lost", lambda v: of(v).lost, lambda v: of(v).acked)
         times(f"redis {name}: longest stall", lambda run: of(run.verdict).longest_stall_seconds)
+        times(f"redis {name}: of that, clients held up", lambda run: of(run.verdict).stall_lag_seconds)
         count(f"redis {name}: errors of writers", lambda v: sum(of(v).errors.values()))
         count(f"redis {name}: failovers", lambda v: of(v).failovers)
         if tried[0].runs[0].verdict.redis[index].dataset_megabytes:

@@ -9,6 +9,9 @@ from rich.table import Table
 
 Json = dict[str, Any]
 
+LAG_SECONDS = 0.02
+"""From here on the lag of the clients' own process is worth a word."""
+
 
 @dataclass(frozen=True, slots=True)
 class Phase:
@@ -52,9 +55,12 @@ class RedisVerdict:
     """What was there before the clients began."""
     dataset_missing: int = 0
     """Parts of it that are gone in the end."""
+    stall_lag_seconds: float = 0.0
+    """For how much of the longest stall the clients' own process stood still, on a machine that is busy."""
 
     def to_json(self) -> Json:
-        return asdict(self) | {"longest_stall_seconds": round(self.longest_stall_seconds, 3)}
+        rounded = {name: round(getattr(self, name), 3) for name in ("longest_stall_seconds", "stall_lag_seconds")}
+        return asdict(self) | rounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,19 +122,20 @@ def judge(record: Json, phases: Sequence[Phase]) -> Verdict:
         errors=errors,
         jobs=_judge_jobs(record["jobs"]),
         max_unavailable_seen=dict(record["most_unavailable"]),
-        redis=tuple(_judge_redis(each) for each in record.get("redis", ())),
+        redis=tuple(_judge_redis(each, record.get("lag", ())) for each in record.get("redis", ())),
     )
 
 
-def _judge_redis(record: Json) -> RedisVerdict:
+def _judge_redis(record: Json, lag: Sequence[tuple[float, float]]) -> RedisVerdict:
     writers = record["writers"]
-    stalls = [later - earlier for w in writers for earlier, later in itertools.pairwise(w["at"])]
+    stalls = [each for w in writers for each in itertools.pairwise(w["at"])]
+    begins, ends = max(stalls, key=lambda each: each[1] - each[0], default=(0.0, 0.0))
     return RedisVerdict(
         record["group"],
         record["kind"],
         acked=sum(w["acked"] for w in writers),
         lost=sum(len(w["lost"]) for w in writers),
-        longest_stall_seconds=max(stalls, default=0.0),
+        longest_stall_seconds=ends - begins,
         failovers=record["failovers"],
         errors=dict(record["errors"]),
         reads=record["reads"],
@@ -137,6 +144,7 @@ def _judge_redis(record: Json) -> RedisVerdict:
         unserved=len(record.get("unserved", ())),
         dataset_megabytes=record.get("dataset", {}).get("megabytes", 0),
         dataset_missing=record.get("dataset", {}).get("missing", 0),
+        stall_lag_seconds=sum(max(0.0, min(ends, due + late) - max(begins, due)) for due, late in lag),
     )
 
 
@@ -169,7 +177,7 @@ def _redis_line(verdict: RedisVerdict) -> str:
     times = f"{verdict.failovers} failover{'' if verdict.failovers == 1 else 's'}"
     return (
         f"redis {verdict.group}: {verdict.acked:,} writes acknowledged, {verdict.lost:,} lost, {times}, "
-        f"longest stall {verdict.longest_stall_seconds:.2f} s"
+        f"longest stall {verdict.longest_stall_seconds:.2f} s{_lagging(verdict)}"
         + (f", slots unserved in {verdict.unserved} of {verdict.samples:,} samples" if verdict.samples else "")
         + (
             f", {verdict.dataset_missing} parts of {verdict.dataset_megabytes} MB gone"
@@ -177,6 +185,11 @@ def _redis_line(verdict: RedisVerdict) -> str:
             else ""
         )
     )
+
+
+def _lagging(verdict: RedisVerdict) -> str:
+    lag = verdict.stall_lag_seconds
+    return f" (for {lag:.2f} s of it the clients' own process stood still)" if lag >= LAG_SECONDS else ""
 
 
 def table(verdict: Verdict) -> Table:

@@ -25,6 +25,7 @@ from lab.traffic.availability import Availability
 from lab.traffic.broker import Broker
 from lab.traffic.clients import Endpoints, Request, Route, ask
 from lab.traffic.cluster_clients import ClusterClients
+from lab.traffic.lag import Lag
 from lab.traffic.redis_clients import RedisClients, SentinelClients
 
 BROKER_PORT = 8088
@@ -51,6 +52,7 @@ class Traffic:
         self.endpoints = Endpoints()
         self.broker = Broker(spec.traffic.jobs_per_second, spec.traffic.work_ms)
         self.availability = Availability({})
+        self._lag = Lag()
         rate = spec.traffic.requests_per_second
         routes = [Route("endpoints", self.endpoints.next, rate, keep_alive=False)]
         for target in spec.target_groups:
@@ -76,6 +78,7 @@ class Traffic:
             self.availability.follow(self._kube, self._namespace),
             self.broker.hand_out_again(),
             self._tell(),
+            self._lag.watch(),
             *(redis.follow() for redis in self._redis),
         )
         while not self.endpoints.addresses:  # noqa: ASYNC110  (the watch fills them)
@@ -135,6 +138,7 @@ class Traffic:
             "wanted": self.availability.wanted,
             "most_unavailable": self.availability.most,
             "availability": self.availability.changes,
+            "lag": self._lag.seen,
         }
 
     def _write(self, name: str, document: dict[str, Any]) -> None:

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import time
 
 from lab.judge import judge
 from lab.kube import Json
 from lab.traffic.__main__ import cancel_all
+from lab.traffic.lag import WORTH_SECONDS, Lag
 from lab.traffic.redis_clients import addresses_by_name
 
 
@@ -27,6 +29,29 @@ def test_losses_are_added_up_and_the_stall_is_the_longest_of_any_single_client()
     assert (cache.acked, cache.lost, cache.failovers) == (7, 1, 2)
     assert round(cache.longest_stall_seconds, 3) == 0.6
     assert cache.to_json()["longest_stall_seconds"] == 0.6
+
+
+def test_a_stall_says_for_how_much_of_it_the_clients_own_process_stood_still() -> None:
+    seen = record(writer([1.0, 1.1, 1.7], []), failovers=1) | {"lag": [[0.9, 0.15], [1.2, 0.3], [1.6, 0.5]]}
+    (cache,) = judge(seen, []).redis
+    assert round(cache.longest_stall_seconds, 3) == 0.6
+    assert cache.to_json()["stall_lag_seconds"] == 0.4
+
+
+async def late_by(seconds: float) -> Lag:
+    """What is seen by a loop that something else holds up for so long."""
+    lag = Lag()
+    watching = asyncio.create_task(lag.watch())
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_soon(time.sleep, seconds)
+    while not lag.seen:  # noqa: ASYNC110 (nobody tells)
+        await asyncio.sleep(0)
+    await cancel_all([watching])
+    return lag
+
+
+def test_a_loop_that_is_held_up_is_seen_to_be_late() -> None:
+    assert sum(late for _, late in asyncio.run(late_by(0.2)).seen) > WORTH_SECONDS
 
 
 def test_a_record_without_redis_has_no_verdict_on_it() -> None:
