@@ -97,6 +97,7 @@ class SentinelState:
     others: dict[str, str] = field(default_factory=dict)
     """Other sentinels: run id -> host."""
     master_asked_at: float = -100.0
+    info_period: float = INFO_SECONDS
     hello_at: float = 0.0
     master_seen: float = 0.0
     failover: Failover | None = None
@@ -217,7 +218,7 @@ class RedisWorld:
     def _watch(self, sentinel: SentinelState) -> None:
         self._hello(sentinel)
         master = self.servers.get(sentinel.monitors)
-        every = INFO_IN_FAILOVER_SECONDS if sentinel.failover else INFO_SECONDS
+        every = INFO_IN_FAILOVER_SECONDS if sentinel.failover else sentinel.info_period
         if master is not None and self.now >= sentinel.master_asked_at + every:
             sentinel.master_asked_at = self.now
             for server in self.servers.values():
@@ -415,6 +416,7 @@ class RedisWorld:
             epoch=state.epoch,
             resolves_names=state.resolve is not None,
             info_age=self.now - state.master_asked_at,
+            info_period=state.info_period,
         )
 
     def _entry(self, listed: Listed, sentinel: SentinelState) -> KnownReplica:
@@ -505,6 +507,10 @@ class RedisWorld:
         sentinel.replicas, sentinel.others, sentinel.failover = {}, {}, None
         sentinel.current = sentinel.monitors
         self._effect(f"SENTINEL RESET {name} on {endpoint}")
+
+    def ask_every(self, endpoint: Endpoint, seconds: float) -> None:
+        self._asked(endpoint).info_period = seconds
+        self._effect(f"SENTINEL DEBUG INFO-PERIOD {seconds} on {endpoint}")
 
     @staticmethod
     def _offset(state: ServerState) -> int:

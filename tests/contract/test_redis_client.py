@@ -138,6 +138,20 @@ def test_a_reset_sentinel_finds_the_others_soon_and_the_replicas_within_ten_seco
     assert sentinel(side, 1).quorum_ok
 
 
+def test_a_sentinel_that_is_told_to_asks_the_master_sooner_and_then_as_before(side: Side) -> None:
+    assert sentinel(side, 2).info_period == 10.0
+    side.redis.ask_every(side.sentinels[2], 0.99)
+    assert sentinel(side, 2).info_period == 0.99
+    side.redis.reset(side.sentinels[2], NAME)
+    began = side.now()
+    until(side, lambda: len(sentinel(side, 2).replicas) == 2, "it lists the replicas", 14)
+    asked_at = side.now() - sentinel(side, 2).info_age
+    side.redis.ask_every(side.sentinels[2], 10.0)
+    assert asked_at - began < 2, "it asked when it was due by the new period, not by the old one"
+    until(side, lambda: sentinel(side, 2).info_age > 2, "it asks every ten seconds again", 13)
+    until(side, lambda: len(sentinel(side, 2).sentinels) == 2, "it knows the other sentinels", 6)
+
+
 # What changes the group for good: each with a group of its own
 
 

@@ -120,6 +120,7 @@ def sentinel_replies(**changes: Any) -> list[Any]:
     replies: dict[str, Any] = {
         "master": flat["m"], "current": ["10.0.0.1", "6379"], "replicas": [flat["r"]], "sentinels": [],
         "quorum": "OK 3 usable Sentinels.", "own_id": "me", "names": ["resolve-hostnames", "yes"],
+        "periods": ["INFO-PERIOD", "10000", "PING-PERIOD", "1000"],
     }  # fmt: skip
     return list((replies | changes).values())
 
@@ -132,6 +133,22 @@ def test_a_sentinel_that_does_not_know_its_replica_yet() -> None:
     (replica,) = seen.replicas
     assert (replica.master, replica.link_ok, replica.priority) == (None, False, 0)
     assert not replica.alive
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [
+        (["INFO-PERIOD", "990"], 0.99),
+        (["info-period", "10000"], 10.0),
+        (["INFO-PERIOD", "soon"], None),
+        (["PING-PERIOD", "1000"], None),
+        ("OK", None),
+        (ResponseError("ERR Unknown sentinel subcommand 'DEBUG'"), None),
+        (NoPermissionError("User has no permissions"), None),
+    ],
+)
+def test_how_often_a_sentinel_asks_is_known_where_it_tells(told: Any, seconds: float | None) -> None:
+    assert read_sentinel(ENDPOINT, sentinel_replies(periods=told), ()).info_period == seconds
 
 
 @pytest.mark.parametrize(

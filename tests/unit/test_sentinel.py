@@ -22,8 +22,12 @@ from eks_rolling.observed.redis import (
 from eks_rolling.redis.actions import RedisHold, RedisStep, Settled, Stop
 from eks_rolling.redis.groups import Part, PartSet, RedisGroup, RefreshBy
 from eks_rolling.redis.sentinel import (
+    HURRIED_SECONDS,
+    INFO_SECONDS,
     NOWHERE,
     Action,
+    AskAsBefore,
+    AskSooner,
     Follow,
     MovePod,
     RedisPod,
@@ -187,6 +191,40 @@ def test_the_next_replica_waits_until_every_sentinel_lists_the_one_that_moved() 
 
     seen = views(group(old=("r-1",)), not_yet)
     expect(seen, RedisHold, RedisStep.REFRESH_SENTINELS, "sentinel s-0 does not list r-0")
+
+
+def can_be_told(view: Sentinel) -> Sentinel:
+    return replace(view, info_period=INFO_SECONDS)
+
+
+def test_sentinels_that_do_not_list_a_replica_ask_the_master_sooner_where_they_may_be_told_to() -> None:
+    """S1: all of those that do not at once, for ten seconds; then it is waited for."""
+
+    def not_yet(view: Sentinel) -> Sentinel:
+        return can_be_told(replace(view, replicas=tuple(r for r in view.replicas if r.address != at("r-0"))))
+
+    seen = views(views(group(old=("r-1",)), can_be_told), not_yet, "s-1", "s-2")
+    action = expect(seen, AskSooner, RedisStep.REFRESH_SENTINELS, "sentinel s-1 does not list r-0")
+    assert [w.name for w in action.watchers] == ["s-1", "s-2"]
+    partly = views(seen, lambda v: replace(v, info_period=None), "s-1")
+    action = expect(partly, AskSooner, RedisStep.REFRESH_SENTINELS, "sentinel s-1 does not list r-0")
+    assert [w.name for w in action.watchers] == ["s-2"]
+    expect(replace(seen, waited=10.0), RedisHold, RedisStep.REFRESH_SENTINELS, "sentinel s-1 does not list r-0")
+    others = views(seen, lambda v: replace(v, info_period=5.0))
+    expect(others, RedisHold, RedisStep.REFRESH_SENTINELS, "sentinel s-1 does not list r-0")
+
+
+def test_a_sentinel_that_was_left_hurried_asks_as_before() -> None:
+    """Before anything moves; a period that somebody else chose is theirs."""
+    seen = views(group(old=("r-0",)), lambda v: replace(v, info_period=HURRIED_SECONDS), "s-1")
+    assert expect(seen, AskAsBefore, RedisStep.REFRESH_SENTINELS, "s-1 was hurried").watcher.name == "s-1"
+    expect(views(group(), lambda v: replace(v, info_period=5.0)), Settled, None, "")
+
+
+def test_a_sentinel_that_can_be_told_to_ask_is_refreshed_whenever_it_asked_last() -> None:
+    """S1: it is without replicas for a second at most."""
+    seen = views(views(group(), can_be_told), lambda v: stale(replace(v, info_age=3.0)), "s-1")
+    expect(seen, Refresh, RedisStep.REFRESH_SENTINELS, "s-1 lists 10.0.0.9")
 
 
 def test_a_server_that_a_sentinel_lists_twice_is_listed_anew() -> None:

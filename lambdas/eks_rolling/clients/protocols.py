@@ -388,6 +388,13 @@ class Redis(Protocol):
         """
         ...
 
+    def ask_every(self, endpoint: Endpoint, seconds: float) -> None:
+        """SENTINEL DEBUG INFO-PERIOD (since Redis 7.0): how often the sentinel asks masters for INFO, all of them.
+
+        It is 10 s wherever a sentinel starts, is saved nowhere, and what is due by then is asked at once.
+        """
+        ...
+
 
 class Http(Protocol):
     """Addresses that users name in the settings. It raises nothing: what does not answer is an answer too."""

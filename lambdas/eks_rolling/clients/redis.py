@@ -283,13 +283,14 @@ class RedisClient:
             ("SENTINEL", "CKQUORUM", name),
             ("SENTINEL", "MYID"),
             ("SENTINEL", "CONFIG", "GET", "*-hostnames"),
+            ("SENTINEL", "DEBUG"),
             *self._probes(endpoint, _Kind.SENTINEL, SENTINEL_WRITES),
         ]
         try:
             replies = self._read(endpoint, _Kind.SENTINEL, *commands)
         except (Unreachable, TimedOut) as error:
             return _silence(endpoint, error)
-        master, current, replicas, sentinels, quorum, own_id, names, *probes = replies
+        master, current, replicas, sentinels, quorum, own_id, names, _, *probes = replies
         denied = set(_denied_writes(SENTINEL_WRITES, probes))
         optional = {"SENTINEL CKQUORUM": quorum, "SENTINEL MYID": own_id, "SENTINEL CONFIG": names}
         denied |= {command for command, reply in optional.items() if _is_denial(reply)}
@@ -299,7 +300,7 @@ class RedisClient:
         for command, reply in needed.items():
             if isinstance(reply, ResponseError):
                 self._raise(endpoint, f"SENTINEL {command}", reply)
-        return read_sentinel(endpoint, replies[:7], denied)
+        return read_sentinel(endpoint, replies[:8], denied)
 
     @_read_with_care
     def offset(self, endpoint: Endpoint) -> tuple[Role, int]:
@@ -370,6 +371,12 @@ class RedisClient:
             self._raise(endpoint, "SENTINEL RESET", reply)
         if not reply:
             raise _unmonitored(endpoint, name)
+
+    def ask_every(self, endpoint: Endpoint, seconds: float) -> None:
+        period = str(round(seconds * 1000))
+        reply = self._reply_to_write(endpoint, _Kind.SENTINEL, ("SENTINEL", "DEBUG", "INFO-PERIOD", period))
+        if isinstance(reply, ResponseError):
+            self._raise(endpoint, "SENTINEL DEBUG", reply)
 
     # Commands
 
@@ -676,8 +683,8 @@ def _yes(value: str | None) -> bool | None:
 
 
 def read_sentinel(endpoint: Endpoint, replies: Sequence[Reply], denied: Iterable[str]) -> Sentinel:
-    """What SENTINEL MASTER, GET-MASTER-ADDR-BY-NAME, REPLICAS, SENTINELS, CKQUORUM, MYID and CONFIG GET tell."""
-    master, current, replicas, sentinels, quorum, own_id, names = replies
+    """What SENTINEL MASTER, GET-MASTER-ADDR-BY-NAME, REPLICAS, SENTINELS, CKQUORUM, MYID, CONFIG GET, DEBUG tell."""
+    master, current, replicas, sentinels, quorum, own_id, names, periods = replies
     state, names = _pairs(master), _pairs(names)
     return Sentinel(
         address=endpoint.address,
@@ -694,10 +701,18 @@ def read_sentinel(endpoint: Endpoint, replies: Sequence[Reply], denied: Iterable
         failover_timeout_ms=int(state["failover-timeout"]),
         epoch=int(state["config-epoch"]),
         info_age=int(state.get("info-refresh", 10_000)) / 1000,
+        info_period=_info_period(periods),
         resolves_names=names.get("resolve-hostnames") == "yes",
         announces_names=names.get("announce-hostnames") == "yes",
         denied=frozenset(denied),
     )
+
+
+def _info_period(periods: Reply) -> float | None:
+    """Seconds; None before Redis 7, where not permitted, and where it is told in another way than is known."""
+    told = {str(name).lower(): str(value) for name, value in _pairs(periods).items()}
+    milliseconds = told.get("info-period", "")
+    return int(milliseconds) / 1000 if milliseconds.isdecimal() else None
 
 
 def _known_replica(item: Mapping[str, str]) -> KnownReplica:

@@ -5,12 +5,15 @@ from typing import assert_never
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import NotFound
 from eks_rolling.migration.handover import cut_off, switch, take_back, tell, untold
+from eks_rolling.migration.learning import learn
 from eks_rolling.observed.kubernetes import Node, Pod
 from eks_rolling.observed.redis import Endpoint, Sentinel, Server, Silent
 from eks_rolling.redis.actions import Done, RedisHold, RedisStep, Settled, Stop
 from eks_rolling.redis.groups import Part, PartSet, RedisGroup, RefreshBy, endpoint_of
 from eks_rolling.redis.sentinel import (
     Action,
+    AskAsBefore,
+    AskSooner,
     CutOff,
     Follow,
     MovePod,
@@ -82,7 +85,7 @@ def _watcher(part_set: PartSet, name: str, pod: Pod | None, group: RedisGroup, c
 
 def perform(action: Action, seen: SentinelGroupState, clients: Clients) -> Done:
     """One action, under the precondition that what it was decided on is still so. Answers what was done."""
-    redis, name = clients.redis, seen.group.master_name
+    redis = clients.redis
     match action:
         case Switch():
             return _switch(action, seen, clients)
@@ -103,12 +106,11 @@ def perform(action: Action, seen: SentinelGroupState, clients: Clients) -> Done:
             redis.follow(member.endpoint, server, master.known_as)
         case MovePod(pod):
             return _move(action, pod, clients)
-        case Refresh(watcher, by=by):
-            assert watcher.endpoint is not None  # noqa: S101 (it answered)
+        case Refresh(watcher, by=RefreshBy.RESTART):
             assert watcher.pod is not None  # noqa: S101 (it answered)
-            if by is RefreshBy.RESTART:
-                return _evict(watcher.pod, action.reason, clients)
-            redis.reset(watcher.endpoint, name)
+            return _evict(watcher.pod, action.reason, clients)
+        case Refresh() | AskSooner() | AskAsBefore():
+            return learn(action, seen, clients)
         case RedisHold() | Stop() | Settled():
             pass
         case _:

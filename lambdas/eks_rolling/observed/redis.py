@@ -152,7 +152,8 @@ class Sentinel:
 
     `current` is what GET-MASTER-ADDR-BY-NAME answers, what clients are told; `master` the ip of SENTINEL MASTER, which
     changes last in a failover. `epoch` is that of the configuration, which a higher one replaces; `info_age` is seconds
-    since the master last answered its INFO (info-refresh). `known` is False where the sentinel monitors no master of
+    since the master last answered its INFO (info-refresh), `info_period` seconds between two of them; None where the
+    sentinel does not tell, or may not be told another one. `known` is False where the sentinel monitors no master of
     that name.
     """
 
@@ -171,6 +172,7 @@ class Sentinel:
     failover_timeout_ms: int = 180_000
     epoch: int = 0
     info_age: float = 10.0
+    info_period: float | None = None
     resolves_names: bool = False
     announces_names: bool = False
     denied: frozenset[str] = frozenset()

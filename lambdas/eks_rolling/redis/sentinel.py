@@ -22,9 +22,14 @@ them hold different views with the same epoch, for ever."""
 INFO_SECONDS = 10.0
 """How often a sentinel asks a master for INFO, and so learns of its replicas."""
 
+HURRIED_SECONDS = 0.99
+"""How often while it is to learn of a replica soon. Nobody else would say just this: what a function left so that was
+killed is known by it."""
+
 DUE_SECONDS = 7.0
-"""How old that should be when a sentinel is reset: it knows no replica until it asks again, so it is without for three
-seconds at most instead of ten. Later would be better, and is missed: a look comes every two seconds."""
+"""How old that should be when a sentinel is reset that cannot be told to ask sooner: it knows no replica until it asks
+again, so it is without for three seconds at most instead of ten. Later would be better, and is missed: a look comes
+every two seconds."""
 
 ANSWERS_SECONDS = 3.0
 """Sentinels ping every second; whoever was just deleted has not answered for longer than that soon."""
@@ -176,7 +181,38 @@ class Refresh:
     step: RedisStep = RedisStep.REFRESH_SENTINELS
 
 
-Action = RedisHold | Stop | Switch | TakeBack | RepointSentinels | CutOff | Follow | MovePod | Refresh | Settled
+@dataclass(frozen=True, slots=True)
+class AskSooner:
+    """Have sentinels ask the master for INFO now, because they do not list a replica yet."""
+
+    watchers: tuple[SentinelPod, ...]
+    reason: str
+    step: RedisStep = RedisStep.REFRESH_SENTINELS
+
+
+@dataclass(frozen=True, slots=True)
+class AskAsBefore:
+    """Have one sentinel ask for INFO every ten seconds again: it was hurried, and left so."""
+
+    watcher: SentinelPod
+    reason: str
+    step: RedisStep = RedisStep.REFRESH_SENTINELS
+
+
+Action = (
+    RedisHold
+    | Stop
+    | Switch
+    | TakeBack
+    | RepointSentinels
+    | CutOff
+    | Follow
+    | MovePod
+    | Refresh
+    | AskSooner
+    | AskAsBefore
+    | Settled
+)
 
 
 def decide(seen: SentinelGroupState) -> Action:
@@ -195,6 +231,7 @@ def decide(seen: SentinelGroupState) -> Action:
         _replication,
         _undeclared,
         _unknown,
+        _hurried,
         _replicas,
         _moving_sentinels,
         _moved_names,
@@ -462,15 +499,42 @@ def _unknown(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
             continue
         for member in seen.members:
             entry = _entry(view, member)
-            if member is not acting and (entry is None or not entry.alive):
-                said = "does not list" if entry is None else "takes for down"
-                return RedisHold(f"sentinel {watcher} {said} {member}", RedisStep.REFRESH_SENTINELS)
+            if member is acting or (entry is not None and entry.alive):
+                continue
+            if entry is not None:
+                return RedisHold(f"sentinel {watcher} takes for down {member}", RedisStep.REFRESH_SENTINELS)
+            return _not_listed(seen, acting, f"sentinel {watcher} does not list {member}")
         known = {s.run_id for s in view.sentinels if s.alive}
         for colleague, other in _views(seen):
             if colleague is not watcher and other.run_id not in known:
                 return RedisHold(f"sentinel {watcher} does not know {colleague} yet", RedisStep.REFRESH_SENTINELS)
         if not view.quorum_ok and not _stale(seen, acting, watcher, view):
             return RedisHold(f"sentinel {watcher} has no quorum ({view.quorum_says})", RedisStep.REFRESH_SENTINELS)
+    return None
+
+
+def _not_listed(seen: SentinelGroupState, acting: RedisPod, reason: str) -> Action:
+    """They learn of it within ten seconds; at once if they may be told to ask now."""
+    asked = tuple(w for w, v in _views(seen) if can_hurry(v) and lists_not(v, seen, acting))
+    if asked and seen.waited < INFO_SECONDS:
+        return AskSooner(asked, reason)
+    return RedisHold(reason, RedisStep.REFRESH_SENTINELS)
+
+
+def can_hurry(view: Sentinel) -> bool:
+    """Whether it can be told to ask the master now: since Redis 7, where permitted, and nobody chose another period."""
+    return view.info_period == INFO_SECONDS
+
+
+def lists_not(view: Sentinel, seen: SentinelGroupState, acting: RedisPod) -> list[RedisPod]:
+    """The replicas of the acting master that a sentinel does not list."""
+    return [m for m in seen.members if m is not acting and _entry(view, m) is None]
+
+
+def _hurried(seen: SentinelGroupState, _: RedisPod) -> Action | None:
+    for watcher, view in _views(seen):
+        if view.info_period == HURRIED_SECONDS:
+            return AskAsBefore(watcher, f"sentinel {watcher} was hurried, and asks every ten seconds again")
     return None
 
 
@@ -516,7 +580,8 @@ def _forget_stale(
         return None
     watcher, view, why = max(due, key=lambda each: each[1].info_age)
     reason = f"sentinel {watcher} {why}"
-    if by is RefreshBy.RESET and view.info_age < DUE_SECONDS and seen.waited < INFO_SECONDS:
+    late = not can_hurry(view) and view.info_age < DUE_SECONDS
+    if by is RefreshBy.RESET and late and seen.waited < INFO_SECONDS:
         return RedisHold(reason, RedisStep.REFRESH_SENTINELS, max(0.5, DUE_SECONDS - view.info_age))
     return Refresh(watcher, reason, by)
 
