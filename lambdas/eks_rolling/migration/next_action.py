@@ -1,23 +1,33 @@
 """What the steps that migrate Redis share: which groups there are, who holds them, and one invocation of a step.
 
 Every such step observes the whole group again. What is its own to do it does, one action an invocation; what is
-another's it leaves to it: it is done then, and "Look at the Redis pods" leads on.
+another's it leaves to it: it is done then, and "Look at the Redis pods" leads on. What takes a moment is waited for
+within the invocation, before the action and after it.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.errors import NotFound, Refused
+from eks_rolling.errors import NotFound, Refused, RollError
 from eks_rolling.migration import cluster as cluster_migration
 from eks_rolling.migration import sentinel as sentinel_migration
 from eks_rolling.migration.repetition import pause_after, tried
 from eks_rolling.observed.kubernetes import Owner
-from eks_rolling.payloads import NodeTask, RedisActionTask, StepResult, backoff
+from eks_rolling.payloads import NodeTask, RedisActionTask, Status, StepResult, backoff
 from eks_rolling.redis import cluster, sentinel
 from eks_rolling.redis.actions import Done, RedisHold, RedisStep, Settled, Stop
 from eks_rolling.redis.groups import RedisGroup, declared
 from eks_rolling.roll import lock
+
+SHORT_SECONDS = 3.0
+"""What takes no longer is waited for in the same invocation: on the way through the workflow a look comes every two
+seconds, and most of what Redis needs takes less than one."""
+
+LOOK_SECONDS = 0.25
+
+LONG_SECONDS = 10.0
+"""Who has waited for longer than that waits for something else: the workflow's wait is cheaper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +101,42 @@ def migrate(task: RedisActionTask, clients: Clients) -> StepResult:
     if isinstance(taken, lock.Busy):
         said = busy_with(group, taken, task)
         return StepResult.wait(said, min(taken.seconds + 1, 10), redis=str(group))
-    now = clients.now()
-    return answer(RedisStep(task.action), look(group, task.node, clients, task.waited(now)), clients)
+    step = RedisStep(task.action)
+    answered = answer(step, _look_until(step, group, task, clients), clients)
+    began_to_wait = answered.since is not None
+    if began_to_wait and _is_over(step, group, task, clients):
+        return answered.model_copy(update={"status": Status.DONE, "wait_seconds": 0, "since": None})
+    return answered
+
+
+def _look_until(step: RedisStep, group: RedisGroup, task: RedisActionTask, clients: Clients) -> Next:
+    """What the group needs once what the step waits for is there, if that is so within SHORT_SECONDS."""
+    began = clients.now()
+    waited = task.waited(began)
+    while True:
+        due = look(group, task.node, clients, waited + clients.now() - began)
+        hold = due.action
+        short = isinstance(hold, RedisHold) and hold.step in {None, step} and hold.seconds <= SHORT_SECONDS
+        if not short or waited > LONG_SECONDS or clients.now() - began >= SHORT_SECONDS:
+            return due
+        clients.sleep(LOOK_SECONDS)
+
+
+def _is_over(step: RedisStep, group: RedisGroup, task: RedisActionTask, clients: Clients) -> bool:
+    """Whether another step's turn comes soon after what was done. What cannot be told now is left to the next look."""
+    try:
+        action = _look_until(step, group, task.model_copy(update={"since": None}), clients).action
+    except RollError:
+        return False
+    match action:
+        case Stop():
+            return False
+        case Settled():
+            return True
+        case RedisHold(_, own):
+            return own not in {None, step}
+        case _:
+            return action.step is not step
 
 
 def answer(step: RedisStep, due: Next, clients: Clients) -> StepResult:

@@ -1,0 +1,103 @@
+"""What one invocation of a step that migrates Redis waits for itself, on a clock that only sleeping moves."""
+
+from collections.abc import Iterable
+
+import pytest
+
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.errors import Transient
+from eks_rolling.migration import next_action
+from eks_rolling.migration.next_action import LONG_SECONDS, SHORT_SECONDS, Next, migrate
+from eks_rolling.payloads import RedisActionTask, Status, StepResult
+from eks_rolling.redis.actions import Done, RedisHold, RedisStep, Settled, Stop
+from eks_rolling.redis.groups import RedisGroup, RefreshBy, declared
+from eks_rolling.redis.sentinel import Action, Refresh, SentinelGroupState, SentinelPod
+from eks_rolling.settings import Settings
+from tests.model.situations import cache
+
+OURS, ANOTHERS = RedisStep.REFRESH_SENTINELS, RedisStep.FAIL_BACK
+REFRESH = Refresh(SentinelPod("sentinel-0"), "lists what is gone", RefreshBy.RESET)
+OWN_WAIT = RedisHold("it does not list a replica yet", OURS)
+
+ACTION_SECONDS = 0.2
+
+Script = Iterable[tuple[float, Action | Transient]]
+"""What a look finds from which second on."""
+
+
+class Tried:
+    """One invocation of the step that refreshes sentinels, of a group that becomes what the script says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, script: Script, *, waited: float = 0.0) -> None:
+        world = cache(new_version=False)
+        clients = world.clients(Settings(cluster="demo"))
+        (group,), _ = declared(world.workloads())
+        self.began = world.time
+        self.sleep = clients.sleep
+        self.looks: list[float] = []
+        self.acted = 0
+
+        def look(group: RedisGroup, node: str, clients: Clients, waited: float = 0.0) -> Next:
+            passed = clients.now() - self.began
+            self.looks.append(waited)
+            found = [each for since, each in script if since <= passed][-1]
+            if isinstance(found, Transient):
+                raise found
+            return Next(group, SentinelGroupState(group, (), (), node, waited), found, waited, self.act)
+
+        monkeypatch.setattr(next_action, "look", look)
+        task = RedisActionTask(
+            roll="roll-1", node="node", instance="i-1", group="workers",
+            since=self.began - waited if waited else None, redis_group=str(group), action=OURS,
+        )  # fmt: skip
+        self.answered: StepResult = migrate(task, clients)
+        self.took = clients.now() - self.began
+
+    def act(self) -> Done:
+        self.acted += 1
+        self.sleep(ACTION_SECONDS)
+        return Done(REFRESH.reason, stall=0.05, failed_over=True)
+
+
+def test_what_comes_within_seconds_is_waited_for_and_acted_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = Tried(monkeypatch, [(0, OWN_WAIT), (1, REFRESH)])
+    assert tried.acted == 1
+    assert tried.took >= 1
+    assert tried.looks[1] > tried.looks[0] == 0.0, "each look knows how long was waited"
+
+
+def test_what_takes_longer_is_left_to_the_workflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = Tried(monkeypatch, [(0, OWN_WAIT)])
+    assert (tried.answered.status, tried.answered.reason) == (Status.WAIT, OWN_WAIT.reason)
+    assert SHORT_SECONDS <= tried.took < SHORT_SECONDS + 1
+
+
+@pytest.mark.parametrize(
+    "hold", [RedisHold("a synchronization", OURS, SHORT_SECONDS + 1), RedisHold("another's wait", ANOTHERS)]
+)
+def test_only_ones_own_short_waits_are_waited_for(monkeypatch: pytest.MonkeyPatch, hold: RedisHold) -> None:
+    assert Tried(monkeypatch, [(0, hold)]).took == 0.0
+
+
+def test_who_has_waited_long_looks_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = Tried(monkeypatch, [(0, OWN_WAIT)], waited=LONG_SECONDS + 1)
+    assert (len(tried.looks), tried.took) == (1, 0.0)
+
+
+@pytest.mark.parametrize("then", [Settled("all is well"), RedisHold("another's wait", ANOTHERS)])
+def test_a_step_whose_action_had_its_effect_is_done_at_once(monkeypatch: pytest.MonkeyPatch, then: Action) -> None:
+    script: Script = [(0, REFRESH), (0.1, OWN_WAIT), (1, then)]
+    tried = Tried(monkeypatch, script)
+    assert (tried.answered.status, tried.answered.reason) == (Status.DONE, REFRESH.reason)
+    assert tried.answered.output["stall_seconds"] == 0.05, "what was measured is told"
+    assert tried.answered.output["switches"]
+
+
+@pytest.mark.parametrize("then", [Stop("two masters"), REFRESH, OWN_WAIT, Transient("nobody answers")])
+def test_else_the_next_look_decides_and_what_was_done_is_told(
+    monkeypatch: pytest.MonkeyPatch, then: Action | Transient
+) -> None:
+    tried = Tried(monkeypatch, [(0, REFRESH), (0.1, then)])
+    assert (tried.answered.status, tried.answered.reason) == (Status.WAIT, REFRESH.reason)
+    assert tried.acted == 1
+    assert tried.answered.output["switches"]
