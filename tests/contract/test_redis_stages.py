@@ -6,15 +6,18 @@ what the same fault costs a group that nobody touches [S1, S2].
 """
 
 import functools
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
 
+from eks_rolling.observed.redis import Endpoint
 from tests.contract.breaking import Case, Fault, Stage, lost_without_a_roll, played, whole_group
 from tests.contract.private_network import faults_cost_as_much
 from tests.contract.redis_pods import NEW, Ended, lost
 from tests.contract.redis_sides import Processes
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -55,11 +58,24 @@ def stands_still(name: str, seconds: float) -> Fault:
     return fault
 
 
+def there(case: Case, name: str) -> Endpoint:
+    """The pod's server, once it answers: it may have just been started."""
+    endpoint = case.pods.endpoint(name)
+
+    def answers() -> bool:
+        with suppress(subprocess.CalledProcessError):
+            return case.side.command(endpoint, "ping") == "PONG"
+        return False
+
+    until(answers, f"{name} answers")
+    return endpoint
+
+
 def is_busy(name: str) -> Fault:
     """With a script that runs on and on; it changes nothing, so a pause of writes does not keep it from running."""
 
     def fault(case: Case) -> None:
-        endpoint = case.pods.endpoint(name)
+        endpoint = there(case, name)
         case.happened.append(f"{name} is busy")
         case.side.command(endpoint, "config", "set", "busy-reply-threshold", "300")
         script = f"local began = os.clock() while os.clock() - began < {SHORT_SECONDS} do end return 1"
@@ -73,7 +89,7 @@ def is_paused(name: str, what: str, seconds: float) -> Fault:
 
     def fault(case: Case) -> None:
         case.happened.append(f"{name} is paused")
-        case.side.command(case.pods.endpoint(name), "client", "pause", str(int(seconds * 1000)), what)
+        case.side.command(there(case, name), "client", "pause", str(int(seconds * 1000)), what)
 
     return fault
 
@@ -82,10 +98,9 @@ def password_is_rotated(case: Case) -> None:
     """The servers take the roll's new password only, and have closed its connections; its Secret follows later."""
     case.happened.append("the password is rotated")
     for name in (MASTER, TARGET, OTHER):
-        with suppress(KeyError):
-            endpoint = case.pods.endpoint(name)
-            case.side.command(endpoint, "acl", "setuser", "roll", "resetpass", f">{NEW_PASSWORD}")
-            case.side.command(endpoint, "client", "kill", "user", "roll")
+        endpoint = there(case, name)
+        case.side.command(endpoint, "acl", "setuser", "roll", "resetpass", f">{NEW_PASSWORD}")
+        case.side.command(endpoint, "client", "kill", "user", "roll")
     case.side.more_lines[:] = [roll_user(NEW_PASSWORD)]
     secret = case.side.secrets["redis-auth"]
     case.after(SHORT_SECONDS, lambda: secret.update(password=NEW_PASSWORD))

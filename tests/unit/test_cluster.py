@@ -347,6 +347,22 @@ def test_back_in_sync_the_pod_becomes_master_again() -> None:
     assert expect(seen, FailOver, RedisStep.FAIL_BACK_TO_SHARD_POD, "m-0 becomes master again").member.name == "m-0"
 
 
+def test_who_forgot_a_stand_in_that_became_master_again_is_introduced_to_it() -> None:
+    """C1: the pod stood still while the stand-in was being forgotten."""
+    seen = without(back(cluster(stand_in="", changed={"m-0": T, "r-0": T})), T, "m-1", "r-2")
+    action = expect(seen, Meet, RedisStep.SYNC_SHARD_POD, "m-1 forgot m-0-stand-in, which is master again")
+    assert (action.by.name, action.newcomer.name) == ("m-1", T)
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_who_was_promoted_while_the_stand_in_was_being_forgotten_hands_back(*, reset: bool) -> None:
+    """C2: nobody hears of the stand-in any more; it serves nothing."""
+    seen = back(cluster(stand_in="r-0", changed={"m-0": "r-0", "r-0": ""}))
+    seen = view(seen, lambda v: replace(v, table=tuple(_with_slots(n) for n in v.table)))
+    seen = alone(seen, T) if reset else without(seen, T, "m-1", "r-2")
+    assert expect(seen, FailOver, RedisStep.FAIL_BACK_TO_SHARD_POD, "m-0 becomes master again").member.name == "m-0"
+
+
 def test_its_sync_is_waited_for_first() -> None:
     seen = server(back(cluster(stand_in="", changed={"m-0": T, "r-0": T})), "m-0", link_up=False)
     expect(seen, RedisHold, RedisStep.SYNC_SHARD_POD, "m-0 has no link to its master")

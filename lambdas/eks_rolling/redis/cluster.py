@@ -252,11 +252,13 @@ def _ghost(seen: RedisClusterState) -> Forget | None:
     return None
 
 
-def _trouble(members: tuple[ClusterPod, ...], expected: tuple[ClusterPod, ...]) -> str:
+def _trouble(
+    members: tuple[ClusterPod, ...], expected: tuple[ClusterPod, ...], optional: ClusterPod | None = None
+) -> str:
     """The gate before every step: what is not as it has to be; "" if all is well [C1, C2].
 
     Every node sees all slots served, knows exactly the expected ones, and agrees with each on its own role, slots and
-    master; every replica follows a master in sync; no two masters have one epoch.
+    master; every replica follows a master in sync; no two masters have one epoch. Who is `optional` need not be known.
     """
     ids = {node.id: member for member, node in _nodes(expected)}
     for member, node in _nodes(members):
@@ -274,6 +276,8 @@ def _trouble(members: tuple[ClusterPod, ...], expected: tuple[ClusterPod, ...]) 
         for other, itself in ((s, n.itself) for s, n in _nodes(expected)):
             known_as = node.knows(itself.id)
             if known_as is None:
+                if other is optional:
+                    continue
                 return f"{member} does not know {other} yet"
             if (known_as.role, known_as.slots, known_as.master) != (itself.role, itself.slots, itself.master):
                 return f"{member} has not heard yet what {other} is"
@@ -402,6 +406,8 @@ def _returned(pair: Pair) -> Action:
 def _take_back(pair: Pair) -> Action:
     """The pod synchronizes from the stand-in, and becomes master again."""
     pod, stand_in = pair.pod, pair.stand_in
+    if (told := _forgotten_too_soon(pair)) is not None:
+        return told
     if pod.node.itself.role is Role.MASTER or pod.node.itself.master != stand_in.node.id:
         return Replicate(pod, stand_in.node.id, f"{pod} becomes a replica of {stand_in}", RedisStep.SYNC_SHARD_POD)
     if behind := _behind(pod, pod.node, stand_in.node, RedisStep.SYNC_SHARD_POD, pair.waited):
@@ -409,6 +415,20 @@ def _take_back(pair: Pair) -> Action:
     if trouble := _trouble(pair.everyone, pair.everyone):
         return RedisHold(trouble, RedisStep.FAIL_BACK_TO_SHARD_POD)
     return FailOver(pod, stand_in, f"{pod} becomes master again", RedisStep.FAIL_BACK_TO_SHARD_POD)
+
+
+def _forgotten_too_soon(pair: Pair) -> Action | None:
+    """Some forgot the stand-in, and then Redis made it master: the pod had died, or stood still.
+
+    Whoever forgot a node does not take it from gossip for a minute, and sees slots unserved as long.
+    """
+    stand_in, step = pair.stand_in, RedisStep.SYNC_SHARD_POD
+    stranger = next((m for m, n in _nodes(pair.members) if n.knows(stand_in.node.id) is None), None)
+    if stranger is None:
+        return None
+    if (introduced := _introduced(stand_in, stand_in.node, pair.members, step)) is not None:
+        return introduced
+    return Meet(stranger, stand_in, f"{stranger} forgot {stand_in}, which is master again: it is introduced", step)
 
 
 def _promoted_meanwhile(pair: Pair) -> Action | None:
@@ -419,8 +439,8 @@ def _promoted_meanwhile(pair: Pair) -> Action | None:
         return behind
     if pair.original.role is not Role.MASTER:
         return None
-    # Redis itself made another replica master meanwhile.
-    if trouble := _trouble(pair.members, pair.everyone):
+    # Redis itself made another replica master meanwhile, perhaps while the stand-in was being forgotten.
+    if trouble := _trouble(pair.members, pair.everyone, optional=pair.stand_in):
         return RedisHold(trouble, RedisStep.FAIL_BACK_TO_SHARD_POD)
     master = _member_of(master_id, pair.others)
     assert master is not None  # noqa: S101 (no trouble: it follows a master that is known)
