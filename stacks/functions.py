@@ -44,10 +44,10 @@ ARRANGE = (*TAG_GROUPS, "autoscaling:SuspendProcesses", "autoscaling:UpdateAutoS
 """What a roll arranges at its start, and again where somebody changed it."""
 
 _STEPS: Mapping[str, Permissions] = {
-    "check_permissions": Permissions((LOOK, CHECK)),
+    "check_permissions": Permissions((CHECK,)),
     "receive_change": Permissions((LOCK,), describe=DESCRIBE_GROUPS),
     "plan": Permissions(
-        (LOOK, REDIS_LOOK),
+        (LOOK, CHECK, REDIS_LOOK),
         describe=(
             *DESCRIBE_GROUPS,
             "autoscaling:DescribeLifecycleHooks",

@@ -39,7 +39,7 @@ from eks_rolling.observed.kubernetes import (
     Workload,
 )
 from eks_rolling.observed.marks import GROUP_MAXIMUM, GROUP_RESUME, HARD_TAINT, NODE_ROLL
-from eks_rolling.plan.permissions import Verb
+from eks_rolling.plan.permissions import LEASES, Verb, needed_to_restart
 from eks_rolling.redis.groups import GROUP, PART, Part
 from eks_rolling.redis.stand_in import LABEL, name_for
 from eks_rolling.report.messages import Message
@@ -830,6 +830,8 @@ class World:
             raise NotFound(f"{workload.owner} not found")
         if state.workload.resource_version != workload.resource_version:
             raise Conflict(f"{workload.owner} was changed")
+        if template_annotations and needed_to_restart(workload.owner) in self.forbidden:
+            raise AccessDenied(f"Cannot change {workload.owner}: the role may not patch it.")
         state.workload = replace(
             state.workload,
             desired=state.workload.desired if replicas is None else replicas,
@@ -855,6 +857,9 @@ class World:
         return sorted(claim for claim, (where, _) in self.attached.items() if where == node)
 
     def lease(self, name: str) -> Lease | None:
+        namespace, _, alone = name.partition("/")
+        if not self.may("get", "leases", group=LEASES, namespace=namespace, name=alone):
+            raise AccessDenied(f"Cannot get the Lease {name}: the role may not.")
         return self.leases.get(name)
 
     def put_lease(self, lease: Lease) -> Lease:
@@ -864,6 +869,10 @@ class World:
         self.leases[lease.name] = replace(lease, resource_version=self._next())
         self._effect(f"lease {lease.name}: {lease.holder} {lease.annotations}")
         return self.leases[lease.name]
+
+    def may(self, verb: str, resource: str, *, group: str = "", namespace: str = "", name: str = "") -> bool:
+        about = (verb, group, resource, namespace, name)
+        return all((v.verb, v.api_group, v.resource, v.namespace, v.name) != about for v in self.forbidden)
 
     def group_may(self, verb: Verb) -> bool:
         return verb not in self.forbidden

@@ -12,7 +12,7 @@ from tests.model.situations import settings as roll_settings
 from tests.model.situations import shop
 from tests.world import World
 
-VERBS = needed(roll_settings(), [])
+VERBS = needed(roll_settings())
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: f"{verb.group} {verb}")

@@ -7,6 +7,9 @@ from tests.permissions.collected import Request, Uses
 from tests.permissions.exceptions import NAMED_BY_TESTS, Exempt
 from tests.permissions.granted import Action, Rule
 
+EVERYBODYS = frozenset({("create", "selfsubjectaccessreviews")})
+"""What everybody who can sign in may do (Kubernetes docs, the built-in role system:basic-user)."""
+
 
 @dataclass(frozen=True)
 class Granted:
@@ -78,7 +81,11 @@ def _groups_without_need(granted: Granted, requests: Iterable[tuple[str, Request
 def _not_granted(granted: Granted, requests: Iterable[tuple[str, Request]]) -> list[str]:
     found = set()
     for step, r in requests:
-        if r.name in NAMED_BY_TESTS or (r.allowed and any(rule.allows(r) for rule in granted.rules)):
+        if (
+            (r.verb, r.resource) in EVERYBODYS
+            or r.name in NAMED_BY_TESTS
+            or (r.allowed and any(rule.allows(r) for rule in granted.rules))
+        ):
             continue
         where = f" in {r.namespace}" if r.namespace else ""
         what = f"{r.verb} {r.resource}{f' {r.name}' if r.name else ''}{where}"

@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-from eks_rolling.observed.kubernetes import STRATEGY_ANNOTATION, Owner, Strategy, Workload
+from eks_rolling.observed.kubernetes import Owner
 from eks_rolling.observed.redis import Login
-from eks_rolling.plan.permissions import Verb, needed
+from eks_rolling.plan.permissions import Verb, needed, needed_to_migrate, needed_to_restart
 from eks_rolling.redis.groups import Part, PartSet, RedisGroup
 from eks_rolling.settings import Settings
-from eks_rolling.steps.check_permissions import decide, restarting
+from eks_rolling.steps.check_permissions import decide
 from tests.permissions.granted import CLUSTER_FILE, rules
 
 CACHE = RedisGroup(
@@ -25,7 +25,7 @@ ASKED_BY_THEMSELVES = {"eks-rolling-check", "eks-rolling-redis-look"}
 def test_what_is_needed_is_what_the_files_grant_with_their_example_names() -> None:
     granted = {Verb(r.group, r.verb, r.api_group, r.resource, r.namespace, r.name) for r in rules()}
     granted = {verb for verb in granted if verb.group not in ASKED_BY_THEMSELVES}
-    asked = {replace(v, name="") if v.group == RESTART else v for v in needed(Settings(cluster="demo"), [CACHE], [WEB])}
+    asked = {*needed(Settings(cluster="demo")), *needed_to_migrate(CACHE), replace(needed_to_restart(WEB), name="")}
     assert not granted - asked, (
         f"lambdas/eks_rolling/plan/permissions.py lacks {', '.join(map(repr, sorted(granted - asked)))}"
     )
@@ -36,14 +36,14 @@ def test_what_is_needed_is_what_the_files_grant_with_their_example_names() -> No
 
 def test_without_a_redis_group_only_the_clusters_file_counts() -> None:
     of_cluster = {(r.group, r.verb, r.resource) for r in rules() if r.file == CLUSTER_FILE}
-    assert {(v.group, v.verb, v.resource) for v in needed(Settings(cluster="demo"), [])} < of_cluster
+    assert {(v.group, v.verb, v.resource) for v in needed(Settings(cluster="demo"))} < of_cluster
 
 
 def test_settings_say_where_the_lock_and_cluster_autoscaler_are() -> None:
     settings = Settings.parse(
         {"cluster": "demo", "namespace": "locks", "autoscaler": {"namespace": "scaling", "deployment": "scaler"}}
     )
-    verbs = set(map(str, needed(settings, [])))
+    verbs = set(map(str, needed(settings)))
     assert {"update leases eks-rolling in locks", "patch deployments scaler in scaling"} <= verbs
 
 
@@ -55,30 +55,9 @@ def test_all_that_is_missing_is_said_at_once_by_group_with_the_remedy() -> None:
     ]
     assert decide(missing) == (
         "Permissions are missing: eks-rolling-lock may not get leases eks-rolling in kube-system, create leases in "
-        "kube-system; eks-rolling-nodes may not patch nodes. Apply deploy/rbac.yaml, and deploy/redis-rbac.yaml for "
-        "each Redis group."
+        "kube-system; eks-rolling-nodes may not patch nodes. Apply deploy/rbac.yaml."
     )
     assert decide([]) == ""
-
-
-def test_a_namespace_that_does_not_let_its_deployment_be_restarted_is_named() -> None:
-    (verb,) = (v for v in needed(Settings(cluster="demo"), [], [WEB]) if v.group == RESTART)
-    assert decide([verb]).startswith(
-        "Permissions are missing: eks-rolling-restart may not patch deployments web in default. Apply "
-    )
-    assert "deploy/restart-rbac.yaml in each namespace named here" in decide([verb])
-
-
-def test_only_deployments_with_pods_that_ask_for_a_restart_need_it() -> None:
-    asks = {STRATEGY_ANNOTATION: str(Strategy.RESTART)}
-    gone, plain = Owner("Deployment", "default", "gone"), Owner("Deployment", "default", "plain")
-    workloads = [
-        Workload(WEB, desired=1, annotations=asks),
-        Workload(gone, desired=0, current=0, annotations=asks),
-        Workload(plain, desired=1),
-        Workload(Owner("StatefulSet", "default", "db"), desired=1, annotations=asks),
-    ]
-    assert restarting(workloads) == [WEB]
 
 
 def test_nothing_writes_workloads_in_all_namespaces_and_in_the_locks_only_cluster_autoscaler() -> None:

@@ -402,13 +402,9 @@ class KubernetesClient:
 
     # Access
 
-    def may(self, verb: str, resource: str, *, group: str = "", namespace: str = "") -> bool:
-        """Whether the API server would let the caller do that: a review of the caller's own access, which all may ask.
-
-        `group` is the API group, "" for the core one; without a namespace it is asked for all of them.
-        """
+    def may(self, verb: str, resource: str, *, group: str = "", namespace: str = "", name: str = "") -> bool:
         resource, _, subresource = resource.partition("/")
-        attributes = {"verb": verb, "group": group, "resource": resource, "namespace": namespace}
+        attributes = {"verb": verb, "group": group, "resource": resource, "namespace": namespace, "name": name}
         review: Json = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",

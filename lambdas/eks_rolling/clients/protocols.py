@@ -192,6 +192,14 @@ class Kubernetes(Protocol):
         """Creates (no resourceVersion) or replaces under the resourceVersion. Raises Conflict."""
         ...
 
+    def may(self, verb: str, resource: str, *, group: str = "", namespace: str = "", name: str = "") -> bool:
+        """Whether the API server would let the caller do that, which anyone may ask.
+
+        `group` is the API group, "" for the core one; `namespace` and `name` are "" for all. Raises AccessDenied where
+        the cluster's administrators took even the question away.
+        """
+        ...
+
     def group_may(self, verb: Verb) -> bool:
         """Whether the verb's Kubernetes group has it, as the API server's authorizers say."""
         ...

@@ -18,7 +18,7 @@ from eks_rolling.documents.plan import (
     ZoneRoom,
 )
 from eks_rolling.observed.aws import STANDARD_VCPUS
-from eks_rolling.observed.kubernetes import Pod, Strategy
+from eks_rolling.observed.kubernetes import Pod
 from eks_rolling.observed.marks import target_of
 from eks_rolling.payloads import RollRequest, Targets
 from eks_rolling.plan.checks.redis_sentinel import describe
@@ -140,8 +140,8 @@ def _changes(data: dict[str, dict[str, str]], before: str, after: str) -> tuple[
 
 def _move(pod: Pod, view: ClusterSnapshot, roles: dict[str, dict[str, object]], stuck: str) -> Move:
     budgets = view.budgets_of(pod)
-    workload, redis = view.workload(pod.owner), view.redis_set(pod.owner)
-    restarts = workload is not None and workload.strategy is Strategy.RESTART
+    redis = view.redis_set(pod.owner)
+    restarts = view.restarts(view.workload(pod.owner))
     volumes = (view.volume(pod.namespace, claim) for claim in pod.claims)
     return Move(
         pod=str(pod),

@@ -2,10 +2,13 @@
 Redis group deploy/redis-rbac.yaml, and for each Deployment that asks for a restart deploy/restart-rbac.yaml. People
 apply those files, so a new version may find an old one in force.
 
+Without the first no roll begins. What the others grant is asked for by annotations, which tenants write: what is
+missing there is a finding about what bears the annotation, and concerns nobody else's nodes.
+
 A test compares this with the files.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from eks_rolling.observed.kubernetes import Owner
@@ -64,11 +67,8 @@ LOCKS = (
 """Group, name of a Lease ("" for any), verbs: in the lock's namespace."""
 
 
-def needed(settings: Settings, redis: Iterable[RedisGroup], restarting: Iterable[Owner] = ()) -> list[Verb]:
-    """Everything that a roll over this cluster may need. What the plan itself asks of Redis it finds out by asking.
-
-    `restarting` are the Deployments that ask for a restart.
-    """
+def needed(settings: Settings) -> list[Verb]:
+    """Everything that any roll over this cluster may need."""
     verbs = [Verb(group, verb, api, resource) for group, api, resource, said in EVERYWHERE for verb in said.split()]
     verbs += [
         Verb(group, verb, LEASES, "leases", settings.namespace, name)
@@ -80,11 +80,16 @@ def needed(settings: Settings, redis: Iterable[RedisGroup], restarting: Iterable
         Verb("eks-rolling-pause", verb, APPS, "deployments", autoscaler.namespace, autoscaler.deployment)
         for verb in ("get", "patch")
     ]
-    verbs += [Verb("eks-rolling-restart", "patch", APPS, "deployments", o.namespace, o.name) for o in restarting]
-    return verbs + [verb for group in redis for verb in _of_redis(group)]
+    return verbs
 
 
-def _of_redis(group: RedisGroup) -> Iterator[Verb]:
+def needed_to_restart(workload: Owner) -> Verb:
+    """What the restart of a workload needs, as its annotation asks."""
+    return Verb("eks-rolling-restart", "patch", APPS, f"{workload.kind.lower()}s", workload.namespace, workload.name)
+
+
+def needed_to_migrate(group: RedisGroup) -> Iterator[Verb]:
+    """What the migration of a declared group needs. What the plan itself asks of Redis it finds out by asking."""
     namespace, _, lease = group.lease.partition("/")
     yield Verb("eks-rolling-restore", "get", LEASES, "leases", namespace, lease)
     for verb in ("create", "delete", "patch"):

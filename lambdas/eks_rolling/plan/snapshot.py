@@ -15,10 +15,22 @@ from eks_rolling.observed.aws import (
     LifecycleHook,
     VcpuQuota,
 )
-from eks_rolling.observed.kubernetes import ACCEPT, Budget, Node, Owner, Pod, Service, Volume, Workload, placeholders
+from eks_rolling.observed.kubernetes import (
+    ACCEPT,
+    Budget,
+    Node,
+    Owner,
+    Pod,
+    Service,
+    Strategy,
+    Volume,
+    Workload,
+    placeholders,
+)
 from eks_rolling.observed.marks import outdated
 from eks_rolling.payloads import RollRequest, Targets
 from eks_rolling.plan.checks.redis_sentinel import RedisView
+from eks_rolling.plan.permissions import Verb, needed_to_restart
 from eks_rolling.redis.groups import DeclarationProblem, PartSet, RedisGroup
 
 DAY = 24 * 3600
@@ -51,6 +63,8 @@ class ClusterSnapshot:
     """Node -> CSI driver -> volumes."""
     quota: VcpuQuota = field(default_factory=VcpuQuota)
     services: tuple[Service, ...] = ()
+    not_granted: frozenset[Verb] = frozenset()
+    """What annotations ask for and the functions may not do there."""
     hooks: tuple[LifecycleHook, ...] = ()
     """The lifecycle hooks of the groups."""
     server_version: str = ""
@@ -62,6 +76,12 @@ class ClusterSnapshot:
 
     def workload(self, owner: Owner | None) -> Workload | None:
         return self._workloads_by_owner.get(owner) if owner else None
+
+    def restarts(self, workload: Workload | None) -> bool:
+        """Whether its pods leave by a restart: it asks for that, and the roll may do it."""
+        if workload is None or workload.strategy is not Strategy.RESTART:
+            return False
+        return needed_to_restart(workload.owner) not in self.not_granted
 
     def volume(self, namespace: str, claim: str) -> Volume | None:
         """The volume that is bound to a claim."""

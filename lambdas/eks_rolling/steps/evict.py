@@ -10,6 +10,8 @@
 - Batch pods, which end by themselves, are given time to; pods that ask not to be disturbed are waited for.
 - Pods with volumes and StatefulSet pods: one at a time, the next when the last one is Ready elsewhere.
 - Deployments that ask for it by annotation: a rollout restart, which starts the new pod before it stops the old one.
+  Where no Role in their namespace lets that be done, their pods are evicted; a single replica is left alone, unless a
+  person accepted that it is away while it moves.
 - Pods that come back to the node under other UIDs, because they tolerate its taint, are asked a few times more; then
   they are left alone, which holds the node and says so. A Deployment is restarted once for a node.
 - Once empty, the node is cordoned.
@@ -23,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from eks_rolling.clients.protocols import Clients, Eviction, EvictionStatus
-from eks_rolling.errors import NotFound
+from eks_rolling.errors import AccessDenied, NotFound
 from eks_rolling.observed.kubernetes import (
     ACCEPT,
     RESTARTED_FOR,
@@ -48,7 +50,8 @@ from eks_rolling.observed.marks import (
 )
 from eks_rolling.payloads import Hold, HoldKind, NodeTask, StepResult, backoff
 from eks_rolling.plan.checks.other_controllers import autoscaler_of
-from eks_rolling.plan.checks.workloads import DO_NOT_DISTURB
+from eks_rolling.plan.checks.workloads import DO_NOT_DISTURB, RESTART_NOT_PERMITTED
+from eks_rolling.plan.permissions import needed_to_restart
 from eks_rolling.redis.groups import GROUP
 from eks_rolling.roll import lock, returns
 from eks_rolling.runtime import handler_for
@@ -131,6 +134,15 @@ class NodeToEmpty:
     """UIDs of pods that only keep room for others."""
     shared: frozenset[Owner] = frozenset()
     """Workloads whose selector also matches pods of others: a budget of theirs would stand beside another one."""
+
+    not_restartable: frozenset[Owner] = frozenset()
+    """Workloads that ask for a restart where no Role lets this step do it."""
+
+    def restarts(self, workload: Workload | None) -> bool:
+        """Whether its pods leave by a restart: it asks for that, and this step may do it."""
+        if workload is None or workload.strategy is not Strategy.RESTART:
+            return False
+        return workload.owner not in self.not_restartable
 
     @property
     def asked(self) -> dict[Owner, returns.Asked]:
@@ -230,7 +242,7 @@ def decide(seen: NodeToEmpty) -> Decision:
         return DropBudgets(surplus)
     for pod in movers:
         workload = seen.workloads.get(pod.owner) if pod.owner else None
-        if workload and workload.strategy is Strategy.RESTART and _needs_restart(workload, pod, seen):
+        if workload and seen.restarts(workload) and _needs_restart(workload, pod, seen):
             return Restart(workload)
     if missing := _without_budget(seen, movers, covering):
         return MakeBudgets(missing)
@@ -304,7 +316,7 @@ def _without_budget(seen: NodeToEmpty, movers: list[Pod], covering: dict[str, li
         and not covering[pod.uid]
         and (workload := seen.workloads.get(pod.owner))
         and (pod.owner.kind in BUDGETABLE or (workload.selector is not None and workload.desired > 1))
-        and workload.strategy is not Strategy.RESTART
+        and not seen.restarts(workload)
         and GROUP not in workload.annotations
         and workload.owner not in seen.shared
     }
@@ -349,9 +361,9 @@ def _why_not(
         return Why(
             f"it belongs to Redis group {workload.annotations[GROUP]}, which is migrated, not evicted", HoldKind.REDIS
         )
-    if workload and workload.strategy is Strategy.RESTART:
+    if workload and seen.restarts(workload):
         return Why(_restarting(workload, pod, seen))
-    if left_alone := seen.came_back(pod) or _awaited(seen, pod):
+    if left_alone := _kept_for_a_restart(seen, pod) or seen.came_back(pod) or _awaited(seen, pod):
         return Why(left_alone)
     if len(budgets) > 1:
         both = " and ".join(str(b) for b in budgets)
@@ -374,6 +386,18 @@ def _why_not(
     if _one_by_one(pod) and one_by_one_busy:
         return Why("pods with volumes go one at a time")
     return None
+
+
+def _kept_for_a_restart(seen: NodeToEmpty, pod: Pod) -> str:
+    """Why a pod is not evicted although its workload cannot be restarted; "" if it is. The plan blocks on the same:
+    this is for what is annotated, or taken a Role from, in mid-roll."""
+    workload = seen.workloads.get(pod.owner) if pod.owner in seen.not_restartable else None
+    if workload is None or workload.desired != 1 or seen.accepts(RESTART_NOT_PERMITTED, pod):
+        return ""
+    return (
+        f"{workload.owner} asks for a restart, which no Role in its namespace lets a roll do: apply "
+        "deploy/restart-rbac.yaml there, or take its annotation away"
+    )
 
 
 def _restarting(workload: Workload, pod: Pod, seen: NodeToEmpty) -> str:
@@ -501,8 +525,10 @@ def observe(task: NodeTask, clients: Clients) -> NodeToEmpty:
     look = _Workloads(clients, budgets, awaited)
     owners = {p.owner for p in pods if p.owner and not p.stays_with_node and not p.ends}
     low = [p for p in pods if p.priority < 0 and not p.stays_with_node]
-    lease = kubernetes.lease(lock.lock_name(settings.namespace)) if any(_may_be_accepted(p) for p in pods) else None
     workloads = {owner: look.at(owner) for owner in owners}
+    denied = frozenset(owner for owner, w in workloads.items() if w and _may_not_be_restarted(w, clients))
+    accepting = bool(denied) or any(_may_be_accepted(p) for p in pods)
+    lease = kubernetes.lease(lock.lock_name(settings.namespace)) if accepting else None
     return NodeToEmpty(
         node=node,
         pods=pods,
@@ -515,7 +541,21 @@ def observe(task: NodeTask, clients: Clients) -> NodeToEmpty:
         serving=tuple(serving_daemons(pods, kubernetes.services() if _is_empty(pods) else ())),
         placeholders=placeholders(low, kubernetes.services()) if low else frozenset(),
         shared=frozenset(look.sharing(workloads.values(), pods)),
+        not_restartable=denied,
     )
+
+
+def _may_not_be_restarted(workload: Workload, clients: Clients) -> bool:
+    if workload.strategy is not Strategy.RESTART:
+        return False
+    verb = needed_to_restart(workload.owner)
+    try:
+        return not clients.kubernetes.may(
+            verb.verb, verb.resource, group=verb.api_group, namespace=verb.namespace, name=verb.name
+        )
+    except AccessDenied:
+        # Where nobody may ask, the attempt tells.
+        return False
 
 
 def _is_empty(pods: Iterable[Pod]) -> bool:

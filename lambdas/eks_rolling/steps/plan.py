@@ -1,21 +1,22 @@
 """Plan the roll: which nodes are outdated, what stands in the way. Changes nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.documents.finding import Finding, Severity
 from eks_rolling.documents.plan import kind_of_nodes
-from eks_rolling.errors import Permanent, RollError, sentence
+from eks_rolling.errors import AccessDenied, Permanent, RollError, sentence
 from eks_rolling.migration.next_action import look
 from eks_rolling.observed.aws import Group
-from eks_rolling.observed.kubernetes import Node, Pod
+from eks_rolling.observed.kubernetes import Node, Pod, Strategy, Workload
 from eks_rolling.observed.marks import AUTOSCALER_REPLICAS, GROUP_MAXIMUM, GROUP_RESUME, NODE_ROLL
 from eks_rolling.payloads import PlanTask, RollRequest, StepResult
 from eks_rolling.plan.build import PlanDecision, write
 from eks_rolling.plan.checks import Candidate, ClusterSnapshot, candidates, findings, resolve
 from eks_rolling.plan.checks.nodes import left_out
 from eks_rolling.plan.checks.redis_sentinel import RedisView
+from eks_rolling.plan.permissions import Verb, needed_to_migrate, needed_to_restart
 from eks_rolling.plan.placement import cramped_stand_ins, stuck_pods
 from eks_rolling.plan.snapshot import by_parameter
 from eks_rolling.redis.groups import Part, RedisGroup, declared
@@ -135,6 +136,7 @@ def observe(request: RollRequest, clients: Clients) -> ClusterSnapshot:
     of_moving = [i.id for g in rollable for i in g.instances if i.template in moving]
     nodes, pods, workloads = kubernetes.nodes(), kubernetes.pods(), kubernetes.workloads()
     redis_groups, problems = declared(workloads)
+    not_granted = lacking_for_annotations(redis_groups, workloads, clients)
     return ClusterSnapshot(
         groups=tuple(groups),
         nodes=tuple(nodes),
@@ -144,7 +146,7 @@ def observe(request: RollRequest, clients: Clients) -> ClusterSnapshot:
         volumes=tuple(kubernetes.volumes()),
         versions=versions,
         free_addresses={g.name: aws.free_addresses(g) for g in rollable},
-        redis=tuple(_look_at(group, nodes, pods, clients) for group in redis_groups),
+        redis=tuple(_look_at(group, nodes, pods, not_granted, clients) for group in redis_groups),
         redis_problems=tuple(problems),
         left_out=left_out,
         template_data=data,
@@ -154,10 +156,28 @@ def observe(request: RollRequest, clients: Clients) -> ClusterSnapshot:
         volume_limits=kubernetes.volume_limits(),
         quota=aws.vcpu_quota(),
         services=tuple(kubernetes.services()),
+        not_granted=not_granted,
         hooks=tuple(aws.lifecycle_hooks([g.name for g in rollable])),
         server_version=kubernetes.server_version(),
         now=clients.now(),
     )
+
+
+def lacking_for_annotations(
+    redis: Iterable[RedisGroup], workloads: Iterable[Workload], clients: Clients
+) -> frozenset[Verb]:
+    """What annotations ask for, and the functions may not do in that namespace. Nothing where the caller may not ask,
+    such as a person who plans locally: the roll's own plan asks again."""
+    restarting = [
+        w.owner
+        for w in workloads
+        if w.owner.kind == "Deployment" and w.strategy is Strategy.RESTART and (w.desired or w.current)
+    ]
+    asked = [*map(needed_to_restart, restarting), *(verb for group in redis for verb in needed_to_migrate(group))]
+    try:
+        return frozenset(verb for verb in asked if not clients.kubernetes.group_may(verb))
+    except AccessDenied:
+        return frozenset()
 
 
 def _versions_in_use(groups: Sequence[Group], versions: dict[str, tuple[int, int]]) -> set[str]:
@@ -171,9 +191,13 @@ def _types_in_use(groups: Sequence[Group], data: dict[str, dict[str, str]]) -> s
     return (named | {i.type for g in groups for i in g.instances}) - {""}
 
 
-def _look_at(group: RedisGroup, nodes: list[Node], pods: list[Pod], clients: Clients) -> RedisView:
+def _look_at(
+    group: RedisGroup, nodes: list[Node], pods: list[Pod], not_granted: frozenset[Verb], clients: Clients
+) -> RedisView:
     zones = {n.name: n.zone for n in nodes}
     placed = tuple((p.name, zones.get(p.node, "")) for p in pods if group.part_set(p.owner))
+    if missing := sorted(not_granted.intersection(needed_to_migrate(group))):
+        return RedisView(group, fault=f"the functions may not {', '.join(map(str, missing))}", zones=placed)
     try:
         lease = clients.kubernetes.lease(group.lease)
     except Permanent as error:

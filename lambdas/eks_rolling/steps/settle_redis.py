@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.errors import Refused
+from eks_rolling.errors import AccessDenied, Refused, sentence
 from eks_rolling.migration.next_action import Next, look
 from eks_rolling.migration.repetition import pause_after, tried, waited, waits_from
 from eks_rolling.observed.kubernetes import Lease
@@ -35,8 +35,15 @@ def run(task: SettleTask, clients: Clients) -> StepResult:
     progress, most, longest = False, 0, 0.0
     switches: list[dict[str, Any]] = []
     groups, _ = declared(clients.kubernetes.workloads())
+    unseen: list[str] = []
     for group in groups:
-        lease = clients.kubernetes.lease(group.lease)
+        try:
+            lease = clients.kubernetes.lease(group.lease)
+        except AccessDenied as error:
+            # Whoever declares a group where we have no Role must not keep rolls from the others. Without the Role none
+            # of it was moved, unless it was taken away since.
+            unseen.append(f"Redis group {group} was not looked at: {sentence(error)}")
+            continue
         if lease is None or not lease.holder:
             continue
         # At the beginning its holder is dead: this roll has the cluster's lock [R4].
@@ -58,7 +65,7 @@ def run(task: SettleTask, clients: Clients) -> StepResult:
         waiting = StepResult.wait("; ".join(holds), seconds, switches=switches)
         # The deadline is the step's, and any group's first try of something renews it.
         return waiting.model_copy(update={"since": clients.now()}) if progress else waiting
-    return StepResult.done("no Redis group is half moved")
+    return StepResult.done("; ".join(["no Redis group is half moved", *unseen]))
 
 
 def _taken(lease: Lease, holder: str, clients: Clients) -> Lease:

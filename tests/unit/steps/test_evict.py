@@ -267,3 +267,21 @@ class TestPlaceholders:
         serving = Service("shop", "web", selector=Selector((("app", "web"),)))
         assert placeholders(self.PODS, [serving]) == frozenset()
         assert isinstance(decide(seen(*self.PODS)), MakeBudgets)
+
+
+class TestARestartThatNoRoleLets:
+    def test_several_replicas_are_evicted_and_given_a_budget_first(self) -> None:
+        """N1."""
+        asking = workload(annotations={STRATEGY_ANNOTATION: Strategy.RESTART})
+        observed = replace(seen(pod("web-1"), workloads={WEB: asking}), not_restartable=frozenset({WEB}))
+        assert decide(observed) == MakeBudgets((asking,))
+        assert decide(replace(observed, budgets=(budget(),))) == EvictPods((pod("web-1"),), frozenset({WEB}))
+
+    def test_a_single_replica_is_left_alone_until_its_eviction_is_accepted(self) -> None:
+        """N1."""
+        asking = workload(annotations={STRATEGY_ANNOTATION: Strategy.RESTART}, desired=1, ready=1)
+        alone = replace(seen(pod("web-1"), workloads={WEB: asking}), not_restartable=frozenset({WEB}))
+        alone = replace(alone, budgets=(budget(),))
+        assert "asks for a restart, which no Role in its namespace lets a roll do" in reason(decide(alone))
+        accepted = replace(alone, accepted=frozenset({f"restart-not-permitted:{WEB}"}))
+        assert isinstance(decide(accepted), EvictPods)

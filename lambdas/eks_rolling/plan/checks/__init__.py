@@ -57,6 +57,7 @@ ACCEPTABLE = (
             "node-not-ready",
             "not-joined",
             "redis",
+            "restart-not-permitted",
             "spread-stuck",
             "would-stay-pending",
         }

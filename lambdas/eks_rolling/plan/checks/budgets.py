@@ -24,12 +24,12 @@ def budget_findings(view: ClusterSnapshot, pods: Iterable[Pod]) -> Iterator[Find
                 "narrow the selector of one of them",
             )
         else:
-            yield from _one_budget(budgets[0], view.workload(pod.owner))
+            workload = view.workload(pod.owner)
+            if not view.restarts(workload):
+                yield from _one_budget(budgets[0], workload)
 
 
 def _one_budget(budget: Budget, workload: Workload | None) -> Iterator[Finding]:
-    if workload and workload.strategy is Strategy.RESTART:
-        return
     if budget.fault:
         yield holds(
             "budget-not-counted",
@@ -47,7 +47,7 @@ def _one_budget(budget: Budget, workload: Workload | None) -> Iterator[Finding]:
             "budget-never-allows",
             f"budget {budget}",
             f"{rule} with {budget.expected} pods allows no disruption even when all are healthy",
-            "relax it, add a replica, or annotate the Deployment eks-rolling.io/strategy: restart"
+            _let_it_restart(workload)
             if workload
             else f"have its operator move it: a hook before_node switches over, or cordons the node for operators "
             f"that act on that; then accept budget-never-allows:budget {budget}, and the pod is asked for all the same",
@@ -59,3 +59,9 @@ def _one_budget(budget: Budget, workload: Workload | None) -> Iterator[Finding]:
             f"it allows no disruption now: {budget.why_none}",
             "bring the missing pods back; the roll waits for them",
         )
+
+
+def _let_it_restart(workload: Workload) -> str:
+    if workload.strategy is Strategy.RESTART:
+        return "relax it, add a replica, or let it be restarted: apply deploy/restart-rbac.yaml in its namespace"
+    return "relax it, add a replica, or annotate the Deployment eks-rolling.io/strategy: restart"

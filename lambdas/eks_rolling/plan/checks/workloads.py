@@ -41,9 +41,13 @@ def placeholder_findings(view: ClusterSnapshot, pods: Iterable[Pod]) -> Iterator
 
 
 def restart_findings(view: ClusterSnapshot, pods: Iterable[Pod]) -> Iterator[Finding]:
-    """About workloads that ask for a restart, and whose pods cannot exist twice: the new one would wait for the old."""
-    restarting = (p for p in pods if (w := view.workload(p.owner)) and w.strategy is Strategy.RESTART)
-    for subject, alike in by_owner(restarting).items():
+    """About workloads that ask for a restart: where no Role permits it, and where their pods cannot exist twice, so
+    that the new one would wait for the old."""
+    asking = [p for p in pods if (w := view.workload(p.owner)) and w.strategy is Strategy.RESTART]
+    for owner in sorted({p.owner for p in asking if p.owner}, key=str):
+        if (workload := view.workload(owner)) and not view.restarts(workload):
+            yield _restart_not_permitted(workload)
+    for subject, alike in by_owner(p for p in asking if view.restarts(view.workload(p.owner))).items():
         volumes = [v for p in alike for claim in p.claims if (v := view.volume(p.namespace, claim)) and not v.shared]
         ports = sorted({port for p in alike for port in p.host_ports})
         why = f"its volume {volumes[0].name} is for one node at a time" if volumes else ""
@@ -55,6 +59,24 @@ def restart_findings(view: ClusterSnapshot, pods: Iterable[Pod]) -> Iterator[Fin
                 f"it asks for a restart, but {why}, so a new pod may wait for ever for the old one to end",
                 "take the annotation eks-rolling.io/strategy away: it is evicted then, and away while it moves",
             )
+
+
+RESTART_NOT_PERMITTED = "restart-not-permitted"
+"""The finding about a workload that asks for a restart where no Role lets a roll do it, by which its eviction is
+accepted."""
+
+
+def _restart_not_permitted(workload: Workload) -> Finding:
+    """Its pods are evicted, which costs one of several replicas at a time; but of one, what it asks to be spared."""
+    subject = str(workload.owner)
+    reason = "it asks for a restart, which no Role in its namespace lets a roll do"
+    remedy = "apply deploy/restart-rbac.yaml in its namespace, or take the annotation eks-rolling.io/strategy away"
+    if workload.desired > 1:
+        return note("restart-not-permitted", subject, f"{reason}: its pods are evicted", remedy)
+    reason += ", and evicted its one replica would be away while it moves"
+    return blocks(
+        "restart-not-permitted", subject, reason, f"{remedy}, or accept that: {RESTART_NOT_PERMITTED}:{subject}"
+    )
 
 
 def _not_ready(workload: Workload) -> Finding:
