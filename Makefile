@@ -20,6 +20,7 @@ NAME ?= demo
 ROLLS ?= 1
 CLUSTER ?= sentinel
 MEGABYTES ?= 0
+LOAD ?= 0
 
 .PHONY: help
 help: ## List the targets
@@ -39,8 +40,8 @@ demo: control-plane ## Roll a small cluster under live traffic and judge it (CLU
 	@$(LAB) demo --cluster $(CLUSTER)
 
 .PHONY: baseline
-baseline: control-plane ## Compare a roll with kubectl drain under the same traffic (ROLLS=5 for medians, CLUSTER=shards, MEGABYTES=200)
-	@$(LAB) baseline --cluster $(CLUSTER) --rolls $(ROLLS) --megabytes $(MEGABYTES)
+baseline: control-plane ## Compare a roll with kubectl drain under the same traffic (ROLLS=5 for medians, CLUSTER=shards, MEGABYTES=200, LOAD=20)
+	@$(LAB) baseline --cluster $(CLUSTER) --rolls $(ROLLS) --megabytes $(MEGABYTES) --load $(LOAD)
 
 .PHONY: bench-switches
 bench-switches: prepare ## Ways to switch a master under Sentinel, side by side and cut off everywhere (15 minutes)
@@ -49,6 +50,10 @@ bench-switches: prepare ## Ways to switch a master under Sentinel, side by side 
 .PHONY: bench-clients
 bench-clients: prepare ## Redis clients of four languages while groups are rolled, and drained (5 minutes; needs Node.js, Go, Java, Maven)
 	@$(BIN)/python -m benchmarks.clients
+
+.PHONY: bench-load
+bench-load: prepare ## How long clients stall by how much is written, to 20 MB/s: large values, MULTI, Lua, queues, messages (7 minutes)
+	@$(BIN)/python -m benchmarks.load
 
 .PHONY: bench-plan
 bench-plan: control-plane ## How long the plan of 1,000 nodes and 10,000 pods takes, and its memory (5 minutes)

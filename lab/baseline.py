@@ -173,6 +173,8 @@ def table(tried: list[Tried]) -> Table:
         count(f"redis {name}: failovers", lambda v: of(v).failovers)
         if tried[0].runs[0].verdict.redis[index].dataset_megabytes:
             count(f"redis {name}: parts of its data set lost", lambda v: of(v).dataset_missing)
+        if tried[0].runs[0].verdict.redis[index].load:
+            count(f"redis {name}: lost under load", lambda v: of(v).load_lost, lambda v: of(v).load_acked)
         if tried[0].runs[0].verdict.redis[index].samples:
             count(f"redis {name}: slots seen unserved", lambda v: of(v).unserved, lambda v: of(v).samples)
 

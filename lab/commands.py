@@ -143,10 +143,13 @@ def play_baseline(
     ] = baseline.Cluster.SENTINEL,
     rolls: Annotated[int, typer.Option(min=1, help="How often to roll, for a median; five minutes each.")] = 1,
     megabytes: Annotated[int, typer.Option(min=0, help="A data set in Redis, so that synchronizing takes time.")] = 0,
+    load: Annotated[
+        float, typer.Option(min=0, help="Megabytes that are written to Redis a second, in all the ways there are.")
+    ] = 0,
 ) -> None:
     """Replace every node twice under the same traffic, by `kubectl drain` and by a roll, and compare. Ten minutes."""
     with told_errors():
-        spec = cluster.spec().with_dataset(megabytes)
+        spec = cluster.spec().with_redis(megabytes=megabytes, load_megabytes_per_second=load)
         prepare_machine(baseline.NAME, spec)
         try:
             code = baseline.run(_output, spec, rolls)

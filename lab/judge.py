@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.table import Table
@@ -57,6 +57,16 @@ class RedisVerdict:
     """Parts of it that are gone in the end."""
     stall_lag_seconds: float = 0.0
     """For how much of the longest stall the clients' own process stood still, on a machine that is busy."""
+    load: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Use of Redis beside the writers -> what was acknowledged, and lost; seconds without an acknowledgement."""
+
+    @property
+    def load_acked(self) -> int:
+        return int(sum(use["acked"] for use in self.load.values()))
+
+    @property
+    def load_lost(self) -> int:
+        return int(sum(use["lost"] for use in self.load.values()))
 
     def to_json(self) -> Json:
         rounded = {name: round(getattr(self, name), 3) for name in ("longest_stall_seconds", "stall_lag_seconds")}
@@ -145,6 +155,7 @@ def _judge_redis(record: Json, lag: Sequence[tuple[float, float]]) -> RedisVerdi
         dataset_megabytes=record.get("dataset", {}).get("megabytes", 0),
         dataset_missing=record.get("dataset", {}).get("missing", 0),
         stall_lag_seconds=sum(max(0.0, min(ends, due + late) - max(begins, due)) for due, late in lag),
+        load=record.get("load", {}),
     )
 
 
@@ -184,6 +195,7 @@ def _redis_line(verdict: RedisVerdict) -> str:
             if verdict.dataset_megabytes
             else ""
         )
+        + (f", {verdict.load_lost:,} of {verdict.load_acked:,} under load lost" if verdict.load else "")
     )
 
 

@@ -99,6 +99,9 @@ class RedisTraffic(_Model):
     service: str = Field("", description="a Service with nodes of the Redis Cluster, where clients begin")
     secret: str | None = Field(None, description="the Secret whose key `password` the clients use")
     megabytes: int = Field(0, ge=0, description="a data set that is there before clients begin")
+    load_megabytes_per_second: float = Field(
+        0.0, ge=0, description="large values, beside transactions, scripts, queues, messages and keys that expire"
+    )
     writers: int = Field(4, ge=1)
     writes_per_second: float = Field(160.0, gt=0, description="of all writers together")
 
@@ -177,9 +180,9 @@ class LabSpec(_Model):
         """How long a group's instances take to shut down for their pods' sake (seconds)."""
         return next((g.shutdown_grace_seconds for g in self.groups if g.name == group), 0.0)
 
-    def with_dataset(self, megabytes: int) -> "LabSpec":
-        """The same lab with so large a data set in each of its Redis groups."""
-        groups = tuple(group.model_copy(update={"megabytes": megabytes}) for group in self.traffic.redis)
+    def with_redis(self, **differences: float) -> "LabSpec":
+        """The same lab with such traffic in each of its Redis groups: a larger data set, or load."""
+        groups = tuple(group.model_copy(update=differences) for group in self.traffic.redis)
         return self.model_copy(update={"traffic": self.traffic.model_copy(update={"redis": groups})})
 
     @classmethod

@@ -89,6 +89,7 @@ class Traffic:
             *(ask(route, self._record) for route in self._routes),
             *(redis.write(writer) for redis in self._redis for writer in redis.writers),
             *(work for redis in self._redis for work in (redis.read(), redis.watch())),
+            *(redis.load.run() for redis in self._redis if redis.load),
         )
         await _first(ended.wait(), *followers, *clients)
         await cancel_all(clients)

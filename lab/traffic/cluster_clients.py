@@ -15,6 +15,7 @@ from lab.kube import Json, Kube
 from lab.spec import RedisTraffic
 from lab.traffic import dataset
 from lab.traffic.endpoint_slices import EndpointSlices
+from lab.traffic.load import Load
 from lab.traffic.redis_clients import (
     AGAIN_SECONDS,
     FIRST_SECONDS,
@@ -33,6 +34,8 @@ SLOTS = 16384
 CONNECT_SECONDS = 0.1
 """Now and then a client asks any node that it knows for all slots, also one whose pod is gone by now, and a gone pod
 answers nothing at all: its connect timeout is the stall (measured with 1 s: 1.09 s)."""
+
+TIMEOUTS: dict[str, Any] = {"socket_timeout": TIMEOUT_SECONDS, "socket_connect_timeout": CONNECT_SECONDS}
 
 KEYS = 64
 """Lists a writer writes to, one after the other: they are spread over the slots."""
@@ -61,6 +64,8 @@ class ClusterClients:
         self.read_errors: Counter[str] = Counter()
         self._asked: dict[str, Redis] = {}
         self._served: set[str] = set()
+        rate = spec.load_megabytes_per_second
+        self.load = Load(self._client, rate, REFUSED, self._node) if rate else None
 
     async def follow(self) -> None:
         """Keeps up with the addresses of the cluster's pods; until cancelled."""
@@ -153,6 +158,7 @@ class ClusterClients:
                 "megabytes": self.spec.megabytes,
                 "missing": await dataset.missing(client, self.spec.megabytes),
             },
+            "load": await self.load.conclude() if self.load else {},
             "group": self.spec.group,
             "kind": "cluster",
             "writers": [concluded(w, held.get(w.name, set())) for w in self.writers],
@@ -187,13 +193,15 @@ class ClusterClients:
             return await client.execute_command(command)
         return None
 
+    def _node(self, host: str, port: int) -> Redis:
+        return Redis(host=host, port=port, password=self._password or None, **TIMEOUTS)
+
     def _client(self) -> RedisCluster:
         known = (address.rsplit(":", 1) for address in self._addresses())
         return RedisCluster(
             startup_nodes=[ClusterNode(host, int(port)) for host, port in known],
             password=self._password or None,
-            socket_timeout=TIMEOUT_SECONDS,
-            socket_connect_timeout=CONNECT_SECONDS,
+            **TIMEOUTS,
         )
 
 

@@ -24,6 +24,7 @@ from lab.kube import Json, Kube
 from lab.spec import RedisTraffic
 from lab.traffic import dataset
 from lab.traffic.endpoint_slices import EndpointSlices
+from lab.traffic.load import Load
 
 TIMEOUT_SECONDS = 1.0
 AGAIN_SECONDS = 0.01
@@ -34,6 +35,9 @@ READS_PER_SECOND = 5.0
 LOOK_SECONDS = 0.1
 FIRST_SECONDS = 60.0
 LAST_SECONDS = 30.0
+
+REFUSED = (RedisError, OSError, TimeoutError)
+"""How a request fails."""
 
 
 @dataclass(slots=True)
@@ -50,6 +54,8 @@ class RedisClients(Protocol):
     """All clients of one group. What goes on until it is cancelled says so."""
 
     writers: list[Writer]
+    load: Load | None
+    """What they do beside, where the lab's description asks for it."""
 
     async def follow(self) -> None:
         """Keeps up with the addresses where clients begin; until cancelled."""
@@ -90,6 +96,8 @@ class SentinelClients:
         self.reads = 0
         self.errors: Counter[str] = Counter()
         self.read_errors: Counter[str] = Counter()
+        rate = spec.load_megabytes_per_second
+        self.load = Load(self._master_client, rate, REFUSED) if rate else None
 
     async def prepare(self) -> None:
         """Until the group has a master. Raises TimeoutError."""
@@ -116,7 +124,7 @@ class SentinelClients:
         for number in itertools.count(1):
             try:
                 await master.rpush(f"{KEY}:{writer.name}", number)
-            except (RedisError, OSError, TimeoutError) as error:
+            except REFUSED as error:
                 writer.failed += 1
                 self.errors[type(error).__name__] += 1
                 await asyncio.sleep(AGAIN_SECONDS)
@@ -132,7 +140,7 @@ class SentinelClients:
             try:
                 await replicas.llen(f"{KEY}:{self.writers[0].name}")
                 self.reads += 1
-            except (RedisError, OSError, TimeoutError) as error:
+            except REFUSED as error:
                 self.read_errors[type(error).__name__] += 1
             await asyncio.sleep(1 / READS_PER_SECOND)
 
@@ -151,7 +159,7 @@ class SentinelClients:
         deadline = time.monotonic() + LAST_SECONDS
         while len(held) < len(self.writers) and time.monotonic() < deadline:
             await asyncio.sleep(LOOK_SECONDS)
-            with contextlib.suppress(RedisError, OSError, TimeoutError):
+            with contextlib.suppress(*REFUSED):
                 for writer in self.writers:
                     numbers = await master.lrange(f"{KEY}:{writer.name}", 0, -1)
                     held[writer.name] = {int(n) for n in numbers}
@@ -160,6 +168,7 @@ class SentinelClients:
                 "megabytes": self.spec.megabytes,
                 "missing": await dataset.missing(master, self.spec.megabytes),
             },
+            "load": await self.load.conclude() if self.load else {},
             "group": self.spec.group,
             "kind": "sentinel",
             "writers": [concluded(w, held.get(w.name, set())) for w in self.writers],
@@ -179,7 +188,7 @@ class SentinelClients:
         expected = (self.spec.replicas, len(sentinels) - 1)
         for sentinel in sentinels:
             told: Any = None
-            with contextlib.suppress(RedisError, OSError, TimeoutError):
+            with contextlib.suppress(*REFUSED):
                 told = await sentinel.sentinel_master(self.spec.master_name)
             if not told or (told["num-slaves"], told["num-other-sentinels"]) != expected:
                 return False
@@ -188,7 +197,7 @@ class SentinelClients:
     async def _master(self) -> str:
         """The address that the first sentinel that answers names; "" while none does."""
         for sentinel in self._sentinel.sentinels if self._sentinel else ():
-            with contextlib.suppress(RedisError, OSError, TimeoutError):
+            with contextlib.suppress(*REFUSED):
                 command = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.spec.master_name)
                 answer = await sentinel.execute_command(*command)
                 if answer:

@@ -31,7 +31,7 @@ def labs(tmp_path: Path) -> Iterator[None]:
 @pytest.mark.parametrize(("cluster", "failovers"), [(Cluster.SENTINEL, 2), (Cluster.SHARDS, 6)])
 def test_a_roll_moves_a_large_data_set_and_nothing_of_it_is_lost(cluster: Cluster, failovers: int) -> None:
     """S1 or C1, with synchronizations that are seen to go on."""
-    with running_lab(cluster.spec().with_dataset(MEGABYTES), "dataset") as lab:
+    with running_lab(cluster.spec().with_redis(megabytes=MEGABYTES), "dataset") as lab:
         deploy(lab, SETTINGS)
         with operator_of(lab) as operator:
             operator.wait_for_workloads()
