@@ -75,6 +75,7 @@ def test_an_instance_of_an_override_by_attributes_has_the_overrides_own_template
         **BY_ATTRIBUTES,
     )
     assert outdated_of(group) == ["i-old", "i-old-arm", "i-else"]
+    assert group.types == ("*0", "*1")
 
 
 def test_an_override_by_type_is_right_for_that_type_alone() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from eks_rolling.clients.kubernetes import _pod, _service
 from eks_rolling.documents.finding import Severity
 from eks_rolling.observed.kubernetes import (
     STRATEGY_ANNOTATION,
@@ -76,6 +77,48 @@ def test_a_daemonset_that_serves_is_told_of(tolerations: tuple[Toleration, ...])
         assert found(replace(view, services=(other,))) == []
     agent = replace(pod, node_critical=True)
     assert found(replace(view, pods=(WEB_POD, agent), services=(replace(leads, headless=True),))) == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ({"priority": 1000}, True),
+        ({"priority": 1000, "preemptionPolicy": "Never"}, False),
+        ({"priority": 0}, False),
+        # coredns and the like: in every cluster.
+        ({"priority": 2_000_000_000}, False),
+    ],
+)
+def test_pods_that_others_give_way_to_are_told_of(spec: dict[str, Any], told: bool) -> None:
+    strong = _pod({"metadata": {"namespace": "shop", "name": "s", "uid": "s"}, "spec": spec})
+    view = replace(CLEAN, pods=(replace(strong, owner=WEB, node="node-1", labels={"app": "web"}),))
+    assert [(f.code, f.object) for f in found(view)] == ([("may-preempt", str(WEB))] if told else [])
+
+
+GATE = {"readinessGates": [{"conditionType": "target-health.elbv2.k8s.aws/k8s-shop-web-1"}]}
+SLEEPS = {"lifecycle": {"preStop": {"sleep": {"seconds": 15}}}}
+BY_ADDRESS = {"service.beta.kubernetes.io/aws-load-balancer-nlb-target-type": "ip"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "annotations", "told"),
+    [
+        ({**GATE, "containers": [{"name": "web"}]}, {}, True),
+        ({**GATE, "containers": [{"name": "web", **SLEEPS}]}, {}, False),
+        ({"containers": [{"name": "web"}]}, BY_ADDRESS, True),
+        ({"containers": [{"name": "web"}]}, {**BY_ADDRESS, next(iter(BY_ADDRESS)): "instance"}, False),
+    ],
+)
+def test_pods_whose_addresses_are_targets_are_told_of(
+    spec: dict[str, Any], annotations: dict[str, str], told: bool
+) -> None:
+    """N5: a load balancer sends to them for some seconds after they were told to end."""
+    labels = {"app": "web"}
+    target = _pod({"metadata": {"namespace": "shop", "name": "t", "uid": "t", "labels": labels}, "spec": spec})
+    metadata = {"namespace": "shop", "name": "web", "annotations": annotations}
+    service = _service({"metadata": metadata, "spec": {"selector": labels}})
+    view = replace(CLEAN, pods=(replace(target, owner=WEB, node="node-1"),), services=(service,))
+    assert [(f.code, f.object) for f in found(view)] == ([("ip-targets", str(WEB))] if told else [])
 
 
 def test_one_object_is_accepted_and_another_is_not() -> None:

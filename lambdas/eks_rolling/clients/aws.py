@@ -663,13 +663,14 @@ def _group(item: "AutoScalingGroupTypeDef", refreshing: frozenset[str]) -> Group
     mixed_template = mixed.get("LaunchTemplate") or {}
     distribution = mixed.get("InstancesDistribution") or {}
     template = item.get("LaunchTemplate") or mixed_template.get("LaunchTemplateSpecification")
-    overrides = [
-        (
-            o.get("InstanceType") or f"{BY_ATTRIBUTES}{number}",
-            LaunchTemplate(s.get("LaunchTemplateId", ""), s.get("Version", "$Default")),
-        )
+    choices = [
+        (o.get("InstanceType") or f"{BY_ATTRIBUTES}{number}", o.get("LaunchTemplateSpecification"))
         for number, o in enumerate(mixed_template.get("Overrides") or ())
-        if (s := o.get("LaunchTemplateSpecification"))
+    ]
+    overrides = [
+        (kind, LaunchTemplate(own.get("LaunchTemplateId", ""), own.get("Version", "$Default")))
+        for kind, own in choices
+        if own
     ]
     share = distribution.get("OnDemandPercentageAboveBaseCapacity", 100)
     base = distribution.get("OnDemandBaseCapacity", 0)
@@ -696,6 +697,7 @@ def _group(item: "AutoScalingGroupTypeDef", refreshing: frozenset[str]) -> Group
         else None,
         configuration=item.get("LaunchConfigurationName", ""),
         overrides=tuple(overrides),
+        types=tuple(kind for kind, _ in choices),
         unhandled=tuple(_unhandled(item)),
         subnets=tuple(s.strip() for s in item.get("VPCZoneIdentifier", "").split(",") if s.strip()),
         # LaunchInstances serves policies that are all on-demand or all spot, none in between.

@@ -646,14 +646,31 @@ def _pod(item: Json) -> Pod:
         grace_seconds=float(spec.get("terminationGracePeriodSeconds", 30)),
         node_critical=spec.get("priorityClassName") == "system-node-critical",
         priority=spec.get("priority") or 0,
+        preempts=spec.get("preemptionPolicy") != "Never",
+        gated_by_balancer=any(
+            str(gate.get("conditionType", "")).startswith(BALANCERS_GATE) for gate in spec.get("readinessGates") or ()
+        ),
         ends=spec.get("restartPolicy", "Always") != "Always",
     )
+
+
+BALANCERS_GATE = "target-health.elbv2.k8s.aws/"
+"""Beginning of the readiness gates that AWS Load Balancer Controller gives to pods that are targets."""
+
+BY_ADDRESS = (
+    ("service.beta.kubernetes.io/aws-load-balancer-nlb-target-type", "ip"),
+    ("service.beta.kubernetes.io/aws-load-balancer-type", "nlb-ip"),
+    ("alb.ingress.kubernetes.io/target-type", "ip"),
+)
+"""Annotations of a Service whose pods' addresses are targets (AWS Load Balancer Controller)."""
 
 
 def _container(item: Json) -> Container:
     ports = tuple(p["containerPort"] for p in item.get("ports") or () if "containerPort" in p)
     names = tuple(p["name"] for p in item.get("ports") or () if p.get("name"))
-    return Container(item.get("image", ""), (*(item.get("command") or ()), *(item.get("args") or ())), ports, names)
+    command = (*(item.get("command") or ()), *(item.get("args") or ()))
+    later = bool((item.get("lifecycle") or {}).get("preStop"))
+    return Container(item.get("image", ""), command, ports, names, later)
 
 
 def _owner(metadata: Json) -> Owner | None:
@@ -809,6 +826,7 @@ def _service(item: Json) -> Service:
         selector=Selector(tuple(sorted(spec["selector"].items()))) if spec.get("selector") else None,
         headless=spec.get("clusterIP") == "None",
         for_its_node=spec.get("internalTrafficPolicy") == "Local" and not ports,
+        by_address=any((metadata.get("annotations") or {}).get(key) == value for key, value in BY_ADDRESS),
     )
 
 

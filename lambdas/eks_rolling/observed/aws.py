@@ -58,6 +58,8 @@ class Group:
     """The launch configuration's name, where it has that instead of a template."""
     overrides: tuple[tuple[str, LaunchTemplate], ...] = ()
     """Instance type, or "*" and a number for one that asks for attributes, and the template of its own."""
+    types: tuple[str, ...] = ()
+    """The instance types among which its policy has AWS choose, by a policy's overrides; "*" and a number as above."""
     unhandled: tuple[str, ...] = ()
     """Features by which it launches, counts or serves in ways that a roll does not know, each with its name."""
     subnets: tuple[str, ...] = ()

@@ -184,6 +184,8 @@ class Container:
     command: tuple[str, ...] = ()
     ports: tuple[int, ...] = ()
     port_names: tuple[str, ...] = ()
+    stops_later: bool = False
+    """It has a preStop hook: before that has ended, nobody tells it to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +219,10 @@ class Pod:
     node_critical: bool = False
     """Of the priority class system-node-critical: a part of the node itself, such as its network agent."""
     priority: int = 0
+    preempts: bool = True
+    """Whether it ends pods of a lower priority where it finds no room (preemptionPolicy)."""
+    gated_by_balancer: bool = False
+    """A readiness gate of AWS Load Balancer Controller: its address is a target."""
     ends: bool = False
     """Its containers are not started again when they end (restartPolicy Never, OnFailure): batch work."""
 
@@ -489,6 +495,8 @@ class Service:
     selector: Selector | None = None
     headless: bool = False
     for_its_node: bool = False
+    by_address: bool = False
+    """A load balancer sends requests to its pods' addresses, and not to nodes (AWS Load Balancer Controller)."""
 
     def leads_to(self, pod: Pod) -> bool:
         """Whether clients elsewhere reach the pod by it. Without an address of its own it tells Prometheus and the like
@@ -496,6 +504,12 @@ class Service:
         if self.selector is None or self.namespace != pod.namespace or self.for_its_node:
             return False
         return self.selector.matches(pod.labels) and not (self.headless and pod.node_critical)
+
+
+def targets_by_address(pods: Iterable[Pod], services: Iterable[Service]) -> list[Pod]:
+    """The pods whose addresses a load balancer knows, as far as they or their Services say so."""
+    known = [s for s in services if s.by_address]
+    return [p for p in pods if p.gated_by_balancer or any(s.leads_to(p) for s in known)]
 
 
 def placeholders(pods: Iterable[Pod], services: Iterable[Service]) -> frozenset[str]:

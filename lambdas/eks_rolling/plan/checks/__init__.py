@@ -29,8 +29,10 @@ from eks_rolling.plan.checks.storage import storage_findings
 from eks_rolling.plan.checks.undeclared_redis import undeclared_redis
 from eks_rolling.plan.checks.workloads import (
     DO_NOT_DISTURB,
+    address_findings,
     owner_findings,
     placeholder_findings,
+    preemption_findings,
     restart_findings,
     serving_daemon_findings,
     toleration_findings,
@@ -124,6 +126,8 @@ def _all(
     yield from placeholder_findings(view, others)
     others = [p for p in others if p.uid not in view.placeholders]
     yield from owner_findings(view, others)
+    yield from preemption_findings(others)
+    yield from address_findings(view, [*others, *serving])
     yield from restart_findings(view, others)
     yield from storage_findings(view, others)
     yield from toleration_findings(pods)

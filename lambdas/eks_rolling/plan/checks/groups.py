@@ -5,11 +5,13 @@ from collections.abc import Collection, Iterator, Sequence
 
 from eks_rolling.documents.finding import Finding, Severity, blocks, holds, note
 from eks_rolling.names import CLUSTER_TAG_VALUES, cluster_tag
-from eks_rolling.observed.aws import Group
+from eks_rolling.observed.aws import BY_ATTRIBUTES, Group
 from eks_rolling.payloads import RollRequest, Targets
 from eks_rolling.plan.snapshot import Candidate, ClusterSnapshot, by_parameter, resolve
 from eks_rolling.settings import Deadlines, Settings
 from eks_rolling.wording import counted
+
+NAMED_TYPES = 4
 
 OUT_OF_SERVICE = frozenset({"Standby", "EnteringStandby", "Detaching", "Detached"})
 
@@ -34,6 +36,13 @@ def group_findings(
                 *_others_at_work(group),
             )
             yield from found if group.name in touched else map(_untouched, found)
+            if not found and not group.instances and not group.desired:
+                yield note(
+                    "idle-group",
+                    f"group {group.name}",
+                    "it has no instance to replace; its next one comes as its launch template says then",
+                    "nothing",
+                )
 
 
 def _untouched(finding: Finding) -> Finding:
@@ -173,6 +182,13 @@ def _addresses(view: ClusterSnapshot, group: str, members: list[Candidate], surg
 
 def _size(group: Group) -> Iterator[Finding]:
     subject = f"group {group.name}"
+    if len(group.types) > 1 or any(kind.startswith(BY_ATTRIBUTES) for kind in group.types):
+        yield note(
+            "several-types",
+            subject,
+            f"AWS chooses {_choice(group.types)} for each new node, and the plan takes it for one like the old node",
+            "nothing, if every pod fits on each of them",
+        )
     if group.configuration:
         yield note(
             "launch-configuration",
@@ -194,6 +210,14 @@ def _size(group: Group) -> Iterator[Finding]:
             f"its maximum size {group.maximum} leaves no room for replacements and is raised for the roll",
             "nothing; it is put back at the end",
         )
+
+
+def _choice(types: Sequence[str]) -> str:
+    named = [kind for kind in types if not kind.startswith(BY_ATTRIBUTES)]
+    more = f" and {len(named) - NAMED_TYPES} more" if len(named) > NAMED_TYPES else ""
+    listed = f"one of {', '.join(named[:NAMED_TYPES])}{more}" if named else ""
+    by_attributes = "a type by its attributes" if len(named) < len(types) else ""
+    return " or ".join(filter(None, (listed, by_attributes)))
 
 
 def _protection(members: list[Candidate]) -> Iterator[Finding]:

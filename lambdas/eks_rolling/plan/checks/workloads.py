@@ -3,8 +3,20 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from eks_rolling.documents.finding import Finding, blocks, holds, note
-from eks_rolling.observed.kubernetes import ROLL_TAINT_KEY, Effect, Pod, Strategy, Taint, Workload, serving_daemons
+from eks_rolling.observed.kubernetes import (
+    ROLL_TAINT_KEY,
+    Effect,
+    Pod,
+    Strategy,
+    Taint,
+    Workload,
+    serving_daemons,
+    targets_by_address,
+)
 from eks_rolling.plan.snapshot import ClusterSnapshot, by_owner
+
+HIGHEST_OF_USERS = 1_000_000_000
+"""What is above is the system's (Kubernetes, pod priority and preemption)."""
 
 COUNTED = frozenset({"DaemonSet", "Deployment", "Job", "Node", "ReplicaSet", "StatefulSet"})
 
@@ -38,6 +50,32 @@ def placeholder_findings(view: ClusterSnapshot, pods: Iterable[Pod]) -> Iterator
             "its pods have a priority below 0 and serve nobody: they keep room, and nobody waits for them",
             "nothing, if they only keep room; otherwise give them a priority of 0 or more",
         )
+
+
+def preemption_findings(pods: Iterable[Pod]) -> Iterator[Finding]:
+    """About pods that others give way to. Those of the system are so in every cluster, and not told."""
+    strong = (p for p in pods if 0 < p.priority <= HIGHEST_OF_USERS and p.preempts)
+    for subject, alike in by_owner(strong).items():
+        yield note(
+            "may-preempt",
+            subject,
+            f"its pods have priority {max(p.priority for p in alike)}: one that finds no room while it moves ends pods "
+            "of a lower one, whatever their budgets say",
+            "nothing, if there is room for them; otherwise give them preemptionPolicy: Never",
+        )
+
+
+def address_findings(view: ClusterSnapshot, pods: Iterable[Pod]) -> Iterator[Finding]:
+    """About pods whose addresses are targets: a load balancer hears later than they do that they are to end."""
+    for subject, alike in by_owner(targets_by_address(pods, view.services)).items():
+        if not all(any(c.stops_later for c in p.containers) for p in alike):
+            yield note(
+                "ip-targets",
+                subject,
+                "its pods' addresses are targets of a load balancer, which sends them requests for some seconds after "
+                "they were told to end",
+                "nothing, if they serve on for those seconds; otherwise give them a preStop hook that sleeps",
+            )
 
 
 def restart_findings(view: ClusterSnapshot, pods: Iterable[Pod]) -> Iterator[Finding]:
