@@ -26,6 +26,7 @@ from eks_rolling.observed.kubernetes import (
     RESTARTED_FOR,
     ROLL_TAINT_KEY,
     Budget,
+    CronJob,
     Effect,
     Lease,
     Node,
@@ -159,6 +160,7 @@ class World:
         self.job_seconds: dict[Owner, float] = {}
         """How long the pod of each Job works."""
         self.jobs_begun: set[Owner] = set()
+        self.cron_job_list: list[CronJob] = []
         self.denials: dict[str, str] = {}
         """Namespace/name of a pod -> the words with which admission denies its eviction."""
         self.targets: dict[tuple[str, str], TargetState] = {}
@@ -840,6 +842,12 @@ class World:
         )
         state.restarts = (template_annotations or {}).get(RESTARTED_FOR) or state.restarts
         self._effect(f"update {workload.owner}: {replicas=} {annotations=} {template_annotations=}")
+
+    def cron_jobs(self) -> list[CronJob]:
+        return self.cron_job_list
+
+    def judges_of_evictions(self) -> list[str]:
+        return ["ValidatingWebhookConfiguration guard"] if self.denials else []
 
     def volumes(self) -> list[Volume]:
         return self.volume_list

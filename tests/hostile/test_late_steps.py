@@ -21,9 +21,9 @@ LOCK = "kube-system/eks-rolling"
 
 LOOKS = {
     "Kubernetes": {
-        "attachments", "budgets", "csi_drivers", "group_may", "lease", "may", "node", "nodes", "pods", "pods_of",
-        "pods_on", "secret", "server_version", "services", "stand_ins", "stateful_sets", "volume_limits", "volumes",
-        "workload", "workloads",
+        "attachments", "budgets", "cron_jobs", "csi_drivers", "group_may", "judges_of_evictions", "lease", "may",
+        "node", "nodes", "pods", "pods_of", "pods_on", "secret", "server_version", "services", "stand_ins",
+        "stateful_sets", "volume_limits", "volumes", "workload", "workloads",
         # The lock itself, and Leases beside it.
         "put_lease",
     },

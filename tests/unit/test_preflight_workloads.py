@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from eks_rolling.clients.kubernetes import _pod, _service
+from eks_rolling.clients.kubernetes import _covers_evictions, _pod, _rules_of, _service
 from eks_rolling.documents.finding import Severity
 from eks_rolling.observed.kubernetes import (
     STRATEGY_ANNOTATION,
     Budget,
     Container,
+    CronJob,
     Owner,
     Pod,
     Selector,
@@ -119,6 +120,34 @@ def test_pods_whose_addresses_are_targets_are_told_of(
     service = _service({"metadata": metadata, "spec": {"selector": labels}})
     view = replace(CLEAN, pods=(replace(target, owner=WEB, node="node-1"),), services=(service,))
     assert [(f.code, f.object) for f in found(view)] == ([("ip-targets", str(WEB))] if told else [])
+
+
+@pytest.mark.parametrize(
+    ("resources", "operations", "groups", "covered"),
+    [
+        (["pods/eviction"], ["CREATE"], [""], True),
+        (["pods/*"], ["*"], ["*"], True),
+        (["*/*"], ["CREATE", "UPDATE"], ["*"], True),
+        # No subresource, no eviction.
+        (["pods", "*"], ["CREATE"], [""], False),
+        (["pods/eviction"], ["DELETE"], [""], False),
+        (["pods/eviction"], ["CREATE"], ["apps"], False),
+    ],
+)
+def test_a_rule_is_about_evictions_or_not(
+    resources: list[str], operations: list[str], groups: list[str], covered: bool
+) -> None:
+    rule = {"apiGroups": groups, "apiVersions": ["v1"], "operations": operations, "resources": resources}
+    for item in ({"webhooks": [{"rules": [rule]}]}, {"spec": {"matchConstraints": {"resourceRules": [rule]}}}):
+        assert any(map(_covers_evictions, _rules_of(item))) is covered
+
+
+def test_what_judges_evictions_and_what_starts_batch_work_is_told_of_where_a_pod_moves() -> None:
+    guard = "ValidatingAdmissionPolicy guard"
+    view = replace(CLEAN, judges_of_evictions=(guard,), cron_jobs=(CronJob("shop", "tick", "* * * * *"),))
+    told = [(f.code, f.severity, f.object) for f in found(view)]
+    assert told == [("cron-job", Severity.NOTE, "CronJob shop/tick"), ("eviction-admission", Severity.NOTE, guard)]
+    assert found(replace(view, groups=())) == []
 
 
 def test_one_object_is_accepted_and_another_is_not() -> None:

@@ -27,6 +27,7 @@ from eks_rolling.observed.kubernetes import (
     RESTARTED_FOR,
     Budget,
     Container,
+    CronJob,
     Lease,
     Node,
     Owner,
@@ -88,6 +89,14 @@ _WORKLOADS = {
 
 APPS, POLICY, STORAGE = "apis/apps/v1", "apis/policy/v1", "apis/storage.k8s.io/v1"
 CORE, LEASES = "api/v1", "apis/coordination.k8s.io/v1"
+BATCH, ADMISSION = "apis/batch/v1", "apis/admissionregistration.k8s.io/v1"
+
+JUDGES = (
+    ("MutatingWebhookConfiguration", "mutatingwebhookconfigurations"),
+    ("ValidatingWebhookConfiguration", "validatingwebhookconfigurations"),
+    ("ValidatingAdmissionPolicy", "validatingadmissionpolicies"),
+)
+"""Kind and resource of what may deny a request that its rules cover."""
 
 
 def path_of(api: str, resource: str, name: str | None = None, *, namespace: str | None = None, part: str = "") -> str:
@@ -332,6 +341,22 @@ class KubernetesClient:
             spec["template"] = {"metadata": {"annotations": dict(template_annotations)}}
         body: Json = {"metadata": metadata} | ({"spec": spec} if spec else {})
         self._patch(_workload_path(owner.kind, owner.namespace, owner.name), body, str(owner))
+
+    def cron_jobs(self) -> list[CronJob]:
+        items = self._list(path_of(BATCH, "cronjobs"))
+        return [
+            CronJob(item["metadata"]["namespace"], item["metadata"]["name"], item["spec"].get("schedule", ""))
+            for item in items
+            if not item["spec"].get("suspend")
+        ]
+
+    def judges_of_evictions(self) -> list[str]:
+        return [
+            f"{kind} {item['metadata']['name']}"
+            for kind, resource in JUDGES
+            for item in self._list(path_of(ADMISSION, resource))
+            if any(map(_covers_evictions, _rules_of(item)))
+        ]
 
     # Volumes and services
 
@@ -827,6 +852,22 @@ def _service(item: Json) -> Service:
         headless=spec.get("clusterIP") == "None",
         for_its_node=spec.get("internalTrafficPolicy") == "Local" and not ports,
         by_address=any((metadata.get("annotations") or {}).get(key) == value for key, value in BY_ADDRESS),
+    )
+
+
+def _rules_of(item: Json) -> list[Json]:
+    """The rules of a webhook configuration, or of an admission policy."""
+    constraints = (item.get("spec") or {}).get("matchConstraints") or {}
+    of_webhooks = [rule for hook in item.get("webhooks") or () for rule in hook.get("rules") or ()]
+    return [*of_webhooks, *(constraints.get("resourceRules") or ())]
+
+
+def _covers_evictions(rule: Json) -> bool:
+    """Whether an admission rule is about evictions: "*" stands for no subresource (apiserver, admission rules)."""
+    return (
+        not {"CREATE", "*"}.isdisjoint(rule.get("operations") or ())
+        and not {"", "*"}.isdisjoint(rule.get("apiGroups") or ())
+        and not {"pods/eviction", "pods/*", "*/eviction", "*/*"}.isdisjoint(rule.get("resources") or ())
     )
 
 

@@ -18,7 +18,7 @@ from eks_rolling.observed.aws import (
     TargetRegistration,
     VcpuQuota,
 )
-from eks_rolling.observed.kubernetes import Budget, Lease, Node, Owner, Pod, Service, Taint, Volume, Workload
+from eks_rolling.observed.kubernetes import Budget, CronJob, Lease, Node, Owner, Pod, Service, Taint, Volume, Workload
 from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, KnownSentinel, Role, Sentinel, Server, Silent
 from eks_rolling.plan.permissions import Verb
 from eks_rolling.report.messages import Message
@@ -136,6 +136,14 @@ class Kubernetes(Protocol):
         template_annotations: Mapping[str, str | None] | None = None,
     ) -> None:
         """One patch under the workload's resourceVersion. Raises Conflict, NotFound."""
+        ...
+
+    def cron_jobs(self) -> list[CronJob]:
+        """Those that are not suspended."""
+        ...
+
+    def judges_of_evictions(self) -> list[str]:
+        """The webhooks and admission policies that may deny an eviction, as "KIND NAME"."""
         ...
 
     def volumes(self) -> list[Volume]: ...

@@ -471,6 +471,18 @@ RESTARTED_FOR = "eks-rolling.io/restarted-for"
 
 
 @dataclass(frozen=True, slots=True)
+class CronJob:
+    """A CronJob that is not suspended."""
+
+    namespace: str
+    name: str
+    schedule: str = ""
+
+    def __str__(self) -> str:
+        return f"CronJob {self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class Volume:
     """A PersistentVolume bound to a claim: `zones` it can be attached in (empty: anywhere)."""
 

@@ -34,6 +34,7 @@ class Verb:
 
 
 APPS, LEASES, POLICY, STORAGE = "apps", "coordination.k8s.io", "policy", "storage.k8s.io"
+ADMISSION = "admissionregistration.k8s.io"
 
 EVERYWHERE = (
     ("eks-rolling-look", "", "nodes", "get list"),
@@ -47,6 +48,10 @@ EVERYWHERE = (
     ("eks-rolling-look", APPS, "replicasets", "get"),
     ("eks-rolling-look", STORAGE, "csinodes", "get list"),
     ("eks-rolling-look", STORAGE, "volumeattachments", "list"),
+    ("eks-rolling-look", "batch", "cronjobs", "list"),
+    ("eks-rolling-look", ADMISSION, "mutatingwebhookconfigurations", "list"),
+    ("eks-rolling-look", ADMISSION, "validatingadmissionpolicies", "list"),
+    ("eks-rolling-look", ADMISSION, "validatingwebhookconfigurations", "list"),
     ("eks-rolling-nodes", "", "nodes", "patch"),
     ("eks-rolling-evict", "", "pods/eviction", "create"),
     ("eks-rolling-evict", POLICY, "poddisruptionbudgets", "create delete"),

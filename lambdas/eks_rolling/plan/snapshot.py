@@ -18,6 +18,7 @@ from eks_rolling.observed.aws import (
 from eks_rolling.observed.kubernetes import (
     ACCEPT,
     Budget,
+    CronJob,
     Node,
     Owner,
     Pod,
@@ -67,6 +68,9 @@ class ClusterSnapshot:
     """What annotations ask for and the functions may not do there."""
     hooks: tuple[LifecycleHook, ...] = ()
     """The lifecycle hooks of the groups."""
+    cron_jobs: tuple[CronJob, ...] = ()
+    judges_of_evictions: tuple[str, ...] = ()
+    """Webhooks and admission policies that may deny one, as "KIND NAME"."""
     server_version: str = ""
     """The API server's, "" where it is not known."""
     now: float = 0.0

@@ -158,6 +158,8 @@ def observe(request: RollRequest, clients: Clients) -> ClusterSnapshot:
         services=tuple(kubernetes.services()),
         not_granted=not_granted,
         hooks=tuple(aws.lifecycle_hooks([g.name for g in rollable])),
+        cron_jobs=tuple(kubernetes.cron_jobs()),
+        judges_of_evictions=tuple(kubernetes.judges_of_evictions()),
         server_version=kubernetes.server_version(),
         now=clients.now(),
     )

@@ -14,7 +14,13 @@ from eks_rolling.plan.checks.budgets import budget_findings
 from eks_rolling.plan.checks.groups import capacity_findings, group_findings, hook_findings, image_findings
 from eks_rolling.plan.checks.history import history_findings
 from eks_rolling.plan.checks.nodes import kubelet_findings, node_findings
-from eks_rolling.plan.checks.other_controllers import autoscaler_of, other_controller_findings, paused_autoscaler
+from eks_rolling.plan.checks.other_controllers import (
+    admission_findings,
+    autoscaler_of,
+    cron_job_findings,
+    other_controller_findings,
+    paused_autoscaler,
+)
 from eks_rolling.plan.checks.redis_sentinel import ACCEPTABLE as ACCEPTABLE_REDIS
 from eks_rolling.plan.checks.redis_sentinel import redis_findings
 from eks_rolling.plan.checks.request import request_findings
@@ -137,6 +143,8 @@ def _all(
     yield from undeclared_redis(view, others)
     yield from redis_findings(view.redis, view.redis_problems, {p.owner for p in pods})
     yield from other_controller_findings(view, settings)
+    yield from admission_findings(view, pods)
+    yield from cron_job_findings(view, settings.batch_seconds) if chosen else ()
 
 
 def _is_master_pod(view: ClusterSnapshot, pod: Pod) -> bool:

@@ -1,6 +1,6 @@
 """Findings about others that act on nodes and pods."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from eks_rolling.documents.finding import Finding, holds, note
 from eks_rolling.observed.kubernetes import Owner, Pod
@@ -43,6 +43,30 @@ def other_controller_findings(view: ClusterSnapshot, settings: Settings) -> Iter
             )
     if settings.autoscaler.mode is AutoscalerMode.PAUSE:
         yield from _autoscaler(view, settings)
+
+
+def admission_findings(view: ClusterSnapshot, pods: Iterable[Pod]) -> Iterator[Finding]:
+    """About what may deny the evictions of `pods`. Whether it will is known only to those who wrote it."""
+    if any(True for _ in pods):
+        for judge in view.judges_of_evictions:
+            yield note(
+                "eviction-admission",
+                judge,
+                "it judges evictions: one that it denies is asked for again, with its words as the reason",
+                "nothing, if it agrees in time; otherwise see to what it waits for",
+            )
+
+
+def cron_job_findings(view: ClusterSnapshot, batch_seconds: float) -> Iterator[Finding]:
+    """About what starts batch work while the roll goes on; `batch_seconds` as in the settings."""
+    for cron_job in view.cron_jobs:
+        yield note(
+            "cron-job",
+            str(cron_job),
+            f"it starts Jobs ({cron_job.schedule}) during the roll, too: on a node to replace each has "
+            f"{batch_seconds:.0f} s to end",
+            "nothing; or suspend it for the roll",
+        )
 
 
 def _autoscaler(view: ClusterSnapshot, settings: Settings) -> Iterator[Finding]:
