@@ -52,7 +52,7 @@ class Wave:
 def position(events: Iterable[Json]) -> Position:
     """Where the execution was at its last event."""
     state, entered, loop = "", 0.0, ""
-    reason, held_since = "", 0.0
+    reason, held_since, done = "", 0.0, ""
     output: Json = {}
     for event in events:
         kind, when = event["type"], event["timestamp"]
@@ -66,11 +66,15 @@ def position(events: Iterable[Json]) -> Position:
             # is in the executions that it starts.
             step = loop or state_names.step_of(name)
             if step != state:
-                state, entered, reason, held_since, output = step, when, "", 0.0, {}
+                # What was done to a Redis group is told while it is looked at for what comes next.
+                reason = done if step == state_names.INSPECT_REDIS else ""
+                state, entered, held_since, output, done = step, when, when if reason else 0.0, {}, ""
         elif kind == "TaskStateExited" and not loop:
             answer = read_json(event["stateExitedEventDetails"].get("output", ""))
             output = answer.get("output") or {}
-            said = str(answer.get("reason", "")) if answer.get("status") == "wait" else ""
+            told = str(answer.get("reason", ""))
+            done = told if answer.get("status") == "done" and "switches" in output else ""
+            said = told if answer.get("status") == "wait" else ""
             if said != reason:
                 # Counting down is one hold, not many.
                 same = _without_numbers(said) == _without_numbers(reason)

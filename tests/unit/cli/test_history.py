@@ -47,6 +47,18 @@ def test_a_fault_that_is_tried_again_is_told_until_it_is_over() -> None:
     assert position(history.events).reason == ""
 
 
+def test_what_was_done_to_a_redis_group_is_told_while_it_is_looked_at() -> None:
+    history = History().done("Fail over to a replica", "r-0 becomes master", redis="shop/cache", switches=[])
+    assert position(history.events).reason == ""
+    history.enter("Task", "Look at the Redis pods")
+    at = position(history.events)
+    assert (at.reason, at.held_since) == ("r-0 becomes master", at.entered)
+    history.done("Look at the Redis pods", "shop/cache: m-0 moves").enter("Task", "Move the master pod")
+    assert (position(history.events).reason, position(history.events).held_since) == ("", 0.0)
+    looked = History().done("Fail over to a replica", "another step's turn", redis="shop/cache")
+    assert position(looked.enter("Task", "Look at the Redis pods").events).reason == ""
+
+
 def test_within_a_map_the_roll_is_at_the_map() -> None:
     history = begun(planned("i-1", "i-2"), {"i-1": "a"})
     assert position(history.events).state == "Replace nodes"
