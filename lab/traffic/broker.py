@@ -55,8 +55,9 @@ class Broker:
                     await self._offer(job)
 
     async def _offer(self, job: Job) -> None:
+        # Before anything is awaited: whoever is cancelled there would leave a job behind that nobody is ever given.
+        self._ready.append(job)
         async with self._news:
-            self._ready.append(job)
             self._news.notify()
 
     async def take(self, request: web.Request) -> web.Response:
