@@ -46,11 +46,21 @@ def test_each_is_told_once_with_a_remedy(pod: Pod, code: str, severity: Severity
     assert finding.remedy
 
 
-def test_what_the_autoscalers_own_pods_say_to_it_blocks_no_roll() -> None:
-    """Setup guides annotate cluster-autoscaler's pods so that it does not evict itself."""
-    scaler = replace(WEB_POD, namespace="kube-system", name="ca-1", owner=AUTOSCALER.owner, annotations=ASKS)
+@pytest.mark.parametrize(
+    "scaler",
+    [
+        {"owner": AUTOSCALER.owner},
+        {
+            "owner": Owner("Deployment", "kube-system", "ca-aws-cluster-autoscaler"),
+            "containers": (Container("registry.k8s.io/autoscaling/cluster-autoscaler:v1.36.0"),),
+        },
+    ],
+)
+def test_what_the_autoscalers_own_pods_say_to_it_blocks_no_roll(scaler: dict[str, Any]) -> None:
+    """Setup guides annotate cluster-autoscaler's pods so that it does not evict itself; charts name it otherwise."""
+    scaler_pod = replace(WEB_POD, namespace="kube-system", name="ca-1", annotations=ASKS, **scaler)
     goes_on = Settings(cluster="demo", autoscaler=Autoscaler(mode=AutoscalerMode.ANNOTATE))
-    (finding,) = (f for f in found(replace(CLEAN, pods=(scaler,)), settings=goes_on) if f.code == "do-not-disturb")
+    (finding,) = (f for f in found(replace(CLEAN, pods=(scaler_pod,)), settings=goes_on) if f.code == "do-not-disturb")
     assert finding.severity is Severity.NOTE
 
 

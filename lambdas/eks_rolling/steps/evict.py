@@ -49,7 +49,7 @@ from eks_rolling.observed.marks import (
     registered_as,
 )
 from eks_rolling.payloads import Hold, HoldKind, NodeTask, StepResult, backoff
-from eks_rolling.plan.checks.other_controllers import autoscaler_of
+from eks_rolling.plan.checks.other_controllers import autoscalers
 from eks_rolling.plan.checks.workloads import DO_NOT_DISTURB, RESTART_NOT_PERMITTED
 from eks_rolling.plan.permissions import needed_to_restart
 from eks_rolling.redis.groups import GROUP
@@ -537,7 +537,9 @@ def observe(task: NodeTask, clients: Clients) -> NodeToEmpty:
         moving=tuple(look.moving()),
         waited=task.waited(now),
         batch_seconds=settings.batch_seconds,
-        accepted=frozenset(settings.accept) | lock.accepted(lease) | {f"{DO_NOT_DISTURB}:{autoscaler_of(settings)}"},
+        accepted=frozenset(settings.accept)
+        | lock.accepted(lease)
+        | {f"{DO_NOT_DISTURB}:{owner}" for owner in autoscalers(pods, settings)},
         serving=tuple(serving_daemons(pods, kubernetes.services() if _is_empty(pods) else ())),
         placeholders=placeholders(low, kubernetes.services()) if low else frozenset(),
         shared=frozenset(look.sharing(workloads.values(), pods)),

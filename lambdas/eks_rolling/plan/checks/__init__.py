@@ -16,7 +16,7 @@ from eks_rolling.plan.checks.history import history_findings
 from eks_rolling.plan.checks.nodes import kubelet_findings, node_findings
 from eks_rolling.plan.checks.other_controllers import (
     admission_findings,
-    autoscaler_of,
+    autoscalers,
     cron_job_findings,
     other_controller_findings,
     paused_autoscaler,
@@ -91,7 +91,8 @@ def findings(
     """Every finding, the gravest first. What is accepted becomes a note. `stuck`: pods and stand-ins that would stay
     Pending; `skipped`: outdated nodes that a person left out because they cannot be emptied."""
     # What cluster-autoscaler's pods say to cluster-autoscaler, as setup guides have them do, is not meant for a roll.
-    accepted = {*request.accept, *settings.accept, f"{DO_NOT_DISTURB}:{autoscaler_of(settings)}"}
+    of_autoscalers = (f"{DO_NOT_DISTURB}:{owner}" for owner in autoscalers(view.pods, settings))
+    accepted = {*request.accept, *settings.accept, *of_autoscalers}
     softened = [
         note(f.code, f.object, f"{f.reason} (accepted)", f.remedy) if _is_accepted(f, accepted, view) else f
         for f in (*_all(view, request, settings, chosen, stuck), *node_findings(skipped))

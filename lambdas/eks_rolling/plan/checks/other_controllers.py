@@ -21,9 +21,11 @@ def paused_autoscaler(settings: Settings) -> Owner | None:
     return autoscaler_of(settings) if settings.autoscaler.mode is AutoscalerMode.PAUSE else None
 
 
-def _autoscalers(view: ClusterSnapshot) -> list[Owner]:
-    """Deployments that are a cluster-autoscaler, whatever their name: Helm's chart calls it after its release."""
-    return sorted({p.owner for p in view.pods if p.owner and p.owner.kind == "Deployment" and _scales(p)}, key=str)
+def autoscalers(pods: Iterable[Pod], settings: Settings) -> set[Owner]:
+    """The settings' Deployment, and those that are a cluster-autoscaler by their pods: Helm's chart calls it after its
+    release."""
+    found = {p.owner for p in pods if p.owner and p.owner.kind == "Deployment" and _scales(p)}
+    return found | {autoscaler_of(settings)}
 
 
 def _scales(pod: Pod) -> bool:
@@ -72,8 +74,8 @@ def cron_job_findings(view: ClusterSnapshot, batch_seconds: float) -> Iterator[F
 def _autoscaler(view: ClusterSnapshot, settings: Settings) -> Iterator[Finding]:
     owner = Owner("Deployment", settings.autoscaler.namespace, settings.autoscaler.deployment)
     autoscaler = view.workload(owner)
-    if autoscaler is None and (others := _autoscalers(view)):
-        for other in others:
+    if autoscaler is None and (others := autoscalers(view.pods, settings) - {owner}):
+        for other in sorted(others, key=str):
             yield holds(
                 "autoscaler-elsewhere",
                 str(other),
