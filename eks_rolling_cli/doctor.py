@@ -145,7 +145,7 @@ def _api_server(target: Target) -> str:
 READS = (
     ("list", "nodes", ""), ("list", "pods", ""), ("list", "persistentvolumes", ""), ("list", "services", ""),
     ("list", "deployments", "apps"), ("list", "statefulsets", "apps"), ("list", "daemonsets", "apps"),
-    ("list", "poddisruptionbudgets", "policy"),
+    ("list", "poddisruptionbudgets", "policy"), ("list", "networkpolicies", "networking.k8s.io"),
 )  # fmt: skip
 """What a plan made here reads of Kubernetes."""
 

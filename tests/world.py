@@ -40,6 +40,7 @@ from eks_rolling.observed.kubernetes import (
     Workload,
 )
 from eks_rolling.observed.marks import GROUP_MAXIMUM, GROUP_RESUME, HARD_TAINT, NODE_ROLL
+from eks_rolling.observed.network import NetworkPolicy
 from eks_rolling.plan.permissions import LEASES, Verb, needed_to_restart
 from eks_rolling.redis.groups import GROUP, PART, Part
 from eks_rolling.redis.stand_in import LABEL, name_for
@@ -165,6 +166,7 @@ class World:
         """Namespace/name of a pod -> the words with which admission denies its eviction."""
         self.targets: dict[tuple[str, str], TargetState] = {}
         self.node_services: list[Service] = []
+        self.network_policy_list: list[NetworkPolicy] = []
         self.priorities: dict[Owner, int] = {}
         """Of the pods of a controller, where it is not 0."""
         self.room_for: dict[Owner, int] = {}
@@ -854,6 +856,9 @@ class World:
 
     def services(self) -> list[Service]:
         return self.node_services
+
+    def network_policies(self) -> list[NetworkPolicy]:
+        return self.network_policy_list
 
     def csi_drivers(self, node: str) -> frozenset[str] | None:
         return frozenset({"ebs.csi.aws.com"}) if node in self.nodes_by_name else None

@@ -9,8 +9,18 @@ import pytest
 from eks_rolling.clients.kubernetes import KubernetesClient
 from eks_rolling.clients.protocols import EvictionStatus
 from eks_rolling.errors import AccessDenied, Conflict, NotFound, Transient
-from eks_rolling.observed.kubernetes import RESTARTED_FOR, Budget, Lease, Owner, Taint, Workload, minor_version
+from eks_rolling.observed.kubernetes import (
+    RESTARTED_FOR,
+    Budget,
+    Lease,
+    Owner,
+    Selector,
+    Taint,
+    Workload,
+    minor_version,
+)
 from eks_rolling.observed.marks import SOFT_TAINT, with_roll_taint
+from eks_rolling.observed.network import Block, NetworkPolicy, Peer, Rule
 from eks_rolling.observed.redis import Role
 from eks_rolling.redis.groups import GROUP
 from eks_rolling.redis.stand_in import marks
@@ -445,3 +455,32 @@ def test_a_stand_in_weakens_no_budget_and_stands_in_nobodys_way(cluster: Cluster
     until(side, lambda: allowed() == 0, "one of three is away")
     until(side, lambda: sum(p.ready and p.uid != pod.uid for p in pods_of(side, owner)) == 3, "the pod is back")
     until(side, lambda: allowed() == 1, "as before")
+
+
+@pytest.mark.lab
+def test_network_policies_are_read_as_the_api_server_keeps_them(cluster: Cluster) -> None:
+    """It fills in what is left out: `policyTypes`, protocols."""
+    cluster.create(
+        "networking.k8s.io/v1/networkpolicies",
+        {
+            "metadata": {"name": "redis"},
+            "spec": {
+                "podSelector": {"matchLabels": {"app": "redis"}},
+                "ingress": [
+                    {"from": [{"podSelector": {"matchLabels": {"app": "web"}}}], "ports": [{"port": 6379}]},
+                    {"from": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}]},
+                ],
+            },
+        },
+    )
+    side = Real(cluster)
+    (found,) = [p for p in side.kubernetes.network_policies() if p.namespace == side.namespace]
+    assert found == NetworkPolicy(
+        side.namespace,
+        "redis",
+        Selector((("app", "redis"),)),
+        ingress=(
+            Rule((Peer(Selector((("app", "web"),))),), ((6379, 6379),)),
+            Rule((Peer(block=Block("10.0.0.0/8", ("10.1.0.0/16",))),)),
+        ),
+    )

@@ -20,6 +20,7 @@ from urllib3.exceptions import HTTPError
 
 from eks_rolling.clients.call_log import CALLS
 from eks_rolling.clients.manifests import needs_of, quantity, read_selector, requests_of
+from eks_rolling.clients.network_policies import read_network_policy
 from eks_rolling.clients.protocols import Eviction, EvictionStatus
 from eks_rolling.errors import AccessDenied, BadRequest, Conflict, NotFound, Permanent, Transient
 from eks_rolling.names import is_label_value, is_object_name
@@ -40,6 +41,7 @@ from eks_rolling.observed.kubernetes import (
     Workload,
     epoch,
 )
+from eks_rolling.observed.network import NetworkPolicy
 from eks_rolling.plan.permissions import Verb
 from eks_rolling.redis.groups import GROUP, stand_in_labels
 from eks_rolling.redis.stand_in import LABEL, manifest
@@ -89,6 +91,7 @@ _WORKLOADS = {
 
 APPS, POLICY, STORAGE = "apis/apps/v1", "apis/policy/v1", "apis/storage.k8s.io/v1"
 CORE, LEASES = "api/v1", "apis/coordination.k8s.io/v1"
+NETWORKING = "apis/networking.k8s.io/v1"
 BATCH, ADMISSION = "apis/batch/v1", "apis/admissionregistration.k8s.io/v1"
 
 JUDGES = (
@@ -367,6 +370,9 @@ class KubernetesClient:
 
     def services(self) -> list[Service]:
         return [_service(item) for item in self._list(path_of(CORE, "services"))]
+
+    def network_policies(self) -> list[NetworkPolicy]:
+        return [read_network_policy(item) for item in self._list(path_of(NETWORKING, "networkpolicies"))]
 
     def csi_drivers(self, node: str) -> frozenset[str] | None:
         item = self._get(path_of(STORAGE, "csinodes", node))

@@ -19,6 +19,7 @@ from eks_rolling.observed.aws import (
     VcpuQuota,
 )
 from eks_rolling.observed.kubernetes import Budget, CronJob, Lease, Node, Owner, Pod, Service, Taint, Volume, Workload
+from eks_rolling.observed.network import NetworkPolicy
 from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, KnownSentinel, Role, Sentinel, Server, Silent
 from eks_rolling.plan.permissions import Verb
 from eks_rolling.report.messages import Message
@@ -150,6 +151,10 @@ class Kubernetes(Protocol):
 
     def services(self) -> list[Service]:
         """Every Service."""
+        ...
+
+    def network_policies(self) -> list[NetworkPolicy]:
+        """Every NetworkPolicy."""
         ...
 
     def stateful_sets(self, namespace: str) -> list[Workload]: ...

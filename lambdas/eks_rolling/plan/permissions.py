@@ -35,6 +35,7 @@ class Verb:
 
 APPS, LEASES, POLICY, STORAGE = "apps", "coordination.k8s.io", "policy", "storage.k8s.io"
 ADMISSION = "admissionregistration.k8s.io"
+NETWORKING = "networking.k8s.io"
 
 EVERYWHERE = (
     ("eks-rolling-look", "", "nodes", "get list"),
@@ -42,6 +43,7 @@ EVERYWHERE = (
     ("eks-rolling-look", "", "pods", "list"),
     ("eks-rolling-look", "", "services", "list"),
     ("eks-rolling-look", POLICY, "poddisruptionbudgets", "list"),
+    ("eks-rolling-look", NETWORKING, "networkpolicies", "list"),
     ("eks-rolling-look", APPS, "daemonsets", "list"),
     ("eks-rolling-look", APPS, "deployments", "get list"),
     ("eks-rolling-look", APPS, "statefulsets", "get list"),

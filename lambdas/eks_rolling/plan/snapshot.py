@@ -29,6 +29,7 @@ from eks_rolling.observed.kubernetes import (
     placeholders,
 )
 from eks_rolling.observed.marks import outdated
+from eks_rolling.observed.network import NetworkPolicy
 from eks_rolling.payloads import RollRequest, Targets
 from eks_rolling.plan.checks.redis_sentinel import RedisView
 from eks_rolling.plan.permissions import Verb, needed_to_restart
@@ -66,6 +67,8 @@ class ClusterSnapshot:
     services: tuple[Service, ...] = ()
     not_granted: frozenset[Verb] = frozenset()
     """What annotations ask for and the functions may not do there."""
+    network_policies: tuple[NetworkPolicy, ...] = ()
+    """Of the whole cluster, where it has a Redis Cluster whose pods get stand-ins; else none was asked for."""
     hooks: tuple[LifecycleHook, ...] = ()
     """The lifecycle hooks of the groups."""
     cron_jobs: tuple[CronJob, ...] = ()

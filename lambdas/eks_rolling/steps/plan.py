@@ -156,6 +156,7 @@ def observe(request: RollRequest, clients: Clients) -> ClusterSnapshot:
         volume_limits=kubernetes.volume_limits(),
         quota=aws.vcpu_quota(),
         services=tuple(kubernetes.services()),
+        network_policies=tuple(kubernetes.network_policies()) if any(g.is_cluster for g in redis_groups) else (),
         not_granted=not_granted,
         hooks=tuple(aws.lifecycle_hooks([g.name for g in rollable])),
         cron_jobs=tuple(kubernetes.cron_jobs()),

@@ -21,6 +21,8 @@ from eks_rolling.plan.checks.other_controllers import (
     other_controller_findings,
     paused_autoscaler,
 )
+from eks_rolling.plan.checks.redis_network import ACCEPTABLE as ACCEPTABLE_NETWORK
+from eks_rolling.plan.checks.redis_network import network_findings
 from eks_rolling.plan.checks.redis_sentinel import ACCEPTABLE as ACCEPTABLE_REDIS
 from eks_rolling.plan.checks.redis_sentinel import redis_findings
 from eks_rolling.plan.checks.request import request_findings
@@ -71,6 +73,7 @@ ACCEPTABLE = (
         }
     )
     | ACCEPTABLE_REDIS
+    | ACCEPTABLE_NETWORK
 )
 """Codes of findings that a person may accept, of all objects or as CODE:OBJECT. The others cannot be rolled over."""
 
@@ -143,6 +146,7 @@ def _all(
     yield from serving_daemon_findings(view, [c.name for c in chosen])
     yield from undeclared_redis(view, others)
     yield from redis_findings(view.redis, view.redis_problems, {p.owner for p in pods})
+    yield from network_findings(view, {p.owner for p in pods})
     yield from other_controller_findings(view, settings)
     yield from admission_findings(view, pods)
     yield from cron_job_findings(view, settings.batch_seconds) if chosen else ()
