@@ -1,66 +1,35 @@
 """`doctor`: whether everything is there that a roll, and this command, need. Each line with what to do."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
-from enum import StrEnum
-from typing import Any
+from dataclasses import asdict
+from typing import Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from eks_rolling.wording import counted
+from eks_rolling_cli.checks import Health, Look, Unwell, drawn, run_checks
 from eks_rolling_cli.cli_context import AsJson, aimed, errors, output, print_json
-from eks_rolling_cli.exits import CommandError, Exit
+from eks_rolling_cli.exits import Exit
 from eks_rolling_cli.format import clock
 from eks_rolling_cli.target import Target
 
-Json = dict[str, Any]
-
-
-class Health(StrEnum):
-    """How a check came out."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-STYLES = {Health.OK: "green", Health.WARN: "yellow", Health.FAIL: "bold red"}
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One line: what was checked, its state, and what to do if it is not well."""
-
-    name: str
-    health: Health
-    said: str
-    remedy: str = ""
-
-
-class Unwell(Exception):
-    """A check that found something: how bad it is, and what to do."""
-
-    def __init__(self, said: str, remedy: str, health: Health = Health.FAIL) -> None:
-        super().__init__(said)
-        self.remedy = remedy
-        self.health = health
-
-
-Look = Callable[[Target], str]
-"""Answers what is well; raises Unwell, or whatever the clients raise."""
-
 
 @aimed
-def doctor(target: Target, as_json: AsJson = False) -> None:
+def doctor(
+    target: Target,
+    deployed: Annotated[
+        bool, typer.Option("--deployed", help="Check what the account knows of the deployment too, and have it plan.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Check access, deployment, triggers and the cluster's own state; each line says what to do.
 
     The exit code is 1 if a line says fail.
     """
+    from eks_rolling_cli.deployed import CHECKS as OF_DEPLOYMENT
+
     found = []
     with errors.status("looking"):
-        for check in run_checks(target, CHECKS):
+        for check in run_checks(target, CHECKS | OF_DEPLOYMENT if deployed else CHECKS, first="credentials"):
             found.append(check)
             if not as_json:
                 output.print(drawn([check]))
@@ -68,45 +37,6 @@ def doctor(target: Target, as_json: AsJson = False) -> None:
         print_json([asdict(c) for c in found])
     if any(c.health is Health.FAIL for c in found):
         raise typer.Exit(Exit.FAILED)
-
-
-def run_checks(target: Target, checks: dict[str, Look]) -> Iterator[Check]:
-    """Every check, whatever the others found."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    from eks_rolling.errors import RollError, sentence
-
-    for name, look in checks.items():
-        try:
-            yield Check(name, Health.OK, look(target))
-        except Unwell as found:
-            yield Check(name, found.health, str(found), found.remedy)
-        except (CommandError, RollError) as error:
-            yield Check(name, Health.FAIL, _first_sentence(sentence(error)), _rest(str(error)))
-        except (BotoCoreError, ClientError) as error:
-            yield Check(name, Health.WARN, f"cannot be checked: {error}", "ask for the permission to see it")
-
-
-def _first_sentence(text: str) -> str:
-    return text.removeprefix("CommandError: ").partition(". ")[0].rstrip(".")
-
-
-def _rest(text: str) -> str:
-    return " ".join(text.split()).partition(". ")[2].rstrip(".")
-
-
-def drawn(checks: Iterable[Check]) -> Table:
-    """The checks as people read them."""
-    table = Table.grid(padding=(0, 1))
-    table.add_column(width=4)
-    table.add_column(width=16)
-    table.add_column(overflow="fold")
-    for check in checks:
-        said = Text(check.said)
-        if check.remedy:
-            said.append(f"\n→ {check.remedy}", style="green")
-        table.add_row(Text(check.health, style=STYLES[check.health]), check.name, said)
-    return table
 
 
 # Access

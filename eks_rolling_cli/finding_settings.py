@@ -103,17 +103,21 @@ def discover(target: Target) -> Discovery:
 def subnets_of(ec2: Any, ids: list[str]) -> list[Subnet]:
     """The cluster's subnets, and which of them are public by their own route table or else the VPC's main one."""
     found = ec2.describe_subnets(SubnetIds=ids)["Subnets"]
-    vpcs = sorted({s["VpcId"] for s in found})
+    tables = routes_of(ec2, found)
+    return [Subnet(s["SubnetId"], s["AvailabilityZone"], leads_out(tables[s["SubnetId"]]), s["VpcId"]) for s in found]
+
+
+def routes_of(ec2: Any, subnets: list[Json]) -> dict[str, Json]:
+    """The route table of each subnet as EC2 describes it, by the subnet's id: its own, or else its VPC's main one."""
+    vpcs = sorted({s["VpcId"] for s in subnets})
     tables = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": vpcs}])["RouteTables"]
     own = {a["SubnetId"]: t for t in tables for a in t.get("Associations", ()) if a.get("SubnetId")}
-    main: Json = next((t for t in tables if any(a.get("Main") for a in t.get("Associations", ()))), {})
-    return [
-        Subnet(s["SubnetId"], s["AvailabilityZone"], _leads_out(own.get(s["SubnetId"], main)), s["VpcId"])
-        for s in found
-    ]
+    main = {t["VpcId"]: t for t in tables if any(a.get("Main") for a in t.get("Associations", ()))}
+    return {s["SubnetId"]: own.get(s["SubnetId"], main.get(s["VpcId"], {})) for s in subnets}
 
 
-def _leads_out(table: Json) -> bool:
+def leads_out(table: Json) -> bool:
+    """Whether it leads to the internet directly."""
     return any(str(route.get("GatewayId", "")).startswith(INTERNET) for route in table.get("Routes", ()))
 
 

@@ -6,6 +6,8 @@ Nothing is connected to before it is needed, and no SDK imported: `--help` has t
 import json
 import os
 import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 
+READERS = 8
+"""Functions that are asked about at the same time."""
+
 _EKS_HOST = re.compile(
     r"\.(?:eks\.)?(?P<region>[a-z]{2}(?:-[a-z]+)+-\d)\.(?:eks\.[a-z0-9.]+|api\.aws|api\.[a-z.]+\.cn)$"
 )
@@ -42,6 +47,19 @@ def region_of(server: str) -> str:
     """
     found = _EKS_HOST.search(server.partition("//")[2].partition("/")[0].partition(":")[0])
     return found["region"] if found else ""
+
+
+def functions_in(document: object) -> Iterator[str]:
+    """Every FunctionName in a definition, however deep."""
+    if isinstance(document, dict):
+        name = document.get("FunctionName")
+        if isinstance(name, str):
+            yield name
+        for value in document.values():
+            yield from functions_in(value)
+    elif isinstance(document, list):
+        for value in document:
+            yield from functions_in(value)
 
 
 @dataclass(frozen=True)
@@ -210,6 +228,26 @@ class Target:
         client: LambdaClient = self.session.client("lambda", config=CONFIG)
         with translated(f"read the settings of function {name}"):
             return dict(client.get_function_configuration(FunctionName=name))
+
+    @cached_property
+    def functions(self) -> list[Json]:
+        """The configuration of every function that the deployed workflows call, by name. Raises RollError."""
+        from eks_rolling.clients.aws import CONFIG, translated
+        from eks_rolling.documents.failure import read_json
+
+        names: set[str] = set()
+        for machine in self.machines.values():
+            with translated("read the deployed workflow"):
+                described = self.stepfunctions.describe_state_machine(stateMachineArn=machine)
+            names.update(functions_in(read_json(described["definition"])))
+        client: LambdaClient = self.session.client("lambda", config=CONFIG)
+
+        def configured(name: str) -> Json:
+            with translated(f"read function {name}"):
+                return dict(client.get_function_configuration(FunctionName=name))
+
+        with ThreadPoolExecutor(READERS) as readers:
+            return list(readers.map(configured, sorted(names)))
 
     @cached_property
     def settings(self) -> "Settings":

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from rich.console import Console, RenderableType
 
-from eks_rolling_cli.doctor import CHECKS, drawn, run_checks
+from eks_rolling_cli.checks import drawn, run_checks
+from eks_rolling_cli.doctor import CHECKS
 from eks_rolling_cli.plan_locally import plan_here
 from eks_rolling_cli.plan_view import rendered
 from eks_rolling_cli.planning import next_step

@@ -6,7 +6,7 @@ from typing import Any
 from moto.core.config import default_user_config
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-from lab.aws import access, calls, compat, events, launch_instances, quotas, refreshes, scaling, targets
+from lab.aws import access, calls, compat, events, launch_instances, quotas, refreshes, scaling, simulation, targets
 from lab.aws.account import Account
 from lab.aws.cloudtrail import Trail
 from lab.aws.faults import Faults
@@ -49,7 +49,9 @@ def build(paths: LabPaths, port: int) -> Middleware:
     access.install(entries)
 
     log, role_of = calls.CallLog(paths.calls), calls.RoleOfKey(account)
-    gate = calls.Gate(log, Policies(account), role_of)
+    policies = Policies(account, lambda: faults.spec.organization_denies)
+    simulation.install(policies)
+    gate = calls.Gate(log, policies, role_of)
     lambdas = Lambdas(account, paths, faults, port=port)
     bus = events.EventBus(account, lambdas, faults, gate)
     events.install(bus)

@@ -90,6 +90,9 @@ class FaultSpec(_Model):
     registration_seconds: float = Field(0.0, ge=0, description="a new target stays `initial` for so long at least")
     termination_seconds: float = Field(0.0, ge=0, description="an instance stays `shutting-down` for so long at least")
     latency: Latency | None = None
+    organization_denies: tuple[str, ...] = Field(
+        (), description="no role may call these, as in a service control policy: ec2:CreateTags, autoscaling:*"
+    )
     duplicate_events: bool = Field(False, description="EventBridge delivers every event twice")
 
 

@@ -7,7 +7,7 @@ and not passed over. Callers without a role are the account's administrator.
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -120,9 +120,11 @@ def _listed(value: Any) -> list[Any]:
 class Policies:
     """The policies of the account's roles."""
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: Account, organization_denies: Callable[[], Collection[str]] = tuple) -> None:
+        """`organization_denies` are actions that no role of the account may call, whatever its own policies say."""
         self._account = account
         self._resources = Resources(account)
+        self._organization_denies = organization_denies
 
     def refusal(self, role: str, who: str, action: str, parameters: Json) -> str | None:
         """The sentence with which IAM refuses the call to `who`, a session of the role; None where it may be made.
@@ -131,11 +133,22 @@ class Policies:
         """
         if action in FREE:
             return None
+        if self.denied_by_organization(action):
+            return (
+                f"User: {who} is not authorized to perform: {action} with an explicit deny in a service control policy"
+            )
         for resource in self._resources.of(action, parameters):
             if said := self._refusal(role, who, action, resource):
                 return said
         dependent = (self._refusal(role, who, other, None) for other in DEPENDENT.get(action, ()))
         return next(filter(None, dependent), None)
+
+    def denied_by_organization(self, action: str) -> bool:
+        return any(matches(pattern.lower(), action.lower()) for pattern in self._organization_denies())
+
+    def allows_anywhere(self, role: str, action: str) -> bool:
+        """Whether a policy of the role allows the action on everything, as a simulation without a resource asks."""
+        return any(statement.allows(action, ANY) for statement in self._of(role))
 
     def _refusal(self, role: str, who: str, action: str, resource: Resource | None) -> str | None:
         if any(statement.allows(action, resource) for statement in self._of(role)):

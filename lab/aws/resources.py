@@ -119,7 +119,9 @@ def _managed_policy(maker: Maker, logical_id: str, properties: Json) -> Made:
 def _function(maker: Maker, logical_id: str, properties: Json) -> Made:
     api, name = maker.client("lambda"), properties.get("FunctionName") or maker.name(logical_id)
     configuration = given(
-        properties, "Role", "Handler", "Runtime", "Timeout", "MemorySize", "Environment", "Description", "VpcConfig"
+        properties,
+        *("Role", "Handler", "Runtime", "Timeout", "MemorySize", "Environment", "Description"),
+        *("VpcConfig", "LoggingConfig"),
     )
     code = given(properties["Code"], "S3Bucket", "S3Key")
     if not maker.ensure(api.create_function, FunctionName=name, Code=code, **configuration):

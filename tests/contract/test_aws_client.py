@@ -76,7 +76,7 @@ class Real:
             TargetGroupARNs=arns,
             Tags=[{"Key": f"kubernetes.io/cluster/{CLUSTER}", "Value": "owned", "PropagateAtLaunch": True}],
         )
-        self.aws: Aws = AwsClient(CLUSTER, session=_Session(server))
+        self.aws: Aws = AwsClient(CLUSTER, session=Session(server))
         until(self, lambda: all(i.lifecycle == "InService" for i in group_of(self).instances), "two instances")
         for instance in group_of(self).instances:
             for port in (30080,):
@@ -92,7 +92,7 @@ class Real:
         time.sleep(0.1)
 
 
-class _Session(boto3.session.Session):
+class Session(boto3.session.Session):
     """A session whose clients talk to the lab's server."""
 
     def __init__(self, server: Server) -> None:
@@ -309,7 +309,7 @@ def test_a_target_that_leaves_drains_and_then_is_gone_and_can_come_back(side: Si
 
 @pytest.fixture
 def account(aws: Server) -> AwsClient:
-    return AwsClient(CLUSTER, session=_Session(aws))
+    return AwsClient(CLUSTER, session=Session(aws))
 
 
 @pytest.mark.lab
@@ -330,7 +330,7 @@ def test_alarms_are_told_by_their_state_and_missing_ones_are_named(aws: Server, 
 def test_documents_are_kept_and_found_by_prefix(aws: Server) -> None:
     location = {"LocationConstraint": REGION}
     aws.client("s3").create_bucket(Bucket="documents", CreateBucketConfiguration=location)
-    account = AwsClient(CLUSTER, bucket="documents", session=_Session(aws))
+    account = AwsClient(CLUSTER, bucket="documents", session=Session(aws))
     address = account.save("rolls/r/nodes/i-1.json", "one", "application/json")
     account.save("rolls/r/nodes/i-2.json", "two", "application/json")
     assert address == "s3://documents/rolls/r/nodes/i-1.json"
@@ -382,7 +382,7 @@ def test_pods_that_are_targets_by_their_address_are_found_and_leave_by_it(aws: S
 
 def test_a_cluster_that_does_not_exist_is_named(aws: Server) -> None:
     with pytest.raises(NotFound, match="There is no EKS cluster nowhere in eu-central-1; correct the setting cluster"):
-        connect("nowhere", _Session(aws))
+        connect("nowhere", Session(aws))
 
 
 @pytest.mark.lab

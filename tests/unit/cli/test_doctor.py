@@ -8,8 +8,9 @@ import pytest
 from eks_rolling.errors import AccessDenied
 from eks_rolling.observed.kubernetes import Lease
 from eks_rolling.roll import lock
-from eks_rolling_cli.doctor import CHECKS, Health, Unwell, run_checks
-from eks_rolling_cli.exits import CommandError
+from eks_rolling_cli.checks import Health, Unwell, run_checks
+from eks_rolling_cli.doctor import CHECKS
+from eks_rolling_cli.exits import CommandError, Exit
 from eks_rolling_cli.target import Target
 from tests.unit.cli.histories import planned
 from tests.unit.cli.targets import ROLL, FakeTarget
@@ -71,3 +72,13 @@ def test_a_plan_that_would_be_blocked_is_a_warning(target: FakeTarget) -> None:
     (check,) = run_checks(target, {"plan": CHECKS["plan"]})
     assert check.health is Health.WARN
     assert check.remedy == "`eks-rolling plan` names them"
+
+
+def test_without_credentials_or_a_region_that_is_said_once(target: FakeTarget) -> None:
+    nowhere = raising(CommandError("No region is set: pass --region or set AWS_REGION.", Exit.USAGE))
+    (only,) = run_checks(target, {"credentials": nowhere, "cluster": nowhere, "plan": well}, first="credentials")
+    assert (only.name, only.said) == ("credentials", "No region is set: pass --region or set AWS_REGION")
+    assert [c.health for c in run_checks(target, {"credentials": well, "plan": nowhere}, first="credentials")] == [
+        Health.OK,
+        Health.FAIL,
+    ]

@@ -82,8 +82,12 @@ def test_a_subnet_is_public_by_its_own_routes_or_the_main_ones() -> None:
             out, inside = [{"GatewayId": "igw-1"}], [{"GatewayId": "local"}, {"NatGatewayId": "nat-1"}]
             return {
                 "RouteTables": [
-                    {"Associations": [{"Main": True}], "Routes": out},
-                    {"Associations": [{"SubnetId": "subnet-a"}, {"SubnetId": "subnet-b"}], "Routes": inside},
+                    {"VpcId": "vpc-1", "Associations": [{"Main": True}], "Routes": out},
+                    {
+                        "VpcId": "vpc-1",
+                        "Associations": [{"SubnetId": "subnet-a"}, {"SubnetId": "subnet-b"}],
+                        "Routes": inside,
+                    },
                 ]
             }
 

@@ -1,0 +1,310 @@
+"""`doctor --deployed`: what only an account can tell of a deployment, each line with what to do.
+
+Permissions are asked of IAM's simulator, which knows the organization's policies; whether the functions reach
+everything is known once they have planned, so the last check has them do it.
+"""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from eks_rolling.names import stack_name
+from eks_rolling.wording import counted
+from eks_rolling_cli.checks import Health, Look, Unwell
+from eks_rolling_cli.executions import new_name
+from eks_rolling_cli.target import Target
+
+if TYPE_CHECKING:
+    from eks_rolling.settings import Settings
+
+Json = dict[str, Any]
+
+READERS = 8
+"""Functions and roles that are asked about at the same time."""
+
+WITHOUT_CLUSTER = frozenset({"ask_approval", "report"})
+"""The steps that do not talk to Kubernetes, and so need no access entry (`stacks/functions.py`)."""
+
+MANY_TARGET_GROUPS = 300
+"""A look asks each that could lead to a node; ELB answers ten a second, and a function has a minute."""
+
+CONCURRENCY = ("lambda", "L-B99A9384")
+"""The quota of functions that run at the same time in an account and region. It begins at 10."""
+
+ENDPOINTS = ("autoscaling", "ec2", "eks", "elasticloadbalancing", "s3", "sns", "states")
+"""The services that functions call in any roll, as VPC endpoints are called (docs/private-networks.md)."""
+
+ANYWHERE = ("0.0.0.0/0", "::/0")
+
+
+def _step(function: Json) -> str:
+    return str(function["Handler"]).split(".")[-2]
+
+
+def _active(target: Target) -> str:
+    found = target.functions
+    asleep = sorted(_step(f) for f in found if f.get("State", "Active") == "Inactive")
+    broken = {
+        _step(f): f.get("StateReason") or f.get("LastUpdateStatusReason") or f.get("State", "")
+        for f in found
+        if f.get("State", "Active") not in {"Active", "Inactive"} or f.get("LastUpdateStatus") == "Failed"
+    }
+    if broken:
+        said = "; ".join(f"{step}: {why}" for step, why in sorted(broken.items()))
+        raise Unwell(f"not ready: {said}", "deploy the stack again: npx cdk deploy --all")
+    for what, kinds in (
+        ("code", {f.get("CodeSha256") for f in found}),
+        ("layers", {tuple(x["Arn"] for x in f.get("Layers") or ()) for f in found}),
+    ):
+        if len(kinds) > 1:
+            raise Unwell(
+                f"functions have {len(kinds)} different versions of their {what}",
+                "a deployment did not end: npx cdk deploy --all",
+            )
+    said = f"{counted(len(found), 'function')}, one version"
+    return f"{said}; {counted(len(asleep), 'function')} asleep, the first call wakes them" if asleep else said
+
+
+def _entries(target: Target) -> str:
+    eks = target.session.client("eks")
+    pages = eks.get_paginator("list_access_entries").paginate(clusterName=target.cluster)
+    known = {arn for page in pages for arn in page["accessEntries"]}
+    missing = [f for f in target.functions if _step(f) not in WITHOUT_CLUSTER and f["Role"] not in known]
+    if missing:
+        raise Unwell(
+            f"no access entry for the role of {', '.join(sorted(_step(f) for f in missing))}",
+            "deploy the stack again: npx cdk deploy --all",
+        )
+    return f"the cluster knows the roles of {counted(len(target.functions) - len(WITHOUT_CLUSTER), 'function')}"
+
+
+def _denied(target: Target) -> str:
+    """Whether anything beside the stack's own policies denies what they allow."""
+    iam = target.session.client("iam")
+    roles = sorted({str(f["Role"]) for f in target.functions})
+    with ThreadPoolExecutor(READERS) as readers:
+        found = [each for denied in readers.map(lambda role: list(_denials(iam, role)), roles) for each in denied]
+    if found:
+        raise Unwell(
+            f"{'; '.join(sorted(set(found))[:5])}",
+            "have it allowed for the roles of this stack, or deploy into another account",
+        )
+    return f"no policy of the organization and no boundary denies what {counted(len(roles), 'role')} may do"
+
+
+def _denials(iam: Any, role: str) -> Iterator[str]:
+    """What a role's own policies allow and something else denies. What conditions and resources decide is left out."""
+    actions = sorted(_actions(iam, role.rpartition("/")[2]))
+    pages = iam.get_paginator("simulate_principal_policy").paginate(PolicySourceArn=role, ActionNames=actions)
+    for result in (r for page in pages for r in page["EvaluationResults"]):
+        action = result["EvalActionName"]
+        if not result.get("OrganizationsDecisionDetail", {}).get("AllowedByOrganizations", True):
+            yield f"a policy of the organization denies {action}"
+        elif not result.get("PermissionsBoundaryDecisionDetail", {}).get("AllowedByPermissionsBoundary", True):
+            yield f"a permissions boundary denies {action}"
+        elif result["EvalDecision"] == "explicitDeny":
+            yield f"a policy denies {action}"
+
+
+def _actions(iam: Any, role: str) -> set[str]:
+    names = [n for page in iam.get_paginator("list_role_policies").paginate(RoleName=role) for n in page["PolicyNames"]]
+    documents = [iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"] for name in names]
+    statements = [s for d in documents for s in _listed(d["Statement"]) if s["Effect"] == "Allow"]
+    return {action for s in statements for action in _listed(s["Action"])}
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _log_groups(target: Target) -> str:
+    logs = target.session.client("logs")
+    wanted = {
+        f.get("LoggingConfig", {}).get("LogGroup") or f"/aws/lambda/{f['FunctionName']}" for f in target.functions
+    }
+    missing = sorted(
+        name
+        for name in wanted
+        if not any(
+            g["logGroupName"] == name for g in logs.describe_log_groups(logGroupNamePrefix=name, limit=50)["logGroups"]
+        )
+    )
+    if missing:
+        raise Unwell(
+            f"{counted(len(missing), 'log group')} missing: {', '.join(missing[:3])}",
+            "deploy the stack again: npx cdk deploy --all",
+            Health.WARN,
+        )
+    return f"{counted(len(wanted), 'log group')}"
+
+
+def _alarms(target: Target) -> str:
+    """The stack's own, which reach people by its topic."""
+    cloudwatch = target.session.client("cloudwatch")
+    pages = cloudwatch.get_paginator("describe_alarms").paginate(
+        AlarmNamePrefix=f"{stack_name(target.cluster)}-", AlarmTypes=["MetricAlarm", "CompositeAlarm"]
+    )
+    listed = [a for page in pages for a in (*page.get("MetricAlarms", ()), *page.get("CompositeAlarms", ()))]
+    own = [a for a in listed if target.settings.topic in a.get("AlarmActions", ())]
+    if not own:
+        raise Unwell("no alarm reaches the topic", "deploy the stack again: npx cdk deploy --all")
+    if ringing := [a["AlarmName"] for a in own if a.get("StateValue") == "ALARM"]:
+        raise Unwell(f"ringing: {', '.join(ringing)}", "its description says what to do", Health.WARN)
+    if silent := [a["AlarmName"] for a in own if not a.get("ActionsEnabled", True)]:
+        raise Unwell(
+            f"without actions: {', '.join(silent)}",
+            "aws cloudwatch enable-alarm-actions --alarm-names ...",
+            Health.WARN,
+        )
+    return f"{counted(len(own), 'alarm')}, none ringing"
+
+
+def _gate(target: Target) -> str:
+    if not target.settings.alarms:
+        return "the gate waits for no alarm of yours"
+    firing = target.aws.alarms_firing(target.settings.alarms)
+    if firing:
+        raise Unwell(
+            f"firing: {', '.join(firing)}", "a roll holds before its next wave until they are quiet", Health.WARN
+        )
+    return f"quiet: {', '.join(target.settings.alarms)}"
+
+
+def _subscribers(target: Target) -> str:
+    pages = target.session.client("sns").get_paginator("list_subscriptions_by_topic")
+    listed = [s for page in pages.paginate(TopicArn=target.settings.topic) for s in page["Subscriptions"]]
+    if pending := [s["Endpoint"] for s in listed if not s["SubscriptionArn"].startswith("arn:")]:
+        raise Unwell(
+            f"not confirmed yet: {', '.join(pending)}", "follow the link in the mail that AWS sent there", Health.WARN
+        )
+    return f"{counted(len(listed), 'subscription')} confirmed"
+
+
+def _events(target: Target) -> str:
+    """Whether some trail that runs records what changes: without one a new template version starts nothing."""
+    cloudtrail = target.session.client("cloudtrail")
+    trails = cloudtrail.describe_trails(includeShadowTrails=True)["trailList"]
+    for trail in trails:
+        arn = trail["TrailARN"]
+        if cloudtrail.get_trail_status(Name=arn)["IsLogging"] and _records(
+            cloudtrail.get_event_selectors(TrailName=arn)
+        ):
+            return f"trail {trail['Name']} records changes"
+    raise Unwell(
+        f"none of {counted(len(trails), 'trail')} runs and records management events that write",
+        "start one, or start rolls manually: a changed launch template starts none",
+        Health.WARN,
+    )
+
+
+def _records(selectors: Json) -> bool:
+    """Whether these record management events that write (CloudTrail API reference, EventSelector)."""
+    if any(
+        s.get("IncludeManagementEvents", True) and s.get("ReadWriteType", "All") in {"All", "WriteOnly"}
+        for s in selectors.get("EventSelectors") or ()
+    ):
+        return True
+    for selector in selectors.get("AdvancedEventSelectors") or ():
+        fields = {f["Field"]: f.get("Equals", []) for f in selector["FieldSelectors"]}
+        if "Management" in fields.get("eventCategory", ()) and fields.get("readOnly", ["false"]) == ["false"]:
+            return True
+    return False
+
+
+def _way_out(target: Target) -> str:
+    """How the functions reach AWS: by a NAT gateway or the like, or by VPC endpoints."""
+    place = next((f["VpcConfig"] for f in target.functions if (f.get("VpcConfig") or {}).get("SubnetIds")), None)
+    if place is None:
+        return "the functions are in no network of yours"
+    from eks_rolling_cli.finding_settings import leads_out, routes_of
+
+    ec2 = target.session.client("ec2")
+    routes = routes_of(ec2, ec2.describe_subnets(SubnetIds=list(place["SubnetIds"]))["Subnets"])
+    if public := sorted(s for s, table in routes.items() if leads_out(table)):
+        raise Unwell(
+            f"{', '.join(public)} leads to the internet directly, and functions have no public address",
+            "name private subnets under network",
+        )
+    closed = sorted(s for s, table in routes.items() if not any(_is_default(r) for r in table.get("Routes", ())))
+    if not closed:
+        return f"{counted(len(routes), 'subnet')} with a way out"
+    pages = ec2.get_paginator("describe_vpc_endpoints").paginate(
+        Filters=[{"Name": "vpc-id", "Values": [place["VpcId"]]}]
+    )
+    there = {e["ServiceName"].rpartition(".")[2] for page in pages for e in page["VpcEndpoints"]}
+    if missing := sorted(_services(target.settings) - there):
+        raise Unwell(
+            f"{', '.join(closed)} has no way out, and the VPC no endpoint for {', '.join(missing)}",
+            "make them (docs/private-networks.md), or a NAT gateway",
+        )
+    return f"{counted(len(routes), 'subnet')} without a way out, with every endpoint"
+
+
+def _services(settings: "Settings") -> set[str]:
+    more = {"monitoring"} if settings.alarms else set[str]()
+    return {*ENDPOINTS, *more, *({"lambda"} if any(h.function for h in settings.hooks) else ())}
+
+
+def _is_default(route: Json) -> bool:
+    return route.get("DestinationCidrBlock", route.get("DestinationIpv6CidrBlock")) in ANYWHERE
+
+
+def _target_groups(target: Target) -> str:
+    pages = target.session.client("elbv2").get_paginator("describe_target_groups").paginate()
+    asked = _asked(g for page in pages for g in page["TargetGroups"])
+    said = f"a look asks up to {counted(asked, 'target group')}"
+    if asked > MANY_TARGET_GROUPS:
+        raise Unwell(
+            f"{said}; ELB answers ten a second, load balancer controllers too",
+            "ask AWS for a higher limit of Describe calls, and keep the surge low",
+            Health.WARN,
+        )
+    return said
+
+
+def _asked(groups: Iterable[Json]) -> int:
+    """The more of both kinds: instances and addresses are looked for apart."""
+    led = [g.get("TargetType") for g in groups if g.get("LoadBalancerArns")]
+    return max(led.count("instance"), led.count("ip"))
+
+
+def _concurrency(target: Target) -> str:
+    service, code = CONCURRENCY
+    client = target.session.client("service-quotas")
+    quota = int(client.get_service_quota(ServiceCode=service, QuotaCode=code)["Quota"]["Value"])
+    needed = target.settings.surge + 1
+    said = f"{quota} functions may run at once; a roll runs up to {needed}"
+    if quota < 2 * needed:
+        raise Unwell(said, "ask for more: Service Quotas, AWS Lambda, Concurrent executions", Health.WARN)
+    return said
+
+
+def _dry_run(target: Target) -> str:
+    from eks_rolling_cli.plan_locally import plan_there
+
+    _, document = plan_there(target, new_name("plan"), {})
+    blocked = sum(f["severity"] == "blocks" for f in document.get("findings") or ())
+    said = f"the functions reach everything, and planned: {counted(len(document['nodes']), 'outdated node')}"
+    if blocked:
+        raise Unwell(
+            f"{said}, {counted(blocked, 'finding')} would block",
+            "`eks-rolling plan --deployed` names them",
+            Health.WARN,
+        )
+    return said
+
+
+CHECKS: dict[str, Look] = {
+    "functions": _active,
+    "access entries": _entries,
+    "organization": _denied,
+    "way out": _way_out,
+    "log groups": _log_groups,
+    "alarms": _alarms,
+    "gate": _gate,
+    "subscribers": _subscribers,
+    "events": _events,
+    "target groups": _target_groups,
+    "concurrency": _concurrency,
+    "dry run": _dry_run,
+}
