@@ -218,7 +218,7 @@ def _way_out(target: Target) -> str:
         return "the functions are in no network of yours"
     from eks_rolling_cli.finding_settings import leads_out, routes_of
 
-    ec2 = target.session.client("ec2")
+    ec2: Any = target.session.client("ec2")
     routes = routes_of(ec2, ec2.describe_subnets(SubnetIds=list(place["SubnetIds"]))["Subnets"])
     if public := sorted(s for s, table in routes.items() if leads_out(table)):
         raise Unwell(
@@ -250,7 +250,8 @@ def _is_default(route: Json) -> bool:
 
 
 def _target_groups(target: Target) -> str:
-    pages = target.session.client("elbv2").get_paginator("describe_target_groups").paginate()
+    elbv2: Any = target.session.client("elbv2")
+    pages = elbv2.get_paginator("describe_target_groups").paginate()
     asked = _asked(g for page in pages for g in page["TargetGroups"])
     said = f"a look asks up to {counted(asked, 'target group')}"
     if asked > MANY_TARGET_GROUPS:

@@ -5,4 +5,4 @@ from stacks.functions import HOOKS, STEPS
 
 
 def test_the_functions_without_an_access_entry_are_those_that_do_not_talk_to_kubernetes() -> None:
-    assert {step for step, permissions in (STEPS | HOOKS).items() if not permissions.kubernetes} == WITHOUT_CLUSTER
+    assert {step for step, permissions in {**STEPS, **HOOKS}.items() if not permissions.kubernetes} == WITHOUT_CLUSTER

@@ -14,6 +14,7 @@ import os
 import signal
 import threading
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -58,9 +59,10 @@ class Aws:
 
         os.environ.update(AWS_ACCESS_KEY_ID="key", AWS_SECRET_ACCESS_KEY="secret", AWS_DEFAULT_REGION=REGION)
         session: Any = boto3
-        names = ("stepfunctions", "autoscaling", "ec2", "eks", "elb", "sns")
+        names = ("stepfunctions", "autoscaling", "ec2", "eks", "elb", "sns", "lambda", "iam", "s3", "cloudtrail")
         clients: dict[str, Any] = {name: session.client(name) for name in names}
-        self.states, self.autoscaling, self.ec2, self.eks, self.elb, self.sns = clients.values()
+        self.states, self.autoscaling, self.ec2, self.eks, self.elb, self.sns = list(clients.values())[:6]
+        self.lambda_, self.iam, self.s3, self.cloudtrail = list(clients.values())[6:]
 
     def machine(self, states: dict[str, Any], language: str = "JSONata", **more: Any) -> str:
         """A state machine that starts at the first of its states."""
@@ -561,6 +563,37 @@ def registering_an_instance_again_changes_nothing(aws: Aws) -> None:
         aws.elb.register_instances_with_load_balancer(LoadBalancerName="b", Instances=[{"InstanceId": "i-1"}])
     (balancer,) = aws.elb.describe_load_balancers(LoadBalancerNames=["b"])["LoadBalancerDescriptions"]
     assert balancer["Instances"] == [{"InstanceId": "i-1"}]
+
+
+@shows("a_function_says_where_it_logs")
+def a_function_logs_where_it_was_told_to_or_into_its_own_group(aws: Aws) -> None:
+    trust = {"Version": "2012-10-17", "Statement": []}
+    role = aws.iam.create_role(RoleName="logs", AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
+    code = io.BytesIO()
+    with zipfile.ZipFile(code, "w") as archive:
+        archive.writestr("a.py", "")
+    for name, given in {"told": {"LoggingConfig": {"LogGroup": "elsewhere"}}, "own": {}}.items():
+        aws.lambda_.create_function(
+            FunctionName=name,
+            Role=role,
+            Handler="a.b",
+            Runtime="python3.13",
+            Code={"ZipFile": code.getvalue()},
+            **given,
+        )
+    described = [aws.lambda_.get_function_configuration(FunctionName=name) for name in ("told", "own")]
+    assert [d["LoggingConfig"]["LogGroup"] for d in described] == ["elsewhere", "/aws/lambda/own"]
+
+
+@shows("a_new_trail_records_management_events")
+def a_trail_without_selectors_of_its_own_records_all_management_events(aws: Aws) -> None:
+    aws.s3.create_bucket(Bucket="trail", CreateBucketConfiguration={"LocationConstraint": REGION})
+    aws.cloudtrail.create_trail(Name="trail", S3BucketName="trail")
+    (selector,) = aws.cloudtrail.get_event_selectors(TrailName="trail")["EventSelectors"]
+    assert (selector["ReadWriteType"], selector["IncludeManagementEvents"]) == ("All", True)
+    advanced = [{"FieldSelectors": [{"Field": "eventCategory", "Equals": ["Data"]}]}]
+    aws.cloudtrail.put_event_selectors(TrailName="trail", AdvancedEventSelectors=advanced)
+    assert not aws.cloudtrail.get_event_selectors(TrailName="trail")["EventSelectors"]
 
 
 @shows("launch_templates_have_pages")

@@ -188,3 +188,29 @@ def test_launch_instances_needs_what_it_calls_on_the_callers_behalf(aws: Server)
     assert answer["Instances"]
     calls = [f"{c['service']}:{c['action']}" for c in aws.lab("GET", "calls") if c["role"] and "role/with" in c["role"]]
     assert [c for c in calls if c.startswith("ec2:")] == fleet
+
+
+@pytest.mark.lab
+def test_what_the_organization_denies_no_policy_allows_and_the_simulator_says_so(aws: Server) -> None:
+    with role(aws, "limited", document(["ec2:DescribeInstances", "ec2:CreateTags"])) as session:
+        ec2, arn = client(aws, session, "ec2"), aws.client("iam").get_role(RoleName="limited")["Role"]["Arn"]
+        ec2.describe_instances()
+        aws.lab("PUT", "faults", {"organization_denies": ["ec2:Desc*"]})
+        try:
+            with pytest.raises(ClientError, match="with an explicit deny in a service control policy"):
+                ec2.describe_instances()
+            # Nobody without a role is held to it: that is the organization's administrator.
+            aws.client("ec2").describe_instances()
+            actions = ["ec2:DescribeInstances", "ec2:CreateTags", "ec2:DeleteTags"]
+            answer = aws.client("iam").simulate_principal_policy(PolicySourceArn=arn, ActionNames=actions)
+        finally:
+            aws.lab("PUT", "faults", {})
+    judged = {
+        r["EvalActionName"]: (r["EvalDecision"], r["OrganizationsDecisionDetail"]["AllowedByOrganizations"])
+        for r in answer["EvaluationResults"]
+    }
+    assert judged == {
+        "ec2:DescribeInstances": ("explicitDeny", False),
+        "ec2:CreateTags": ("allowed", True),
+        "ec2:DeleteTags": ("implicitDeny", True),
+    }
