@@ -85,6 +85,11 @@ test-all: lint control-plane ## All tests: every kill point, every whole roll, t
 flakes: control-plane ## Run TESTS N times beside busy loops, and say how often each failed (N=20 TESTS="tests/contract tests/lab")
 	@$(BIN)/python -m scripts.flakes $(N) $(TESTS)
 
+.PHONY: fuzz
+fuzz: N = 100000
+fuzz: prepare ## Hostile declarations, marks, replies, requests and answers, N of each, of the product's own (N=100000 SEED=1 PART=marks)
+	@$(BIN)/python -m tests.fuzz --number $(N) $(if $(SEED),--seed $(SEED)) $(if $(PART),--part $(PART)) $(if $(FROM),--first $(FROM))
+
 .PHONY: planted
 planted: control-plane ## Plant faults in a copy of the product, and say which suite finds each (FAULTS="lock restore": some of them)
 	@$(BIN)/python -m tests.planted $(FAULTS)

@@ -16,6 +16,10 @@ from eks_rolling.legible import line
 from eks_rolling.settings import Moment, Settings, Strict, problems
 
 
+def _whole(text: str) -> str:
+    return text.encode(errors="replace").decode()
+
+
 class RollRequest(Strict):
     """What a person (console, command) or an event asks for."""
 
@@ -28,6 +32,12 @@ class RollRequest(Strict):
     keep_taints: bool = Field(False, description="leave our taint on nodes that were not replaced")
     accept: tuple[str, ...] = Field((), description="codes of findings that are accepted, or CODE:OBJECT")
     trigger: str = Field("a person", description="who asked")
+
+    @field_validator("groups", "nodes", "accept", "trigger")
+    @classmethod
+    def _writable(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        """JSON may hold halves of characters, which no document can be written with."""
+        return _whole(value) if isinstance(value, str) else tuple(map(_whole, value))
 
     def surge_in(self, settings: Settings) -> int:
         """How many nodes are replaced at the same time: as asked for, else as the settings have it."""

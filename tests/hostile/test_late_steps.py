@@ -1,5 +1,6 @@
 """Steps that run on after their roll was stopped [R6]: no effect of theirs comes after the restore has looked."""
 
+from dataclasses import replace
 from itertools import count
 from typing import Any, get_type_hints
 
@@ -207,6 +208,20 @@ class TestFence:
         held = Lease(LOCK, "roll-1", 1000.0, 15.0, "1", {lock.STEPS_UNTIL: "1060"})
         assert lock.decide(held, "roll-2", 1030, LOCK, 15) == lock.Busy("roll-1", 30)
         assert isinstance(lock.decide(held, "roll-2", 1060, LOCK, 15), lock.Take)
+
+    def test_a_word_that_reaches_further_than_any_function_is_believed_no_further(self) -> None:
+        """T1, R5: whatever stands on the lock, a restore waits a quarter of an hour at most."""
+        held = Lease(LOCK, "roll-1", 1000.0, 15.0, "1", {lock.STEPS_UNTIL: "999000000"})
+        longest = lock.LONGEST_INVOCATION + lock.AHEAD_SECONDS
+        assert lock.steps_until(held) == 1000 + longest
+        lease = self.world.leases[LOCK]
+        self.world.leases[LOCK] = replace(lease, annotations={lock.STEPS_UNTIL: "999000000"})
+        began = lease.renewed
+        for _ in range(5):
+            ended = lock.end(self.clients, "roll-1", "watchdog-1")
+            assert isinstance(ended, Lease)
+            assert lock.steps_until(ended) == began + longest
+            self.world.time += 100
 
     @pytest.mark.parametrize("said", ["", "soon", "-1", "1e9", "9" * 40, "¹"])
     def test_a_word_that_no_step_wrote_is_none(self, said: str) -> None:

@@ -41,6 +41,11 @@ class Liar:
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 
+    def tell(self, answers: Mapping[str, bytes]) -> None:
+        """What it answers from now on."""
+        self._answers = answers
+        self._open = [peer for peer in self._open if peer.fileno() >= 0]
+
     def close(self) -> None:
         self._over.set()
         for each in [self._listener, *self._open]:

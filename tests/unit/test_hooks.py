@@ -43,6 +43,15 @@ def test_a_hook_is_sent_which_node_of_which_roll_and_a_key_that_stays_the_same()
             HookWaits("hook ask asks to wait: it gives no reason", 900),
         ),
         (
+            HttpAnswer(200, f'{{"status": "wait", "seconds": 1{"0" * 400}}}'),
+            HookWaits("hook ask asks to wait: it gives no reason", 900),
+        ),
+        (HttpAnswer(200, "[" * 100_000), HookPassed()),
+        (
+            HttpAnswer(200, '{"status": "wait", "seconds": NaN}'),
+            HookFailed("hook ask wants to be asked again in nan s, which is not a valid number"),
+        ),
+        (
             HttpAnswer(200, '{"status": "wait", "seconds": "soon"}'),
             HookFailed("hook ask wants to be asked again in 'soon' s, which is not a valid number"),
         ),

@@ -52,7 +52,7 @@ def meaning(hook: Hook, answer: HttpAnswer) -> HookPassed | HookWaits | HookFail
         return HookFailed(f"hook {hook.name} answers {answer.status}{_quoted(answer.body)}")
     try:
         said = json.loads(answer.body) if answer.body.strip() else None
-    except ValueError:
+    except (ValueError, RecursionError):
         said = None
     match said:
         case None | {"status": "done"}:
@@ -65,10 +65,11 @@ def meaning(hook: Hook, answer: HttpAnswer) -> HookPassed | HookWaits | HookFail
 
 def _patience(hook: Hook, said: dict[str, Any]) -> HookWaits | HookFailed:
     seconds = said.get("seconds", 10)
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds != seconds:
         return HookFailed(f"hook {hook.name} wants to be asked again in {seconds!r} s, which is not a valid number")
     reason = " ".join(str(said.get("reason") or "it gives no reason").split())[:300]
-    return HookWaits(f"hook {hook.name} asks to wait: {reason}", min(LONGEST, max(SHORTEST, float(seconds))))
+    # Compared first: no float is as large as JSON's integers can be.
+    return HookWaits(f"hook {hook.name} asks to wait: {reason}", float(min(LONGEST, max(SHORTEST, seconds))))
 
 
 def _quoted(body: str) -> str:

@@ -39,6 +39,9 @@ STEPS_UNTIL = "eks-rolling.io/steps-until"
 AHEAD_SECONDS = 10
 """By how much more that is put off each time, so that parallel steps seldom write it one after another."""
 
+LONGEST_INVOCATION = 900
+"""Seconds: no function of Lambda's runs for longer (Lambda quotas)."""
+
 TRIES = 5
 """How often that is written anew where somebody else writes the Lease at the same moment."""
 
@@ -106,9 +109,13 @@ def _taken(lease: Lease, roll: str, now: float, duration: float) -> Lease:
 
 
 def steps_until(lease: Lease) -> float:
-    """Until when steps of the holder may be at work; 0 where none has said so."""
+    """Until when steps of the holder may be at work; 0 where none has said so.
+
+    Whoever says so renews the lease with it, so what is later than a function's longest time from then no step said.
+    """
     said = lease.annotations.get(STEPS_UNTIL, "")
-    return float(said) if said.isascii() and said.isdigit() and len(said) < 13 else 0.0
+    until = float(said) if said.isascii() and said.isdigit() and len(said) < 13 else 0.0
+    return min(until, lease.renewed + LONGEST_INVOCATION + AHEAD_SECONDS)
 
 
 def announce(clients: Clients, roll: str, ends: float) -> None:
@@ -232,6 +239,9 @@ def end(clients: Clients, roll: str, by: str = "") -> Lease | Busy | None:
         return None
     if lease.holder != holder or ENDED not in lease.annotations or now > lease.renewed + duration / 4:
         annotations = dict(lease.annotations) | {ENDED: "restoring"}
+        if until := steps_until(lease):
+            # As it is believed now: each renewal would put off what no step said.
+            annotations[STEPS_UNTIL] = f"{math.ceil(until)}"
         ended = replace(lease, holder=holder, renewed=now, duration=duration, annotations=annotations)
         return clients.kubernetes.put_lease(ended)
     return lease

@@ -24,7 +24,8 @@ def _key(node: Node, mark: str) -> str:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:40]
+    # Halves of characters can be written in JSON, and have no bytes.
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:40]
 
 
 def prove(clients: Clients, roll: str, node: Node, mark: str, text: str) -> None:
