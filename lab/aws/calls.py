@@ -100,6 +100,10 @@ Listener = Callable[["Call", dict[str, Any], Any], None]
 """Called with the call, all of its parameters, and the body that was answered."""
 
 
+Freezer = Callable[[str, float], Callable[[], bool]]
+"""Lets a function's processes stand still for so many seconds: see `Lambdas.freeze`."""
+
+
 class Gate:
     """Who may call what, and what they called."""
 
@@ -128,7 +132,7 @@ class Gate:
             self._log.add(replace(call, service=service, action=action, parameters={}))
 
 
-def install(gate: Gate, fleet: Fleet, faults: Faults, role_of: RoleOfKey, listener: Listener) -> None:
+def install(gate: Gate, fleet: Fleet, faults: Faults, role_of: RoleOfKey, listener: Listener, freeze: Freezer) -> None:
     """Records what every service answers, after bringing the fleet up to date and before anybody else acts on it;
     refuses what the caller's role may not call."""
 
@@ -136,7 +140,12 @@ def install(gate: Gate, fleet: Fleet, faults: Faults, role_of: RoleOfKey, listen
         at, action, parameters = time.time(), str(self._get_action()), copy.deepcopy(_parameters(self))
         service = _NAMES.get(self.service_name, self.service_name)
         time.sleep(faults.delay(self.service_name))
-        if struck := faults.refusal(self.service_name, f"{service}:{action}"):
+        caller = role_of(self.access_key) or ""
+        seconds = faults.freeze_seconds(caller, action=f"{service}:{action}")
+        if seconds and not freeze(role_of.session(self.access_key).rpartition("/")[2], seconds)():
+            # The process has ended, so it never made the call.
+            return 503, {}, ""
+        if struck := faults.refusal(self.service_name, f"{service}:{action}", caller):
             _, headers, body = self.serialized(ActionResult(_error(self.service_name, struck.code, struck.message)))
             answer = struck.status, headers, body
         elif refused := gate.refusal(self.access_key, f"{service}:{action}", _as_known(parameters, fleet)):
@@ -177,7 +186,7 @@ def install(gate: Gate, fleet: Fleet, faults: Faults, role_of: RoleOfKey, listen
         asked = {"Prefix": self.querystring["prefix"][0]} if "prefix" in self.querystring else {}
         parameters = _s3_parameters(self.path) | asked
         action = f"s3:{_s3_action(self)}"
-        if struck := faults.refusal("s3", action):
+        if struck := faults.refusal("s3", action, role_of(self.get_access_key()) or ""):
             raise S3ClientError(struck.code, struck.message)
         refused = gate.refusal(self.get_access_key(), action, parameters)
         if refused:

@@ -56,7 +56,7 @@ def build(paths: LabPaths, port: int) -> Middleware:
     bus = events.EventBus(account, lambdas, faults, gate)
     events.install(bus)
     compat.executions.status_listeners.append(events.execution_listener(bus))
-    calls.install(gate, fleet, faults, role_of, Trail(bus, spec.region))
+    calls.install(gate, fleet, faults, role_of, Trail(bus, spec.region), lambdas.freeze)
 
     seed(account, fleet, spec, paths.pki / "ca.crt")
     moto: Any = DomainDispatcherApplication(create_backend_app)

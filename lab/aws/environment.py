@@ -92,6 +92,19 @@ class Environment:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
 
+    def stand_still(self) -> None:
+        """The process and all that it started do nothing until `go_on`; the function's timeout goes on."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Ends `stand_still`."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if not self.dead:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
+
     def _initialized(self, request_id: str) -> Result | None:
         """Waits until the function is imported; the failure's result if it can't be."""
         deadline = time.monotonic() + _INIT_SECONDS

@@ -8,9 +8,9 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class _Model(BaseModel):
@@ -39,12 +39,39 @@ class Refuse(_Model):
     """A share of an action's calls is answered with this error, the first `times` of them or all."""
 
     action: str = Field(description="as in a policy: autoscaling:SuspendProcesses")
+    caller: str = Field("", description="only calls of roles whose ARN contains this")
     code: str
     message: str = "The lab was told to refuse."
     status: int = 400
     seed: int = 0
     share: float = Field(1.0, ge=0, le=1)
     times: int | None = Field(None, ge=1)
+
+
+class Forbid(_Model):
+    """A request of one of our roles to the API server is answered with 403, whatever RBAC says."""
+
+    verb: str
+    resource: str = Field(description="with its subresource, if any: pods/eviction")
+    caller: str = Field("", description="only requests of users whose name contains this: a role's")
+
+
+class Freeze(_Model):
+    """The process of an invocation stands still from one call of its on (SIGSTOP), and then goes on, if its function's
+    timeout has not ended it by then. It happens once. A call to AWS is carried out when the process goes on, and not at
+    all if it does not; one to the API server is answered, and the process learns of it late."""
+
+    caller: str = Field(description="a part of the role's name")
+    action: str = Field("", description="the call to AWS, as in a policy")
+    verb: str = Field("", description="else the request to the API server: its verb")
+    resource: str = Field("", description="and its resource: leases")
+    seconds: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _one_call(self) -> Self:
+        if bool(self.action) == bool(self.verb and self.resource):
+            raise ValueError("either an action, or a verb and a resource")
+        return self
 
 
 class Asleep(_Model):
@@ -84,6 +111,8 @@ class FaultSpec(_Model):
     lambda_kill: LambdaKill | None = None
     throttle: Throttle | None = None
     refuse: tuple[Refuse, ...] = ()
+    forbid: tuple[Forbid, ...] = ()
+    freeze: Freeze | None = None
     asleep: Asleep | None = None
     settling: Settling | None = None
     no_capacity: NoCapacity | None = None
@@ -96,7 +125,7 @@ class FaultSpec(_Model):
     duplicate_events: bool = Field(False, description="EventBridge delivers every event twice")
 
 
-_COUNTS = ("kills", "throttled", "refused", "asleep", "no_capacity")
+_COUNTS = ("kills", "throttled", "refused", "forbidden", "frozen", "asleep", "no_capacity")
 _THROTTLING = {
     "ec2": ("RequestLimitExceeded", 503),
     "eks": ("TooManyRequestsException", 429),
@@ -167,16 +196,15 @@ class Faults:
         with self._lock:
             self._struck["kills"] += 1
 
-    def refusal(self, service: str, action: str) -> Refusal | None:
+    def refusal(self, service: str, action: str, caller: str = "") -> Refusal | None:
         """What a call that comes in now is to be answered with instead; counts it.
 
-        `service` is moto's name of it, `action` the policy's (autoscaling:LaunchInstances).
+        `service` is moto's name of it, `action` the policy's (autoscaling:LaunchInstances), `caller` the role's ARN.
         """
         with self._lock:
             for number, refuse in enumerate(self.spec.refuse):
-                if refuse.action == action and self._strikes(
-                    f"refuse {number}", refuse.seed, refuse.share, refuse.times
-                ):
+                meant = refuse.action == action and refuse.caller in caller
+                if meant and self._strikes(f"refuse {number}", refuse.seed, refuse.share, refuse.times):
                     self._struck["refused"] += 1
                     return Refusal(refuse.code, refuse.message, refuse.status)
             throttle = self.spec.throttle
@@ -189,6 +217,24 @@ class Faults:
             self._struck["throttled"] += 1
             code, status = _THROTTLING.get(service, ("Throttling", 400))
             return Refusal(code, "Rate exceeded", status)
+
+    def forbids(self, verb: str, resource: str, caller: str) -> bool:
+        """Whether the API server is to refuse a request of that user's; counts it."""
+        with self._lock:
+            meant = any((f.verb, f.resource) == (verb, resource) and f.caller in caller for f in self.spec.forbid)
+            self._struck["forbidden"] += meant
+            return meant
+
+    def freeze_seconds(self, caller: str, *, action: str = "", verb: str = "", resource: str = "") -> float:
+        """For how long the process that makes this call now is to stand still, 0 for not at all; counts it."""
+        with self._lock:
+            freeze = self.spec.freeze
+            if freeze is None or self._struck["frozen"] or freeze.caller not in caller:
+                return 0.0
+            if (freeze.action, freeze.verb, freeze.resource) != (action, verb, resource):
+                return 0.0
+            self._struck["frozen"] += 1
+            return freeze.seconds
 
     def is_asleep(self, function: str) -> bool:
         """Whether a function that is called now is not there yet; the call wakes it. Counts it."""

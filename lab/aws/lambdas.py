@@ -14,6 +14,7 @@ import threading
 import time
 import zipfile
 from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,7 @@ class Lambdas:
         self._idle_seconds = idle_seconds
         self._idle: dict[Function, list[Environment]] = defaultdict(list)
         self._busy: dict[Function, int] = defaultdict(int)
+        self._at_work: set[Environment] = set()
         self._changed = threading.Condition()
         self._nursery = Nursery()
         self._later = ThreadPoolExecutor(capacity, "lambda-later")
@@ -83,13 +85,36 @@ class Lambdas:
                 "longer available. Wait for the VPC connection to reestablish and try again."
             )
         environment = self._acquire(function, reserved)
+        self._at_work.add(environment)
         try:
             result, killed = environment.invoke(payload or b"{}", self._faults.kill_after(function.name))
         finally:
+            self._at_work.discard(environment)
             self._release(environment)
         if killed:
             self._faults.killed()
         return result
+
+    def freeze(self, name: str, seconds: float) -> Callable[[], bool]:
+        """Lets all that a function is at work on stand still for so long.
+
+        What is answered waits for the end of that, and says whether any of it goes on: the function's timeout may have
+        ended it by then.
+        """
+        frozen = [environment for environment in list(self._at_work) if environment.function.name == name]
+        until = time.monotonic() + seconds
+        for environment in frozen:
+            environment.stand_still()
+
+        def thaw() -> bool:
+            while (left := until - time.monotonic()) > 0 and not all(environment.dead for environment in frozen):
+                time.sleep(min(left, 0.1))
+            for environment in frozen:
+                environment.go_on()
+            return not all(environment.dead for environment in frozen)
+
+        thawed = self._later.submit(thaw)
+        return thawed.result
 
     def invoke_later(self, name: str, payload: bytes) -> None:
         """Takes an event for a function; a failed one is tried twice more, as Lambda does (though it waits longer)."""

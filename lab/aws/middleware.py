@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 
 from pydantic import ValidationError
 
-from lab.aws import presigned, tokens
+from lab.aws import authorize, presigned, tokens
 from lab.aws.account import Account
 from lab.aws.calls import Call, CallLog, Gate, RoleOfKey
 from lab.aws.faults import Faults
@@ -108,8 +108,8 @@ class Middleware:
                 case "POST", "target-health" | "pod-targets":
                     take = self._report if what == "target-health" else self._take_pods
                     return Answer.of(take(_json(environ)))
-                case "POST", "authenticate":
-                    return Answer.of(tokens.review(_json(environ), self._authenticator))
+                case "POST", "authenticate" | "authorize":
+                    return Answer.of(self._reviewed(what, _json(environ)))
                 case "GET", "faults":
                     return Answer.of(self._faults.describe())
                 case "PUT", "faults":
@@ -125,6 +125,11 @@ class Middleware:
             return Answer.of({"error": f"there is no {method} /_lab/{what}"}, 404)
         except (ValidationError, ValueError, KeyError, TypeError) as error:
             return Answer.of({"error": str(error)}, 400)
+
+    def _reviewed(self, what: str, request: Any) -> dict[str, Any]:
+        if what == "authorize":
+            return authorize.review(request, self._faults, self._lambdas.freeze)
+        return tokens.review(request, self._authenticator)
 
     def _instances(self) -> list[dict[str, Any]]:
         return [
@@ -191,7 +196,7 @@ class Middleware:
         found = _KEY.search(environ.get("HTTP_AUTHORIZATION", ""))
         key = found[1] if found else ""
         told = {"FunctionName": name.removesuffix(":$LATEST").rsplit(":", 1)[-1], "InvocationType": kind}
-        if struck := self._faults.refusal("lambda", "lambda:InvokeFunction"):
+        if struck := self._faults.refusal("lambda", "lambda:InvokeFunction", self._role_of(key) or ""):
             answer = _lambda_error(struck.status, struck.code, struck.message)
         elif refused := self._gate.refusal(key, "lambda:InvokeFunction", told):
             answer = _lambda_error(403, "AccessDeniedException", refused)

@@ -19,6 +19,9 @@ GROUPS = {
 REVIEWER_CONFIG = "token-webhook.kubeconfig"
 """The file that tells the API server where to have everybody else's tokens reviewed: the AWS server."""
 
+AUTHORIZER_CONFIG = "authorization-webhook.kubeconfig"
+"""The file that tells the API server where to ask whether the lab is to refuse a request: the AWS server, too."""
+
 
 def user_name(identity: str) -> str:
     """Its user name; the control plane's own are those that the built-in roles are bound to."""

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from lab.addresses import APISERVER_URL, AWS_URL, KUBERNETES_SERVICE_ADDRESS, LAB_ADDRESS
-from lab.controlplane.identities import ADMIN, GROUPS, REVIEWER_CONFIG, user_name
+from lab.controlplane.identities import ADMIN, AUTHORIZER_CONFIG, GROUPS, REVIEWER_CONFIG, user_name
 from lab.paths import LabPaths
 
 _SERVER_NAMES = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc",
@@ -51,6 +51,7 @@ def write_pki(paths: LabPaths) -> None:
         target = paths.kubeconfig if identity == ADMIN else paths.kubeconfig_of(identity)
         _write_private(target, _kubeconfig(APISERVER_URL, token=token, authority=authority.certificate))
     _write_private(paths.pki / REVIEWER_CONFIG, _kubeconfig(f"{AWS_URL}/_lab/authenticate"))
+    _write_private(paths.pki / AUTHORIZER_CONFIG, _kubeconfig(f"{AWS_URL}/_lab/authorize"))
 
 
 def _kubeconfig(server: str, token: str | None = None, authority: x509.Certificate | None = None) -> bytes:

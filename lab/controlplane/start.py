@@ -6,6 +6,7 @@ and what EKS has: RBAC, the default admission plugins, tokens reviewed by a webh
 
 import json
 from pathlib import Path
+from typing import Any
 
 from lab.addresses import (
     APISERVER_PORT,
@@ -17,7 +18,7 @@ from lab.addresses import (
     SCHEDULER_PORT,
     SERVICE_CIDR,
 )
-from lab.controlplane.identities import CONTROLLER_MANAGER, REVIEWER_CONFIG, SCHEDULER
+from lab.controlplane.identities import AUTHORIZER_CONFIG, CONTROLLER_MANAGER, REVIEWER_CONFIG, SCHEDULER
 from lab.parts import Part
 from lab.paths import LabPaths
 from lab.spec import LabSpec
@@ -82,6 +83,7 @@ def prepare(paths: LabPaths) -> None:
 
     write_pki(paths)
     _audit_policy(paths).write_text(json.dumps(_AUDIT_POLICY))
+    _authorization(paths).write_text(json.dumps(_authorizers(paths)))
     _scheduler_configuration(paths).write_text(json.dumps({
         "apiVersion": "kubescheduler.config.k8s.io/v1",
         "kind": "KubeSchedulerConfiguration",
@@ -168,7 +170,7 @@ def _apiserver_flags(paths: LabPaths) -> list[str]:
         f"--kubelet-client-key={pki / 'apiserver-kubelet-client.key'}",
         "--kubelet-preferred-address-types=InternalIP",
         f"--service-cluster-ip-range={SERVICE_CIDR}",
-        "--authorization-mode=Node,RBAC",
+        f"--authorization-config={_authorization(paths)}",
         "--allow-privileged=true",
         "--profiling=false",
         "--event-ttl=15m",
@@ -209,6 +211,36 @@ def _scheduler_flags(paths: LabPaths) -> list[str]:
         f"--authentication-kubeconfig={kubeconfig}",
         f"--authorization-kubeconfig={kubeconfig}",
     ]
+
+
+def _authorizers(paths: LabPaths) -> dict[str, Any]:
+    """As on EKS, Node and RBAC; before them a webhook that refuses what a fault forbids our own roles."""
+    webhook = {
+        # No answer is kept: a fault is in force at once, and no longer than it is to be.
+        "authorizedTTL": "1ms",
+        "unauthorizedTTL": "1ms",
+        "timeout": "10s",
+        "failurePolicy": "NoOpinion",
+        "subjectAccessReviewVersion": "v1",
+        "matchConditionSubjectAccessReviewVersion": "v1",
+        "matchConditions": [
+            {"expression": "has(request.groups) && request.groups.exists(g, g.startsWith('eks-rolling-'))"}
+        ],
+        "connectionInfo": {"type": "KubeConfigFile", "kubeConfigFile": str(paths.pki / AUTHORIZER_CONFIG)},
+    }
+    return {
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "AuthorizationConfiguration",
+        "authorizers": [
+            {"type": "Webhook", "name": "faults", "webhook": webhook},
+            {"type": "Node", "name": "node"},
+            {"type": "RBAC", "name": "rbac"},
+        ],
+    }
+
+
+def _authorization(paths: LabPaths) -> Path:
+    return paths.pki / "authorization.json"
 
 
 def _audit_policy(paths: LabPaths) -> Path:

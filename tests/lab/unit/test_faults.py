@@ -1,8 +1,12 @@
 """Faults: seeded, counted, and refused when they are none."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
+from lab.aws import authorize
 from lab.aws.faults import Faults, FaultSpec, Refusal
 
 
@@ -55,6 +59,70 @@ def test_an_action_is_refused_as_often_as_it_was_told() -> None:
     assert faults.describe()["refused"] == 2
 
 
+def test_an_action_can_be_refused_to_one_role_alone() -> None:
+    faults = Faults()
+    action = "autoscaling:ResumeProcesses"
+    faults.put({"refuse": [{"action": action, "caller": "RestoreRole", "code": "AccessDenied"}]})
+    assert faults.refusal("autoscaling", action, "arn:aws:iam::1:role/PauseRole1") is None
+    assert faults.refusal("autoscaling", action) is None
+    assert all(faults.refusal("autoscaling", action, "arn:aws:iam::1:role/RestoreRole1") for _ in range(20))
+
+
+def review(verb: str, resource: str, user: str, subresource: str = "") -> dict[str, Any]:
+    asked = {"verb": verb, "resource": resource, "subresource": subresource}
+    return {"apiVersion": "authorization.k8s.io/v1", "spec": {"user": user, "resourceAttributes": asked}}
+
+
+RESTORE = "arn:aws:sts::1:assumed-role/x-FunctionsRestoreRole-1/x-restore"
+
+
+def test_a_request_to_the_api_server_is_forbidden_to_one_role_alone() -> None:
+    faults, frozen = Faults(), list[tuple[str, float]]()
+    faults.put({"forbid": [{"verb": "create", "resource": "pods/eviction", "caller": "RestoreRole"}]})
+
+    def answer(*asked: str) -> dict[str, Any]:
+        status: dict[str, Any] = authorize.review(review(*asked), faults, no_freeze(frozen))["status"]
+        return status
+
+    assert answer("create", "pods", RESTORE, "eviction") == {
+        "allowed": False,
+        "denied": True,
+        "reason": authorize.REASON,
+    }
+    # No opinion: RBAC decides.
+    assert answer("create", "pods", RESTORE.replace("Restore", "Evict"), "eviction") == {"allowed": False}
+    assert answer("create", "pods", RESTORE) == {"allowed": False}
+    assert answer("delete", "pods", RESTORE, "eviction") == {"allowed": False}
+    assert faults.describe()["forbidden"] == 1
+    assert frozen == []
+
+
+def no_freeze(frozen: list[tuple[str, float]]) -> Callable[[str, float], Callable[[], bool]]:
+    def freeze(name: str, seconds: float) -> Callable[[], bool]:
+        frozen.append((name, seconds))
+        return lambda: True
+
+    return freeze
+
+
+def test_a_request_freezes_the_process_that_makes_it_once() -> None:
+    faults, frozen = Faults(), list[tuple[str, float]]()
+    faults.put({"freeze": {"caller": "RestoreRole", "verb": "update", "resource": "leases", "seconds": 50}})
+    for verb in ("get", "update", "update"):
+        authorize.review(review(verb, "leases", RESTORE), faults, no_freeze(frozen))
+    assert frozen == [("x-restore", 50)]
+    assert faults.describe()["frozen"] == 1
+
+
+def test_a_call_freezes_the_process_that_makes_it() -> None:
+    faults = Faults()
+    faults.put({"freeze": {"caller": "Terminate", "action": "ec2:CreateTags", "seconds": 5}})
+    assert faults.freeze_seconds("role/TerminateRole", action="ec2:DeleteTags") == 0
+    assert faults.freeze_seconds("role/RestoreRole", action="ec2:CreateTags") == 0
+    assert faults.freeze_seconds("role/TerminateRole", action="ec2:CreateTags") == 5
+    assert faults.freeze_seconds("role/TerminateRole", action="ec2:CreateTags") == 0
+
+
 def test_a_function_sleeps_until_it_has_been_called_for_a_while() -> None:
     now = [0.0]
     faults = Faults(clock=lambda: now[0])
@@ -93,7 +161,15 @@ def test_latency_is_for_the_services_named() -> None:
     assert (faults.delay("eks"), faults.delay("ec2")) == (0.2, 0.0)
 
 
-@pytest.mark.parametrize("wrong", [{"lambda_kil": {}}, {"lambda_kill": {"seed": 1, "share": 2, "within_seconds": 1}}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"lambda_kil": {}},
+        {"lambda_kill": {"seed": 1, "share": 2, "within_seconds": 1}},
+        {"freeze": {"caller": "x", "seconds": 1}},
+        {"freeze": {"caller": "x", "seconds": 1, "action": "ec2:CreateTags", "verb": "get", "resource": "nodes"}},
+    ],
+)
 def test_what_is_no_fault_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Faults().put(wrong)
