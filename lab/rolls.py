@@ -110,6 +110,14 @@ class Rolls:
         self.autoscaling.update_auto_scaling_group(AutoScalingGroupName=group.name, LaunchConfigurationName=name)
         return name
 
+    def move_image(self, group: GroupSpec) -> str:
+        """Has the parameter by which a group's launch template names its image name another one; which."""
+        parameters: Any = self.client("ssm")
+        name = group.image_parameter
+        moved = parameters.get_parameter(Name=name)["Parameter"]["Version"] + 1
+        parameters.put_parameter(Name=name, Value=image_id(group.template, moved), Overwrite=True)
+        return image_id(group.template, moved)
+
     def publish_all(self) -> list[str]:
         """Changes everything that the lab's groups launch from; says what, line by line."""
         said = [
@@ -117,7 +125,9 @@ class Rolls:
             for group in self._spec.groups
             if group.launch_configuration
         ]
-        templates = {g.template for g in self._spec.groups if not (g.managed_node_group or g.launch_configuration)}
+        moved = {g.template: g for g in self._spec.groups if g.image_parameter}
+        said += [f"parameter {g.image_parameter} names image {self.move_image(g)} now" for g in moved.values()]
+        templates = {n for g in self._spec.groups if not g.managed_node_group for n in g.templates} - moved.keys()
         for template in sorted(templates):
             version = self.publish_version(template)
             said.append(f"launch template {template} has a new version, {version}, with another AMI")

@@ -14,6 +14,13 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class OverrideSpec(_Model):
+    """The override of a mixed instances policy that asks for types by attributes, with a launch template of its own."""
+
+    allowed_types: tuple[str, ...] = Field(min_length=1, description="patterns, as in AllowedInstanceTypes")
+    launch_template: str
+
+
 class GroupSpec(_Model):
     """An Auto Scaling group of worker nodes."""
 
@@ -27,6 +34,10 @@ class GroupSpec(_Model):
     launch_configuration: bool = Field(False, description="launches from a launch configuration, not from a template")
     instance_types: tuple[str, ...] = Field((), description="the types of a mixed instances policy, the first at once")
     on_demand_percent: int = Field(100, ge=0, le=100, description="of a group with instance_types; the rest is spot")
+    override: OverrideSpec | None = Field(None, description="its only one, which says what it launches")
+    image_parameter: str | None = Field(
+        None, description="the Systems Manager parameter by which its launch template names its image"
+    )
     terminating_hook_seconds: int | None = Field(
         None, gt=0, description="a lifecycle hook that nobody completes holds each instance that goes for so long"
     )
@@ -50,6 +61,13 @@ class GroupSpec(_Model):
     def template(self) -> str:
         """The launch template's name."""
         return self.launch_template or self.name
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """The names of all launch templates that it launches from."""
+        if self.launch_configuration:
+            return ()
+        return (self.template, *([self.override.launch_template] if self.override else []))
 
 
 class TargetGroupSpec(_Model):
@@ -146,6 +164,9 @@ class LabSpec(_Model):
     manifests: tuple[str, ...] = Field((), description="files or folders applied once the nodes are Ready")
     parts: tuple[str, ...] | None = Field(None, description="only these of the lab's processes; by default all")
     vcpu_quota: int = Field(1920, ge=0, description="vCPUs of on-demand instances that the account may run")
+    kubelets: dict[str, str] = Field(
+        {}, description="image -> its kubelet's version; all others are as new as the control plane"
+    )
     node_cpu: str = "2"
     node_memory: str = "8Gi"
     node_pods: int = 29
@@ -168,7 +189,7 @@ class LabSpec(_Model):
                 raise ValueError(f"group {group.name}: target groups {sorted(wrong)} are of addresses")
             if missing := set(group.target_groups) - names:
                 raise ValueError(f"group {group.name}: unknown target groups {sorted(missing)}")
-            if group.launch_configuration and (group.launch_template or group.instance_types):
+            if group.launch_configuration and (group.launch_template or group.instance_types or group.override):
                 raise ValueError(f"group {group.name}: a launch configuration goes with no launch template")
         return self
 

@@ -22,7 +22,7 @@ from botocore.config import Config
 
 from lab.aws.deploy import deploy
 from lab.paths import REPOSITORY, LabPaths, cache_directory, made_once
-from lab.spec import Delays, GroupSpec, LabSpec, TargetGroupSpec
+from lab.spec import Delays, GroupSpec, LabSpec, OverrideSpec, TargetGroupSpec
 from tests.waiting import until
 
 REGION = "eu-central-1"
@@ -42,6 +42,14 @@ SPEC = LabSpec(
         GroupSpec(name="sharing", launch_template="limited", zones=ZONES[:1], size=1),
         GroupSpec(name="configured", zones=ZONES[:1], size=1, max=3, launch_configuration=True),
         GroupSpec(name="several-types", zones=ZONES[:1], size=1, max=3, instance_types=("m7i.large", "m6i.large")),
+        GroupSpec(
+            name="by-attributes",
+            zones=ZONES[:1],
+            size=1,
+            max=3,
+            override=OverrideSpec(allowed_types=("m7i.*",), launch_template="of-the-override"),
+        ),
+        GroupSpec(name="by-parameter", zones=ZONES[:1], size=1, max=3, image_parameter="/lab/image"),
         GroupSpec(name="going-slowly", zones=ZONES[:1], size=1, terminating_hook_seconds=1),
         GroupSpec(name="managed", zones=ZONES[:1], size=1, managed_node_group=True),
     ),

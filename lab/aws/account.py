@@ -45,6 +45,11 @@ class Account:
         return self._regional("lambda")
 
     @property
+    def parameters(self) -> Any:
+        """Systems Manager's."""
+        return self._regional("ssm")
+
+    @property
     def sns(self) -> Any:
         return self._regional("sns")
 

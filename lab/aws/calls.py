@@ -19,7 +19,7 @@ from lab.aws.account import Account
 from lab.aws.compat.registry import around
 from lab.aws.faults import Faults
 from lab.aws.fleet import Fleet
-from lab.aws.policies import DEPENDENT, Policies
+from lab.aws.policies import Policies, dependent
 
 _KEPT = 50_000
 _LONGEST_TEXT = 200
@@ -127,7 +127,8 @@ class Gate:
     def passed(self, call: Call) -> None:
         """Records a call, and what was called on behalf of its caller."""
         self._log.add(call)
-        for other in DEPENDENT.get(f"{call.service}:{call.action}", ()) if call.status < 400 else ():
+        others = dependent(f"{call.service}:{call.action}", call.parameters) if call.status < 400 else ()
+        for other in others:
             service, _, action = other.partition(":")
             self._log.add(replace(call, service=service, action=action, parameters={}))
 

@@ -6,7 +6,19 @@ from typing import Any
 from moto.core.config import default_user_config
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-from lab.aws import access, calls, compat, events, launch_instances, quotas, refreshes, scaling, simulation, targets
+from lab.aws import (
+    access,
+    calls,
+    compat,
+    events,
+    images,
+    launch_instances,
+    quotas,
+    refreshes,
+    scaling,
+    simulation,
+    targets,
+)
 from lab.aws.account import Account
 from lab.aws.cloudtrail import Trail
 from lab.aws.faults import Faults
@@ -44,6 +56,7 @@ def build(paths: LabPaths, port: int) -> Middleware:
     scaling.install(fleet)
     launch_instances.install(fleet)
     refreshes.install()
+    images.install(account)
     quotas.install(spec.vcpu_quota)
     entries = access.AccessEntries()
     access.install(entries)

@@ -14,6 +14,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -23,6 +24,7 @@ from moto.ec2.models.instances import Instance
 
 from lab.aws.account import Account
 from lab.aws.faults import Faults
+from lab.aws.images import image_now
 from lab.aws.targets import Targets, deregistration_delay
 
 _PENDING, _RUNNING, _SHUTTING_DOWN = (0, "pending"), (16, "running"), (32, "shutting-down")
@@ -30,6 +32,9 @@ _END = Instance.terminate  # moto's own, before `scaling.install` replaces it
 _FIRST_HOST, _LAST_HOST = 10, 249
 _GLIMPSES = 100
 _ALIVE = ("Pending", "Pending:Wait", "InService")
+_TYPES = ("m6i.large", "m7i.large", "c6i.large", "r6i.large")
+"""What an override by attributes may stand for."""
+
 _LAUNCHING, _TERMINATING = "autoscaling:EC2_INSTANCE_LAUNCHING", "autoscaling:EC2_INSTANCE_TERMINATING"
 
 
@@ -240,7 +245,7 @@ class Fleet:
             launch = what_it_launches(group, self.account)
             tags = {**group.get_propagated_tags(), **launch.instance_tags}
             reservation = self.account.ec2.run_instances(
-                launch.source.image_id,
+                image_now(self.account, launch.source.image_id),
                 1,
                 launch.source.user_data,
                 launch.source.security_groups,
@@ -488,8 +493,17 @@ def what_it_launches(group: Any, account: Account) -> Launch:
             else account.ec2.get_launch_template_by_name(specification["LaunchTemplateName"])
         )
     resolved = template.get_version(version)
-    instance_type = override.get("InstanceType") or resolved.instance_type
+    instance_type = override.get("InstanceType") or _by_attributes(override) or resolved.instance_type
     return Launch(template, resolved, instance_type, spot=_next_is_spot(group, policy.get("InstancesDistribution", {})))
+
+
+def _by_attributes(override: dict[str, Any]) -> str | None:
+    """The first type that the lab knows of those that an override allows; None without requirements."""
+    requirements = override.get("InstanceRequirements")
+    if not requirements:
+        return None
+    patterns = requirements.get("AllowedInstanceTypes") or ["*"]
+    return next((kind for kind in _TYPES if any(fnmatchcase(kind, pattern) for pattern in patterns)), None)
 
 
 def _generation(state: Any) -> int:

@@ -17,8 +17,17 @@ from lab.aws.account import Account
 
 Json = dict[str, Any]
 
-DEPENDENT = {"autoscaling:LaunchInstances": ("ec2:CreateFleet", "ec2:DescribeLaunchTemplateVersions")}
+_DEPENDENT = {"autoscaling:LaunchInstances": ("ec2:CreateFleet", "ec2:DescribeLaunchTemplateVersions")}
 """What a service calls in the caller's name (Auto Scaling user guide, launching with synchronous provisioning)."""
+
+
+def dependent(action: str, parameters: Json) -> tuple[str, ...]:
+    """The actions that a service calls in the caller's name."""
+    resolves = str(parameters.get("ResolveAlias", "")).lower() == "true"
+    if action == "ec2:DescribeLaunchTemplateVersions" and resolves:
+        return ("ssm:GetParameters",)
+    return _DEPENDENT.get(action, ())
+
 
 FREE = {"sts:GetCallerIdentity"}
 """What needs no permission (STS API reference)."""
@@ -140,8 +149,8 @@ class Policies:
         for resource in self._resources.of(action, parameters):
             if said := self._refusal(role, who, action, resource):
                 return said
-        dependent = (self._refusal(role, who, other, None) for other in DEPENDENT.get(action, ()))
-        return next(filter(None, dependent), None)
+        refused = (self._refusal(role, who, other, None) for other in dependent(action, parameters))
+        return next(filter(None, refused), None)
 
     def denied_by_organization(self, action: str) -> bool:
         return any(matches(pattern.lower(), action.lower()) for pattern in self._organization_denies())

@@ -9,6 +9,7 @@ from moto.eks.models import EKSBackend
 from lab.aws.account import Account
 from lab.aws.compat.registry import around
 from lab.aws.fleet import Fleet
+from lab.aws.images import BY_PARAMETER
 from lab.spec import GroupSpec, LabSpec, TargetGroupSpec, configuration_name, image_id
 
 VPC_CIDR = "10.0.0.0/16"
@@ -31,8 +32,8 @@ def seed(account: Account, fleet: Fleet, spec: LabSpec, ca_certificate: Path) ->
         target_group.name: _make_target_group(account, spec, target_group, vpc.id, list(subnets.values()))
         for target_group in spec.target_groups
     }
-    owners = {g.template: g for g in reversed(spec.groups) if not g.launch_configuration}
-    templates = {name: _make_template(account, group) for name, group in owners.items()}
+    owners = {name: g for g in reversed(spec.groups) for name in g.templates}
+    templates = {name: _make_template(account, name, group) for name, group in owners.items()}
     with fleet.booted_at_once():
         for group in spec.groups:
             arns = [target_groups[name] for name in group.target_groups]
@@ -40,10 +41,29 @@ def seed(account: Account, fleet: Fleet, spec: LabSpec, ca_certificate: Path) ->
             _make_group(account, spec, group, _launches(account, group, templates), zones, arns)
 
 
-def _make_template(account: Account, group: GroupSpec) -> str:
-    """A launch template with one version; its id."""
-    data = {"ImageId": image_id(group.template, 1), "InstanceType": group.instance_type}
-    return str(account.ec2.create_launch_template(group.template, "", data, {}).id)
+def _make_template(account: Account, name: str, group: GroupSpec) -> str:
+    """A launch template with one version, for a group that has it; its id."""
+    data = {"ImageId": image_id(name, 1), "InstanceType": group.instance_type}
+    if group.image_parameter and name == group.template:
+        _name_image(account, group.image_parameter, data["ImageId"])
+        data["ImageId"] = f"{BY_PARAMETER}{group.image_parameter}"
+    return str(account.ec2.create_launch_template(name, "", data, {}).id)
+
+
+def _name_image(account: Account, parameter: str, image: str) -> None:
+    account.parameters.put_parameter(
+        name=parameter,
+        description="",
+        value=image,
+        parameter_type="String",
+        allowed_pattern="",
+        keyid="",
+        overwrite=False,
+        tags=[],
+        data_type="aws:ec2:image",
+        tier="Standard",
+        policies=None,
+    )
 
 
 def _launches(account: Account, group: GroupSpec, templates: dict[str, str]) -> dict[str, Any]:
@@ -68,13 +88,20 @@ def _launches(account: Account, group: GroupSpec, templates: dict[str, str]) -> 
         )
         return {"launch_config_name": name, "launch_template": None}
     template = {"LaunchTemplateId": templates[group.template], "Version": group.launch_template_version}
-    if not group.instance_types:
+    overrides: list[dict[str, Any]] = [{"InstanceType": instance_type} for instance_type in group.instance_types]
+    if group.override:
+        # The least of attributes that AWS takes.
+        wanted = {
+            "VCpuCount": {"Min": 1},
+            "MemoryMiB": {"Min": 1},
+            "AllowedInstanceTypes": group.override.allowed_types,
+        }
+        own = {"LaunchTemplateId": templates[group.override.launch_template], "Version": "$Latest"}
+        overrides = [{"InstanceRequirements": wanted, "LaunchTemplateSpecification": own}]
+    if not overrides:
         return {"launch_config_name": None, "launch_template": template}
     policy = {
-        "LaunchTemplate": {
-            "LaunchTemplateSpecification": template,
-            "Overrides": [{"InstanceType": instance_type} for instance_type in group.instance_types],
-        },
+        "LaunchTemplate": {"LaunchTemplateSpecification": template, "Overrides": overrides},
         "InstancesDistribution": {
             "OnDemandBaseCapacity": 0,
             "OnDemandPercentageAboveBaseCapacity": group.on_demand_percent,

@@ -73,7 +73,7 @@ class NodeAgent:
             await asyncio.gather(*(node.end() for node in self._nodes.values()))
 
     async def _server_version(self) -> str:
-        """The kubelets are as new as the API server."""
+        """The kubelets are as new as the API server, but for those of images that the spec names."""
         version: str = (await self._kube.get("/version"))["gitVersion"]
         return version
 
@@ -102,7 +102,8 @@ class NodeAgent:
         )
         _log.info("instance %s runs: node %s", instance.id, node.name)
         self._nodes[node.name] = node
-        node.start(self._version, after=self._ending.pop(node.name, None))
+        version = self._spec.kubelets.get(instance.image_id, self._version)
+        node.start(version, after=self._ending.pop(node.name, None))
         for pod in self._bound.values():
             if pod["spec"]["nodeName"] == node.name:
                 node.see_pod(pod)

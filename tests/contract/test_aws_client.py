@@ -12,8 +12,16 @@ from eks_rolling.clients.aws import AwsClient
 from eks_rolling.clients.eks import connect
 from eks_rolling.clients.protocols import Aws
 from eks_rolling.errors import AccessDenied, NotFound, Permanent, Transient
-from eks_rolling.observed.aws import CONFIGURATION, Group, GroupInstance, TargetRegistration
-from eks_rolling.observed.marks import GROUP_MAXIMUM, GROUP_RESUME
+from eks_rolling.observed.aws import (
+    BY_ATTRIBUTES,
+    CONFIGURATION,
+    IMAGE_BY_PARAMETER,
+    Group,
+    GroupInstance,
+    TargetRegistration,
+)
+from eks_rolling.observed.marks import GROUP_MAXIMUM, GROUP_RESUME, outdated
+from eks_rolling.plan.checks import resolve
 from tests.aws_lab import REGION, ZONES, Server
 from tests.waiting import patience
 from tests.world import CLUSTER, World
@@ -360,6 +368,47 @@ def test_a_group_of_several_types_has_its_template_and_launches_at_once(account:
     assert (group.configuration, group.mixed_purchasing, group.unhandled) == ("", False, ())
     assert {i.template for i in group.instances} == {f"{group.template.id}:1"}
     assert {i.type for i in group.instances} == {"m7i.large"}
+
+
+@pytest.mark.lab
+def test_an_instance_of_an_override_by_attributes_is_outdated_by_the_overrides_own_template(
+    aws: Server, account: AwsClient
+) -> None:
+    (group,) = account.groups(["by-attributes"])
+    plain = group.template
+    assert plain
+    ((kind, own),) = group.overrides
+    assert (kind.startswith(BY_ATTRIBUTES), own.id == plain.id, group.unhandled) == (True, False, ())
+    assert {(i.template, i.type) for i in group.instances} == {(f"{own.id}:1", "m7i.large")}
+
+    def outdated_now() -> bool:
+        targets = resolve([group], account.template_versions([plain.id, own.id]))["by-attributes"]
+        return any(outdated(i, targets) for i in group.instances)
+
+    new = {"SourceVersion": "1", "LaunchTemplateData": {"ImageId": "ami-2"}}
+    aws.client("ec2").create_launch_template_version(LaunchTemplateId=plain.id, **new)
+    assert not outdated_now()
+    aws.client("ec2").create_launch_template_version(LaunchTemplateId=own.id, **new)
+    assert outdated_now()
+
+
+@pytest.mark.lab
+def test_an_image_that_a_parameter_names_is_known_as_instances_have_it_and_as_it_is_now(
+    aws: Server, account: AwsClient
+) -> None:
+    (group,) = account.groups(["by-parameter"])
+    (instance,) = group.instances
+    named = account.template_data([instance.template])[instance.template]["ImageId"]
+    assert named == f"{IMAGE_BY_PARAMETER}/lab/image"
+    has = account.instances([instance.id])[instance.id].image
+    assert account.images_now([instance.template]) == {instance.template: has}
+    aws.client("ssm").put_parameter(Name="/lab/image", Value="ami-moved", Overwrite=True)
+    assert account.images_now([instance.template]) == {instance.template: "ami-moved"}
+    (after,) = account.instances([instance.id]).values()
+    assert after.image == has
+    aws.client("ssm").delete_parameter(Name="/lab/image")
+    assert account.images_now([instance.template]) == {}
+    aws.client("ssm").put_parameter(Name="/lab/image", Value=has, Type="String")
 
 
 @pytest.mark.lab

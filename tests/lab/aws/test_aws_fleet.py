@@ -357,6 +357,27 @@ def test_a_group_of_several_types_launches_the_first_of_them(aws: Server) -> Non
     assert launch(aws, "several-types")["Instances"][0]["InstanceType"] == "m7i.large"
 
 
+def test_an_override_by_attributes_launches_a_type_that_it_allows_from_its_own_template(aws: Server) -> None:
+    (instance,) = settled(aws, "by-attributes", 1)
+    assert aws.instance(instance)["type"] == "m7i.large"
+    ((member),) = group(aws, "by-attributes")["Instances"]
+    assert member["LaunchTemplate"]["LaunchTemplateName"] == "of-the-override"
+    (override,) = group(aws, "by-attributes")["MixedInstancesPolicy"]["LaunchTemplate"]["Overrides"]
+    assert override["InstanceRequirements"]["AllowedInstanceTypes"] == ["m7i.*"]
+
+
+def test_an_image_by_parameter_is_what_the_parameter_names_when_an_instance_starts(aws: Server) -> None:
+    (first,) = settled(aws, "by-parameter", 1)
+    aws.client("ssm").put_parameter(Name="/lab/image", Value="ami-moved", Overwrite=True)
+    (launched,) = launch(aws, "by-parameter")["Instances"][0]["InstanceIds"]
+    assert aws.instance(launched)["image_id"] == "ami-moved" != aws.instance(first)["image_id"]
+    name = {"LaunchTemplateName": "by-parameter"}
+    (said,) = aws.client("ec2").describe_launch_template_versions(**name)["LaunchTemplateVersions"]
+    (now,) = aws.client("ec2").describe_launch_template_versions(**name, ResolveAlias=True)["LaunchTemplateVersions"]
+    images = [version["LaunchTemplateData"]["ImageId"] for version in (said, now)]
+    assert images == ["resolve:ssm:/lab/image", "ami-moved"]
+
+
 def test_the_hook_of_a_spec_holds_instances_that_go(aws: Server) -> None:
     client = aws.client("autoscaling")
     (hook,) = client.describe_lifecycle_hooks(AutoScalingGroupName="going-slowly")["LifecycleHooks"]
