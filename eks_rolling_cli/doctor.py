@@ -184,6 +184,12 @@ def _lock(target: Target) -> str:
     return f"{lease.holder} holds the lock, last heard of at {clock(lease.renewed)}"
 
 
+ODD = frozenset({"forged-mark", "instance-claimed-twice", "redis-declaration", "unknown-annotation"})
+"""Findings about marks and annotations that were not written as a roll, or its manual, writes them."""
+
+ODD_TOLD = 5
+
+
 def _plan(target: Target) -> str:
     from eks_rolling_cli.plan_locally import plan_here
     from eks_rolling_cli.settings import settings_of
@@ -202,7 +208,13 @@ def _plan(target: Target) -> str:
     if redis:
         said += f", {counted(len(redis), 'Redis group')} reached"
     if blocked:
-        raise Unwell(f"{said}, {counted(blocked, 'finding')} would block", "`eks-rolling plan` names them", Health.WARN)
+        said += f", {counted(blocked, 'finding')} would block"
+    if odd := [f for f in document.get("findings") or () if f["code"] in ODD]:
+        told = "; ".join(f"{f['object']}: {f['reason']}" for f in odd[:ODD_TOLD])
+        more = f"; and {len(odd) - ODD_TOLD} more, in `eks-rolling plan`" if len(odd) > ODD_TOLD else ""
+        raise Unwell(f"{said}; {told}{more}", str(odd[0]["remedy"]), Health.WARN)
+    if blocked:
+        raise Unwell(said, "`eks-rolling plan` names them", Health.WARN)
     return said
 
 

@@ -712,7 +712,7 @@ class World:
 
     def stand_ins(self, namespace: str, group: str) -> list[Pod]:
         pods = (p.pod for p in self.pods_by_name.values())
-        return [p for p in pods if p.namespace == namespace and p.labels.get(LABEL) == group]
+        return [p for p in pods if p.namespace == namespace and p.labels.get(LABEL) == group and not p.mirror]
 
     def create_stand_in(self, workload: Workload, pod: Pod, zone: str, marks: Mapping[str, str]) -> None:
         state = self.workloads_by_owner.get(workload.owner)

@@ -21,9 +21,10 @@ from eks_rolling.observed.kubernetes import (
     Volume,
     Workload,
 )
-from eks_rolling.observed.marks import outdated
+from eks_rolling.observed.marks import AUTOSCALER_REPLICAS, NODE_TARGETS, outdated
 from eks_rolling.payloads import RollRequest
 from eks_rolling.plan.checks import ACCEPTABLE, ClusterSnapshot, candidates, findings, resolve
+from eks_rolling.plan.permissions import needed_to_restart
 from eks_rolling.redis.groups import CACHE, PART
 from eks_rolling.settings import Autoscaler, AutoscalerMode, Settings
 from eks_rolling.steps.plan import PlanOutcome, decide
@@ -196,6 +197,24 @@ BLOCKS, HOLDS, NOTE = Severity.BLOCKS, Severity.HOLDS, Severity.NOTE
             group(
                 zones=("a", "b"),
                 instances=(*GROUP.instances, *(GroupInstance(f"i-{n}", "a", template="lt-1:2") for n in (2, 3))),
+            ),
+        ),
+        ("forged-mark", NOTE, "node node-1", lambda v: replace(v, unproven=(("node-1", NODE_TARGETS),))),
+        (
+            "instance-claimed-twice",
+            BLOCKS,
+            "instance i-1",
+            lambda v: replace(v, nodes=(NODE, replace(NODE, name="liar"))),
+        ),
+        ("unknown-annotation", NOTE, str(WEB), workload(annotations={"eks-rolling.io/stategy": "restart"})),
+        ("unknown-annotation", NOTE, str(WEB), workload(annotations={AUTOSCALER_REPLICAS: "9"})),
+        (
+            "restart-not-permitted",
+            NOTE,
+            str(WEB),
+            lambda v: replace(
+                workload(annotations={STRATEGY_ANNOTATION: "restart"})(v),
+                not_granted=frozenset({needed_to_restart(WEB)}),
             ),
         ),
         ("cordoned", NOTE, "node node-1", lambda v: replace(v, nodes=(replace(NODE, unschedulable=True),))),

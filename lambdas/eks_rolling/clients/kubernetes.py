@@ -248,9 +248,9 @@ class KubernetesClient:
     def stand_ins(self, namespace: str, group: str) -> list[Pod]:
         if not is_label_value(group):
             raise BadRequest(f"{group!r} is no name that a Redis group can have: correct its annotation {GROUP}.")
-        return [
-            _pod(i) for i in self._list(path_of(CORE, "pods", namespace=namespace), labelSelector=f"{LABEL}={group}")
-        ]
+        found = self._list(path_of(CORE, "pods", namespace=namespace), labelSelector=f"{LABEL}={group}")
+        # Any kubelet may create a mirror pod in any namespace; who connects to one tells it the group's password.
+        return [pod for pod in map(_pod, found) if not pod.mirror]
 
     def create_stand_in(self, workload: Workload, pod: Pod, zone: str, marks: Mapping[str, str]) -> None:
         owner = workload.owner

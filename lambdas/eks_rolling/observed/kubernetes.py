@@ -4,7 +4,7 @@ No SDK object, no client and no clock is in here. Times are epoch seconds.
 """
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -122,6 +122,29 @@ def declared_taints(tags: Mapping[str, str]) -> tuple[Taint, ...]:
         if key.startswith(TEMPLATE_TAINT) and effect in set(Effect):
             found.append(Taint(key.removeprefix(TEMPLATE_TAINT), Effect(effect), value))
     return tuple(found)
+
+
+def claims(nodes: Iterable[Node]) -> dict[str, list[Node]]:
+    """Instance -> the nodes that say they are on it. A kubelet says that itself when it registers, and nothing holds it
+    to the truth (Kubernetes docs, Node authorization): where there are two, one of them lies."""
+    found: defaultdict[str, list[Node]] = defaultdict(list)
+    for node in nodes:
+        if node.instance:
+            found[node.instance].append(node)
+    return dict(found)
+
+
+def by_instance(nodes: Iterable[Node]) -> dict[str, Node]:
+    """Instance -> its node; an instance that two nodes claim has none that could be believed."""
+    return {instance: found[0] for instance, found in claims(nodes).items() if len(found) == 1}
+
+
+def contradiction(nodes: Iterable[Node], instance: str) -> str:
+    """Who claims to be on that instance, where it is more than one node; else ""."""
+    names = sorted(n.name for n in nodes if n.instance == instance)
+    if len(names) < 2:
+        return ""
+    return f"nodes {' and '.join(names)} both say that they are on {instance}; find out which is, and delete the other"
 
 
 def ready_nodes(nodes: Iterable[Node]) -> dict[str, int]:

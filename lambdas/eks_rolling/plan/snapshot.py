@@ -26,6 +26,7 @@ from eks_rolling.observed.kubernetes import (
     Strategy,
     Volume,
     Workload,
+    by_instance,
     placeholders,
 )
 from eks_rolling.observed.marks import outdated
@@ -69,6 +70,8 @@ class ClusterSnapshot:
     """What annotations ask for and the functions may not do there."""
     network_policies: tuple[NetworkPolicy, ...] = ()
     """Of the whole cluster, where it has a Redis Cluster whose pods get stand-ins; else none was asked for."""
+    unproven: tuple[tuple[str, str], ...] = ()
+    """Node, and a mark that it bears without the proof on the lock that a roll wrote it."""
     hooks: tuple[LifecycleHook, ...] = ()
     """The lifecycle hooks of the groups."""
     cron_jobs: tuple[CronJob, ...] = ()
@@ -122,7 +125,7 @@ class ClusterSnapshot:
 
     @cached_property
     def _nodes_by_instance(self) -> dict[str, Node]:
-        return {n.instance: n for n in self.nodes if n.instance}
+        return by_instance(self.nodes)
 
     @cached_property
     def _workloads_by_owner(self) -> dict[Owner, Workload]:

@@ -56,6 +56,11 @@ def proven(lease: Lease | None, node: Node, mark: str) -> bool:
     return _digest(node.annotations[mark]) in digests
 
 
+def unproven(lease: Lease | None, nodes: Iterable[Node]) -> list[tuple[str, str]]:
+    """The marks without proof, each with its node's name."""
+    return [(n.name, mark) for n in nodes for mark in (NODE_LAUNCH, NODE_TARGETS) if not proven(lease, n, mark)]
+
+
 def as_proven(lease: Lease | None, node: Node, mark: str) -> Node:
     """The node, without the mark where nothing proves it."""
     if proven(lease, node, mark):

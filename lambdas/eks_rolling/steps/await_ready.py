@@ -12,6 +12,7 @@ from eks_rolling.observed.kubernetes import (
     Pod,
     Service,
     Taint,
+    contradiction,
     declared_taints,
     kubelet_newer,
     kubelet_too_old,
@@ -145,6 +146,9 @@ def _targets_missing(old: str, new: str, targets: tuple[TargetRegistration, ...]
 def run(task: NodeTask, clients: Clients) -> StepResult:
     kubernetes, aws = clients.kubernetes, clients.aws
     everywhere = kubernetes.nodes()
+    for each in (task.instance, task.replacement):
+        if two := contradiction(everywhere, each):
+            return StepResult.wait(two, backoff(task.waited(clients.now()), first=2))
     nodes = {n.instance: n for n in everywhere if n.instance in {task.instance, task.replacement}}
     if task.instance not in nodes:
         raise Refused(f"Node {task.node} left the cluster on its own; start a new roll.")

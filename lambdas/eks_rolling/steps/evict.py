@@ -19,6 +19,7 @@
   the Node is gone. Our taint keeps their DaemonSet from making others; those that tolerate it go last (`terminate`).
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -90,6 +91,11 @@ BATCH = "batch-pod"
 """The plan's finding about pods that end by themselves, by which it is accepted that they are not waited for."""
 
 SEPARATOR = " | "
+
+AWAITED = re.compile(
+    r"(?P<owner>[A-Za-z][A-Za-z0-9]* [a-z0-9.-]+/[a-z0-9.-]+)(=(?P<pods>[0-9]{1,6})@(?P<at>[0-9]{1,12}))?"
+)
+"""A controller in a node's record of whom its pods' going has left to be awaited."""
 
 BUDGETS_TOLD = 20
 """Budgets that one answer describes, the tightest first: what a step answers should stay small."""
@@ -663,10 +669,9 @@ def _awaited_owners(node: Node) -> dict[Owner, Count]:
     """Whom the node's pods' going has left to be awaited: "KIND NAMESPACE/NAME=COUNT@TIME"."""
     found = {}
     for part in node.annotations.get(NODE_MOVING, "").split(SEPARATOR):
-        owner, _, count = part.partition("=")
-        number, _, at = count.partition("@")
-        if owner:
-            found[Owner.parse(owner)] = Count(int(number), float(at)) if count else Count()
+        # What no roll writes is no record: a kubelet may write anything on its own Node.
+        if read := AWAITED.fullmatch(part):
+            found[Owner.parse(read["owner"])] = Count(int(read["pods"] or 0), float(read["at"] or 0))
     return found
 
 

@@ -11,7 +11,7 @@ from typing import assert_never
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import AccessDenied, NotFound, Permanent, Refused
 from eks_rolling.observed.aws import Group, InstanceState, is_new
-from eks_rolling.observed.kubernetes import Node
+from eks_rolling.observed.kubernetes import Node, by_instance
 from eks_rolling.observed.marks import INSTANCE_REPLACES, NODE_LAUNCH, NODE_ROLL, LaunchMark, token_of
 from eks_rolling.payloads import Hold, NodeTask, StepResult, backoff
 from eks_rolling.roll import lock
@@ -192,7 +192,7 @@ def _home(group: Group, states: dict[str, InstanceState], old: InstanceState, cl
     state = states.get(home.id) if home is not None and home.alive and home.zone == old.zone else None
     if home is None or state is None or state.state != "running":
         return ""
-    node = next((n for n in clients.kubernetes.nodes() if n.instance == home.id), None)
+    node = by_instance(clients.kubernetes.nodes()).get(home.id)
     if node is None or not node.ready or node.unschedulable or node.roll_taint or NODE_ROLL in node.annotations:
         return ""
     return home.id

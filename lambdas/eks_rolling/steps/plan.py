@@ -15,11 +15,14 @@ from eks_rolling.payloads import PlanTask, RollRequest, StepResult
 from eks_rolling.plan.build import PlanDecision, write
 from eks_rolling.plan.checks import Candidate, ClusterSnapshot, candidates, findings, resolve
 from eks_rolling.plan.checks.nodes import left_out
+from eks_rolling.plan.checks.other_controllers import autoscaler_of
 from eks_rolling.plan.checks.redis_sentinel import RedisView
 from eks_rolling.plan.permissions import Verb, needed_to_migrate, needed_to_restart
 from eks_rolling.plan.placement import cramped_stand_ins, stuck_pods
 from eks_rolling.plan.snapshot import by_parameter
 from eks_rolling.redis.groups import Part, RedisGroup, declared
+from eks_rolling.roll.lock import lock_name
+from eks_rolling.roll.proofs import unproven
 from eks_rolling.runtime import handler_for
 from eks_rolling.settings import Settings
 from eks_rolling.wording import counted
@@ -85,13 +88,14 @@ def not_waited_for(view: ClusterSnapshot) -> list[str]:
     return [str(w.owner) for w in view.workloads if not w.all_ready or w.owner in placeholders]
 
 
-def leftovers(view: ClusterSnapshot) -> bool:
-    """Whether a roll is running or died: its marks are on groups, nodes, budgets or workloads [R4]."""
+def leftovers(view: ClusterSnapshot, settings: Settings) -> bool:
+    """Whether a roll is running or died: its marks are on groups, nodes, budgets or cluster-autoscaler [R4]."""
+    autoscaler = view.workload(autoscaler_of(settings))
     return (
         any(key in group.tags for group in view.groups for key in (GROUP_MAXIMUM, GROUP_RESUME))
         or any(NODE_ROLL in node.annotations for node in view.nodes)
         or any(budget.ours for budget in view.budgets)
-        or any(AUTOSCALER_REPLICAS in workload.annotations for workload in view.workloads)
+        or (autoscaler is not None and AUTOSCALER_REPLICAS in autoscaler.annotations)
     )
 
 
@@ -114,7 +118,7 @@ def run(task: PlanTask, clients: Clients) -> StepResult:
         surge=request.surge_in(settings),
         approval=settings.approval if request.approval is None else request.approval,
         dry_run=request.dry_run,
-        leftovers=leftovers(view) and not request.dry_run,
+        leftovers=leftovers(view, settings) and not request.dry_run,
         keep_taints=request.keep_taints,
         accept=request.accept,
         redis=redis_to_move(view, plan.chosen),
@@ -158,12 +162,22 @@ def observe(request: RollRequest, clients: Clients) -> ClusterSnapshot:
         services=tuple(kubernetes.services()),
         network_policies=tuple(kubernetes.network_policies()) if any(g.is_cluster for g in redis_groups) else (),
         not_granted=not_granted,
+        unproven=unproven_marks(nodes, clients),
         hooks=tuple(aws.lifecycle_hooks([g.name for g in rollable])),
         cron_jobs=tuple(kubernetes.cron_jobs()),
         judges_of_evictions=tuple(kubernetes.judges_of_evictions()),
         server_version=kubernetes.server_version(),
         now=clients.now(),
     )
+
+
+def unproven_marks(nodes: Iterable[Node], clients: Clients) -> tuple[tuple[str, str], ...]:
+    """Marks on nodes that no roll wrote. None are told where the caller may not see the lock, which proves them."""
+    try:
+        lease = clients.kubernetes.lease(lock_name(clients.settings.namespace))
+    except AccessDenied:
+        return ()
+    return tuple(unproven(lease, nodes))
 
 
 def lacking_for_annotations(

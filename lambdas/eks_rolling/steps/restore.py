@@ -13,7 +13,7 @@ from functools import partial
 from typing import Literal, TypeVar
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.errors import AccessDenied, BadRequest, NotFound, RollError, Transient, sentence
+from eks_rolling.errors import AccessDenied, BadRequest, NotFound, Refused, RollError, Transient, sentence
 from eks_rolling.observed.aws import (
     SPREADING_SECONDS,
     Group,
@@ -22,7 +22,18 @@ from eks_rolling.observed.aws import (
     as_their_groups_say,
     is_new,
 )
-from eks_rolling.observed.kubernetes import Lease, Node, Owner, Pod, Taint, Workload, ready_nodes, serving_daemons
+from eks_rolling.observed.kubernetes import (
+    Lease,
+    Node,
+    Owner,
+    Pod,
+    Taint,
+    Workload,
+    by_instance,
+    contradiction,
+    ready_nodes,
+    serving_daemons,
+)
 from eks_rolling.observed.marks import (
     AUTOSCALER_PAUSED_AT,
     AUTOSCALER_REPLICAS,
@@ -413,11 +424,13 @@ class Machines:
         """The unused ones, each looked at when it is its turn. Without a look at the nodes none can be judged."""
         if self.nodes is None or self.states is None:
             return
-        nodes = {n.instance: n for n in self.nodes}
+        nodes = by_instance(self.nodes)
         for instance, group in self.unused.items():
             node, state = nodes.get(instance), self.states[instance]
             found: list[Replacement] = []
             with progress.piece(f"{instance}, which was not needed, stays"):
+                if two := contradiction(self.nodes, instance):
+                    raise Refused(f"{two}.")
                 found.append(_look_at(state, group, node, clients))
             yield from found
 

@@ -3,8 +3,9 @@
 from collections.abc import Collection
 
 from eks_rolling.clients.protocols import Clients
+from eks_rolling.errors import Refused
 from eks_rolling.observed.aws import Group
-from eks_rolling.observed.kubernetes import Node, ready_nodes
+from eks_rolling.observed.kubernetes import Node, by_instance, contradiction, ready_nodes
 from eks_rolling.observed.marks import outdated
 from eks_rolling.payloads import RollTask, StepResult, Targets
 from eks_rolling.roll.operator_requests import Honors
@@ -21,15 +22,18 @@ def decide(
 ) -> tuple[list[dict[str, str]], int]:
     """The next wave as tasks for RollNode, in the plan's order, and how many nodes are left before it [N4].
 
-    An instance that has left its group, is shutting down, or lost its node needs nothing any more.
+    An instance that has left its group, is shutting down, or lost its node needs nothing any more. Raises Refused where
+    two nodes claim one.
     """
-    by_instance = {n.instance: n for n in nodes}
+    node_of = by_instance(nodes)
+    if said := next((two for i in planned if (two := contradiction(nodes, i))), ""):
+        raise Refused(f"{said}.")
     left = {
-        instance.id: {"instance": instance.id, "node": by_instance[instance.id].name, "group": group.name}
+        instance.id: {"instance": instance.id, "node": node_of[instance.id].name, "group": group.name}
         for group in groups
         for instance in group.instances
         if instance.lifecycle == "InService"
-        and instance.id in by_instance
+        and instance.id in node_of
         and (instance.id in although_current or outdated(instance, targets.get(group.name, {})))
     }
     ordered = [left[instance] for instance in planned if instance in left]

@@ -9,7 +9,14 @@ from typing import assert_never
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.observed.aws import Group, InstanceState, TargetRegistration
-from eks_rolling.observed.kubernetes import Node, Pod, ready_nodes, replacement_not_ready, serving_daemons
+from eks_rolling.observed.kubernetes import (
+    Node,
+    Pod,
+    contradiction,
+    ready_nodes,
+    replacement_not_ready,
+    serving_daemons,
+)
 from eks_rolling.observed.marks import NODE_ROLL, registered_as
 from eks_rolling.payloads import Hold, NodeTask, StepResult, backoff
 from eks_rolling.roll.service_exit import LeaveServices, WatchEnding, decide_exit, decide_once_left, successors
@@ -27,6 +34,9 @@ class BeforeTermination:
     attachments: tuple[str, ...] = ()
     targets: tuple[TargetRegistration, ...] = ()
     group: Group | None = None
+
+    claimed_twice: str = ""
+    """Who says to be on the instance, where it is more than one node: the pods that are looked at may be another's."""
 
     serving: tuple[Pod, ...] = ()
     """Pods of DaemonSets that a Service leads to."""
@@ -62,7 +72,7 @@ def decide(seen: BeforeTermination, instance: str, roll: str) -> Decision:
         return Hold(f"{instance} is shutting down")
     if member and not member.alive:
         return Hold(f"{instance} is {member.lifecycle} in its group: it was taken out; put it back into service")
-    if reason := forbidden(seen, roll):
+    if reason := seen.claimed_twice or forbidden(seen, roll):
         return Hold(reason)
     return decide_exit(seen.serving) or Terminate(successors(seen.serving))
 
@@ -126,6 +136,7 @@ def observe(task: NodeTask, clients: Clients) -> BeforeTermination:
         node = None
     if instance is None or instance.state in {"shutting-down", "terminated"} or node is None:
         return BeforeTermination(instance, node, None)
+    claimed_twice = contradiction(kubernetes.nodes(), task.instance)
     targets = tuple(aws.targets_of(registered_as(node, task.instance)))
     group = next(iter(aws.groups([task.group])), None)
     replacement, services = kubernetes.node(task.replacement_node), kubernetes.services()
@@ -140,6 +151,7 @@ def observe(task: NodeTask, clients: Clients) -> BeforeTermination:
         attachments=attachments,
         targets=targets,
         group=group,
+        claimed_twice=claimed_twice,
         serving=tuple(serving_daemons(pods, services)),
     )
 

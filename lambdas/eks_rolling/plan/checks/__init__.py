@@ -13,9 +13,11 @@ from eks_rolling.payloads import RollRequest
 from eks_rolling.plan.checks.budgets import budget_findings
 from eks_rolling.plan.checks.groups import capacity_findings, group_findings, hook_findings, image_findings
 from eks_rolling.plan.checks.history import history_findings
+from eks_rolling.plan.checks.marks import mark_findings
 from eks_rolling.plan.checks.nodes import kubelet_findings, node_findings
 from eks_rolling.plan.checks.other_controllers import (
     admission_findings,
+    autoscaler_of,
     autoscalers,
     cron_job_findings,
     other_controller_findings,
@@ -98,7 +100,7 @@ def findings(
     accepted = {*request.accept, *settings.accept, *of_autoscalers}
     softened = [
         note(f.code, f.object, f"{f.reason} (accepted)", f.remedy) if _is_accepted(f, accepted, view) else f
-        for f in (*_all(view, request, settings, chosen, stuck), *node_findings(skipped))
+        for f in (*_all(view, request, settings, chosen, stuck), *node_findings(view, skipped))
     ]
     return sorted(softened, key=lambda f: (WEIGHT[f.severity], f.code, f.object))
 
@@ -120,7 +122,7 @@ def _all(
     others = [p for p in pods if LABEL not in p.labels and p.owner != paused and view.redis_set(p.owner) is None]
     yield from request_findings(view, request, settings, ACCEPTABLE, ONE_AT_A_TIME)
     yield from group_findings(view, request, settings, {c.group.name for c in chosen} | set(request.groups))
-    yield from node_findings(chosen)
+    yield from node_findings(view, chosen)
     yield from image_findings(view, resolve(view.groups, view.versions))
     yield from kubelet_findings(view, chosen, resolve(view.groups, view.versions))
     yield from capacity_findings(view, chosen, request.surge_in(settings))
@@ -150,6 +152,7 @@ def _all(
     yield from other_controller_findings(view, settings)
     yield from admission_findings(view, pods)
     yield from cron_job_findings(view, settings.batch_seconds) if chosen else ()
+    yield from mark_findings(view, autoscaler_of(settings))
 
 
 def _is_master_pod(view: ClusterSnapshot, pod: Pod) -> bool:

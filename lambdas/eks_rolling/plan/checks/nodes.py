@@ -3,14 +3,18 @@
 from collections.abc import Collection, Iterator, Sequence
 
 from eks_rolling.documents.finding import Finding, blocks, note
-from eks_rolling.observed.kubernetes import kubelet_newer, kubelet_too_old
+from eks_rolling.observed.kubernetes import contradiction, kubelet_newer, kubelet_too_old
 from eks_rolling.observed.marks import target_of
 from eks_rolling.payloads import Targets
 from eks_rolling.plan.snapshot import Candidate, ClusterSnapshot
 
 
-def node_findings(chosen: Sequence[Candidate]) -> Iterator[Finding]:
+def node_findings(view: ClusterSnapshot, chosen: Sequence[Candidate]) -> Iterator[Finding]:
     for candidate in chosen:
+        if two := contradiction(view.nodes, candidate.instance.id):
+            claim, _, remedy = two.partition("; ")
+            yield blocks("instance-claimed-twice", f"instance {candidate.instance.id}", claim, remedy)
+            continue
         yield from _node(candidate)
         if candidate.instance.zone not in candidate.group.zones:
             yield blocks(
