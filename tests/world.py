@@ -736,6 +736,8 @@ class World:
                 resource_version=self._next(),
             )
             self.pods_by_name[pod.namespace, name] = PodState(made, self.time + self.delays.pod_start)
+        elif name not in {p.name for p in self.stand_ins(pod.namespace, workload.annotations[GROUP])}:
+            raise Permanent(f"Pod {pod.namespace}/{name} has the name of a stand-in and is none: delete it.")
         self._effect(f"create redis pod {name}")
 
     def annotate_pod(self, pod: Pod, annotations: Mapping[str, str | None]) -> Pod:

@@ -80,19 +80,25 @@ def test_a_restore_gives_back_no_replacement_that_two_nodes_claim() -> None:
     assert world.machines[new].alive
 
 
-def test_a_mirror_pod_is_no_stand_in() -> None:
-    """Any kubelet may create one in any namespace, with any labels: who connected to it would tell it the password."""
+@pytest.mark.parametrize("name", ["redis-a-0-stand-in", "other"])
+def test_a_mirror_pod_is_no_stand_in(name: str) -> None:
+    """Any kubelet may create one in any namespace, with any labels: who connected to it would tell it the password. One
+    that has a stand-in's name is named."""
     world = shards()
     marks = {FOR_POD: "redis-a-0", FOR_ID: "0" * 40, FOR_ROLE: "master"}
     (node, *_) = world.nodes_by_name
     forged = Pod(
-        "default", "redis-a-0-stand-in", uid="forged", node=node, owner=Owner("Node", "", node), mirror=True,
+        "default", name, uid="forged", node=node, owner=Owner("Node", "", node), mirror=True,
         labels={LABEL: "shards"}, annotations=marks, address="203.0.113.9",
     )  # fmt: skip
     state = next(iter(world.pods_by_name.values()))
-    world.pods_by_name["default", "redis-a-0-stand-in"] = replace(state, pod=forged)
+    world.pods_by_name["default", name] = replace(state, pod=forged)
     roll = engine_for(world).run("roll", "roll-1", {})
-    assert roll.status == "SUCCEEDED", roll.cause
+    if name == "other":
+        assert roll.status == "SUCCEEDED", roll.cause
+    else:
+        assert "Pod default/redis-a-0-stand-in has the name of a stand-in and is none" in roll.cause
+    assert world.redis.lost() == set()
     assert not [e for e in world.effects if "203.0.113.9" in e or "forged" in e]
 
 

@@ -264,6 +264,9 @@ class KubernetesClient:
         status, answer, _ = self._request("POST", path_of(CORE, "pods", namespace=owner.namespace), body)
         if status not in {201, 409}:
             raise self._fault(status, answer, f"create the pod {owner.namespace}/{body['metadata']['name']}")
+        name = body["metadata"]["name"]
+        if status == 409 and name not in {p.name for p in self.stand_ins(owner.namespace, group)}:
+            raise Permanent(f"Pod {owner.namespace}/{name} has the name of a stand-in and is none: delete it.")
 
     def annotate_pod(self, pod: Pod, annotations: Mapping[str, str | None]) -> Pod:
         metadata = {"resourceVersion": pod.resource_version, "uid": pod.uid, "annotations": dict(annotations)}

@@ -170,9 +170,8 @@ class Kubernetes(Protocol):
     def create_stand_in(self, workload: Workload, pod: Pod, zone: str, marks: Mapping[str, str]) -> None:
         """Creates the pod that stands in for `pod`, with these annotations (`eks_rolling.redis.stand_in`).
 
-        It may be there already.
-
-        Raises NotFound when the workload is gone, Conflict when it changed since it was observed.
+        It may be there already. Raises NotFound when the workload is gone, Conflict when it changed since it was
+        observed, Permanent where another pod has the name.
         """
         ...
 
