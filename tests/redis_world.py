@@ -21,6 +21,7 @@ from eks_rolling.observed.redis import (
     Sentinel,
     Server,
     Silent,
+    Stranger,
 )
 from tests.cluster_world import ClusterWorld
 
@@ -364,6 +365,13 @@ class RedisWorld:
         return next((s.current for _, s in sorted(self.sentinels.items())), None)
 
     # What steps see
+
+    def stranger(self, endpoint: Endpoint) -> Stranger | Silent:
+        told = self.server(endpoint)
+        if isinstance(told, Silent):
+            return told
+        online = sum(f.online for f in told.followers)
+        return Stranger(told.role, in_sync=online, link_up=told.link_up, keys=told.keys, saves=False, appends=False)
 
     def server(self, endpoint: Endpoint) -> Server | Silent:
         state = self.servers.get(endpoint.address.host)

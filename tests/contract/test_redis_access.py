@@ -13,7 +13,7 @@ import pytest
 from eks_rolling.clients.redis import SENTINEL_WRITES, SERVER_WRITES, RedisClient
 from eks_rolling.errors import AccessDenied, BadRequest, NotFound, Permanent, Transient
 from eks_rolling.migration.handover import NOBODY
-from eks_rolling.observed.redis import Address, Endpoint, Login, Role, Sentinel, Server, Silent
+from eks_rolling.observed.redis import Address, Endpoint, Login, Role, Sentinel, Server, Silent, Stranger
 from tests.contract.redis_certificates import Authority
 from tests.contract.redis_servers import NAME, Real, at, group, sentinel, sentinels, server, until
 from tests.contract.redis_sides import granted
@@ -412,6 +412,34 @@ def test_who_is_busy_with_a_script_is_silent_and_says_so(real: Real) -> None:
             real.redis.offset(at(master))
         assert real.cli(master, "script", "kill") == "OK"
     until(real, lambda: not said(), "it answers again")
+
+
+def stranger(real: Real, address: Address) -> Stranger:
+    found = real.redis.stranger(at(address))
+    assert isinstance(found, Stranger), found
+    return found
+
+
+def test_what_strangers_say_of_themselves_is_read(real: Real) -> None:
+    master, replica = group(real, replicas=1, keys=5)
+    told = stranger(real, master)
+    assert (told.role, told.in_sync, told.keys, told.saves, told.appends) == (Role.MASTER, 1, 5, False, False)
+    assert told.keeps is False
+    assert told.used_bytes > 0
+    assert stranger(real, replica).is_copy
+    assert stranger(real, real.add_sentinel(master)).sentinel
+    node = stranger(real, real.add_server(None, "cluster-enabled yes", "appendonly yes"))
+    assert (node.clustered, node.appends, node.keeps) == (True, True, True)
+    saving = stranger(real, real.add_server(None, "save 3600 1"))
+    assert (saving.saves, saving.unsaved) == (True, 0)
+    real.kill(replica)
+    assert isinstance(real.redis.stranger(at(replica)), Silent)
+
+
+def test_a_stranger_with_a_password_is_not_asked_again(real: Real) -> None:
+    address = real.add_server(None, f"requirepass {PASSWORD}")
+    with pytest.raises(AccessDenied, match="requires a password"):
+        real.redis.stranger(at(address))
 
 
 def test_a_server_is_no_sentinel_and_a_sentinel_no_server(real: Real) -> None:

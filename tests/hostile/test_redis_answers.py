@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from eks_rolling.clients import redis
 from eks_rolling.clients.redis import RedisClient
 from eks_rolling.errors import RollError
-from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, Login, Server, Silent
+from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, Login, Server, Silent, Stranger
 
 INFO = "redis_version:7.2.0\r\nredis_mode:cluster\r\nrun_id:abc\r\nrole:master\r\nmaster_repl_offset:1\r\n"
 STATE = "cluster_state:ok\r\ncluster_slots_ok:16384\r\n"
@@ -133,20 +133,31 @@ LIES = {
 }
 
 
+@pytest.mark.parametrize("method", ["cluster_node", "stranger"])
 @pytest.mark.parametrize("lie", LIES)
-def test_a_lie_is_a_sentence_about_that_pod(lie: str, liars: list[Liar]) -> None:
+def test_a_lie_is_a_sentence_about_that_pod(lie: str, method: str, liars: list[Liar]) -> None:
     """H10, T1."""
     liars.append(Liar(HONEST | LIES[lie]))
-    said = ask(liars[0])
-    assert isinstance(said, RollError | Silent | ClusterNode)
+    said = ask(liars[0], method)
+    assert isinstance(said, RollError | Silent | ClusterNode | Stranger)
     if isinstance(said, RollError):
         assert "tenant/evil-0" in str(said)
 
 
-@pytest.mark.parametrize("method", ["server", "cluster_node"])
+@pytest.mark.parametrize("method", ["server", "cluster_node", "stranger"])
 def test_an_honest_server_is_understood(method: str, liars: list[Liar]) -> None:
     liars.append(Liar(HONEST))
-    assert isinstance(ask(liars[0], method), Server | ClusterNode)
+    assert isinstance(ask(liars[0], method), Server | ClusterNode | Stranger)
+
+
+@pytest.mark.parametrize("number", ["9" * 4000, "-5"])
+def test_numbers_of_a_stranger_can_be_told(number: str, liars: list[Liar]) -> None:
+    """H10, T1: a plan makes sentences of them."""
+    info = f"role:master\r\nused_memory:{number}\r\nrdb_changes_since_last_save:{number}\r\ndb0:keys={number}\r\n"
+    liars.append(Liar({"INFO": bulk(info)}))
+    told = ask(liars[0], "stranger")
+    assert isinstance(told, Stranger)
+    assert all(0 <= each <= redis.MOST for each in (told.keys, told.used_bytes, told.unsaved or 0))
 
 
 def test_a_sentinel_with_an_odd_list_is_a_sentence(liars: list[Liar]) -> None:

@@ -703,8 +703,9 @@ def _container(item: Json) -> Container:
     ports = tuple(p["containerPort"] for p in item.get("ports") or () if "containerPort" in p)
     names = tuple(p["name"] for p in item.get("ports") or () if p.get("name"))
     command = (*(item.get("command") or ()), *(item.get("args") or ()))
-    later = bool((item.get("lifecycle") or {}).get("preStop"))
-    return Container(item.get("image", ""), command, ports, names, later)
+    hook = (item.get("lifecycle") or {}).get("preStop") or {}
+    by = tuple((hook.get("exec") or {}).get("command") or ())
+    return Container(item.get("image", ""), command, ports, names, bool(hook), by)
 
 
 def _owner(metadata: Json) -> Owner | None:

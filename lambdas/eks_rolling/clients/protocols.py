@@ -20,7 +20,17 @@ from eks_rolling.observed.aws import (
 )
 from eks_rolling.observed.kubernetes import Budget, CronJob, Lease, Node, Owner, Pod, Service, Taint, Volume, Workload
 from eks_rolling.observed.network import NetworkPolicy
-from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, KnownSentinel, Role, Sentinel, Server, Silent
+from eks_rolling.observed.redis import (
+    Address,
+    ClusterNode,
+    Endpoint,
+    KnownSentinel,
+    Role,
+    Sentinel,
+    Server,
+    Silent,
+    Stranger,
+)
 from eks_rolling.plan.permissions import Verb
 from eks_rolling.report.messages import Message
 from eks_rolling.settings import Settings
@@ -342,6 +352,10 @@ class Redis(Protocol):
     def sentinel(self, endpoint: Endpoint, name: str) -> Sentinel | Silent: ...
 
     def cluster_node(self, endpoint: Endpoint) -> ClusterNode | Silent: ...
+
+    def stranger(self, endpoint: Endpoint) -> Stranger | Silent:
+        """A server that nobody declared: whatever it says of itself, of any kind and version."""
+        ...
 
     def offset(self, endpoint: Endpoint) -> tuple[Role, int]:
         """Role and replication offset alone, by INFO replication: the quick look inside a switch."""

@@ -42,6 +42,7 @@ from eks_rolling.observed.redis import (
     Sentinel,
     Server,
     Silent,
+    Stranger,
 )
 
 Secrets = Callable[[str, str], Mapping[str, str]]
@@ -67,6 +68,9 @@ EXCHANGE_SECONDS = 6.0
 
 EXCHANGE_BYTES = 4 << 20
 """More than any of these answers has: CLUSTER NODES of a thousand nodes is 150 KB."""
+
+MOST = 10**15
+"""Bytes or keys: more than any server has."""
 
 STRANGE = (ArithmeticError, AttributeError, LookupError, RecursionError, StopIteration, TypeError, ValueError)
 """What reading an answer raises that is not what a Redis server answers."""
@@ -301,6 +305,15 @@ class RedisClient:
             if isinstance(reply, ResponseError):
                 self._raise(endpoint, f"SENTINEL {command}", reply)
         return read_sentinel(endpoint, replies[:8], denied)
+
+    @_read_with_care
+    def stranger(self, endpoint: Endpoint) -> Stranger | Silent:
+        questions: list[Command] = [("INFO",), ("CONFIG", "GET", "save"), ("CONFIG", "GET", "appendonly")]
+        try:
+            info, *settings = self._read(endpoint, _Kind.SERVER, *questions)
+        except (Unreachable, TimedOut) as error:
+            return _silence(endpoint, error)
+        return read_stranger(self._text(endpoint, "INFO", info), _settings(settings))
 
     @_read_with_care
     def offset(self, endpoint: Endpoint) -> tuple[Role, int]:
@@ -641,6 +654,31 @@ def read_server(
         denied=frozenset(denied),
         over_limit=int(info.get("client_output_buffer_limit_disconnections", 0)),
     )
+
+
+def read_stranger(text: str, settings: Mapping[str, str]) -> Stranger:
+    """What INFO and CONFIG GET tell of a server of Redis' kind, none of which has all of it."""
+    info = _fields(text)
+    role = info.get("role")
+    appends = settings.get("appendonly", {"1": "yes", "0": "no"}.get(info.get("aof_enabled", "")))
+    unsaved = info.get("rdb_changes_since_last_save")
+    return Stranger(
+        role=Role(role) if role in set(Role) else None,
+        sentinel=info.get("redis_mode") == "sentinel",
+        clustered=info.get("cluster_enabled") == "1" or info.get("redis_mode") == "cluster",
+        in_sync=sum(f.online for f in _followers(info)),
+        link_up=info.get("master_link_status") == "up" and info.get("master_sync_in_progress", "0") == "0",
+        keys=_bounded(_keys(info)),
+        used_bytes=_bounded(int(info.get("used_memory", 0))),
+        appends=None if appends is None else appends == "yes",
+        saves=bool(settings["save"]) if "save" in settings else None,
+        unsaved=_bounded(int(unsaved)) if unsaved is not None else None,
+    )
+
+
+def _bounded(number: int) -> int:
+    """What anybody may have written, as a number that can be told."""
+    return max(0, min(number, MOST))
 
 
 def read_cluster_node(server: Server, state: str, table: str, settings: Mapping[str, str]) -> ClusterNode:

@@ -209,6 +209,8 @@ class Container:
     port_names: tuple[str, ...] = ()
     stops_later: bool = False
     """It has a preStop hook: before that has ended, nobody tells it to end."""
+    stops_by: tuple[str, ...] = ()
+    """The hook's command, if it is one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,37 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
+class Stranger:
+    """What a server that nobody declared says of itself, asked without a password (INFO, and CONFIG GET where it may).
+
+    `role` is None of a sentinel, and of what does not say. `in_sync` counts a master's replicas, `link_up` is a
+    replica's own. `appends`, `saves` (snapshots by itself) and `unsaved` (changes since the last one) are None where it
+    does not say.
+    """
+
+    role: Role | None = None
+    sentinel: bool = False
+    clustered: bool = False
+    in_sync: int = 0
+    link_up: bool = False
+    keys: int = 0
+    used_bytes: int = 0
+    appends: bool | None = None
+    saves: bool | None = None
+    unsaved: int | None = None
+
+    @property
+    def keeps(self) -> bool | None:
+        """Whether it writes anything to its disk by itself; None where it does not say."""
+        return None if self.appends is None and self.saves is None else bool(self.appends or self.saves)
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether its master has all that it has."""
+        return self.role is Role.REPLICA and self.link_up
+
+
+@dataclass(frozen=True, slots=True)
 class KnownReplica:
     """A replica in a sentinel's list. `name` is the address at which the sentinel first met it; `silent_for` is seconds
     since it last answered a ping."""

@@ -31,6 +31,7 @@ from eks_rolling.observed.kubernetes import (
 )
 from eks_rolling.observed.marks import outdated
 from eks_rolling.observed.network import NetworkPolicy
+from eks_rolling.observed.redis import Stranger
 from eks_rolling.payloads import RollRequest, Targets
 from eks_rolling.plan.checks.redis_sentinel import RedisView
 from eks_rolling.plan.permissions import Verb, needed_to_restart
@@ -68,6 +69,8 @@ class ClusterSnapshot:
     services: tuple[Service, ...] = ()
     not_granted: frozenset[Verb] = frozenset()
     """What annotations ask for and the functions may not do there."""
+    strangers: dict[str, Stranger] = field(default_factory=dict)
+    """UID -> what a server says of itself that nobody declared; absent where none was asked or none answered."""
     network_policies: tuple[NetworkPolicy, ...] = ()
     """Of the whole cluster, where it has a Redis Cluster whose pods get stand-ins; else none was asked for."""
     unproven: tuple[tuple[str, str], ...] = ()
@@ -119,6 +122,10 @@ class ClusterSnapshot:
             if ACCEPT in w.annotations
         }
 
+    def siblings(self, pod: Pod) -> list[Pod]:
+        """All pods of its controller, or it alone where it has none."""
+        return self._pods_by_owner.get(pod.owner, [pod]) if pod.owner else [pod]
+
     def redis_set(self, owner: Owner | None) -> tuple[RedisGroup, PartSet] | None:
         """The Redis group that the owner is a part of, and which part."""
         return self._redis_by_owner.get(owner) if owner else None
@@ -140,6 +147,14 @@ class ClusterSnapshot:
         found: defaultdict[str, list[Pod]] = defaultdict(list)
         for pod in self.pods:
             found[pod.node].append(pod)
+        return dict(found)
+
+    @cached_property
+    def _pods_by_owner(self) -> dict[Owner, list[Pod]]:
+        found: defaultdict[Owner, list[Pod]] = defaultdict(list)
+        for pod in self.pods:
+            if pod.owner:
+                found[pod.owner].append(pod)
         return dict(found)
 
     @cached_property

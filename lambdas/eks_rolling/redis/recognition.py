@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 from eks_rolling.observed.kubernetes import Container, Owner, Pod
 
@@ -71,6 +72,18 @@ def only_watches(pod: Pod) -> bool:
     """Whether all in the pod that is of Redis' kind is a Sentinel, which has no data."""
     alike = [c for c in pod.containers if _evidence(c)]
     return bool(alike) and all(map(_is_sentinel, alike))
+
+
+def port_of(pod: Pod) -> int:
+    """Where the server that is in the pod may be asked: as its command says, as it declares, or as servers do."""
+    for container in (c for c in pod.containers if _evidence(c)):
+        words = [word for words in _commands(container.command) for word in words]
+        said = [after for word, after in pairwise(words) if word == "--port" and re.fullmatch("[0-9]{1,5}", after)]
+        if said and 0 < int(said[0]) < 65536:
+            return int(said[0])
+        if found := [*sorted(PORTS.intersection(container.ports)), *container.ports]:
+            return found[0]
+    return 26379 if only_watches(pod) else 6379
 
 
 def _is_sentinel(container: Container) -> bool:

@@ -1,6 +1,7 @@
 """Plan the roll: which nodes are outdated, what stands in the way. Changes nothing."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from enum import StrEnum
 
 from eks_rolling.clients.protocols import Clients
@@ -11,6 +12,7 @@ from eks_rolling.migration.next_action import look
 from eks_rolling.observed.aws import Group
 from eks_rolling.observed.kubernetes import Node, Pod, Strategy, Workload
 from eks_rolling.observed.marks import AUTOSCALER_REPLICAS, GROUP_MAXIMUM, GROUP_RESUME, NODE_ROLL
+from eks_rolling.observed.redis import Address, Endpoint, Login, Stranger
 from eks_rolling.payloads import PlanTask, RollRequest, StepResult
 from eks_rolling.plan.build import PlanDecision, write
 from eks_rolling.plan.checks import Candidate, ClusterSnapshot, candidates, findings, resolve
@@ -20,7 +22,9 @@ from eks_rolling.plan.checks.redis_sentinel import RedisView
 from eks_rolling.plan.permissions import Verb, needed_to_migrate, needed_to_restart
 from eks_rolling.plan.placement import cramped_stand_ins, stuck_pods
 from eks_rolling.plan.snapshot import by_parameter
-from eks_rolling.redis.groups import Part, RedisGroup, declared
+from eks_rolling.redis.groups import CACHE, PART, Part, RedisGroup, declared
+from eks_rolling.redis.recognition import port_of, redis_evidence
+from eks_rolling.redis.stand_in import LABEL
 from eks_rolling.roll.lock import lock_name
 from eks_rolling.roll.proofs import unproven
 from eks_rolling.runtime import handler_for
@@ -160,6 +164,7 @@ def observe(request: RollRequest, clients: Clients) -> ClusterSnapshot:
         volume_limits=kubernetes.volume_limits(),
         quota=aws.vcpu_quota(),
         services=tuple(kubernetes.services()),
+        strangers=ask_strangers(pods, workloads, redis_groups, clients),
         network_policies=tuple(kubernetes.network_policies()) if any(g.is_cluster for g in redis_groups) else (),
         not_granted=not_granted,
         unproven=unproven_marks(nodes, clients),
@@ -195,6 +200,35 @@ def lacking_for_annotations(
         return frozenset(verb for verb in asked if not clients.kubernetes.group_may(verb))
     except AccessDenied:
         return frozenset()
+
+
+ASKED = 40
+ASKING_SECONDS = 20.0
+"""How many servers that nobody declared the plan asks, and for how long, at most: each may be silent for seconds."""
+
+
+def ask_strangers(
+    pods: list[Pod], workloads: list[Workload], groups: list[RedisGroup], clients: Clients
+) -> dict[str, Stranger]:
+    """What servers say of themselves that no group has, by UID. They are asked without a password, and only looked at.
+
+    None of them, whatever it answers, may fail the plan of everybody else.
+    """
+    caches = {w.owner for w in workloads if w.annotations.get(PART) == CACHE}
+    until, asked, found = clients.now() + ASKING_SECONDS, 0, dict[str, Stranger]()
+    for pod in pods:
+        if asked >= ASKED or clients.now() > until:
+            break
+        known = any(g.part_set(pod.owner) for g in groups) or pod.owner in caches or LABEL in pod.labels
+        if known or not pod.address or pod.finished or not redis_evidence(pod):
+            continue
+        asked += 1
+        endpoint = Endpoint(Address(pod.address, port_of(pod)), Login(pod.namespace), str(pod))
+        with suppress(RollError):
+            answer = clients.redis.stranger(endpoint)
+            if isinstance(answer, Stranger):
+                found[pod.uid] = answer
+    return found
 
 
 def _versions_in_use(groups: Sequence[Group], versions: dict[str, tuple[int, int]]) -> set[str]:
