@@ -104,6 +104,8 @@ def _figures(plan: PlanDocument) -> Iterator[tuple[str, Text]]:
         yield "replacements", Text(needs + free)
     if raised := [f"{g.group} {g.maximum} → {g.raised_to}" for g in plan.groups if g.raised_to is not None]:
         yield "maximum size", Text(f"{', '.join(raised)} for the time of the roll")
+    for way_back in plan.former:
+        yield "if it fails", Text(way_back.sentence)
     for quota in plan.quotas:
         yield "quota", Text(_quota(quota.model_dump()))
     for described in plan.redis:

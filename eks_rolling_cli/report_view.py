@@ -77,6 +77,7 @@ def _longest(node: NodePage) -> str:
 
 def _lists(report: Report) -> Iterator[RenderableType]:
     for title, style, sentences in (
+        ("version", "bold", report.way_back),
         ("restored", "green", report.restored),
         ("left behind", "bold red", report.left_behind),
         ("orphan", "bold red", tuple(f"{o.kind} {o.object}: {o.remedy}" for o in report.orphans)),

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from stacks.functions import STEPS
+from stacks.functions import ROLLBACK, STEPS
 from stacks.roles import Permissions
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "threat-model.md"
@@ -26,7 +26,7 @@ IN_THE_CLUSTER = {
 def table() -> str:
     """A row for each kind of role: the steps that have it, and what a thief of it could do besides reading."""
     kinds: dict[tuple[str, str], list[str]] = {}
-    for step, permissions in sorted(STEPS.items()):
+    for step, permissions in sorted({**STEPS, **ROLLBACK}.items()):
         kinds.setdefault((_in_the_cluster(permissions), _in_the_account(permissions)), []).append(f"`{step}`")
     rows = ["| role of | could, in the cluster | could, in the account |", "|---|---|---|"]
     rows += [f"| {', '.join(steps)} | {cluster} | {account} |" for (cluster, account), steps in kinds.items()]
@@ -47,6 +47,8 @@ def _in_the_account(permissions: Permissions) -> str:
         could.append(f"{_names(permissions.instances)} with our two keys on its instances")
     if permissions.targets:
         could.append(f"{_names(permissions.targets)} on any load balancer")
+    if permissions.puts_back_versions:
+        could.append("ModifyLaunchTemplate on its launch templates; with `roll_back.node_roles`, launch from them")
     if permissions.writes_reports:
         could.append("write any roll's documents")
     if permissions.reads_reports:

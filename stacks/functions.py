@@ -131,6 +131,16 @@ STEPS: Mapping[str, Permissions] = {
 """The same, with the right to tell people of a long hold."""
 
 
+ROLLBACK: Mapping[str, Permissions] = {
+    "put_back_version": Permissions(
+        (LOCK,),
+        describe=(*DESCRIBE_GROUPS, "ec2:DescribeLaunchTemplates"),
+        groups=(*TAG_GROUPS, "autoscaling:UpdateAutoScalingGroup"),
+        puts_back_versions=True,
+    )
+}
+"""The step that is there only where the settings have a failed roll put back what was before."""
+
 HOOKS: Mapping[str, Permissions] = {"run_hooks": Permissions((LOCK,), notifies=True, asks_hooks=True)}
 """The step that is there only where the settings have hooks."""
 
@@ -192,13 +202,22 @@ class Functions(Construct):
         super().__init__(scope, construct_id)
         self._settings = settings.model_copy(update={"bucket": bucket.bucket_name, "topic": topic.topic_arn})
         self._resources = Resources(
-            settings.cluster, bucket, topic, machines, tuple(sorted({h.function for h in settings.hooks if h.function}))
+            settings.cluster,
+            bucket,
+            topic,
+            machines,
+            tuple(sorted({h.function for h in settings.hooks if h.function})),
+            settings.roll_back.node_roles,
         )
         self.security_group: ec2.ISecurityGroup | None = None
         self._place = self._join(network) if network else {}
         self._layer = dependency_layer(self, "Dependencies")
         self._code = function_code(Stack.of(self), self._settings)
-        steps = {**STEPS, **(HOOKS if settings.hooks else {})}
+        steps = {
+            **STEPS,
+            **(HOOKS if settings.hooks else {}),
+            **(ROLLBACK if settings.roll_back.enabled else {}),
+        }
         self.of: dict[str, lambda_.Function] = {step: self._function(step, p) for step, p in steps.items()}
 
     def _join(self, network: Network) -> dict[str, Any]:

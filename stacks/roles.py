@@ -15,7 +15,13 @@ from aws_cdk import aws_sns as sns
 
 from eks_rolling.names import CLUSTER_TAG_VALUES, cluster_tag
 from eks_rolling.observed.aws import STANDARD_VCPUS
-from eks_rolling.observed.marks import GROUP_MAXIMUM, GROUP_RESUME, INSTANCE_PROTECTED, INSTANCE_REPLACES
+from eks_rolling.observed.marks import (
+    GROUP_MAXIMUM,
+    GROUP_PUT_BACK,
+    GROUP_RESUME,
+    INSTANCE_PROTECTED,
+    INSTANCE_REPLACES,
+)
 
 # Kubernetes groups, as deploy/rbac.yaml and deploy/redis-rbac.yaml define them. A step is in those that it needs and in
 # no other; a step that needs a verb which none of them has gets it there.
@@ -120,11 +126,26 @@ FLEET_RESOURCES = (
 names it, and neither carries a tag of the cluster in general. Without ec2:RunInstances and iam:PassRole, which no role
 here has, the permission launches nothing by itself: only Auto Scaling's own role does."""
 
+LAUNCHED_RESOURCES = (
+    "capacity-reservation/*",
+    "instance/*",
+    "key-pair/*",
+    "network-interface/*",
+    "placement-group/*",
+    "security-group/*",
+    "subnet/*",
+    "volume/*",
+)
+"""What a launch template names or makes, all of this account (service authorization reference, RunInstances)."""
+
 TAG_KEYS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("autoscaling:CreateOrUpdateTags", "autoscaling:DeleteTags"), (GROUP_MAXIMUM, GROUP_RESUME)),
     **dict.fromkeys(("ec2:CreateTags", "ec2:DeleteTags"), (INSTANCE_PROTECTED, INSTANCE_REPLACES)),
 }
 """Tags can be what other permissions go by, so only ours may be written."""
+
+RECORD_KEYS: Mapping[str, tuple[str, ...]] = {"autoscaling:CreateOrUpdateTags": (GROUP_PUT_BACK,)}
+"""The same for the step that puts versions back, which writes that record and no other."""
 
 TARGET_RESOURCES: Mapping[str, str] = {
     "elasticloadbalancing:DeregisterInstancesFromLoadBalancer": "loadbalancer/*",
@@ -155,6 +176,7 @@ class Permissions:
     asks_hooks: bool = False
     reads_quotas: bool = False
     resolves_images: bool = False
+    puts_back_versions: bool = False
     reads_history_of: str = ""
 
 
@@ -168,6 +190,8 @@ class Resources:
     machines: Mapping[str, str]
     hooks: tuple[str, ...] = ()
     """ARNs of users' functions that are asked as hooks."""
+    node_roles: tuple[str, ...] = ()
+    """ARNs of the nodes' roles, which whoever sets a group's version number must be able to pass."""
 
     @property
     def cluster_tag(self) -> dict[str, dict[str, list[str]]]:
@@ -185,7 +209,8 @@ def write(role: iam.Role, permissions: Permissions, resources: Resources) -> Non
     groups = stack.format_arn(service="autoscaling", resource="autoScalingGroup:*:autoScalingGroupName/*")
     # AWS replaces the nodes of its managed node groups, we must not [N4].
     not_managed = {"Null": {"aws:ResourceTag/eks:nodegroup-name": "true"}}
-    _act(role, permissions.groups, groups, {**resources.cluster_tag, **not_managed})
+    keys = RECORD_KEYS if permissions.puts_back_versions else TAG_KEYS
+    _act(role, permissions.groups, groups, {**resources.cluster_tag, **not_managed}, keys)
     instances = stack.format_arn(service="ec2", resource="instance", resource_name="*")
     _act(role, permissions.instances, instances, resources.cluster_tag)
     for kind in sorted({TARGET_RESOURCES[action] for action in permissions.targets}):
@@ -202,6 +227,8 @@ def write(role: iam.Role, permissions: Permissions, resources: Resources) -> Non
         public = stack.format_arn(service="ssm", account="", resource="parameter", resource_name="aws/service/*")
         _allow(role, ["ssm:GetParameters"], [public])
         _allow(role, ["ssm:GetParameters"], [own], {"Bool": {"aws:ViaAWSService": "true"}})
+    if permissions.puts_back_versions:
+        _put_back_versions(role, resources)
     _documents(role, permissions, resources)
     if permissions.asks_hooks and resources.hooks:
         _allow(role, ["lambda:InvokeFunction"], resources.hooks)
@@ -256,6 +283,30 @@ def _launch(role: iam.Role) -> None:
     allow_everywhere(role, ["ec2:DescribeLaunchTemplateVersions"])
 
 
+def _put_back_versions(role: iam.Role, resources: Resources) -> None:
+    """Setting the default version of the cluster's launch templates; with the nodes' roles, also what AWS asks of
+    whoever points a group at a version by its number (Auto Scaling user guide, launch template permissions): launching
+    from these templates, and nothing that does not come from one, with those roles."""
+    stack = Stack.of(role)
+    templates = stack.format_arn(service="ec2", resource="launch-template", resource_name="*")
+    _allow(role, ["ec2:ModifyLaunchTemplate"], [templates], resources.cluster_tag)
+    if not resources.node_roles:
+        return
+    _allow(role, ["ec2:RunInstances"], [templates], resources.cluster_tag)
+    own = [stack.format_arn(service="ec2", resource=kind) for kind in LAUNCHED_RESOURCES]
+    # Images and snapshots of images are their owners', so their ARNs name no account.
+    others = [stack.format_arn(service="ec2", account="", resource=kind) for kind in ("image/*", "snapshot/*")]
+    from_template = {
+        "ArnLike": {"ec2:LaunchTemplate": [templates]},
+        "Bool": {"ec2:IsLaunchTemplateResource": "true"},
+    }
+    _allow(role, ["ec2:RunInstances"], [*own, *others], from_template)
+    tagged = [stack.format_arn(service="ec2", resource=kind) for kind in ("instance/*", "volume/*")]
+    _allow(role, ["ec2:CreateTags"], tagged, {"StringEquals": {"ec2:CreateAction": ["RunInstances"]}})
+    to_ec2 = {"StringEquals": {"iam:PassedToService": ["ec2.amazonaws.com"]}}
+    _allow(role, ["iam:PassRole"], list(resources.node_roles), to_ec2)
+
+
 def _documents(role: iam.Role, permissions: Permissions, resources: Resources) -> None:
     documents = resources.bucket.arn_for_objects("rolls/*")
     if permissions.writes_reports:
@@ -266,13 +317,19 @@ def _documents(role: iam.Role, permissions: Permissions, resources: Resources) -
         _allow(role, ["s3:ListBucket"], [resources.bucket.bucket_arn], below)
 
 
-def _act(role: iam.Role, actions: Iterable[str], resource: str, conditions: Mapping[str, object]) -> None:
-    """Allows the actions under the conditions; those that tag, with our keys alone."""
+def _act(
+    role: iam.Role,
+    actions: Iterable[str],
+    resource: str,
+    conditions: Mapping[str, object],
+    keys: Mapping[str, tuple[str, ...]] = TAG_KEYS,
+) -> None:
+    """Allows the actions under the conditions; those that tag, with `keys` alone."""
     actions = list(actions)
-    tagging = [action for action in actions if action in TAG_KEYS]
-    _allow(role, [action for action in actions if action not in TAG_KEYS], [resource], conditions)
+    tagging = [action for action in actions if action in keys]
+    _allow(role, [action for action in actions if action not in keys], [resource], conditions)
     if tagging:
-        ours = {"ForAllValues:StringEquals": {"aws:TagKeys": sorted({k for a in tagging for k in TAG_KEYS[a]})}}
+        ours = {"ForAllValues:StringEquals": {"aws:TagKeys": sorted({k for a in tagging for k in keys[a]})}}
         _allow(role, tagging, [resource], {**conditions, **ours})
 
 

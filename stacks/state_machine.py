@@ -9,6 +9,9 @@ states of it: the task, the question whether it is done, and the wait. Variables
     change       the number of the change that started this roll among all changes; 0 for a person's roll
     plan         the plan's answer: nodes, groups, targets, surge
     failure      what ended the roll, as Step Functions has it; null while nothing has
+
+Where the settings have a way back (`roll_back`), also: `backGroups`, whose former version was put back, `putBack`, what
+was done about it, as sentences, `rollback`, the roll that replaces their new nodes, and `notStarted`, why none does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -139,6 +142,7 @@ class Roll(Construct):
                 "leftBehind": jsonata("[]"),
                 "orphans": jsonata("[]"),
                 "unlooked": NULL,
+                **(NO_ROLLBACK if settings.roll_back.enabled else {}),
             },
         )
         report = states.call(
@@ -154,8 +158,10 @@ class Roll(Construct):
                 "unlooked": jsonata("$unlooked"),
                 "execution": jsonata("$states.context.Execution.Id"),
                 "started": jsonata("$started"),
+                **(ROLLBACK_TOLD if settings.roll_back.enabled else {}),
             },
         )
+        ending = self._roll_back(states, name, report) if settings.roll_back.enabled else report
         look = states.call(
             named.FIND_ORPHANS,
             "find_orphans",
@@ -164,8 +170,8 @@ class Roll(Construct):
             assign={"orphans": jsonata(f"[{ANSWER}.output.orphans]")},
             attempts=3,
         )
-        look.add_catch(report, errors=["States.ALL"], assign={"unlooked": jsonata("$states.errorOutput")})
-        look.next(report)
+        look.add_catch(ending, errors=["States.ALL"], assign={"unlooked": jsonata("$states.errorOutput")})
+        look.next(ending)
         restore = states.step(
             named.RESTORE,
             "restore",
@@ -197,6 +203,7 @@ class Roll(Construct):
             assign=KEEP_FIRST,
         )
         settle.then(restore.start)
+        gate_failed = self._put_back(states, settle) if settings.roll_back.enabled else settle
 
         started_by = states.choice("Started by a change?")
         receive = states.step(
@@ -273,7 +280,7 @@ class Roll(Construct):
                 "redis": jsonata(f"{plan}.redis"),
                 "failures": jsonata("$failures"),
             },
-            catch=settle,
+            catch=gate_failed,
         )
         how_did_it_end = states.choice("How did the roll end?")
 
@@ -358,6 +365,85 @@ class Roll(Construct):
             # The operator's command reads the deployed settings here.
             comment=settings.model_dump_json(exclude={"bucket", "topic"}),
         )
+
+    @staticmethod
+    def _put_back(states: "StateFactory", then: "StepStates") -> sfn.IChainable:
+        """What a gate that did not open leads to first; the failure that is told stays the gate's."""
+        put_back = states.call(
+            named.PUT_BACK_VERSION,
+            "put_back_version",
+            {
+                "former": jsonata("$plan.output.former"),
+                "targets": jsonata("$plan.output.targets"),
+                "waves": jsonata("$waves"),
+                "failure": jsonata("$failure"),
+            },
+            # A list of one is the thing itself to JSONata.
+            assign={
+                "backGroups": jsonata(f"[{ANSWER}.output.groups]"),
+                "putBack": jsonata(f"[{ANSWER}.output.said]"),
+            },
+        )
+        put_back.add_catch(
+            then.start,
+            errors=["States.ALL"],
+            assign={
+                **KEEP_FIRST,
+                "putBack": jsonata(f"['no version could be put back: ' & {cause_of('$states.errorOutput')}]"),
+            },
+        )
+        put_back.next(then.start)
+        return put_back
+
+    @staticmethod
+    def _roll_back(states: "StateFactory", machine: str, report: tasks.LambdaInvoke) -> sfn.Choice:
+        """Starts the second roll, once: its name is made of this one's, and Step Functions takes a name once."""
+        arn = Stack.of(states.scope).format_arn(
+            service="states", resource="stateMachine", resource_name=machine, arn_format=ArnFormat.COLON_RESOURCE_NAME
+        )
+        name = "'rollback-' & $substring($roll, 0, 71)"
+        start = tasks.StepFunctionsStartExecution.jsonata(
+            states.scope,
+            f"Task {named.START_ROLLBACK}",
+            state_name=named.START_ROLLBACK,
+            state_machine=sfn.StateMachine.from_state_machine_arn(states.scope, "Itself", arn),
+            name=jsonata(name),
+            input=sfn.TaskInput.from_object(
+                {
+                    "groups": jsonata("$backGroups"),
+                    "rolls_back": jsonata("$roll"),
+                    "trigger": jsonata("'the failed roll ' & $roll"),
+                    "accept": jsonata("$plan.output.accept"),
+                    "surge": jsonata("$plan.output.surge"),
+                    "approval": jsonata("false"),
+                }
+            ),
+            outputs={},
+            assign={"rollback": jsonata(name)},
+        )
+        start.add_retry(
+            errors=list(START_RETRIED),
+            interval=Duration.seconds(2),
+            backoff_rate=2,
+            max_attempts=6,
+            max_delay=Duration.seconds(30),
+            jitter_strategy=sfn.JitterType.FULL,
+        )
+        # An answer was lost, and the second roll has ended meanwhile.
+        start.add_catch(
+            report,
+            errors=["StepFunctions.ExecutionAlreadyExistsException"],
+            outputs={},
+            assign={"rollback": jsonata(name)},
+        )
+        start.add_catch(
+            report, errors=["States.ALL"], outputs={}, assign={"notStarted": jsonata("$states.errorOutput")}
+        )
+        start.next(report)
+        any_back = states.choice("Was a version put back?")
+        any_back.when(states.when("$count($backGroups) > 0"), start, comment="yes: its new nodes are replaced again")
+        any_back.otherwise(report)
+        return any_back
 
     @staticmethod
     def _replace_one(states: "StateFactory", roll_node: sfn.IStateMachine) -> sfn.IChainable:
@@ -680,6 +766,22 @@ FAILED = {"failure": jsonata("$states.errorOutput"), "since": NULL, "notified_at
 
 KEEP_FIRST = FAILED | {"failure": jsonata("$failure = null ? $states.errorOutput : $failure")}
 """The same once the roll or the node is at its end: what ended it goes before what fails then."""
+
+
+NO_ROLLBACK = {
+    "backGroups": jsonata("[]"),
+    "putBack": jsonata("[]"),
+    "rollback": jsonata("''"),
+    "notStarted": NULL,
+}
+"""Variables of a roll that may go back, as it begins."""
+
+ROLLBACK_TOLD = {
+    "put_back": jsonata("$putBack"),
+    "rollback": jsonata("$rollback"),
+    "not_started": jsonata("$notStarted"),
+}
+"""What the report is told of them."""
 
 
 def _not_approved(settings: Settings) -> dict[str, str]:

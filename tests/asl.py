@@ -84,6 +84,8 @@ class Engine:
         self.world = world
         self.clients = clients
         self.executions: list[Execution] = []
+        self.beside: list[Execution] = []
+        """Those that others started and do not wait for."""
         self.kills_stop_execution = False
         self.refusal: tuple[str, str] | None = None
         """Error and cause with which a person answers, or Step Functions for one who does not."""
@@ -315,6 +317,8 @@ class Engine:
                     raise StateFault(*self.refusal)
                 return {"approved_by": "ana"}
             return {"Payload": payload}
+        if service == "states:startExecution" and "Name" in arguments:
+            return self._start_beside(re.split("[:-]", arguments["StateMachineArn"])[-1], arguments)
         if service.startswith("states:startExecution"):
             machine = re.split("[:-]", arguments["StateMachineArn"])[-1]
             child = Execution(machine, arguments.get("Name", "by-hand"), arguments["Input"])
@@ -324,6 +328,17 @@ class Engine:
                 raise StateFault("States.TaskFailed", json.dumps(document))
             return {"Output": child.output}
         raise AssertionError(f"the interpreter knows no {resource}")
+
+    def _start_beside(self, machine: str, arguments: Mapping[str, Any]) -> dict[str, str]:
+        """An execution that nobody waits for. The same name and input of one that runs answers for it."""
+        name = arguments["Name"]
+        there = next((e for e in self.beside if (e.machine, e.name) == (machine, name)), None)
+        if there is not None and there.status != "RUNNING":
+            raise StateFault("StepFunctions.ExecutionAlreadyExistsException", f"Execution Already Exists: '{name}'")
+        if there is None:
+            there = self.start(machine, name, arguments["Input"])
+            self.beside.append(there)
+        return {"ExecutionArn": there.arn}
 
     def invoke(self, step: str, event: dict[str, Any]) -> Any:
         """Calls a step as Lambda does, with the world as its clients."""

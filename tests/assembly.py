@@ -89,14 +89,27 @@ HOOKS = [
 ]
 
 
+ROLL_BACK = {"enabled": True, "node_roles": ["arn:aws:iam::123456789012:role/nodes"]}
+
+
 def hooked_document() -> dict[str, Any]:
-    return {"settings": {**DOCUMENT["settings"], "hooks": HOOKS}}
+    return {"settings": {**DOCUMENT["settings"], "hooks": HOOKS, "roll_back": ROLL_BACK}}
 
 
 @cache
 def with_hooks() -> Assembly:
-    """The same with hooks at every moment."""
+    """The same with everything that settings add: hooks at every moment, and a way back."""
     return Assembly(json.loads((assembly(hooked_document()) / "EksRolling-demo.template.json").read_text()))
+
+
+def with_way_back_document() -> dict[str, Any]:
+    return {"settings": {**DOCUMENT["settings"], "roll_back": ROLL_BACK, "deadlines": {"health_gate": 90}}}
+
+
+@cache
+def with_way_back() -> Assembly:
+    """The same with a way back for rolls that fail."""
+    return Assembly(json.loads((assembly(with_way_back_document()) / "EksRolling-demo.template.json").read_text()))
 
 
 @cache

@@ -39,7 +39,7 @@ from eks_rolling.observed.kubernetes import (
     Volume,
     Workload,
 )
-from eks_rolling.observed.marks import GROUP_MAXIMUM, GROUP_RESUME, HARD_TAINT, NODE_ROLL
+from eks_rolling.observed.marks import GROUP_MAXIMUM, GROUP_PUT_BACK, GROUP_RESUME, HARD_TAINT, NODE_ROLL
 from eks_rolling.observed.network import NetworkPolicy
 from eks_rolling.plan.permissions import LEASES, Verb, needed_to_restart
 from eks_rolling.redis.groups import GROUP, PART, Part
@@ -176,6 +176,7 @@ class World:
         self.attached: dict[str, tuple[str, float | None]] = {}
         self.volume_list: list[Volume] = []
         self.templates: dict[str, tuple[int, int]] = {}
+        self.tags_of_templates = {f"kubernetes.io/cluster/{CLUSTER}": "owned"}
         self.hooks: list[LifecycleHook] = []
         self.tokens: dict[str, str] = {}
         self.documents: dict[str, str] = {}
@@ -222,14 +223,24 @@ class World:
 
     # Building
 
-    def group(self, name: str, zones: Sequence[str] = ZONES, *, maximum: int, version: int = 1, **more: Any) -> None:
+    def group(
+        self,
+        name: str,
+        zones: Sequence[str] = ZONES,
+        *,
+        maximum: int,
+        version: int = 1,
+        names: str = "$Latest",
+        **more: Any,
+    ) -> None:
+        """`names` is which version of its launch template the group names."""
         template = f"lt-{name}"
         self.templates[template] = (version, 1)
         self.groups_by_name[name] = Group(
             name,
             maximum=maximum,
             zones=tuple(zones),
-            template=None if "configuration" in more else LaunchTemplate(template, "$Latest"),
+            template=None if "configuration" in more else LaunchTemplate(template, names),
             tags={f"kubernetes.io/cluster/{CLUSTER}": "owned"} | more.pop("tags", {}),
             **more,
         )
@@ -246,9 +257,14 @@ class World:
         return node.name
 
     def new_template_version(self, group: str) -> None:
+        """A new version of its launch template, which the group launches from now on."""
         template = f"lt-{group}"
-        latest, default = self.templates[template]
-        self.templates[template] = (latest + 1, default)
+        latest = self.templates[template][0] + 1
+        current = self.groups_by_name[group]
+        if current.template and current.template.version.isdigit():
+            self.groups_by_name[group] = replace(current, template=LaunchTemplate(template, str(latest)))
+        by_default = current.template is not None and current.template.version == "$Default"
+        self.templates[template] = (latest, latest if by_default else self.templates[template][1])
 
     def deployment(
         self, name: str, replicas: int, *, namespace: str = "default", annotations: Mapping[str, str] | None = None
@@ -913,6 +929,34 @@ class World:
     def template_versions(self, ids: Iterable[str]) -> dict[str, tuple[int, int]]:
         return {i: self.templates[i] for i in ids if i in self.templates}
 
+    def template_tags(self, ids: Iterable[str]) -> dict[str, dict[str, str]]:
+        return {i: dict(self.tags_of_templates) for i in ids if i in self.templates}
+
+    def set_default_version(self, template: str, number: str) -> None:
+        if not any(str(g.template and g.template.id) == template and self._recorded(g) for g in self._groups()):
+            raise InvariantBroken(f"R1: the default version of {template} was changed with no record of it")
+        self.templates[template] = (self.templates[template][0], int(number))
+        self._effect(f"default version of {template}: {number}")
+
+    def set_template_version(self, group: str, template: str, number: str) -> None:
+        self._point(group, template=LaunchTemplate(template, number))
+
+    def set_configuration(self, group: str, name: str) -> None:
+        self._point(group, configuration=name)
+
+    def _point(self, group: str, **change: Any) -> None:
+        current = self.groups_by_name[group]
+        if not self._recorded(current):
+            raise InvariantBroken(f"R1: the version of {group} was changed with no record of it")
+        self.groups_by_name[group] = replace(current, **change)
+        self._effect(f"{group} launches {change}")
+
+    def _recorded(self, group: Group) -> bool:
+        return GROUP_PUT_BACK in group.tags
+
+    def _groups(self) -> list[Group]:
+        return list(self.groups_by_name.values())
+
     def template_data(self, versions: Iterable[str]) -> dict[str, dict[str, str]]:
         image = f"resolve:ssm:{self.image_parameter}" if self.image_parameter else ""
         return {v: {"ImageId": image or f"ami-{v.rpartition(':')[2]}", "InstanceType": "m6i.large"} for v in versions}
@@ -1141,7 +1185,7 @@ class World:
         made_of = self.groups_by_name[group]
         version = f"{CONFIGURATION}{made_of.configuration}"
         if made_of.template:
-            version = f"{made_of.template.id}:{self.templates[made_of.template.id][0]}"
+            version = f"{made_of.template.id}:{self._number(made_of.template)}"
         machine = MachineState(
             f"i-{self._next()}",
             group,
@@ -1153,6 +1197,10 @@ class World:
         )
         self.machines[machine.id] = machine
         return machine
+
+    def _number(self, template: LaunchTemplate) -> int:
+        latest, default = self.templates[template.id]
+        return {"$Latest": latest, "$Default": default}.get(template.version) or int(template.version)
 
     def _add(
         self, kind: str, namespace: str, name: str, replicas: int, annotations: Mapping[str, str], **more: Any

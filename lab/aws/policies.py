@@ -20,12 +20,18 @@ Json = dict[str, Any]
 _DEPENDENT = {"autoscaling:LaunchInstances": ("ec2:CreateFleet", "ec2:DescribeLaunchTemplateVersions")}
 """What a service calls in the caller's name (Auto Scaling user guide, launching with synchronous provisioning)."""
 
+WITH_TEMPLATE = ("ec2:RunInstances", "iam:PassRole")
+"""What Auto Scaling asks for, with the nodes' role, of whoever points a group at a launch template (Auto Scaling user
+guide, launch template permissions)."""
+
 
 def dependent(action: str, parameters: Json) -> tuple[str, ...]:
-    """The actions that a service calls in the caller's name."""
+    """The actions that a service calls, or asks for, in the caller's name."""
     resolves = str(parameters.get("ResolveAlias", "")).lower() == "true"
     if action == "ec2:DescribeLaunchTemplateVersions" and resolves:
         return ("ssm:GetParameters",)
+    if action == "autoscaling:UpdateAutoScalingGroup" and "LaunchTemplate" in parameters:
+        return WITH_TEMPLATE
     return _DEPENDENT.get(action, ())
 
 
@@ -38,6 +44,11 @@ _PREFIX = "s3:prefix"
 _VIA_SERVICE = "aws:ViaAWSService"
 KEYS = frozenset({_TAG_KEYS, _PREFIX, _VIA_SERVICE})
 """The keys beside those of tags on which conditions are evaluated."""
+
+OF_LAUNCHES = frozenset(
+    {"ec2:CreateAction", "ec2:IsLaunchTemplateResource", "ec2:LaunchTemplate", "iam:PassedToService"}
+)
+"""Keys of what AWS asks of a role that launches nothing itself here: they hold where the lab knows no resource."""
 
 
 class PolicyError(Exception):
@@ -117,7 +128,7 @@ def _statement(item: Json) -> Statement:
         for operator, keys in item.get("Condition", {}).items()
         for key, values in keys.items()
     ]
-    if other := [key for _, key, _ in conditions if not key.startswith(_TAG) and key not in KEYS]:
+    if other := [key for _, key, _ in conditions if not key.startswith(_TAG) and key not in KEYS | OF_LAUNCHES]:
         raise PolicyError(f"the lab does not evaluate conditions on {', '.join(other)}")
     return Statement(tuple(_listed(item["Action"])), tuple(_listed(item["Resource"])), tuple(conditions))
 
@@ -220,6 +231,10 @@ class Resources:
         ]
 
     def _instances(self, operation: str, parameters: Json) -> list[Resource] | None:
+        if operation == "ModifyLaunchTemplate":
+            template = str(parameters.get("LaunchTemplateId"))
+            arn = self._named("ec2", f"launch-template/{template}")[0].arn
+            return [Resource.tagged(arn, self._account.ec2.tags.get(template, {}))]
         if operation not in {"CreateTags", "DeleteTags"}:
             return None
         tags = self._account.ec2.tags

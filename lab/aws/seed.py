@@ -33,7 +33,7 @@ def seed(account: Account, fleet: Fleet, spec: LabSpec, ca_certificate: Path) ->
         for target_group in spec.target_groups
     }
     owners = {name: g for g in reversed(spec.groups) for name in g.templates}
-    templates = {name: _make_template(account, name, group) for name, group in owners.items()}
+    templates = {name: _make_template(account, spec.cluster, name, group) for name, group in owners.items()}
     with fleet.booted_at_once():
         for group in spec.groups:
             arns = [target_groups[name] for name in group.target_groups]
@@ -41,13 +41,14 @@ def seed(account: Account, fleet: Fleet, spec: LabSpec, ca_certificate: Path) ->
             _make_group(account, spec, group, _launches(account, group, templates), zones, arns)
 
 
-def _make_template(account: Account, name: str, group: GroupSpec) -> str:
+def _make_template(account: Account, cluster: str, name: str, group: GroupSpec) -> str:
     """A launch template with one version, for a group that has it; its id."""
     data = {"ImageId": image_id(name, 1), "InstanceType": group.instance_type}
     if group.image_parameter and name == group.template:
         _name_image(account, group.image_parameter, data["ImageId"])
         data["ImageId"] = f"{BY_PARAMETER}{group.image_parameter}"
-    return str(account.ec2.create_launch_template(name, "", data, {}).id)
+    tags = {"launch-template": {f"kubernetes.io/cluster/{cluster}": "owned"}}
+    return str(account.ec2.create_launch_template(name, "", data, tags).id)
 
 
 def _name_image(account: Account, parameter: str, image: str) -> None:

@@ -32,6 +32,12 @@ class RollRequest(Strict):
     keep_taints: bool = Field(False, description="leave our taint on nodes that were not replaced")
     accept: tuple[str, ...] = Field((), description="codes of findings that are accepted, or CODE:OBJECT")
     trigger: str = Field("a person", description="who asked")
+    rolls_back: str = Field(
+        "",
+        max_length=80,
+        description="the failed roll that this one rolls back, which starts it: only groups whose version that roll "
+        "put back, and only for as long as nobody has changed it since",
+    )
 
     @field_validator("groups", "nodes", "accept", "trigger")
     @classmethod
@@ -94,6 +100,16 @@ class OrphansTask(Task):
     """A look for what is left behind. `ended`: the roll that asks is over, so what it still holds counts too."""
 
     ended: bool = False
+
+
+class PutBackTask(Task):
+    """Putting back the former version of the roll's groups (`former`: group -> "lt-id:number" or "lc:NAME") after
+    `failure`, in wave number `waves`."""
+
+    former: dict[str, str] = {}
+    targets: Targets = {}
+    waves: int = 0
+    failure: dict[str, Any] | None = None
 
 
 class NodeFailure(Strict):
@@ -214,6 +230,12 @@ class ReportTask(Task):
     stopped: bool = False
     execution: str = ""
     started: str = ""
+    put_back: tuple[str, ...] = ()
+    """What was done about the former versions, as sentences."""
+    rollback: str = ""
+    """The roll that was started to replace the new nodes."""
+    not_started: dict[str, Any] | None = None
+    """Why it could not be, as Step Functions has it."""
 
 
 class Status(StrEnum):

@@ -181,6 +181,31 @@ class Hook(Strict):
         return self
 
 
+class RollBack(Strict):
+    """Whether a roll whose canary fails, or whose gate does not open, puts back the version before."""
+
+    enabled: bool = Field(
+        False,
+        description="where the first wave fails, or a gate does not open in time: each group's former version is put "
+        "back, and a second roll replaces the new nodes",
+    )
+    node_roles: tuple[
+        Annotated[
+            str,
+            Field(
+                pattern=r"^arn:[\w-]+:iam::\d{12}:role/[\w+=,.@/-]+$",
+                examples=["arn:aws:iam::123456789012:role/nodes"],
+            ),
+        ],
+        ...,
+    ] = Field(
+        (),
+        max_length=10,
+        description="ARNs of the nodes' IAM roles: AWS asks whoever sets a group's version number for iam:PassRole on "
+        "them and for ec2:RunInstances. Without them, groups that name a number are not rolled back",
+    )
+
+
 class Deadlines(Strict):
     """How long a step may hold before the roll gives up and restores, in seconds."""
 
@@ -262,6 +287,9 @@ class Settings(Strict):
         description="where somebody changed in mid-roll what the roll had arranged (processes and maximum sizes of "
         "groups, a paused cluster-autoscaler, taints): again: it is arranged again, and said; hold: the roll waits "
         "until it is as arranged",
+    )
+    roll_back: RollBack = Field(
+        RollBack(), description="going back to the former version after a roll that failed at its canary or its gate"
     )
     approval: bool = Field(False, description="wait for approval after the plan")
     on_change: OnChange = Field(

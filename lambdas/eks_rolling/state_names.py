@@ -20,10 +20,12 @@ ANY_LEFT = "Is any node left?"
 REPLACE_NODES = "Replace nodes"
 REPLACE_NODE = "Replace node"
 GATE = "Open the gate to the next wave"
+PUT_BACK_VERSION = "Put the former version back"
 FINISH_MIGRATIONS = "Finish Redis migrations that were begun"
 RESTORE = "Restore"
 HOOKS_AFTER_ROLL = "Ask the hooks after the roll"
 FIND_ORPHANS = "Look for orphans"
+START_ROLLBACK = "Start the rollback"
 REPORT = "Report"
 
 # A node, in its order. Between INSPECT_REDIS and LEAVE_LOAD_BALANCERS come the states of a Redis migration.

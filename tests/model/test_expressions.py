@@ -15,13 +15,16 @@ from typing import Any
 import pytest
 
 from eks_rolling.roll.lock import ABORT
-from tests.asl import Scope, StateFault
+from tests.asl import Engine, Scope, StateFault
 from tests.assembly import synthesize, with_hooks
 from tests.model.situations import cache as redis_cache
 from tests.model.situations import shards, shop
 from tests.model.test_changes import event
 from tests.model.test_control import Person
 from tests.model.test_roll import SMALL, engine_for, stop_after
+from tests.model.test_roll_back import engine_for as going_back_engine
+from tests.model.test_roll_back import rolled as going_back
+from tests.model.test_roll_back import shop_with_a_bad_version
 
 JUDGE = Path(__file__).resolve().parent.parent / "judges" / "jsonata.mjs"
 INPUTS, OWN = 120, 4
@@ -77,12 +80,22 @@ def rolled() -> tuple[dict[str, dict[str, Any]], dict[str, list[dict[str, Any]]]
             untold = engine_for(shop(SMALL))
             untold.before_call = _timeout_at(step)
             untold.run("roll", "roll-1", {})
+        going_back(going_back_engine(shop_with_a_bad_version()))
+        untold = going_back_engine(shop_with_a_bad_version())
+        untold.before_call = _timeout_at("put_back_version")
+        going_back(untold)
+        patch.setattr(Engine, "_start_beside", _too_many)
+        going_back(going_back_engine(shop_with_a_bad_version()))
         refused = engine_for(shop(SMALL))
         refused.refusal = ("Refused", "not today")
         refused.run("roll", "roll-1", {"approval": True})
     finally:
         patch.undo()
     return seen, own
+
+
+def _too_many(*_: Any) -> None:
+    raise StateFault("States.TaskFailed", "no more executions may be started")
 
 
 def _timeout_at(step: str) -> Callable[[str], None]:

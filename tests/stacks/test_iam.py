@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from eks_rolling.observed.marks import GROUP_MAXIMUM, INSTANCE_REPLACES
+from eks_rolling.observed.marks import GROUP_MAXIMUM, GROUP_PUT_BACK, INSTANCE_REPLACES
 from lab.aws.policies import Resource, statements
 from stacks.functions import STEPS
 from stacks.roles import NETWORK_INTERFACES, TAG_KEYS, TARGET_RESOURCES
-from tests.assembly import PSEUDO, Assembly, in_network, synthesize
+from tests.assembly import PSEUDO, Assembly, in_network, synthesize, with_way_back
 
 JUDGE = Path(__file__).resolve().parent.parent / "judges" / "iam.mjs"
 ACCOUNT = "eu-central-1:123456789012"
@@ -162,6 +162,44 @@ def test_the_lab_evaluates_every_statement_of_every_role() -> None:
     (own,) = [s for s in read["plan"] if any(key == "aws:ViaAWSService" for _, key, _ in s.conditions)]
     parameter = Resource(f"arn:aws:ssm:{ACCOUNT}:parameter/image")
     assert not own.allows("ssm:GetParameters", parameter)
+
+
+TEMPLATE = f"arn:aws:ec2:{ACCOUNT}:launch-template/lt-0123456789abcdef0"
+NODES = "arn:aws:iam::123456789012:role/nodes"
+FROM_TEMPLATE = {"ec2:LaunchTemplate": TEMPLATE, "ec2:IsLaunchTemplateResource": "true"}
+TO_EC2 = {"iam:PassedToService": "ec2.amazonaws.com"}
+
+
+def test_what_puts_versions_back_may_do_so_to_the_clusters_launch_templates_alone() -> None:
+    """And launch from nothing else, with no other role, where it may launch at all (N4)."""
+    step, keys = "put_back_version", {"aws:TagKeys": [GROUP_PUT_BACK]}
+    asked = [
+        Request(step, "ec2:ModifyLaunchTemplate", TEMPLATE, True, OURS),
+        Request(step, "ec2:ModifyLaunchTemplate", TEMPLATE, False, THEIRS),
+        Request(step, "ec2:ModifyLaunchTemplate", TEMPLATE, False),
+        Request(step, "ec2:CreateLaunchTemplateVersion", TEMPLATE, False, OURS),
+        Request(step, "ec2:DeleteLaunchTemplate", TEMPLATE, False, OURS),
+        Request(step, "ec2:RunInstances", TEMPLATE, True, OURS),
+        Request(step, "ec2:RunInstances", TEMPLATE, False, THEIRS),
+        Request(step, "ec2:RunInstances", INSTANCE, True, FROM_TEMPLATE),
+        Request(step, "ec2:RunInstances", INSTANCE, False),
+        Request(step, "ec2:RunInstances", INSTANCE, False, {**FROM_TEMPLATE, "ec2:IsLaunchTemplateResource": "false"}),
+        Request(step, "ec2:CreateTags", INSTANCE, True, {"ec2:CreateAction": "RunInstances"}),
+        Request(step, "ec2:CreateTags", INSTANCE, False, OURS),
+        Request(step, "iam:PassRole", NODES, True, TO_EC2),
+        Request(step, "iam:PassRole", NODES, False, {"iam:PassedToService": "lambda.amazonaws.com"}),
+        Request(step, "iam:PassRole", "arn:aws:iam::123456789012:role/admin", False, TO_EC2),
+        Request(step, "autoscaling:UpdateAutoScalingGroup", GROUP, True, OURS),
+        Request(step, "autoscaling:UpdateAutoScalingGroup", GROUP, False, MANAGED),
+        Request(step, "autoscaling:CreateOrUpdateTags", GROUP, True, OURS | keys),
+        Request(step, "autoscaling:CreateOrUpdateTags", GROUP, False, OURS | {"aws:TagKeys": ["Name"]}),
+        Request(step, "autoscaling:CreateOrUpdateTags", GROUP, False, OURS | {"aws:TagKeys": [GROUP_MAXIMUM]}),
+        Request(step, "autoscaling:TerminateInstanceInAutoScalingGroup", GROUP, False, OURS),
+        Request(step, "ec2:TerminateInstances", INSTANCE, False, OURS),
+    ]
+    allowed = judged(asked, {step: policy_of(with_way_back(), step)})
+    assert [r for r, may in zip(asked, allowed, strict=True) if may != r.allowed] == []
+    assert statements(json.dumps(policy_of(with_way_back(), step)))
 
 
 @cache

@@ -3,7 +3,7 @@
 import importlib
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from eks_rolling import errors, state_names
 from eks_rolling.redis.actions import RedisStep
 from eks_rolling.report.timeline import KINDS
 from eks_rolling.settings import Deadlines, Settings
-from stacks.functions import HOOKS, STEPS
+from stacks.functions import HOOKS, ROLLBACK, STEPS
 from stacks.state_machine import READY_SECONDS, REDIS_STATES, RETRIED, START_RETRIED, UNREADY
 from tests.assembly import DOCUMENT, HOOK_FUNCTION, Assembly, synthesize, with_hooks
 
@@ -168,7 +168,7 @@ def test_names_are_sentences_and_unique_within_a_machine() -> None:
 
 def test_every_function_is_a_step_module_and_every_step_module_a_function() -> None:
     modules = {p.stem for p in (REPOSITORY / "lambdas" / "eks_rolling" / "steps").glob("*.py")} - {"__init__"}
-    assert modules == set(STEPS) | set(HOOKS)
+    assert modules == set(STEPS) | set(HOOKS) | set(ROLLBACK)
     handlers = {p["Handler"] for p in synthesize().of_type("AWS::Lambda::Function").values() if "Handler" in p}
     assert {f"eks_rolling.steps.{step}.handler" for step in STEPS} <= handlers
     for step in STEPS:
@@ -202,15 +202,34 @@ def test_a_hook_is_called_by_its_step_alone_and_by_nobody_who_was_not_named() ->
     assert HOOK_FUNCTION not in str(synthesize().template)
 
 
+def test_a_roll_may_start_its_rollback_and_no_other_machine() -> None:
+    roll = with_hooks().machine_id("roll")
+    (policy,) = [
+        p for name, p in with_hooks().of_type("AWS::IAM::Policy").items() if roll.removesuffix("Machine")[:4] in name
+        and "RollMachineRole" in name
+    ]  # fmt: skip
+    started = [s["Resource"] for s in policy["PolicyDocument"]["Statement"] if "states:StartExecution" in s["Action"]]
+    assert len(started) == 2
+    assert "eks-rolling-demo-roll" in str(started)
+
+
+def test_without_a_way_back_no_step_may_change_a_launch_template() -> None:
+    template = json.dumps(synthesize().template)
+    assert not [each for each in ("ec2:ModifyLaunchTemplate", "ec2:RunInstances", "iam:PassRole") if each in template]
+
+
 def test_the_error_that_is_retried_is_the_class_that_steps_raise() -> None:
     assert errors.Transient.__name__ in RETRIED
     assert not {c.__name__ for c in errors.Permanent.__subclasses__()} & set(RETRIED)
 
 
+@pytest.mark.parametrize("made", [synthesize, with_hooks])
 @pytest.mark.parametrize("machine", MACHINES)
-def test_an_independent_validator_finds_nothing_wrong(machine: str, tmp_path: Path) -> None:
+def test_an_independent_validator_finds_nothing_wrong(
+    machine: str, made: Callable[[], Assembly], tmp_path: Path
+) -> None:
     file = tmp_path / f"{machine}.json"
-    definition = json.dumps(synthesize().definition(machine))
+    definition = json.dumps(made().definition(machine))
     for kind in ("step", "machine"):
         definition = definition.replace(f'"{kind}:', f'"arn:aws:{kind}:eu-central-1:123456789012:')
     file.write_text(definition)

@@ -13,7 +13,7 @@ from eks_rolling.roll.lock import ABORT, LOOK_SECONDS, PAUSE
 from eks_rolling.roll.operator_requests import Honors, hold_or_abort
 
 BEFORE_THE_LOCK = {"check_permissions", "ask_approval", "plan", "receive_change", "take_lock"}
-AFTER_THE_WORK = {"record_node", "report", "restore", "settle_redis"}
+AFTER_THE_WORK = {"put_back_version", "record_node", "report", "restore", "settle_redis"}
 ASKS_ITSELF = {"health_gate", "inspect_redis", "run_hooks"}
 MIDST_OF_A_MIGRATION = {"migrate_cluster", "migrate_sentinel"}
 CANNOT_WAIT = {"select_wave"}

@@ -275,6 +275,29 @@ class AwsClient:
             templates = [t for page in pages for t in page["LaunchTemplates"]]
         return {t["LaunchTemplateId"]: (t["LatestVersionNumber"], t["DefaultVersionNumber"]) for t in templates}
 
+    def template_tags(self, ids: Iterable[str]) -> dict[str, dict[str, str]]:
+        wanted = sorted(set(ids))
+        if not wanted:
+            return {}
+        with translated(f"describe launch templates {', '.join(wanted)}"):
+            pages = self._ec2.get_paginator("describe_launch_templates").paginate(LaunchTemplateIds=wanted)
+            templates = [t for page in pages for t in page["LaunchTemplates"]]
+        return {t["LaunchTemplateId"]: {tag["Key"]: tag["Value"] for tag in t.get("Tags", ())} for t in templates}
+
+    def set_default_version(self, template: str, number: str) -> None:
+        with translated(f"make version {number} the default of launch template {template}"):
+            self._ec2.modify_launch_template(LaunchTemplateId=template, DefaultVersion=number)
+
+    def set_template_version(self, group: str, template: str, number: str) -> None:
+        with translated(f"point {group} at version {number} of launch template {template}"):
+            self._autoscaling.update_auto_scaling_group(
+                AutoScalingGroupName=group, LaunchTemplate={"LaunchTemplateId": template, "Version": number}
+            )
+
+    def set_configuration(self, group: str, name: str) -> None:
+        with translated(f"point {group} at the launch configuration {name}"):
+            self._autoscaling.update_auto_scaling_group(AutoScalingGroupName=group, LaunchConfigurationName=name)
+
     def template_data(self, versions: Iterable[str]) -> dict[str, dict[str, str]]:
         numbers: dict[str, list[str]] = {}
         for version in sorted(v for v in set(versions) if not v.startswith(CONFIGURATION)):
@@ -700,6 +723,7 @@ def _group(item: "AutoScalingGroupTypeDef", refreshing: frozenset[str]) -> Group
         types=tuple(kind for kind, _ in choices),
         unhandled=tuple(_unhandled(item)),
         subnets=tuple(s.strip() for s in item.get("VPCZoneIdentifier", "").split(",") if s.strip()),
+        mixed=bool(mixed),
         # LaunchInstances serves policies that are all on-demand or all spot, none in between.
         mixed_purchasing=bool(mixed) and not (share == 100 or (share == 0 and base == 0)),
         tags={t["Key"]: t.get("Value", "") for t in item.get("Tags", [])},

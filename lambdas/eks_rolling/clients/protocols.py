@@ -240,6 +240,23 @@ class Aws(Protocol):
         """Per launch template id: (latest, default) version numbers. Raises Permanent for an unknown id."""
         ...
 
+    def template_tags(self, ids: Iterable[str]) -> dict[str, dict[str, str]]:
+        """Per launch template id the template's own tags. Raises Permanent for an unknown id."""
+        ...
+
+    def set_default_version(self, template: str, number: str) -> None:
+        """Makes that version of a launch template its default one. Raises AccessDenied, NotFound, Permanent."""
+        ...
+
+    def set_template_version(self, group: str, template: str, number: str) -> None:
+        """Points a group without a mixed instances policy at that version. AWS asks for ec2:RunInstances and
+        iam:PassRole as well. Raises AccessDenied, NotFound, Permanent."""
+        ...
+
+    def set_configuration(self, group: str, name: str) -> None:
+        """Points a group at a launch configuration. Raises AccessDenied, NotFound, Permanent."""
+        ...
+
     def template_data(self, versions: Iterable[str]) -> dict[str, dict[str, str]]:
         """Per "lt-id:number" what that version says, field by field; versions that are gone are absent."""
         ...

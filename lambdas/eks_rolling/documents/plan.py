@@ -136,6 +136,22 @@ class Quota(PlanPart):
     unknown: str = ""
 
 
+class FormerVersion(PlanPart):
+    """What a group goes back to if the roll fails: from `failed` to `former`, each "lt-id:number" or "lc:NAME"; `way`
+    says by what it is put back, as a phrase."""
+
+    group: str
+    former: str
+    failed: str = ""
+    way: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """What happens if the roll fails."""
+        number = self.former.partition(":")[2]
+        return f"{self.group} goes back to {number} by {self.way}, and its new nodes are replaced again"
+
+
 class Estimate(PlanPart):
     """How long it takes if nothing holds, and what it costs. `transitions` are Step Functions' state transitions."""
 
@@ -160,6 +176,7 @@ class PlanDocument(PlanPart):
     zones: tuple[ZoneRoom, ...] = ()
     groups: tuple[GroupRoom, ...] = ()
     quotas: tuple[Quota, ...] = ()
+    former: tuple[FormerVersion, ...] = ()
     estimate: Estimate = Estimate()
     redis: tuple[dict[str, Any], ...] = ()
     findings: tuple[Finding, ...] = ()

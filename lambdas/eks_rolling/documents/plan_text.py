@@ -40,6 +40,8 @@ def _summary(plan: PlanDocument) -> Iterator[str]:
     for group in plan.groups:
         if group.raised_to is not None:
             yield f"{group.group}: maximum size {group.maximum}, raised to {group.raised_to} meanwhile."
+    for way_back in plan.former:
+        yield f"If the first wave fails, or a gate does not open: {way_back.sentence}."
     for quota in plan.quotas:
         if quota.limit is None:
             yield f"Not known: the quota of {quota.name} ({quota.unknown})."

@@ -229,6 +229,10 @@ class Report(ReportPart):
     restored: tuple[str, ...] = ()
     left_behind: tuple[str, ...] = ()
     orphans: tuple[Orphan, ...] = ()
+    rolls_back: str = Field("", description="the failed roll that this one rolls back; empty: it does not")
+    put_back: tuple[str, ...] = Field((), description="of each group what was done about its former version")
+    rollback: str = Field("", description="the roll that was started to replace the new nodes; empty: none was")
+    not_started: str = Field("", description="why it was not, although a version was put back")
     calls: tuple[StepCalls, ...] = ()
     gaps: tuple[str, ...] = Field((), description="what this report could not learn, and why")
 
@@ -236,6 +240,17 @@ class Report(ReportPart):
     def seconds(self) -> float:
         """How long the roll took; 0 where that is not known."""
         return self.ended - self.began if self.began is not None and self.ended is not None else 0.0
+
+    @property
+    def way_back(self) -> tuple[str, ...]:
+        """What there is to say of going back to a former version, as sentences."""
+        said = [f"this roll rolls back {self.rolls_back}"] if self.rolls_back else []
+        said += self.put_back
+        if self.rollback:
+            said.append(f"the roll {self.rollback} replaces the new nodes again")
+        if self.not_started:
+            said.append(f"the roll that replaces the new nodes again was not started: {self.not_started}")
+        return tuple(said)
 
     @property
     def longest_stall_ms(self) -> int | None:

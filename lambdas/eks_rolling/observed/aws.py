@@ -63,6 +63,8 @@ class Group:
     unhandled: tuple[str, ...] = ()
     """Features by which it launches, counts or serves in ways that a roll does not know, each with its name."""
     subnets: tuple[str, ...] = ()
+    mixed: bool = False
+    """A policy of several types or purchase options says what it launches, its template included."""
     mixed_purchasing: bool = False
     tags: dict[str, str] = field(default_factory=dict)
     kept_tags: frozenset[str] = frozenset()
@@ -84,6 +86,11 @@ class Group:
     def managed(self) -> bool:
         """A managed node group's: AWS replaces its nodes, we must not [N4]."""
         return "eks:nodegroup-name" in self.tags
+
+
+def same_template(one: str, other: str) -> bool:
+    """Whether two versions, each "lt-id:number", are of the same launch template."""
+    return one.partition(":")[0] == other.partition(":")[0]
 
 
 SPREADING_SECONDS = 120.0

@@ -74,6 +74,10 @@ GROUP_MAXIMUM = "eks-rolling/original-max-size"
 GROUP_RESUME = "eks-rolling/resume"
 """The processes that the roll suspended, separated by spaces; "-" for none."""
 
+GROUP_PUT_BACK = "eks-rolling/version-put-back"
+"""Which version a failed roll put back, and in which one's stead: see VersionPutBack. It stays after the roll, so that
+a roll back to that version is never rolled back itself, however it was started."""
+
 INSTANCE_REPLACES = "eks-rolling/replaces"
 """On a replacement: the instance it was launched for."""
 
@@ -105,6 +109,8 @@ LAUNCH = re.compile(
     r"(?:(?P<token>[0-9a-f]{20}-[0-9a-f]{20}-[0-9]{1,6})|desired:(?P<desired>[0-9]{1,6})(?P<raised>:raised)?)"
     r"@(?P<at>[0-9]{1,12})"
 )
+
+PUT_BACK = re.compile(r"(?P<failed>\S+) to (?P<former>\S+) by (?P<roll>[\w-]{1,80})")
 
 RAISED = re.compile(r"(?P<original>[0-9]{1,6})(?: to (?P<raised>[0-9]{1,6}))?")
 
@@ -194,6 +200,24 @@ class RaisedMaximum:
     def changed_by_others(self, maximum: int) -> bool:
         """Whether somebody else has set the maximum since."""
         return self.raised is not None and maximum not in {self.original, self.raised}
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPutBack:
+    """What a group was to launch (`failed`) and what it launches again (`former`), as "lt-id:number" or "lc:NAME"."""
+
+    failed: str
+    former: str
+    roll: str
+
+    def __str__(self) -> str:
+        return f"{self.failed} to {self.former} by {self.roll}"
+
+    @classmethod
+    def on(cls, group: Group) -> "VersionPutBack | None":
+        """The group's record, None if there is none; what no roll wrote is none."""
+        read = PUT_BACK.fullmatch(group.tags.get(GROUP_PUT_BACK, ""))
+        return None if read is None else cls(read["failed"], read["former"], read["roll"])
 
 
 def replicas_on(workload: Workload) -> int:

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from eks_rolling.documents.finding import Finding
 from eks_rolling.documents.plan import (
+    FormerVersion,
     GroupRoom,
     Move,
     PlanDocument,
@@ -39,6 +40,7 @@ class PlanDecision:
     findings: tuple[Finding, ...]
     targets: Targets
     stuck: tuple[Stuck, ...] = ()
+    former: tuple[FormerVersion, ...] = ()
 
     @cached_property
     def stuck_reasons(self) -> dict[str, str]:
@@ -75,6 +77,7 @@ def write(
         zones=_zones(plan.chosen, view, surge),
         groups=_groups(plan.chosen, surge),
         quotas=(_quota(plan.chosen, view, surge),) if plan.chosen else (),
+        former=plan.former,
         estimate=estimate([lengths[n] for n in sorted(lengths)], surge, settings.bake_seconds, redis_pods),
         redis=described,
         findings=plan.findings,

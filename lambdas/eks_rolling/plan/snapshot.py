@@ -58,6 +58,8 @@ class ClusterSnapshot:
     """Groups of the cluster that the settings leave out, and why."""
     template_data: dict[str, dict[str, str]] = field(default_factory=dict)
     """ "lt-id:number" -> what that version says, field by field."""
+    template_tags: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Launch template -> its own tags; empty where no version is ever put back."""
     images: dict[str, str] = field(default_factory=dict)
     """Instance -> its image, of groups whose template names the image by a parameter."""
     images_now: dict[str, str] = field(default_factory=dict)

@@ -240,6 +240,7 @@ def ending(settings: Settings, report: Report, address: str, plan: Mapping[str, 
     if plan and report.outcome in {Ending.BLOCKED, Ending.DRY_RUN}:
         lines = [plan_text(PlanDocument.model_validate(plan)), ""]
     lines += [f"- {n.node}: {n.failure}" for n in report.nodes if n.failure]
+    lines += [f"- {said}" for said in report.way_back]
     lines += [f"- left behind: {left}" for left in report.left_behind]
     lines += [f"- orphan: {o.kind}: {o.object}; {o.remedy}" for o in report.orphans]
     lines += _next(settings, report)
@@ -283,7 +284,7 @@ def _headline(report: Report) -> str:
         said = f"plan: {counted(report.planned, 'node')} to replace"
     else:
         said = {
-            Ending.REPLACED: f"roll done, {so_far}",
+            Ending.REPLACED: f"{'rolled back' if report.rolls_back else 'roll done'}, {so_far}",
             Ending.NOTHING: "nothing to roll",
             Ending.BLOCKED: "roll blocked",
             Ending.FAILED: f"roll failed, {so_far}" if report.planned else "roll failed",
@@ -297,7 +298,8 @@ def _headline(report: Report) -> str:
 def _sentence(report: Report) -> str:
     match report.outcome:
         case Ending.REPLACED:
-            return f"the roll is done: {report.reason}."
+            what = f"the failed roll {report.rolls_back} is rolled back" if report.rolls_back else "the roll is done"
+            return f"{what}: {report.reason}."
         case Ending.FAILED:
             return f"the roll failed. {report.reason}"
         case Ending.STOPPED:
@@ -311,6 +313,12 @@ def _next(settings: Settings, report: Report) -> list[str]:
     if report.left_behind or report.orphans:
         return ["", way_out(settings.cluster, region(settings))]
     match report.outcome:
+        case Ending.FAILED if report.rollback:
+            return [
+                "Everything is as it was before, except for replaced nodes, which are replaced again.",
+                "",
+                f"Watch that: {command(settings, 'watch', report.rollback)}",
+            ]
         case Ending.FAILED | Ending.ABORTED | Ending.STOPPED if report.planned:
             return [
                 "Everything is as it was before, except for replaced nodes, which stay.",
@@ -327,6 +335,8 @@ def _next(settings: Settings, report: Report) -> list[str]:
 
 def _typed_next(settings: Settings, report: Report) -> tuple[str, ...]:
     """The command among what to do, if there is one."""
+    if report.rollback and report.outcome is Ending.FAILED and not (report.left_behind or report.orphans):
+        return (command(settings, "watch", report.rollback),)
     return (command(settings, "start"),) if _next(settings, report) else ()
 
 

@@ -19,6 +19,7 @@ from eks_rolling.plan.checks import Candidate, ClusterSnapshot, candidates, find
 from eks_rolling.plan.checks.nodes import left_out
 from eks_rolling.plan.checks.other_controllers import autoscaler_of
 from eks_rolling.plan.checks.redis_sentinel import RedisView
+from eks_rolling.plan.checks.rollback import former_versions
 from eks_rolling.plan.permissions import Verb, needed_to_migrate, needed_to_restart
 from eks_rolling.plan.placement import cramped_stand_ins, stuck_pods
 from eks_rolling.plan.snapshot import by_parameter
@@ -53,7 +54,8 @@ def decide(view: ClusterSnapshot, request: RollRequest, settings: Settings) -> P
     skipped = [c for c in found_to_replace if left_out(c, accepted)]
     stuck = stuck_pods(view, chosen, targets)
     unplaced = [*stuck, *cramped_stand_ins(view, chosen, targets)]
-    found = findings(view, request, settings, chosen, unplaced, skipped)
+    former, no_way_back = former_versions(view, chosen, targets, request, settings)
+    found = findings(view, request, settings, chosen, unplaced, skipped, no_way_back)
     blockers = [f for f in found if f.severity is Severity.BLOCKS]
     nodes = counted(len(chosen), kind_of_nodes(c.reason for c in chosen))
     if blockers:
@@ -64,7 +66,8 @@ def decide(view: ClusterSnapshot, request: RollRequest, settings: Settings) -> P
         outcome, reason = PlanOutcome.DRY_RUN, f"{nodes} would be replaced"
     else:
         outcome, reason = PlanOutcome.ROLL, f"{nodes} will be replaced"
-    return PlanDecision(outcome, reason, tuple(_masters_last(view, chosen)), tuple(found), targets, tuple(stuck))
+    ordered = tuple(_masters_last(view, chosen))
+    return PlanDecision(outcome, reason, ordered, tuple(found), targets, tuple(stuck), tuple(former))
 
 
 def _name_blockers(blockers: list[Finding]) -> str:
@@ -118,6 +121,7 @@ def run(task: PlanTask, clients: Clients) -> StepResult:
         nodes=[c.instance.id for c in plan.chosen],
         groups=groups,
         targets={group: plan.targets[group] for group in groups},
+        former={f.group: f.former for f in plan.former},
         although_current=[c.instance.id for c in plan.chosen if c.reason],
         surge=request.surge_in(settings),
         approval=settings.approval if request.approval is None else request.approval,
@@ -158,6 +162,7 @@ def observe(request: RollRequest, clients: Clients) -> ClusterSnapshot:
         redis_problems=tuple(problems),
         left_out=left_out,
         template_data=data,
+        template_tags=aws.template_tags(templates) if clients.settings.roll_back.enabled else {},
         images={i: s.image for i, s in aws.instances(of_moving).items()} if of_moving else {},
         images_now=aws.images_now(moving) if moving else {},
         instance_types=aws.instance_types(_types_in_use(rollable, data)),

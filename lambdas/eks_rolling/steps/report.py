@@ -82,6 +82,10 @@ def summary(
         restored=tuple(dict.fromkeys(task.restored)),
         left_behind=task.left_behind,
         orphans=tuple(Orphan.model_validate(o) for o in task.orphans),
+        rolls_back=str(request.get("rolls_back", "")),
+        put_back=task.put_back,
+        rollback=task.rollback,
+        not_started=explain(task.not_started),
         calls=_calls([timeline.calls(steps), *(n.calls for n in nodes)]),
         gaps=gaps,
     )

@@ -28,6 +28,7 @@ from eks_rolling.plan.checks.redis_network import network_findings
 from eks_rolling.plan.checks.redis_sentinel import ACCEPTABLE as ACCEPTABLE_REDIS
 from eks_rolling.plan.checks.redis_sentinel import redis_findings
 from eks_rolling.plan.checks.request import request_findings
+from eks_rolling.plan.checks.rollback import rollback_findings
 from eks_rolling.plan.checks.scheduling import (
     daemon_findings,
     ending_findings,
@@ -92,15 +93,17 @@ def findings(
     chosen: Sequence[Candidate],
     stuck: Sequence[Stuck] = (),
     skipped: Sequence[Candidate] = (),
+    more: Sequence[Finding] = (),
 ) -> list[Finding]:
     """Every finding, the gravest first. What is accepted becomes a note. `stuck`: pods and stand-ins that would stay
-    Pending; `skipped`: outdated nodes that a person left out because they cannot be emptied."""
+    Pending; `skipped`: outdated nodes that a person left out because they cannot be emptied; `more`: what was found
+    where the roll was decided."""
     # What cluster-autoscaler's pods say to cluster-autoscaler, as setup guides have them do, is not meant for a roll.
     of_autoscalers = (f"{DO_NOT_DISTURB}:{owner}" for owner in autoscalers(view.pods, settings))
     accepted = {*request.accept, *settings.accept, *of_autoscalers}
     softened = [
         note(f.code, f.object, f"{f.reason} (accepted)", f.remedy) if _is_accepted(f, accepted, view) else f
-        for f in (*_all(view, request, settings, chosen, stuck), *node_findings(view, skipped))
+        for f in (*_all(view, request, settings, chosen, stuck), *node_findings(view, skipped), *more)
     ]
     return sorted(softened, key=lambda f: (WEIGHT[f.severity], f.code, f.object))
 
@@ -121,6 +124,7 @@ def _all(
     paused = paused_autoscaler(settings)
     others = [p for p in pods if LABEL not in p.labels and p.owner != paused and view.redis_set(p.owner) is None]
     yield from request_findings(view, request, settings, ACCEPTABLE, ONE_AT_A_TIME)
+    yield from rollback_findings(view, request, resolve(view.groups, view.versions))
     yield from group_findings(view, request, settings, {c.group.name for c in chosen} | set(request.groups))
     yield from node_findings(view, chosen)
     yield from image_findings(view, resolve(view.groups, view.versions))

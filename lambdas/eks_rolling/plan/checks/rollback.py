@@ -1,0 +1,126 @@
+"""Where a roll that fails could go back to: each group's former version, or why there is no way back. Pure."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from eks_rolling.documents.finding import Finding, blocks, note
+from eks_rolling.documents.plan import FormerVersion
+from eks_rolling.names import CLUSTER_TAG_VALUES, cluster_tag
+from eks_rolling.observed.aws import CONFIGURATION, Group, same_template
+from eks_rolling.observed.marks import VersionPutBack
+from eks_rolling.payloads import RollRequest, Targets
+from eks_rolling.plan.snapshot import Candidate, ClusterSnapshot
+from eks_rolling.settings import Settings
+
+LATEST, DEFAULT = "$Latest", "$Default"
+
+
+def former_versions(
+    view: ClusterSnapshot, chosen: Sequence[Candidate], targets: Targets, request: RollRequest, settings: Settings
+) -> tuple[list[FormerVersion], list[Finding]]:
+    """Of each group with outdated nodes: the version that a failed roll puts back, or a note why it puts back none.
+
+    Nothing where the setting is off, and for a roll that goes back itself.
+    """
+    found: list[FormerVersion] = []
+    findings: list[Finding] = []
+    if not settings.roll_back.enabled or request.rolls_back:
+        return found, findings
+    for group, members in _by_group(c for c in chosen if not c.reason):
+        failed, formers = targets[group.name].get("", ""), {c.instance.template for c in members}
+        former = next(iter(formers))
+        record = VersionPutBack.on(group)
+        if record and (record.failed, record.former) == (former, failed):
+            findings.append(_no_way(group, f"this goes back already, after {record.roll} failed", "nothing"))
+        elif why := _obstacle(group, formers, failed, view, settings):
+            findings.append(_no_way(group, *why))
+        else:
+            found.append(FormerVersion(group=group.name, former=former, failed=failed, way=_way(group)))
+    return found, findings
+
+
+def _by_group(chosen: Iterable[Candidate]) -> Iterator[tuple[Group, list[Candidate]]]:
+    members: dict[str, list[Candidate]] = {}
+    for candidate in chosen:
+        members.setdefault(candidate.group.name, []).append(candidate)
+    yield from ((found[0].group, found) for _, found in sorted(members.items()))
+
+
+def _no_way(group: Group, reason: str, remedy: str) -> Finding:
+    return note(
+        "no-way-back", f"group {group.name}", f"if the roll fails, its version is not put back: {reason}", remedy
+    )
+
+
+def _way(group: Group) -> str:
+    """How its version is put back, as a phrase."""
+    if group.configuration:
+        return "its launch configuration"
+    by_default = group.template is not None and group.template.version == DEFAULT
+    return "its launch template's default version" if by_default else "its version number"
+
+
+def _obstacle(
+    group: Group, formers: set[str], failed: str, view: ClusterSnapshot, settings: Settings
+) -> tuple[str, str] | None:
+    """Why the group cannot go back, and what to do about it; None where it can."""
+    if len(formers) > 1:
+        return (
+            f"its nodes have {' and '.join(sorted(formers))}, and which of them to go back to is not known",
+            "nothing",
+        )
+    former = next(iter(formers))
+    if group.configuration:
+        gone = not former.startswith(CONFIGURATION)
+        return ("its nodes' launch configuration is gone, or was a launch template", "nothing") if gone else None
+    template = group.template
+    if template is None or not same_template(former, failed):
+        return "its nodes are of another launch template", "nothing"
+    if former not in view.template_data:
+        return f"{former} does not exist any more", "keep versions for as long as nodes have them"
+    if template.version == LATEST:
+        return (
+            "it launches whatever version is the latest ($Latest)",
+            "point the group at $Default or at a number, if it is to be put back",
+        )
+    if group.overrides:
+        return "its overrides have launch templates of their own", "nothing"
+    if template.version == DEFAULT:
+        return _untagged(template.id, view, settings)
+    if group.mixed:
+        return "its version number is part of its mixed instances policy", "point the policy at $Default"
+    if not settings.roll_back.node_roles:
+        return (
+            "it names its version by a number, which AWS lets set whoever may pass the nodes' role",
+            "set roll_back.node_roles, or point the group at $Default",
+        )
+    return _untagged(template.id, view, settings)
+
+
+def _untagged(template: str, view: ClusterSnapshot, settings: Settings) -> tuple[str, str] | None:
+    """No step may touch a launch template without the cluster's tag."""
+    key = cluster_tag(settings.cluster)
+    if view.template_tags.get(template, {}).get(key) in CLUSTER_TAG_VALUES:
+        return None
+    return f"launch template {template} is not tagged {key}", f"tag it {key}=owned"
+
+
+def rollback_findings(view: ClusterSnapshot, request: RollRequest, targets: Targets) -> Iterator[Finding]:
+    """About a roll that goes back: whether its groups still launch what the failed roll put back."""
+    if not request.rolls_back:
+        return
+    for group in (g for g in view.groups if not request.groups or g.name in request.groups):
+        record, now = VersionPutBack.on(group), targets.get(group.name, {}).get("", "")
+        if record is None or record.roll != request.rolls_back:
+            yield blocks(
+                "not-put-back",
+                f"group {group.name}",
+                f"{request.rolls_back} put no version of it back",
+                "start an ordinary roll",
+            )
+        elif now != record.former:
+            yield blocks(
+                "version-changed",
+                f"group {group.name}",
+                f"{request.rolls_back} put {record.former} back, and somebody has set {now} since",
+                "nothing, if a roll to that is wanted: start it",
+            )

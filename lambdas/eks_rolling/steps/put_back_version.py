@@ -1,0 +1,141 @@
+"""Put the former version back: after a canary that failed, or a gate that did not open, where the settings want it.
+
+Each group of the roll launches again what its nodes had before, those too that the roll had not come to. The second
+roll, which replaces the new nodes, is started once this one has restored. On every group it is written first what was
+put back [R1], so that whoever comes after a crash finishes it, and so that nothing is rolled back twice. What somebody
+else has set meanwhile stays.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from eks_rolling.clients.protocols import Clients
+from eks_rolling.documents.failure import error_of
+from eks_rolling.errors import Aborted, DeadlineExceeded, Permanent, Refused, sentence
+from eks_rolling.observed.aws import CONFIGURATION, Group
+from eks_rolling.observed.marks import GROUP_PUT_BACK, VersionPutBack
+from eks_rolling.payloads import PutBackTask, StepResult, Targets
+from eks_rolling.plan.checks.rollback import DEFAULT, LATEST
+from eks_rolling.plan.snapshot import resolve
+from eks_rolling.roll.operator_requests import Honors
+from eks_rolling.runtime import handler_for
+
+
+@dataclass(frozen=True, slots=True)
+class Stays:
+    """The version is not put back, for this reason."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class IsBack:
+    """This roll has put it back already."""
+
+
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """It is to be put back: `record` is written first."""
+
+    record: VersionPutBack
+
+
+def reason_to_stay(failure: str, waves: int) -> str:
+    """Why a roll that ended with this error goes back nowhere; "" where it does.
+
+    A node of a later wave that fails does so on a version with which other nodes have got on.
+    """
+    if failure == DeadlineExceeded.__name__ or (failure == Refused.__name__ and waves <= 1):
+        return ""
+    if failure == Refused.__name__:
+        return "nodes of earlier waves got on with the new version"
+    return "a person ended the roll" if failure == Aborted.__name__ else "the roll did not fail at its canary or gate"
+
+
+def decide(
+    group: Group, former: str, targets: dict[str, str], versions: dict[str, tuple[int, int]], roll: str
+) -> Stays | IsBack | PutBack:
+    """What to do about a group; `targets` is what it was to launch, `versions` latest and default of its template."""
+    now, failed = resolve([group], versions).get(group.name, {}).get("", ""), targets.get("", "")
+    record = VersionPutBack(failed, former, roll)
+    ours = VersionPutBack.on(group) == record
+    if now == former and ours:
+        return IsBack()
+    if now != failed:
+        return Stays(f"it launches {now or 'nothing that is known'} now, which somebody set during the roll")
+    if group.template is not None and group.template.version == LATEST:
+        return Stays("it launches whatever version is the latest ($Latest), which somebody set during the roll")
+    return PutBack(record)
+
+
+def tried(groups: Iterable[Group], targets: Targets) -> bool:
+    """Whether any instance has what the roll was to bring. If none has, the roll failed for want of capacity, and not
+    for what is new."""
+    return any(i.alive and i.template == targets.get(g.name, {}).get("", "") for g in groups for i in g.instances)
+
+
+def run(task: PutBackTask, clients: Clients) -> StepResult:
+    """`output.groups` launch their former version again; `output.said` tells what was done about each, as sentences."""
+    if why := reason_to_stay(error_of(task.failure), task.waves):
+        return StepResult.done(f"no version is put back: {why}", groups=[], said=[])
+    if not task.former:
+        return StepResult.done("no version can be put back; the plan says why", groups=[], said=[])
+    groups = {g.name: g for g in clients.aws.groups(sorted(task.former))}
+    if not tried(groups.values(), task.targets):
+        return StepResult.done("no version is put back: no node has a new one", groups=[], said=[])
+    decided = _decide_all(groups, task, clients)
+    # All records before the first change: groups may share a launch template, whose default is changed once.
+    for name, decision in decided.items():
+        if isinstance(decision, PutBack):
+            clients.aws.tag_group(name, {GROUP_PUT_BACK: str(decision.record)})
+    back, said = [], []
+    for name, decision in decided.items():
+        outcome = decision if isinstance(decision, Stays) else _put_back(name, task, clients)
+        if isinstance(outcome, Stays):
+            said.append(f"group {name}: the version stays: {outcome.reason}")
+        else:
+            back.append(name)
+            said.append(f"group {name}: back from {task.targets[name]['']} to {task.former[name]}")
+    return StepResult.done("; ".join(said), groups=back, said=said)
+
+
+def _decide_all(
+    groups: Mapping[str, Group], task: PutBackTask, clients: Clients
+) -> dict[str, Stays | IsBack | PutBack]:
+    gone = Stays("the group is gone")
+    return {
+        name: _decide(groups[name], task, clients) if name in groups else gone for name in sorted(task.former)
+    }  # fmt: skip
+
+
+def _decide(group: Group, task: PutBackTask, clients: Clients) -> Stays | IsBack | PutBack:
+    versions = clients.aws.template_versions([group.template.id] if group.template else [])
+    return decide(group, task.former[group.name], task.targets.get(group.name, {}), versions, task.roll)
+
+
+def _put_back(name: str, task: PutBackTask, clients: Clients) -> Stays | IsBack:
+    """Looked at again right before it is changed: AWS takes no precondition."""
+    group = next(iter(clients.aws.groups([name])), None)
+    if group is None:
+        return Stays("the group is gone")
+    decision = _decide(group, task, clients)
+    if not isinstance(decision, PutBack):
+        return decision
+    try:
+        _launch_again(group, task.former[name], clients)
+    except Permanent as error:
+        return Stays(sentence(error))
+    return IsBack()
+
+
+def _launch_again(group: Group, former: str, clients: Clients) -> None:
+    template, _, number = former.partition(":")
+    if former.startswith(CONFIGURATION):
+        clients.aws.set_configuration(group.name, former.removeprefix(CONFIGURATION))
+    elif group.template is not None and group.template.version == DEFAULT:
+        clients.aws.set_default_version(template, number)
+    else:
+        clients.aws.set_template_version(group.name, template, number)
+
+
+handler = handler_for(run, PutBackTask, honors=Honors.NOTHING)

@@ -1,0 +1,103 @@
+"""A roll whose gate does not open goes back by itself, in the lab under traffic."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from eks_rolling.state_names import RECEIVE_CHANGE
+from lab.application import deploy
+from lab.lifecycle import running_lab
+from lab.operator import Operator, operator_of
+from lab.view import LineView
+from tests.e2e.conftest import SETTINGS, small_spec
+from tests.waiting import until
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900), pytest.mark.xdist_group("back")]
+
+ALARM = "shop-errors"
+
+
+@pytest.fixture(scope="module")
+def lab_with_a_way_back(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    """A group that names its launch template's default version, and one that names a number of another template."""
+    small = small_spec()
+    by_default, by_number, *others = small.groups
+    groups = (
+        by_default.model_copy(update={"size": 1, "launch_template": "default", "launch_template_version": "$Default"}),
+        by_number.model_copy(update={"launch_template": "numbered", "launch_template_version": "1"}),
+        *others,
+    )
+    settings = {
+        **SETTINGS,
+        "alarms": [ALARM],
+        "debounce_seconds": 3,
+        "deadlines": {"health_gate": 20},
+        "roll_back": {"enabled": True, "node_roles": ["arn:aws:iam::123456789012:role/nodes"]},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EKS_ROLLING_LABS", str(tmp_path_factory.mktemp("labs")))
+        with running_lab(small.model_copy(update={"cluster": "back", "groups": groups}), "back") as lab:
+            deploy(lab, settings)
+            with operator_of(lab) as operator:
+                operator.wait_for_workloads()
+                operator.rolls.client("cloudwatch").put_metric_alarm(
+                    AlarmName=ALARM, MetricName="Errors", Namespace="Shop", Statistic="Sum", Period=60,
+                    EvaluationPeriods=1, Threshold=1.0, ComparisonOperator="GreaterThanThreshold",
+                )  # fmt: skip
+                yield operator
+
+
+@pytest.mark.long
+def test_a_gate_that_does_not_open_puts_both_groups_back_and_no_client_sees_any_of_it(
+    lab_with_a_way_back: Operator, view: LineView
+) -> None:
+    """N1, R1, R2; and the events of what the roll itself puts back bring nothing new."""
+    operator = lab_with_a_way_back
+    rolls = operator.rolls
+    before = operator.settled_state()
+    began = time.time()
+    with operator.traffic():
+        alarm(operator, "ALARM")
+        new_versions(operator)
+        (first,) = until(lambda: at_work(operator, began), "one of the executions that the changes started has planned")
+        failed = operator.follow(first, view.show, within_seconds=300)
+        alarm(operator, "OK")
+        name = failed.report["rollback"]
+        second = next(e for e in rolls.all_since(began) if e.endswith(f":{name}"))
+        back = operator.follow(second, view.show, within_seconds=300)
+        until(
+            lambda: not any(rolls.progress(e).running for e in rolls.all_since(began)),
+            "the executions that the put back versions started have ended",
+            within_seconds=120,
+        )
+    assert (failed.status, failed.report["replaced"]) == ("FAILED", 2), failed.reason
+    assert [said.partition(": ")[2].partition(" from ")[0] for said in failed.report["put_back"]] == ["back", "back"]
+    assert (back.status, back.report["rolls_back"]) == ("SUCCEEDED", failed.roll), back.reason
+    assert back.report["replaced"] == 2
+    assert [back.report[part] for part in ("left_behind", "orphans", "gaps")] == [[], [], []]
+    after = operator.settled_state()
+    assert after.restored(before), (before, after)
+    assert {n.version for n in after.nodes} == {"1"}
+    assert not {n.instance for n in before.nodes} & {n.instance for n in after.nodes}
+    verdict = operator.judge(None)
+    assert (verdict.failed, verdict.errors, verdict.jobs["lost"]) == (0, {}, 0)
+
+
+def at_work(operator: Operator, began: float) -> list[str]:
+    """The rolls since then that go on: others wait for them, or have joined them."""
+    progress = {e: operator.rolls.progress(e) for e in operator.rolls.all_since(began)}
+    return [e for e, p in progress.items() if p.running and p.state not in {"", RECEIVE_CHANGE}]
+
+
+def alarm(operator: Operator, state: str) -> None:
+    operator.rolls.client("cloudwatch").set_alarm_state(AlarmName=ALARM, StateValue=state, StateReason="a test")
+
+
+def new_versions(operator: Operator) -> None:
+    """Both groups are given version 2, as a person would: by the default version, and by the number."""
+    rolls = operator.rolls
+    by_default, by_number = (rolls.publish_version(template) for template in ("default", "numbered"))
+    rolls.ec2.modify_launch_template(LaunchTemplateName="default", DefaultVersion=str(by_default))
+    named = {"LaunchTemplateName": "numbered", "Version": str(by_number)}
+    rolls.autoscaling.update_auto_scaling_group(AutoScalingGroupName="workers-b", LaunchTemplate=named)  # type: ignore[arg-type]  # the stubs want a TypedDict

@@ -1,0 +1,323 @@
+"""Rolls that fail at their canary or gate and go back: the former version first, then the new nodes."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from eks_rolling.documents.report import Ending, Report
+from eks_rolling.observed.aws import LaunchTemplate
+from eks_rolling.observed.kubernetes import Owner
+from eks_rolling.observed.marks import GROUP_PUT_BACK
+from eks_rolling.report.messages import Topic
+from eks_rolling.settings import Settings
+from tests.asl import Engine, Execution, StateFault, Stopped
+from tests.assembly import with_way_back, with_way_back_document
+from tests.model.situations import by_zone, shop, watch_unavailable
+from tests.scope import at_kill_points
+from tests.world import World
+
+SECOND = "rollback-roll-1"
+
+
+def settings() -> Settings:
+    return Settings.parse(with_way_back_document()["settings"])
+
+
+def engine_for(world: World) -> Engine:
+    return Engine(with_way_back(), world, world.clients(settings()))
+
+
+def by_default(world: World) -> None:
+    """Both groups name their templates' default version, the former one."""
+    for name in ("ng-a", "ng-b"):
+        named(world, name, "$Default", 1)
+
+
+def named(world: World, group: str, version: str, default: int) -> None:
+    template = f"lt-{group}"
+    world.groups_by_name[group] = replace(world.groups_by_name[group], template=LaunchTemplate(template, version))
+    world.templates[template] = (world.templates[template][0], default)
+
+
+def shop_with_a_bad_version(names: str = "$Default", sizes: tuple[int, int] = (2, 1)) -> World:
+    """Its alarm fires from the moment on at which a node of the new version is there, for as long as one is."""
+    world = shop(sizes, new_version=False)
+    for name in ("ng-a", "ng-b"):
+        named(world, name, "1" if names == "number" else names, 1)
+        world.new_template_version(name)
+    world.planned = set(world.machines)
+
+    def fire(current: World) -> None:
+        bad = any(m.alive and m.template.endswith(":2") for m in current.machines.values())
+        (current.alarms.add if bad else current.alarms.discard)("shop-errors")
+        # The second roll replaces what the first one made.
+        current.planned |= {m.id for m in current.machines.values() if m.template.endswith(":2")}
+
+    world.watchers.append(fire)
+    return world
+
+
+def versions(world: World) -> set[str]:
+    return {m.template.rpartition(":")[2] for m in world.machines.values() if m.alive}
+
+
+def second_of(engine: Engine) -> Execution:
+    (found,) = [e for e in engine.executions if e.name == SECOND]
+    return found
+
+
+def rolled(engine: Engine, name: str = "roll-1", request: dict[str, Any] | None = None) -> Execution:
+    """The roll, and what it has started, to their ends."""
+    first = engine.run("roll", name, request or {})
+    for other in engine.beside:
+        if other.status == "RUNNING":
+            engine.follow(other)
+    return first
+
+
+def report(world: World, roll: str) -> Report:
+    return Report.model_validate_json(world.documents[f"rolls/{roll}/report.json"])
+
+
+def without_record(snapshot: dict[str, Any]) -> dict[str, Any]:
+    groups = {
+        name: (*rest, tuple(t for t in tags if t[0] != GROUP_PUT_BACK))
+        for name, (*rest, tags) in snapshot["groups"].items()
+    }
+    return {**snapshot, "groups": groups}
+
+
+@pytest.mark.parametrize("names", ["$Default", "number"])
+def test_a_gate_that_does_not_open_puts_the_version_back_and_a_second_roll_replaces_the_new_node(names: str) -> None:
+    """N1 to N4 are checked by the world after every effect; R1 by its versions, R2 here."""
+    world = shop_with_a_bad_version(names)
+    before, zones, web = world.snapshot(), by_zone(world), watch_unavailable(world)
+    engine = engine_for(world)
+    first = rolled(engine)
+    second = second_of(engine)
+    assert (first.status, first.error) == ("FAILED", "DeadlineExceeded")
+    assert (second.status, second.cause) == ("SUCCEEDED", "")
+    assert second.input["rolls_back"] == "roll-1"
+    assert versions(world) == {"1"}
+    assert by_zone(world) == zones
+    assert web["most"] == 1
+    assert without_record(world.snapshot()) == without_record(before)
+    told = report(world, "roll-1")
+    assert (told.outcome, told.rollback, told.replaced) == (Ending.FAILED, SECOND, 1)
+    assert told.put_back[0] == "group ng-a: back from lt-ng-a:2 to lt-ng-a:1"
+    again = report(world, SECOND)
+    assert (again.outcome, again.rolls_back, again.replaced, again.rollback) == (Ending.REPLACED, "roll-1", 1, "")
+    ended = [m for m in world.told if m.kind is Topic.ENDED]
+    assert "the roll rollback-roll-1 replaces the new nodes again" in ended[0].text
+    assert "watch rollback-roll-1" in ended[0].text
+    assert "the failed roll roll-1 is rolled back" in ended[1].text
+
+
+def effects_of_going_back() -> range:
+    world = shop_with_a_bad_version()
+    engine = engine_for(world)
+    rolled(engine)
+    return range(1, len(world.effects) + 1)
+
+
+@at_kill_points(effects_of_going_back)
+def test_a_function_killed_after_any_effect_changes_nothing_in_the_result(after: int) -> None:
+    """R3: nothing is put back twice, and one second roll is started."""
+    world = shop_with_a_bad_version()
+    before, zones, web = world.snapshot(), by_zone(world), watch_unavailable(world)
+    world.kill_after = after
+    engine = engine_for(world)
+    first = rolled(engine)
+    assert (first.status, second_of(engine).status) == ("FAILED", "SUCCEEDED")
+    assert (versions(world), by_zone(world)) == ({"1"}, zones)
+    assert web["most"] == 1
+    assert without_record(world.snapshot()) == without_record(before)
+    assert len([e for e in world.effects if e.startswith("default version")]) == 2
+
+
+@at_kill_points(effects_of_going_back, every=3)
+def test_a_roll_stopped_after_any_effect_is_restored_and_the_next_one_makes_the_nodes_one_again(after: int) -> None:
+    """R2 by the watchdog, R3 by the next roll: all nodes have what their group launches, whichever that is."""
+    world = shop_with_a_bad_version()
+    before, zones = world.snapshot(), by_zone(world)
+    engine = engine_for(world)
+    engine.kills_stop_execution = True
+    world.kill_after = after
+    with pytest.raises(Stopped):
+        rolled(engine)
+    engine.kills_stop_execution = False
+    for execution in [e for e in engine.executions if e.machine == "roll"]:
+        restore = engine.run("restore", f"watchdog-{execution.name}", {"roll": execution.name})
+        assert (restore.status, restore.cause) == ("SUCCEEDED", "")
+    world.watchers.clear()
+    world.alarms.clear()
+    world.planned = set(world.machines)
+    again = engine.run("roll", "roll-2", {})
+    assert (again.status, again.cause) == ("SUCCEEDED", "")
+    assert len(versions(world)) == 1
+    assert by_zone(world) == zones
+    assert without_record(world.snapshot()) == without_record(before)
+
+
+def test_a_canary_that_never_joins_puts_the_version_back_and_nothing_is_left_to_replace() -> None:
+    world = shop_with_a_bad_version()
+    world.new_nodes_never_join = True
+    engine = engine_for(world)
+    first = rolled(engine)
+    assert (first.status, first.error) == ("FAILED", "Refused")
+    assert second_of(engine).status == "SUCCEEDED"
+    assert (versions(world), report(world, SECOND).outcome) == ({"1"}, Ending.NOTHING)
+    assert world.templates["lt-ng-a"] == (2, 1)
+    # Those that the roll had not come to as well: what was changed together goes back together.
+    assert world.templates["lt-ng-b"] == (2, 1)
+
+
+def test_a_canary_for_which_there_is_no_capacity_says_nothing_against_the_version() -> None:
+    world = shop_with_a_bad_version()
+    world.launch_failures = 100_000
+    engine = engine_for(world)
+    first = rolled(engine)
+    assert (first.status, first.error) == ("FAILED", "Refused")
+    assert [e.name for e in engine.executions if e.machine == "roll"] == ["roll-1"]
+    assert world.templates["lt-ng-a"] == (2, 2)
+
+
+def test_a_roll_that_a_person_ends_goes_back_nowhere() -> None:
+    world = shop_with_a_bad_version()
+    engine = engine_for(world)
+    first = engine.start("roll", "roll-1", {})
+    engine.let_pass(120)
+    (lock,) = [name for name in world.leases if name.endswith("/eks-rolling")]
+    lease = world.leases[lock]
+    world.leases[lock] = replace(lease, annotations={**lease.annotations, "eks-rolling.io/abort": "ana: enough"})
+    engine.follow(first)
+    assert first.error == "Aborted"
+    assert [e.name for e in engine.executions if e.machine == "roll"] == ["roll-1"]
+    assert world.templates["lt-ng-a"] == (2, 2)
+
+
+def test_what_somebody_sets_meanwhile_stays_and_is_said() -> None:
+    world = shop_with_a_bad_version()
+    engine = engine_for(world)
+    set_by_hand = False
+
+    def newer(step: str) -> None:
+        nonlocal set_by_hand
+        if step == "put_back_version" and not set_by_hand:
+            set_by_hand = True
+            world.new_template_version("ng-a")
+
+    engine.before_call = newer
+    rolled(engine)
+    assert world.templates["lt-ng-a"] == (3, 3)
+    said = report(world, "roll-1").put_back[0]
+    assert said == "group ng-a: the version stays: it launches lt-ng-a:3 now, which somebody set during the roll"
+    # The other group is put back, and none of its nodes is new.
+    assert report(world, SECOND).outcome is Ending.NOTHING
+    assert "2" in versions(world)
+
+
+def test_what_somebody_sets_before_the_second_roll_plans_is_not_rolled_back_to() -> None:
+    world = shop_with_a_bad_version()
+    engine = engine_for(world)
+
+    def newer(step: str) -> None:
+        if step == "plan" and any(e.startswith("default version") for e in world.effects):
+            world.templates["lt-ng-a"] = (3, 3)
+
+    engine.before_call = newer
+    rolled(engine)
+    second = second_of(engine)
+    assert (second.status, second.error) == ("FAILED", "Blocked")
+    assert "somebody has set lt-ng-a:3 since" in second.cause
+    assert "2" in versions(world)
+
+
+def test_a_rollback_that_fails_is_not_rolled_back() -> None:
+    """Whichever roll goes back: the second one, or one that a change or a person has started."""
+    world = shop_with_a_bad_version()
+    world.watchers.clear()
+    world.alarms.add("shop-errors")
+    engine = engine_for(world)
+    world.watchers.append(_all_planned)
+    rolled(engine)
+    assert (second_of(engine).status, second_of(engine).error) == ("FAILED", "DeadlineExceeded")
+    rolled(engine, "roll-3")
+    names = [e.name for e in engine.executions if e.machine == "roll"]
+    assert names == ["roll-1", SECOND, "roll-3"]
+    assert world.templates["lt-ng-a"] == (2, 1)
+
+
+def _all_planned(world: World) -> None:
+    world.planned |= {m.id for m in world.machines.values()}
+
+
+def test_nothing_is_put_back_where_the_latest_version_is_named_and_the_plan_says_so() -> None:
+    world = shop_with_a_bad_version("$Latest")
+    engine = engine_for(world)
+    first = rolled(engine)
+    assert first.status == "FAILED"
+    assert versions(world) == {"1", "2"}
+    assert [e.name for e in engine.executions if e.machine == "roll"] == ["roll-1"]
+    plan = json.loads(world.documents["rolls/roll-1/plan.json"])
+    said = [f["reason"] for f in plan["findings"] if f["code"] == "no-way-back"]
+    assert (
+        said
+        == ["if the roll fails, its version is not put back: it launches whatever version is the latest ($Latest)"] * 2
+    )
+    told = report(world, "roll-1")
+    assert (told.put_back, told.rollback) == ((), "")
+
+
+def test_a_roll_that_succeeds_puts_nothing_back() -> None:
+    world = shop_with_a_bad_version()
+    world.watchers.clear()
+    engine = engine_for(world)
+    first = rolled(engine)
+    assert (first.status, versions(world)) == ("SUCCEEDED", {"2"})
+    assert all(GROUP_PUT_BACK not in g.tags for g in world.groups_by_name.values())
+
+
+def test_a_launch_configuration_is_put_back_by_its_name() -> None:
+    world = shop((2, 0), new_version=False)
+    world.groups_by_name["ng-a"] = replace(world.groups_by_name["ng-a"], template=None, configuration="conf-1")
+    for machine in world.machines.values():
+        machine.template = "lc:conf-1"
+    world.groups_by_name["ng-a"] = replace(world.groups_by_name["ng-a"], configuration="conf-2")
+    world.planned = set(world.machines)
+
+    def fire(current: World) -> None:
+        bad = any(m.alive and m.template == "lc:conf-2" for m in current.machines.values())
+        (current.alarms.add if bad else current.alarms.discard)("shop-errors")
+        _all_planned(current)
+
+    world.watchers.append(fire)
+    engine = engine_for(world)
+    rolled(engine)
+    assert second_of(engine).status == "SUCCEEDED"
+    assert {m.template for m in world.machines.values() if m.alive} == {"lc:conf-1"}
+
+
+def test_web_stays_within_its_budget_while_it_goes_forth_and_back() -> None:
+    """N1."""
+    world = shop_with_a_bad_version(sizes=(3, 3))
+    web = watch_unavailable(world, Owner("Deployment", "default", "web"))
+    rolled(engine_for(world))
+    assert web["most"] == 1
+
+
+def test_a_second_roll_that_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise StateFault("StepFunctions.AccessDeniedException", "not authorized")
+
+    monkeypatch.setattr(Engine, "_start_beside", refuse)
+    world = shop_with_a_bad_version()
+    first = rolled(engine_for(world))
+    assert (first.status, first.error) == ("FAILED", "DeadlineExceeded")
+    told = report(world, "roll-1")
+    assert (told.rollback, "not authorized" in told.not_started) == ("", True)
+    assert world.templates["lt-ng-a"] == (2, 1)
+    ended = next(m for m in world.told if m.kind is Topic.ENDED)
+    assert "the roll that replaces the new nodes again was not started" in ended.text

@@ -1,0 +1,185 @@
+"""Which groups a failed roll could take back, and what the step does about each: tables of decisions."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from eks_rolling.observed.aws import Group, GroupInstance, LaunchTemplate
+from eks_rolling.observed.marks import GROUP_PUT_BACK, VersionPutBack
+from eks_rolling.payloads import RollRequest
+from eks_rolling.plan.checks import ClusterSnapshot, candidates, resolve
+from eks_rolling.plan.checks.rollback import former_versions, rollback_findings
+from eks_rolling.settings import RollBack, Settings
+from eks_rolling.steps.put_back_version import IsBack, PutBack, Stays, decide, reason_to_stay, tried
+
+TAG = "kubernetes.io/cluster/demo"
+BY_DEFAULT = Settings(cluster="demo", roll_back=RollBack(enabled=True))
+BY_NUMBER = Settings(
+    cluster="demo", roll_back=RollBack(enabled=True, node_roles=("arn:aws:iam::123456789012:role/nodes",))
+)
+OLD = GroupInstance("i-1", "a", template="lt-1:1", type="m6i.large")
+GROUP = Group("ng", maximum=5, desired=1, zones=("a",), instances=(OLD,), template=LaunchTemplate("lt-1", "$Default"))
+VIEW = ClusterSnapshot(
+    groups=(GROUP,),
+    versions={"lt-1": (2, 2)},
+    template_data={"lt-1:1": {}, "lt-1:2": {}},
+    template_tags={"lt-1": {TAG: "owned"}},
+)
+
+
+def seen(view: ClusterSnapshot = VIEW, settings: Settings = BY_DEFAULT, **request: Any) -> tuple[list[str], list[str]]:
+    """The sentences of what goes back, and the reasons of what does not."""
+    asked = RollRequest(**request)
+    targets = resolve(view.groups, view.versions)
+    former, notes = former_versions(view, candidates(view, targets, asked), targets, asked, settings)
+    return [f.sentence for f in former], [n.reason.partition(": ")[2] for n in notes]
+
+
+def with_group(**more: Any) -> ClusterSnapshot:
+    return replace(VIEW, groups=(replace(GROUP, **more),))
+
+
+def test_a_group_at_the_default_version_goes_back_by_that() -> None:
+    said = "ng goes back to 1 by its launch template's default version, and its new nodes are replaced again"
+    assert seen() == ([said], [])
+
+
+def test_a_group_at_a_number_goes_back_by_that_where_the_nodes_roles_are_named() -> None:
+    at_number = with_group(template=LaunchTemplate("lt-1", "2"))
+    assert seen(at_number, BY_NUMBER)[0] == ["ng goes back to 1 by its version number, and its new nodes are replaced again"]  # fmt: skip  # noqa: E501
+    assert seen(at_number)[1] == ["it names its version by a number, which AWS lets set whoever may pass the nodes' role"]  # fmt: skip  # noqa: E501
+
+
+def test_a_group_of_a_launch_configuration_goes_back_by_its_name() -> None:
+    view = with_group(template=None, configuration="conf-2", instances=(replace(OLD, template="lc:conf-1"),))
+    said = "ng goes back to conf-1 by its launch configuration, and its new nodes are replaced again"
+    assert seen(view) == ([said], [])
+
+
+@pytest.mark.parametrize(
+    ("view", "why"),
+    [
+        (
+            replace(with_group(template=LaunchTemplate("lt-1", "$Latest"))),
+            "it launches whatever version is the latest ($Latest)",
+        ),
+        (
+            replace(
+                with_group(instances=(OLD, replace(OLD, id="i-2", template="lt-1:0"))),
+                template_data={"lt-1:0": {}, "lt-1:1": {}},
+            ),
+            "its nodes have lt-1:0 and lt-1:1, and which of them to go back to is not known",
+        ),
+        (with_group(instances=(replace(OLD, template="lt-0:1"),)), "its nodes are of another launch template"),
+        (with_group(instances=(replace(OLD, template=""),)), "its nodes are of another launch template"),
+        (replace(VIEW, template_data={"lt-1:2": {}}), "lt-1:1 does not exist any more"),
+        (
+            with_group(overrides=(("m6g.large", LaunchTemplate("lt-2", "$Default")),)),
+            "its overrides have launch templates of their own",
+        ),
+        (replace(VIEW, template_tags={"lt-1": {TAG: "no"}}), f"launch template lt-1 is not tagged {TAG}"),
+        (replace(VIEW, template_tags={}), f"launch template lt-1 is not tagged {TAG}"),
+        (
+            with_group(template=LaunchTemplate("lt-1", "2"), mixed=True),
+            "its version number is part of its mixed instances policy",
+        ),
+        (
+            with_group(template=None, configuration="conf-2", instances=(replace(OLD, template="lt-1:1"),)),
+            "its nodes' launch configuration is gone, or was a launch template",
+        ),
+        (
+            with_group(tags={GROUP_PUT_BACK: "lt-1:1 to lt-1:2 by roll-0"}),
+            "this goes back already, after roll-0 failed",
+        ),
+    ],
+)
+def test_what_cannot_go_back_is_named_with_its_reason(view: ClusterSnapshot, why: str) -> None:
+    assert seen(view, BY_NUMBER) == ([], [why])
+
+
+def test_without_the_setting_and_in_a_rollback_nothing_goes_back() -> None:
+    assert seen(settings=Settings(cluster="demo")) == ([], [])
+    assert seen(rolls_back="roll-1") == ([], [])
+
+
+def test_nodes_that_are_replaced_although_they_are_current_have_nothing_to_go_back_to() -> None:
+    current = with_group(instances=(replace(OLD, template="lt-1:2"),))
+    assert seen(current, force=True) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("tags", "latest", "codes"),
+    [
+        ({GROUP_PUT_BACK: "lt-1:2 to lt-1:1 by roll-1"}, 1, []),
+        ({GROUP_PUT_BACK: "lt-1:2 to lt-1:1 by roll-1"}, 3, ["version-changed"]),
+        ({GROUP_PUT_BACK: "lt-1:2 to lt-1:1 by roll-0"}, 1, ["not-put-back"]),
+        ({GROUP_PUT_BACK: "whatever"}, 1, ["not-put-back"]),
+        ({}, 1, ["not-put-back"]),
+    ],
+)
+def test_a_rollback_begins_only_where_the_version_is_still_the_one_put_back(
+    tags: dict[str, str], latest: int, codes: list[str]
+) -> None:
+    view = replace(with_group(tags=tags), versions={"lt-1": (3, latest)})
+    targets = resolve(view.groups, view.versions)
+    request = RollRequest(groups=("ng",), rolls_back="roll-1")
+    assert [f.code for f in rollback_findings(view, request, targets)] == codes
+
+
+RECORD = VersionPutBack("lt-1:2", "lt-1:1", "roll-1")
+
+
+@pytest.mark.parametrize(
+    ("default", "record", "decision"),
+    [
+        (2, None, PutBack(RECORD)),
+        (2, RECORD, PutBack(RECORD)),
+        (1, RECORD, IsBack()),
+        (1, None, Stays("it launches lt-1:1 now, which somebody set during the roll")),
+        (1, replace(RECORD, roll="roll-0"), Stays("it launches lt-1:1 now, which somebody set during the roll")),
+        (3, RECORD, Stays("it launches lt-1:3 now, which somebody set during the roll")),
+    ],
+)
+def test_only_what_the_roll_brought_is_put_back(default: int, record: VersionPutBack | None, decision: object) -> None:
+    group = replace(GROUP, tags={GROUP_PUT_BACK: str(record)} if record else {})
+    assert decide(group, "lt-1:1", {"": "lt-1:2"}, {"lt-1": (3, default)}, "roll-1") == decision
+
+
+def test_a_group_that_was_pointed_at_the_latest_version_meanwhile_stays_there() -> None:
+    group = replace(GROUP, template=LaunchTemplate("lt-1", "$Latest"))
+    decided = decide(group, "lt-1:1", {"": "lt-1:2"}, {"lt-1": (2, 1)}, "roll-1")
+    assert isinstance(decided, Stays)
+
+
+@pytest.mark.parametrize(
+    ("failure", "waves", "stays"),
+    [
+        ("DeadlineExceeded", 1, False),
+        ("DeadlineExceeded", 7, False),
+        ("Refused", 1, False),
+        ("Refused", 2, True),
+        ("Aborted", 1, True),
+        ("AccessDenied", 1, True),
+        ("Transient", 1, True),
+        ("States.Timeout", 1, True),
+    ],
+)
+def test_only_a_canary_and_a_gate_take_the_version_back(failure: str, waves: int, *, stays: bool) -> None:
+    assert bool(reason_to_stay(failure, waves)) == stays
+
+
+@pytest.mark.parametrize(
+    ("change", "new"),
+    [
+        (lambda i: i, False),
+        (lambda i: replace(i, template="lt-1:2"), True),
+        (lambda i: replace(i, template="lt-1:2", lifecycle="Pending"), True),
+        (lambda i: replace(i, template="lt-1:2", lifecycle="Terminating:Wait"), False),
+    ],
+)
+def test_the_version_was_tried_where_an_instance_of_it_is_there(
+    change: Callable[[GroupInstance], GroupInstance], *, new: bool
+) -> None:
+    assert tried([replace(GROUP, instances=(change(OLD),))], {"ng": {"": "lt-1:2"}}) == new
