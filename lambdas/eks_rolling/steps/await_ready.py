@@ -1,12 +1,15 @@
 """Wait for the replacement: joined, Ready, its DaemonSets up, its volumes' driver there, and healthy as a target."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import Permanent, Refused
-from eks_rolling.observed.aws import GroupInstance, InstanceState, TargetRegistration
+from eks_rolling.observed.aws import Group, GroupInstance, InstanceState, TargetRegistration
 from eks_rolling.observed.kubernetes import (
+    CLOSING_TAINTS,
     ROLL_TAINT_KEY,
+    TEMPLATE_TAINT,
     Effect,
     Node,
     Pod,
@@ -51,6 +54,28 @@ KNOWN_SECONDS = 300.0
 API guide); one that it does not know for longer is gone."""
 
 
+SETTLED_SECONDS = 600.0
+"""Seconds after its creation from which on a Ready node's taints count as those that it keeps."""
+
+
+def lasting_taints(
+    replacement: str, old: str, group: Group | None, nodes: Iterable[Node], now: float
+) -> tuple[Taint, ...]:
+    """What the group's new nodes bear for good: what its tags say, and what every settled node of the replacement's
+    version bears; where there is none of these, every settled node of the group but the `old` one."""
+    if group is None:
+        return ()
+    by_instance = {n.instance: n for n in nodes if n.ready and n.created and now - n.created >= SETTLED_SECONDS}
+    settled = [(i.template, by_instance[i.id]) for i in group.instances if i.id in by_instance]
+    made_of = next((i.template for i in group.instances if i.id == replacement), "")
+    alike = [n for template, n in settled if template == made_of and n.instance != replacement]
+    peers = alike or [n for _, n in settled if n.instance not in {replacement, old}]
+    # What a node's state sets and takes away again is not meant to stay, however many nodes have it now.
+    borne = [{(t.key, t.effect): t for t in n.taints if not t.key.startswith(CLOSING_TAINTS)} for n in peers]
+    kept = set(borne[0]).intersection(*borne[1:]) if borne else set()
+    return (*declared_taints(group.tags), *(borne[0][each] for each in sorted(kept)))
+
+
 def decide(
     replacement: str,
     instance: InstanceState | None,
@@ -61,12 +86,12 @@ def decide(
     waited: float = KNOWN_SECONDS,
     member: GroupInstance | None = None,
     server_version: str = "",
-    declared: tuple[Taint, ...] = (),
+    lasting: tuple[Taint, ...] = (),
 ) -> Ready | Hold | NeverReady:
     """Whether the replacement can do now what the old node does.
 
     `waited` is seconds since the step began to wait, `member` how the replacement's group lists it, `server_version` is
-    the API server's, `declared` what the group's tags say of new nodes' taints.
+    the API server's, `lasting` the taints that new nodes of the group are meant to keep.
     """
     if member and member.leaving:
         return NeverReady(
@@ -88,11 +113,14 @@ def decide(
         )
     if not new.node.ready:
         return Hold(f"node {name} is not Ready yet")
-    if startup := _startup_taints(old.node, new.node, declared):
-        return Hold(f"node {name} still carries the startup taint {startup}")
+    if startup := _startup_taints(old.node, new.node, lasting):
+        return Hold(
+            f"node {name} still carries the startup taint {startup}, which the group's other nodes do not keep; "
+            f"if it is meant to stay, say so by the group's tag {TEMPLATE_TAINT}KEY"
+        )
     if missing := (old.drivers or frozenset()) - (new.drivers or frozenset()):
         return Hold(f"the CSI driver {', '.join(sorted(missing))} is not registered on node {name} yet")
-    if daemons := _daemons_missing(old, new, declared):
+    if daemons := _daemons_missing(old, new, lasting):
         return Hold(f"DaemonSet {daemons} is not Ready on node {name} yet")
     if groups := _targets_missing(old.node.instance, replacement, targets, services):
         return Hold(f"{replacement} is not healthy in target group {groups} yet")
@@ -110,23 +138,23 @@ def _skew(old: str, new: str, server: str) -> str:
     return "" if as_before else kubelet_too_old(new, server)
 
 
-def _startup_taints(old: Node, new: Node, declared: tuple[Taint, ...]) -> str:
-    """What keeps pods off the new node and not off the old one: a taint that the whole group has, or that its tags say
-    its new nodes have, is meant to stay."""
-    lasting = {(t.key, t.effect) for t in (*old.taints, *declared)}
+def _startup_taints(old: Node, new: Node, lasting: tuple[Taint, ...]) -> str:
+    """What keeps pods off the new node and not off the old one, and is not meant to stay."""
+    kept = {(t.key, t.effect) for t in (*old.taints, *lasting)}
     startup = {
         t.key
         for t in new.taints
-        if t.effect != Effect.PREFER_NO_SCHEDULE and t.key != ROLL_TAINT_KEY and (t.key, t.effect) not in lasting
+        if t.effect != Effect.PREFER_NO_SCHEDULE and t.key != ROLL_TAINT_KEY and (t.key, t.effect) not in kept
     }
     return ", ".join(sorted(startup))
 
 
-def _daemons_missing(old: Side, new: Side, declared: tuple[Taint, ...]) -> str:
+def _daemons_missing(old: Side, new: Side, lasting: tuple[Taint, ...]) -> str:
     daemons = (p for p in old.pods if p.owner and p.owner.kind == "DaemonSet" and p.ready)
     # One that is meant for another kind of node never comes; the plan names it.
-    lasting = [t for t in new.node.taints if t in declared]
-    wanted = {p.owner for p in daemons if p.owner and not left_out_by(p, new.node.labels, lasting)}
+    meant = {(t.key, t.effect) for t in lasting}
+    kept = [t for t in new.node.taints if (t.key, t.effect) in meant]
+    wanted = {p.owner for p in daemons if p.owner and not left_out_by(p, new.node.labels, kept)}
     have = {p.owner for p in new.pods if p.ready and not p.deleting}
     return ", ".join(sorted(f"{o.namespace}/{o.name}" for o in wanted - have))
 
@@ -169,7 +197,7 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
         waited,
         member,
         kubernetes.server_version() if new else "",
-        declared_taints(group.tags) if group else (),
+        lasting_taints(task.replacement, task.instance, group, everywhere, clients.now()),
     )
     match decision:
         case Ready(node):

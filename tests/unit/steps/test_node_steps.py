@@ -245,8 +245,64 @@ class TestReady:
         """The new version's user data sets it for good; the old nodes do not have it."""
         new = self.new_side(node=replace(self.NEW_NODE, taints=(Taint("dedicated", "NoSchedule", "gpu"),)))
         tags = {"k8s.io/cluster-autoscaler/node-template/taint/dedicated": said}
-        decision = await_ready.decide(NEW, state(NEW), self.OLD_SIDE, new, declared=declared_taints(tags))
+        decision = await_ready.decide(NEW, state(NEW), self.OLD_SIDE, new, lasting=declared_taints(tags))
         assert isinstance(decision, Hold if waits else await_ready.Ready)
+
+    KEPT = Taint("dedicated", "NoSchedule", "gpu")
+    GROUP = Group(
+        "ng",
+        instances=(
+            GroupInstance(OLD, "a", template="lt-1:1"),
+            GroupInstance(NEW, "a", template="lt-1:2"),
+            GroupInstance("i-a", "a", template="lt-1:1"),
+            GroupInstance("i-b", "a", template="lt-1:2"),
+        ),
+    )
+
+    def peer(self, instance: str, *taints: Taint, age: float = 3600.0, **more: Any) -> Node:
+        return Node(f"node-{instance}", instance=instance, taints=taints, created=10_000 - age, **more)
+
+    @pytest.mark.parametrize(
+        ("peers", "lasts"),
+        [
+            # A node of the new version says it, whatever the old ones bear.
+            ((("i-b", KEPT, {}), ("i-a", None, {})), True),
+            ((("i-b", None, {}), ("i-a", KEPT, {})), False),
+            # It has come up just now, or is not well: what it bears may be a startup taint of its own.
+            ((("i-b", KEPT, {"age": 60.0}), ("i-a", None, {})), False),
+            ((("i-b", KEPT, {"ready": False}), ("i-a", None, {})), False),
+            # Without one, the group's other nodes do: the old one may have lost it.
+            ((("i-a", KEPT, {}),), True),
+            ((("i-a", Taint("dedicated", "NoExecute", "gpu"), {}),), False),
+            # Another value is the same taint to what waits for its removal.
+            ((("i-a", Taint("dedicated", "NoSchedule", "cpu"), {}),), True),
+            ((), False),
+        ],
+    )
+    def test_a_taint_that_every_settled_node_of_the_version_keeps_is_not_waited_for(
+        self, peers: tuple[tuple[str, Taint | None, dict[str, Any]], ...], lasts: bool
+    ) -> None:
+        nodes = [self.peer(i, *((taint,) if taint else ()), **more) for i, taint, more in peers]
+        nodes += [self.peer(OLD), self.peer(NEW, self.KEPT)]
+        lasting = await_ready.lasting_taints(NEW, OLD, self.GROUP, nodes, 10_000)
+        new = self.new_side(node=replace(self.NEW_NODE, taints=(self.KEPT,)))
+        decision = await_ready.decide(NEW, state(NEW), self.OLD_SIDE, new, lasting=lasting)
+        assert isinstance(decision, await_ready.Ready if lasts else Hold)
+
+    @pytest.mark.parametrize(
+        "key",
+        ["node.kubernetes.io/disk-pressure", "node.cloudprovider.kubernetes.io/uninitialized", HARD_TAINT.key],
+    )
+    def test_what_the_state_of_nodes_sets_is_waited_for_however_many_have_it(self, key: str) -> None:
+        taint = Taint(key, "NoSchedule")
+        nodes = [self.peer(i, taint) for i in ("i-a", "i-b")]
+        assert await_ready.lasting_taints(NEW, OLD, self.GROUP, nodes, 10_000) == ()
+
+    def test_a_startup_taint_that_nobody_removes_is_named_with_what_to_do(self) -> None:
+        new = self.new_side(node=replace(self.NEW_NODE, taints=(Taint("example.com/starting", "NoSchedule"),)))
+        held = self.hold(new)
+        assert "still carries the startup taint example.com/starting" in held
+        assert "say so by the group's tag k8s.io/cluster-autoscaler/node-template/taint/KEY" in held
 
     @pytest.mark.parametrize(("tolerates", "waits"), [(False, False), (True, True)])
     def test_a_daemonset_that_an_announced_taint_keeps_off_is_not_waited_for(
@@ -257,7 +313,7 @@ class TestReady:
         tolerations = (Toleration(operator="Exists"),) if tolerates else ()
         old = replace(self.OLD_SIDE, pods=(replace(daemon, tolerations=tolerations),))
         new = self.new_side(node=replace(self.NEW_NODE, taints=(dedicated,)), pods=())
-        decision = await_ready.decide(NEW, state(NEW), old, new, declared=(dedicated,))
+        decision = await_ready.decide(NEW, state(NEW), old, new, lasting=(dedicated,))
         assert isinstance(decision, Hold if waits else await_ready.Ready)
 
     @pytest.mark.parametrize("ended", [None, state(NEW, state="terminated"), state(NEW, state="shutting-down")])
