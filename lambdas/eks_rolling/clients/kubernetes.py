@@ -5,12 +5,15 @@ Nothing outside this module knows that.
 """
 
 import base64
+import gc
 import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -474,16 +477,27 @@ class KubernetesClient:
     # Requests
 
     def _list(self, path: str, **query: str) -> Iterator[Json]:
-        token = ""
-        while True:
-            page = {"limit": str(PAGE)} | query | ({"continue": token} if token else {})
-            status, answer, _ = self._request("GET", f"{path}?{urlencode(page)}")
-            if status != 200:
-                raise self._fault(status, answer, f"list {path}")
-            yield from answer["items"]
-            token = answer["metadata"].get("continue", "")
-            if not token:
-                return
+        """Every object, page by page. While one page is read the server makes the next one, whose token stands at the
+        head of the answer."""
+        ask = partial(self._page, path, query)
+        with ThreadPoolExecutor(1, thread_name_prefix="next-page") as ahead:
+            status, content = ask("")
+            while True:
+                expected = token_at_head(content) if status == 200 else ""
+                asked = ahead.submit(ask, expected) if expected else None
+                answer = parsed(content)
+                if status != 200:
+                    raise self._fault(status, answer, f"list {path}")
+                yield from answer["items"]
+                token = answer["metadata"].get("continue", "")
+                if not token:
+                    return
+                status, content = asked.result() if asked and token == expected else ask(token)
+
+    def _page(self, path: str, query: Mapping[str, str], token: str) -> tuple[int, bytes]:
+        page = {"limit": str(PAGE), **query} | ({"continue": token} if token else {})
+        status, content, _ = self._signed_in("GET", f"{path}?{urlencode(page)}", None)
+        return status, content
 
     def _get(self, path: str) -> Json | None:
         status, answer, _ = self._request("GET", path)
@@ -500,6 +514,10 @@ class KubernetesClient:
         return answer
 
     def _request(self, method: str, path: str, body: Json | None = None) -> tuple[int, Json, Mapping[str, str]]:
+        status, content, headers = self._signed_in(method, path, body)
+        return status, parsed(content), headers
+
+    def _signed_in(self, method: str, path: str, body: Json | None) -> tuple[int, bytes, Mapping[str, str]]:
         answer = self._request_once(method, path, body)
         for attempt in range(1, SIGN_IN_TRIES):
             if answer[0] != 401:
@@ -509,7 +527,7 @@ class KubernetesClient:
             answer = self._request_once(method, path, body)
         return answer
 
-    def _request_once(self, method: str, path: str, body: Json | None) -> tuple[int, Json, Mapping[str, str]]:
+    def _request_once(self, method: str, path: str, body: Json | None) -> tuple[int, bytes, Mapping[str, str]]:
         CALLS.note_kubernetes(method, path)
         headers = {"Accept": "application/json"}
         if token := self._bearer():
@@ -525,11 +543,7 @@ class KubernetesClient:
             raise Transient(
                 f"The API server {self._server} cannot be reached: {error}. {self._remedies.unreachable}"
             ) from error
-        try:
-            answer = json.loads(content or b"{}")
-        except ValueError:
-            answer = {"message": content[:300].decode(errors="replace")}
-        return response.status, answer, response.headers
+        return response.status, content, response.headers
 
     def _bearer(self) -> str:
         if time.monotonic() - self._token_made > TOKEN_SECONDS or not self._token_made:
@@ -554,6 +568,35 @@ class KubernetesClient:
                 return Transient(f"Cannot {doing} now: {message}.")
             case _:
                 return Permanent(f"Cannot {doing}: {message} (HTTP {status}).")
+
+
+NEXT_PAGE = re.compile(rb'"continue":\s*"([A-Za-z0-9+/=_.-]+)"')
+
+HEAD = 2000
+"""Bytes in which a list's own metadata stands, before its items (apimachinery, ListMeta)."""
+
+
+def token_at_head(content: bytes) -> str:
+    """The token of the next page, "" where it is not found before the first item."""
+    found = NEXT_PAGE.search(content[:HEAD].partition(b'"items"')[0])
+    return found.group(1).decode() if found else ""
+
+
+def parsed(content: bytes) -> Json:
+    """An answer's JSON, or what it says instead.
+
+    Without the search for cyclic garbage, of which JSON makes none: that took two thirds of the time of a long list.
+    """
+    searching = gc.isenabled()
+    gc.disable()
+    try:
+        answer: Json = json.loads(content or b"{}")
+    except ValueError:
+        return {"message": content[:300].decode(errors="replace")}
+    finally:
+        if searching:
+            gc.enable()
+    return answer
 
 
 def read_eviction(

@@ -1,6 +1,7 @@
 """Plan the roll: which nodes are outdated, what stands in the way. Changes nothing."""
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from enum import StrEnum
 
@@ -34,6 +35,9 @@ from eks_rolling.wording import counted
 
 NAMED = 20
 """Blockers that a sentence names; the others are in the plan's document."""
+
+LISTERS = 3
+"""Kinds that are listed at the same time. More would be held back by the server's fairness, and need more memory."""
 
 
 class PlanOutcome(StrEnum):
@@ -136,7 +140,24 @@ def run(task: PlanTask, clients: Clients) -> StepResult:
 
 def observe(request: RollRequest, clients: Clients) -> ClusterSnapshot:
     """Everything the plan looks at, read once."""
+    with ThreadPoolExecutor(LISTERS, thread_name_prefix="list") as lists:
+        return _observe(request, clients, lists)
+
+
+def _observe(request: RollRequest, clients: Clients, lists: Executor) -> ClusterSnapshot:
+    """What the cluster holds is listed beside what the account does: the two do not wait for one another."""
     aws, kubernetes = clients.aws, clients.kubernetes
+    # The longest first.
+    pods_read = lists.submit(kubernetes.pods)
+    nodes_read = lists.submit(kubernetes.nodes)
+    workloads_read = lists.submit(kubernetes.workloads)
+    budgets_read = lists.submit(kubernetes.budgets)
+    volumes_read = lists.submit(kubernetes.volumes)
+    limits_read = lists.submit(kubernetes.volume_limits)
+    services_read = lists.submit(kubernetes.services)
+    cron_jobs_read = lists.submit(kubernetes.cron_jobs)
+    judges_read = lists.submit(kubernetes.judges_of_evictions)
+    version_read = lists.submit(kubernetes.server_version)
     found = aws.groups(request.groups)
     left_out = {g.name: why for g in found if (why := clients.settings.groups.left_out_by(g.tags))}
     groups = [g for g in found if g.name not in left_out]
@@ -146,16 +167,16 @@ def observe(request: RollRequest, clients: Clients) -> ClusterSnapshot:
     data = aws.template_data(_versions_in_use(rollable, versions))
     moving = by_parameter(data)
     of_moving = [i.id for g in rollable for i in g.instances if i.template in moving]
-    nodes, pods, workloads = kubernetes.nodes(), kubernetes.pods(), kubernetes.workloads()
+    nodes, pods, workloads = nodes_read.result(), pods_read.result(), workloads_read.result()
     redis_groups, problems = declared(workloads)
     not_granted = lacking_for_annotations(redis_groups, workloads, clients)
     return ClusterSnapshot(
         groups=tuple(groups),
         nodes=tuple(nodes),
         pods=tuple(pods),
-        budgets=tuple(kubernetes.budgets()),
+        budgets=tuple(budgets_read.result()),
         workloads=tuple(workloads),
-        volumes=tuple(kubernetes.volumes()),
+        volumes=tuple(volumes_read.result()),
         versions=versions,
         free_addresses={g.name: aws.free_addresses(g) for g in rollable},
         redis=tuple(_look_at(group, nodes, pods, not_granted, clients) for group in redis_groups),
@@ -166,17 +187,17 @@ def observe(request: RollRequest, clients: Clients) -> ClusterSnapshot:
         images={i: s.image for i, s in aws.instances(of_moving).items()} if of_moving else {},
         images_now=aws.images_now(moving) if moving else {},
         instance_types=aws.instance_types(_types_in_use(rollable, data)),
-        volume_limits=kubernetes.volume_limits(),
+        volume_limits=limits_read.result(),
         quota=aws.vcpu_quota(),
-        services=tuple(kubernetes.services()),
+        services=tuple(services_read.result()),
         strangers=ask_strangers(pods, workloads, redis_groups, clients),
         network_policies=tuple(kubernetes.network_policies()) if any(g.is_cluster for g in redis_groups) else (),
         not_granted=not_granted,
         unproven=unproven_marks(nodes, clients),
         hooks=tuple(aws.lifecycle_hooks([g.name for g in rollable])),
-        cron_jobs=tuple(kubernetes.cron_jobs()),
-        judges_of_evictions=tuple(kubernetes.judges_of_evictions()),
-        server_version=kubernetes.server_version(),
+        cron_jobs=tuple(cron_jobs_read.result()),
+        judges_of_evictions=tuple(judges_read.result()),
+        server_version=version_read.result(),
         now=clients.now(),
     )
 
