@@ -59,10 +59,13 @@ class Process:
 class Cluster:
     """Real nodes of one Redis Cluster behind pretended pods: the part of Kubernetes that a migration needs."""
 
-    def __init__(self, *, replicas: bool = True, secured: bool = False, program: str = "redis-server") -> None:
-        """`secured`: TLS only, with client certificates; the roll is an ACL user of its own."""
+    def __init__(
+        self, *, replicas: bool = True, secured: bool = False, program: str = "redis-server", network: str = ""
+    ) -> None:
+        """`secured`: TLS only, with client certificates; the roll is an ACL user of its own. `network`: where the
+        addresses are, with what separates it from the last part; "" for one of our own."""
         number = os.getpid() % 250 * 200 + next(_numbers)
-        self._net = f"127.{10 + number // 250 % 200}.{number % 250}"
+        self._net = network or f"127.{10 + number // 250 % 200}.{number % 250}."
         self._hosts = itertools.count(1)
         self._root = Path(tempfile.mkdtemp(prefix="redis-cluster-"))
         self._program = program
@@ -92,7 +95,7 @@ class Cluster:
     # Building
 
     def start(self, name: str, directory: Path, host: str = "") -> None:
-        host = host or f"{self._net}.{next(self._hosts)}"
+        host = host or f"{self._net}{next(self._hosts)}"
         directory.mkdir(exist_ok=True)
         lines = [
             *bound_to(host, self._program), f"dir {directory}", "cluster-enabled yes",
@@ -312,8 +315,8 @@ class Cluster:
 
 
 @contextmanager
-def cluster(*, replicas: bool = True, secured: bool = False) -> Iterator[Cluster]:
-    found = Cluster(replicas=replicas, secured=secured)
+def cluster(*, replicas: bool = True, secured: bool = False, network: str = "") -> Iterator[Cluster]:
+    found = Cluster(replicas=replicas, secured=secured, network=network)
     try:
         found.form()
         yield found

@@ -91,7 +91,7 @@ class Pods:
         if self.pods[pod.name].uid != pod.uid:
             return
         self._side.stop(self._at(pod.address, 6379))
-        fresh = pod.address.rpartition(".")[0] + ".99"
+        fresh = self._side.host(99)
         self._side.start_server(self._at(fresh, 6379))
         self.pods[pod.name] = self._pod(pod.name, fresh, NEW)
 

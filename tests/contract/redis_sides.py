@@ -111,26 +111,33 @@ class Processes:
     """redis-server and its sentinels, each on a loopback address of its own.
 
     `secured`: TLS only, with client certificates; the roll is an ACL user of its own; sentinels have a password.
+    `network`: where the addresses are, with what separates it from the last part; "" for one of our own.
     """
 
-    def __init__(self, program: str = "redis-server", *, secured: bool = False) -> None:
+    def __init__(self, program: str = "redis-server", *, secured: bool = False, network: str = "") -> None:
         number = os.getpid() % 250 * 200 + next(_numbers)
-        net = f"127.{10 + number // 250 % 200}.{number % 250}"
+        net = self._network = network or f"127.{10 + number // 250 % 200}.{number % 250}."
         self._directory = Path(tempfile.mkdtemp(prefix="redis-side-"))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._sent: list[subprocess.Popen[bytes]] = []
         self._program = program
         self.more_lines: list[str] = []
         """Configuration of every server that is started from now on."""
+        self.services: dict[str, str] = {}
+        """A server's address -> that of a Service of its pod alone, which it announces."""
         self.secured = secured
         self.login = replace(LOGIN, tls="redis-tls") if secured else LOGIN
         self.secrets = self._make_secrets()
         self.client = RedisClient(lambda _namespace, name: self.secrets[name])
         self.redis: Redis = self.client
-        self.servers = tuple(Endpoint(Address(f"{net}.{n}"), self.login, f"default/r-{n}") for n in (1, 2, 3))
+        self.servers = tuple(Endpoint(Address(f"{net}{n}"), self.login, f"default/r-{n}") for n in (1, 2, 3))
         self.sentinels = tuple(
-            Endpoint(Address(f"{net}.{n}", 26379), self.login, f"default/s-{n}") for n in (11, 12, 13)
+            Endpoint(Address(f"{net}{n}", 26379), self.login, f"default/s-{n}") for n in (11, 12, 13)
         )
+
+    def host(self, number: int) -> str:
+        """Another address of the network."""
+        return f"{self._network}{number}"
 
     def _make_secrets(self) -> dict[str, dict[str, str]]:
         if not self.secured:
@@ -167,9 +174,10 @@ class Processes:
         }
 
     def start(self) -> None:
-        master = self.servers[0].address
+        first = self.servers[0].address
+        master = Address(self.services.get(first.host, first.host), first.port)
         for server in self.servers:
-            follows = () if server.address == master else (f"replicaof {master.host} {master.port}",)
+            follows = () if server.address == first else (f"replicaof {master.host} {master.port}",)
             self.start_server(server, *follows)
         for sentinel in self.sentinels:
             self.start_sentinel(sentinel, master)
@@ -183,7 +191,13 @@ class Processes:
             "repl-ping-replica-period 1",
             *((f"user roll on >{PASSWORD} resetchannels -@all {granted()[0]}",) if self.secured else ()),
         )
-        self._run(endpoint, [*common, *self.more_lines, *lines])
+        host = endpoint.address.host
+        announced = (
+            (f"bind {host} {self.services[host]}", f"replica-announce-ip {self.services[host]}")
+            if host in self.services
+            else ()
+        )
+        self._run(endpoint, [*common, *announced, *self.more_lines, *lines])
 
     def start_sentinel(self, endpoint: Endpoint, master: Address, *lines: str) -> None:
         monitored = [
@@ -288,8 +302,8 @@ class Processes:
 
 
 @contextlib.contextmanager
-def processes(program: str = "redis-server", *, secured: bool = False) -> Iterator[Processes]:
-    side = Processes(program, secured=secured)
+def processes(program: str = "redis-server", *, secured: bool = False, network: str = "") -> Iterator[Processes]:
+    side = Processes(program, secured=secured, network=network)
     try:
         yield side
     finally:

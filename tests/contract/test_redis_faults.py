@@ -56,7 +56,7 @@ def sentinel_dies(case: Case) -> None:
 def new_node_dies(case: Case) -> None:
     name = "redis-master-0"
     case.happened.append("the new node dies")
-    host = case.pods.pods[name].address.rpartition(".")[0] + ".98"
+    host = case.side.host(98)
     case.pods.lose_node(name)
     case.after(3, lambda: case.pods.come_back_elsewhere(host))
 
