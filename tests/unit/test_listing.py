@@ -54,7 +54,7 @@ class Server:
 
 def client_of(server: Server) -> KubernetesClient:
     client = KubernetesClient("https://127.0.0.1:9", "", lambda: "token")
-    client._api = server  # type: ignore[assignment]  # stands in for the SDK's
+    client._api = server  # stands in for the SDK
     return client
 
 
@@ -91,7 +91,7 @@ def test_a_page_that_is_refused_is_a_fault_and_no_shorter_list() -> None:
 @pytest.mark.parametrize(("status", "fault"), [(403, AccessDenied), (503, Transient)])
 def test_a_first_page_that_is_refused_is_a_fault(status: int, fault: type[Exception]) -> None:
     client = client_of(Server([]))
-    client._api.call_api = lambda *_, **__: Answer(status, b'{"message": "no"}')  # type: ignore[method-assign]
+    client._api.call_api = lambda *_, **__: Answer(status, b'{"message": "no"}')
     with pytest.raises(fault):
         client.nodes()
 
