@@ -16,7 +16,8 @@ from tests.waiting import until
 ZONES = ("eu-central-1a", "eu-central-1b")
 PLURALS = {"Pod": "v1/pods", "ReplicaSet": "apps/v1/replicasets", "Deployment": "apps/v1/deployments",
            "StatefulSet": "apps/v1/statefulsets", "PodDisruptionBudget": "policy/v1/poddisruptionbudgets",
-           "PersistentVolumeClaim": "v1/persistentvolumeclaims"}  # fmt: skip
+           "PersistentVolumeClaim": "v1/persistentvolumeclaims", "DaemonSet": "apps/v1/daemonsets",
+           "ConfigMap": "v1/configmaps"}  # fmt: skip
 
 
 @dataclass
@@ -90,14 +91,14 @@ class Ground:
     def workload(
         self, name: str, replicas: int, *, kind: str = "Deployment", annotations: dict[str, str] | None = None,
         namespace: str = "shop", ready: int | None = None, image: str = "pause:1", strategy: Json | None = None,
-        **spec: Any,
+        pod_annotations: dict[str, str] | None = None, **spec: Any,
     ) -> Iterator[None]:  # fmt: skip
         """Pods labelled app=`name`, of which `ready` are waited for (all, unless said)."""
         labels = {"app": name}
         container = {"name": name, "image": image, **spec.pop("container", {})}
         pod = {"terminationGracePeriodSeconds": 1, "containers": [container], **spec}
         body: Json = {"replicas": replicas, "selector": {"matchLabels": labels}}
-        body |= {"template": {"metadata": {"labels": labels}, "spec": pod}}
+        body |= {"template": {"metadata": {"labels": labels, "annotations": pod_annotations or {}}, "spec": pod}}
         body |= {"strategy": strategy} if strategy else {}
         body |= {"serviceName": name} if kind == "StatefulSet" else {}
         with self.made(kind, name, namespace=namespace, metadata={"annotations": annotations or {}}, spec=body):
@@ -160,6 +161,84 @@ class Ground:
             yield
         finally:
             scaling.update_auto_scaling_group(AutoScalingGroupName=name, **{key: before[key] for key in changes})
+
+    @contextmanager
+    def idle_group(self, name: str) -> Iterator[None]:
+        """A group of the cluster without an instance, and afterwards none."""
+        scaling: Any = self.operator.rolls.autoscaling
+        cluster = self.operator.lab.spec.cluster
+        scaling.create_auto_scaling_group(
+            AutoScalingGroupName=name,
+            MinSize=0,
+            MaxSize=2,
+            DesiredCapacity=0,
+            LaunchTemplate={"LaunchTemplateName": "workers", "Version": "$Latest"},
+            VPCZoneIdentifier=self.subnet_in(ZONES[0]),
+            Tags=[{"Key": f"kubernetes.io/cluster/{cluster}", "Value": "owned", "PropagateAtLaunch": True}],
+        )
+        try:
+            yield
+        finally:
+            scaling.delete_auto_scaling_group(AutoScalingGroupName=name, ForceDelete=True)
+
+    @contextmanager
+    def overridden(self, name: str, *overrides: Any) -> Iterator[None]:
+        """The group with a mixed instances policy of its own launch template and these overrides."""
+        scaling: Any = self.operator.rolls.autoscaling
+        (before,) = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=[name])["AutoScalingGroups"]
+        template = {key: before["LaunchTemplate"][key] for key in ("LaunchTemplateId", "Version")}
+        policy = {"LaunchTemplate": {"LaunchTemplateSpecification": template, "Overrides": list(overrides)}}
+        scaling.update_auto_scaling_group(AutoScalingGroupName=name, MixedInstancesPolicy=policy)
+        try:
+            yield
+        finally:
+            scaling.update_auto_scaling_group(AutoScalingGroupName=name, LaunchTemplate=template)
+
+    @contextmanager
+    def new_version(self, template: str, **data: Any) -> Iterator[None]:
+        """The launch template has a version that differs by `data`, and afterwards one that does not."""
+        ec2 = self.operator.rolls.ec2
+        versions = ec2.describe_launch_template_versions(LaunchTemplateName=template)["LaunchTemplateVersions"]
+        source: Any = {"LaunchTemplateName": template, "SourceVersion": str(max(v["VersionNumber"] for v in versions))}
+        wanted: Any = data
+        ec2.create_launch_template_version(**source, LaunchTemplateData=wanted)
+        try:
+            yield
+        finally:
+            ec2.create_launch_template_version(**source, LaunchTemplateData={})
+
+    @contextmanager
+    def hooked(self, name: str, hook: str, seconds: int) -> Iterator[None]:
+        """The group with a lifecycle hook that holds each instance that goes for so long."""
+        scaling = self.operator.rolls.autoscaling
+        scaling.put_lifecycle_hook(
+            AutoScalingGroupName=name,
+            LifecycleHookName=hook,
+            LifecycleTransition="autoscaling:EC2_INSTANCE_TERMINATING",
+            HeartbeatTimeout=seconds,
+        )
+        try:
+            yield
+        finally:
+            scaling.delete_lifecycle_hook(AutoScalingGroupName=name, LifecycleHookName=hook)
+
+    @contextmanager
+    def one_more_node(self, name: str) -> Iterator[str]:
+        """The group has one node more, of the version of now; its name."""
+        scaling = self.operator.rolls.autoscaling
+        known = {n["metadata"]["name"] for n in self.kube.list("/api/v1/nodes")}
+        (before,) = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=[name])["AutoScalingGroups"]
+        scaling.set_desired_capacity(AutoScalingGroupName=name, DesiredCapacity=before["DesiredCapacity"] + 1)
+        node = self.kube.wait_for(
+            "another node", "/api/v1/nodes", lambda found: _ready_beside(found, known), seconds=60
+        )
+        try:
+            yield node["metadata"]["name"]
+        finally:
+            scaling.terminate_instance_in_auto_scaling_group(
+                InstanceId=node["spec"]["providerID"].rpartition("/")[2], ShouldDecrementDesiredCapacity=True
+            )
+            until(lambda: {n["metadata"]["name"] for n in self.kube.list("/api/v1/nodes")} == known, "the node is gone")
 
     @contextmanager
     def suspended(self, name: str, process: str) -> Iterator[None]:
@@ -243,6 +322,15 @@ class Ground:
         filters: Any = [{"Name": "availability-zone", "Values": [zone]}, {"Name": "cidr-block", "Values": ["10.0.*"]}]
         found = self.operator.rolls.ec2.describe_subnets(Filters=filters)["Subnets"]
         return min(found, key=lambda s: s["CidrBlock"])["SubnetId"]
+
+
+def _ready_beside(nodes: list[Json], known: set[str]) -> Json | None:
+    """A node that is Ready and not known."""
+    for node in nodes:
+        conditions = {c["type"]: c["status"] for c in node.get("status", {}).get("conditions", ())}
+        if node["metadata"]["name"] not in known and conditions.get("Ready") == "True":
+            return node
+    return None
 
 
 Seed = Callable[[Ground], AbstractContextManager[Any]]

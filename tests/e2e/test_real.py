@@ -12,8 +12,15 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(900), pytest.mark.xdist_group
 
 NAMED = {
     ("batch-pod", "Job shop/closing"),
+    ("cron-job", "CronJob shop/tick"),
+    ("eviction-admission", "ValidatingAdmissionPolicy evictions"),
+    ("idle-group", "group spare"),
+    ("ip-targets", "DaemonSet shop/edge"),
     ("launch-configuration", "group legacy"),
     ("lifecycle-hook", "lifecycle hook drain of workers-b"),
+    ("may-preempt", "Deployment shop/burst"),
+    ("placeholder", "Deployment shop/placeholder"),
+    ("several-types", "group workers-a"),
     ("serving-daemonset", "DaemonSet shop/edge"),
     ("serving-daemonset", "DaemonSet shop/ingress"),
     ("single-replica", "StatefulSet shop/db"),

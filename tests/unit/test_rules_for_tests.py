@@ -22,7 +22,7 @@ SLEEPS = {
     "contract/test_cluster_client.py": (1, "lets time pass on the real side"),
     "contract/test_cluster_migration.py": (1, "how long a cut is left to itself, whose cost is counted"),
     "contract/test_cluster_stages.py": (1, "how long a fault is left to itself, whose cost is counted"),
-    "e2e/test_blockers.py": (1, "nothing is to happen meanwhile"),
+    "e2e/test_blockers.py": (2, "nothing is to happen meanwhile"),
     "e2e/test_command.py": (1, "nothing is to happen meanwhile"),
     "lab/aws/probe/handlers/work.py": (2, "a function that takes its time, or hangs: it is the thing that is tried"),
     "lab/aws/test_aws_tokens.py": (1, "a signature's own seconds run out; AWS's clock is nobody's to turn"),
