@@ -24,7 +24,12 @@ LOAD ?= 0
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  %-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' \
+		'{ line = sprintf("  %-15s", $$1); n = split($$2, words, " "); \
+		   for (i = 1; i <= n; i++) { \
+		     if (length(line) + 1 + length(words[i]) > 79) { print line; line = sprintf("%17s", "") } \
+		     line = line " " words[i] } \
+		   print line }'
 
 .PHONY: prepare
 prepare: ## Install what the other targets need
@@ -158,7 +163,7 @@ lab-roll: ## Roll that lab's cluster
 	@$(LAB) roll --name $(NAME)
 
 .PHONY: lab-shell
-lab-shell: ## A shell inside that lab, with kubectl
+lab-shell: ## A shell inside that lab, with kubectl and eks-rolling
 	@$(LAB) shell --name $(NAME)
 
 .PHONY: lab-down

@@ -13,9 +13,11 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.text import Text
 
 from eks_rolling.legible import lines
 from eks_rolling_cli.exits import CommandError, Exit, exit_for, missing_package
+from eks_rolling_cli.listing import folded
 from eks_rolling_cli.target import Options, Target
 
 TRACEBACK_VARIABLE = "EKS_ROLLING_TRACEBACK"
@@ -135,19 +137,27 @@ def _end_of(error: Exception) -> None:
 
 
 def _end(sentence: str, code: Exit) -> None:
-    errors.print(f"[bold red]error:[/] {_plain(sentence)}", soft_wrap=True)
+    _tell(errors, Text.assemble(("error:", "bold red"), f" {sentence}"))
     raise typer.Exit(code)
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
 
 
 def say(text: str) -> None:
     """A progress line, on standard error, apart from results."""
-    errors.print(text, markup=False, soft_wrap=True)
+    _tell(errors, text)
+
+
+def tell(text: str | Text) -> None:
+    """A line of a result: folded between words on a terminal, not at all elsewhere."""
+    _tell(output, text)
+
+
+def _tell(console: Console, text: str | Text) -> None:
+    told = Text(text) if isinstance(text, str) else text
+    if not console.is_terminal:
+        console.print(told, soft_wrap=True)
+        return
+    for line in folded(told, console.width):
+        console.print(line, soft_wrap=True)
 
 
 def show(content: RenderableType) -> None:

@@ -28,7 +28,8 @@ def doctor(
     from eks_rolling_cli.deployed import CHECKS as OF_DEPLOYMENT
 
     found = []
-    with errors.status("looking"):
+    # On the console of the lines themselves, which go above it: two consoles would write into each other's lines.
+    with (errors if as_json else output).status("looking"):
         for check in run_checks(target, CHECKS | OF_DEPLOYMENT if deployed else CHECKS, first="credentials"):
             found.append(check)
             if not as_json:

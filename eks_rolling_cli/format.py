@@ -22,4 +22,10 @@ def clock(when: float) -> str:
 def brief(roll: str) -> str:
     """A roll's name for a title: those that EventBridge gives, two UUIDs, by their first part, which is enough to name
     it."""
-    return roll if len(roll) <= 40 else f"{roll.partition('-')[0]}…"
+    begun = beginning(roll)
+    return roll if begun == roll else f"{begun}…"
+
+
+def beginning(roll: str) -> str:
+    """What of a roll's name is enough to type."""
+    return roll if len(roll) <= 40 else roll.partition("-")[0]

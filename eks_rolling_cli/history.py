@@ -16,7 +16,7 @@ from eks_rolling.documents.failure import explain
 from eks_rolling.documents.remedies import typed, way_out
 from eks_rolling.documents.report import Report
 from eks_rolling.wording import spoken
-from eks_rolling_cli.cli_context import AsJson, aimed, output, print_json, say, show
+from eks_rolling_cli.cli_context import AsJson, aimed, print_json, say, show, tell
 from eks_rolling_cli.execution_history import answers
 from eks_rolling_cli.exits import CommandError, Exit
 from eks_rolling_cli.format import clock
@@ -81,7 +81,7 @@ def listed(cluster: str, found: list[Json]) -> RenderableType:
 
 def _row(told: Json) -> Row:
     took = spoken((told["ended"] or time.time()) - told["began"])
-    status = Text(told["status"].lower(), style=STYLES.get(told["status"], "red"))
+    status = Text(told["outcome"] or told["status"].lower(), style=STYLES.get(told["status"], "red"))
     notes = [Text(told["reason"])] if told["reason"] else []
     notes += [Text(f"left behind: {each}", style="bold red") for each in told["left_behind"]]
     return Row((told["roll"], status, clock(told["began"]), took), notes=tuple(notes))
@@ -173,8 +173,8 @@ def orphans(target: Target, as_json: AsJson = False) -> None:
         say(f"{answer['reason'][:1].upper()}{answer['reason'][1:]}.")
         for each in found:
             since = f", since {each['since']}" if each["since"] else ""
-            output.print(Text.assemble((f"{each['kind']}  ", "bold"), f"{each['object']}{since}"), soft_wrap=True)
-            output.print(Text(f"  → {each['remedy']}", style="green"), soft_wrap=True)
+            tell(Text.assemble((f"{each['kind']}  ", "bold"), f"{each['object']}{since}"))
+            tell(Text(f"  → {each['remedy']}", style="green"))
     if found:
         raise typer.Exit(Exit.FAILED)
 

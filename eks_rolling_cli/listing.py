@@ -4,6 +4,7 @@ A terminal of 200 columns shows everything side by side; one of 60 shows the nam
 there is no width, so nothing is folded either (`eks_rolling_cli.cli_context.show`).
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ from rich.text import Text
 
 GAP = 2
 """Spaces between two columns."""
+
+WORDS = re.compile(r"(?:`[^`]*`|[^\s`])+")
+"""Words, and commands with what stands beside them."""
 
 INDENT = 4
 """Spaces before what stands below a row."""
@@ -99,6 +103,21 @@ class Listing:
             if i not in kept and cells[i].plain and column.below is not None
         ]
         return Text(" · ").join(parts) if parts else None
+
+
+def folded(text: Text, width: int) -> list[Text]:
+    """The text in lines of so many columns at most, broken between words, never inside `a command`: what is copied from
+    two lines is typed as two commands. A word or a command that is longer stays whole."""
+    lines: list[Text] = []
+    for part in text.split("\n", allow_blank=True):
+        starts = [0]
+        for word in WORDS.finditer(part.plain):
+            if word.end() - starts[-1] > width and word.start() > starts[-1]:
+                starts.append(word.start())
+        lines += part.divide(starts[1:])
+    for line in lines:
+        line.rstrip()
+    return lines
 
 
 def indented(text: Text, spaces: int = INDENT) -> Padding:

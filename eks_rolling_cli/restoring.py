@@ -7,7 +7,7 @@ import typer
 from eks_rolling import state_names
 from eks_rolling.documents.failure import explain
 from eks_rolling.documents.remedies import way_out
-from eks_rolling_cli.cli_context import output, say
+from eks_rolling_cli.cli_context import say, tell
 from eks_rolling_cli.execution_history import answers, position
 from eks_rolling_cli.executions import new_name
 from eks_rolling_cli.exits import CommandError, Exit
@@ -43,10 +43,10 @@ def _follow_restore(target: Target, arn: str) -> None:
         time.sleep(LOOK_SECONDS)
     done = [answer.get("output") or {} for _, answer in answers(events, state_names.RESTORE)]
     for each in dict.fromkeys(sentence for d in done for sentence in d.get("restored") or ()):
-        output.print(f"restored: {each}", markup=False, soft_wrap=True)
+        tell(f"restored: {each}")
     left = [sentence for d in done[-1:] for sentence in d.get("left_behind") or ()]
     for each in left:
-        output.print(f"left behind: {each}", markup=False, soft_wrap=True)
+        tell(f"left behind: {each}")
     if left:
         say(f"→ {way_out(target.cluster)}")
     if execution.status != "SUCCEEDED":

@@ -25,7 +25,9 @@ def settings_of(target: Target, file: Path | None = None) -> "tuple[Settings, bo
     deployed, why = True, ""
     try:
         target.machine("roll")
-    except CommandError:
+    except CommandError as error:
+        if error.code is not Exit.NOT_FOUND:
+            raise
         deployed = False
     except RollError as error:
         deployed, why = False, f"what is deployed cannot be seen. {error}"

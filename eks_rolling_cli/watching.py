@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eks_rolling import state_names
-from eks_rolling_cli.cli_context import aimed, output, print_line, say, show
+from eks_rolling_cli.cli_context import aimed, output, print_line, say, show, tell
 from eks_rolling_cli.exits import CommandError, Exit
+from eks_rolling_cli.format import beginning
 from eks_rolling_cli.target import Target
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def follow(
                     break
                 time.sleep(max(LOOK_SECONDS, _in_work(seen) / CALLS_PER_SECOND))
     except KeyboardInterrupt:
-        name = arn.rpartition(":")[2]
+        name = beginning(arn.rpartition(":")[2])
         say(
             f"Detached: the roll {name} continues. `eks-rolling watch {name}` returns to it, "
             f"`eks-rolling pause {name}` holds it, `eks-rolling abort {name}` ends it."
@@ -212,7 +213,7 @@ class _Lines:
     def say(self, words: str) -> None:
         from eks_rolling_cli.format import clock
 
-        output.print(f"{clock(time.time())}  {words}", markup=False, soft_wrap=True)
+        tell(f"{clock(time.time())}  {words}")
 
     def show(self, seen: "RollState") -> None:
         from eks_rolling_cli.watch_view import changes

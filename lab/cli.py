@@ -218,8 +218,8 @@ def _tell_running(lab: Lab, seconds: float, *, as_json: bool) -> None:
     chosen = "" if lab.name == DEFAULT_NAME else f" --name {lab.name}"
     _output.print(
         f"lab {lab.name} is running ({seconds:.1f} s)\n"
-        f"  python -m lab shell{chosen}    a shell inside, with kubectl\n"
-        f"  python -m lab down{chosen}     ends it",
+        f"  .venv/bin/python -m lab shell{chosen}    a shell inside, with kubectl and eks-rolling\n"
+        f"  .venv/bin/python -m lab down{chosen}     ends it",
         highlight=False,
     )
 

@@ -40,12 +40,15 @@ def deploy(
 ) -> None:
     """Synthesize the application with CDK and deploy it into a lab."""
     with told_errors():
-        outputs = deploy_application(lifecycle.find(name), _json(settings, "--settings"))
+        lab, given = lifecycle.find(name), _json(settings, "--settings")
+        _errors.print("deploying the application, which takes half a minute", highlight=False)
+        outputs = deploy_application(lab, given)
         if as_json:
             print_json(outputs)
         else:
             for key, value in outputs.items():
                 _output.print(f"{key}: {value}", highlight=False, soft_wrap=True)
+            _output.print("Next: `eks-rolling plan` in a shell of the lab.", highlight=False)
 
 
 def roll(

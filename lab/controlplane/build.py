@@ -202,7 +202,7 @@ def main() -> int:
     except BuildError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    sys.stdout.write(f"Kubernetes {kubernetes_version()} is in {directory} ({time.monotonic() - began:.0f} s)\n")
+    sys.stdout.write(f"Kubernetes {kubernetes_version()} is built ({time.monotonic() - began:.0f} s): {directory}\n")
     return 0
 
 

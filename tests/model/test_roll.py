@@ -527,7 +527,7 @@ def test_taints_that_were_to_stay_do_so_after_a_stop() -> None:
     assert engine.run("restore", "watchdog-1", {"roll": "roll-1"}).visited[-1] == "Restored"
     assert len([n for n in world.nodes_by_name.values() if n.roll_taint]) >= 5
     report = json.loads(world.documents["rolls/roll-1/report.json"])
-    assert [o["kind"] for o in report["orphans"]].count("taint on a node") >= 5
+    assert [o["kind"] for o in report["orphans"]].count("taint on node") >= 5
 
 
 def test_a_restore_by_hand_leaves_a_living_roll_alone_and_says_so() -> None:
@@ -581,7 +581,7 @@ def test_what_is_left_behind_is_in_the_report() -> None:
     failed(engine_for(world).run("roll", "roll-1", {"keep_taints": True}))
     report = json.loads(world.documents["rolls/roll-1/report.json"])
     kinds = {o["kind"] for o in report["orphans"]}
-    assert "taint on a node" in kinds
+    assert "taint on node" in kinds
     assert all(o["remedy"] for o in report["orphans"])
 
 

@@ -62,30 +62,42 @@ PAUSED = Workload(
 LAUNCH = str(LaunchMark(3600.0, token=token_of("roll-0", "i-1", 1)))
 
 MARKS = {
-    "taint": (node(taints=(SOFT_TAINT,)), "taint on a node", "n-1: taint", ""),
+    "taint": (node(taints=(SOFT_TAINT,)), "taint on node", "n-1: taint", ""),
     "cordon": (
         node(unschedulable=True, annotations={NODE_CORDONED: "true", NODE_ROLL: "roll-0"}),
-        "cordon on a node",
+        "cordon on node",
         "n-1: cordon, mark of roll-0",
         "",
     ),
-    "mark": (node(annotations={NODE_LAUNCH: LAUNCH}), "mark on a node", "n-1: mark", "1970-01-01 01:00:00 UTC"),
-    "maximum": (group(**{GROUP_MAXIMUM: "2"}), "tag on a group", "workers: the maximum size was 2 and is 3", ""),
+    "mark": (node(annotations={NODE_LAUNCH: LAUNCH}), "mark on node", "n-1: mark", "1970-01-01 01:00:00 UTC"),
+    "maximum": (group(**{GROUP_MAXIMUM: "2"}), "tag on group", "workers: the maximum size was 2 and is 3", ""),
+    "raised maximum": (
+        group(**{GROUP_MAXIMUM: "2 to 3"}),
+        "tag on group",
+        "workers: the maximum size was raised from 2 to 3",
+        "",
+    ),
+    "raised maximum that somebody set since": (
+        group(**{GROUP_MAXIMUM: "2 to 4"}),
+        "tag on group",
+        "workers: the maximum size was raised from 2 to 4 and is 3",
+        "",
+    ),
     "processes": (
         group(**{GROUP_RESUME: "AZRebalance"}),
-        "tag on a group",
+        "tag on group",
         "workers: processes AZRebalance are to be resumed",
         "",
     ),
     "replacement": (
         tagged(**{INSTANCE_REPLACES: "i-0"}),
-        "tag on an instance",
+        "tag on instance",
         "i-1: launched to replace i-0",
         "1970-01-01 01:00:00 UTC",
     ),
     "protection": (
         tagged(**{INSTANCE_PROTECTED: "true"}),
-        "tag on an instance",
+        "tag on instance",
         "i-1: protected from scale-in by a roll",
         "",
     ),
@@ -118,7 +130,7 @@ def test_every_mark_without_a_living_roll_is_one_with_its_remedy(name: str) -> N
     (found,) = orphans(view)
     assert (found.kind, found.object, found.since) == (kind, what, since)
     remedies = {True: "the next roll finishes it: `eks-rolling start ", False: "`eks-rolling restore "}
-    assert found.remedy.startswith(remedies[kind == "tag on an instance" and "launched" in what])
+    assert found.remedy.startswith(remedies[kind == "tag on instance" and "launched" in what])
 
 
 def test_one_remedy_serves_for_everything_that_a_roll_left() -> None:
@@ -145,7 +157,7 @@ def test_marks_belong_to_the_roll_that_holds_the_lock_and_to_nobody_once_it_is_s
 
 def test_a_roll_that_has_ended_owns_nothing_whatever_its_lock_says() -> None:
     view = replace(MARKS["taint"][0], leases=(LOCK,), now=1100.0, ended="roll-1")
-    assert [o.kind for o in orphans(view)] == ["lock", "taint on a node"]
+    assert [o.kind for o in orphans(view)] == ["lock", "taint on node"]
 
 
 def test_a_lock_of_the_dead_is_named_with_its_holder_and_when_it_was_heard_of_last() -> None:

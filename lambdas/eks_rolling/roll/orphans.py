@@ -168,7 +168,7 @@ def _nodes(view: OrphanScan) -> Iterator[Orphan]:
         asked = LaunchMark.on(node) if NODE_LAUNCH in node.annotations else None
         roll = node.annotations.get(NODE_ROLL, "")
         yield Orphan(
-            kind=f"{what[0]} on a node",
+            kind=f"{what[0]} on node",
             object=f"{node.name}: {', '.join(what)}{f' of {roll}' if roll else ''}",
             since=_time(asked.asked_at) if asked else "",
             remedy=_remedy(view),
@@ -181,9 +181,13 @@ def _groups(view: OrphanScan) -> Iterator[Orphan]:
         if GROUP_RESUME in group.tags:
             said.append(f"processes {group.tags[GROUP_RESUME]} are to be resumed")
         if GROUP_MAXIMUM in group.tags:
-            said.append(f"the maximum size was {group.tags[GROUP_MAXIMUM]} and is {group.maximum}")
+            original, _, raised = group.tags[GROUP_MAXIMUM].partition(" to ")
+            was = f"was raised from {original} to {raised}" if raised else f"was {original}"
+            said.append(
+                f"the maximum size {was}" + ("" if raised == str(group.maximum) else f" and is {group.maximum}")
+            )
         if said:
-            yield Orphan(kind="tag on a group", object=f"{group.name}: {'; '.join(said)}", remedy=_remedy(view))
+            yield Orphan(kind="tag on group", object=f"{group.name}: {'; '.join(said)}", remedy=_remedy(view))
 
 
 def _instances(view: OrphanScan) -> Iterator[Orphan]:
@@ -194,14 +198,14 @@ def _instances(view: OrphanScan) -> Iterator[Orphan]:
             old = view.states.get(replaces)
             lives = old is not None and old.state == "running"
             yield Orphan(
-                kind="tag on an instance",
+                kind="tag on instance",
                 object=f"{state.id}: launched to replace {replaces}{', which is still there' if lives else ''}",
                 since=_time(state.launched),
                 remedy=_remedy(view),
             )
         if INSTANCE_PROTECTED in state.tags:
             yield Orphan(
-                kind="tag on an instance",
+                kind="tag on instance",
                 object=f"{state.id}: protected from scale-in by a roll",
                 remedy=_remedy(view),
             )

@@ -107,7 +107,7 @@ def watched(seen: RollState) -> RenderableType:
 def rolls() -> RenderableType:
     told = {
         "roll": "roll-20261126-021400-1a2b", "execution": "arn", "status": "FAILED", "began": 1000.0, "ended": 1400.0,
-        "reason": DENIED, "left_behind": [LEFT], "replaced": 1, "planned": 4,
+        "reason": DENIED, "left_behind": [LEFT], "replaced": 1, "planned": 4, "outcome": "",
     }  # fmt: skip
     return history.listed("platform-production", [told, {**told, "status": "SUCCEEDED", "left_behind": []}])
 

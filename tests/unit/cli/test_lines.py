@@ -1,0 +1,73 @@
+"""Sentences on a terminal and off it: folded between words, but no command; and by one console alone."""
+
+import io
+
+import pytest
+from rich.console import Console
+from rich.text import Text
+
+from eks_rolling_cli import cli_context, doctor, history
+from eks_rolling_cli.exits import CommandError, Exit
+from eks_rolling_cli.format import beginning, brief
+from eks_rolling_cli.listing import folded
+from eks_rolling_cli.settings import settings_of
+from tests.unit.cli.conftest import Run
+from tests.unit.cli.targets import FakeTarget
+
+SENTENCE = "→ `eks-rolling start --cluster platform-production` shows a plan and asks; that roll finishes what is left"
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 200])
+def test_a_sentence_is_folded_between_words_and_a_command_stays_on_one_line(width: int) -> None:
+    lines = [line.plain for line in folded(Text(SENTENCE), width)]
+    assert " ".join(lines) == SENTENCE
+    assert [line for line in lines if "`eks-rolling start --cluster platform-production`" in line]
+    assert all(len(line) <= width or "`" in line for line in lines)
+    assert [line.plain for line in folded(Text("one\ntwo three"), 5)] == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize(("terminal", "lines"), [(True, 2), (False, 1)])
+def test_a_result_is_folded_on_a_terminal_alone(terminal: bool, lines: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(cli_context, "output", Console(file=written, width=80, force_terminal=terminal))
+    cli_context.tell(SENTENCE)
+    assert len(written.getvalue().splitlines()) == lines
+
+
+def test_doctors_lines_and_its_spinner_share_a_console(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two consoles would write into each other's lines."""
+    lines, beside = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(doctor, "output", Console(file=lines, width=80, force_terminal=True))
+    monkeypatch.setattr(doctor, "errors", Console(file=beside, width=80, force_terminal=True))
+    monkeypatch.setattr(doctor, "CHECKS", {"credentials": lambda _: "well"})
+    assert run("doctor").exit_code == 0
+    assert "looking" in lines.getvalue()
+    assert beside.getvalue() == ""
+
+
+def test_what_is_wrong_with_the_command_line_is_not_taken_for_an_account_without_a_deployment(
+    target: FakeTarget, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nowhere(_: str) -> str:
+        raise CommandError("No region is set: pass --region or set AWS_REGION.", Exit.USAGE)
+
+    monkeypatch.setattr(target, "machine", nowhere)
+    with pytest.raises(CommandError, match="No region is set"):
+        settings_of(target)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_name_that_eventbridge_gave_is_told_by_its_beginning_which_is_enough_to_type() -> None:
+    given = "33bacbeb-71ec-4965-a6fe-92d75f39063c_b72a8c6c-f600-4dfc-9307-051c2b36d4be"
+    assert (beginning(given), brief(given)) == ("33bacbeb", "33bacbeb…")
+    assert beginning("roll-20261126-021400-1a2b") == brief("roll-20261126-021400-1a2b") == "roll-20261126-021400-1a2b"
+
+
+def test_a_roll_that_was_aborted_is_not_told_as_failed() -> None:
+    told = {
+        "roll": "roll-1", "status": "FAILED", "outcome": "aborted", "began": 1000.0, "ended": 1400.0,
+        "reason": "The roll was aborted.", "left_behind": [],
+    }  # fmt: skip
+    written = io.StringIO()
+    Console(file=written, width=100).print(history.listed("demo", [told]))
+    assert "aborted" in written.getvalue().splitlines()[1]
