@@ -125,6 +125,14 @@ def test_usual_features_are_known() -> None:
     assert described(**usual, **more).unhandled == ()
 
 
+def test_features_by_which_aws_replaces_instances_itself_are_read() -> None:
+    ages = described(MaxInstanceLifetime=86400 * 7, CapacityRebalance=True)
+    assert (ages.longest_life, ages.rebalances_spot) == (604800.0, True)
+    # Without a spot instance nothing is rebalanced.
+    assert not described(CapacityRebalance=True, **mixed({"InstanceType": "m6i.large"})).rebalances_spot
+    assert not described().rebalances_spot
+
+
 @pytest.mark.parametrize(
     "beside",
     [

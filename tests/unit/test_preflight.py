@@ -124,6 +124,8 @@ BLOCKS, HOLDS, NOTE = Severity.BLOCKS, Severity.HOLDS, Severity.NOTE
         ("group-feature", BLOCKS, "group ng", group(unhandled=("weighted capacity",))),
         ("several-types", NOTE, "group ng", group(types=("m6i.large", "m7i.large"))),
         ("several-types", NOTE, "group ng", group(types=("*0",))),
+        ("instance-lifetime", NOTE, "group ng", group(longest_life=7 * 86400.0)),
+        ("capacity-rebalance", NOTE, "group ng", group(rebalances_spot=True)),
         (
             "idle-group",
             NOTE,

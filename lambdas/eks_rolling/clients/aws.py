@@ -723,6 +723,8 @@ def _group(item: "AutoScalingGroupTypeDef", refreshing: frozenset[str]) -> Group
         types=tuple(kind for kind, _ in choices),
         unhandled=tuple(_unhandled(item)),
         subnets=tuple(s.strip() for s in item.get("VPCZoneIdentifier", "").split(",") if s.strip()),
+        longest_life=float(item.get("MaxInstanceLifetime") or 0),
+        rebalances_spot=bool(item.get("CapacityRebalance")) and not (mixed and share == 100),
         mixed=bool(mixed),
         # LaunchInstances serves policies that are all on-demand or all spot, none in between.
         mixed_purchasing=bool(mixed) and not (share == 100 or (share == 0 and base == 0)),

@@ -63,6 +63,10 @@ class Group:
     unhandled: tuple[str, ...] = ()
     """Features by which it launches, counts or serves in ways that a roll does not know, each with its name."""
     subnets: tuple[str, ...] = ()
+    longest_life: float = 0.0
+    """Seconds after which AWS replaces its instances itself (MaxInstanceLifetime); 0 for never."""
+    rebalances_spot: bool = False
+    """AWS replaces its spot instances as soon as they are at risk (CapacityRebalance)."""
     mixed: bool = False
     """A policy of several types or purchase options says what it launches, its template included."""
     mixed_purchasing: bool = False

@@ -7,7 +7,7 @@ from eks_rolling.documents.finding import Finding, Severity, blocks, holds, note
 from eks_rolling.names import CLUSTER_TAG_VALUES, cluster_tag
 from eks_rolling.observed.aws import BY_ATTRIBUTES, Group
 from eks_rolling.payloads import RollRequest, Targets
-from eks_rolling.plan.snapshot import Candidate, ClusterSnapshot, by_parameter, resolve
+from eks_rolling.plan.snapshot import DAY, Candidate, ClusterSnapshot, by_parameter, resolve
 from eks_rolling.settings import Deadlines, Settings
 from eks_rolling.wording import counted
 
@@ -130,6 +130,7 @@ def capacity_findings(view: ClusterSnapshot, chosen: Sequence[Candidate], surge:
     for name, members in sorted(by_group.items()):
         yield from _addresses(view, name, members, surge)
         yield from _size(members[0].group)
+        yield from _replaced_by_others(members[0].group)
         yield from _protection(members)
         yield from _balance(members[0].group)
 
@@ -209,6 +210,25 @@ def _size(group: Group) -> Iterator[Finding]:
             subject,
             f"its maximum size {group.maximum} leaves no room for replacements and is raised for the roll",
             "nothing; it is put back at the end",
+        )
+
+
+def _replaced_by_others(group: Group) -> Iterator[Finding]:
+    """Features by which AWS itself terminates instances, during a roll too: no process can be suspended for them."""
+    subject = f"group {group.name}"
+    if group.longest_life:
+        yield note(
+            "instance-lifetime",
+            subject,
+            f"AWS replaces its instances itself once they are {group.longest_life / DAY:.0f} days old, and drains none",
+            "set its MaxInstanceLifetime to 0; the setting max_age_days does the same with a drain",
+        )
+    if group.rebalances_spot:
+        yield note(
+            "capacity-rebalance",
+            subject,
+            "AWS replaces its spot instances itself once they are at risk, and drains none",
+            "turn off its capacity rebalancing, or run something that drains on the notice",
         )
 
 
