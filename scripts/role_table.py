@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from stacks.functions import ROLLBACK, STEPS
+from stacks.functions import ROLLBACK, STEPS, UNJOINED
 from stacks.roles import Permissions
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "threat-model.md"
@@ -26,7 +26,7 @@ IN_THE_CLUSTER = {
 def table() -> str:
     """A row for each kind of role: the steps that have it, and what a thief of it could do besides reading."""
     kinds: dict[tuple[str, str], list[str]] = {}
-    for step, permissions in sorted({**STEPS, **ROLLBACK}.items()):
+    for step, permissions in sorted({**STEPS, **ROLLBACK, **UNJOINED}.items()):
         kinds.setdefault((_in_the_cluster(permissions), _in_the_account(permissions)), []).append(f"`{step}`")
     rows = ["| role of | could, in the cluster | could, in the account |", "|---|---|---|"]
     rows += [f"| {', '.join(steps)} | {cluster} | {account} |" for (cluster, account), steps in kinds.items()]

@@ -141,6 +141,17 @@ ROLLBACK: Mapping[str, Permissions] = {
 }
 """The step that is there only where the settings have a failed roll put back what was before."""
 
+UNJOINED: Mapping[str, Permissions] = {
+    "replace_unjoined": Permissions(
+        (LOOK, LOCK),
+        describe=(*DESCRIBE_GROUPS, *DESCRIBE_TARGETS, "ec2:DescribeInstances"),
+        groups=("autoscaling:TerminateInstanceInAutoScalingGroup",),
+        targets=MOVE_TARGETS,
+        notifies=True,
+    )
+}
+"""The step that is there only where the settings have rolls replace instances that never joined."""
+
 HOOKS: Mapping[str, Permissions] = {"run_hooks": Permissions((LOCK,), notifies=True, asks_hooks=True)}
 """The step that is there only where the settings have hooks."""
 
@@ -217,6 +228,7 @@ class Functions(Construct):
             **STEPS,
             **(HOOKS if settings.hooks else {}),
             **(ROLLBACK if settings.roll_back.enabled else {}),
+            **(UNJOINED if settings.dead_nodes.replace else {}),
         }
         self.of: dict[str, lambda_.Function] = {step: self._function(step, p) for step, p in steps.items()}
 

@@ -321,7 +321,14 @@ class Roll(Construct):
         rehearse.next(before.start if before else pause.start)
         pause.then(taint.start)
         taint.then(resume.start)
-        resume.then(pick)
+        if settings.dead_nodes.replace:
+            unjoined = states.step(
+                named.REPLACE_UNJOINED, "replace_unjoined", {"unjoined": jsonata(f"{plan}.unjoined")}, catch=settle
+            )
+            resume.then(unjoined.start)
+            unjoined.then(pick)
+        else:
+            resume.then(pick)
         pick.next(any_left)
         any_left.when(states.when("$count($states.input.output.wave) = 0"), settle.start, comment="none left")
         any_left.otherwise(replace)

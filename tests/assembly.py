@@ -93,7 +93,9 @@ ROLL_BACK = {"enabled": True, "node_roles": ["arn:aws:iam::123456789012:role/nod
 
 
 def hooked_document() -> dict[str, Any]:
-    return {"settings": {**DOCUMENT["settings"], "hooks": HOOKS, "roll_back": ROLL_BACK}}
+    return {
+        "settings": {**DOCUMENT["settings"], "hooks": HOOKS, "roll_back": ROLL_BACK, "dead_nodes": {"replace": True}}
+    }
 
 
 @cache
@@ -110,6 +112,13 @@ def with_way_back_document() -> dict[str, Any]:
 def with_way_back() -> Assembly:
     """The same with a way back for rolls that fail."""
     return Assembly(json.loads((assembly(with_way_back_document()) / "EksRolling-demo.template.json").read_text()))
+
+
+@cache
+def with_dead_nodes() -> Assembly:
+    """The same with dead nodes replaced."""
+    document = {"settings": {**DOCUMENT["settings"], "dead_nodes": {"replace": True}}}
+    return Assembly(json.loads((assembly(document) / "EksRolling-demo.template.json").read_text()))
 
 
 @cache

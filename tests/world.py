@@ -53,6 +53,9 @@ CLUSTER = "demo"
 UNSCHEDULABLE = Taint("node.kubernetes.io/unschedulable", Effect.NO_SCHEDULE)
 
 
+TOLERATED_SECONDS, DEAD_SECONDS = 300.0, 600.0
+"""After how long Kubernetes deletes the pods of a silent node, and a roll may take it for dead where it is to."""
+
 KNOWN_KINDS = frozenset({"Deployment", "StatefulSet", "ReplicaSet", "DaemonSet"})
 """Kinds of controllers that the API serves to everybody; others are known by their pods alone."""
 
@@ -177,6 +180,10 @@ class World:
         self.volume_list: list[Volume] = []
         self.templates: dict[str, tuple[int, int]] = {}
         self.tags_of_templates = {f"kubernetes.io/cluster/{CLUSTER}": "owned"}
+        self.exchanges: list[tuple[str, float]] = []
+        """Groups that are about to launch in an exchanged instance's stead, and when."""
+        self.silent: dict[str, float] = {}
+        """Node -> when its kubelet fell silent."""
         self.hooks: list[LifecycleHook] = []
         self.tokens: dict[str, str] = {}
         self.documents: dict[str, str] = {}
@@ -315,6 +322,26 @@ class World:
         self.effects.clear()
         self.baseline = self.capacity()
 
+    def launch_one(self, group: str, zone: str) -> str:
+        """An instance that the group launches by itself; answers its id."""
+        return self._launch(group, zone).id
+
+    def stop_kubelet(self, node: str) -> None:
+        """Its kubelet falls silent: what is on it is not Ready, is deleted after a while, and never ends. The capacity
+        of from now on is what may not fall [N3]."""
+        self.silent[node] = self.time
+        self._set_node(replace(self.nodes_by_name[node], ready=False, silent_since=self.time))
+        for state in self.pods_by_name.values():
+            if state.pod.node == node:
+                state.pod = replace(state.pod, ready=False)
+        if self.baseline is not None:
+            self.baseline = self.capacity()
+
+    def start_kubelet(self, node: str) -> None:
+        """It reports again: what was deleted ends."""
+        del self.silent[node]
+        self._set_node(replace(self.nodes_by_name[node], ready=True, silent_since=0.0))
+
     def clients(self, settings: Settings) -> Clients:
         return Clients(self, self, self.redis, settings, lambda: self.time, self.advance, self)
 
@@ -349,11 +376,12 @@ class World:
                     self._shut_down(machine)
             elif machine.state == "running" and self.time >= machine.changes_at:
                 node = self._node_of(machine.id)
-                if node and not node.ready:
+                if node and not node.ready and node.name not in self.silent:
                     self._set_node(replace(node, ready=True, taints=()))
             elif machine.state == "shutting-down" and self.time >= machine.changes_at:
                 machine.state = "terminated"
                 self._forget(machine)
+        self._run_exchanges()
         for group in list(self.groups_by_name.values()):
             alive = sum(1 for m in self.machines.values() if m.group == group.name and m.alive)
             if not group.launches_serially or alive >= group.desired or "Launch" in group.suspended:
@@ -361,6 +389,12 @@ class World:
             elif self.time >= self.scales_out_at.setdefault(group.name, self.time + self.delays.scale_out):
                 zones = {z: sum(1 for m in self._alive(group.name) if m.zone == z) for z in group.zones}
                 self._launch(group.name, min(zones, key=lambda z: (zones[z], z)))
+
+    def _run_exchanges(self) -> None:
+        for due in [e for e in self.exchanges if self.time >= e[1]]:
+            self.exchanges.remove(due)
+            zones = {z: sum(1 for m in self._alive(due[0]) if m.zone == z) for z in self.groups_by_name[due[0]].zones}
+            self._launch(due[0], min(zones, key=lambda z: (zones[z], z)))
 
     def _taint_cordoned(self) -> None:
         """The node lifecycle controller keeps a taint in step with a cordon."""
@@ -403,6 +437,7 @@ class World:
                 else:
                     del self.pods_by_name[key]
             del self.nodes_by_name[node.name]
+            self.silent.pop(node.name, None)
         for key in [k for k in self.targets if k[1] == machine.id]:
             del self.targets[key]
 
@@ -416,7 +451,11 @@ class World:
 
     def _run_pods(self) -> None:
         for key, state in list(self.pods_by_name.items()):
-            if state.gone_at is not None and self.time >= state.gone_at:
+            if state.pod.node in self.silent:
+                late = self.time - self.silent[state.pod.node] >= TOLERATED_SECONDS
+                if late and state.gone_at is None and not state.pod.stays_with_node:
+                    self._delete(state)
+            elif state.gone_at is not None and self.time >= state.gone_at:
                 del self.pods_by_name[key]
             elif self._may_be_ready(state):
                 state.pod = replace(state.pod, ready=True, phase="Running")
@@ -602,7 +641,8 @@ class World:
             elif self.time >= until:
                 del self.attached[claim]
         for key, target in list(self.targets.items()):
-            if target.state == "initial" and self.time >= target.changes_at:
+            joined = self._node_of(key[1]) is not None
+            if target.state == "initial" and joined and self.time >= target.changes_at:
                 target.state = "healthy"
             elif target.state == "draining" and self.time >= target.changes_at:
                 del self.targets[key]
@@ -1094,11 +1134,15 @@ class World:
         if self.planned and machine.id not in self.planned and "eks-rolling/replaces" not in machine.tags:
             raise InvariantBroken(f"N4: {machine.id} is not of the plan and was terminated")
         if node:
-            staying = [str(p) for p in self.pods_on(node.name) if not p.stays_with_node]
+            dead = self.time - self.silent.get(node.name, self.time) >= DEAD_SECONDS
+            over = [
+                p.uid for p in self.pods_on(node.name) if dead and p.deleting and self.time >= (p.deleting_until or 0)
+            ]
+            staying = [str(p) for p in self.pods_on(node.name) if not p.stays_with_node and p.uid not in over]
             if staying:
                 raise InvariantBroken(f"N2: {machine.id} was terminated with {staying} on it")
             self._may_end_daemons(node.name)
-            if self.attachments(node.name):
+            if self.attachments(node.name) and not dead:
                 raise InvariantBroken(f"N2: {machine.id} was terminated with volumes attached")
             if machine.id in self.planned and NODE_ROLL not in node.annotations:
                 raise InvariantBroken(f"N4: {machine.id} was terminated without a mark of the roll")
@@ -1110,6 +1154,18 @@ class World:
         serving = [p for p in daemons if any(s.leads_to(p) for s in self.node_services)]
         if named := [str(p) for p in serving if p.ready or (p.deleting and p.phase == "Running")]:
             raise InvariantBroken(f"N5: {node} was terminated while clients are led to {named}, or are being answered")
+
+    def exchange(self, instance: str) -> None:
+        """Terminates; the group launches another one as it is one short."""
+        machine = self.machines.get(instance)
+        if machine is None or machine.state in {"shutting-down", "terminated"}:
+            return
+        if self._node_of(instance) is not None:
+            raise InvariantBroken(f"N2: {instance} was exchanged with a node of its own")
+        self._may_terminate(machine)
+        self._shut_down(machine)
+        self.exchanges.append((machine.group, self.time + self.delays.scale_out))
+        self._effect(f"exchange {instance}")
 
     def targets_of(self, instances: Sequence[str], among: Collection[str] | None = None) -> list[TargetRegistration]:
         return [

@@ -136,6 +136,12 @@ class RollTask(Task):
     failures: tuple[NodeFailure, ...] = ()
 
 
+class UnjoinedTask(Task):
+    """Replacing instances that never joined: instance -> its group."""
+
+    unjoined: dict[str, str] = {}
+
+
 class HookTask(Task):
     """Hooks of one moment; node, instance and replacement are empty for the roll's own. `failure` is what ended it."""
 

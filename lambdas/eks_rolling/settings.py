@@ -206,6 +206,22 @@ class RollBack(Strict):
     )
 
 
+class DeadNodes(Strict):
+    """What a roll does about outdated nodes whose kubelet is silent, and outdated instances that never joined."""
+
+    replace: bool = Field(
+        False,
+        description="they are replaced: pods are evicted within their budgets, and what cannot end, because no kubelet "
+        "ends it, goes with the instance; an instance without a node is exchanged by its group. Otherwise they block",
+    )
+    silent_seconds: int = Field(
+        600,
+        ge=60,
+        description="how long a kubelet must be silent, or an instance without a node, to count as dead. Kubernetes "
+        "itself deletes the pods of a silent node after 300",
+    )
+
+
 class Deadlines(Strict):
     """How long a step may hold before the roll gives up and restores, in seconds."""
 
@@ -215,6 +231,9 @@ class Deadlines(Strict):
     )
     take_lock: int = Field(4 * 3600, ge=1, description="waiting for another roll on the same cluster")
     pause_interference: int = Field(600, ge=1, description="with autoscaler.mode pause: cluster-autoscaler has stopped")
+    replace_unjoined: int = Field(
+        2400, ge=1, description="with dead_nodes.replace: what never joined is gone, and its successors have joined"
+    )
     taint_nodes: int = Field(900, ge=1, description="every outdated node is tainted")
     launch_replacement: int = Field(1800, ge=1, description="no capacity, or the group is at its maximum")
     await_ready: int = Field(1200, ge=1, description="the new node joins, its DaemonSets and targets are ready")
@@ -326,6 +345,9 @@ class Settings(Strict):
         ge=0,
         description="how long pods that end by themselves (Jobs', and others that are not started again) have to do so "
         "before they are evicted; 0: none",
+    )
+    dead_nodes: DeadNodes = Field(
+        DeadNodes(), description="outdated nodes whose kubelet has fallen silent, and instances that never joined"
     )
     max_age_days: int = Field(
         0,

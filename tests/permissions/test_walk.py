@@ -5,7 +5,7 @@ The end-to-end tests leave what their labs recorded in build/permissions; this o
 
 import pytest
 
-from stacks.functions import HOOKS, ROLLBACK, STEPS
+from stacks.functions import HOOKS, ROLLBACK, STEPS, UNJOINED
 from tests.assembly import with_hooks
 from tests.permissions.collected import DIRECTORY, FORBIDDEN, Uses, load
 from tests.permissions.exceptions import EXEMPT
@@ -34,7 +34,7 @@ def test_no_permission_is_unused_and_none_is_missing(used: list[Uses]) -> None:
         rules(),
         roles.actions(),
         {uses.cluster: roles.names(uses.cluster) for uses in used},
-        {step: permissions.kubernetes for step, permissions in {**STEPS, **HOOKS, **ROLLBACK}.items()},
+        {step: permissions.kubernetes for step, permissions in {**STEPS, **HOOKS, **ROLLBACK, **UNJOINED}.items()},
     )
     found = walk(granted, used, EXEMPT)
     assert not found, "\n" + "\n".join(found)

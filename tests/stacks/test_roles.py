@@ -12,7 +12,7 @@ import pytest
 from eks_rolling.observed.marks import GROUP_MAXIMUM, GROUP_RESUME, INSTANCE_PROTECTED, INSTANCE_REPLACES
 from eks_rolling.roll.fence import timeout
 from scripts import role_table
-from stacks.functions import HOOKS, ROLLBACK, SIZES, STEPS, USUAL
+from stacks.functions import HOOKS, ROLLBACK, SIZES, STEPS, UNJOINED, USUAL
 from stacks.roles import FLEET_RESOURCES, NETWORK_INTERFACES, TAG_KEYS, TARGET_RESOURCES, UNSCOPED
 from stacks.state_machine import CALL_TIMEOUT
 from tests.assembly import in_network, synthesize
@@ -182,7 +182,7 @@ def test_every_function_has_a_role_of_its_own() -> None:
 
 
 def test_sizes_are_of_steps_and_every_call_outlasts_its_function() -> None:
-    assert SIZES.keys() <= STEPS.keys() | HOOKS.keys() | ROLLBACK.keys()
+    assert SIZES.keys() <= STEPS.keys() | HOOKS.keys() | ROLLBACK.keys() | UNJOINED.keys()
     for size in (USUAL, *SIZES.values()):
         assert size.timeout < CALL_TIMEOUT.to_seconds()
 
@@ -206,7 +206,7 @@ def test_the_clusters_security_group_lets_the_functions_in_where_it_is_named() -
 
 def test_the_fence_knows_how_long_each_function_may_run() -> None:
     """R6: a restore waits for that."""
-    for step in (*STEPS, *HOOKS, *ROLLBACK):
+    for step in (*STEPS, *HOOKS, *ROLLBACK, *UNJOINED):
         handler = importlib.import_module(f"eks_rolling.steps.{step}").handler
         if handler.locked or step == "settle_redis":
             assert timeout(step) == SIZES.get(step, USUAL).timeout, step

@@ -14,7 +14,7 @@ from eks_rolling import errors, state_names
 from eks_rolling.redis.actions import RedisStep
 from eks_rolling.report.timeline import KINDS
 from eks_rolling.settings import Deadlines, Settings
-from stacks.functions import HOOKS, ROLLBACK, STEPS
+from stacks.functions import HOOKS, ROLLBACK, STEPS, UNJOINED
 from stacks.state_machine import READY_SECONDS, REDIS_STATES, RETRIED, START_RETRIED, UNREADY
 from tests.assembly import DOCUMENT, HOOK_FUNCTION, Assembly, synthesize, with_hooks
 
@@ -168,7 +168,7 @@ def test_names_are_sentences_and_unique_within_a_machine() -> None:
 
 def test_every_function_is_a_step_module_and_every_step_module_a_function() -> None:
     modules = {p.stem for p in (REPOSITORY / "lambdas" / "eks_rolling" / "steps").glob("*.py")} - {"__init__"}
-    assert modules == set(STEPS) | set(HOOKS) | set(ROLLBACK)
+    assert modules == set(STEPS) | set(HOOKS) | set(ROLLBACK) | set(UNJOINED)
     handlers = {p["Handler"] for p in synthesize().of_type("AWS::Lambda::Function").values() if "Handler" in p}
     assert {f"eks_rolling.steps.{step}.handler" for step in STEPS} <= handlers
     for step in STEPS:

@@ -26,6 +26,7 @@ STOPS_ANYWHERE = {
     "launch_replacement",
     "leave_load_balancers",
     "pause_interference",
+    "replace_unjoined",
     "taint_nodes",
     "terminate",
 }

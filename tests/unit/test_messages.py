@@ -16,7 +16,7 @@ from eks_rolling.report import messages
 from eks_rolling.report.messages import HOLDING, LONGEST_SUBJECT, console, hold, restored, subject
 from eks_rolling.runtime import Handler, handler_for
 from eks_rolling.settings import Settings
-from stacks.functions import HOOKS, ROLLBACK, STEPS
+from stacks.functions import HOOKS, ROLLBACK, STEPS, UNJOINED
 from stacks.state_machine import REDIS_STATES
 from tests.world import World
 
@@ -293,4 +293,6 @@ def test_exactly_the_steps_that_tell_of_something_may_publish() -> None:
     redis = {action for _, action in REDIS_STATES.values()}
     assert redis < HOLDING
     tells = (HOLDING - redis) | {"ask_approval", "report"} | {function for function, _ in REDIS_STATES.values()}
-    assert {step for step, permissions in {**STEPS, **HOOKS, **ROLLBACK}.items() if permissions.notifies} == tells
+    assert {
+        step for step, permissions in {**STEPS, **HOOKS, **ROLLBACK, **UNJOINED}.items() if permissions.notifies
+    } == tells

@@ -445,10 +445,16 @@ class AwsClient:
             )
 
     def terminate(self, instance: str) -> None:
+        self._terminate(instance, smaller=True)
+
+    def exchange(self, instance: str) -> None:
+        self._terminate(instance, smaller=False)
+
+    def _terminate(self, instance: str, *, smaller: bool) -> None:
         with translated(f"terminate {instance}"):
             try:
                 self._autoscaling.terminate_instance_in_auto_scaling_group(
-                    InstanceId=instance, ShouldDecrementDesiredCapacity=True
+                    InstanceId=instance, ShouldDecrementDesiredCapacity=smaller
                 )
             except ClientError as error:
                 if "not found" not in error.response["Error"].get("Message", "").lower():

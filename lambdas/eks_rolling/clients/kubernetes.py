@@ -661,7 +661,8 @@ def instance_of(provider_id: str) -> str:
 
 def _node(item: Json) -> Node:
     metadata, spec = item["metadata"], item.get("spec") or {}
-    conditions = {c["type"]: c["status"] for c in (item.get("status") or {}).get("conditions") or ()}
+    conditions = {c["type"]: c for c in (item.get("status") or {}).get("conditions") or ()}
+    ready = conditions.get("Ready") or {}
     labels = metadata.get("labels") or {}
     return Node(
         name=metadata["name"],
@@ -669,7 +670,9 @@ def _node(item: Json) -> Node:
         resource_version=metadata["resourceVersion"],
         instance=instance_of(spec.get("providerID", "")),
         zone=labels.get("topology.kubernetes.io/zone", ""),
-        ready=conditions.get("Ready") == "True",
+        ready=ready.get("status") == "True",
+        # Unknown is what the node lifecycle controller makes of a kubelet that does not report; a sick one says False.
+        silent_since=epoch(ready.get("lastTransitionTime")) if ready.get("status") == "Unknown" else 0.0,
         unschedulable=bool(spec.get("unschedulable")),
         taints=tuple(Taint(t["key"], t["effect"], t.get("value", "")) for t in spec.get("taints") or ()),
         labels=labels,

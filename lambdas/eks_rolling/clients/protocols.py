@@ -310,6 +310,10 @@ class Aws(Protocol):
         """Terminates through the group, lowering the desired capacity by one. Gone already is fine."""
         ...
 
+    def exchange(self, instance: str) -> None:
+        """Terminates through the group, whose desired capacity stays: it launches another one. Gone already is fine."""
+        ...
+
     def targets_of(self, instances: Sequence[str], among: Collection[str] | None = None) -> list[TargetRegistration]:
         """Where the instances are registered, attached to their group or not; classic load balancers too. An address
         instead of an instance id asks for what is registered by address.

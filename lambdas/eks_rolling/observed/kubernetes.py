@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
+from eks_rolling.settings import DeadNodes
+
 
 class Effect(StrEnum):
     """What a taint does to pods that do not tolerate it."""
@@ -63,6 +65,13 @@ class Node:
     """Thousandths of cores, bytes, pods, ...; as `Pod.requests`."""
     kubelet: str = ""
     """Its kubelet's version as that says it: "v1.31.2-eks-1234"."""
+    silent_since: float = 0.0
+    """When the control plane lost its kubelet (epoch seconds); 0 while that reports, well or not."""
+
+    def dead(self, settings: DeadNodes, now: float) -> bool:
+        """Whether it is replaced although nothing on it can end: its kubelet has been silent for long enough."""
+        silent = bool(self.silent_since) and not self.ready and now - self.silent_since >= settings.silent_seconds
+        return settings.replace and silent
 
     @property
     def roll_taint(self) -> Taint | None:
@@ -560,6 +569,24 @@ def placeholders(pods: Iterable[Pod], services: Iterable[Service]) -> frozenset[
         if p.priority < 0 and p.owner is not None and p.owner.kind in {"Deployment", "ReplicaSet"}
         if not p.claims and not p.ends and not any(s.leads_to(p) for s in known)
     )
+
+
+WITHOUT_INSTANCE = ("eks.amazonaws.com/compute-type",)
+"""Labels of nodes that run on no instance of the account: Fargate's, and hybrid ones (EKS user guide)."""
+
+
+def nameless(nodes: Iterable[Node]) -> list[str]:
+    """The nodes that do not say on which instance they run, although they are on one."""
+    return sorted(n.name for n in nodes if not n.instance and not any(label in n.labels for label in WITHOUT_INSTANCE))
+
+
+def lost_with(node: Node, pods: Iterable[Pod], settings: DeadNodes, now: float) -> frozenset[str]:
+    """UIDs of pods that are to end and never will: their time is over, and their node is dead. What stays of them goes
+    with the instance; until then it is not known whether their containers still run."""
+    if not node.dead(settings, now):
+        return frozenset()
+    ended = (p for p in pods if p.node == node.name and p.deleting_until is not None and p.deleting_until <= now)
+    return frozenset(p.uid for p in ended)
 
 
 def serving_daemons(pods: Iterable[Pod], services: Iterable[Service]) -> list[Pod]:

@@ -43,6 +43,7 @@ WAITS: Mapping[str, str] = {
     "pause_interference": "cluster-autoscaler",
     "launch_replacement": "capacity",
     "await_ready": "replacement",
+    "replace_unjoined": "replacement",
     "inspect_redis": "Redis group",
     "attach_master": "Redis sync",
     "join_stand_in": "Redis sync",

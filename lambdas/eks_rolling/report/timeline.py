@@ -27,6 +27,7 @@ KINDS: Mapping[str, HoldKind] = {
     state_names.REHEARSE: HoldKind.OTHER,
     state_names.PAUSE: HoldKind.OTHER,
     state_names.TAINT: HoldKind.OTHER,
+    state_names.REPLACE_UNJOINED: HoldKind.INSTANCE,
     state_names.FINISH_DEAD_MIGRATIONS: HoldKind.REDIS,
     state_names.FINISH_MIGRATIONS: HoldKind.REDIS,
     state_names.GATE: HoldKind.GATE,

@@ -41,6 +41,7 @@ KUBERNETES_EFFECTS = frozenset(
 AWS_EFFECTS = frozenset(
     {
         "deregister",
+        "exchange",
         "invoke",
         "launch",
         "protect",

@@ -150,7 +150,8 @@ def _startup_taints(old: Node, new: Node, lasting: tuple[Taint, ...]) -> str:
 
 
 def _daemons_missing(old: Side, new: Side, lasting: tuple[Taint, ...]) -> str:
-    daemons = (p for p in old.pods if p.owner and p.owner.kind == "DaemonSet" and p.ready)
+    # On a node that is not well none is Ready, and its replacement needs them all the same.
+    daemons = (p for p in old.pods if p.owner and p.owner.kind == "DaemonSet" and (p.ready or not old.node.ready))
     # One that is meant for another kind of node never comes; the plan names it.
     meant = {(t.key, t.effect) for t in lasting}
     kept = [t for t in new.node.taints if (t.key, t.effect) in meant]

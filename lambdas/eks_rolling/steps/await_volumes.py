@@ -6,6 +6,9 @@ from eks_rolling.runtime import handler_for
 
 
 def run(task: NodeTask, clients: Clients) -> StepResult:
+    node, settings = clients.kubernetes.node(task.node), clients.settings
+    if node is not None and node.dead(settings.dead_nodes, clients.now()):
+        return StepResult.done("the node is dead: volumes are detached when its instance is gone")
     attached = clients.kubernetes.attachments(task.node)
     if not attached:
         return StepResult.done("no volume is attached")

@@ -14,6 +14,8 @@
   person accepted that it is away while it moves.
 - Pods that come back to the node under other UIDs, because they tolerate its taint, are asked a few times more; then
   they are left alone, which holds the node and says so. A Deployment is restarted once for a node.
+- On a dead node, whose kubelet is silent, nothing that was evicted ever ends: once its time is over it counts as gone,
+  and nobody waits to see whole what cannot come back before the instance goes.
 - Once empty, the node is cordoned.
 - Then pods of DaemonSets that serve leave it, within their grace period: otherwise clients would be sent to them until
   the Node is gone. Our taint keeps their DaemonSet from making others; those that tolerate it go last (`terminate`).
@@ -37,6 +39,7 @@ from eks_rolling.observed.kubernetes import (
     Selector,
     Strategy,
     Workload,
+    lost_with,
     placeholders,
     serving_daemons,
 )
@@ -138,6 +141,10 @@ class NodeToEmpty:
     """Pods of DaemonSets that a Service leads to."""
     placeholders: frozenset[str] = frozenset()
     """UIDs of pods that only keep room for others."""
+    dead: bool = False
+    """Its kubelet has been silent for so long that it is replaced all the same."""
+    lost: frozenset[str] = frozenset()
+    """UIDs of pods that were to end by now and cannot, because the node is dead."""
     shared: frozenset[Owner] = frozenset()
     """Workloads whose selector also matches pods of others: a budget of theirs would stand beside another one."""
 
@@ -154,6 +161,17 @@ class NodeToEmpty:
     def asked(self) -> dict[Owner, returns.Asked]:
         """The pods that were asked to leave, by controller."""
         return returns.read(self.node.annotations.get(NODE_ASKED, ""))
+
+    @property
+    def present(self) -> tuple[Pod, ...]:
+        """The pods that may still go."""
+        return tuple(p for p in self.pods if p.uid not in self.lost)
+
+    @property
+    def awaited(self) -> tuple[Moving, ...]:
+        """Without those whose lost pods keep their successors from coming before the instance is gone."""
+        lost = {p.owner for p in self.pods if p.uid in self.lost}
+        return tuple(m for m in self.moving if m.workload.owner not in lost)
 
     def came_back(self, pod: Pod) -> str:
         """Why a pod is not asked to leave any more; "" if it is."""
@@ -239,7 +257,7 @@ Decision = EvictPods | AskAll | MakeBudgets | DropBudgets | Restart | Cordon | E
 
 def decide(seen: NodeToEmpty) -> Decision:
     """The next action on the way to an empty node. One kind of action at a time; then look again."""
-    here = [p for p in seen.pods if not p.stays_with_node]
+    here = [p for p in seen.present if not p.stays_with_node]
     movers = [p for p in here if not p.deleting]
     covering = {p.uid: [b for b in seen.budgets if b.covers(p)] for p in movers}
     if not here:
@@ -277,7 +295,7 @@ def _to_ask_about(seen: NodeToEmpty, holds: Iterable[tuple[Pod, Why]]) -> tuple[
 
 
 def _finish(seen: NodeToEmpty) -> Decision:
-    late = [m.lacking for m in seen.moving if m.lacking]
+    late = [m.lacking for m in seen.awaited if m.lacking]
     if not seen.node.unschedulable:
         return Cordon()
     if late:
@@ -335,8 +353,8 @@ def _allowed(
     """Which pods may be asked for now, and why not the others."""
     left: dict[Budget, int] = {}
     taken: defaultdict[Owner, int] = defaultdict(int)
-    one_by_one_busy = any(p.deleting and _one_by_one(p) for p in seen.pods) or any(
-        m.workload.owner.kind not in {"Deployment", "ReplicaSet"} and m.lacking for m in seen.moving
+    one_by_one_busy = any(p.deleting and _one_by_one(p) for p in seen.present) or any(
+        m.workload.owner.kind not in {"Deployment", "ReplicaSet"} and m.lacking for m in seen.awaited
     )
     allowed: list[Pod] = []
     holds: list[tuple[Pod, Why]] = []
@@ -421,7 +439,7 @@ def _awaited(seen: NodeToEmpty, pod: Pod) -> str:
     """Why the pod is given time to end by itself; "" if it is not."""
     if (asks := pod.not_to_be_disturbed) and not seen.accepts(DO_NOT_DISTURB, pod):
         return f"it asks not to be disturbed ({asks})"
-    if pod.ends and not seen.accepts(BATCH, pod) and seen.waited < seen.batch_seconds:
+    if pod.ends and not seen.dead and not seen.accepts(BATCH, pod) and seen.waited < seen.batch_seconds:
         return f"it ends by itself, and has {seen.batch_seconds:.0f} s to do so"
     return ""
 
@@ -532,6 +550,8 @@ def observe(task: NodeTask, clients: Clients) -> NodeToEmpty:
     owners = {p.owner for p in pods if p.owner and not p.stays_with_node and not p.ends}
     low = [p for p in pods if p.priority < 0 and not p.stays_with_node]
     workloads = {owner: look.at(owner) for owner in owners}
+    dead = node.dead(settings.dead_nodes, now)
+    services = kubernetes.services() if _is_empty(pods) and not dead else ()
     denied = frozenset(owner for owner, w in workloads.items() if w and _may_not_be_restarted(w, clients))
     accepting = bool(denied) or any(_may_be_accepted(p) for p in pods)
     lease = kubernetes.lease(lock.lock_name(settings.namespace)) if accepting else None
@@ -546,7 +566,9 @@ def observe(task: NodeTask, clients: Clients) -> NodeToEmpty:
         accepted=frozenset(settings.accept)
         | lock.accepted(lease)
         | {f"{DO_NOT_DISTURB}:{owner}" for owner in autoscalers(pods, settings)},
-        serving=tuple(serving_daemons(pods, kubernetes.services() if _is_empty(pods) else ())),
+        serving=tuple(serving_daemons(pods, services)),
+        dead=dead,
+        lost=lost_with(node, pods, settings.dead_nodes, now),
         placeholders=placeholders(low, kubernetes.services()) if low else frozenset(),
         shared=frozenset(look.sharing(workloads.values(), pods)),
         not_restartable=denied,

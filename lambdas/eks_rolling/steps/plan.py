@@ -125,6 +125,7 @@ def run(task: PlanTask, clients: Clients) -> StepResult:
         nodes=[c.instance.id for c in plan.chosen],
         groups=groups,
         targets={group: plan.targets[group] for group in groups},
+        unjoined={c.instance.id: c.group.name for c in plan.chosen if c.node is None},
         former={f.group: f.former for f in plan.former},
         although_current=[c.instance.id for c in plan.chosen if c.reason],
         surge=request.surge_in(settings),

@@ -29,6 +29,7 @@ from eks_rolling.report import messages, timeline
 from eks_rolling.report.page import page
 from eks_rolling.report.timeline import StepTime
 from eks_rolling.runtime import handler_for, notify
+from eks_rolling.wording import counted
 
 UNWANTED = {Aborted.__name__: Ending.ABORTED, NOT_APPROVED: Ending.NOT_APPROVED}
 """Error -> how a roll ended that a person did not want."""
@@ -47,7 +48,10 @@ def summary(
     steps = steps or []
     failure = explain(task.failure)
     replaced = [n for n in nodes if n.outcome == "replaced"]
-    planned = tuple(PlannedReplacement.model_validate(n) for n in plan.get("nodes", []))
+    listed = (PlannedReplacement.model_validate(n) for n in plan.get("nodes", []))
+    # What never joined is called by its instance; its group exchanges it, and it has no page of its own.
+    exchanged = _outcome(task) == "roll"
+    planned = tuple(p for p in listed if not (exchanged and p.node == p.instance))
     ordered = tuple(sorted(nodes, key=lambda n: n.started or 0))
     # A change may have waited for days before there was anything to do.
     began = [s.started for s in steps if s.name != state_names.RECEIVE_CHANGE] + [n.started for n in nodes if n.started]
@@ -140,10 +144,16 @@ def _ending(task: ReportTask) -> Ending:
     return Ending.REPLACED if outcome == "roll" else Ending(outcome)
 
 
+def _outcome(task: ReportTask) -> str:
+    """What the plan came to."""
+    return str((task.plan or {}).get("output", {}).get("outcome", ""))
+
+
 def _reason(task: ReportTask, replaced: int, planned: int) -> str:
-    outcome = (task.plan or {}).get("output", {}).get("outcome")
-    if outcome == "roll":
-        return f"{replaced} of {planned} nodes were replaced"
+    if _outcome(task) == "roll":
+        unjoined = (task.plan or {}).get("output", {}).get("unjoined", {})
+        exchanged = f", and {counted(len(unjoined), 'instance')} that never joined exchanged" if unjoined else ""
+        return f"{replaced} of {planned} nodes were replaced{exchanged}"
     return str((task.plan or {}).get("reason", "nothing was planned"))
 
 

@@ -1,5 +1,7 @@
 """Terminate the instance: exactly this one, through its group, once nothing of value is on it [N2].
 
+From a dead node, whose kubelet is silent, pods were evicted and cannot end: they go with it, and so do its volumes.
+
 Pods of DaemonSets that serve have left by then (`evict`), but for those that tolerate our taint: their DaemonSet makes
 another at once. They leave right here (`roll.service_exit`) [N5].
 """
@@ -13,6 +15,7 @@ from eks_rolling.observed.kubernetes import (
     Node,
     Pod,
     contradiction,
+    lost_with,
     ready_nodes,
     replacement_not_ready,
     serving_daemons,
@@ -38,6 +41,10 @@ class BeforeTermination:
     claimed_twice: str = ""
     """Who says to be on the instance, where it is more than one node: the pods that are looked at may be another's."""
 
+    dead: bool = False
+    """Its kubelet has been silent for so long that no pod on it can end, and no volume be unmounted."""
+    lost: frozenset[str] = frozenset()
+    """UIDs of pods that were to end by now and cannot."""
     serving: tuple[Pod, ...] = ()
     """Pods of DaemonSets that a Service leads to."""
 
@@ -87,11 +94,11 @@ def forbidden(seen: BeforeTermination, roll: str) -> str:
         return reason
     if seen.replacement and seen.group and (new := seen.group.instance(seen.replacement.instance)) and new.leaving:
         return f"the replacement {seen.replacement.name} is being terminated by its group"
-    if staying := [str(p) for p in seen.pods if not p.stays_with_node]:
+    if staying := [str(p) for p in seen.pods if not p.stays_with_node and p.uid not in seen.lost]:
         return f"pods are on it: {', '.join(staying)}"
     if not seen.node.unschedulable:
         return "it was uncordoned, so pods could be scheduled on it"
-    if seen.attachments:
+    if seen.attachments and not seen.dead:
         return f"volumes are attached: {', '.join(seen.attachments)}"
     if using := [t.name for t in seen.targets if t.receives_traffic]:
         return f"target groups send it traffic: {', '.join(using)}"
@@ -143,6 +150,10 @@ def observe(task: NodeTask, clients: Clients) -> BeforeTermination:
     attachments = tuple(kubernetes.attachments(task.node))
     # Last, because AWS takes seconds to answer: a DaemonSet's next pod may be Ready a second after it came [N5].
     pods = tuple(kubernetes.pods_on(task.node))
+    dead_nodes = clients.settings.dead_nodes
+    # It may have come back meanwhile.
+    now, current = clients.now(), kubernetes.node(task.node) or node
+    dead = current.dead(dead_nodes, now)
     return BeforeTermination(
         instance=instance,
         node=node,
@@ -152,7 +163,9 @@ def observe(task: NodeTask, clients: Clients) -> BeforeTermination:
         targets=targets,
         group=group,
         claimed_twice=claimed_twice,
-        serving=tuple(serving_daemons(pods, services)),
+        dead=dead,
+        lost=lost_with(current, pods, dead_nodes, now),
+        serving=() if dead else tuple(serving_daemons(pods, services)),
     )
 
 

@@ -8,7 +8,7 @@ has it. One module per subject.
 from collections.abc import Iterator, Sequence
 
 from eks_rolling.documents.finding import Finding, Severity, note
-from eks_rolling.observed.kubernetes import Pod, serving_daemons
+from eks_rolling.observed.kubernetes import Pod, lost_with, serving_daemons
 from eks_rolling.payloads import RollRequest
 from eks_rolling.plan.checks.budgets import budget_findings
 from eks_rolling.plan.checks.groups import capacity_findings, group_findings, hook_findings, image_findings
@@ -103,7 +103,11 @@ def findings(
     accepted = {*request.accept, *settings.accept, *of_autoscalers}
     softened = [
         note(f.code, f.object, f"{f.reason} (accepted)", f.remedy) if _is_accepted(f, accepted, view) else f
-        for f in (*_all(view, request, settings, chosen, stuck), *node_findings(view, skipped), *more)
+        for f in (
+            *_all(view, request, settings, chosen, stuck),
+            *node_findings(view, skipped, settings.dead_nodes),
+            *more,
+        )
     ]
     return sorted(softened, key=lambda f: (WEIGHT[f.severity], f.code, f.object))
 
@@ -126,7 +130,7 @@ def _all(
     yield from request_findings(view, request, settings, ACCEPTABLE, ONE_AT_A_TIME)
     yield from rollback_findings(view, request, resolve(view.groups, view.versions))
     yield from group_findings(view, request, settings, {c.group.name for c in chosen} | set(request.groups))
-    yield from node_findings(view, chosen)
+    yield from node_findings(view, chosen, settings.dead_nodes)
     yield from image_findings(view, resolve(view.groups, view.versions))
     yield from kubelet_findings(view, chosen, resolve(view.groups, view.versions))
     yield from capacity_findings(view, chosen, request.surge_in(settings))
@@ -136,7 +140,8 @@ def _all(
     yield from schedulability_findings(stuck)
     yield from daemon_findings(view, chosen, resolve(view.groups, view.versions))
     yield from pending_findings(view.pods, view.placeholders)
-    yield from ending_findings(pods, view.now, settings.deadlines.evict)
+    lost = {uid for c in chosen if c.node for uid in lost_with(c.node, pods, settings.dead_nodes, view.now)}
+    yield from ending_findings([p for p in pods if p.uid not in lost], view.now, settings.deadlines.evict)
     serving = serving_daemons([p for c in chosen for p in view.pods_on(c.name)], view.services)
     yield from budget_findings(view, [*(p for p in pods if not _is_master_pod(view, p)), *serving])
     yield from placeholder_findings(view, others)

@@ -3,19 +3,21 @@
 from collections.abc import Collection, Iterator, Sequence
 
 from eks_rolling.documents.finding import Finding, blocks, note
-from eks_rolling.observed.kubernetes import contradiction, kubelet_newer, kubelet_too_old
+from eks_rolling.observed.kubernetes import Node, contradiction, kubelet_newer, kubelet_too_old, nameless
 from eks_rolling.observed.marks import target_of
 from eks_rolling.payloads import Targets
 from eks_rolling.plan.snapshot import Candidate, ClusterSnapshot
+from eks_rolling.settings import DeadNodes
+from eks_rolling.wording import counted, spoken
 
 
-def node_findings(view: ClusterSnapshot, chosen: Sequence[Candidate]) -> Iterator[Finding]:
+def node_findings(view: ClusterSnapshot, chosen: Sequence[Candidate], dead_nodes: DeadNodes) -> Iterator[Finding]:
     for candidate in chosen:
         if two := contradiction(view.nodes, candidate.instance.id):
             claim, _, remedy = two.partition("; ")
             yield blocks("instance-claimed-twice", f"instance {candidate.instance.id}", claim, remedy)
             continue
-        yield from _node(candidate)
+        yield from _node(view, candidate, dead_nodes)
         if candidate.instance.zone not in candidate.group.zones:
             yield blocks(
                 "zone-not-served",
@@ -62,22 +64,53 @@ def left_out(candidate: Candidate, accepted: Collection[str]) -> bool:
     return code in accepted or f"{code}:{subject}" in accepted
 
 
-def _node(candidate: Candidate) -> Iterator[Finding]:
+def _dead(view: ClusterSnapshot, node: Node, subject: str) -> Iterator[Finding]:
+    """About a dead node that is replaced: what goes with it."""
+    pods = [p for p in view.pods_on(node.name) if not p.stays_with_node]
+    silent = f"its kubelet has been silent for {spoken(view.now - node.silent_since)}"
+    if redis := sorted({str(found[0]) for p in pods if (found := view.redis_set(p.owner))}):
+        yield blocks(
+            "dead-node-redis",
+            subject,
+            f"{silent}, and pods of Redis group {', '.join(redis)} are on it: what they hold cannot be moved",
+            "bring the node back; or see that the group lives elsewhere, and terminate the instance by hand",
+        )
+    else:
+        yield note(
+            "dead-node",
+            subject,
+            f"{silent}: its {counted(len(pods), 'pod')} cannot end gracefully. They are evicted within their budgets, "
+            "and go with the instance, which is terminated with them and their volumes still on it",
+            "bring the node back before the roll, if something on it must end in order",
+        )
+
+
+def _node(view: ClusterSnapshot, candidate: Candidate, dead_nodes: DeadNodes) -> Iterator[Finding]:
     node, subject = candidate.node, f"node {candidate.name}"
-    if node is None:
+    if node is None and dead_nodes.replace and not nameless(view.nodes):
+        yield note(
+            "never-joined",
+            f"instance {candidate.instance.id}",
+            "it is in service but has no node in the cluster; its group exchanges it before the first node is replaced",
+            "nothing; or find out why it did not join before the roll",
+        )
+    elif node is None:
         yield blocks(
             "not-joined",
             f"instance {candidate.instance.id}",
             "it is in service but has no node in the cluster",
             "find out why it did not join, or terminate it; or leave it out: accept not-joined:instance "
-            f"{candidate.instance.id}",
+            f"{candidate.instance.id}; or have rolls replace what never joins (setting dead_nodes)",
         )
+    elif node.dead(dead_nodes, view.now):
+        yield from _dead(view, node, subject)
     elif not node.ready:
         yield blocks(
             "node-not-ready",
             subject,
             "its kubelet does not report, so evicted pods cannot terminate",
-            f"repair or terminate it, then start the roll again; or leave it out: accept node-not-ready:{subject}",
+            f"repair or terminate it, then start the roll again; or leave it out: accept node-not-ready:{subject}; or "
+            "have rolls replace nodes that stay silent (setting dead_nodes)",
         )
     elif node.labels.get("karpenter.sh/nodepool"):
         yield blocks(
