@@ -8,6 +8,7 @@ from typing import Any
 
 from eks_rolling import state_names
 from eks_rolling.documents.failure import explain
+from eks_rolling.documents.report import way_back
 from eks_rolling.names import node_execution_suffix
 from eks_rolling_cli.execution_history import (
     PAUSED,
@@ -90,6 +91,12 @@ class RollState:
     left_behind: tuple[str, ...] = ()
     """What could not be put back, once it has ended; so do the orphans that were found then."""
 
+    way_back: tuple[str, ...] = ()
+    """What was done about former versions, once it has ended."""
+
+    rollback: str = ""
+    """The roll that replaces the new nodes of this one, which failed."""
+
     @property
     def running(self) -> bool:
         return self.status == "RUNNING"
@@ -155,6 +162,7 @@ class RollState:
             "asked": self.asked,
             "paused": self.paused,
             "left_behind": list(self.left_behind),
+            "rollback": self.rollback,
             "surge": self.surge,
             "replaced": self.replaced,
             "nodes_per_hour": self.nodes_per_hour,
@@ -233,6 +241,8 @@ def assemble(
         expected=(plan.get("estimate") or {}).get("seconds") or None,
         pauses=tuple(merged(span for read in histories for span in pauses(read, looked))),
         left_behind=left_behind(events, report or {}),
+        way_back=way_back(report or {}),
+        rollback=str((report or {}).get("rollback") or ""),
     )
 
 

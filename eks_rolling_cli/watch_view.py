@@ -71,6 +71,7 @@ def _headlines(seen: RollState, cluster: str) -> Iterator[RenderableType]:
         yield Text("Done" if good else _ending(seen), style="bold green" if good else "bold red")
         if said := seen.failure or seen.result or seen.plan:
             yield indented(Text(said), 2)
+        yield from (indented(Text(said), 2) for said in seen.way_back)
         yield from _left(seen, cluster)
         return
     if "abort" in seen.asked:
@@ -198,6 +199,7 @@ def changes(before: RollState | None, after: RollState, cluster: str = "") -> It
         yield f"{'done' if after.status == 'SUCCEEDED' else _ending(after).lower()} after {took}{count}" + (
             f": {after.failure}" if after.failure else ""
         )
+        yield from after.way_back
         yield from (f"LEFT BEHIND: {each}" for each in after.left_behind)
         if after.left_behind:
             yield way_out(cluster)

@@ -4,6 +4,7 @@ Times are epoch seconds, durations are seconds unless a name says otherwise. A r
 know, and every field but the roll's name, cluster and outcome has a default: documents of other versions can be read.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -197,6 +198,17 @@ class Orphan(ReportPart):
     remedy: str = ""
 
 
+def way_back(report: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a report's document, however much of it there is, says of going back to a former version, as sentences."""
+    said = [f"this roll rolls back {report['rolls_back']}"] if report.get("rolls_back") else []
+    said += [str(each) for each in report.get("put_back") or ()]
+    if report.get("rollback"):
+        said.append(f"the roll {report['rollback']} replaces the new nodes again")
+    if report.get("not_started"):
+        said.append(f"the roll that replaces the new nodes again was not started: {report['not_started']}")
+    return tuple(said)
+
+
 class Report(ReportPart):
     """The whole report."""
 
@@ -244,13 +256,7 @@ class Report(ReportPart):
     @property
     def way_back(self) -> tuple[str, ...]:
         """What there is to say of going back to a former version, as sentences."""
-        said = [f"this roll rolls back {self.rolls_back}"] if self.rolls_back else []
-        said += self.put_back
-        if self.rollback:
-            said.append(f"the roll {self.rollback} replaces the new nodes again")
-        if self.not_started:
-            said.append(f"the roll that replaces the new nodes again was not started: {self.not_started}")
-        return tuple(said)
+        return way_back(self.model_dump(include={"rolls_back", "put_back", "rollback", "not_started"}))
 
     @property
     def longest_stall_ms(self) -> int | None:
