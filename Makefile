@@ -141,6 +141,10 @@ costs: prepare ## Count what a roll costs, into docs/costs.md
 roles: prepare ## Write what each step's role could do into docs/threat-model.md
 	@$(BIN)/python -m scripts.role_table
 
+.PHONY: permissions
+permissions: control-plane ## Write what each Kubernetes group may do into docs/permissions.md, as a lab's API server answers
+	@$(BIN)/python -m scripts.permissions_page
+
 .PHONY: layer
 layer: prepare ## Build the functions' dependency layer, and measure its size and how fast steps start
 	@$(BIN)/python -m scripts.measure_layer

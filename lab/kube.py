@@ -135,6 +135,8 @@ class Access:
     token: str | None = None
     authority: str | None = None
     """PEM; without it, https servers are checked against the machine's authorities."""
+    certificate: Path | None = None
+    """A file with a client certificate and its key, in PEM."""
 
     @classmethod
     def from_kubeconfig(cls, path: Path) -> "Access":
@@ -166,19 +168,29 @@ class Kube:
         return cls(Access.from_kubeconfig(path), timeout_seconds=timeout_seconds)
 
     async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def open(self) -> None:
+        """Begins the session, for whoever cannot use `async with`."""
         headers = {"Authorization": f"Bearer {self.access.token}"} if self.access.token else {}
         context = ssl.create_default_context(cadata=self.access.authority)
+        if self.access.certificate is not None:
+            context.load_cert_chain(self.access.certificate)
         self._session = aiohttp.ClientSession(
             self.access.server,
             headers=headers,
             timeout=self._timeout,
             connector=aiohttp.TCPConnector(ssl=context, limit=0),
         )
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends the session."""
         if self._session is not None:
             await self._session.close()
             self._session = None

@@ -10,8 +10,9 @@ GROUPS = {
     ADMIN: "system:masters",
     CONTROLLER_MANAGER: "",
     SCHEDULER: "",
-    # One process plays every kubelet, provisioner and attacher, and another every kube-proxy:
-    # no single upstream role covers them. Nothing that is under test uses these identities.
+    # What the cloud does for nodes: lifts their first taint, removes those without an instance, provisions and attaches
+    # volumes. Their kubelets have identities of their own: `lab.node.kubelet`. Another process plays every kube-proxy.
+    # No single upstream role covers either, and nothing that is under test uses these two.
     NODE_AGENT: "system:masters",
     SERVICE_PROXY: "system:masters",
 }

@@ -3,6 +3,7 @@
 import base64
 import datetime as dt
 import ipaddress
+import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ def write_pki(paths: LabPaths) -> None:
     paths.pki.mkdir(parents=True, exist_ok=True, mode=0o700)
     authority = _new_authority()
     _write_public(paths.pki / "ca.crt", _pem(authority.certificate))
+    _write_private(paths.pki / "ca.key", _private_pem(authority.key))
 
     _issue(paths.pki / "apiserver", authority, "kube-apiserver", names=_SERVER_NAMES, addresses=_SERVER_ADDRESSES)
     _issue(paths.pki / "kubelet", authority, "kubelet", names=("localhost",), addresses=("127.0.0.1",))
@@ -52,6 +54,31 @@ def write_pki(paths: LabPaths) -> None:
         _write_private(target, _kubeconfig(APISERVER_URL, token=token, authority=authority.certificate))
     _write_private(paths.pki / REVIEWER_CONFIG, _kubeconfig(f"{AWS_URL}/_lab/authenticate"))
     _write_private(paths.pki / AUTHORIZER_CONFIG, _kubeconfig(f"{AWS_URL}/_lab/authorize"))
+
+
+def kubelet_certificate(paths: LabPaths, node: str) -> Path:
+    """A file with the client certificate and key of a node's kubelet, in PEM; issued at the first call.
+
+    Its subject is what the Node authorizer goes by (Kubernetes docs, Node authorization): system:node:NAME of the group
+    system:nodes. On EKS a token of the instance's role stands for the same user and group.
+    """
+    target = paths.pki / "kubelets" / f"{node}.pem"
+    if target.exists():
+        return target
+    target.parent.mkdir(exist_ok=True, mode=0o700)
+    certificate, key = _certificate(_authority(paths), f"system:node:{node}", organization="system:nodes")
+    own = target.with_suffix(f".{os.getpid()}")
+    _write_private(own, _pem(certificate) + _private_pem(key))
+    # The node agent and the heartbeats both ask: whoever is second replaces a whole file by a whole one.
+    own.replace(target)
+    return target
+
+
+def _authority(paths: LabPaths) -> _Authority:
+    key = serialization.load_pem_private_key((paths.pki / "ca.key").read_bytes(), password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise TypeError(f"{paths.pki / 'ca.key'} is not what write_pki writes")
+    return _Authority(key, x509.load_pem_x509_certificate((paths.pki / "ca.crt").read_bytes()))
 
 
 def _kubeconfig(server: str, token: str | None = None, authority: x509.Certificate | None = None) -> bytes:
@@ -91,7 +118,21 @@ def _issue(
     names: Sequence[str] = (),
     addresses: Sequence[str] = (),
 ) -> None:
-    """Writes TARGET.crt and TARGET.key: a serving certificate where it has names or addresses, else a client's."""
+    """Writes TARGET.crt and TARGET.key."""
+    certificate, key = _certificate(authority, common_name, organization=organization, names=names, addresses=addresses)
+    _write_public(target.with_suffix(".crt"), _pem(certificate))
+    _write_private(target.with_suffix(".key"), _private_pem(key))
+
+
+def _certificate(
+    authority: _Authority,
+    common_name: str,
+    *,
+    organization: str | None = None,
+    names: Sequence[str] = (),
+    addresses: Sequence[str] = (),
+) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """A serving certificate where it has names or addresses, else a client's; and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     serving = bool(names or addresses)
     purpose = ExtendedKeyUsageOID.SERVER_AUTH if serving else ExtendedKeyUsageOID.CLIENT_AUTH
@@ -106,8 +147,7 @@ def _issue(
         alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
         alternatives += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
         builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-    _write_public(target.with_suffix(".crt"), _pem(builder.sign(authority.key, hashes.SHA256())))
-    _write_private(target.with_suffix(".key"), _private_pem(key))
+    return builder.sign(authority.key, hashes.SHA256()), key
 
 
 def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:

@@ -1,7 +1,8 @@
 """The control plane's processes: their files and exact commands.
 
 The flags follow what makes a single, short-lived member fast (no fsync, no leader election, generous client rates)
-and what EKS has: RBAC, the default admission plugins, tokens reviewed by a webhook.
+and what EKS has: Node authorization and RBAC, the default admission plugins and NodeRestriction, tokens reviewed by a
+webhook.
 """
 
 import json
@@ -171,6 +172,8 @@ def _apiserver_flags(paths: LabPaths) -> list[str]:
         "--kubelet-preferred-address-types=InternalIP",
         f"--service-cluster-ip-range={SERVICE_CIDR}",
         f"--authorization-config={_authorization(paths)}",
+        # EKS runs it; it is none of the defaults. Without it a kubelet may write on every Node and pod.
+        "--enable-admission-plugins=NodeRestriction",
         "--allow-privileged=true",
         "--profiling=false",
         "--event-ttl=15m",

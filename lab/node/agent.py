@@ -20,6 +20,7 @@ from lab.kube import ConflictError, Json, Kube, NotFoundError
 from lab.network.netns import ZoneAddresses
 from lab.node.events import Recorder
 from lab.node.insist import insist
+from lab.node.kubelet import kubelet_access
 from lab.node.kubelet_api import serve_kubelet_api
 from lab.node.node import instance_id
 from lab.node.pod import PodRunner, Services
@@ -38,7 +39,6 @@ class NodeAgent:
         self._spec = spec
         self._kube = kube
         self._events = Recorder(kube)
-        self._services = Services(kube, self._events, paths, spec.region, spec.restart_backoff)
         self._storage = Storage(kube, paths.volumes, spec.delays, self._zone_of_node, self._events)
         self._addresses = [ZoneAddresses(index) for index in range(len(spec.zones))]
         self._paths = paths
@@ -89,15 +89,19 @@ class NodeAgent:
                         node.shut_down(self._spec.shutdown_grace(node.instance.group))
                 present = {node.instance.id for node in self._nodes.values()}
                 for identity in running - present:
-                    self._launch(self._instances[identity])
+                    await self._launch(self._instances[identity])
                 self._remove_orphans()
 
-    def _launch(self, instance: Instance) -> None:
+    async def _launch(self, instance: Instance) -> None:
+        name = node_name(instance.private_ip, self._spec.region)
+        kubelet = Kube(kubelet_access(self._paths, name))
+        await kubelet.open()
         node = WorkerNode(
             instance,
             self._spec,
-            self._services,
-            self._storage.for_node(node_name(instance.private_ip, self._spec.region)),
+            Services(kubelet, Recorder(kubelet), self._paths, self._spec.region, self._spec.restart_backoff),
+            self._kube,
+            self._storage.for_node(name, kubelet),
             self._addresses[self._spec.zone_index(instance.zone)],
         )
         _log.info("instance %s runs: node %s", instance.id, node.name)

@@ -11,10 +11,10 @@ from pathlib import Path
 import aiohttp
 
 from lab.background import in_background
-from lab.controlplane.identities import NODE_AGENT
 from lab.instances import follow_instances, node_name
 from lab.kube import Json, Kube, KubeError, NotFoundError, UnreachableError
 from lab.node import times
+from lab.node.kubelet import kubelet_access
 from lab.node.node import lease
 from lab.paths import LabPaths
 from lab.spec import LabSpec
@@ -23,6 +23,12 @@ _log = logging.getLogger(__name__)
 _LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 _LEASE_SECONDS = 40
 _UNREGISTERED_SECONDS = 0.5
+
+
+async def beat_as_kubelet(paths: LabPaths, name: str, seconds: float) -> None:
+    """Renews one node's lease for ever, as its kubelet."""
+    async with Kube(kubelet_access(paths, name)) as kube:
+        await beat(kube, name, seconds)
 
 
 async def beat(kube: Kube, name: str, seconds: float) -> None:
@@ -56,11 +62,13 @@ async def run(paths: LabPaths) -> None:
     """Keeps the nodes of all running instances alive, for ever."""
     spec = LabSpec.load(paths.spec)
     beating: dict[str, asyncio.Task[None]] = {}
-    async with Kube.from_kubeconfig(paths.kubeconfig_of(NODE_AGENT)) as kube, aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession() as session:
         async for instances in follow_instances(session, poll_seconds=1.0):
             running = {node_name(i.private_ip, spec.region) for i in instances if i.is_running}
             for name in running - beating.keys():
-                beating[name] = in_background(beat(kube, name, spec.heartbeat_seconds), f"{name}'s heartbeat")
+                beating[name] = in_background(
+                    beat_as_kubelet(paths, name, spec.heartbeat_seconds), f"{name}'s heartbeat"
+                )
             for name in beating.keys() - running:
                 beating.pop(name).cancel()
 

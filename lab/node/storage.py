@@ -141,13 +141,13 @@ class Storage:
                 self._follow("/apis/storage.k8s.io/v1/volumeattachments", self._attachments, self._see_attachment)
             )
 
-    def for_node(self, node: str) -> "NodeStorage":
-        """The driver's node side on one node."""
-        return NodeStorage(self, node)
+    def for_node(self, node: str, kubelet: Kube) -> "NodeStorage":
+        """The driver's node side on one node, whose kubelet says what is in use there."""
+        return NodeStorage(self, node, kubelet)
 
     # What the node side asks
 
-    async def publish(self, node: str, namespace: str, claim: str) -> PublishedVolume:
+    async def publish(self, node: str, kubelet: Kube, namespace: str, claim: str) -> PublishedVolume:
         """Waits until the claim's volume is attached to the node. Raises VolumeError."""
         try:
             async with asyncio.timeout(_PUBLISH_SECONDS):
@@ -158,7 +158,7 @@ class Storage:
                 handle: str = volume["spec"]["csi"]["volumeHandle"]
                 self._in_use[node, handle] += 1
                 try:
-                    await self._report_in_use(node)
+                    await self._report_in_use(node, kubelet)
                     await self._changes.until(lambda: self._is_attached(node, volume["metadata"]["name"]))
                 except BaseException:
                     self._in_use[node, handle] -= 1
@@ -171,22 +171,22 @@ class Storage:
         place.mkdir(parents=True, exist_ok=True)
         return PublishedVolume(handle, place)
 
-    async def unpublish(self, node: str, handle: str) -> None:
+    async def unpublish(self, node: str, kubelet: Kube, handle: str) -> None:
         """Says that one pod of the node uses a volume no more."""
         self._in_use[node, handle] -= 1
         self._changes.tell()
         try:
-            await self._report_in_use(node)
+            await self._report_in_use(node, kubelet)
         except NotFoundError:
             return  # the node is gone, and its report with it
         except (KubeError, UnreachableError) as error:
             _log.warning("%s: volumes in use not reported: %s", node, error)
 
-    async def _report_in_use(self, node: str) -> None:
+    async def _report_in_use(self, node: str, kubelet: Kube) -> None:
         """Tells the attach-detach controller which volumes it must not take away."""
         handles = sorted(handle for (where, handle), count in self._in_use.items() if where == node and count)
         names = [f"kubernetes.io/csi/{DRIVER}^{handle}" for handle in handles]
-        await self._kube.patch(f"/api/v1/nodes/{node}/status", {"status": {"volumesInUse": names}})
+        await kubelet.patch(f"/api/v1/nodes/{node}/status", {"status": {"volumesInUse": names}})
 
     def _volume_of(self, namespace: str, claim: str) -> Json | None:
         found = self._claims.get(f"{namespace}/{claim}")
@@ -334,15 +334,16 @@ class Storage:
 class NodeStorage:
     """The driver's node side, as one node's pods see it."""
 
-    def __init__(self, storage: Storage, node: str) -> None:
+    def __init__(self, storage: Storage, node: str, kubelet: Kube) -> None:
         self._storage = storage
         self._node = node
+        self._kubelet = kubelet
 
     async def publish(self, namespace: str, claim: str) -> PublishedVolume:
-        return await self._storage.publish(self._node, namespace, claim)
+        return await self._storage.publish(self._node, self._kubelet, namespace, claim)
 
     async def unpublish(self, handle: str) -> None:
-        await self._storage.unpublish(self._node, handle)
+        await self._storage.unpublish(self._node, self._kubelet, handle)
 
 
 def _path_of_claim(claim: Json) -> str:

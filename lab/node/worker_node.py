@@ -6,7 +6,7 @@ import logging
 
 from lab.background import in_background
 from lab.instances import Instance, node_name
-from lab.kube import ConflictError, Json, KubeError, NotFoundError, UnreachableError
+from lab.kube import ConflictError, Json, Kube, KubeError, NotFoundError, UnreachableError
 from lab.network.netns import NetworkError, ZoneAddresses, add_host_address, remove_host_address
 from lab.node import times
 from lab.node.insist import insist
@@ -25,8 +25,15 @@ class WorkerNode:
     """The kubelet of one instance, and what the cloud's node controller does for it."""
 
     def __init__(
-        self, instance: Instance, spec: LabSpec, services: Services, storage: NodeStorage, addresses: ZoneAddresses
+        self,
+        instance: Instance,
+        spec: LabSpec,
+        services: Services,
+        cloud: Kube,
+        storage: NodeStorage,
+        addresses: ZoneAddresses,
     ) -> None:
+        """`services` are the kubelet's, with its own identity; `cloud` is the API server as the cloud's controller."""
         self.instance = instance
         self.name = node_name(instance.private_ip, spec.region)
         self.address = instance.private_ip
@@ -34,6 +41,7 @@ class WorkerNode:
         self.allocatable = capacity(spec)
         self._spec = spec
         self._services = services
+        self._cloud = cloud
         self._storage = storage
         self._addresses = addresses
         self._pods: dict[str, tuple[PodRunner, asyncio.Task[None]]] = {}
@@ -41,6 +49,7 @@ class WorkerNode:
         """Pods whose run is over. Their ids never come back, and a lab's life is short: none is taken out again."""
         self._ready = False
         self._shutting_down = False
+        self._posting: asyncio.Task[None] | None = None
         self._registering: asyncio.Task[None] | None = None
         self._reasserting: asyncio.Task[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
@@ -50,6 +59,7 @@ class WorkerNode:
     def start(self, version: str, after: asyncio.Task[None] | None = None) -> None:
         """Begins to register the node and to get it Ready; `version` is the kubelet's, `after` the end of the node
         that had this address before."""
+        self._posting = in_background(self._services.events.run(), f"{self.name}'s events")
         self._registering = in_background(self._start(version, after), f"{self.name}'s registration")
 
     async def _start(self, version: str, after: asyncio.Task[None] | None) -> None:
@@ -118,7 +128,7 @@ class WorkerNode:
         for runner, task in self._pods.values():
             runner.kill()
             task.cancel()
-        for work in (self._registering, self._reasserting, self._leaving):
+        for work in (self._posting, self._registering, self._reasserting, self._leaving):
             if work is not None:
                 work.cancel()
 
@@ -127,6 +137,7 @@ class WorkerNode:
         with contextlib.suppress(NetworkError):
             await remove_host_address(self.address)
         await asyncio.gather(*(task for _, task in self._pods.values()), return_exceptions=True)
+        await self._services.kube.close()
 
     async def _register(self, version: str) -> Json:
         wanted = node_object(self.instance, self._spec, version, times.now())
@@ -136,9 +147,9 @@ class WorkerNode:
             found = await self._services.kube.get(f"/api/v1/nodes/{self.name}")
         if found["spec"].get("providerID") == wanted["spec"]["providerID"]:
             return found
-        # The former holder of this address: its object goes before the new one's can come.
+        # The former holder of this address: the cloud's controller removes its object before the new one's can come.
         with contextlib.suppress(NotFoundError):
-            await self._services.kube.delete(f"/api/v1/nodes/{self.name}")
+            await self._cloud.delete(f"/api/v1/nodes/{self.name}")
         return await self._services.kube.create("/api/v1/nodes", wanted)
 
     async def _register_driver(self, node: Json) -> None:
@@ -167,10 +178,10 @@ class WorkerNode:
     async def _initialize(self) -> None:
         """What the cloud's node controller does once it has found the node's instance: lifts the startup taint."""
         path = f"/api/v1/nodes/{self.name}"
-        node = await self._services.kube.get(path)
+        node = await self._cloud.get(path)
         taints = [taint for taint in node["spec"].get("taints", ()) if taint["key"] != UNINITIALIZED_TAINT]
         version = node["metadata"]["resourceVersion"]
-        await self._services.kube.patch(path, {"metadata": {"resourceVersion": version}, "spec": {"taints": taints}})
+        await self._cloud.patch(path, {"metadata": {"resourceVersion": version}, "spec": {"taints": taints}})
 
     async def _reassert(self) -> None:
         """Says Ready again, as soon as the heartbeats are back without which it would not be true.

@@ -1,5 +1,6 @@
 """Nodes, pods and volumes of the lab behave as a cluster's do: on a real control plane, with real processes."""
 
+import json
 import signal
 import time
 from typing import Any
@@ -49,6 +50,40 @@ def test_a_launched_instance_becomes_a_ready_node_and_then_loses_its_startup_tai
     assert node["metadata"]["labels"]["tests/pool"] == nodes.name
     (driver,) = nodes.kube.get(f"/apis/storage.k8s.io/v1/csinodes/{machine.node}")["spec"]["drivers"]
     assert (driver["name"], driver["nodeID"], driver["allocatable"]) == ("ebs.csi.aws.com", machine.id, {"count": 25})
+
+
+def test_a_kubelet_writes_as_itself_and_is_refused_nothing(nodes: Nodes) -> None:
+    """Node, Lease, CSINode, pods, their tokens and what they mount: as a kubelet whom NodeRestriction binds."""
+    machines = [nodes.launch(ZONES[0]), nodes.launch(ZONES[1])]
+    nodes.create("v1/secrets", {"metadata": {"name": "key"}, "stringData": {"a": "b"}})
+    nodes.add_deployment("web", 2, containers=[shell("sleep infinity", envFrom=[{"secretRef": {"name": "key"}}])])
+    on = {pod["metadata"]["name"]: pod["spec"]["nodeName"] for pod in nodes.pods("web")}
+    for name in on:
+        nodes.kube.delete(nodes.path(f"v1/pods/{name}"))
+        nodes.wait_until_gone(name)
+
+    kubelets = {f"system:node:{m.node}": m.node for m in machines}
+    records = [json.loads(line) for line in nodes.node_lab.lab.paths.audit_log.read_text().splitlines()]
+    theirs = [r for r in records if r["user"]["username"] in kubelets and "objectRef" in r]
+    refused = [r for r in theirs if r["responseStatus"]["code"] == 403 and r["verb"] not in {"get", "list"}]
+    # A pod may be run before the authorizer has heard of it; its kubelet asks again.
+    assert [r["objectRef"] for r in refused if r["objectRef"].get("subresource") != "token"] == []
+    written = {
+        (r["objectRef"]["resource"], r["objectRef"].get("subresource", ""), r["verb"])
+        for r in theirs
+        if r["verb"] not in {"get", "list", "watch"}
+    }
+    assert written >= {
+        ("nodes", "", "create"), ("nodes", "status", "patch"), ("csinodes", "", "create"),
+        ("pods", "status", "patch"), ("pods", "", "delete"), ("events", "", "create"),
+    }  # fmt: skip
+    for name, node in on.items():
+        reports = {
+            r["user"]["username"]
+            for r in records
+            if r.get("objectRef", {}).get("name") == name and r["objectRef"].get("subresource") == "status"
+        }
+        assert reports == {f"system:node:{node}"}
 
 
 def test_a_node_renews_its_lease(nodes: Nodes) -> None:

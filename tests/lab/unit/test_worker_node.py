@@ -37,7 +37,7 @@ def test_late_news_of_a_pod_whose_run_is_over_does_not_run_it_again(monkeypatch:
     instance = Instance("i-1", "running", "workers", LabSpec().zones[0], "m6i.large", "10.0.0.9", "ami-1", 0.0)
 
     async def live() -> None:
-        node = WorkerNode(instance, LabSpec(), nothing, nothing, nothing)
+        node = WorkerNode(instance, LabSpec(), nothing, nothing, nothing, nothing)
         node.see_pod(POD)
         await asyncio.sleep(0.01)
         node.see_pod(POD)
@@ -76,7 +76,7 @@ def test_a_contradiction_in_the_middle_of_the_answer_to_another_one_is_answered_
     server = ContradictingServer()
 
     async def live() -> None:
-        node = WorkerNode(instance, LabSpec(), cast(Any, SimpleNamespace(kube=server)), *[cast(Any, None)] * 2)
+        node = WorkerNode(instance, LabSpec(), cast(Any, SimpleNamespace(kube=server)), *[cast(Any, None)] * 3)
         server.node = node
         node._ready = True
         node.see_node(NOT_READY)
