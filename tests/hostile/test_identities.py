@@ -6,7 +6,16 @@ import pytest
 
 from eks_rolling.documents.finding import Severity
 from eks_rolling.observed.kubernetes import Node, Owner, Pod
-from eks_rolling.observed.marks import AUTOSCALER_REPLICAS, NODE_LAUNCH, NODE_MOVING, NODE_SERVING, NODE_TARGETS
+from eks_rolling.observed.marks import (
+    AUTOSCALER_REPLICAS,
+    EXCLUDE_LABEL,
+    NODE_ANNOTATIONS,
+    NODE_LAUNCH,
+    NODE_MOVING,
+    NODE_SERVING,
+    NODE_TARGETS,
+    SCALE_DOWN_DISABLED,
+)
 from eks_rolling.payloads import RollRequest
 from eks_rolling.redis.stand_in import FOR_ID, FOR_POD, FOR_ROLE, LABEL
 from eks_rolling.steps.plan import PlanOutcome, decide, leftovers, observe
@@ -137,20 +146,48 @@ def test_a_nodes_record_of_whom_it_awaits_is_no_crash(said: str) -> None:
 
 
 def test_addresses_that_a_node_says_served_on_it_hold_that_node_alone() -> None:
-    """N5: targets of others are not deregistered for it; its own termination waits for them, and says which."""
+    """N5: nobody's targets are deregistered for it. Its own last connections and its termination wait for them, and say
+    so; at their deadline the roll ends, and everything is as before."""
     world = shop((2, 1))
+    before = world.snapshot()
     victim = min(world.machines)
-    node = next(n for n in world.nodes_by_name.values() if n.instance == victim)
+    node = next(n.name for n in world.nodes_by_name.values() if n.instance == victim)
     others = [m for m in world.machines if m != victim]
+    left: list[str] = []
 
     def forge(current: World) -> None:
-        mine = current.nodes_by_name.get(node.name)
+        mine = current.nodes_by_name.get(node)
         if mine and mine.annotations and NODE_SERVING not in mine.annotations:
             current._set_node(replace(mine, annotations=dict(mine.annotations) | {NODE_SERVING: ",".join(others)}))
+        if mine:
+            left.extend(e for e in current.effects if e.startswith("deregister") and any(o in e for o in others))
 
     world.watchers.append(forge)
-    engine_for(world).run("roll", "roll-1", {})
-    assert not [e for e in world.effects if e.startswith("deregister") and node.name in e and others[0] in e]
+    roll = engine_for(world).run("roll", "roll-1", {"nodes": [node]})
+    assert roll.status == "FAILED"
+    assert node in roll.cause
+    assert left == []
+    assert world.machines[victim].alive
+    assert world.snapshot()["workloads"] == before["workloads"]
+
+
+VALUES = ("true", "x", "9.9.9.9,10.0.0.1", "Deployment default/web=3@1", "roll-0")
+
+
+@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize("key", sorted({*NODE_ANNOTATIONS} - {NODE_LAUNCH, NODE_TARGETS}))
+def test_a_mark_without_proof_concerns_its_node_alone(key: str, value: str) -> None:
+    """T1: a restore takes it away, and with it at most a cordon, a label and an annotation that a kubelet may write."""
+    world = shop((2, 1), new_version=False)
+    world.baseline = None
+    victim = world.nodes_by_name[min(world.nodes_by_name)]
+    labels = dict(victim.labels) | {EXCLUDE_LABEL: "true"}
+    forged = dict(victim.annotations) | {SCALE_DOWN_DISABLED: "true", key: value}
+    world._set_node(replace(victim, unschedulable=True, labels=labels, annotations=forged))
+    restored = engine_for(world).run("restore", "by-hand", {"roll": "by-hand"})
+    assert restored.status == "SUCCEEDED", restored.cause
+    assert {e.partition(":")[0].split()[0] for e in world.effects} <= {"lease", "node", "update"}
+    assert not [e for e in world.effects if not e.startswith("lease") and victim.name not in e]
 
 
 def test_an_annotation_of_a_tenant_makes_no_roll_restore() -> None:

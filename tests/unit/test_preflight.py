@@ -21,7 +21,7 @@ from eks_rolling.observed.kubernetes import (
     Volume,
     Workload,
 )
-from eks_rolling.observed.marks import AUTOSCALER_REPLICAS, NODE_TARGETS, outdated
+from eks_rolling.observed.marks import AUTOSCALER_REPLICAS, GROUP_MAXIMUM, NODE_TARGETS, outdated
 from eks_rolling.payloads import RollRequest
 from eks_rolling.plan.checks import ACCEPTABLE, ClusterSnapshot, candidates, findings, resolve
 from eks_rolling.plan.permissions import needed_to_restart
@@ -202,6 +202,15 @@ BLOCKS, HOLDS, NOTE = Severity.BLOCKS, Severity.HOLDS, Severity.NOTE
             ),
         ),
         ("forged-mark", NOTE, "node node-1", lambda v: replace(v, unproven=(("node-1", NODE_TARGETS),))),
+        ("forged-mark", NOTE, "group ng", group(tags=GROUP.tags | {GROUP_MAXIMUM: "many"})),
+        (
+            "forged-mark",
+            NOTE,
+            str(AUTOSCALER.owner),
+            lambda v: replace(
+                v, workloads=(v.workloads[0], replace(AUTOSCALER, annotations={AUTOSCALER_REPLICAS: "-1"}))
+            ),
+        ),
         (
             "instance-claimed-twice",
             BLOCKS,

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from eks_rolling.documents.finding import Finding, note
+from eks_rolling.errors import BadRequest
 from eks_rolling.observed.kubernetes import ACCEPT, STRATEGY_ANNOTATION, Owner
-from eks_rolling.observed.marks import AUTOSCALER_PAUSED_AT, AUTOSCALER_REPLICAS
+from eks_rolling.observed.marks import AUTOSCALER_PAUSED_AT, AUTOSCALER_REPLICAS, RaisedMaximum, replicas_on
 from eks_rolling.plan.snapshot import ClusterSnapshot
 from eks_rolling.redis.groups import ANNOTATIONS
 
@@ -29,6 +30,7 @@ def mark_findings(view: ClusterSnapshot, autoscaler: Owner) -> Iterator[Finding]
             f"its annotation {mark} was written by no roll, so none does what it says",
             f"find out who wrote it, the kubelet perhaps; remove it with kubectl annotate node {node} {mark}-",
         )
+    yield from _malformed(view, autoscaler)
     for workload in view.workloads:
         known = DECLARED | ON_AUTOSCALER if workload.owner == autoscaler else DECLARED
         odd = sorted(key for key in workload.annotations if key.startswith(OURS) and key not in known)
@@ -40,3 +42,23 @@ def mark_findings(view: ClusterSnapshot, autoscaler: Owner) -> Iterator[Finding]
                 f"no roll reads {', '.join(odd[:NAMED])}{more} there, so it has no effect",
                 "correct its name, or remove it",
             )
+
+
+def _malformed(view: ClusterSnapshot, autoscaler: Owner) -> Iterator[Finding]:
+    """About records on groups and on cluster-autoscaler's Deployment that no roll writes so: a restore leaves them."""
+    for group in view.groups:
+        try:
+            RaisedMaximum.on(group)
+        except BadRequest as error:
+            yield _not_written_so(f"group {group.name}", error)
+    workload = view.workload(autoscaler)
+    if workload is not None and AUTOSCALER_REPLICAS in workload.annotations:
+        try:
+            replicas_on(workload)
+        except BadRequest as error:
+            yield _not_written_so(str(autoscaler), error)
+
+
+def _not_written_so(subject: str, error: BadRequest) -> Finding:
+    reason, _, remedy = str(error).rpartition(": ")
+    return note("forged-mark", subject, reason, remedy.rstrip("."))
