@@ -82,6 +82,8 @@ class Cluster:
         self._replica_of = REPLICA_OF if replicas else {}
         self.more_lines: list[str] = []
         """Configuration of every server that is started from now on."""
+        self.lost_volumes: set[str] = set()
+        """Pods that come back with an empty one."""
         self.pods: dict[str, Pod] = {}
         self.processes: dict[str, Process] = {}
         self.created: list[str] = []
@@ -263,7 +265,11 @@ class Cluster:
         self._later.append(timer)
 
     def come_back(self, name: str, directory: Path, node: str = NEW) -> None:
+        """With its volume, unless that is among the lost ones: then with a new, empty one, once."""
         with self._lock:
+            if name in self.lost_volumes:
+                self.lost_volumes.remove(name)
+                directory = self._root / f"{name}-{next(self._serial)}"
             self.start(name, directory)
             self.pods[name] = self._pod(name, node)
 

@@ -6,13 +6,13 @@ nothing acknowledged is lost but what the same fault costs a cluster that nobody
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import pytest
 
 from eks_rolling.observed.redis import Role
 from tests.contract.breaking import Breaking, Stage
-from tests.contract.cluster_pods import NODE_TIMEOUT_MS, Cluster, Writer, cluster, lost, writers
+from tests.contract.cluster_pods import NODE_TIMEOUT_MS, Cluster, Writer, cluster, connect, lost, writers
 from tests.contract.private_network import faults_cost_as_much
 from tests.contract.redis_pods import NEW, Ended, migrate, wait_until_all_write_on
 from tests.contract.test_redis_stages import assert_sentences
@@ -85,6 +85,11 @@ def dies_in_its_pod(side: Cluster) -> None:
             side.restart_container(STAND_IN, 1.0)
 
 
+def volume_is_lost(side: Cluster) -> None:
+    """What the pod comes back with, if it has yet to, is empty."""
+    side.lost_volumes.add(POD)
+
+
 def password_is_rotated(side: Cluster) -> None:
     """The servers take the roll's new password only, and have closed its connections; its Secret follows later."""
     side.more_lines[:] = [roll_user(NEW_PASSWORD)]
@@ -115,6 +120,7 @@ FAULTS: dict[str, Fault] = {
     "the stand-in is paused": is_paused(STAND_IN),
     "whoever starts loads for seconds": loads_for_seconds,
     "the stand-in is killed for its memory": killed_for_its_memory,
+    "the pod's volume is lost": volume_is_lost,
     "the password is rotated": password_is_rotated,
 }
 
@@ -148,6 +154,23 @@ def played(side: Cluster, stage: Stage, fault: Fault) -> tuple[Ended, list[Write
         wait_until_all_write_on(written)
     assert happened, "the fault did not happen"
     return ended, written
+
+
+def test_a_stand_in_that_would_evict_keys_does_not_take_over(side: Cluster) -> None:
+    """C1: somebody raised the limit of the running servers, and not that of the template."""
+    side.more_lines += ["maxmemory 2mb", "maxmemory-policy allkeys-lru"]
+    large = {f"large-{n}": "x" * 100_000 for n in range(200)}
+    with closing(connect(side)) as client:
+        for key, value in large.items():
+            client.set(key, value)
+        with writers(side) as written:
+            wait_until_all_write_on(written)
+            ended = migrate(side, side.client, 120)
+            wait_until_all_write_on(written)
+        assert f"{STAND_IN} may hold" in ended.stopped
+        assert lost(side, written) == 0
+        assert all(client.strlen(key) == len(value) for key, value in large.items())
+    assert side.view(POD).itself.role is Role.MASTER
 
 
 def lost_without_a_roll(fault: Fault) -> int:
@@ -187,7 +210,10 @@ def test_a_node_that_does_not_answer_for_a_while(side: Cluster, fault: str, stag
     assert {p.node for n, p in side.pods.items() if n in {"redis-a-0", "redis-b-0"}} == {NEW}
     assert not side.stand_ins("default", "shards")
     views = {name: side.view(name) for name in side.pods}
-    assert {name: view.id for name, view in views.items()} == {name: node_id for name, (node_id, _) in before.items()}
+    # With an empty volume the pod is a new node, of the same shard.
+    as_before = {name: view.id == before[name][0] for name, view in views.items()}
+    assert [name for name, same in as_before.items() if not same] in ([], [POD] if "volume" in fault else [])
+    assert all(len(view.table) == len(side.pods) for view in views.values())
     served = sorted(slots for view in views.values() for slots in view.itself.slots)
     assert served == sorted(slots for _, owned in before.values() for slots in owned)
     # Whom Redis itself promotes before the pod moves is as good.

@@ -15,7 +15,7 @@ import pytest
 from eks_rolling.observed.redis import Endpoint
 from tests.contract.breaking import Case, Fault, Stage, lost_without_a_roll, played, whole_group
 from tests.contract.private_network import faults_cost_as_much
-from tests.contract.redis_pods import NEW, Ended, lost
+from tests.contract.redis_pods import NEW, Ended, Pods, lost, migrate, wait_until_all_write_on, writers
 from tests.contract.redis_sides import Processes
 from tests.waiting import until
 
@@ -94,6 +94,17 @@ def is_paused(name: str, what: str, seconds: float) -> Fault:
     return fault
 
 
+KEYS = 3000
+
+
+def loads_for_seconds(case: Case) -> None:
+    """Whatever is started from now on needs a millisecond for each key that it loads, and says so meanwhile."""
+    case.happened.append("loading is slow")
+    case.side.more_lines += ["key-load-delay 1000", "loading-process-events-interval-bytes 1024"]
+    fill = f"for key = 1, {KEYS} do redis.call('set', 'key-' .. key, key) end"
+    case.side.send(there(case, case.pods.name_of_master() or TARGET), "eval", fill, "0")
+
+
 def password_is_rotated(case: Case) -> None:
     """The servers take the roll's new password only, and have closed its connections; its Secret follows later."""
     case.happened.append("the password is rotated")
@@ -101,7 +112,7 @@ def password_is_rotated(case: Case) -> None:
         endpoint = there(case, name)
         case.side.command(endpoint, "acl", "setuser", "roll", "resetpass", f">{NEW_PASSWORD}")
         case.side.command(endpoint, "client", "kill", "user", "roll")
-    case.side.more_lines[:] = [roll_user(NEW_PASSWORD)]
+    case.side.more_lines[0] = roll_user(NEW_PASSWORD)
     secret = case.side.secrets["redis-auth"]
     case.after(SHORT_SECONDS, lambda: secret.update(password=NEW_PASSWORD))
 
@@ -125,6 +136,7 @@ FAULTS: dict[str, Fault] = {
     "the master pod's writes are paused": is_paused(MASTER, "write", LONG_SECONDS),
     "the master pod is paused": is_paused(MASTER, "all", SHORT_SECONDS),
     "the target is paused": is_paused(TARGET, "all", LONG_SECONDS),
+    "whoever starts loads for seconds": loads_for_seconds,
     "the password is rotated": password_is_rotated,
 }
 
@@ -162,6 +174,34 @@ def test_a_server_that_does_not_answer_for_a_while(side: Processes, fault: str, 
     missing = lost(side, moved.address, written)
     assert missing == 0 or faults_cost_as_much(missing, functools.partial(lost_without_a_roll, FAULTS[fault]))
     assert min(len(w.acked) for w in written) > 100
+
+
+def limit(side: Processes, number: int) -> None:
+    """A replica that takes what its master has, and as a master would evict it."""
+    for setting in (("maxmemory", "2mb"), ("maxmemory-policy", "allkeys-lru")):
+        side.command(side.servers[number], "config", "set", *setting)
+
+
+@pytest.mark.parametrize("limited", [(1,), (1, 2)])
+def test_a_replica_that_would_evict_keys_does_not_take_over(side: Processes, limited: tuple[int, ...]) -> None:
+    """S1."""
+    for number in range(60):
+        side.command(side.servers[0], "set", f"large-{number}", "x" * 100_000)
+    for number in limited:
+        limit(side, number)
+    pods = Pods(side)
+    with writers(side) as written:
+        wait_until_all_write_on(written)
+        ended = migrate(pods, side.client, 120)
+        wait_until_all_write_on(written)
+    assert ended.refused == []
+    everybody_small = len(limited) == 2
+    assert ("would refuse writes or evict keys" in ended.stopped) == everybody_small
+    assert (pods.pods[MASTER].node == NEW) == (not everybody_small)
+    assert pods.name_of_master() == MASTER
+    home = pods.endpoint(MASTER)
+    assert lost(side, home.address.host, written) == 0
+    assert all(side.command(home, "strlen", f"large-{n}") == "100000" for n in range(60))
 
 
 def assert_sentences(ended: Ended) -> None:

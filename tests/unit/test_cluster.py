@@ -281,6 +281,22 @@ def test_in_sync_it_becomes_master() -> None:
     assert action.member.name == T
 
 
+def test_a_stand_in_that_would_evict_what_its_master_holds_asks_a_person() -> None:
+    """C1."""
+    seen = server(server(cluster(stand_in="m-0"), T, maxmemory=1_000), "m-0", used_bytes=5_000)
+    stop = expect(seen, Stop, None, f"{T} may hold 1,000 bytes (maxmemory) and would have 5,000")
+    assert stop.reason.endswith("raise its maxmemory")
+    expect(server(seen, "m-0", maxmemory=1_000), FailOver, RedisStep.FAIL_OVER_TO_STAND_IN, f"{T} becomes master")
+
+
+def test_a_pod_that_came_back_with_less_room_asks_a_person() -> None:
+    """C1: the stand-in goes on."""
+    seen = back(cluster(stand_in="", changed={"m-0": T, "r-0": T}))
+    seen = server(server(seen, "m-0", maxmemory=1_000), T, used_bytes=5_000)
+    expect(seen, Stop, None, "m-0 may hold 1,000 bytes (maxmemory) and would have 5,000")
+    expect(seen, Stop, None, f"({T} serves its slots meanwhile)")
+
+
 def test_not_while_another_shard_is_not_well() -> None:
     """C1."""
     seen = server(cluster(stand_in="m-0"), "r-2", link_up=False)

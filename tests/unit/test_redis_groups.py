@@ -25,7 +25,7 @@ from eks_rolling.redis.groups import (
 )
 from eks_rolling.redis.groups import CACHE as CACHE_ROLE
 from tests.unit.test_sentinel import GROUP as CACHE
-from tests.unit.test_sentinel import HOST, group, server, views
+from tests.unit.test_sentinel import HOST, SMALL, group, holding, server, views
 
 
 def stateful_set(name: str, part: str, desired: int = 1, **annotations: str) -> Workload:
@@ -222,6 +222,13 @@ def test_what_would_hurt_is_named(name: str, changes: dict[str, object], code: s
 def test_no_replica_that_may_become_master_blocks() -> None:
     seen = server(server(group(), "r-0", priority=0), "r-1", priority=0)
     assert [code for code, _, _ in said(RedisView(CACHE, seen, zones=TWO_ZONES))] == ["redis-priority"]
+
+
+def test_replicas_with_less_room_than_their_master_needs_block() -> None:
+    """S1."""
+    seen = holding(group(), r_0=SMALL, r_1=SMALL)
+    assert [code for code, _, _ in said(RedisView(CACHE, seen, zones=TWO_ZONES))] == ["redis-maxmemory"]
+    assert said(RedisView(CACHE, holding(group(), r_0=SMALL), zones=TWO_ZONES)) == []
 
 
 def test_all_servers_in_one_zone_block() -> None:

@@ -585,3 +585,44 @@ def test_names_are_addresses_where_they_are_announced() -> None:
     seen = server(group(), "m-0", announced=name.host)
     seen = views(seen, lambda v: replace(v, current=name, master=name))
     expect(seen, Settled, None, "m-0 is master")
+
+
+# Room: a replica does not mind maxmemory, a master does.
+
+SMALL, HELD = 1_000, 5_000
+
+
+def holding(seen: SentinelGroupState, **limits: int) -> SentinelGroupState:
+    """Everybody holds HELD bytes; the limits are by pod, with _ for -."""
+    for name in ("m-0", "r-0", "r-1"):
+        seen = server(seen, name, used_bytes=HELD, maxmemory=limits.get(name.replace("-", "_"), 0))
+    return seen
+
+
+def test_a_replica_that_would_evict_what_its_master_holds_is_passed_over() -> None:
+    """S1."""
+    action = decide(holding(group(old=("m-0",)), r_0=SMALL))
+    assert isinstance(action, Switch)
+    assert action.new.name == "r-1"
+
+
+def test_without_a_replica_that_has_room_a_person_is_asked() -> None:
+    """S1."""
+    action = decide(holding(group(old=("m-0",)), r_0=SMALL, r_1=SMALL))
+    assert isinstance(action, Stop)
+    assert "r-0 may hold 1,000 bytes (maxmemory) and would have 5,000" in action.reason
+
+
+def test_a_master_pod_without_room_stays_a_replica() -> None:
+    """S1: the acting master goes on."""
+    action = decide(holding(group("r-0"), m_0=SMALL))
+    assert isinstance(action, Stop)
+    assert "m-0 may hold" in action.reason
+    assert "(r-0 is master meanwhile)" in action.reason
+
+
+@pytest.mark.parametrize("limits", [{"m_0": SMALL, "r_0": SMALL}, {"r_0": HELD}, {"m_0": HELD, "r_0": HELD + 1}])
+def test_the_same_limit_or_a_higher_one_changes_nothing(limits: dict[str, int]) -> None:
+    action = decide(holding(group(old=("m-0",)), **limits))
+    assert isinstance(action, Switch)
+    assert action.new.name == "r-0"

@@ -645,6 +645,7 @@ def read_server(
         failover=info.get("master_failover_state", "no-failover"),
         keys=_keys(info),
         used_bytes=int(info.get("used_memory", 0)),
+        maxmemory=int(info.get("maxmemory", 0)),
         priority=int(settings.get("replica-priority") or info.get("slave_priority") or 100),
         announced=settings.get("replica-announce-ip", ""),
         min_replicas_to_write=int(settings["min-replicas-to-write"]) if settings.get("min-replicas-to-write") else None,

@@ -102,6 +102,8 @@ class Server:
     failover: str = "no-failover"
     keys: int = 0
     used_bytes: int = 0
+    maxmemory: int = 0
+    """Bytes that it may hold as a master, 0 for no limit: beyond it refuses writes or evicts keys."""
     priority: int = 100
     announced: str = ""
     min_replicas_to_write: int | None = None

@@ -14,6 +14,7 @@ from eks_rolling.observed.kubernetes import Pod
 from eks_rolling.observed.redis import ClusterNode, Endpoint, KnownNode, Role, Silent
 from eks_rolling.redis.actions import NEAR_BYTES, RedisHold, RedisStep, Settled, Stop
 from eks_rolling.redis.groups import RedisGroup
+from eks_rolling.redis.room import too_small
 from eks_rolling.redis.sync_progress import cut_off, synchronizing
 
 SLOTS = 16384
@@ -372,6 +373,8 @@ def _leaving(pair: Pair) -> Action:
     step = RedisStep.FAIL_OVER_TO_STAND_IN if serves else RedisStep.MOVE_SHARD_POD
     if trouble := _trouble(pair.everyone, pair.everyone):
         return RedisHold(trouble, step)
+    if serves and (why := too_small(str(stand_in), stand_in.node.server, pod.node.server)):
+        return Stop(f"{why}: raise its maxmemory")
     if serves:
         return FailOver(stand_in, pod, f"{stand_in} becomes master in place of {pod}", step)
     return DeletePod(pod.pod, f"{stand_in} holds what {pod} holds; {pod} moves", step)
@@ -414,6 +417,8 @@ def _take_back(pair: Pair) -> Action:
         return behind
     if trouble := _trouble(pair.everyone, pair.everyone):
         return RedisHold(trouble, RedisStep.FAIL_BACK_TO_SHARD_POD)
+    if why := too_small(str(pod), pod.node.server, stand_in.node.server):
+        return Stop(f"{why}: raise its maxmemory ({stand_in} serves its slots meanwhile)")
     return FailOver(pod, stand_in, f"{pod} becomes master again", RedisStep.FAIL_BACK_TO_SHARD_POD)
 
 
@@ -444,6 +449,8 @@ def _promoted_meanwhile(pair: Pair) -> Action | None:
         return RedisHold(trouble, RedisStep.FAIL_BACK_TO_SHARD_POD)
     master = _member_of(master_id, pair.others)
     assert master is not None  # noqa: S101 (no trouble: it follows a master that is known)
+    if isinstance(master.node, ClusterNode) and (why := too_small(str(pod), pod.node.server, master.node.server)):
+        return Stop(f"{why}: raise its maxmemory ({master} serves its slots meanwhile)")
     return FailOver(pod, master, f"{pod} becomes master again", RedisStep.FAIL_BACK_TO_SHARD_POD)
 
 

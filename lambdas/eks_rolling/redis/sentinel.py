@@ -13,6 +13,7 @@ from eks_rolling.observed.kubernetes import Pod
 from eks_rolling.observed.redis import Address, Endpoint, Follower, KnownReplica, Role, Sentinel, Server, Silent
 from eks_rolling.redis.actions import NEAR_BYTES, PATIENCE_SECONDS, RedisHold, RedisStep, Settled, Stop
 from eks_rolling.redis.groups import Part, PartSet, RedisGroup, RefreshBy
+from eks_rolling.redis.room import too_small
 from eks_rolling.redis.sync_progress import cut_off, synchronizing
 
 GOSSIP_SECONDS = 5.0
@@ -617,6 +618,8 @@ def _roles(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
     if _on(seen, home):
         assert home.pod is not None  # noqa: S101 (it is on a node)
         return MovePod(home.pod, f"{acting} is master; the master pod {home} moves", RedisStep.MOVE_MASTER)
+    if why := _too_small(home, acting):
+        return Stop(f"{why}: raise its maxmemory ({acting} is master meanwhile)")
     return _switch(acting, home, RedisStep.FAIL_BACK)
 
 
@@ -643,16 +646,20 @@ def _moving_sentinels(seen: SentinelGroupState, acting: RedisPod) -> Action | No
 def _master(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
     if not _on(seen, acting):
         return None
-    target = _target(seen)
-    if target is None:
+    able = [m for m in seen.members if m.part is Part.REPLICA and isinstance(m.server, Server) and m.server.priority]
+    if not able:
         return Stop(f"{acting} has no replica that may become master: every replica's priority is 0")
+    # One that stays where it is, if there is one.
+    target = min(able, key=lambda m: (bool(_too_small(m, acting)), m.leaving, m.name))
+    if why := _too_small(target, acting):
+        return Stop(f"{why}: raise its maxmemory")
     return _switch(acting, target, RedisStep.FAIL_OVER)
 
 
-def _target(seen: SentinelGroupState) -> RedisPod | None:
-    """The replica to fail over to: one that stays where it is, if there is one."""
-    able = [m for m in seen.members if m.part is Part.REPLICA and isinstance(m.server, Server) and m.server.priority]
-    return min(able, key=lambda m: (m.leaving, m.name), default=None)
+def _too_small(member: RedisPod, acting: RedisPod) -> str:
+    if not isinstance(member.server, Server) or not isinstance(acting.server, Server):
+        return ""
+    return too_small(str(member), member.server, acting.server)
 
 
 def _switch(old: RedisPod, new: RedisPod, step: RedisStep) -> Action:

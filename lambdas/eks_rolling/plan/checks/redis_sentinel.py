@@ -11,6 +11,7 @@ from eks_rolling.plan.checks.redis_cluster import cluster_findings, describe_clu
 from eks_rolling.redis import cluster, sentinel
 from eks_rolling.redis.actions import Settled
 from eks_rolling.redis.groups import DeclarationProblem, Part, RedisGroup
+from eks_rolling.redis.room import too_small
 from eks_rolling.redis.sentinel import RedisPod, SentinelGroupState, SentinelPod
 
 ACCEPTABLE = frozenset({"redis-one-zone", "redis-min-replicas", "redis-one-copy"})
@@ -151,6 +152,7 @@ def _copies(subject: str, view: RedisView, seen: SentinelGroupState) -> Iterator
             f"min-replicas-to-write is {needed}: with one of {len(replicas)} replicas away, writes would stop",
             "add a replica, or accept it with accept: redis-min-replicas",
         )
+    yield from _room(subject, seen)
     if replicas and not any(s.priority for m, s in _servers(seen) if m.part is Part.REPLICA):
         yield blocks(
             "redis-priority",
@@ -158,6 +160,16 @@ def _copies(subject: str, view: RedisView, seen: SentinelGroupState) -> Iterator
             "every replica has priority 0, so none can be promoted",
             "give at least one a replica-priority above 0",
         )
+
+
+def _room(subject: str, seen: SentinelGroupState) -> Iterator[Finding]:
+    master = seen.master_pod.server
+    if not isinstance(master, Server):
+        return
+    able = [(m, s) for m, s in _servers(seen) if m.part is Part.REPLICA and s.priority]
+    reasons = [too_small(str(m), s, master) for m, s in able]
+    if reasons and all(reasons):
+        yield blocks("redis-maxmemory", subject, reasons[0], "give it the limit that its master has")
 
 
 def _settings(subject: str, seen: SentinelGroupState) -> Iterator[Finding]:
