@@ -362,7 +362,7 @@ class Settings(Strict):
         "kube-system",
         pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
         examples=["kube-system"],
-        description="where the roll's lock (a Lease) lives",
+        description="where the roll's lock (a Lease) lives; change it while no roll runs",
     )
     lease_seconds: int = Field(180, ge=15, description="a holder that does not renew the lock for this long loses it")
     deadlines: Deadlines = Field(
