@@ -18,9 +18,10 @@ from eks_rolling.observed.aws import (
     IMAGE_BY_PARAMETER,
     Group,
     GroupInstance,
+    LaunchTemplate,
     TargetRegistration,
 )
-from eks_rolling.observed.marks import GROUP_MAXIMUM, GROUP_RESUME, outdated
+from eks_rolling.observed.marks import GROUP_MAXIMUM, GROUP_PUT_BACK, GROUP_RESUME, VersionPutBack, outdated
 from eks_rolling.plan.checks import resolve
 from tests.aws_lab import REGION, ZONES, Server
 from tests.waiting import patience
@@ -38,6 +39,10 @@ class Side(Protocol):
     zone: str
 
     def new_version(self) -> None: ...
+
+    def lose_nodes(self) -> None:
+        """No instance has a node any more, as far as this side knows of nodes at all."""
+        ...
 
     def pass_time(self) -> None: ...
 
@@ -58,6 +63,9 @@ class InMemory:
     def new_version(self) -> None:
         self.world.new_template_version(self.group)
 
+    def lose_nodes(self) -> None:
+        self.world.nodes_by_name.clear()
+
     def pass_time(self) -> None:
         self.world.advance(5)
 
@@ -70,7 +78,12 @@ class Real:
         self._server = server
         ec2, autoscaling, elb = (server.client(s) for s in ("ec2", "autoscaling", "elbv2"))
         data = {"ImageId": "ami-1", "InstanceType": "m6i.large"}
-        ec2.create_launch_template(LaunchTemplateName=self.group, LaunchTemplateData=data)
+        tags = [{"Key": f"kubernetes.io/cluster/{CLUSTER}", "Value": "owned"}]
+        ec2.create_launch_template(
+            LaunchTemplateName=self.group,
+            LaunchTemplateData=data,
+            TagSpecifications=[{"ResourceType": "launch-template", "Tags": tags}],
+        )
         in_zone = ec2.describe_subnets(Filters=[{"Name": "availability-zone", "Values": [self.zone]}])["Subnets"]
         (subnet,) = [s["SubnetId"] for s in in_zone if not s["DefaultForAz"]]
         arns = [g["TargetGroupArn"] for g in elb.describe_target_groups(Names=["web"])["TargetGroups"]]
@@ -95,6 +108,9 @@ class Real:
         self._server.client("ec2").create_launch_template_version(
             LaunchTemplateName=self.group, SourceVersion="1", LaunchTemplateData={"ImageId": "ami-2"}
         )
+
+    def lose_nodes(self) -> None:
+        pass
 
     def pass_time(self) -> None:
         time.sleep(0.1)
@@ -222,7 +238,40 @@ def test_processes_are_suspended_and_resumed_one_by_one(side: Side) -> None:
     assert group_of(side).suspended == {"ScheduledActions"}
 
 
+def test_a_version_is_put_back_by_the_templates_default_and_by_the_groups_number(side: Side) -> None:
+    side.aws.tag_group(side.group, {GROUP_PUT_BACK: str(VersionPutBack("lt-1:2", "lt-1:1", "roll-1"))})
+    template = group_of(side).template
+    assert template
+    side.new_version()
+    assert side.aws.template_tags([template.id])[template.id][f"kubernetes.io/cluster/{CLUSTER}"] == "owned"
+    side.aws.set_default_version(template.id, "2")
+    assert side.aws.template_versions([template.id]) == {template.id: (2, 2)}
+    side.aws.set_default_version(template.id, "1")
+    assert side.aws.template_versions([template.id]) == {template.id: (2, 1)}
+    side.aws.set_template_version(side.group, template.id, "1")
+    pointed = group_of(side)
+    assert pointed.template == LaunchTemplate(template.id, "1")
+    assert (pointed.mixed, pointed.desired, pointed.maximum) == (False, 2, 3)
+
+
 # Instances
+
+
+def test_an_exchanged_instance_goes_and_its_group_launches_another(side: Side) -> None:
+    side.lose_nodes()
+    (old, other) = group_of(side).instances
+    for target in targets_of(side, old.id):
+        side.aws.deregister(target)
+    until(side, lambda: targets_of(side, old.id) == [], "its connections have drained")
+    side.aws.exchange(old.id)
+    assert group_of(side).desired == 2
+
+    def others() -> set[str]:
+        return {i.id for i in group_of(side).instances if i.alive} - {old.id}
+
+    until(side, lambda: len(others()) == 2, "the group has launched another one")
+    assert other.id in others()
+    assert group_of(side).desired == 2
 
 
 def test_the_same_token_launches_one_instance_in_the_zone_asked_for(side: Side) -> None:
