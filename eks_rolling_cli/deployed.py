@@ -180,37 +180,6 @@ def _subscribers(target: Target) -> str:
     return f"{counted(len(listed), 'subscription')} confirmed"
 
 
-def _events(target: Target) -> str:
-    """Whether some trail that runs records what changes: without one a new template version starts nothing."""
-    cloudtrail = target.session.client("cloudtrail")
-    trails = cloudtrail.describe_trails(includeShadowTrails=True)["trailList"]
-    for trail in trails:
-        arn = trail["TrailARN"]
-        if cloudtrail.get_trail_status(Name=arn)["IsLogging"] and _records(
-            cloudtrail.get_event_selectors(TrailName=arn)
-        ):
-            return f"trail {trail['Name']} records changes"
-    raise Unwell(
-        f"none of {counted(len(trails), 'trail')} runs and records management events that write",
-        "start one, or start rolls manually: a changed launch template starts none",
-        Health.WARN,
-    )
-
-
-def _records(selectors: Json) -> bool:
-    """Whether these record management events that write (CloudTrail API reference, EventSelector)."""
-    if any(
-        s.get("IncludeManagementEvents", True) and s.get("ReadWriteType", "All") in {"All", "WriteOnly"}
-        for s in selectors.get("EventSelectors") or ()
-    ):
-        return True
-    for selector in selectors.get("AdvancedEventSelectors") or ():
-        fields = {f["Field"]: f.get("Equals", []) for f in selector["FieldSelectors"]}
-        if "Management" in fields.get("eventCategory", ()) and fields.get("readOnly", ["false"]) == ["false"]:
-            return True
-    return False
-
-
 def _way_out(target: Target) -> str:
     """How the functions reach AWS: by a NAT gateway or the like, or by VPC endpoints."""
     place = next((f["VpcConfig"] for f in target.functions if (f.get("VpcConfig") or {}).get("SubnetIds")), None)
@@ -304,7 +273,6 @@ CHECKS: dict[str, Look] = {
     "alarms": _alarms,
     "gate": _gate,
     "subscribers": _subscribers,
-    "events": _events,
     "target groups": _target_groups,
     "concurrency": _concurrency,
     "dry run": _dry_run,

@@ -1,7 +1,7 @@
 """`doctor`: whether everything is there that a roll, and this command, need. Each line with what to do."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,6 +11,8 @@ from eks_rolling_cli.cli_context import AsJson, aimed, errors, output, print_jso
 from eks_rolling_cli.exits import Exit
 from eks_rolling_cli.format import clock
 from eks_rolling_cli.target import Target
+
+Json = dict[str, Any]
 
 
 @aimed
@@ -155,14 +157,34 @@ def _triggers(target: Target) -> str:
 
 
 def _trail(target: Target) -> str:
-    trails = target.session.client("cloudtrail").describe_trails(includeShadowTrails=True)["trailList"]
-    if not trails:
-        raise Unwell(
-            "no trail records management events, so changes of launch templates start nothing",
-            "create a trail, or start rolls manually",
-            Health.WARN,
-        )
-    return f"trail {trails[0]['Name']} records"
+    """Whether some trail that runs records what changes: without one a new template version starts nothing."""
+    cloudtrail = target.session.client("cloudtrail")
+    trails = cloudtrail.describe_trails(includeShadowTrails=True)["trailList"]
+    for trail in trails:
+        arn = trail["TrailARN"]
+        if cloudtrail.get_trail_status(Name=arn)["IsLogging"] and _records(
+            cloudtrail.get_event_selectors(TrailName=arn)
+        ):
+            return f"trail {trail['Name']} records changes"
+    raise Unwell(
+        f"none of {counted(len(trails), 'trail')} runs and records management events that write",
+        "start one, or start rolls manually: a changed launch template starts none",
+        Health.WARN,
+    )
+
+
+def _records(selectors: Json) -> bool:
+    """Whether these record management events that write (CloudTrail API reference, EventSelector)."""
+    if any(
+        s.get("IncludeManagementEvents", True) and s.get("ReadWriteType", "All") in {"All", "WriteOnly"}
+        for s in selectors.get("EventSelectors") or ()
+    ):
+        return True
+    for selector in selectors.get("AdvancedEventSelectors") or ():
+        fields = {f["Field"]: f.get("Equals", []) for f in selector["FieldSelectors"]}
+        if "Management" in fields.get("eventCategory", ()) and fields.get("readOnly", ["false"]) == ["false"]:
+            return True
+    return False
 
 
 # The cluster's own state

@@ -1,0 +1,149 @@
+"""`doctor --deployed`: answers that the lab's account does not give."""
+
+from typing import Any
+
+import pytest
+
+from eks_rolling_cli.checks import Check, Health, run_checks
+from eks_rolling_cli.deployed import CHECKS
+from tests.unit.cli.targets import FakeTarget
+
+Json = dict[str, Any]
+ROLE = "arn:aws:iam::123456789012:role/EksRolling-demo-PlanRole"
+
+
+class Client:
+    """Answers each call, by its name, with what it was given; paginators answer one page of it."""
+
+    def __init__(self, answers: Json) -> None:
+        self._answers = answers
+
+    def get_paginator(self, name: str) -> Any:
+        class Pages:
+            def paginate(inner, **_: Any) -> list[Any]:  # noqa: N805 (the outer object is needed)
+                return [self._answers[name]]
+
+        return Pages()
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda **_: self._answers[name]
+
+
+class Session:
+    def __init__(self, answers: Json) -> None:
+        self._answers = answers
+
+    def client(self, _: str, **__: Any) -> Client:
+        return Client(self._answers)
+
+
+def line(target: FakeTarget, name: str, **answers: Any) -> Check:
+    target.__dict__["session"] = Session(answers)
+    (check,) = run_checks(target, {name: CHECKS[name]})
+    return check
+
+
+def function(step: str, **more: Any) -> Json:
+    return {
+        "FunctionName": step, "Handler": f"eks_rolling.steps.{step}.handler", "Role": ROLE, "State": "Active",
+        "LastUpdateStatus": "Successful", "CodeSha256": "a", "Layers": [{"Arn": "layer:1"}], **more,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("functions", "health", "said"),
+    [
+        ([function("plan"), function("evict")], Health.OK, "2 functions, one version"),
+        (
+            [function("plan"), function("evict", State="Inactive")],
+            Health.OK,
+            "2 functions, one version; 1 function asleep, the first call wakes them",
+        ),
+        (
+            [function("plan"), function("evict", State="Failed", StateReason="no subnet has an address left")],
+            Health.FAIL,
+            "not ready: evict: no subnet has an address left",
+        ),
+        (
+            [function("plan", LastUpdateStatus="Failed", LastUpdateStatusReason="the role cannot be assumed")],
+            Health.FAIL,
+            "not ready: plan: the role cannot be assumed",
+        ),
+        ([function("plan"), function("evict", CodeSha256="b")], Health.FAIL, "2 different versions of their code"),
+        (
+            [function("plan"), function("evict", Layers=[{"Arn": "layer:2"}])],
+            Health.FAIL,
+            "2 different versions of their layers",
+        ),
+    ],
+)
+def test_functions_are_there_and_of_one_deployment(
+    target: FakeTarget, functions: list[Json], health: Health, said: str
+) -> None:
+    target.__dict__["functions"] = functions
+    found = line(target, "functions")
+    assert found.health is health
+    assert said in found.said
+    assert bool(found.remedy) == (health is not Health.OK)
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        ({"EvalDecision": "implicitDeny"}, ""),
+        ({"EvalDecision": "allowed", "OrganizationsDecisionDetail": {"AllowedByOrganizations": True}}, ""),
+        ({"EvalDecision": "explicitDeny"}, "a policy denies ec2:CreateTags"),
+        (
+            {"EvalDecision": "implicitDeny", "OrganizationsDecisionDetail": {"AllowedByOrganizations": False}},
+            "a policy of the organization denies ec2:CreateTags",
+        ),
+        (
+            {
+                "EvalDecision": "implicitDeny",
+                "PermissionsBoundaryDecisionDetail": {"AllowedByPermissionsBoundary": False},
+            },
+            "a permissions boundary denies ec2:CreateTags",
+        ),
+    ],
+)
+def test_what_something_else_than_the_stacks_policies_denies_is_named_with_who_does(
+    target: FakeTarget, result: Json, said: str
+) -> None:
+    """What a condition or a resource decides denies nothing here: the simulation names neither."""
+    target.__dict__["functions"] = [function("plan")]
+    found = line(
+        target,
+        "organization",
+        list_role_policies={"PolicyNames": ["own"]},
+        get_role_policy={"PolicyDocument": {"Statement": {"Effect": "Allow", "Action": "ec2:CreateTags"}}},
+        simulate_principal_policy={"EvaluationResults": [{"EvalActionName": "ec2:CreateTags", **result}]},
+    )
+    assert found.health is (Health.FAIL if said else Health.OK)
+    assert said in found.said
+
+
+def test_who_has_not_confirmed_their_subscription_is_named(target: FakeTarget) -> None:
+    listed = [
+        {"Endpoint": "ann@example.com", "SubscriptionArn": "arn:aws:sns:eu-central-1:123456789012:t:1"},
+        {"Endpoint": "on-call@example.com", "SubscriptionArn": "PendingConfirmation"},
+    ]
+    found = line(target, "subscribers", list_subscriptions_by_topic={"Subscriptions": listed})
+    assert (found.health, found.said) == (Health.WARN, "not confirmed yet: on-call@example.com")
+    found = line(target, "subscribers", list_subscriptions_by_topic={"Subscriptions": listed[:1]})
+    assert (found.health, found.said) == (Health.OK, "1 subscription confirmed")
+
+
+@pytest.mark.parametrize(("count", "health"), [(300, Health.OK), (301, Health.WARN)])
+def test_target_groups_are_counted_as_a_look_asks_them(target: FakeTarget, count: int, health: Health) -> None:
+    led = [{"TargetType": "instance", "LoadBalancerArns": ["arn:lb"]}] * count
+    idle = [{"TargetType": "instance", "LoadBalancerArns": []}] * 500
+    other = [{"TargetType": "ip", "LoadBalancerArns": ["arn:lb"]}] * 299
+    found = line(target, "target groups", describe_target_groups={"TargetGroups": led + idle + other})
+    assert found.health is health
+    assert found.said.startswith(f"a look asks up to {count} target groups")
+
+
+@pytest.mark.parametrize(("quota", "health"), [(1000.0, Health.OK), (10.0, Health.OK), (5.0, Health.WARN)])
+def test_a_roll_has_room_beside_other_functions(target: FakeTarget, quota: float, health: Health) -> None:
+    found = line(target, "concurrency", get_service_quota={"Quota": {"Value": quota}})
+    assert (found.health, found.said) == (health, f"{quota:.0f} functions may run at once; a roll runs up to 3")
