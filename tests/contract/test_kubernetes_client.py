@@ -18,6 +18,7 @@ from eks_rolling.observed.kubernetes import (
     Taint,
     Workload,
     minor_version,
+    on_nodes_that_are,
 )
 from eks_rolling.observed.marks import SOFT_TAINT, with_roll_taint
 from eks_rolling.observed.network import Block, NetworkPolicy, Peer, Rule
@@ -227,6 +228,33 @@ def test_workloads_of_every_kind_are_counted_and_others_are_none(side: Side) -> 
     assert {web, db} <= {w.owner for w in side.kubernetes.workloads()}
     assert side.kubernetes.workload(Owner("Job", side.namespace, "web")) is None
     assert side.kubernetes.workload(Owner("Deployment", side.namespace, "nobody")) is None
+
+
+@pytest.mark.lab
+def test_a_daemonset_goes_on_counting_a_node_that_is_gone_and_is_whole_on_those_there_are(cluster: Cluster) -> None:
+    """Nobody tells its controller of the node; the pod there was ending when the node went."""
+    stays, goes = cluster.add_node(), cluster.add_node()
+    body = cluster.workload("edge", 0)
+    del body["spec"]["replicas"]
+    cluster.create("apps/v1/daemonsets", body)
+    pods = {pod["spec"]["nodeName"]: pod["metadata"]["name"] for pod in cluster.wait_for_ready("edge", 2)}
+    side, owner = Real(cluster), Owner("DaemonSet", cluster.name, "edge")
+    kubernetes = side.kubernetes
+
+    def counted() -> Workload:
+        return next(w for w in kubernetes.workloads() if w.owner == owner)
+
+    until(side, lambda: counted().ready == 2, "both are counted")
+    unready = {"conditions": [{"type": "Ready", "status": "False"}]}
+    cluster.kube.patch(cluster.path(f"v1/pods/{pods[goes]}/status"), {"status": unready}, kind="strategic")
+    until(side, lambda: counted().ready == 1, "the pod that ends is counted")
+    cluster.kube.delete(f"/api/v1/nodes/{goes}")
+    late = counted()
+    assert (late.desired, late.ready, late.current) == (2, 1, 2)
+    seen = on_nodes_that_are(late, kubernetes.pods_of(late), [stays])
+    assert (seen.desired, seen.ready, seen.all_ready) == (1, 1, True)
+    # While that node is there its pod is missed.
+    assert not on_nodes_that_are(late, kubernetes.pods_of(late), [stays, goes]).all_ready
 
 
 def test_pods_are_listed_with_their_owner_node_and_readiness(side: Side) -> None:
