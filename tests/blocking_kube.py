@@ -33,6 +33,9 @@ class BlockingKube:
     def create(self, path: str, body: Json, **parameters: str | int | bool) -> Json:
         return self._loop.run(self._kube.create(path, body, **parameters))
 
+    def replace(self, path: str, body: Json) -> Json:
+        return self._loop.run(self._kube.replace(path, body))
+
     def patch(self, path: str, patch: Json | Items, *, kind: PatchKind = "merge") -> Json:
         return self._loop.run(self._kube.patch(path, patch, kind=kind))
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import pytest
+import yaml
 
 from eks_rolling.clients.kubernetes import OURS, KubernetesClient
 from eks_rolling.clients.protocols import Clients
@@ -29,7 +30,8 @@ from eks_rolling.redis.stand_in import LABEL
 from eks_rolling.steps import restore
 from eks_rolling.steps.plan import decide, observe
 from lab.controlplane.pki import kubelet_certificate
-from lab.kube import ForbiddenError, InvalidError, Json, NotFoundError
+from lab.kube import ConflictError, ForbiddenError, InvalidError, Json, NotFoundError
+from lab.paths import REPOSITORY
 from tests.blocking_kube import BlockingKube
 from tests.cluster import POD_SPEC, Cluster
 from tests.fake_kubelet import node, node_ready
@@ -427,3 +429,67 @@ def test_what_a_tenant_makes_in_our_name_is_its_own_loss(
     assert found.ours
     seen.delete_budget(found)
     assert not [b for b in seen.budgets() if b.namespace == cluster.name]
+
+
+# A person who operates rolls: what deploy/iam/operator-rbac.yaml grants
+
+
+@pytest.fixture
+def operator(control_plane: ControlPlane, cluster: Cluster) -> Iterator[BlockingKube]:
+    """A ServiceAccount in the place of the group eks-rolling:operators, with the Roles of the files that ship."""
+    kube = cluster.kube
+    cluster.create("v1/serviceaccounts", {"metadata": {"name": "operator"}})
+    account = {"kind": "ServiceAccount", "name": "operator", "namespace": cluster.name}
+    shipped = [*_documents("deploy/iam/operator-rbac.yaml"), *_documents("deploy/rbac.yaml")]
+    made = []
+    for item in shipped:
+        bound = item.get("subjects", [{}])[0].get("name")
+        name, namespace = item["metadata"]["name"], item["metadata"].get("namespace")
+        wanted = (bound or name) in {"eks-rolling:operators", "eks-rolling-operators"} or (
+            item["kind"] == "ClusterRole" and name == "eks-rolling-look"
+        )
+        if not wanted:
+            continue
+        path = f"{ROLES}/namespaces/{namespace}" if namespace else ROLES
+        body = {**item, "subjects": [account]} if bound else item
+        kind = f"{item['kind'].lower()}s"
+        with contextlib.suppress(ConflictError):
+            kube.create(f"{path}/{kind}", body)
+        made.append(f"{path}/{kind}/{name}")
+    token = kube.create(cluster.path("v1/serviceaccounts/operator/token"), {"spec": {}})["status"]["token"]
+    who = control_plane.kube_as(token)
+    yield who
+    who.close()
+    for path in made:
+        with contextlib.suppress(NotFoundError):
+            kube.delete(path)
+
+
+def _documents(file: str) -> list[Json]:
+    return list(yaml.safe_load_all((REPOSITORY / file).read_text()))
+
+
+def test_an_operator_steers_a_roll_by_its_lock_and_writes_nothing_else(
+    operator: BlockingKube, control_plane: ControlPlane, cluster: Cluster, kubelets: Kubelets, lock: str
+) -> None:
+    """T1: pause, abort, and even proofs; no node, so that a proof alone puts nothing anywhere."""
+    there = kubelets.join("any")
+    operator.list("/api/v1/nodes")
+    lease = operator.get(lock)
+    steered = {"eks-rolling.io/pause": "now", f"proof.eks-rolling.io/{there.instance}.targets": "0" * 40}
+    lease["metadata"]["annotations"] = steered
+    operator.replace(lock, lease)
+    assert control_plane.kube.get(lock)["metadata"]["annotations"] == steered
+    refused(
+        operator,
+        {
+            "mark a node": lambda k: k.patch(there.path, mark(NODE_TARGETS, TARGETS)),
+            "cordon a node": lambda k: k.patch(there.path, {"spec": {"unschedulable": True}}),
+            "another Lease": lambda k: k.create(LOCKS, {"metadata": {"name": "eks-rolling-next"}}),
+            "do away with the lock": lambda k: k.delete(lock),
+            "evict": lambda k: k.create(cluster.path("v1/pods/any/eviction"), {"metadata": {"name": "any"}}),
+            "a budget": lambda k: k.create(cluster.path("policy/v1/poddisruptionbudgets"), {"metadata": {"name": "x"}}),
+            "a Secret": lambda k: k.get(cluster.path("v1/secrets/redis-auth")),
+            "a workload": lambda k: k.create(cluster.path("apps/v1/deployments"), cluster.workload("web", 1)),
+        },
+    )
