@@ -222,6 +222,11 @@ def test_a_kubelet_newer_than_the_control_plane_fails_the_canary_and_everything_
     world.kubelet_of_new_nodes = "v1.32.0-eks-0000000"
     execution = engine_for(world).run("roll", "roll-1", {})
     assert "its kubelet (1.32) is newer than the control plane (1.31)" in failed(execution)
+    # Closed before the restore begins: cluster-autoscaler's pod comes back first, to wherever there is room.
+    closed = next(n for n, effect in enumerate(world.effects) if effect.endswith("unschedulable=True"))
+    assert closed < next(
+        n for n, effect in enumerate(world.effects) if effect.startswith(f"update {AUTOSCALER}: replicas=1")
+    )
     assert world.asked_to_evict == []
     assert len(outdated(world)) == 6
     world.advance(60)

@@ -123,6 +123,13 @@ def test_a_clean_cluster_has_none() -> None:
     assert autoscaler_paused_seconds(CLEAN) == 0
 
 
+@pytest.mark.parametrize(("state", "found"), [("running", 1), ("shutting-down", 0), ("terminated", 0)])
+def test_marks_on_a_node_whose_instance_goes_are_nobodys(state: str, found: int) -> None:
+    marked = node(unschedulable=True, annotations={NODE_CORDONED: "true", NODE_ROLL: "roll-0"})
+    view = replace(marked, states={"i-1": InstanceState("i-1", state, MEMBER)})
+    assert len(orphans(view)) == found
+
+
 @pytest.mark.parametrize("name", MARKS)
 def test_every_mark_without_a_living_roll_is_one_with_its_remedy(name: str) -> None:
     """R2."""

@@ -159,7 +159,9 @@ def _locks(view: OrphanScan) -> Iterator[Orphan]:
 
 
 def _nodes(view: OrphanScan) -> Iterator[Orphan]:
-    for node in view.nodes:
+    """Those whose instance shuts down go with all that is on them."""
+    going = {i for i, s in view.states.items() if s.state in {"shutting-down", "terminated"}}
+    for node in (n for n in view.nodes if n.instance not in going):
         marks = [key for key in NODE_ANNOTATIONS if key in node.annotations]
         cordon = node.unschedulable and NODE_CORDONED in node.annotations
         what = [*(["taint"] if node.roll_taint else []), *(["cordon"] if cordon else []), *(["mark"] if marks else [])]

@@ -23,7 +23,7 @@ from eks_rolling.observed.kubernetes import (
     minor_version,
     ready_nodes,
 )
-from eks_rolling.observed.marks import INSTANCE_PROTECTED, keep_from_scale_down
+from eks_rolling.observed.marks import INSTANCE_PROTECTED, NODE_CORDONED, keep_from_scale_down
 from eks_rolling.payloads import Hold, NodeTask, StepResult, backoff
 from eks_rolling.runtime import handler_for
 
@@ -35,9 +35,10 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class NeverReady:
-    """The replacement will never be Ready."""
+    """The replacement will never be Ready. `unfit`: it may be up, and nothing must run on it."""
 
     reason: str
+    unfit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,8 @@ def decide(
     if skew := _skew(old.node.kubelet, new.node.kubelet, server_version):
         return NeverReady(
             f"Replacement {replacement} (node {name}) must not serve: {skew}. Correct the launch template's image, or "
-            "upgrade the control plane first."
+            "upgrade the control plane first.",
+            unfit=True,
         )
     if not new.node.ready:
         return Hold(f"node {name} is not Ready yet")
@@ -205,8 +207,18 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
             return StepResult.done(f"node {node} is Ready", replacement_node=node, ready_nodes=ready_nodes(everywhere))
         case Hold(reason):
             return StepResult.wait(reason, backoff(waited, first=2), ready_nodes=ready_nodes(everywhere))
-        case NeverReady(reason):
+        case NeverReady(reason, unfit):
+            if unfit and new:
+                _close(new, clients)
             raise Permanent(reason)
+
+
+def _close(node: Node, clients: Clients) -> None:
+    """Keeps pods off a node on which nothing must run: the first ones would come as soon as it is Ready, and a restore
+    leaves a replacement alone that pods run on."""
+    now = clients.kubernetes.node(node.name)
+    if now is not None and now.instance == node.instance and not now.unschedulable:
+        clients.kubernetes.update_node(now, unschedulable=True, annotations={NODE_CORDONED: "true"})
 
 
 def _side(node: Node, clients: Clients) -> Side:
