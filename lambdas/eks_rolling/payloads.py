@@ -39,11 +39,13 @@ class RollRequest(Strict):
         "put back, and only for as long as nobody has changed it since",
     )
 
-    @field_validator("groups", "nodes", "accept", "trigger")
+    @field_validator("*")
     @classmethod
-    def _writable(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    def _writable(cls, value: Any) -> Any:
         """JSON may hold halves of characters, which no document can be written with."""
-        return _whole(value) if isinstance(value, str) else tuple(map(_whole, value))
+        if isinstance(value, tuple):
+            return tuple(map(_whole, value))
+        return _whole(value) if isinstance(value, str) else value
 
     def surge_in(self, settings: Settings) -> int:
         """How many nodes are replaced at the same time: as asked for, else as the settings have it."""

@@ -191,7 +191,7 @@ def _mark(world: World, wild: Wild) -> None:
         machine.tags = wild.some((marks.INSTANCE_REPLACES, marks.INSTANCE_PROTECTED), lambda _: wild.near(ids), 0.2)
     if wild.chance(0.5):
         state = world.workloads_by_owner[AUTOSCALER]
-        said = {marks.AUTOSCALER_REPLICAS: wild.near(("1", "2"))}
+        said = {marks.AUTOSCALER_REPLICAS: wild.near(("1", "2")), marks.AUTOSCALER_PAUSED_AT: wild.near(("999000",))}
         state.workload = replace(state.workload, desired=wild.dice.randrange(2), annotations=said)
     lock.acquire(clients_of(world), ROLL, LOCK)
     said = wild.some(list(LOCK_MARKS), lambda key: wild.near(LOCK_MARKS[key]), 0.3)
@@ -305,8 +305,11 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "keep_taints": (True,),
     "accept": (["outdated"], ["no-budget:Deployment shop/web"]),
     "trigger": ("a person",),
+    "rolls_back": ("", "roll-0"),
 }
-assert VALUES.keys() == RollRequest.model_fields.keys()
+"""Right values, and wrong ones that look right, of the fields that have some; others are drawn as anything."""
+
+FIELDS = tuple(RollRequest.model_fields)
 
 
 def requests() -> Iterator[Case]:
@@ -345,8 +348,12 @@ def _request(wild: Wild) -> Any:
             "detail": {"eventName": "CreateLaunchTemplate"},
         }
         return event | wild.some((*event, wild.text()), lambda _: wild.json())
-    asked = wild.some(list(VALUES), lambda key: wild.dice.choice(VALUES[key]) if wild.chance(0.7) else wild.json(), 0.3)
+    asked = wild.some(FIELDS, lambda key: _value(wild, key), 0.3)
     return asked | ({wild.text(): wild.json()} if wild.chance(0.2) else {})
+
+
+def _value(wild: Wild, field: str) -> Any:
+    return wild.dice.choice(VALUES[field]) if field in VALUES and wild.chance(0.7) else wild.json()
 
 
 # Hooks: what users' own functions and servers answer

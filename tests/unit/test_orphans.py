@@ -232,3 +232,13 @@ def test_how_long_the_autoscaler_is_paused_counts_under_a_living_roll_too() -> N
     view = replace(CLEAN, autoscaler=PAUSED, leases=(LOCK,))
     assert autoscaler_paused_seconds(view) == 1400.0
     assert autoscaler_paused_seconds(replace(view, autoscaler=replace(PAUSED, desired=1))) == 0
+
+
+@pytest.mark.parametrize("said", ["999999000000", "soon", "nan", "1e300", "-1", "²", ""])
+def test_a_time_that_no_calendar_has_is_none(said: str) -> None:
+    """T1: one node's mark, or a word on a Deployment, must not keep all else from being found."""
+    marked = node(annotations={NODE_LAUNCH: f"desired:2@{said}", NODE_ROLL: "roll-0"})
+    paused = replace(PAUSED, annotations=PAUSED.annotations | {AUTOSCALER_PAUSED_AT: said})
+    view = replace(marked, autoscaler=paused)
+    assert [o.since for o in orphans(view)] == ["", ""]
+    assert autoscaler_paused_seconds(view) == 0

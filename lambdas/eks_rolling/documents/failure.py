@@ -12,7 +12,7 @@ def read_json(text: str) -> dict[str, Any]:
     """A JSON object out of a text; {} for anything else."""
     try:
         document = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
 

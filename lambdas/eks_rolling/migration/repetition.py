@@ -87,7 +87,7 @@ def _ended_well(action: Any, done: Done) -> bool:
 def _read(text: str) -> dict[str, int]:
     try:
         known = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return {k: v for k, v in known.items() if isinstance(v, int)} if isinstance(known, dict) else {}
 

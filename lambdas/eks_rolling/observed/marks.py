@@ -107,7 +107,7 @@ HARD_TAINT = Taint(ROLL_TAINT_KEY, Effect.NO_SCHEDULE)
 
 LAUNCH = re.compile(
     r"(?:(?P<token>[0-9a-f]{20}-[0-9a-f]{20}-[0-9]{1,6})|desired:(?P<desired>[0-9]{1,6})(?P<raised>:raised)?)"
-    r"@(?P<at>[0-9]{1,12})"
+    r"@(?P<at>[0-9]{1,10})"
 )
 
 PUT_BACK = re.compile(r"(?P<failed>\S+) to (?P<former>\S+) by (?P<roll>[\w-]{1,80})")
@@ -218,6 +218,11 @@ class VersionPutBack:
         """The group's record, None if there is none; what no roll wrote is none."""
         read = PUT_BACK.fullmatch(group.tags.get(GROUP_PUT_BACK, ""))
         return None if read is None else cls(read["failed"], read["former"], read["roll"])
+
+
+def moment(said: str) -> float | None:
+    """A time as a roll writes it, in epoch seconds; None for what no roll writes: a date's year has four digits."""
+    return float(said) if re.fullmatch("[0-9]{1,10}", said) else None
 
 
 def replicas_on(workload: Workload) -> int:

@@ -27,6 +27,7 @@ from eks_rolling.observed.marks import (
     NODE_ROLL,
     LaunchMark,
     RaisedMaximum,
+    moment,
 )
 from eks_rolling.redis.stand_in import FOR_POD, LABEL
 from eks_rolling.roll.lock import NAME as LOCK
@@ -115,9 +116,10 @@ def _start(view: OrphanScan) -> str:
 def autoscaler_paused_seconds(view: OrphanScan) -> float:
     """For how long a roll, living or dead, has kept cluster-autoscaler at 0; 0 if it runs."""
     autoscaler = view.autoscaler
-    if autoscaler is None or autoscaler.desired > 0 or AUTOSCALER_PAUSED_AT not in autoscaler.annotations:
+    if autoscaler is None or autoscaler.desired > 0:
         return 0.0
-    return max(0.0, view.now - float(autoscaler.annotations[AUTOSCALER_PAUSED_AT]))
+    since = moment(autoscaler.annotations.get(AUTOSCALER_PAUSED_AT, ""))
+    return 0.0 if since is None else max(0.0, view.now - since)
 
 
 def _of_nobody(view: OrphanScan) -> Iterator[Orphan]:
@@ -230,11 +232,11 @@ def _pods_and_budgets(view: OrphanScan) -> Iterator[Orphan]:
 def _autoscaler(view: OrphanScan) -> Iterator[Orphan]:
     autoscaler = view.autoscaler
     if autoscaler is not None and AUTOSCALER_REPLICAS in autoscaler.annotations:
-        since = autoscaler.annotations.get(AUTOSCALER_PAUSED_AT)
+        since = moment(autoscaler.annotations.get(AUTOSCALER_PAUSED_AT, ""))
         yield Orphan(
             kind="autoscaler",
             object=f"{autoscaler.owner}: at {autoscaler.desired}, was {autoscaler.annotations[AUTOSCALER_REPLICAS]}",
-            since=_time(float(since)) if since else "",
+            since="" if since is None else _time(since),
             remedy=_remedy(view),
         )
 
