@@ -20,9 +20,10 @@ def review(request: Mapping[str, Any], faults: Faults, freeze: Freezer) -> dict[
     verb = str(asked.get("verb", ""))
     resource = "/".join(part for part in (asked.get("resource"), asked.get("subresource")) if part)
     # The user of a role is named after it and its session, which is the function's name.
-    if seconds := faults.freeze_seconds(user, verb=verb, resource=resource):
-        freeze(user.rpartition("/")[2], seconds)
+    seconds = faults.freeze_seconds(user, verb=verb, resource=resource)
+    # A process that has ended meanwhile never asked.
+    gone = bool(seconds) and not freeze(user.rpartition("/")[2], seconds)()
     status: dict[str, Any] = {"allowed": False}
-    if faults.forbids(verb, resource, user):
+    if gone or faults.forbids(verb, resource, user):
         status |= {"denied": True, "reason": REASON}
     return {"apiVersion": request.get("apiVersion"), "kind": "SubjectAccessReview", "status": status}

@@ -53,6 +53,8 @@ class Call:
     parameters: dict[str, Any]
     status: int
     error: str | None = field(default=None)
+    fault: bool = False
+    """Whether a fault answered, not the service: it says nothing of what the role may do."""
 
 
 class CallLog:
@@ -143,9 +145,11 @@ def install(gate: Gate, fleet: Fleet, faults: Faults, role_of: RoleOfKey, listen
         time.sleep(faults.delay(self.service_name))
         caller = role_of(self.access_key) or ""
         seconds = faults.freeze_seconds(caller, action=f"{service}:{action}")
-        if seconds and not freeze(role_of.session(self.access_key).rpartition("/")[2], seconds)():
-            # The process has ended, so it never made the call.
-            return 503, {}, ""
+        if seconds:
+            if not freeze(role_of.session(self.access_key).rpartition("/")[2], seconds)():
+                # The process has ended, so it never made the call.
+                return 503, {}, ""
+            at = time.time()
         if struck := faults.refusal(self.service_name, f"{service}:{action}", caller):
             _, headers, body = self.serialized(ActionResult(_error(self.service_name, struck.code, struck.message)))
             answer = struck.status, headers, body
@@ -168,6 +172,7 @@ def install(gate: Gate, fleet: Fleet, faults: Faults, role_of: RoleOfKey, listen
             _told(parameters),
             int(status),
             error_code(body) if int(status) >= 400 else None,
+            struck is not None,
         )
         gate.passed(call)
         listener(call, parameters, body)

@@ -12,6 +12,9 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+LONGEST_REVIEW = 25
+"""Seconds. 30 is the most that an authorization webhook may be given (Kubernetes docs, AuthorizationConfiguration)."""
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -58,8 +61,8 @@ class Forbid(_Model):
 
 class Freeze(_Model):
     """The process of an invocation stands still from one call of its on (SIGSTOP), and then goes on, if its function's
-    timeout has not ended it by then. It happens once. A call to AWS is carried out when the process goes on, and not at
-    all if it does not; one to the API server is answered, and the process learns of it late."""
+    timeout has not ended it by then. It happens once. The call is carried out when the process goes on, and not at all
+    if it does not."""
 
     caller: str = Field(description="a part of the role's name")
     action: str = Field("", description="the call to AWS, as in a policy")
@@ -71,6 +74,8 @@ class Freeze(_Model):
     def _one_call(self) -> Self:
         if bool(self.action) == bool(self.verb and self.resource):
             raise ValueError("either an action, or a verb and a resource")
+        if self.verb and self.seconds > LONGEST_REVIEW:
+            raise ValueError(f"the API server waits no longer than {LONGEST_REVIEW} s for a webhook")
         return self
 
 

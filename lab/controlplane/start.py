@@ -222,7 +222,7 @@ def _authorizers(paths: LabPaths) -> dict[str, Any]:
         # No answer is kept: a fault is in force at once, and no longer than it is to be.
         "authorizedTTL": "1ms",
         "unauthorizedTTL": "1ms",
-        "timeout": "10s",
+        "timeout": "30s",
         "failurePolicy": "NoOpinion",
         "subjectAccessReviewVersion": "v1",
         "matchConditionSubjectAccessReviewVersion": "v1",

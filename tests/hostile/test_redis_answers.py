@@ -80,8 +80,10 @@ class Liar:
             return
 
     def _answer(self, command: str) -> bytes:
-        known = sorted((key for key in self._answers if command.startswith(key)), key=len)
-        return self._answers[known[-1]] if known else b"-ERR unknown command\r\n"
+        # Read once: meanwhile it may be told to answer otherwise.
+        answers = self._answers
+        known = sorted((key for key in answers if command.startswith(key)), key=len)
+        return answers[known[-1]] if known else b"-ERR unknown command\r\n"
 
     def _say(self, peer: socket, answer: bytes) -> None:
         if not self._drip:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lab.aws.authorize import REASON
 from lab.aws.policies import FREE
 from lab.paths import REPOSITORY, LabPaths
 from lab.spec import LabSpec
@@ -85,8 +86,13 @@ def _requests(paths: LabPaths) -> Iterator[Request]:
         for event in _lines(log):
             user = event.get("user", {})
             groups = tuple(sorted(g for g in user.get("groups", ()) if g.startswith(OURS)))
-            if groups and "objectRef" in event:
+            if groups and "objectRef" in event and not _by_fault(event):
                 yield _request(event, user, groups)
+
+
+def _by_fault(event: dict[str, Any]) -> bool:
+    """Whether the lab was told to refuse it: that says nothing of what the role may do."""
+    return bool(event.get("annotations", {}).get("authorization.k8s.io/reason") == REASON)
 
 
 def _request(event: dict[str, Any], user: dict[str, Any], groups: tuple[str, ...]) -> Request:
@@ -111,7 +117,7 @@ def _calls(log: Path) -> Iterator[Call]:
     granted: dict[tuple[str, str, str], bool] = {}
     for call in _lines(log):
         what = f"{call['service']}:{call['action']}"
-        if what not in FREE:
+        if what not in FREE and not call.get("fault"):
             key = (call["role"].rpartition("/")[2], what, json.dumps(call["parameters"], sort_keys=True))
             granted[key] = granted.get(key, False) or call["error"] not in DENIED
     yield from (Call(role, what, allowed) for (role, what, _), allowed in granted.items())

@@ -107,11 +107,19 @@ def no_freeze(frozen: list[tuple[str, float]]) -> Callable[[str, float], Callabl
 
 def test_a_request_freezes_the_process_that_makes_it_once() -> None:
     faults, frozen = Faults(), list[tuple[str, float]]()
-    faults.put({"freeze": {"caller": "RestoreRole", "verb": "update", "resource": "leases", "seconds": 50}})
+    faults.put({"freeze": {"caller": "RestoreRole", "verb": "update", "resource": "leases", "seconds": 20}})
     for verb in ("get", "update", "update"):
-        authorize.review(review(verb, "leases", RESTORE), faults, no_freeze(frozen))
-    assert frozen == [("x-restore", 50)]
+        answer = authorize.review(review(verb, "leases", RESTORE), faults, no_freeze(frozen))
+        assert answer["status"] == {"allowed": False}
+    assert frozen == [("x-restore", 20)]
     assert faults.describe()["frozen"] == 1
+
+
+def test_a_process_that_does_not_go_on_never_asked() -> None:
+    faults = Faults()
+    faults.put({"freeze": {"caller": "RestoreRole", "verb": "update", "resource": "leases", "seconds": 20}})
+    answer = authorize.review(review("update", "leases", RESTORE), faults, lambda *_: lambda: False)
+    assert answer["status"]["denied"]
 
 
 def test_a_call_freezes_the_process_that_makes_it() -> None:
@@ -167,6 +175,7 @@ def test_latency_is_for_the_services_named() -> None:
         {"lambda_kil": {}},
         {"lambda_kill": {"seed": 1, "share": 2, "within_seconds": 1}},
         {"freeze": {"caller": "x", "seconds": 1}},
+        {"freeze": {"caller": "x", "seconds": 26, "verb": "get", "resource": "nodes"}},
         {"freeze": {"caller": "x", "seconds": 1, "action": "ec2:CreateTags", "verb": "get", "resource": "nodes"}},
     ],
 )
