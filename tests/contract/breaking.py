@@ -2,16 +2,15 @@
 
 import functools
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from eks_rolling.observed.redis import Role, Sentinel, Server
 from tests.contract.redis_pods import Ended, Pods, Writer, lost, migrate, wait_until_all_write_on, writers
-from tests.contract.redis_sides import Processes, processes, wait_until_whole
-
-FAULT_SECONDS = 10.0
+from tests.contract.redis_sides import NAME, Processes, processes, wait_until_whole
+from tests.waiting import until
 
 
 @dataclass(frozen=True)
@@ -22,6 +21,45 @@ class Stage:
     times: int = 1
     before: bool = False
     subject: str = ""
+
+
+SENTINEL_STAGES = {
+    "before the switch": Stage("pause_writes", before=True),
+    "once writes are paused": Stage("pause_writes"),
+    "before the old master is closed": Stage("follow", before=True),
+    "once the old master is closed": Stage("follow"),
+    "before the promotion": Stage("promote", before=True),
+    "once the new one is master": Stage("promote"),
+    "once the old one follows": Stage("follow", 2),
+    "before a sentinel is told": Stage("announce", before=True),
+    "once one sentinel is told": Stage("announce"),
+    "once all sentinels are told": Stage("announce", 3),
+    "once clients are cut off": Stage("disconnect_clients"),
+    "once the pod is deleted": Stage("delete_pod"),
+    "once the new pod follows": Stage("follow", 3, subject="redis-master-0"),
+    "before the way back": Stage("pause_writes", 2, before=True),
+    "once it is closed on the way back": Stage("follow", subject="redis-replica-0"),
+    "once the pod is master again": Stage("promote", subject="redis-master-0"),
+    "once one sentinel is told of the way back": Stage("announce", 4),
+    "once a sentinel is reset": Stage("reset"),
+}
+"""Of a master pod's migration; the first replica is the target."""
+
+CLUSTER_STAGES = {
+    "before the stand-in is created": Stage("create_stand_in", 2, before=True),
+    "once the stand-in is created": Stage("create_stand_in", 2),
+    "once the stand-in is introduced": Stage("meet", 3),
+    "once the stand-in follows": Stage("replicate", subject="redis-a-0-stand-in"),
+    "before the stand-in takes over": Stage("take_over", before=True, subject="redis-a-0-stand-in"),
+    "once the stand-in takes over": Stage("take_over", subject="redis-a-0-stand-in"),
+    "before the pod is deleted": Stage("delete_pod", before=True, subject="redis-a-0"),
+    "once the pod is deleted": Stage("delete_pod", subject="redis-a-0"),
+    "before the way back": Stage("take_over", before=True, subject="redis-a-0"),
+    "once the pod takes over": Stage("take_over", subject="redis-a-0"),
+    "once a node has forgotten the stand-in": Stage("forget", 8),
+    "once the stand-in is reset": Stage("leave_cluster", subject="redis-a-0-stand-in"),
+}
+"""Of the migration of a replica and of the master of its shard, redis-a-0."""
 
 
 class Breaking:
@@ -93,6 +131,16 @@ def played(side: Processes, stage: Stage, fault: Fault) -> tuple[Case, Ended, li
     return case, ended, written
 
 
+def _is_whole_again(side: Processes, pods: Pods) -> bool:
+    """Whether one server is master, followed by both others, and every sentinel names it."""
+    servers = [side.redis.server(pods.endpoint(n)) for n in ("redis-master-0", "redis-replica-0", "redis-replica-1")]
+    masters = [s for s in servers if isinstance(s, Server) and s.role is Role.MASTER]
+    if len(masters) != 1 or sum(f.online for f in masters[0].followers) != 2:
+        return False
+    views = [side.redis.sentinel(s, NAME) for s in side.sentinels]
+    return all(isinstance(v, Sentinel) and v.current == masters[0].address and not v.failing_over for v in views)
+
+
 def lost_without_a_roll(fault: Fault) -> int:
     """What the same fault costs a group that nobody touches, beyond what a master's death may."""
     with whole_group() as side:
@@ -100,7 +148,9 @@ def lost_without_a_roll(fault: Fault) -> int:
         with writers(side) as written:
             wait_until_all_write_on(written)
             fault(case)
-            time.sleep(FAULT_SECONDS + 5)
-        for timer in case.later:
-            timer.join()
+            for timer in case.later:
+                timer.join()
+            # Clients write on both sides until the sentinels have demoted one master: that is part of what it costs.
+            until(lambda: _is_whole_again(side, case.pods), "the sentinels have one master", within_seconds=60)
+            wait_until_all_write_on(written)
         return lost(side, case.pods.endpoint(case.pods.name_of_master()).address.host, written, case.deaths)

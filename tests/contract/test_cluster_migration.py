@@ -3,7 +3,6 @@
 Only pods are pretended. Clients write over all slots; a sampler asks every node for the slots it sees served.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from typing import cast
 
@@ -11,7 +10,6 @@ import pytest
 
 from eks_rolling.observed.redis import Role
 from tests.contract.cluster_pods import Cluster, Sampled, Writer, cluster, lost, sampler, writers
-from tests.contract.private_network import cut, faults_cost_as_much, heal, is_private, run_inside
 from tests.contract.redis_pods import NEW, Ended, Killing, migrate, wait_until_all_write_on
 
 pytestmark = [pytest.mark.timeout(240)]
@@ -227,47 +225,3 @@ def test_a_stranger_in_the_cluster_is_named_and_waited_for(side: Cluster) -> Non
     with pytest.raises(AssertionError, match=f"knows a node that is not a pod of the group: {stranger[:8]}"):
         migrate(side, side.client, 3)
     assert side.created == []
-
-
-def zones_are_cut(side: Cluster) -> None:
-    """The first zone has two of the three masters, and so the majority."""
-    hosts = {name: process.host for name, process in side.processes.items()}
-    first = [host for name, host in hosts.items() if name.startswith("redis-a")]
-    cut(first, [host for name, host in hosts.items() if name.startswith("redis-b")])
-    side.after(10, heal)
-
-
-CUTS: dict[str, tuple[str, str, bool]] = {
-    "while the stand-in synchronizes": ("replicate", "redis-a-0-stand-in", False),
-    "before the stand-in takes over": ("take_over", "redis-a-0-stand-in", True),
-    "while the pod is away": ("delete_pod", "redis-a-0", False),
-    "before the way back": ("take_over", "redis-a-0", True),
-}
-
-
-def lost_without_a_roll() -> int:
-    with cluster() as side:
-        with writers(side) as written:
-            wait_until_all_write_on(written)
-            zones_are_cut(side)
-            time.sleep(20)
-        return lost(side, written)
-
-
-@pytest.mark.skipif(not is_private(), reason="runs in a network of its own, from the test below")
-@pytest.mark.parametrize("name", CUTS)
-def test_inside_zones_are_cut(side: Cluster, name: str) -> None:
-    """C1: what is lost is at most what the same cut costs a cluster that nobody touches."""
-    point, subject, early = CUTS[name]
-    ended, written = played(side, point, subject, zones_are_cut, before=early)
-    assert ended.stopped == ""
-    missing = lost(side, written)
-    assert missing == 0 or faults_cost_as_much(missing, lost_without_a_roll)
-    after = roles(side)
-    assert after["redis-a-0"][1] is Role.MASTER
-    assert {p.node for n, p in side.pods.items() if n in {"redis-a-0", "redis-b-0"}} == {NEW}
-
-
-@pytest.mark.parametrize("name", CUTS)
-def test_zones_are_cut_for_ten_seconds(name: str) -> None:
-    run_inside(__file__, f"test_inside_zones_are_cut[{name}]")

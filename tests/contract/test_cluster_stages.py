@@ -11,9 +11,9 @@ from contextlib import closing, suppress
 import pytest
 
 from eks_rolling.observed.redis import Role
-from tests.contract.breaking import Breaking, Stage
+from tests.contract.breaking import CLUSTER_STAGES, Breaking, Stage
 from tests.contract.cluster_pods import NODE_TIMEOUT_MS, Cluster, Writer, cluster, connect, lost, writers
-from tests.contract.private_network import faults_cost_as_much
+from tests.contract.private_network import cut, faults_cost_as_much, heal, is_private, run_inside
 from tests.contract.redis_pods import NEW, Ended, migrate, wait_until_all_write_on
 from tests.contract.test_redis_stages import assert_sentences
 
@@ -25,21 +25,6 @@ SHORT_SECONDS = 2.5
 """Longer than a step waits for an answer, shorter than the cluster's node timeout."""
 
 LONG_SECONDS = NODE_TIMEOUT_MS / 1000 * 2.5
-
-STAGES = {
-    "before the stand-in is created": Stage("create_stand_in", 2, before=True),
-    "once the stand-in is created": Stage("create_stand_in", 2),
-    "once the stand-in is introduced": Stage("meet", 3),
-    "once the stand-in follows": Stage("replicate", subject=STAND_IN),
-    "before the stand-in takes over": Stage("take_over", before=True, subject=STAND_IN),
-    "once the stand-in takes over": Stage("take_over", subject=STAND_IN),
-    "before the pod is deleted": Stage("delete_pod", before=True, subject=POD),
-    "once the pod is deleted": Stage("delete_pod", subject=POD),
-    "before the way back": Stage("take_over", before=True, subject=POD),
-    "once the pod takes over": Stage("take_over", subject=POD),
-    "once a node has forgotten the stand-in": Stage("forget", 8),
-    "once the stand-in is reset": Stage("leave_cluster", subject=STAND_IN),
-}
 
 Fault = Callable[[Cluster], None]
 
@@ -173,6 +158,14 @@ def test_a_stand_in_that_would_evict_keys_does_not_take_over(side: Cluster) -> N
     assert side.view(POD).itself.role is Role.MASTER
 
 
+def zones_are_cut(side: Cluster) -> None:
+    """For ten seconds, with clients on both sides. The first zone has two of the three masters, and so the majority."""
+    hosts = {name: process.host for name, process in side.processes.items()}
+    first = [host for name, host in hosts.items() if name.startswith("redis-a")]
+    cut(first, [host for name, host in hosts.items() if name.startswith("redis-b")])
+    side.after(10, heal)
+
+
 def lost_without_a_roll(fault: Fault) -> int:
     """What it costs a cluster that nobody touches where it happens to a pod; there is no stand-in then."""
     with cluster() as side:
@@ -188,18 +181,18 @@ def lost_without_a_roll(fault: Fault) -> int:
 CASES = [
     (fault, stage)
     for fault in FAULTS
-    for stage in STAGES
+    for stage in CLUSTER_STAGES
     if "stand-in" not in fault or stage != "before the stand-in is created"
 ]
 
 
-@pytest.mark.kill_points(keep=12)
+@pytest.mark.kill_points(keep=8)
 @pytest.mark.parametrize(("fault", "stage"), CASES)
 def test_a_node_that_does_not_answer_for_a_while(side: Cluster, fault: str, stage: str) -> None:
     """C1, C2, R3."""
     with_a_user_of_its_own(side)
     before = {name: (view.id, view.itself.slots) for name, view in ((n, side.view(n)) for n in side.pods)}
-    ended, written = played(side, STAGES[stage], FAULTS[fault])
+    ended, written = played(side, CLUSTER_STAGES[stage], FAULTS[fault])
     print(fault, stage, *ended.held, *ended.done, sep="\n  ")
     assert ended.stopped == ""
     assert_sentences(ended)
@@ -218,3 +211,23 @@ def test_a_node_that_does_not_answer_for_a_while(side: Cluster, fault: str, stag
     assert served == sorted(slots for _, owned in before.values() for slots in owned)
     # Whom Redis itself promotes before the pod moves is as good.
     assert {name for name, view in views.items() if view.itself.role is Role.MASTER} & {POD, "redis-b-0"}
+
+
+@pytest.mark.skipif(not is_private(), reason="runs in a network of its own, from the test below")
+@pytest.mark.parametrize("stage", CLUSTER_STAGES)
+def test_inside_zones_are_cut(side: Cluster, stage: str) -> None:
+    """C1: what is lost is at most what the same cut costs a cluster that nobody touches."""
+    ended, written = played(side, CLUSTER_STAGES[stage], zones_are_cut)
+    print(stage, *ended.held, *ended.done, sep="\n  ")
+    assert (ended.stopped, ended.refused) == ("", [])
+    assert_sentences(ended)
+    missing = lost(side, written)
+    assert missing == 0 or faults_cost_as_much(missing, lambda: lost_without_a_roll(zones_are_cut))
+    assert {p.node for n, p in side.pods.items() if n in {"redis-a-0", "redis-b-0"}} == {NEW}
+    assert {n for n in side.pods if side.view(n).itself.role is Role.MASTER} & {POD, "redis-b-0"}
+
+
+@pytest.mark.kill_points(keep=4)
+@pytest.mark.parametrize("stage", CLUSTER_STAGES)
+def test_zones_are_cut_for_ten_seconds(stage: str) -> None:
+    run_inside(__file__, f"test_inside_zones_are_cut[{stage}]")

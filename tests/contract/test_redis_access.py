@@ -75,6 +75,13 @@ def test_a_password_is_used_and_a_wrong_one_named(real: Real, secrets: Secrets) 
     assert PASSWORD not in repr(real.redis)
 
 
+@pytest.mark.parametrize("key", ["password", "redis-password", "valkey-password", "auth"])
+def test_the_password_is_found_under_the_keys_that_charts_use(real: Real, secrets: Secrets, key: str) -> None:
+    """Those of bitnami/redis, bitnami/valkey and redis-ha."""
+    secrets["redis-auth"] = {"unlike": "a secret", key: PASSWORD}
+    assert read(real.redis, real.add_server(None, f"requirepass {PASSWORD}")).role is Role.MASTER
+
+
 def test_a_secret_without_a_password_is_named() -> None:
     client = RedisClient(lambda *_: {"pasword": PASSWORD})
     with pytest.raises(NotFound, match="Secret shop/redis-auth has no key password"):

@@ -12,7 +12,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contract.breaking import FAULT_SECONDS, Case, Fault, Stage, lost_without_a_roll, played, whole_group
+from tests.contract.breaking import (
+    SENTINEL_STAGES,
+    Case,
+    Fault,
+    Stage,
+    lost_without_a_roll,
+    played,
+    whole_group,
+)
 from tests.contract.private_network import cut, faults_cost_as_much, heal, is_private, run_inside
 from tests.contract.redis_pods import NEW, lost
 from tests.contract.redis_sides import NAME, Processes
@@ -21,6 +29,9 @@ pytestmark = pytest.mark.timeout(240)
 
 BACK_SECONDS = 8.0
 """A pod that died is back after the sentinels' down-after: one that is back sooner, empty, is a loss without us too."""
+
+
+CUT_SECONDS = 10.0
 
 
 def die(case: Case, name: str) -> None:
@@ -132,24 +143,14 @@ def zones_are_cut(case: Case) -> None:
     case.happened.append("the zones are cut")
     network = case.pods.pods["redis-replica-0"].address.rpartition(".")[0]
     cut([f"{network}.{n}" for n in (1, 11, 98, 99)], [f"{network}.{n}" for n in (2, 3, 12, 13)])
-    case.after(FAULT_SECONDS, heal)
-
-
-CUTS: dict[str, Stage] = {
-    "before the switch": Stage("pause_writes", before=True),
-    "when the roles have changed": Stage("follow"),
-    "while the pod is away": Stage("delete_pod"),
-    "while the pod synchronizes": Stage("follow", 3),
-    "before the way back": Stage("pause_writes", 2, before=True),
-    "on the way back": Stage("promote", 2),
-}
+    case.after(CUT_SECONDS, heal)
 
 
 @pytest.mark.skipif(not is_private(), reason="runs in a network of its own, from the test below")
-@pytest.mark.parametrize("name", CUTS)
+@pytest.mark.parametrize("name", SENTINEL_STAGES)
 def test_inside_zones_are_cut(side: Processes, name: str) -> None:
     """S1."""
-    case, ended, written = played(side, CUTS[name], zones_are_cut)
+    case, ended, written = played(side, SENTINEL_STAGES[name], zones_are_cut)
     print(name, *ended.held, *ended.done, sep="\n  ")
     assert case.happened, "the fault did not happen"
     assert ended.stopped == ""
@@ -159,6 +160,7 @@ def test_inside_zones_are_cut(side: Processes, name: str) -> None:
     assert missing == 0 or faults_cost_as_much(missing, lambda: lost_without_a_roll(zones_are_cut))
 
 
-@pytest.mark.parametrize("name", CUTS)
+@pytest.mark.kill_points(keep=4)
+@pytest.mark.parametrize("name", SENTINEL_STAGES)
 def test_zones_are_cut_for_ten_seconds(name: str) -> None:
     run_inside(__file__, f"test_inside_zones_are_cut[{name}]")

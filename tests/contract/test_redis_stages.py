@@ -13,7 +13,7 @@ from contextlib import suppress
 import pytest
 
 from eks_rolling.observed.redis import Endpoint
-from tests.contract.breaking import Case, Fault, Stage, lost_without_a_roll, played, whole_group
+from tests.contract.breaking import SENTINEL_STAGES, Case, Fault, lost_without_a_roll, played, whole_group
 from tests.contract.private_network import faults_cost_as_much
 from tests.contract.redis_pods import NEW, Ended, Pods, lost, migrate, wait_until_all_write_on, writers
 from tests.contract.redis_sides import Processes
@@ -25,27 +25,6 @@ MASTER, TARGET, OTHER, SENTINEL = "redis-master-0", "redis-replica-0", "redis-re
 
 SHORT_SECONDS, LONG_SECONDS = 3.0, 9.0
 """Longer than a step waits for an answer; longer than the sentinels' down-after, so that another master is elected."""
-
-STAGES = {
-    "before the switch": Stage("pause_writes", before=True),
-    "once writes are paused": Stage("pause_writes"),
-    "before the old master is closed": Stage("follow", before=True),
-    "once the old master is closed": Stage("follow"),
-    "before the promotion": Stage("promote", before=True),
-    "once the new one is master": Stage("promote"),
-    "once the old one follows": Stage("follow", 2),
-    "before a sentinel is told": Stage("announce", before=True),
-    "once one sentinel is told": Stage("announce"),
-    "once all sentinels are told": Stage("announce", 3),
-    "once clients are cut off": Stage("disconnect_clients"),
-    "once the pod is deleted": Stage("delete_pod"),
-    "once the new pod follows": Stage("follow", 3, subject=MASTER),
-    "before the way back": Stage("pause_writes", 2, before=True),
-    "once it is closed on the way back": Stage("follow", subject=TARGET),
-    "once the pod is master again": Stage("promote", subject=MASTER),
-    "once one sentinel is told of the way back": Stage("announce", 4),
-    "once a sentinel is reset": Stage("reset"),
-}
 
 
 def stands_still(name: str, seconds: float) -> Fault:
@@ -155,13 +134,13 @@ def with_a_user_of_its_own(side: Processes) -> None:
     side.secrets["redis-auth"] = {"username": "roll", "password": OLD_PASSWORD}
 
 
-@pytest.mark.kill_points(keep=12)
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.kill_points(keep=8)
+@pytest.mark.parametrize("stage", SENTINEL_STAGES)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_server_that_does_not_answer_for_a_while(side: Processes, fault: str, stage: str) -> None:
     """S1, S2, R3."""
     with_a_user_of_its_own(side)
-    case, ended, written = played(side, STAGES[stage], FAULTS[fault])
+    case, ended, written = played(side, SENTINEL_STAGES[stage], FAULTS[fault])
     print(fault, stage, *ended.held, *ended.done, sep="\n  ")
     assert case.happened, "the fault did not happen"
     assert ended.stopped == ""

@@ -21,6 +21,7 @@ from lab.lifecycle import running_lab
 from lab.operator import operator_of
 from lab.spec import Delays, GroupSpec, LabSpec
 from tests.e2e.seeds import ZONES, Ground, Seed
+from tests.e2e.undeclared import all_shapes, unlike
 from tests.waiting import until
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600), pytest.mark.xdist_group("blockers")]
@@ -603,6 +604,26 @@ def test_a_volume_whose_zone_gets_no_replacement_is_named_beside_the_zone(ground
     assert finding["object"] == "StatefulSet shop/db"
     assert f"its volume is in {ZONES[1]}" in finding["reason"]
     assert ("zone-not-served", BLOCKS) in found
+
+
+def test_of_every_shape_of_redis_that_nobody_declared_the_plan_says_what_would_be_lost(ground: Ground) -> None:
+    """S1, N4: nothing rolls silently, whatever is accepted for all at once."""
+    with all_shapes(ground):
+        # A server that has just been started may not answer yet.
+        wrong: list[str] = []
+
+        def said() -> bool:
+            wrong[:] = unlike(ground.plan({}))
+            return not wrong
+
+        try:
+            until(said, "the plan says it of all of them", within_seconds=30, pause=1.0)
+        finally:
+            print(*wrong, sep="\n")
+        before = state_of(ground)
+        outcome = ground.roll({"accept": ["redis", "redis-in-memory"]})
+        assert (outcome.status, outcome.report["outcome"]) == ("FAILED", "blocked")
+        assert before == state_of(ground)
 
 
 def is_broken(pod: Json) -> bool:

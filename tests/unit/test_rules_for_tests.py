@@ -12,7 +12,6 @@ THIS = Path(__file__).resolve()
 
 SLEEPS = {
     "waiting.py": (1, "the pause between two looks of `until`"),
-    "contract/breaking.py": (1, "how long a fault is left to itself, whose cost is counted"),
     "contract/cluster_pods.py": (2, "the pace of a client that writes, and before it tries again"),
     "contract/kubernetes_sides.py": (1, "lets time pass on the real side, as the world in memory advances its clock"),
     "contract/redis_pods.py": (5, "the pace of clients that write; the workflow's waits; a function that comes again"),
@@ -20,7 +19,6 @@ SLEEPS = {
     "contract/redis_sides.py": (1, "lets time pass on the real side"),
     "contract/test_aws_client.py": (1, "lets time pass on the real side"),
     "contract/test_cluster_client.py": (1, "lets time pass on the real side"),
-    "contract/test_cluster_migration.py": (1, "how long a cut is left to itself, whose cost is counted"),
     "contract/test_cluster_stages.py": (1, "how long a fault is left to itself, whose cost is counted"),
     "e2e/test_blockers.py": (2, "nothing is to happen meanwhile"),
     "e2e/test_command.py": (1, "nothing is to happen meanwhile"),
