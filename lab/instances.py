@@ -31,6 +31,8 @@ class Instance:
     image_id: str
     launched: float
     """Seconds since the epoch."""
+    kubelet: str = ""
+    """What its tag `lab/kubelet` says: "stopped", it is silent from now on; "absent", it never joined."""
 
     @property
     def is_running(self) -> bool:
@@ -49,7 +51,7 @@ def node_name(private_ip: str, region: str) -> str:
 
 def instance_from(record: dict[str, Any]) -> Instance:
     """Reads one record of `GET /_lab/instances`; what it has beyond the contract is ignored."""
-    return Instance(**{field.name: record[field.name] for field in fields(Instance)})
+    return Instance(**{field.name: record[field.name] for field in fields(Instance) if field.name in record})
 
 
 async def follow_instances(

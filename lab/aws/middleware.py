@@ -23,6 +23,9 @@ from lab.aws.fleet import Fleet
 from lab.aws.lambdas import FunctionNotFoundError, Lambdas, NotReadyError, TooManyRequestsError
 from lab.aws.targets import State, Targets, deregistration_delay, health_port, listener_ports
 
+KUBELET_TAG = "lab/kubelet"
+"""On an instance: how its kubelet fares (`lab.instances`)."""
+
 LOG = logging.getLogger(__name__)
 _INVOCATION = re.compile(r"/2015-03-31/functions/(.+)/invocations/?")
 _KEY = re.compile(r"Credential=([^/]+)/")
@@ -142,6 +145,7 @@ class Middleware:
                 "private_ip": member.address,
                 "image_id": member.instance.image_id,
                 "launched": member.launched,
+                "kubelet": self._account.ec2.tags.get(member.instance.id, {}).get(KUBELET_TAG, ""),
             }
             for member in self._fleet.members()
         ]

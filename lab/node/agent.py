@@ -81,12 +81,14 @@ class NodeAgent:
         async with aiohttp.ClientSession() as session:
             async for instances in follow_instances(session):
                 self._instances = {instance.id: instance for instance in instances}
-                running = {i.id for i in instances if i.is_running}
+                running = {i.id for i in instances if i.is_running and i.kubelet != "absent"}
+                silent = {i.id for i in instances if i.kubelet == "stopped"}
                 up = {i.id for i in instances if is_up(i, self._spec)}
                 self._lose([node for node in self._nodes.values() if node.instance.id not in up])
                 for node in self._nodes.values():
                     if node.instance.id not in running:
                         node.shut_down(self._spec.shutdown_grace(node.instance.group))
+                    node.silent = node.instance.id in silent
                 present = {node.instance.id for node in self._nodes.values()}
                 for identity in running - present:
                     await self._launch(self._instances[identity])

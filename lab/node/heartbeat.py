@@ -64,7 +64,7 @@ async def run(paths: LabPaths) -> None:
     beating: dict[str, asyncio.Task[None]] = {}
     async with aiohttp.ClientSession() as session:
         async for instances in follow_instances(session, poll_seconds=1.0):
-            running = {node_name(i.private_ip, spec.region) for i in instances if i.is_running}
+            running = {node_name(i.private_ip, spec.region) for i in instances if i.is_running and not i.kubelet}
             for name in running - beating.keys():
                 beating[name] = in_background(
                     beat_as_kubelet(paths, name, spec.heartbeat_seconds), f"{name}'s heartbeat"

@@ -47,6 +47,8 @@ class WorkerNode:
         self._pods: dict[str, tuple[PodRunner, asyncio.Task[None]]] = {}
         self._ended: set[str] = set()
         """Pods whose run is over. Their ids never come back, and a lab's life is short: none is taken out again."""
+        self.silent = False
+        """Its kubelet has stopped: it hears nothing and says nothing, and what it runs goes on."""
         self._ready = False
         self._shutting_down = False
         self._posting: asyncio.Task[None] | None = None
@@ -84,6 +86,8 @@ class WorkerNode:
 
     def see_pod(self, pod: Json) -> None:
         """Takes in a pod that is bound to this node: new, or a new version of it."""
+        if self.silent:
+            return
         uid = pod["metadata"]["uid"]
         if uid in self._pods:
             self._pods[uid][0].update(pod)
@@ -104,7 +108,7 @@ class WorkerNode:
 
     def forget_pod(self, pod: Json) -> None:
         """Takes in that the API server has forgotten a pod."""
-        if pod["metadata"]["uid"] in self._pods:
+        if pod["metadata"]["uid"] in self._pods and not self.silent:
             self._pods[pod["metadata"]["uid"]][0].remove(pod)
 
     def find_pod(self, namespace: str, name: str) -> PodRunner | None:
