@@ -171,8 +171,8 @@ USUAL = Size(512, 60)
 lab none has needed more than 120 MB; the rest of the memory is bought for its CPU."""
 
 SWEEP = Size(1769, 150)
-"""A step that reads the whole cluster, or every document of a roll: the plan of 1,000 nodes and 10,000 pods takes 15 s
-of a CPU and 400 MB (make bench-plan)."""
+"""A step that reads the whole cluster, or every document of a roll: the plan of 1,000 nodes and 10,000 pods takes 5 s
+of a CPU and 256 MB at most (make bench-plan)."""
 
 SWITCH = Size(1024, 60)
 """A step whose polls clients wait for: a Redis master changes hands inside it. It needs its CPU at once."""
