@@ -9,6 +9,7 @@ from eks_rolling.observed.kubernetes import Node, Owner, Pod
 from eks_rolling.observed.marks import (
     AUTOSCALER_REPLICAS,
     EXCLUDE_LABEL,
+    HARD_TAINT,
     NODE_ANNOTATIONS,
     NODE_LAUNCH,
     NODE_MOVING,
@@ -18,6 +19,7 @@ from eks_rolling.observed.marks import (
 )
 from eks_rolling.payloads import RollRequest
 from eks_rolling.redis.stand_in import FOR_ID, FOR_POD, FOR_ROLE, LABEL
+from eks_rolling.roll.returns import MOST_OF_A_NAMESPACE
 from eks_rolling.steps.plan import PlanOutcome, decide, leftovers, observe
 from tests.hostile.worlds import engine_for
 from tests.model.situations import outdated, settings, shards, shop
@@ -199,3 +201,34 @@ def test_an_annotation_of_a_tenant_makes_no_roll_restore() -> None:
     roll = engine_for(world).run("roll", "roll-1", {})
     assert roll.status == "SUCCEEDED"
     assert world.effects == []
+
+
+@pytest.mark.parametrize("owner", [None, "ReplicaSet tenant-x/r", "Kind tenant-x/{}"])
+@pytest.mark.parametrize("moment", ["evict ", "unschedulable=True"])
+def test_pods_that_a_tenant_binds_to_a_node_by_name_hold_it_and_nothing_is_terminated_under_them(
+    moment: str, owner: str | None
+) -> None:
+    """N2. Taints and cordons bind the scheduler alone; each pod that goes is followed by another, which says that it
+    belongs to nobody, to one controller, or to another one each time."""
+    world = shop((2, 1))
+    began = world.time
+    (template, *_) = world.pods_by_name.values()
+    made: list[str] = []
+
+    def bind(current: World) -> None:
+        node = next((n for n in current.nodes_by_name.values() if n.annotations and HARD_TAINT in n.taints), None)
+        key = ("tenant-x", "squatter")
+        if node and key not in current.pods_by_name and any(moment in e for e in current.effects):
+            made.append(node.instance)
+            of = Owner.parse(owner.format(len(made))) if owner else None
+            pod = Pod(*key, uid=f"squatter-{len(made)}", node=node.name, phase="Running", ready=True, owner=of)
+            current.pods_by_name[key] = replace(template, pod=pod)
+
+    world.watchers.append(bind)
+    roll = engine_for(world).run("roll", "roll-1", {})
+    assert made
+    assert roll.status == "FAILED"
+    assert "tenant-x" in roll.cause
+    assert world.machines[made[0]].alive
+    assert len([e for e in world.effects if e == "evict tenant-x/squatter"]) <= 2 * MOST_OF_A_NAMESPACE
+    assert world.time - began < 8 * 3600

@@ -2,7 +2,8 @@
 
 The record is on the node: "KIND NAMESPACE/NAME=FIRST:UID,UID" for each controller, where FIRST is how many of its pods
 were there when the first was asked, and a UID is the beginning of a digest. A kubelet may write it too; that can only
-hold the emptying of its own node.
+hold the emptying of its own node. Pods are counted by namespace as well: a tenant may bind pods to a node by its name,
+without a controller or each with another one.
 """
 
 import hashlib
@@ -14,6 +15,12 @@ from eks_rolling.observed.kubernetes import Owner, Pod
 
 MOST_RETURNS = 3
 """More pods than were there at first that are asked to leave; then the rest is left alone, and said."""
+
+MOST_OF_A_NAMESPACE = 20
+"""The same of all pods of a namespace."""
+
+NOBODYS = "-"
+"""Stands for the controller of pods that have none."""
 
 ENTRY = re.compile(r"(?P<owner>\S+ \S+/\S+)=(?P<first>[0-9]{1,4})(?P<restarted>R?):(?P<uids>(?:[0-9a-f]{8},?)*)")
 
@@ -34,12 +41,30 @@ class Asked:
         """How many came after the first ones, and were asked too."""
         return max(0, len(self.uids) - self.first)
 
-    @property
-    def exhausted(self) -> bool:
-        return self.returned >= MOST_RETURNS
-
     def knows(self, pod: Pod) -> bool:
         return _short(pod) in self.uids
+
+
+def owner_of(pod: Pod) -> Owner:
+    """By whom the pod is counted: its controller, or all pods of its namespace that have none."""
+    return pod.owner or Owner("Pod", pod.namespace, NOBODYS)
+
+
+def _namespace_of(pod: Pod) -> Owner:
+    return Owner("Namespace", pod.namespace, pod.namespace)
+
+
+def came_back(known: Mapping[Owner, Asked], pod: Pod) -> str:
+    """Whose pods came back too often for this one to be asked as well, and how many; "" if it may be."""
+    named = f"pods of {pod.owner}" if pod.owner else f"pods without a controller in namespace {pod.namespace}"
+    for key, most, whose in (
+        (owner_of(pod), MOST_RETURNS, named),
+        (_namespace_of(pod), MOST_OF_A_NAMESPACE, f"pods of namespace {pod.namespace}"),
+    ):
+        asked = known.get(key)
+        if asked is not None and asked.returned >= most and not asked.knows(pod):
+            return f"{whose} come back to the node, {asked.returned} so far"
+    return ""
 
 
 def _short(pod: Pod) -> str:
@@ -68,11 +93,10 @@ def noted(known: Mapping[Owner, Asked], pods: Iterable[Pod], there: Iterable[Pod
     """The record once `pods` are asked too; `there` are all that are on the node."""
     asked, here = dict(known), list(there)
     for pod in pods:
-        if pod.owner is None:
-            continue
-        before = asked.get(pod.owner) or Asked()
-        first = before.first if before.uids else sum(p.owner == pod.owner for p in here)
-        asked[pod.owner] = Asked(first, before.uids | {_short(pod)}, before.restarted)
+        for key_of in (owner_of, _namespace_of):
+            before = asked.get(key_of(pod)) or Asked()
+            first = before.first if before.uids else sum(key_of(p) == key_of(pod) for p in here)
+            asked[key_of(pod)] = Asked(first, before.uids | {_short(pod)}, before.restarted)
     return asked
 
 

@@ -175,13 +175,9 @@ class NodeToEmpty:
 
     def came_back(self, pod: Pod) -> str:
         """Why a pod is not asked to leave any more; "" if it is."""
-        asked = self.asked.get(pod.owner) if pod.owner else None
-        if asked is None or not asked.exhausted or asked.knows(pod):
-            return ""
-        return (
-            f"pods of {pod.owner} come back to the node, {asked.returned} so far: they tolerate its taint, or somebody "
-            "removes it; keep them off the node"
-        )
+        said = returns.came_back(self.asked, pod)
+        why = "they tolerate its taint, somebody removes it, or they name the node; keep them off it"
+        return f"{said}: {why}" if said else ""
 
     def accepts(self, code: str, pod: Pod) -> bool:
         """Whether a person accepted that finding, of all objects or of this one, or by an annotation on the latter."""
@@ -709,7 +705,7 @@ def _evict(
     record = {NODE_MOVING: _written(awaited), NODE_ASKED: returns.written(returns.noted(seen.asked, pods, seen.pods))}
     if any(text != seen.node.annotations.get(key, "") for key, text in record.items()):
         clients.kubernetes.update_node(seen.node, annotations=record)
-    again = all(p.owner and (asked := seen.asked.get(p.owner)) and asked.knows(p) for p in pods)
+    again = all((asked := seen.asked.get(returns.owner_of(p))) and asked.knows(p) for p in pods)
     return _answered(len(pods), _ask(pods, clients), hold, seen.waited, again=again)
 
 
