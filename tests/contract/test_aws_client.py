@@ -2,7 +2,8 @@
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import boto3
@@ -46,6 +47,10 @@ class Side(Protocol):
 
     def pass_time(self) -> None: ...
 
+    def settling(self, seconds: float) -> AbstractContextManager[None]:
+        """For the time of the block, for so long after a launch nothing shows it, nor the size that it made."""
+        ...
+
 
 class InMemory:
     zone = "zone-a"
@@ -68,6 +73,12 @@ class InMemory:
 
     def pass_time(self) -> None:
         self.world.advance(5)
+
+    @contextmanager
+    def settling(self, seconds: float) -> Iterator[None]:
+        self.world.settling_seconds, self.world.sizes_lag = seconds, True
+        yield
+        self.world.settling_seconds, self.world.sizes_lag = 0.0, False
 
 
 class Real:
@@ -114,6 +125,14 @@ class Real:
 
     def pass_time(self) -> None:
         time.sleep(0.1)
+
+    @contextmanager
+    def settling(self, seconds: float) -> Iterator[None]:
+        self._server.lab("PUT", "faults", {"settling": {"seconds": seconds}})
+        try:
+            yield
+        finally:
+            self._server.lab("PUT", "faults", {})
 
 
 class Session(boto3.session.Session):
@@ -284,6 +303,23 @@ def test_the_same_token_launches_one_instance_in_the_zone_asked_for(side: Side) 
     assert member(side, first.instance).zone == side.zone
     until(side, lambda: member(side, first.instance).lifecycle == "InService", "the new instance is in service")
     assert side.aws.instances([first.instance])[first.instance].state == "running"
+
+
+def test_a_launch_is_shown_late_by_ec2_and_by_its_group_with_the_size(side: Side) -> None:
+    """R2, N2: what a restore has to wait for, before it forgets a launch or lowers a maximum size."""
+    before = group_of(side)
+    token = f"token-{next(_numbers)}"
+    with side.settling(3600):
+        launched = side.aws.launch(side.group, side.zone, token).instance
+        seen = group_of(side)
+        assert launched
+        assert (seen.desired, seen.instance(launched)) == (before.desired, None)
+        assert side.aws.instances([launched]) == {}
+        # The same request is answered all the same.
+        assert side.aws.launch(side.group, side.zone, token).instance == launched
+    until(side, lambda: group_of(side).instance(launched) is not None, "the group shows it")
+    until(side, lambda: launched in side.aws.instances([launched]), "EC2 shows it")
+    assert group_of(side).desired == before.desired + 1
 
 
 def test_a_launch_beyond_the_maximum_is_an_answer_and_not_a_fault(side: Side) -> None:

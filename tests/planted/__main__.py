@@ -20,7 +20,7 @@ from tests.planted.faults import FAULTS, Fault
 from tests.scope import ALL, QUICK, TEST
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
-WITHOUT_LABS = ("tests/unit", "tests/model", "tests/stacks")
+WITHOUT_LABS = ("tests/unit", "tests/model", "tests/stacks", "tests/hostile")
 MAKE = {QUICK: "make quick", TEST: "make test", ALL: "make test-all"}
 
 
