@@ -10,7 +10,7 @@ from eks_rolling.observed.aws import Group, GroupInstance, LaunchTemplate
 from eks_rolling.observed.marks import GROUP_PUT_BACK, VersionPutBack
 from eks_rolling.payloads import RollRequest
 from eks_rolling.plan.checks import ClusterSnapshot, candidates, resolve
-from eks_rolling.plan.checks.rollback import former_versions, rollback_findings
+from eks_rolling.plan.checks.rollback import former_versions, goes_back_after, rollback_findings
 from eks_rolling.settings import RollBack, Settings
 from eks_rolling.steps.put_back_version import IsBack, PutBack, Stays, decide, reason_to_stay, tried
 
@@ -126,6 +126,22 @@ def test_a_rollback_begins_only_where_the_version_is_still_the_one_put_back(
     targets = resolve(view.groups, view.versions)
     request = RollRequest(groups=("ng",), rolls_back="roll-1")
     assert [f.code for f in rollback_findings(view, request, targets)] == codes
+
+
+@pytest.mark.parametrize(
+    ("tag", "default", "roll"),
+    [
+        ("lt-1:1 to lt-1:2 by roll-0", 2, "roll-0"),
+        ("lt-1:1 to lt-1:2 by roll-0", 3, ""),
+        ("lt-1:3 to lt-1:2 by roll-0", 2, ""),
+        ("", 2, ""),
+    ],
+)
+def test_a_roll_that_a_change_has_started_is_told_as_the_rollback_that_it_is(tag: str, default: int, roll: str) -> None:
+    view = replace(with_group(tags={GROUP_PUT_BACK: tag}), versions={"lt-1": (3, default)})
+    targets = resolve(view.groups, view.versions)
+    assert goes_back_after(candidates(view, targets, RollRequest()), targets) == roll
+    assert goes_back_after([], targets) == ""
 
 
 RECORD = VersionPutBack("lt-1:2", "lt-1:1", "roll-1")

@@ -20,7 +20,7 @@ from eks_rolling.plan.checks import Candidate, ClusterSnapshot, candidates, find
 from eks_rolling.plan.checks.nodes import left_out
 from eks_rolling.plan.checks.other_controllers import autoscaler_of
 from eks_rolling.plan.checks.redis_sentinel import RedisView
-from eks_rolling.plan.checks.rollback import former_versions
+from eks_rolling.plan.checks.rollback import former_versions, goes_back_after
 from eks_rolling.plan.permissions import Verb, needed_to_migrate, needed_to_restart
 from eks_rolling.plan.placement import cramped_stand_ins, stuck_pods
 from eks_rolling.plan.snapshot import by_parameter
@@ -115,7 +115,8 @@ def run(task: PlanTask, clients: Clients) -> StepResult:
     settings = clients.settings
     view = observe(request, clients)
     plan = decide(view, request, settings)
-    document = write(plan, view, request, settings, roll=task.roll)
+    told = request.model_copy(update={"rolls_back": request.rolls_back or goes_back_after(plan.chosen, plan.targets)})
+    document = write(plan, view, told, settings, roll=task.roll)
     text = document.model_dump_json(by_alias=True, indent=1)
     clients.aws.save(f"rolls/{task.roll}/plan.json", text, "application/json")
     groups = sorted({c.group.name for c in plan.chosen})

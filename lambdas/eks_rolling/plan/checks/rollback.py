@@ -104,6 +104,17 @@ def _untagged(template: str, view: ClusterSnapshot, settings: Settings) -> tuple
     return f"launch template {template} is not tagged {key}", f"tag it {key}=owned"
 
 
+def goes_back_after(chosen: Sequence[Candidate], targets: Targets) -> str:
+    """The failed roll after which all of these go back to what it has put back, whoever starts that: the event of its
+    own change may be quicker than its second roll. "" where there is none."""
+    rolls: set[str] = set()
+    for group, members in _by_group(chosen):
+        record = VersionPutBack.on(group)
+        went = {(c.instance.template, targets[group.name].get("", "")) for c in members}
+        rolls.add(record.roll if record and went == {(record.failed, record.former)} else "")
+    return rolls.pop() if len(rolls) == 1 else ""
+
+
 def rollback_findings(view: ClusterSnapshot, request: RollRequest, targets: Targets) -> Iterator[Finding]:
     """About a roll that goes back: whether its groups still launch what the failed roll put back."""
     if not request.rolls_back:
