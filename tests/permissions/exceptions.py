@@ -29,7 +29,6 @@ EXEMPT: tuple[Exempt, ...] = (
     Exempt("*", "xray:*", "the Lambda and Step Functions services send traces themselves; the lab traces nothing"),
     Exempt("*", "logs:*", "the Lambda and Step Functions services write logs themselves; in the lab logs are files"),
     Exempt("*", "kms:*", "SNS asks the key in the name of who publishes; the lab's messages are not encrypted"),
-    Exempt("plan", "ssm:GetParameters", "EC2 asks in the role's name; no lab's launch template names a parameter"),
     Exempt("Roll*MachineRole", "events:*", "Step Functions itself watches nested executions so, and lets them end"),
     *(
         Exempt(step, what, "arranges again what somebody changed in mid-roll; no lab's roll meets that", sometimes=True)
