@@ -23,6 +23,7 @@ from lab.paths import LabPaths
 from lab.spec import LabSpec
 from lab.traffic.availability import Availability
 from lab.traffic.broker import Broker
+from lab.traffic.cancelling import cancel_all
 from lab.traffic.clients import Endpoints, Request, Route, ask
 from lab.traffic.cluster_clients import ClusterClients
 from lab.traffic.lag import Lag
@@ -31,8 +32,6 @@ from lab.traffic.redis_clients import RedisClients, SentinelClients
 BROKER_PORT = 8088
 LAST_JOBS_SECONDS = 90.0
 """How long unfinished jobs are waited for at the end: longer than a lease, so that others do a lost worker's."""
-
-CANCEL_AGAIN_SECONDS = 0.1
 
 STUCK_SECONDS = 30.0
 """Clients that stand still for so long see nothing: the process says on standard error where it is stuck, and ends."""
@@ -155,17 +154,6 @@ async def _first(ended: Coroutine[Any, Any, Any], *work: "asyncio.Task[None]") -
     done, _ = await asyncio.wait([waiting, *work], return_when=asyncio.FIRST_COMPLETED)
     for task in done:
         task.result()
-
-
-async def cancel_all(tasks: "list[asyncio.Task[None]]") -> None:
-    """Ends the tasks and waits until they have ended."""
-    # Once is not enough: up to Python 3.11 `asyncio.wait_for`, which the Redis client sends with, loses a cancellation
-    # that comes while its work ends (python/cpython#86296).
-    open_tasks = set(tasks)
-    while open_tasks:
-        for task in open_tasks:
-            task.cancel()
-        _, open_tasks = await asyncio.wait(open_tasks, timeout=CANCEL_AGAIN_SECONDS)
 
 
 def at_end_of(file: int, tell: Callable[[], object]) -> None:

@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from lab.traffic.cancelling import cancel_all
+
 Json = dict[str, Any]
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
@@ -92,7 +94,7 @@ class Load:
 
     async def run(self) -> None:
         """Until cancelled."""
-        await asyncio.gather(
+        work: list[Coroutine[Any, Any, None]] = [
             self._write_values(),
             self._again("transactions", PER_SECOND, self._transaction),
             self._again("scripts", PER_SECOND, self._script),
@@ -101,7 +103,15 @@ class Load:
             self._again("", PER_SECOND, self._publish),
             self._hear(),
             self._again("expiring", PER_SECOND, self._expire),
-        )
+        ]
+        tasks = [asyncio.create_task(each) for each in work]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            # `asyncio.gather` ends with the first that is cancelled, and another one might write on.
+            await cancel_all(tasks)
 
     async def _again(self, use: str, per_second: float, write: Callable[[Any, int], Coroutine[Any, Any, Any]]) -> None:
         """One number after the other; one that was refused is not tried again: it may have been written."""

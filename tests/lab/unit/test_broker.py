@@ -2,8 +2,8 @@
 
 import asyncio
 
-from lab.traffic.__main__ import cancel_all
 from lab.traffic.broker import Broker
+from lab.traffic.cancelling import cancel_all
 
 
 async def made_when_the_making_ends_at_its_worst() -> Broker:

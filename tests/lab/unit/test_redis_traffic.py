@@ -6,7 +6,7 @@ import time
 
 from lab.judge import judge
 from lab.kube import Json
-from lab.traffic.__main__ import cancel_all
+from lab.traffic.cancelling import cancel_all
 from lab.traffic.lag import WORTH_SECONDS, Lag
 from lab.traffic.redis_clients import addresses_by_name
 
