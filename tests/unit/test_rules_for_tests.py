@@ -30,6 +30,7 @@ SLEEPS = {
 
 DURATIONS = {
     "contract/test_redis_access.py": (1, "a client's own time-outs are tried: 20 s, where it would hang for ever"),
+    "e2e/terminal.py": (1, "a deadline for a command that would never end"),
 }
 """Where an assertion says that something took less than so long: file -> how often, and why."""
 
