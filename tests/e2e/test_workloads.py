@@ -4,6 +4,7 @@ A group whose only override asks for attributes and has a launch template of its
 by a parameter, and an idle one with a launch configuration. docs/situations.md says what else is tried where.
 """
 
+import json
 import time
 from collections.abc import Iterator
 
@@ -16,7 +17,7 @@ from lab.operator import Operator, operator_of
 from lab.spec import GroupSpec, OverrideSpec, image_id
 from lab.view import LineView
 from tests.e2e.conftest import SETTINGS, small_spec
-from tests.e2e.rolled import assert_rolled
+from tests.e2e.rolled import assert_rolled, kubectl
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600), pytest.mark.xdist_group("workloads")]
 
@@ -90,8 +91,13 @@ def test_a_kubelet_newer_than_the_control_plane_fails_the_first_node_before_a_po
 @pytest.mark.long
 def test_they_are_rolled_together_and_clients_lose_nothing(workloads_lab: Operator, view: LineView) -> None:
     """N1 to N5. Last in this file: it replaces every node."""
+    pods = json.loads(kubectl(workloads_lab, "get", "pods", "-n", "shop", "-l", "app=spread", "-o", "json"))["items"]
+    homes = {pod["spec"]["nodeName"] for pod in pods}
+    assert len(homes) == 3
+    begun = revision(workloads_lab)
     played = demo.play(workloads_lab, view, quiet_seconds=2)
     assert_rolled(played)
+    assert 1 <= revision(workloads_lab) - begun < len(homes)
     plan = workloads_lab.rolls.document(played.outcome.roll, "plan.json")
     reasons = {node["group"]: node["reason"] for node in plan["nodes"]}
     assert reasons[BY_ATTRIBUTES] == ""
@@ -103,3 +109,9 @@ def test_they_are_rolled_together_and_clients_lose_nothing(workloads_lab: Operat
     assert {i["LaunchTemplate"]["Version"] for i in members[BY_ATTRIBUTES]} == {str(NOT_NEWER)}
     assert members[IDLE] == []
     assert planned(workloads_lab, view) == []
+
+
+def revision(operator: Operator) -> int:
+    """How often the Deployment `spread` was rolled out."""
+    said = json.loads(kubectl(operator, "get", "deployment", "-n", "shop", "spread", "-o", "json"))["metadata"]
+    return int(said["annotations"]["deployment.kubernetes.io/revision"])
