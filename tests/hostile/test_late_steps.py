@@ -23,18 +23,18 @@ LOCK = "kube-system/eks-rolling"
 LOOKS = {
     "Kubernetes": {
         "attachments", "budgets", "cron_jobs", "csi_drivers", "group_may", "judges_of_evictions", "lease", "may",
-        "node", "nodes", "pods", "pods_of", "pods_on", "secret", "server_version", "services", "stand_ins",
-        "stateful_sets", "volume_limits", "volumes", "workload", "workloads",
+        "network_policies", "node", "nodes", "pods", "pods_of", "pods_on", "secret", "server_version", "services",
+        "stand_ins", "stateful_sets", "volume_limits", "volumes", "workload", "workloads",
         # The lock itself, and Leases beside it.
         "put_lease",
     },
     "Aws": {
         "alarms_firing", "free_addresses", "groups", "history", "images_now", "instance_types", "instances",
-        "lifecycle_hooks", "targets_of", "template_data", "template_versions", "vcpu_quota",
+        "lifecycle_hooks", "targets_of", "template_data", "template_tags", "template_versions", "vcpu_quota",
         # A roll's own documents and messages; and calls that are made so that nothing changes.
         "load", "notify", "rehearse_restore", "save",
     },
-    "Redis": {"cluster_node", "current_master", "offset", "sentinel", "server"},
+    "Redis": {"cluster_node", "current_master", "offset", "sentinel", "server", "stranger"},
     "Http": {"get"},
 }  # fmt: skip
 """Every method of a client that changes nothing which a restore would have to know of."""

@@ -108,7 +108,7 @@ METHODS: dict[str, Any] = {
 @settings(deadline=None)
 @given(name=HOSTILE)
 def test_no_name_leads_to_another_path(client: KubernetesClient, method: str, name: str) -> None:
-    """H1, T1: through every method. A path has the segments that it was made of, and no more."""
+    """T1: through every method. A path has the segments that it was made of, and no more."""
     SEEN.clear()
     # What counts is what was asked; the answer is no such object.
     with suppress(RollError, KeyError):
@@ -126,7 +126,7 @@ def test_no_name_leads_to_another_path(client: KubernetesClient, method: str, na
 
 
 def test_another_tenants_secret_is_not_reached(client: KubernetesClient) -> None:
-    """H1."""
+    """T1."""
     SEEN.clear()
     for name in ("../../shop/secrets/redis-auth", "..%2f..%2fshop%2fsecrets%2fredis-auth", "x/../../y", "..", ".", ""):
         with pytest.raises(BadRequest):
@@ -180,7 +180,7 @@ def test_a_declaration_is_followed_or_a_sentence_and_spoils_no_other(said: dict[
 @settings(deadline=None)
 @given(HOSTILE | st.recursive(st.none() | st.integers() | HOSTILE, lambda x: st.lists(x, max_size=4)).map(json.dumps))
 def test_marks_are_read_or_a_sentence(text: str) -> None:
-    """T1, H2: on nodes, groups and cluster-autoscaler's Deployment."""
+    """T1: on nodes, groups and cluster-autoscaler's Deployment."""
     node = Node("n", instance="i-1", annotations={NODE_LAUNCH: text, NODE_TARGETS: text})
     mark = LaunchMark.on(node)
     assert mark is None or str(mark) == text

@@ -138,7 +138,7 @@ LIES = {
 @pytest.mark.parametrize("method", ["cluster_node", "stranger"])
 @pytest.mark.parametrize("lie", LIES)
 def test_a_lie_is_a_sentence_about_that_pod(lie: str, method: str, liars: list[Liar]) -> None:
-    """H10, T1."""
+    """T1."""
     liars.append(Liar(HONEST | LIES[lie]))
     said = ask(liars[0], method)
     assert isinstance(said, RollError | Silent | ClusterNode | Stranger)
@@ -154,7 +154,7 @@ def test_an_honest_server_is_understood(method: str, liars: list[Liar]) -> None:
 
 @pytest.mark.parametrize("number", ["9" * 4000, "-5"])
 def test_numbers_of_a_stranger_can_be_told(number: str, liars: list[Liar]) -> None:
-    """H10, T1: a plan makes sentences of them."""
+    """T1: a plan makes sentences of them."""
     info = f"role:master\r\nused_memory:{number}\r\nrdb_changes_since_last_save:{number}\r\ndb0:keys={number}\r\n"
     liars.append(Liar({"INFO": bulk(info)}))
     told = ask(liars[0], "stranger")
@@ -163,13 +163,13 @@ def test_numbers_of_a_stranger_can_be_told(number: str, liars: list[Liar]) -> No
 
 
 def test_a_sentinel_with_an_odd_list_is_a_sentence(liars: list[Liar]) -> None:
-    """H10."""
+    """T1."""
     liars.append(Liar({"SENTINEL MASTER": b"*1\r\n" + bulk("ip"), "SENTINEL": b"*0\r\n"}))
     assert isinstance(ask(liars[0], "sentinel"), RollError)
 
 
 def test_an_answer_that_drips_is_given_up(liars: list[Liar], monkeypatch: pytest.MonkeyPatch) -> None:
-    """H10: each byte in time, and the whole never."""
+    """Each byte in time, and the whole never."""
     monkeypatch.setattr(redis, "EXCHANGE_SECONDS", 0.5)
     liars.append(Liar({"INFO": bulk(INFO * 100)}, drip=0.02))
     assert isinstance(ask(liars[0], "server"), Silent | RollError)
@@ -177,7 +177,7 @@ def test_an_answer_that_drips_is_given_up(liars: list[Liar], monkeypatch: pytest
 
 @pytest.mark.parametrize("flood", [b"$100000000\r\n" + b"x" * 200_000, b"*100000000\r\n" + b":1\r\n" * 50_000])
 def test_an_answer_without_an_end_is_given_up(flood: bytes, liars: list[Liar], monkeypatch: pytest.MonkeyPatch) -> None:
-    """H10: nor does it fill the memory."""
+    """Nor does it fill the memory."""
     monkeypatch.setattr(redis, "EXCHANGE_BYTES", 100_000)
     liars.append(Liar({"INFO": flood}))
     said = ask(liars[0], "server")

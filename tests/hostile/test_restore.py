@@ -142,7 +142,7 @@ def test_what_can_wait_for_nothing_comes_first() -> None:
 
 
 def test_a_target_group_that_is_gone_counts_as_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    """H2, R5: it was deleted in mid-roll; nothing is left behind for it."""
+    """R5: it was deleted in mid-roll; nothing is left behind for it."""
     world = stopped_after(effect_number("deregister"))
     world.targets.clear()
 
@@ -169,7 +169,7 @@ def test_a_target_group_that_is_gone_counts_as_done(monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_a_mark_that_no_roll_wrote_holds_nothing_up(key: str, value: str) -> None:
-    """H2, T1: a kubelet may write any annotation of its own Node."""
+    """T1: a kubelet may write any annotation of its own Node."""
     world = shop((2, 1))
     before = world.snapshot()
     spoiled: list[str] = []
@@ -250,7 +250,7 @@ def test_a_mark_that_could_not_be_put_back_is_still_proven_for_the_next_restore(
 
 
 def test_a_tenants_declaration_holds_nothing_up() -> None:
-    """H2, R5: a StatefulSet with two annotations, made in mid-roll in a namespace where we may do nothing."""
+    """R5: a StatefulSet with two annotations, made in mid-roll in a namespace where we may do nothing."""
     world = shop((2, 1))
     before = world.snapshot()
 
@@ -280,7 +280,7 @@ def test_a_tenants_declaration_holds_nothing_up() -> None:
 
 
 def test_a_maximum_that_somebody_sets_in_mid_roll_stays_and_is_said() -> None:
-    """H13, R1."""
+    """R1."""
     world = shop((2, 1))
 
     def person(current: World) -> None:
@@ -315,7 +315,7 @@ def restored_sentences(world: World) -> list[str]:
 
 
 def test_an_instance_that_somebody_scaled_out_is_not_claimed() -> None:
-    """H8, N4: between a dead roll's launch mark and a request that never went out."""
+    """N4: between a dead roll's launch mark and a request that never went out."""
     world = stopped_after(effect_number(NODE_LAUNCH))
     assert not any(e.startswith("launch ") for e in world.effects)
     world.advance(120)
@@ -332,7 +332,7 @@ def test_an_instance_that_somebody_scaled_out_is_not_claimed() -> None:
 
 
 def test_an_instance_of_a_mixed_group_that_somebody_scaled_out_is_not_claimed() -> None:
-    """H8, the same where no client token proves anything."""
+    """The same where no client token proves anything."""
     probe = mixed()
     engine_for(probe).run("roll", "roll-1", {})
     world = mixed()

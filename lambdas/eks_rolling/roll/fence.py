@@ -63,6 +63,7 @@ AWS_EFFECTS = frozenset(
 REDIS_EFFECTS = frozenset(
     {
         "announce",
+        "ask_every",
         "disconnect_clients",
         "follow",
         "forget",
