@@ -2,11 +2,14 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
+from eks_rolling.observed.marks import GROUP_PUT_BACK
 from eks_rolling.state_names import RECEIVE_CHANGE
 from lab.application import deploy
+from lab.cluster_state import ClusterState
 from lab.lifecycle import running_lab
 from lab.operator import Operator, operator_of
 from lab.view import LineView
@@ -80,11 +83,21 @@ def test_a_gate_that_does_not_open_puts_both_groups_back_and_no_client_sees_any_
     assert back.report["replaced"] == 2
     assert [back.report[part] for part in ("left_behind", "orphans", "gaps")] == [[], [], []]
     after = operator.settled_state()
-    assert after.restored(before), (before, after)
+    assert all(GROUP_PUT_BACK in after.groups[name]["tags"] for name in ("workers-a", "workers-b"))
+    assert without_record(after).restored(before), (before, after)
     assert {n.version for n in after.nodes} == {"1"}
     assert not {n.instance for n in before.nodes} & {n.instance for n in after.nodes}
     verdict = operator.judge(None)
     assert (verdict.failed, verdict.errors, verdict.jobs["lost"]) == (0, {}, 0)
+
+
+def without_record(state: ClusterState) -> ClusterState:
+    """The state without what is meant to stay on groups: which version was put back."""
+    groups = {
+        name: {**group, "tags": {k: v for k, v in group["tags"].items() if k != GROUP_PUT_BACK}}
+        for name, group in state.groups.items()
+    }
+    return replace(state, groups=groups)
 
 
 def at_work(operator: Operator, began: float) -> list[str]:
