@@ -1,4 +1,4 @@
-"""A node whose kubelet has stopped, and an instance that never joined, are replaced, in the lab under traffic."""
+"""A node whose kubelet has stopped, and an instance that never joined, are replaced in the lab."""
 
 import json
 from collections.abc import Iterator
