@@ -38,6 +38,18 @@ def aborted_at(state: str) -> End:
     return end
 
 
+def refused(action: str) -> End:
+    """A step fails, as AWS refuses what it asks for, as long as nobody mends that."""
+
+    def end(operator: Operator) -> str:
+        operator.fault({"refuse": [{"action": action, "code": "ValidationError", "message": "It is broken."}]})
+        execution = begin(operator)
+        ended(operator, execution)
+        return execution
+
+    return end
+
+
 def stopped_at(state: str) -> End:
     """Stopped by hand; the watchdog's restore comes."""
 
@@ -66,6 +78,18 @@ def without_its_restore(state: str) -> End:
     return end
 
 
+def restore_fails(operator: Operator) -> str:
+    """Aborted, and nothing can be put back: the restore's calls are refused."""
+    state = "Wait for the replacement"
+    with dying_at(operator, state):
+        execution = begin(operator)
+        wait_until_at(operator, execution, state)
+    broken = ("autoscaling:ResumeProcesses", "autoscaling:UpdateAutoScalingGroup")
+    operator.fault({"refuse": [{"action": a, "code": "ValidationError", "message": "It is broken."} for a in broken]})
+    assert run(operator, "abort", "--yes", "--wait", "--reason", "a test").returncode == 1
+    return execution
+
+
 def ended(operator: Operator, execution: str) -> None:
     until(lambda: not operator.rolls.progress(execution).running, "the roll has ended", within_seconds=300)
 
@@ -79,8 +103,10 @@ def restores(operator: Operator, execution: str) -> list[str]:
 ENDS = [
     pytest.param(aborted_at("Wait for the replacement"), id="aborted, replacement unused", marks=FIRST),
     pytest.param(aborted_at("Evict pods"), id="aborted, replacement in use", marks=SECOND),
+    pytest.param(refused("autoscaling:TerminateInstanceInAutoScalingGroup"), id="failed to end", marks=FIRST),
     pytest.param(stopped_at("Leave the load balancers"), id="stopped", marks=SECOND),
     pytest.param(without_its_restore("Taint every outdated node"), id="stopped, not restored", marks=THIRD),
+    pytest.param(restore_fails, id="restore failed", marks=FIRST),
 ]
 
 
