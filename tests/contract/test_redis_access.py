@@ -209,6 +209,13 @@ def test_each_permission_that_is_missing_on_a_server_is_named(real: Real) -> Non
     assert (after.role, after.failover) == (seen.role, seen.failover)
 
 
+def refusals(real: Real, watcher: Address, name: str) -> int:
+    """How often the user was refused a command, as the sentinel's ACL LOG counts."""
+    words = real.cli(watcher, "ACL", "LOG").split()
+    entries = [i for i, word in enumerate(words) if word == "count"]
+    return sum(int(words[i + 1]) for i in entries if name in words[i : i + 20])
+
+
 def test_each_permission_that_is_missing_on_a_sentinel_is_named(real: Real) -> None:
     client, (master,) = by_name(), group(real, 0)
     (watcher,) = sentinels(real, master, 0, count=1)
@@ -229,6 +236,9 @@ def test_each_permission_that_is_missing_on_a_sentinel_is_named(real: Real) -> N
         optional = command == "SENTINEL DEBUG"
         assert seen.denied == (set() if optional else {command})
         assert seen.info_period == (None if optional else 10.0)
+        if optional:
+            assert isinstance(client.sentinel(endpoint, NAME), Sentinel)
+            assert refusals(real, watcher, f"user-{number}") == 1, "it is asked once, and not at each look"
     looker = user(real, watcher, "looker", [])
     assert set(SENTINEL_WRITES) == {"PUBLISH", "SENTINEL RESET"}
     assert "does not permit PUBLISH" in denial(lambda: client.announce(looker, NAME, master, 9, NOBODY))

@@ -223,6 +223,8 @@ class RedisClient:
         self._known_secrets: dict[tuple[str, str], Mapping[str, str]] = {}
         self._connections: dict[tuple[Endpoint, _Kind], Connection] = {}
         self._used: dict[tuple[Endpoint, _Kind], float] = {}
+        self._refuse_periods: set[Endpoint] = set()
+        """Sentinels whose user may not ask: asked at each look, they would note each refusal in their ACL LOG."""
 
     # Reads
 
@@ -287,14 +289,14 @@ class RedisClient:
             ("SENTINEL", "CKQUORUM", name),
             ("SENTINEL", "MYID"),
             ("SENTINEL", "CONFIG", "GET", "*-hostnames"),
-            ("SENTINEL", "DEBUG"),
             *self._probes(endpoint, _Kind.SENTINEL, SENTINEL_WRITES),
         ]
         try:
             replies = self._read(endpoint, _Kind.SENTINEL, *commands)
+            periods = self._periods(endpoint)
         except (Unreachable, TimedOut) as error:
             return _silence(endpoint, error)
-        master, current, replicas, sentinels, quorum, own_id, names, _, *probes = replies
+        master, current, replicas, sentinels, quorum, own_id, names, *probes = replies
         denied = set(_denied_writes(SENTINEL_WRITES, probes))
         optional = {"SENTINEL CKQUORUM": quorum, "SENTINEL MYID": own_id, "SENTINEL CONFIG": names}
         denied |= {command for command, reply in optional.items() if _is_denial(reply)}
@@ -304,7 +306,15 @@ class RedisClient:
         for command, reply in needed.items():
             if isinstance(reply, ResponseError):
                 self._raise(endpoint, f"SENTINEL {command}", reply)
-        return read_sentinel(endpoint, replies[:8], denied)
+        return read_sentinel(endpoint, [*replies[:7], periods], denied)
+
+    def _periods(self, endpoint: Endpoint) -> Reply:
+        if endpoint in self._refuse_periods:
+            return None
+        (periods,) = self._read(endpoint, _Kind.SENTINEL, ("SENTINEL", "DEBUG"))
+        if isinstance(periods, NoPermissionError):
+            self._refuse_periods.add(endpoint)
+        return periods
 
     @_read_with_care
     def stranger(self, endpoint: Endpoint) -> Stranger | Silent:

@@ -26,6 +26,9 @@ seconds, and most of what Redis needs takes less than one."""
 
 LOOK_SECONDS = 0.25
 
+QUICK_SECONDS = 20.0
+"""An invocation that has taken longer looks no more: it ends within its minute, and what it did is told."""
+
 LONG_SECONDS = 10.0
 """Who has waited for longer than that waits for something else: the workflow's wait is cheaper."""
 
@@ -101,10 +104,11 @@ def migrate(task: RedisActionTask, clients: Clients) -> StepResult:
     if isinstance(taken, lock.Busy):
         said = busy_with(group, taken, task)
         return StepResult.wait(said, min(taken.seconds + 1, 10), redis=str(group))
-    step = RedisStep(task.action)
+    began, step = clients.now(), RedisStep(task.action)
     answered = answer(step, _look_until(step, group, task, clients), clients)
     began_to_wait = answered.since is not None
-    if began_to_wait and _is_over(step, group, task, clients):
+    quick = clients.now() - began < QUICK_SECONDS
+    if began_to_wait and quick and _is_over(step, group, task, clients):
         return answered.model_copy(update={"status": Status.DONE, "wait_seconds": 0, "since": None})
     return answered
 
