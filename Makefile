@@ -57,7 +57,7 @@ bench-clients: prepare ## Redis clients of four languages while groups are rolle
 	@$(BIN)/python -m benchmarks.clients
 
 .PHONY: bench-load
-bench-load: prepare ## How long clients stall by how much is written, to 20 MB/s: large values, MULTI, Lua, queues, messages (7 minutes)
+bench-load: prepare ## How long clients stall under loads of up to 20 MB/s: large values, MULTI, Lua, queues, messages (7 minutes)
 	@$(BIN)/python -m benchmarks.load
 
 .PHONY: bench-plan
@@ -92,7 +92,7 @@ flakes: control-plane ## Run TESTS N times beside busy loops, and say how often 
 
 .PHONY: fuzz
 fuzz: N = 100000
-fuzz: prepare ## Hostile declarations, marks, replies, requests and answers, N of each, of the product's own (N=100000 SEED=1 PART=marks)
+fuzz: prepare ## Give the product N hostile declarations, marks, replies, requests and answers each (N=100000 SEED=1 PART=marks)
 	@$(BIN)/python -m tests.fuzz --number $(N) $(if $(SEED),--seed $(SEED)) $(if $(PART),--part $(PART)) $(if $(FROM),--first $(FROM))
 
 .PHONY: planted

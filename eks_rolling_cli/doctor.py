@@ -19,7 +19,7 @@ Json = dict[str, Any]
 def doctor(
     target: Target,
     deployed: Annotated[
-        bool, typer.Option("--deployed", help="Check what the account knows of the deployment too, and have it plan.")
+        bool, typer.Option("--deployed", help="Also check what only the account can tell, and have the functions plan.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

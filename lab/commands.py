@@ -147,7 +147,7 @@ def play_baseline(
     rolls: Annotated[int, typer.Option(min=1, help="How often to roll, for a median; five minutes each.")] = 1,
     megabytes: Annotated[int, typer.Option(min=0, help="A data set in Redis, so that synchronizing takes time.")] = 0,
     load: Annotated[
-        float, typer.Option(min=0, help="Megabytes that are written to Redis a second, in all the ways there are.")
+        float, typer.Option(min=0, help="Megabytes written to Redis per second, in the ways that applications do.")
     ] = 0,
 ) -> None:
     """Replace every node twice under the same traffic, by `kubectl drain` and by a roll, and compare. Ten minutes."""

@@ -138,7 +138,7 @@ class Quota(PlanPart):
 
 class FormerVersion(PlanPart):
     """What a group goes back to if the roll fails: from `failed` to `former`, each "lt-id:number" or "lc:NAME"; `way`
-    says by what it is put back, as a phrase."""
+    says how it is put back, as a phrase."""
 
     group: str
     former: str

@@ -32,7 +32,7 @@ LEARN_SECONDS = 3.0
 
 
 def learn(action: Refresh | AskSooner | AskAsBefore, seen: SentinelGroupState, clients: Clients) -> Done:
-    """Does the action, and waits until the sentinels know what lives where they can be told to hurry.
+    """Does the action, and where sentinels can be told to hurry, waits until they know what lives.
 
     Raises what the clients raise.
     """

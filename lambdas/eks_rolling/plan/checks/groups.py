@@ -220,14 +220,14 @@ def _replaced_by_others(group: Group) -> Iterator[Finding]:
         yield note(
             "instance-lifetime",
             subject,
-            f"AWS replaces its instances itself once they are {group.longest_life / DAY:.0f} days old, and drains none",
+            f"AWS replaces its instances, without a drain, once they are {group.longest_life / DAY:.0f} days old",
             "set its MaxInstanceLifetime to 0; the setting max_age_days does the same with a drain",
         )
     if group.rebalances_spot:
         yield note(
             "capacity-rebalance",
             subject,
-            "AWS replaces its spot instances itself once they are at risk, and drains none",
+            "AWS replaces its spot instances itself once they are at risk, without draining them",
             "turn off its capacity rebalancing, or run something that drains on the notice",
         )
 

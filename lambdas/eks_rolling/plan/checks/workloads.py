@@ -105,13 +105,13 @@ accepted."""
 
 
 def _restart_not_permitted(workload: Workload) -> Finding:
-    """Its pods are evicted, which costs one of several replicas at a time; but of one, what it asks to be spared."""
+    """Of several replicas, evictions cost one at a time; of a single one, just what it asks to be spared."""
     subject = str(workload.owner)
     reason = "it asks for a restart, which no Role in its namespace lets a roll do"
     remedy = "apply deploy/restart-rbac.yaml in its namespace, or take the annotation eks-rolling.io/strategy away"
     if workload.desired > 1:
         return note("restart-not-permitted", subject, f"{reason}: its pods are evicted", remedy)
-    reason += ", and evicted its one replica would be away while it moves"
+    reason += ", and an eviction would take its only replica away while it moves"
     return blocks(
         "restart-not-permitted", subject, reason, f"{remedy}, or accept that: {RESTART_NOT_PERMITTED}:{subject}"
     )
