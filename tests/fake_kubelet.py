@@ -10,6 +10,9 @@ from lab.kube import ConflictError, InvalidError, Json, Kube, NotFoundError
 
 START_SECONDS = 0.2
 STOP_SECONDS = 0.1
+MIRROR = "kubernetes.io/config.mirror"
+"""A pod with this annotation was made by a kubelet, which tells of it itself."""
+
 NOT_READY = "tests/not-ready"
 """A pod with this annotation runs, but never becomes ready."""
 
@@ -28,7 +31,7 @@ async def play_kubelet(kube: Kube) -> None:
                 if f"{uid} ends" not in begun:
                     begun.add(f"{uid} ends")
                     group.create_task(_finish(kube, pod))
-            elif uid not in begun:
+            elif uid not in begun and MIRROR not in pod["metadata"].get("annotations", {}):
                 begun.add(uid)
                 group.create_task(_run(kube, pod, next(addresses)))
 
