@@ -1,5 +1,6 @@
 """`doctor`: whether everything is there that a roll, and this command, need. Each line with what to do."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -78,16 +79,26 @@ def _api_server(target: Target) -> str:
 READS = (
     ("list", "nodes", ""), ("list", "pods", ""), ("list", "persistentvolumes", ""), ("list", "services", ""),
     ("list", "deployments", "apps"), ("list", "statefulsets", "apps"), ("list", "daemonsets", "apps"),
-    ("list", "poddisruptionbudgets", "policy"), ("list", "networkpolicies", "networking.k8s.io"),
+    ("list", "poddisruptionbudgets", "policy"), ("list", "csinodes", "storage.k8s.io"),
 )  # fmt: skip
-"""What a plan made here reads of Kubernetes."""
+"""What a plan made here needs of Kubernetes."""
 
 
 def _reading(target: Target) -> str:
-    denied = [f"{verb} {what}" for verb, what, group in READS if not target.kubernetes.may(verb, what, group=group)]
-    if denied:
-        raise Unwell(f"you may not {', '.join(denied)}", "ask for them: `plan` and `explain` need them")
+    from eks_rolling.plan.permissions import needed_for_notes
+
+    if denied := _denied(target, READS):
+        raise Unwell(f"you may not {denied}", "ask for them: `plan` and `explain` need them")
+    if denied := _denied(target, ((v.verb, v.resource, v.api_group) for v in needed_for_notes())):
+        raise Unwell(f"you may not {denied}", "ask for them: a plan made here cannot look at these", Health.WARN)
     return "you may read what `plan` and `explain` need"
+
+
+def _denied(target: Target, asked: Iterable[tuple[str, str, str]]) -> str:
+    """Those of VERB, RESOURCE, API GROUP that the caller may not do, as a sentence names them."""
+    return ", ".join(
+        f"{verb} {what}" for verb, what, group in asked if not target.kubernetes.may(verb, what, group=group)
+    )
 
 
 def _lock_access(target: Target) -> str:

@@ -904,9 +904,16 @@ class World:
         self._effect(f"update {workload.owner}: {replicas=} {annotations=} {template_annotations=}")
 
     def cron_jobs(self) -> list[CronJob]:
+        self._may_list("cronjobs", "batch")
         return self.cron_job_list
 
     def judges_of_evictions(self) -> list[str]:
+        for resource in (
+            "mutatingwebhookconfigurations",
+            "validatingwebhookconfigurations",
+            "validatingadmissionpolicies",
+        ):
+            self._may_list(resource, "admissionregistration.k8s.io")
         return ["ValidatingWebhookConfiguration guard"] if self.denials else []
 
     def volumes(self) -> list[Volume]:
@@ -916,7 +923,12 @@ class World:
         return self.node_services
 
     def network_policies(self) -> list[NetworkPolicy]:
+        self._may_list("networkpolicies", "networking.k8s.io")
         return self.network_policy_list
+
+    def _may_list(self, resource: str, group: str) -> None:
+        if not self.may("list", resource, group=group):
+            raise AccessDenied(f"Cannot list {resource}: the role may not.")
 
     def csi_drivers(self, node: str) -> frozenset[str] | None:
         return frozenset({"ebs.csi.aws.com"}) if node in self.nodes_by_name else None

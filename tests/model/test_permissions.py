@@ -5,11 +5,12 @@ import json
 import pytest
 
 from eks_rolling.errors import AccessDenied
-from eks_rolling.plan.permissions import Verb, needed
+from eks_rolling.plan.permissions import Verb, needed, needed_for_notes
+from eks_rolling.redis.groups import GROUP, PART, Part
 from tests.asl import Engine
 from tests.assembly import synthesize
+from tests.model.situations import outdated, shop
 from tests.model.situations import settings as roll_settings
-from tests.model.situations import shop
 from tests.world import World
 
 VERBS = needed(roll_settings())
@@ -25,6 +26,22 @@ def test_a_missing_verb_stops_a_roll_before_anything_is_changed(verb: Verb) -> N
     assert f"{verb.group} may not {verb}." in execution.cause
     assert world.snapshot() == before
     assert world.effects == []
+
+
+@pytest.mark.parametrize("verb", needed_for_notes(), ids=lambda verb: verb.resource)
+def test_a_verb_that_only_findings_need_ends_no_roll_and_the_plan_says_what_it_did_not_look_at(verb: Verb) -> None:
+    world = shop((2, 1))
+    world.forbidden = {verb}
+    # NetworkPolicies are looked at where a Redis Cluster is.
+    clustered = {GROUP: "x", PART: str(Part.CLUSTER)}
+    world._add("StatefulSet", "tenant", "nothing", 0, clustered)
+    execution = Engine(synthesize(), world, world.clients(roll_settings())).run("roll", "roll-1", {})
+    assert execution.status == "SUCCEEDED", execution.cause
+    assert outdated(world) == []
+    said = [
+        f for f in json.loads(world.documents["rolls/roll-1/plan.json"])["findings"] if f["code"] == "not-looked-at"
+    ]
+    assert [(f["severity"], "apply deploy/rbac.yaml again" in f["remedy"]) for f in said] == [("note", True)]
 
 
 def test_what_could_not_be_put_back_is_not_changed() -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from eks_rolling.observed.kubernetes import Owner
 from eks_rolling.observed.redis import Login
-from eks_rolling.plan.permissions import Verb, needed, needed_to_migrate, needed_to_restart
+from eks_rolling.plan.permissions import Verb, needed, needed_for_notes, needed_to_migrate, needed_to_restart
 from eks_rolling.redis.groups import Part, PartSet, RedisGroup
 from eks_rolling.settings import Settings
 from eks_rolling.steps.check_permissions import decide
@@ -25,7 +25,12 @@ ASKED_BY_THEMSELVES = {"eks-rolling-check", "eks-rolling-redis-look"}
 def test_what_is_needed_is_what_the_files_grant_with_their_example_names() -> None:
     granted = {Verb(r.group, r.verb, r.api_group, r.resource, r.namespace, r.name) for r in rules()}
     granted = {verb for verb in granted if verb.group not in ASKED_BY_THEMSELVES}
-    asked = {*needed(Settings(cluster="demo")), *needed_to_migrate(CACHE), replace(needed_to_restart(WEB), name="")}
+    asked = {
+        *needed(Settings(cluster="demo")),
+        *needed_for_notes(),
+        *needed_to_migrate(CACHE),
+        replace(needed_to_restart(WEB), name=""),
+    }
     assert not granted - asked, (
         f"lambdas/eks_rolling/plan/permissions.py lacks {', '.join(map(repr, sorted(granted - asked)))}"
     )

@@ -9,9 +9,9 @@ from eks_rolling.clients.network_policies import read_network_policy
 from eks_rolling.documents.finding import Severity
 from eks_rolling.observed.kubernetes import Owner, Pod, Workload
 from eks_rolling.observed.network import End, NetworkPolicy, cut_off_by
-from eks_rolling.plan.checks.redis_network import network_findings
+from eks_rolling.plan.checks.redis_network import ACCEPTABLE, network_findings
 from eks_rolling.plan.checks.redis_sentinel import RedisView
-from eks_rolling.plan.snapshot import ClusterSnapshot
+from eks_rolling.plan.snapshot import ClusterSnapshot, Unseen
 from eks_rolling.redis.groups import AUTH, GROUP, PART, STAND_IN_LABELS, Part, declared
 
 SHARDS = Owner("StatefulSet", "shop", "shards")
@@ -132,6 +132,16 @@ def reasons(seen: ClusterSnapshot) -> list[str]:
     found = list(network_findings(seen, {SHARDS}))
     assert all((f.code, f.severity, f.object) == ("redis-network-policy", Severity.BLOCKS, str(SHARDS)) for f in found)
     return [f"{f.reason}; {f.remedy}" for f in found]
+
+
+def test_policies_that_the_plan_may_not_list_may_cut_it_off() -> None:
+    """C3. Only where a pod of the cluster moves; a person who knows better may accept it."""
+    blind = replace(view(), unseen=frozenset({Unseen.NETWORK_POLICIES}))
+    (found,) = network_findings(blind, {SHARDS})
+    assert (found.code, found.severity, found.object) == ("redis-network-unseen", Severity.BLOCKS, str(SHARDS))
+    assert "apply deploy/rbac.yaml again" in found.remedy
+    assert found.code in ACCEPTABLE
+    assert list(network_findings(blind, set())) == []
 
 
 AMONG_THEMSELVES = policy(**OF_REDIS, ingress=[{"from": [pods(app="redis")]}, {"from": [pods(app="web")], **ON_PORT}])

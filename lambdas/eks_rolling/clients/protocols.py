@@ -150,11 +150,12 @@ class Kubernetes(Protocol):
         ...
 
     def cron_jobs(self) -> list[CronJob]:
-        """Those that are not suspended."""
+        """Those that are not suspended; none where the server does not have their API. Raises AccessDenied."""
         ...
 
     def judges_of_evictions(self) -> list[str]:
-        """The webhooks and admission policies that may deny an eviction, as "KIND NAME"."""
+        """The webhooks and admission policies that may deny an eviction, as "KIND NAME"; none of a kind that the server
+        does not have. Raises AccessDenied."""
         ...
 
     def volumes(self) -> list[Volume]: ...
@@ -164,7 +165,7 @@ class Kubernetes(Protocol):
         ...
 
     def network_policies(self) -> list[NetworkPolicy]:
-        """Every NetworkPolicy."""
+        """Every NetworkPolicy; none where the server does not have their API. Raises AccessDenied."""
         ...
 
     def stateful_sets(self, namespace: str) -> list[Workload]: ...

@@ -2,8 +2,9 @@
 Redis group deploy/redis-rbac.yaml, and for each Deployment that asks for a restart deploy/restart-rbac.yaml. People
 apply those files, so a new version may find an old one in force.
 
-Without the first no roll begins. What the others grant is asked for by annotations, which tenants write: what is
-missing there is a finding about what bears the annotation, and concerns nobody else's nodes.
+Without the first no roll begins, but for what only findings need. What the others grant is asked for by annotations,
+which tenants write: what is missing there is a finding about what bears the annotation, and concerns nobody else's
+nodes.
 
 A test compares this with the files.
 """
@@ -43,23 +44,27 @@ EVERYWHERE = (
     ("eks-rolling-look", "", "pods", "list"),
     ("eks-rolling-look", "", "services", "list"),
     ("eks-rolling-look", POLICY, "poddisruptionbudgets", "list"),
-    ("eks-rolling-look", NETWORKING, "networkpolicies", "list"),
     ("eks-rolling-look", APPS, "daemonsets", "list"),
     ("eks-rolling-look", APPS, "deployments", "get list"),
     ("eks-rolling-look", APPS, "statefulsets", "get list"),
     ("eks-rolling-look", APPS, "replicasets", "get"),
     ("eks-rolling-look", STORAGE, "csinodes", "get list"),
     ("eks-rolling-look", STORAGE, "volumeattachments", "list"),
-    ("eks-rolling-look", "batch", "cronjobs", "list"),
-    ("eks-rolling-look", ADMISSION, "mutatingwebhookconfigurations", "list"),
-    ("eks-rolling-look", ADMISSION, "validatingadmissionpolicies", "list"),
-    ("eks-rolling-look", ADMISSION, "validatingwebhookconfigurations", "list"),
     ("eks-rolling-nodes", "", "nodes", "patch"),
     ("eks-rolling-evict", "", "pods/eviction", "create"),
     ("eks-rolling-evict", POLICY, "poddisruptionbudgets", "create delete"),
     ("eks-rolling-restore", POLICY, "poddisruptionbudgets", "delete"),
 )
 """Group, API group, resource, verbs: in all namespaces."""
+
+FOR_NOTES = (
+    (NETWORKING, "networkpolicies"),
+    ("batch", "cronjobs"),
+    (ADMISSION, "mutatingwebhookconfigurations"),
+    (ADMISSION, "validatingadmissionpolicies"),
+    (ADMISSION, "validatingwebhookconfigurations"),
+)
+"""API group and resource: listed in all namespaces by the plan, which goes on without, and says so."""
 
 
 LOCKS = (
@@ -88,6 +93,11 @@ def needed(settings: Settings) -> list[Verb]:
         for verb in ("get", "patch")
     ]
     return verbs
+
+
+def needed_for_notes() -> list[Verb]:
+    """What the plan looks at for its findings alone. No roll ends for the lack of it."""
+    return [Verb("eks-rolling-look", "list", api, resource) for api, resource in FOR_NOTES]
 
 
 def needed_to_restart(workload: Owner) -> Verb:

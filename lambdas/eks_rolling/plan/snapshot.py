@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cached_property
 
 from eks_rolling.observed.aws import (
@@ -38,6 +39,14 @@ from eks_rolling.plan.permissions import Verb, needed_to_restart
 from eks_rolling.redis.groups import DeclarationProblem, PartSet, RedisGroup
 
 DAY = 24 * 3600
+
+
+class Unseen(StrEnum):
+    """What the plan can do without, in the words of its findings."""
+
+    CRON_JOBS = "CronJobs"
+    JUDGES = "webhook configurations and validatingadmissionpolicies"
+    NETWORK_POLICIES = "NetworkPolicies"
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,8 @@ class ClusterSnapshot:
     cron_jobs: tuple[CronJob, ...] = ()
     judges_of_evictions: tuple[str, ...] = ()
     """Webhooks and admission policies that may deny one, as "KIND NAME"."""
+    unseen: frozenset[Unseen] = frozenset()
+    """What the caller may not list; its part of the snapshot is empty."""
     server_version: str = ""
     """The API server's, "" where it is not known."""
     now: float = 0.0

@@ -1,9 +1,10 @@
 """Plan the roll: which nodes are outdated, what stands in the way. Changes nothing."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from enum import StrEnum
+from typing import TypeVar
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.documents.finding import Finding, Severity
@@ -23,7 +24,7 @@ from eks_rolling.plan.checks.redis_sentinel import RedisView
 from eks_rolling.plan.checks.rollback import former_versions, goes_back_after
 from eks_rolling.plan.permissions import Verb, needed_to_migrate, needed_to_restart
 from eks_rolling.plan.placement import cramped_stand_ins, stuck_pods
-from eks_rolling.plan.snapshot import by_parameter
+from eks_rolling.plan.snapshot import Unseen, by_parameter
 from eks_rolling.redis.groups import CACHE, PART, Part, RedisGroup, declared
 from eks_rolling.redis.recognition import port_of, redis_evidence
 from eks_rolling.redis.stand_in import LABEL
@@ -32,6 +33,8 @@ from eks_rolling.roll.proofs import unproven
 from eks_rolling.runtime import handler_for
 from eks_rolling.settings import Settings
 from eks_rolling.wording import counted
+
+T = TypeVar("T")
 
 NAMED = 20
 """Blockers that a sentence names; the others are in the plan's document."""
@@ -171,6 +174,11 @@ def _observe(request: RollRequest, clients: Clients, lists: Executor) -> Cluster
     of_moving = [i.id for g in rollable for i in g.instances if i.template in moving]
     nodes, pods, workloads = nodes_read.result(), pods_read.result(), workloads_read.result()
     redis_groups, problems = declared(workloads)
+    unseen = set[Unseen]()
+    cron_jobs = _where_granted(cron_jobs_read.result, Unseen.CRON_JOBS, unseen)
+    judges = _where_granted(judges_read.result, Unseen.JUDGES, unseen)
+    clusters = any(g.is_cluster for g in redis_groups)
+    policies = _where_granted(kubernetes.network_policies, Unseen.NETWORK_POLICIES, unseen) if clusters else ()
     not_granted = lacking_for_annotations(redis_groups, workloads, clients)
     return ClusterSnapshot(
         groups=tuple(groups),
@@ -193,15 +201,25 @@ def _observe(request: RollRequest, clients: Clients, lists: Executor) -> Cluster
         quota=aws.vcpu_quota(),
         services=tuple(services_read.result()),
         strangers=ask_strangers(pods, workloads, redis_groups, clients),
-        network_policies=tuple(kubernetes.network_policies()) if any(g.is_cluster for g in redis_groups) else (),
+        network_policies=policies,
         not_granted=not_granted,
         unproven=unproven_marks(nodes, clients),
         hooks=tuple(aws.lifecycle_hooks([g.name for g in rollable])),
-        cron_jobs=tuple(cron_jobs_read.result()),
-        judges_of_evictions=tuple(judges_read.result()),
+        cron_jobs=cron_jobs,
+        judges_of_evictions=judges,
+        unseen=frozenset(unseen),
         server_version=version_read.result(),
         now=clients.now(),
     )
+
+
+def _where_granted(read: Callable[[], Iterable[T]], what: Unseen, unseen: set[Unseen]) -> tuple[T, ...]:
+    """What `read` finds; none, and `what` added to `unseen`, where the caller may not look."""
+    try:
+        return tuple(read())
+    except AccessDenied:
+        unseen.add(what)
+        return ()
 
 
 def unproven_marks(nodes: Iterable[Node], clients: Clients) -> tuple[tuple[str, str], ...]:

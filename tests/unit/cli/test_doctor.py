@@ -7,6 +7,7 @@ import pytest
 
 from eks_rolling.errors import AccessDenied
 from eks_rolling.observed.kubernetes import Lease
+from eks_rolling.plan.permissions import Verb
 from eks_rolling.roll import lock
 from eks_rolling_cli.checks import Health, Unwell, run_checks
 from eks_rolling_cli.doctor import CHECKS
@@ -62,6 +63,24 @@ def test_a_lock_without_a_living_roll_asks_for_a_restore(target: FakeTarget) -> 
     assert "eks-rolling restore" in remedy
     target.fake.add(ROLL, "roll-1", planned("i-1"))
     assert lock_line(target)[:2] == (Health.OK, "the roll roll-1 is running")
+
+
+@pytest.mark.parametrize(
+    ("api_group", "resource", "health"),
+    [
+        ("", "pods", Health.FAIL),
+        ("storage.k8s.io", "csinodes", Health.FAIL),
+        ("batch", "cronjobs", Health.WARN),
+        ("networking.k8s.io", "networkpolicies", Health.WARN),
+        ("admissionregistration.k8s.io", "validatingadmissionpolicies", Health.WARN),
+    ],
+)
+def test_what_a_plan_needs_is_a_failure_and_what_it_goes_on_without_a_warning(
+    target: FakeTarget, api_group: str, resource: str, health: Health
+) -> None:
+    target.world.forbidden = {Verb("", "list", api_group, resource)}
+    (check,) = run_checks(target, {"reading": CHECKS["reading"]})
+    assert (check.health, check.said) == (health, f"you may not list {resource}")
 
 
 def test_a_plan_that_would_be_blocked_is_a_warning(target: FakeTarget) -> None:

@@ -22,6 +22,7 @@ from eks_rolling.plan.checks.other_controllers import (
     cron_job_findings,
     other_controller_findings,
     paused_autoscaler,
+    unseen_findings,
 )
 from eks_rolling.plan.checks.redis_network import ACCEPTABLE as ACCEPTABLE_NETWORK
 from eks_rolling.plan.checks.redis_network import network_findings
@@ -161,6 +162,7 @@ def _all(
     yield from other_controller_findings(view, settings)
     yield from admission_findings(view, pods)
     yield from cron_job_findings(view, settings.batch_seconds) if chosen else ()
+    yield from unseen_findings(view) if chosen else ()
     yield from mark_findings(view, autoscaler_of(settings))
 
 

@@ -10,6 +10,9 @@ from eks_rolling.settings import AutoscalerMode, Settings
 
 OTHER_ACTORS = ("karpenter", "kured", "descheduler", "aws-node-termination-handler")
 
+ASKS = "asks for the permissions in docs/command.md"
+"""What a person does about a look that is refused."""
+
 
 def autoscaler_of(settings: Settings) -> Owner:
     """cluster-autoscaler's Deployment."""
@@ -68,6 +71,17 @@ def cron_job_findings(view: ClusterSnapshot, batch_seconds: float) -> Iterator[F
             f"it starts Jobs ({cron_job.schedule}) during the roll, too: on a node to replace each has "
             f"{batch_seconds:.0f} s to end",
             "nothing; or suspend it for the roll",
+        )
+
+
+def unseen_findings(view: ClusterSnapshot) -> Iterator[Finding]:
+    """About what the plan may not look at, and says nothing of for that reason."""
+    if view.unseen:
+        yield note(
+            "not-looked-at",
+            "the cluster",
+            f"the plan may not list {', '.join(sorted(view.unseen))}: what it would say of them is missing",
+            f"apply deploy/rbac.yaml again; a person who plans locally {ASKS}",
         )
 
 

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator
 from eks_rolling.documents.finding import Finding, blocks
 from eks_rolling.observed.kubernetes import Owner, Pod, Workload
 from eks_rolling.observed.network import End, NetworkPolicy, cut_off_by
-from eks_rolling.plan.snapshot import ClusterSnapshot
+from eks_rolling.plan.checks.other_controllers import ASKS
+from eks_rolling.plan.snapshot import ClusterSnapshot, Unseen
 from eks_rolling.redis.groups import STAND_IN_LABELS, PartSet, RedisGroup, stand_in_labels
 from eks_rolling.redis.stand_in import LABEL
 
-ACCEPTABLE = frozenset({"redis-network-policy"})
+ACCEPTABLE = frozenset({"redis-network-policy", "redis-network-unseen"})
 
 BUS = 10_000
 """What is added to a node's port for the cluster bus (cluster-port is 0 by default)."""
@@ -28,8 +29,22 @@ def network_findings(view: ClusterSnapshot, moving: set[Owner | None]) -> Iterat
         group = seen.group
         for part_set in group.sets if group.is_cluster else ():
             workload = view.workload(part_set.owner)
-            if part_set.owner in moving and workload is not None:
+            if part_set.owner not in moving or workload is None:
+                continue
+            if Unseen.NETWORK_POLICIES in view.unseen:
+                yield _unseen(part_set)
+            else:
                 yield from _of(view, group, part_set, workload)
+
+
+def _unseen(part_set: PartSet) -> Finding:
+    return blocks(
+        "redis-network-unseen",
+        str(part_set.owner),
+        "the plan may not list NetworkPolicies, and one may cut off its stand-in",
+        f"apply deploy/rbac.yaml again; a person who plans locally {ASKS}; or accept it where policies are not "
+        "enforced: accept: redis-network-unseen",
+    )
 
 
 def _of(view: ClusterSnapshot, group: RedisGroup, part_set: PartSet, workload: Workload) -> Iterator[Finding]:
