@@ -2,7 +2,10 @@
 
 import gc
 import json
+import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 import pytest
@@ -114,3 +117,68 @@ def test_the_next_pages_token_is_read_before_the_first_item(content: bytes, toke
 def test_what_is_no_json_is_passed_on_as_words() -> None:
     assert parsed(b"Bad Gateway") == {"message": "Bad Gateway"}
     assert parsed(b"") == {}
+
+
+@pytest.mark.parametrize("path", ["cron_jobs", "judges_of_evictions", "network_policies"])
+def test_an_api_that_the_server_does_not_have_has_no_objects(path: str) -> None:
+    """ValidatingAdmissionPolicy is v1 from Kubernetes 1.30 on; the others are read as before."""
+    client = client_of(Server([]))
+    client._api.call_api = lambda *_, **__: Answer(404, b"404 page not found\n")
+    assert getattr(client, path)() == []
+    client._api.call_api = lambda *_, **__: Answer(403, b'{"message": "forbidden"}')
+    with pytest.raises(AccessDenied):
+        getattr(client, path)()
+
+
+def test_the_kinds_that_the_server_has_are_read_beside_one_that_it_lacks() -> None:
+    rule = {"apiGroups": [""], "operations": ["CREATE"], "resources": ["pods/eviction"]}
+    hook = {"metadata": {"name": "guard"}, "webhooks": [{"rules": [rule]}]}
+
+    def call_api(_: str, url: str, **__: Any) -> Answer:
+        if "validatingadmissionpolicies" in url:
+            return Answer(404, b"404 page not found\n")
+        items = [hook] if "validatingwebhookconfigurations" in url else []
+        return Answer(200, json.dumps({"metadata": {}, "items": items}).encode())
+
+    client = client_of(Server([]))
+    client._api.call_api = call_api
+    assert client.judges_of_evictions() == ["ValidatingWebhookConfiguration guard"]
+
+
+class Expired(Server):
+    """Refuses the first token. What it says of that to a list of pods arrives once the nodes have been listed."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.pods_asked, self.nodes_listed = Event(), Event()
+
+    def call_api(self, method: str, url: str, **more: Any) -> Answer:
+        refused = more["header_params"]["Authorization"] == "Bearer token-1"
+        if refused and "/pods" in url:
+            self.pods_asked.set()
+            assert self.nodes_listed.wait(30)
+        elif refused:
+            assert self.pods_asked.wait(30)
+        return Answer(401, b"{}") if refused else super().call_api(method, url)
+
+
+def test_a_refused_token_is_dropped_once_however_many_threads_sent_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fresh token stays: each that is dropped costs a list one of its tries."""
+    made: list[bool] = []
+
+    def token() -> str:
+        made.append(client._signing_in.locked())
+        return f"token-{len(made)}"
+
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    server = Expired()
+    client = KubernetesClient("https://127.0.0.1:9", "", token)
+    client._api = server
+    with ThreadPoolExecutor(1) as threads:
+        pods = threads.submit(client.pods)
+        try:
+            assert client.nodes() == []
+        finally:
+            server.nodes_listed.set()
+        assert pods.result() == []
+    assert made == [True, True], "one token for all, made by one thread at a time"

@@ -11,9 +11,11 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from threading import Lock
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -169,6 +171,7 @@ class KubernetesClient:
         self._remedies = remedies
         self._api = ApiClient(configuration)
         self._make_token = token
+        self._signing_in = Lock()
         self._token = ""
         self._token_made = 0.0
 
@@ -352,7 +355,7 @@ class KubernetesClient:
         self._patch(_workload_path(owner.kind, owner.namespace, owner.name), body, str(owner))
 
     def cron_jobs(self) -> list[CronJob]:
-        items = self._list(path_of(BATCH, "cronjobs"))
+        items = self._list_where_served(path_of(BATCH, "cronjobs"))
         return [
             CronJob(item["metadata"]["namespace"], item["metadata"]["name"], item["spec"].get("schedule", ""))
             for item in items
@@ -363,7 +366,7 @@ class KubernetesClient:
         return [
             f"{kind} {item['metadata']['name']}"
             for kind, resource in JUDGES
-            for item in self._list(path_of(ADMISSION, resource))
+            for item in self._list_where_served(path_of(ADMISSION, resource))
             if any(map(_covers_evictions, _rules_of(item)))
         ]
 
@@ -378,7 +381,8 @@ class KubernetesClient:
         return [_service(item) for item in self._list(path_of(CORE, "services"))]
 
     def network_policies(self) -> list[NetworkPolicy]:
-        return [read_network_policy(item) for item in self._list(path_of(NETWORKING, "networkpolicies"))]
+        listed = self._list_where_served(path_of(NETWORKING, "networkpolicies"))
+        return [read_network_policy(item) for item in listed]
 
     def csi_drivers(self, node: str) -> frozenset[str] | None:
         item = self._get(path_of(STORAGE, "csinodes", node))
@@ -494,6 +498,12 @@ class KubernetesClient:
                     return
                 status, content = asked.result() if asked and token == expected else ask(token)
 
+    def _list_where_served(self, path: str) -> Iterator[Json]:
+        """Every object; none where the server does not have that API. ValidatingAdmissionPolicy is v1 from Kubernetes
+        1.30 on, and cluster administrators may turn APIs off."""
+        with suppress(NotFound):
+            yield from self._list(path)
+
     def _page(self, path: str, query: Mapping[str, str], token: str) -> tuple[int, bytes]:
         page = {"limit": str(PAGE), **query} | ({"continue": token} if token else {})
         status, content, _ = self._signed_in("GET", f"{path}?{urlencode(page)}", None)
@@ -518,19 +528,23 @@ class KubernetesClient:
         return status, parsed(content), headers
 
     def _signed_in(self, method: str, path: str, body: Json | None) -> tuple[int, bytes, Mapping[str, str]]:
-        answer = self._request_once(method, path, body)
+        token = self._bearer()
+        answer = self._request_once(method, path, body, token)
         for attempt in range(1, SIGN_IN_TRIES):
             if answer[0] != 401:
                 break
-            self._token_made = 0.0
+            self._drop(token)
             time.sleep(attempt / 2)
-            answer = self._request_once(method, path, body)
+            token = self._bearer()
+            answer = self._request_once(method, path, body, token)
         return answer
 
-    def _request_once(self, method: str, path: str, body: Json | None) -> tuple[int, bytes, Mapping[str, str]]:
+    def _request_once(
+        self, method: str, path: str, body: Json | None, token: str
+    ) -> tuple[int, bytes, Mapping[str, str]]:
         CALLS.note_kubernetes(method, path)
         headers = {"Accept": "application/json"}
-        if token := self._bearer():
+        if token:
             headers["Authorization"] = f"Bearer {token}"
         if body is not None:
             headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else "application/json"
@@ -546,10 +560,18 @@ class KubernetesClient:
         return response.status, content, response.headers
 
     def _bearer(self) -> str:
-        if time.monotonic() - self._token_made > TOKEN_SECONDS or not self._token_made:
-            self._token = self._make_token()
-            self._token_made = time.monotonic()
-        return self._token
+        """The token that all threads sign in with; a new one where there is none, or it is about to expire."""
+        with self._signing_in:
+            if time.monotonic() - self._token_made > TOKEN_SECONDS or not self._token_made:
+                self._token = self._make_token()
+                self._token_made = time.monotonic()
+            return self._token
+
+    def _drop(self, refused: str) -> None:
+        """Has another token made, unless another thread has done that since `refused` was sent."""
+        with self._signing_in:
+            if self._token == refused:
+                self._token_made = 0.0
 
     def _fault(self, status: int, answer: Json, doing: str) -> Transient | Permanent:
         message = answer.get("message") or answer.get("reason") or f"HTTP {status}"
