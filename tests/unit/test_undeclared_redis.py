@@ -1,5 +1,6 @@
 """What is said of servers of Redis' kind that nobody declared and that say something of themselves."""
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any, cast
 
@@ -11,13 +12,14 @@ from eks_rolling.documents.finding import Finding
 from eks_rolling.errors import AccessDenied
 from eks_rolling.observed.kubernetes import Container, Owner, Pod, Workload
 from eks_rolling.observed.redis import Endpoint, Role, Silent, Stranger
+from eks_rolling.plan.checks.redis_sentinel import RedisView
 from eks_rolling.plan.checks.undeclared_redis import undeclared_redis
 from eks_rolling.plan.snapshot import ClusterSnapshot
 from eks_rolling.redis.groups import CACHE, GROUP, PART, declared
 from eks_rolling.redis.recognition import port_of
 from eks_rolling.redis.stand_in import LABEL
 from eks_rolling.settings import Settings
-from eks_rolling.steps.plan import ASKED, ASKING_SECONDS, ask_strangers
+from eks_rolling.steps.plan import ASKED, ASKING_SECONDS, SILENT_ONES, ask_strangers
 from tests.world import World
 
 STORE = Owner("StatefulSet", "shop", "store")
@@ -165,12 +167,19 @@ def servers(*hosts: str, owner: Owner = STORE, **more: Any) -> list[Pod]:
     return [Pod("shop", f"p-{h}", f"u-{h}", "node", owner, containers=(SERVER,), address=h, **more) for h in hosts]
 
 
-def answers_of(asking: Asking, pods: list[Pod], *workloads: Workload) -> dict[str, Stranger]:
+def asked_of(
+    asking: Asking, pods: list[Pod], *workloads: Workload, staying: str = ""
+) -> tuple[dict[str, Stranger], frozenset[str]]:
+    """Of all pods but those on the node `staying`, which is not replaced."""
     clients = World().clients(Settings(cluster="demo"))
     groups, _ = declared(workloads)
-    return ask_strangers(
-        pods, list(workloads), groups, replace(clients, redis=cast(Redis, asking), now=lambda: asking.time)
-    )
+    view = ClusterSnapshot(pods=tuple(pods), workloads=workloads, redis=tuple(map(RedisView, groups)))
+    clients = replace(clients, redis=cast(Redis, asking), now=lambda: asking.time)
+    return ask_strangers(view, [p for p in pods if p.node != staying], clients)
+
+
+def answers_of(asking: Asking, pods: list[Pod], *workloads: Workload) -> dict[str, Stranger]:
+    return asked_of(asking, pods, *workloads)[0]
 
 
 def test_servers_are_asked_without_a_password_and_whoever_refuses_or_is_silent_fails_nothing() -> None:
@@ -202,3 +211,53 @@ def test_it_ends_however_many_there_are_and_however_slow_they_are() -> None:
     slow = Asking(seconds=6.0)
     answers_of(slow, many)
     assert len(slow.asked) * 6.0 <= ASKING_SECONDS + 6.0
+
+
+def of_tenants(silent: int, tenants: int) -> list[Pod]:
+    """Namespaces first in the list with silent servers; and, last, another's two replicas and their master."""
+    early = [
+        replace(pod, namespace=f"a{t}", uid=f"a{t}-{pod.uid}", owner=Owner("Deployment", f"a{t}", "redis"))
+        for t in range(tenants)
+        for pod in servers(*(f"10.{t}.{n}.3" for n in range(silent)))
+    ]
+    return [*early, *servers("10.9.0.2", "10.9.1.2", "10.9.2.2")]
+
+
+@pytest.mark.parametrize(("silent", "tenants"), [(40, 1), (2000, 1), (8, 5), (40, 8)])
+def test_silent_servers_of_some_tenants_keep_no_other_from_being_asked(silent: int, tenants: int) -> None:
+    """T1, S1: the replicas of another namespace can still be accepted as what they are."""
+    asking, pods = Asking(seconds=2.0), of_tenants(silent, tenants)
+    found, not_asked = asked_of(asking, pods)
+    assert set(found) == {"u-10.9.0.2", "u-10.9.1.2", "u-10.9.2.2"}
+    assert not_asked == {p.uid for p in pods} - {
+        f"a{e.address.host.split('.')[1]}-u-{e.address.host}" for e in asking.asked
+    } - set(found)
+    assert asking.time <= ASKING_SECONDS + 2.0
+    by_tenant = Counter(e.login.namespace for e in asking.asked)
+    assert all(by_tenant[f"a{t}"] <= SILENT_ONES for t in range(tenants))
+
+
+def test_one_that_answers_with_talkative_neighbours_is_asked_in_its_turn() -> None:
+    pods = [
+        replace(p, namespace="a", uid=f"a-{p.uid}", owner=Owner("Deployment", "a", "x"))
+        for p in servers(*(f"10.0.{n}.2" for n in range(99)))
+    ]
+    found = answers_of(Asking(), [*pods, *servers("10.9.0.2", "10.9.1.2")])
+    assert {"u-10.9.0.2", "u-10.9.1.2"} < set(found)
+    assert len(found) == ASKED
+
+
+def test_only_servers_of_controllers_with_a_pod_that_moves_are_asked() -> None:
+    """Of these all, on whatever node: their roles may have changed hands by the eviction."""
+    elsewhere = [replace(p, node="new") for p in servers("10.0.1.2", "10.0.2.2")]
+    others = [replace(p, owner=Owner("StatefulSet", "shop", "other")) for p in elsewhere]
+    mine = [*servers("10.0.3.2"), *(replace(p, node="new") for p in servers("10.0.4.2"))]
+    found, not_asked = asked_of(Asking(), [*others, *mine], staying="new")
+    assert (set(found), not_asked) == ({"u-10.0.3.2", "u-10.0.4.2"}, frozenset())
+
+
+def test_whose_turn_did_not_come_is_said() -> None:
+    pods = tuple(Pod("shop", f"store-{n}", f"u{n}", "node", STORE, containers=(SERVER,)) for n in range(3))
+    view = ClusterSnapshot(pods=pods, strangers={"u0": COPY}, not_asked=frozenset({"u1", "u2"}))
+    (found,) = undeclared_redis(view, pods)
+    assert "came before 2 of its 3 pods: not asked" in found.reason

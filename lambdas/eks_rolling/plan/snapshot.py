@@ -82,6 +82,8 @@ class ClusterSnapshot:
     """What annotations ask for and the functions may not do there."""
     strangers: dict[str, Stranger] = field(default_factory=dict)
     """UID -> what a server says of itself that nobody declared; absent where none was asked or none answered."""
+    not_asked: frozenset[str] = frozenset()
+    """UIDs of such servers whose turn to be asked did not come."""
     network_policies: tuple[NetworkPolicy, ...] = ()
     """Of the whole cluster, where it has a Redis Cluster whose pods get stand-ins; else none was asked for."""
     unproven: tuple[tuple[str, str], ...] = ()

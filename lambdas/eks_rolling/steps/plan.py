@@ -1,8 +1,9 @@
 """Plan the roll: which nodes are outdated, what stands in the way. Changes nothing."""
 
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import suppress
+from dataclasses import replace
 from enum import StrEnum
 from typing import TypeVar
 
@@ -17,14 +18,14 @@ from eks_rolling.observed.marks import AUTOSCALER_REPLICAS, GROUP_MAXIMUM, GROUP
 from eks_rolling.observed.redis import Address, Endpoint, Login, Stranger
 from eks_rolling.payloads import PlanTask, RollRequest, StepResult
 from eks_rolling.plan.build import PlanDecision, write
-from eks_rolling.plan.checks import Candidate, ClusterSnapshot, candidates, findings, resolve
+from eks_rolling.plan.checks import Candidate, ClusterSnapshot, candidates, findings, moving_pods, resolve
 from eks_rolling.plan.checks.nodes import left_out
 from eks_rolling.plan.checks.other_controllers import autoscaler_of
 from eks_rolling.plan.checks.redis_sentinel import RedisView
 from eks_rolling.plan.checks.rollback import former_versions, goes_back_after
 from eks_rolling.plan.permissions import Verb, needed_to_migrate, needed_to_restart
 from eks_rolling.plan.placement import cramped_stand_ins, stuck_pods
-from eks_rolling.plan.snapshot import Unseen, by_parameter
+from eks_rolling.plan.snapshot import Unseen, by_owner, by_parameter
 from eks_rolling.redis.groups import CACHE, PART, Part, RedisGroup, declared
 from eks_rolling.redis.recognition import port_of, redis_evidence
 from eks_rolling.redis.stand_in import LABEL
@@ -180,7 +181,7 @@ def _observe(request: RollRequest, clients: Clients, lists: Executor) -> Cluster
     clusters = any(g.is_cluster for g in redis_groups)
     policies = _where_granted(kubernetes.network_policies, Unseen.NETWORK_POLICIES, unseen) if clusters else ()
     not_granted = lacking_for_annotations(redis_groups, workloads, clients)
-    return ClusterSnapshot(
+    view = ClusterSnapshot(
         groups=tuple(groups),
         nodes=tuple(nodes),
         pods=tuple(pods),
@@ -200,7 +201,6 @@ def _observe(request: RollRequest, clients: Clients, lists: Executor) -> Cluster
         volume_limits=limits_read.result(),
         quota=aws.vcpu_quota(),
         services=tuple(services_read.result()),
-        strangers=ask_strangers(pods, workloads, redis_groups, clients),
         network_policies=policies,
         not_granted=not_granted,
         unproven=unproven_marks(nodes, clients),
@@ -211,6 +211,9 @@ def _observe(request: RollRequest, clients: Clients, lists: Executor) -> Cluster
         server_version=version_read.result(),
         now=clients.now(),
     )
+    leaving = candidates(view, resolve(view.groups, view.versions), request, clients.settings.max_age_days)
+    strangers, not_asked = ask_strangers(view, moving_pods(view, leaving), clients)
+    return replace(view, strangers=strangers, not_asked=not_asked)
 
 
 def _where_granted(read: Callable[[], Iterable[T]], what: Unseen, unseen: set[Unseen]) -> tuple[T, ...]:
@@ -252,28 +255,51 @@ ASKED = 40
 ASKING_SECONDS = 20.0
 """How many servers that nobody declared the plan asks, and for how long, at most: each may be silent for seconds."""
 
+SILENT_ONES = 5
+"""After so many that do not answer, no more of their namespace are asked."""
+
 
 def ask_strangers(
-    pods: list[Pod], workloads: list[Workload], groups: list[RedisGroup], clients: Clients
-) -> dict[str, Stranger]:
-    """What servers say of themselves that no group has, by UID. They are asked without a password, and only looked at.
+    view: ClusterSnapshot, moving: Iterable[Pod], clients: Clients
+) -> tuple[dict[str, Stranger], frozenset[str]]:
+    """What servers that no group has say of themselves, by UID, and the UIDs of those whose turn did not come.
 
-    None of them, whatever it answers, may fail the plan of everybody else.
+    Asked are those that move, and the others of their controllers, without a password. Namespaces take turns, and those
+    with silent servers come last: no tenant uses up what is there for all, and none, whatever it answers, may fail the
+    plan of everybody else.
     """
-    caches = {w.owner for w in workloads if w.annotations.get(PART) == CACHE}
-    until, asked, found = clients.now() + ASKING_SECONDS, 0, dict[str, Stranger]()
-    for pod in pods:
-        if asked >= ASKED or clients.now() > until:
+    waiting = _strangers(view, moving)
+    until, asked, silent = clients.now() + ASKING_SECONDS, Counter[str](), Counter[str]()
+    found = dict[str, Stranger]()
+    while asked.total() < ASKED and clients.now() <= until:
+        turns = [n for n, pods in waiting.items() if pods and silent[n] < SILENT_ONES]
+        if not turns:
             break
-        known = any(g.part_set(pod.owner) for g in groups) or pod.owner in caches or LABEL in pod.labels
-        if known or not pod.address or pod.finished or not redis_evidence(pod):
-            continue
-        asked += 1
-        endpoint = Endpoint(Address(pod.address, port_of(pod)), Login(pod.namespace), str(pod))
-        with suppress(RollError):
+        namespace = min(turns, key=lambda n: (silent[n], asked[n]))
+        pod = waiting[namespace].popleft()
+        asked[namespace] += 1
+        endpoint = Endpoint(Address(pod.address, port_of(pod)), Login(namespace), str(pod))
+        try:
             answer = clients.redis.stranger(endpoint)
-            if isinstance(answer, Stranger):
-                found[pod.uid] = answer
+        except AccessDenied:
+            continue
+        except RollError:
+            answer = None
+        if isinstance(answer, Stranger):
+            found[pod.uid] = answer
+        else:
+            silent[namespace] += 1
+    return found, frozenset(p.uid for pods in waiting.values() for p in pods)
+
+
+def _strangers(view: ClusterSnapshot, moving: Iterable[Pod]) -> dict[str, deque[Pod]]:
+    """Namespace -> the servers that findings may be about, controller by controller: one's pods are judged together."""
+    caches = {w.owner for w in view.workloads if w.annotations.get(PART) == CACHE}
+    found: defaultdict[str, deque[Pod]] = defaultdict(deque)
+    unknown = [p for p in moving if p.owner not in caches and LABEL not in p.labels and not view.redis_set(p.owner)]
+    for members in by_owner(p for p in unknown if redis_evidence(p)).values():
+        servers = (p for p in view.siblings(members[0]) if p.address and not p.finished and redis_evidence(p))
+        found[members[0].namespace].extend(servers)
     return found
 
 

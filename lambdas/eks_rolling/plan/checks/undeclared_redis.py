@@ -41,7 +41,7 @@ def _finding(subject: str, pods: list[Pod], view: ClusterSnapshot) -> Finding:
     if told == CACHE or all(p.annotations.get(PART) == CACHE for p in pods):
         return note("redis-cache", subject, f"{why}; it is declared a cache, whose data may go", "nothing")
     answers = {p.uid: view.strangers[p.uid] for p in pods if p.uid in view.strangers}
-    said, declare = _said(pods, answers), _declare(list(answers.values()))
+    said, declare = _said(pods, answers) + _not_asked(pods, view), _declare(list(answers.values()))
     accept = f"{declare}, or accept that for this one: accept: redis:{subject}"
     if all(map(only_watches, pods)):
         costs = "would take its vote from a failover that needs it"
@@ -109,6 +109,16 @@ def _said(pods: Sequence[Pod], answers: dict[str, Stranger]) -> str:
     elif any(c.stops_later for c in pods[0].containers):
         more.append("what its preStop hook does is not known")
     return "".join(f"; {clause}" for clause in [*clauses[:NAMED], *more])
+
+
+def _not_asked(pods: Sequence[Pod], view: ClusterSnapshot) -> str:
+    """A clause about those whose word is missing for a reason that is not theirs."""
+    count = sum(p.uid in view.not_asked for p in pods)
+    return (
+        f"; too many servers, or silent ones, came before {count} of its {counted(len(pods), 'pod')}: not asked"
+        if count
+        else ""
+    )
 
 
 def _is(told: Stranger) -> str:
