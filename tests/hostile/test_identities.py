@@ -15,6 +15,7 @@ from eks_rolling.observed.marks import (
     NODE_MOVING,
     NODE_SERVING,
     NODE_TARGETS,
+    NODE_UNFIT,
     SCALE_DOWN_DISABLED,
 )
 from eks_rolling.payloads import RollRequest
@@ -177,9 +178,9 @@ VALUES = ("true", "x", "9.9.9.9,10.0.0.1", "Deployment default/web=3@1", "roll-0
 
 
 @pytest.mark.parametrize("value", VALUES)
-@pytest.mark.parametrize("key", sorted({*NODE_ANNOTATIONS} - {NODE_LAUNCH, NODE_TARGETS}))
+@pytest.mark.parametrize("key", sorted({*NODE_ANNOTATIONS, NODE_UNFIT} - {NODE_LAUNCH, NODE_TARGETS}))
 def test_a_mark_without_proof_concerns_its_node_alone(key: str, value: str) -> None:
-    """T1: a restore takes it away, and with it at most a cordon, a label and an annotation that a kubelet may write."""
+    """T1: a restore takes it away or says it, and does at most what a kubelet may: a cordon, a label, an annotation."""
     world = shop((2, 1), new_version=False)
     world.baseline = None
     victim = world.nodes_by_name[min(world.nodes_by_name)]

@@ -11,7 +11,7 @@ from eks_rolling.clients.protocols import HttpAnswer
 from eks_rolling.documents.report import Ending, Report
 from eks_rolling.errors import AccessDenied, RollError, Transient
 from eks_rolling.observed.kubernetes import Node, Owner, Taint
-from eks_rolling.observed.marks import HARD_TAINT
+from eks_rolling.observed.marks import HARD_TAINT, INSTANCE_REPLACES
 from eks_rolling.payloads import HoldKind
 from eks_rolling.report.messages import Topic
 from eks_rolling.roll.lock import ABORT, PAUSE
@@ -231,6 +231,34 @@ def test_a_kubelet_newer_than_the_control_plane_fails_the_canary_and_everything_
     assert len(outdated(world)) == 6
     world.advance(60)
     assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("old_lives", [True, False])
+def test_an_unfit_node_that_pods_reached_first_stays_closed_and_is_named(old_lives: bool) -> None:
+    """R2: what runs there is for a person to move; no restore opens such a node for more."""
+    world = shop()
+    world.baseline = None
+    world.kubelet_of_new_nodes = "v1.32.0-eks-0000000"
+    reached: list[Node] = []
+
+    def reach(current: World) -> None:
+        new = [n for n in current.nodes_by_name.values() if n.kubelet == current.kubelet_of_new_nodes]
+        closed = [n for n in new if n.unschedulable]
+        if closed and not reached:
+            reached.extend(closed)
+            pod = next(p for p in current.pods_by_name.values() if p.pod.owner == Owner("Deployment", "default", "web"))
+            pod.pod = replace(pod.pod, node=closed[0].name)
+            if not old_lives:
+                current.machines[closed[0].instance].tags[INSTANCE_REPLACES] = "i-gone"
+
+    world.watchers.append(reach)
+    execution = engine_for(world).run("roll", "roll-1", {})
+    assert "its kubelet (1.32) is newer than the control plane (1.31)" in failed(execution)
+    (node,) = reached
+    assert world.nodes_by_name[node.name].unschedulable
+    left = json.loads(world.documents["rolls/roll-1/report.json"])["left_behind"]
+    assert any(f"node {node.name} ({node.instance}) is marked unfit" in said and "drain it" in said for said in left)
+    assert not [e for e in world.effects if node.name in e and "unschedulable=False" in e]
 
 
 def test_a_node_that_lies_about_its_kubelet_keeps_its_group_from_no_roll_that_a_person_accepts() -> None:

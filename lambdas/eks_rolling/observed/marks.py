@@ -1,7 +1,7 @@
 """What a roll writes on the things it changes: the original before the change [R1], and whose they are.
 
 A later run finds these and continues from them; a roll's unfinished work is recorded nowhere else. `steps/restore.py`
-removes every one of them [R2].
+removes every one of them [R2], but for NODE_UNFIT.
 """
 
 import hashlib
@@ -41,6 +41,10 @@ NODE_SERVING = "eks-rolling.io/serving"
 NODE_CORDONED = "eks-rolling.io/cordoned"
 """The cordon on this node is ours."""
 
+NODE_UNFIT = "eks-rolling.io/unfit"
+"""Nothing must run on this replacement. Unlike the others it stays, with its cordon, until the node goes or somebody
+uncordons it: a restore says what to do about it."""
+
 NODE_EXCLUDED = "eks-rolling.io/excluded"
 """The exclusion label below is ours."""
 
@@ -64,7 +68,7 @@ NODE_ANNOTATIONS = (
     NODE_EXCLUDED,
     NODE_SCALE_DOWN,
 )
-"""All of them."""
+"""What a restore takes away."""
 
 # On Auto Scaling groups and instances: tags. Their values may not hold commas or braces.
 

@@ -1,6 +1,6 @@
 """Wait for the replacement: joined, Ready, its DaemonSets up, its volumes' driver there, and healthy as a target."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from eks_rolling.clients.protocols import Clients
@@ -23,7 +23,7 @@ from eks_rolling.observed.kubernetes import (
     minor_version,
     ready_nodes,
 )
-from eks_rolling.observed.marks import INSTANCE_PROTECTED, NODE_CORDONED, keep_from_scale_down
+from eks_rolling.observed.marks import INSTANCE_PROTECTED, INSTANCE_REPLACES, NODE_UNFIT, keep_from_scale_down
 from eks_rolling.payloads import Hold, NodeTask, StepResult, backoff
 from eks_rolling.runtime import handler_for
 
@@ -59,22 +59,59 @@ SETTLED_SECONDS = 600.0
 """Seconds after its creation from which on a Ready node's taints count as those that it keeps."""
 
 
+STARTUP_PREFIXES = (*CLOSING_TAINTS, "startup-taint.cluster-autoscaler.kubernetes.io/")
+
+STARTUP_SUFFIX = "/agent-not-ready"
+"""Cilium's, and those of the EBS, EFS and FSx CSI drivers."""
+
+
+def passing(taint: Taint) -> bool:
+    """Whether the taint's key alone says that it is to go again: a node that keeps it is not well."""
+    return taint.key.startswith(STARTUP_PREFIXES) or taint.key.endswith(STARTUP_SUFFIX)
+
+
 def lasting_taints(
-    replacement: str, old: str, group: Group | None, nodes: Iterable[Node], now: float
+    new: Node | None,
+    old: str,
+    group: Group | None,
+    nodes: Iterable[Node],
+    states: Mapping[str, InstanceState],
+    pods_on: Callable[[str], Iterable[Pod]],
+    now: float,
 ) -> tuple[Taint, ...]:
-    """What the group's new nodes bear for good: what its tags say, and what every settled node of the replacement's
-    version bears; where there is none of these, every settled node of the group but the `old` one."""
-    if group is None:
+    """Those of the `new` node's taints that it bears for good: what its group's tags say, and what every settled node
+    of its version bears (where there is none, every settled node of the group but the `old` one), if it is proven that
+    pods are meant to run with it.
+
+    `states` are the group's instances. A roll's replacement is no such node: all may be stuck in the same way.
+    `pods_on` is asked for one node after another, until each taint has its proof.
+    """
+    if group is None or new is None:
         return ()
-    by_instance = {n.instance: n for n in nodes if n.ready and n.created and now - n.created >= SETTLED_SECONDS}
-    settled = [(i.template, by_instance[i.id]) for i in group.instances if i.id in by_instance]
-    made_of = next((i.template for i in group.instances if i.id == replacement), "")
-    alike = [n for template, n in settled if template == made_of and n.instance != replacement]
-    peers = alike or [n for _, n in settled if n.instance not in {replacement, old}]
-    # What a node's state sets and takes away again is not meant to stay, however many nodes have it now.
-    borne = [{(t.key, t.effect): t for t in n.taints if not t.key.startswith(CLOSING_TAINTS)} for n in peers]
-    kept = set(borne[0]).intersection(*borne[1:]) if borne else set()
-    return (*declared_taints(group.tags), *(borne[0][each] for each in sorted(kept)))
+    own = {i for i, state in states.items() if INSTANCE_REPLACES not in state.tags} - {new.instance, old}
+    by_id = {n.instance: n for n in nodes if n.ready and n.created and now - n.created >= SETTLED_SECONDS}
+    settled = [(i.template, by_id[i.id]) for i in group.instances if i.id in by_id and i.id in own]
+    made_of = next((i.template for i in group.instances if i.id == new.instance), "")
+    peers = [n for template, n in settled if template == made_of] or [n for _, n in settled]
+    declared = [t for t in declared_taints(group.tags) if not passing(t)]
+    known = {(t.key, t.effect) for t in declared}
+    borne = [{(t.key, t.effect): t for t in n.taints} for n in peers]
+    asked = {(t.key, t.effect): t for t in new.taints if not passing(t) and (t.key, t.effect) not in known}
+    unproven = set(asked).intersection(*borne) if borne else set()
+    proven: set[tuple[str, str]] = set()
+    for peer, taints in zip(peers, borne, strict=True):
+        if unproven <= proven:
+            break
+        pods = list(pods_on(peer.name))
+        proven |= {each for each in unproven if _works_with(taints[each], pods)}
+    return (*declared, *(asked[each] for each in sorted(proven)))
+
+
+def _works_with(taint: Taint, pods: Iterable[Pod]) -> bool:
+    """Whether a pod runs that asked for a node with this taint. One that tolerates every taint, or that has been there
+    since before the taint was, shows nothing; nor do a DaemonSet's and a static one, which are on any node."""
+    working = (p for p in pods if p.ready and not p.deleting and not p.stays_with_node)
+    return any(t.key == taint.key and t.tolerates(taint) for p in working for t in p.tolerations)
 
 
 def decide(
@@ -116,10 +153,7 @@ def decide(
     if not new.node.ready:
         return Hold(f"node {name} is not Ready yet")
     if startup := _startup_taints(old.node, new.node, lasting):
-        return Hold(
-            f"node {name} still carries the startup taint {startup}, which the group's other nodes do not keep; "
-            f"if it is meant to stay, say so by the group's tag {TEMPLATE_TAINT}KEY"
-        )
+        return Hold(f"node {name} still carries the startup taint {_named(startup)}")
     if missing := (old.drivers or frozenset()) - (new.drivers or frozenset()):
         return Hold(f"the CSI driver {', '.join(sorted(missing))} is not registered on node {name} yet")
     if daemons := _daemons_missing(old, new, lasting):
@@ -140,15 +174,22 @@ def _skew(old: str, new: str, server: str) -> str:
     return "" if as_before else kubelet_too_old(new, server)
 
 
-def _startup_taints(old: Node, new: Node, lasting: tuple[Taint, ...]) -> str:
-    """What keeps pods off the new node and not off the old one, and is not meant to stay."""
-    kept = {(t.key, t.effect) for t in (*old.taints, *lasting)}
-    startup = {
-        t.key
-        for t in new.taints
-        if t.effect != Effect.PREFER_NO_SCHEDULE and t.key != ROLL_TAINT_KEY and (t.key, t.effect) not in kept
-    }
-    return ", ".join(sorted(startup))
+def _startup_taints(old: Node, new: Node, lasting: tuple[Taint, ...]) -> list[Taint]:
+    """What keeps pods off the new node and is not meant to stay: neither does the old one bear it for good."""
+    kept = {(t.key, t.effect) for t in (*(t for t in old.taints if not passing(t)), *lasting)}
+    hard = (t for t in new.taints if t.effect != Effect.PREFER_NO_SCHEDULE and t.key != ROLL_TAINT_KEY)
+    return [t for t in hard if (t.key, t.effect) not in kept]
+
+
+def _named(startup: list[Taint]) -> str:
+    """The taints, and how to say of one that it is meant to stay, if it may be."""
+    names = ", ".join(sorted({t.key for t in startup}))
+    if all(passing(t) for t in startup):
+        return f"{names}, which something on the node has to remove"
+    return (
+        f"{names}, with which no other node of the group is seen to work; if it is meant to stay, say so by the "
+        f"group's tag {TEMPLATE_TAINT}KEY"
+    )
 
 
 def _daemons_missing(old: Side, new: Side, lasting: tuple[Taint, ...]) -> str:
@@ -183,9 +224,10 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
     nodes = {n.instance: n for n in everywhere if n.instance in {task.instance, task.replacement}}
     if task.instance not in nodes:
         raise Refused(f"Node {task.node} left the cluster on its own; start a new roll.")
-    instance = aws.instances([task.replacement]).get(task.replacement)
     new = nodes.get(task.replacement)
     group = next(iter(aws.groups([task.group])), None)
+    states = aws.instances(sorted({task.replacement, *(i.id for i in (group.instances if group else ()))}))
+    instance = states.get(task.replacement)
     member = group.instance(task.replacement) if group else None
     if instance and new:
         _keep(instance, new, member, task, clients)
@@ -200,7 +242,7 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
         waited,
         member,
         kubernetes.server_version() if new else "",
-        lasting_taints(task.replacement, task.instance, group, everywhere, clients.now()),
+        lasting_taints(new, task.instance, group, everywhere, states, kubernetes.pods_on, clients.now()),
     )
     match decision:
         case Ready(node):
@@ -214,11 +256,12 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
 
 
 def _close(node: Node, clients: Clients) -> None:
-    """Keeps pods off a node on which nothing must run: the first ones would come as soon as it is Ready, and a restore
-    leaves a replacement alone that pods run on."""
+    """Keeps pods off a node on which nothing must run: the first ones would come as soon as it is Ready. By its mark
+    every later restore knows that the cordon stays."""
     now = clients.kubernetes.node(node.name)
-    if now is not None and now.instance == node.instance and not now.unschedulable:
-        clients.kubernetes.update_node(now, unschedulable=True, annotations={NODE_CORDONED: "true"})
+    if now is None or now.instance != node.instance or (now.unschedulable and NODE_UNFIT in now.annotations):
+        return
+    clients.kubernetes.update_node(now, unschedulable=True, annotations={NODE_UNFIT: "true"})
 
 
 def _side(node: Node, clients: Clients) -> Side:

@@ -48,6 +48,7 @@ from eks_rolling.observed.marks import (
     NODE_LAUNCH,
     NODE_SCALE_DOWN,
     NODE_TARGETS,
+    NODE_UNFIT,
     SCALE_DOWN_DISABLED,
     LaunchMark,
     RaisedMaximum,
@@ -177,6 +178,9 @@ def decide_node(node: Node, *, keep_taints: bool) -> NodeRestore | None:
     marks: dict[str, str | None] = {key: None for key in NODE_ANNOTATIONS if key in node.annotations}
     if NODE_SCALE_DOWN in node.annotations:
         marks[SCALE_DOWN_DISABLED] = None
+    if NODE_UNFIT in node.annotations and not node.unschedulable:
+        # Somebody has opened the node since.
+        marks[NODE_UNFIT] = None
     untaint = node.roll_taint is not None and not keep_taints
     if not marks and not untaint:
         return None
@@ -184,8 +188,13 @@ def decide_node(node: Node, *, keep_taints: bool) -> NodeRestore | None:
         taints=with_roll_taint(node, None) if untaint else None,
         annotations=marks,
         labels={EXCLUDE_LABEL: None} if NODE_EXCLUDED in node.annotations else {},
-        uncordon=NODE_CORDONED in node.annotations,
+        uncordon=NODE_CORDONED in node.annotations and not unfit(node),
     )
+
+
+def unfit(node: Node) -> bool:
+    """Whether a roll closed the node because nothing must run on it, and it is closed still."""
+    return node.unschedulable and NODE_UNFIT in node.annotations
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +219,7 @@ def decide_replacement(seen: Replacement) -> GiveBack | LeaveServices | WatchEnd
         return "gone"
     if seen.group.desired - 1 < seen.group.minimum:
         return "keep"
-    ours = seen.node is not None and NODE_CORDONED in seen.node.annotations
+    ours = seen.node is not None and NODE_CORDONED in seen.node.annotations and not unfit(seen.node)
     if any(not p.stays_with_node for p in seen.pods):
         return "uncordon" if ours else "keep"
     if seen.node is not None and not seen.node.unschedulable:
@@ -463,6 +472,9 @@ def _restore_machines(seen: Machines, clients: Clients, progress: RestoreProgres
         if runs and node.instance not in unused and node.name not in unclear:
             # An instance that somebody took out of service goes back to its balancers when they put it back.
             in_service = node.instance not in standing_by
+            if unfit(node):
+                with progress.piece(f"node {node.name}"):
+                    _say_unfit(node, clients.kubernetes.pods_on(node.name), progress)
             with progress.piece(f"node {node.name}"):
                 _restore_node(node, clients, progress, keep_taints=keep_taints, in_service=in_service)
     for replacement in seen.replacements(clients, progress):
@@ -587,6 +599,8 @@ def _claim_orphan(
 def _give_back(seen: Replacement, clients: Clients, progress: RestoreProgress) -> None:
     name, node = (seen.node.name if seen.node else seen.instance.id), seen.node
     match decide_replacement(seen):
+        case "keep" if node and unfit(node):
+            _say_unfit(node, seen.pods, progress)
         case "keep":
             progress.left.append(f"{name}, launched for a node that was not replaced, stays: it is in use")
         case "uncordon" if node:
@@ -608,6 +622,15 @@ def _give_back(seen: Replacement, clients: Clients, progress: RestoreProgress) -
             _terminate(seen, name, clients, progress)
         case _:
             pass
+
+
+def _say_unfit(node: Node, pods: Sequence[Pod], progress: RestoreProgress) -> None:
+    count = sum(1 for p in pods if not p.stays_with_node)
+    on_it = f"{count} {'pod runs' if count == 1 else 'pods run'} on it" if count else "no pod runs on it"
+    progress.left.append(
+        f"node {node.name} ({node.instance}) is marked unfit, as its kubelet does not fit the control plane, and "
+        f"{on_it}; it stays cordoned: drain it and terminate its instance"
+    )
 
 
 def _leave_and_terminate(seen: Replacement, node: Node, clients: Clients, progress: RestoreProgress) -> None:

@@ -1,6 +1,7 @@
 """Decisions about one node: launch, ready, load balancers, terminate, restore."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +32,7 @@ from eks_rolling.observed.marks import (
     NODE_LAUNCH,
     NODE_ROLL,
     NODE_TARGETS,
+    NODE_UNFIT,
     SOFT_TAINT,
     LaunchMark,
     registrations_on,
@@ -262,6 +264,27 @@ class TestReady:
     def peer(self, instance: str, *taints: Taint, age: float = 3600.0, **more: Any) -> Node:
         return Node(f"node-{instance}", instance=instance, taints=taints, created=10_000 - age, **more)
 
+    WORKING = Pod(
+        "shop", "web-1", owner=Owner("Deployment", "shop", "web"), tolerations=(Toleration("dedicated", "Exists"),)
+    )
+
+    def lasting(
+        self,
+        new: Node,
+        nodes: Iterable[Node],
+        pod: Pod | None = WORKING,
+        *,
+        replacements: tuple[str, ...] = (NEW,),
+        **group: Any,
+    ) -> tuple[Taint, ...]:
+        """`pod` runs on every node."""
+        tags = {i: {INSTANCE_REPLACES: "i-x"} for i in replacements}
+        states = {i.id: state(i.id, tags=tags.get(i.id, {})) for i in self.GROUP.instances}
+        pods = [pod] if pod else []
+        return await_ready.lasting_taints(
+            new, OLD, replace(self.GROUP, **group), [*nodes, new], states, lambda _: pods, 10_000
+        )
+
     @pytest.mark.parametrize(
         ("peers", "lasts"),
         [
@@ -283,20 +306,62 @@ class TestReady:
         self, peers: tuple[tuple[str, Taint | None, dict[str, Any]], ...], lasts: bool
     ) -> None:
         nodes = [self.peer(i, *((taint,) if taint else ()), **more) for i, taint, more in peers]
-        nodes += [self.peer(OLD), self.peer(NEW, self.KEPT)]
-        lasting = await_ready.lasting_taints(NEW, OLD, self.GROUP, nodes, 10_000)
-        new = self.new_side(node=replace(self.NEW_NODE, taints=(self.KEPT,)))
+        new = self.new_side(node=self.peer(NEW, self.KEPT))
+        lasting = self.lasting(new.node, [*nodes, self.peer(OLD)])
         decision = await_ready.decide(NEW, state(NEW), self.OLD_SIDE, new, lasting=lasting)
         assert isinstance(decision, await_ready.Ready if lasts else Hold)
 
     @pytest.mark.parametrize(
+        "pod",
+        [
+            None,
+            replace(WORKING, owner=Owner("DaemonSet", "shop", "web")),
+            replace(WORKING, mirror=True),
+            replace(WORKING, ready=False),
+            replace(WORKING, deleting_until=10_000.0),
+            # It goes anywhere, or was there before the taint was.
+            replace(WORKING, tolerations=(Toleration(operator="Exists"),)),
+            replace(WORKING, tolerations=()),
+            replace(WORKING, tolerations=(Toleration("dedicated", "Equal", "cpu"),)),
+        ],
+    )
+    def test_a_node_that_no_pod_is_seen_to_work_on_with_its_taint_proves_nothing(self, pod: Pod | None) -> None:
+        """cluster-autoscaler scaled out a node of the new version, and it sticks as the replacement does [N3]."""
+        nodes = [self.peer("i-b", self.KEPT), self.peer("i-a")]
+        assert self.lasting(self.peer(NEW, self.KEPT), nodes, pod) == ()
+
+    def test_replacements_that_stick_do_not_vouch_for_each_other(self) -> None:
+        """N3."""
+        nodes = [self.peer("i-b", self.KEPT), self.peer("i-a")]
+        new = self.peer(NEW, self.KEPT)
+        assert self.lasting(new, nodes, replacements=(NEW, "i-b")) == ()
+        assert self.lasting(new, nodes) == (self.KEPT,)
+
+    @pytest.mark.parametrize(
         "key",
-        ["node.kubernetes.io/disk-pressure", "node.cloudprovider.kubernetes.io/uninitialized", HARD_TAINT.key],
+        [
+            "node.kubernetes.io/disk-pressure",
+            "node.cloudprovider.kubernetes.io/uninitialized",
+            "node.cilium.io/agent-not-ready",
+            "ebs.csi.aws.com/agent-not-ready",
+            "startup-taint.cluster-autoscaler.kubernetes.io/gpu",
+            HARD_TAINT.key,
+        ],
     )
     def test_what_the_state_of_nodes_sets_is_waited_for_however_many_have_it(self, key: str) -> None:
+        """And whatever the group's tags say, or the old node bears: that one is not well either."""
         taint = Taint(key, "NoSchedule")
         nodes = [self.peer(i, taint) for i in ("i-a", "i-b")]
-        assert await_ready.lasting_taints(NEW, OLD, self.GROUP, nodes, 10_000) == ()
+        pod = replace(self.WORKING, tolerations=(Toleration(key, "Exists"),))
+        tags = {f"k8s.io/cluster-autoscaler/node-template/taint/{key}": ":NoSchedule"}
+        assert self.lasting(self.peer(NEW, taint), nodes, pod, tags=tags) == ()
+        if key != HARD_TAINT.key:
+            old = replace(self.OLD_SIDE, node=replace(NODE, taints=(taint,)))
+            held = await_ready.decide(NEW, state(NEW), old, self.new_side(node=self.peer(NEW, taint)))
+            assert isinstance(held, Hold)
+            assert held.reason.endswith(
+                f"still carries the startup taint {key}, which something on the node has to remove"
+            )
 
     def test_a_startup_taint_that_nobody_removes_is_named_with_what_to_do(self) -> None:
         new = self.new_side(node=replace(self.NEW_NODE, taints=(Taint("example.com/starting", "NoSchedule"),)))
@@ -495,6 +560,16 @@ class TestPauseAndRestore:
         assert undo is not None
         assert not undo.uncordon
 
+    def test_the_cordon_of_an_unfit_node_stays_until_somebody_takes_it_away(self) -> None:
+        """R2: nothing must run on it, whether its old node is there or not."""
+        marked = replace(NODE, unschedulable=True, annotations={NODE_CORDONED: "true", NODE_UNFIT: "true"})
+        undo = restore.decide_node(marked, keep_taints=False)
+        assert undo is not None
+        assert (undo.uncordon, undo.annotations) == (False, {NODE_CORDONED: None})
+        opened = restore.decide_node(replace(marked, unschedulable=False), keep_taints=False)
+        assert opened is not None
+        assert opened.annotations == {NODE_CORDONED: None, NODE_UNFIT: None}
+
     def test_nothing_is_undone_on_a_node_without_marks(self) -> None:
         assert restore.decide_node(replace(NODE, annotations={}), keep_taints=False) is None
 
@@ -512,6 +587,15 @@ class TestPauseAndRestore:
                 },
                 "uncordon",
             ),
+            # Nothing must run on it, so it is opened for nobody.
+            (
+                {
+                    "pods": (Pod("shop", "web-1"),),
+                    "node": Node("new", unschedulable=True, annotations={NODE_CORDONED: "true", NODE_UNFIT: "true"}),
+                },
+                "keep",
+            ),
+            ({"node": Node("new", unschedulable=True, annotations={NODE_UNFIT: "true"})}, "terminate"),
             ({"node": None, "targets": (TargetRegistration(ARN, NEW, 80, "healthy"),)}, "deregister"),
             ({"node": None, "targets": (TargetRegistration(ARN, NEW, 80, "draining"),)}, "wait"),
             ({"group": group(minimum=3)}, "keep"),
