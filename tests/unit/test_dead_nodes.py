@@ -10,7 +10,7 @@ from eks_rolling.documents.finding import Severity
 from eks_rolling.observed.aws import Group, GroupInstance, InstanceState, TargetRegistration
 from eks_rolling.observed.kubernetes import Node, Owner, Pod, Workload, lost_with, nameless
 from eks_rolling.observed.marks import NODE_ROLL
-from eks_rolling.payloads import Hold
+from eks_rolling.payloads import Hold, RollRequest
 from eks_rolling.plan.checks.redis_sentinel import RedisView
 from eks_rolling.redis.groups import GROUP as GROUP_OF_REDIS
 from eks_rolling.redis.groups import PART, Part, declared
@@ -19,7 +19,18 @@ from eks_rolling.steps import await_ready
 from eks_rolling.steps.await_ready import Side
 from eks_rolling.steps.evict import Cordon, Empty, EvictPods, Moving, NodeToEmpty
 from eks_rolling.steps.evict import decide as empty
-from eks_rolling.steps.replace_unjoined import Leave, Over, Terminate, Unjoined, Wait, decide, lacking
+from eks_rolling.steps.plan import decide as plan
+from eks_rolling.steps.replace_unjoined import (
+    AskTargets,
+    Leave,
+    LeaveAlone,
+    Over,
+    Terminate,
+    Unjoined,
+    Wait,
+    decide,
+    lacking,
+)
 from eks_rolling.steps.terminate import BeforeTermination, forbidden
 from tests.unit.test_preflight import CLEAN, GROUP, NODE, SETTINGS, WEB_POD, found
 
@@ -31,7 +42,7 @@ ENDED = replace(WEB_POD, ready=False, deleting_until=NOW - 300)
 
 
 def codes(settings: Settings, *nodes: Node, **more: Any) -> dict[str, Severity]:
-    view = replace(CLEAN, nodes=nodes, now=NOW, **more)
+    view = replace(CLEAN, **{"nodes": nodes, "pods": CLEAN.pods if nodes else (), "now": NOW, **more})
     return {f.code: f.severity for f in found(view, settings=settings) if f.object.startswith(("node", "instance"))}
 
 
@@ -66,7 +77,7 @@ def test_what_never_joined_is_exchanged_unless_a_node_without_a_name_for_its_ins
     assert codes(SETTINGS) == {"not-joined": Severity.BLOCKS}
     assert codes(ON, Node("stranger")) == {"not-joined": Severity.BLOCKS}
     fargate = Node("fargate-ip-10-0-0-1", labels={"eks.amazonaws.com/compute-type": "fargate"})
-    assert codes(ON, fargate) == {"never-joined": Severity.NOTE}
+    assert codes(ON, fargate, pods=()) == {"never-joined": Severity.NOTE}
     assert nameless([NODE, fargate, Node("stranger")]) == ["stranger"]
 
 
@@ -139,7 +150,7 @@ def test_the_moment_at_which_a_kubelet_fell_silent_is_read() -> None:
 
 
 SPARE = replace(GROUP, desired=1)
-UNJOINED = Unjoined("i-1", SPARE, InstanceState("i-1", "running", launched=NOW - 700), joined=False)
+UNJOINED = Unjoined("i-1", SPARE, InstanceState("i-1", "running", launched=NOW - 700), joined=False, targets=())
 TARGET = TargetRegistration("arn:aws:elasticloadbalancing:x:1:targetgroup/web/1", "i-1", 80, "unhealthy")
 
 
@@ -157,19 +168,46 @@ def lifecycle(said: str) -> Group:
         ({"state": InstanceState("i-1", "terminated")}, Over),
         ({"state": InstanceState("i-1", "shutting-down")}, Wait),
         ({"state": InstanceState("i-1", "running", launched=NOW - 500)}, Wait),
-        ({"group": lifecycle("Standby")}, Wait),
+        ({"group": lifecycle("Standby")}, LeaveAlone),
+        ({"lost_nodes": ("node-1",)}, Wait),
+        ({"targets": None}, AskTargets),
         ({"group": lifecycle("Terminating:Wait")}, Wait),
         ({"group": replace(SPARE, suspended=frozenset({"Launch"}))}, Wait),
         ({"nameless": ("stranger",)}, Wait),
         ({"targets": (TARGET,)}, Leave),
         ({"targets": (replace(TARGET, state="draining"),)}, Wait),
-        ({"targets": (replace(TARGET, state="healthy"),)}, Wait),
+        ({"targets": (replace(TARGET, state="healthy"),)}, LeaveAlone),
         ({"targets": (replace(TARGET, state="unused"),)}, Terminate),
     ],
 )
 def test_an_instance_is_exchanged_only_where_nothing_can_be_on_it(change: dict[str, Any], decision: type) -> None:
     """N2, N4."""
-    assert type(decide(replace(UNJOINED, **change), 600, NOW)) is decision
+    assert type(decide(replace(UNJOINED, **change), 600, 700, NOW)) is decision
+
+
+def test_an_old_instance_is_looked_at_for_as_long_as_a_young_one() -> None:
+    """N2: its node may have been deleted a moment ago."""
+    old = replace(UNJOINED, state=InstanceState("i-1", "running", launched=NOW - 30 * 86400))
+    assert decide(old, 600, 0, NOW) == Wait("i-1 may yet join, for 600 s more")
+    assert isinstance(decide(old, 600, 599, NOW), Wait)
+    assert isinstance(decide(old, 600, 600, NOW), Terminate)
+
+
+def test_the_plan_blocks_while_pods_are_bound_to_a_node_that_is_not_there() -> None:
+    """N2: what they are may run on the instance."""
+    assert codes(ON, pods=(WEB_POD,)) == {"not-joined": Severity.BLOCKS}
+    assert codes(ON, pods=(replace(WEB_POD, phase="Succeeded"),)) == {"never-joined": Severity.NOTE}
+    assert codes(ON, pods=(replace(WEB_POD, node=""),)) == {"never-joined": Severity.NOTE}
+
+
+def test_what_a_person_left_out_is_not_said_to_be_exchanged() -> None:
+    view = replace(CLEAN, nodes=(), pods=(), now=NOW)
+    (finding,) = [f for f in found(view, settings=ON) if f.code == "never-joined"]
+    assert "accept not-joined:instance i-1" in finding.remedy
+    accepting = RollRequest(accept=("not-joined:instance i-1",))
+    said = {f.code: f.reason for f in plan(view, accepting, ON).findings}
+    assert "never-joined" not in said
+    assert said["not-joined"].endswith("(accepted)")
 
 
 def test_its_successor_is_waited_for_until_it_is_ready() -> None:

@@ -580,6 +580,13 @@ def nameless(nodes: Iterable[Node]) -> list[str]:
     return sorted(n.name for n in nodes if not n.instance and not any(label in n.labels for label in WITHOUT_INSTANCE))
 
 
+def without_node(pods: Iterable[Pod], nodes: Iterable[Node]) -> list[str]:
+    """Names of nodes that unfinished pods are bound to, and that are not there. The API server forgets such pods within
+    a minute (pod garbage collector); their containers run for as long as their kubelet lets them."""
+    there = {n.name for n in nodes}
+    return sorted({p.node for p in pods if p.node and not p.finished and p.node not in there})
+
+
 def lost_with(node: Node, pods: Iterable[Pod], settings: DeadNodes, now: float) -> frozenset[str]:
     """UIDs of pods that are to end and never will: their time is over, and their node is dead. What stays of them goes
     with the instance; until then it is not known whether their containers still run."""

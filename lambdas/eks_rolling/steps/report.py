@@ -60,7 +60,7 @@ def summary(
         roll=task.roll,
         cluster=cluster,
         outcome=_ending(task),
-        reason=failure or _reason(task, len(replaced), len(planned)),
+        reason=failure or _reason(task, len(replaced), len(planned), _kept(steps)),
         request=task.input,
         trigger=str(request.get("trigger", "")),
         execution=task.execution,
@@ -149,10 +149,16 @@ def _outcome(task: ReportTask) -> str:
     return str((task.plan or {}).get("output", {}).get("outcome", ""))
 
 
-def _reason(task: ReportTask, replaced: int, planned: int) -> str:
+def _kept(steps: list[StepTime]) -> int:
+    """How many instances without a node were not exchanged after all."""
+    answers = [a for s in steps if s.name == state_names.REPLACE_UNJOINED for a in s.answers]
+    return int(answers[-1].output.get("kept", 0)) if answers else 0
+
+
+def _reason(task: ReportTask, replaced: int, planned: int, kept: int = 0) -> str:
     if _outcome(task) == "roll":
-        unjoined = (task.plan or {}).get("output", {}).get("unjoined", {})
-        exchanged = f", and {counted(len(unjoined), 'instance')} that never joined exchanged" if unjoined else ""
+        unjoined = len((task.plan or {}).get("output", {}).get("unjoined", {})) - kept
+        exchanged = f", and {counted(unjoined, 'instance')} that never joined exchanged" if unjoined > 0 else ""
         return f"{replaced} of {planned} nodes were replaced{exchanged}"
     return str((task.plan or {}).get("reason", "nothing was planned"))
 

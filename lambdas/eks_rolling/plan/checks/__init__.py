@@ -55,7 +55,7 @@ from eks_rolling.plan.placement import Stuck
 from eks_rolling.plan.snapshot import Candidate, ClusterSnapshot, candidates, moving_pods, resolve
 from eks_rolling.redis.groups import Part
 from eks_rolling.redis.stand_in import LABEL
-from eks_rolling.settings import Settings
+from eks_rolling.settings import DeadNodes, Settings
 
 __all__ = ["ACCEPTABLE", "Candidate", "ClusterSnapshot", "candidates", "findings", "moving_pods", "resolve"]
 
@@ -106,7 +106,8 @@ def findings(
         note(f.code, f.object, f"{f.reason} (accepted)", f.remedy) if _is_accepted(f, accepted, view) else f
         for f in (
             *_all(view, request, settings, chosen, stuck),
-            *node_findings(view, skipped, settings.dead_nodes),
+            # Nothing is done about those, whatever the settings say of dead nodes.
+            *node_findings(view, skipped, DeadNodes()),
             *more,
         )
     ]

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 
 from eks_rolling.documents.finding import Finding, blocks, note
-from eks_rolling.observed.kubernetes import Node, contradiction, kubelet_newer, kubelet_too_old, nameless
+from eks_rolling.observed.kubernetes import Node, contradiction, kubelet_newer, kubelet_too_old, nameless, without_node
 from eks_rolling.observed.marks import target_of
 from eks_rolling.payloads import Targets
 from eks_rolling.plan.snapshot import Candidate, ClusterSnapshot
@@ -85,23 +85,38 @@ def _dead(view: ClusterSnapshot, node: Node, subject: str) -> Iterator[Finding]:
         )
 
 
+def _nodeless(view: ClusterSnapshot, instance: str, dead_nodes: DeadNodes) -> Finding:
+    subject, found = f"instance {instance}", "it is in service but has no node in the cluster"
+    leave_out = f"leave it out: accept not-joined:{subject}"
+    lost = without_node(view.pods, view.nodes)
+    if dead_nodes.replace and not lost and not nameless(view.nodes):
+        return note(
+            "never-joined",
+            subject,
+            f"{found}; its group exchanges it before the first node is replaced, unless it has one within "
+            f"{spoken(dead_nodes.silent_seconds)} or a target group takes it for healthy: then it is left alone",
+            f"nothing; or find out why it did not join before the roll; or {leave_out}",
+        )
+    if dead_nodes.replace and lost:
+        return blocks(
+            "not-joined",
+            subject,
+            f"{found}, and pods are bound to node {', '.join(lost[:3])}, which is not there: they may run on it",
+            f"wait until Kubernetes has deleted those pods, then start the roll again; or {leave_out}",
+        )
+    return blocks(
+        "not-joined",
+        subject,
+        found,
+        f"find out why it did not join, or terminate it; or {leave_out}; or have rolls replace what never joins "
+        "(setting dead_nodes)",
+    )
+
+
 def _node(view: ClusterSnapshot, candidate: Candidate, dead_nodes: DeadNodes) -> Iterator[Finding]:
     node, subject = candidate.node, f"node {candidate.name}"
-    if node is None and dead_nodes.replace and not nameless(view.nodes):
-        yield note(
-            "never-joined",
-            f"instance {candidate.instance.id}",
-            "it is in service but has no node in the cluster; its group exchanges it before the first node is replaced",
-            "nothing; or find out why it did not join before the roll",
-        )
-    elif node is None:
-        yield blocks(
-            "not-joined",
-            f"instance {candidate.instance.id}",
-            "it is in service but has no node in the cluster",
-            "find out why it did not join, or terminate it; or leave it out: accept not-joined:instance "
-            f"{candidate.instance.id}; or have rolls replace what never joins (setting dead_nodes)",
-        )
+    if node is None:
+        yield _nodeless(view, candidate.instance.id, dead_nodes)
     elif node.dead(dead_nodes, view.now):
         yield from _dead(view, node, subject)
     elif not node.ready:
