@@ -384,6 +384,7 @@ class Roll(Construct):
                 "targets": jsonata("$plan.output.targets"),
                 "waves": jsonata("$waves"),
                 "failure": jsonata("$failure"),
+                "failures": jsonata("$failures"),
             },
             # A list of one is the thing itself to JSONata.
             assign={

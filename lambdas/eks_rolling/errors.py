@@ -10,6 +10,8 @@
         ├── NotFound       something the step cannot do without is not there
         ├── LockLost       another roll holds the cluster's lock, or the roll was stopped
         ├── DeadlineExceeded  a hold lasted longer than its deadline; the sentence names what held
+        │   ├── ChecksFailed  what held were alarms or checks, by which the settings judge a version
+        │   └── OldNodeHeld   what held is on the old node: pods, budgets, volumes, traffic
         └── Aborted        a person ended the roll
 
 Class names are the workflow's error names: a rename here renames them there (`stacks/state_machine.py` takes them
@@ -58,6 +60,14 @@ class LockLost(Permanent):
 
 class DeadlineExceeded(Permanent):
     """A step waited longer than its deadline."""
+
+
+class ChecksFailed(DeadlineExceeded):
+    """Alarms or checks of the settings, which judge the new version, held the gate longer than its deadline."""
+
+
+class OldNodeHeld(DeadlineExceeded):
+    """A step that empties an old node waited longer than its deadline, which says nothing about the new version."""
 
 
 class Aborted(Permanent):

@@ -104,21 +104,22 @@ class OrphansTask(Task):
     ended: bool = False
 
 
-class PutBackTask(Task):
-    """Putting back the former version of the roll's groups (`former`: group -> "lt-id:number" or "lc:NAME") after
-    `failure`, in wave number `waves`."""
-
-    former: dict[str, str] = {}
-    targets: Targets = {}
-    waves: int = 0
-    failure: dict[str, Any] | None = None
-
-
 class NodeFailure(Strict):
     """A RollNode execution that failed: the state's error output, as Step Functions has it."""
 
     node: str
     failure: dict[str, Any]
+
+
+class PutBackTask(Task):
+    """Putting back the former version of the roll's groups (`former`: group -> "lt-id:number" or "lc:NAME") after
+    `failure`, in wave number `waves`, of which `failures` are its nodes'."""
+
+    former: dict[str, str] = {}
+    targets: Targets = {}
+    waves: int = 0
+    failure: dict[str, Any] | None = None
+    failures: tuple[NodeFailure, ...] = ()
 
 
 class RollTask(Task):
@@ -272,11 +273,12 @@ class HoldKind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Hold:
     """A decision to wait, and why. `kind` is what an operator would look at, `seconds` when to look again, where the
-    decision knows."""
+    decision knows. `checks_failed`: alarms or checks of the settings hold, which judge the new version."""
 
     reason: str
     kind: HoldKind | None = None
     seconds: float = 0.0
+    checks_failed: bool = False
 
 
 class StepResult(Strict):

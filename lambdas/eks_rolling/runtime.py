@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from eks_rolling.clients.call_log import CALLS
 from eks_rolling.clients.protocols import Aws, Clients, Http, Kubernetes, Redis
-from eks_rolling.errors import BadRequest, DeadlineExceeded, Permanent, RollError, Transient, sentence
+from eks_rolling.errors import BadRequest, ChecksFailed, DeadlineExceeded, Permanent, RollError, Transient, sentence
 from eks_rolling.payloads import NodeTask, RedisActionTask, Status, StepResult, Task
 from eks_rolling.report import messages, metrics
 from eks_rolling.roll import lock, operator_requests
@@ -105,6 +105,8 @@ class Handler(Generic[AnyTask]):
     task_type: type[AnyTask]
     locked: bool
     honors: Honors
+    overdue: type[DeadlineExceeded] = DeadlineExceeded
+    """As what its deadline ends it."""
 
     @property
     def name(self) -> str:
@@ -163,7 +165,8 @@ class Handler(Generic[AnyTask]):
         waited = clients.now() - since
         if deadline is not None and waited > deadline:
             subject = f"Node {task.node}" if isinstance(task, NodeTask) else "The roll"
-            raise DeadlineExceeded(f"{subject} waited {waited:.0f} s (deadline {deadline} s): {result.reason}")
+            overdue = ChecksFailed if result.output.get("checks_failed") else self.overdue
+            raise overdue(f"{subject} waited {waited:.0f} s (deadline {deadline} s): {result.reason}")
         since = since if result.since is None else result.since
         return result.model_copy(
             update={"since": since, "notified_at": self._notify_of_hold(task, result.reason, since, clients)}
@@ -191,12 +194,17 @@ def notify(clients: Clients, message: messages.Message) -> None:
 
 
 def handler_for(
-    step: StepFunction[AnyTask], task_type: type[AnyTask], *, locked: bool = True, honors: Honors = Honors.BOTH
+    step: StepFunction[AnyTask],
+    task_type: type[AnyTask],
+    *,
+    locked: bool = True,
+    honors: Honors = Honors.BOTH,
+    overdue: type[DeadlineExceeded] = DeadlineExceeded,
 ) -> Handler[AnyTask]:
     """The Lambda handler of a step. Without the lock there is nothing to honor."""
     if INITIALIZING in os.environ:
         _import_clients()
-    return Handler(step, task_type, locked, honors if locked else Honors.NOTHING)
+    return Handler(step, task_type, locked, honors if locked else Honors.NOTHING, overdue)
 
 
 def run_step(name: str, event: dict[str, Any], clients: Clients) -> dict[str, Any]:

@@ -186,8 +186,8 @@ class RollBack(Strict):
 
     enabled: bool = Field(
         False,
-        description="where the first wave fails, or a gate does not open in time: each group's former version is put "
-        "back, and a second roll replaces the new nodes",
+        description="where the first wave fails, or alarms or checks hold a gate too long: each group's former version "
+        "is put back, and a second roll replaces the new nodes",
     )
     node_roles: tuple[
         Annotated[

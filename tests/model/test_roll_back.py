@@ -97,7 +97,7 @@ def test_a_gate_that_does_not_open_puts_the_version_back_and_a_second_roll_repla
     engine = engine_for(world)
     first = rolled(engine)
     second = second_of(engine)
-    assert (first.status, first.error) == ("FAILED", "DeadlineExceeded")
+    assert (first.status, first.error) == ("FAILED", "ChecksFailed")
     assert (second.status, second.cause) == ("SUCCEEDED", "")
     assert second.input["rolls_back"] == "roll-1"
     assert versions(world) == {"1"}
@@ -219,6 +219,74 @@ def test_what_somebody_sets_meanwhile_stays_and_is_said() -> None:
     assert "2" in versions(world)
 
 
+def shared(world: World, *groups: str) -> None:
+    """Groups that launch the default version of one template, whose second version is the default."""
+    for name in groups:
+        world.groups_by_name[name] = replace(world.groups_by_name[name], template=LaunchTemplate("lt-ng-a", "$Default"))
+    for machine in world.machines.values():
+        machine.template = machine.template.replace("lt-ng-b", "lt-ng-a")
+
+
+@pytest.mark.parametrize("meanwhile", [True, False])
+def test_a_group_that_the_roll_leaves_out_keeps_its_default_version(*, meanwhile: bool) -> None:
+    """Its nodes are good. Whether it shares the template when the roll plans, or by the time of the change only."""
+    world = shop_with_a_bad_version()
+    engine = engine_for(world)
+
+    def share(step: str) -> None:
+        if step == "put_back_version":
+            shared(world, "ng-b")
+
+    if meanwhile:
+        engine.before_call = share
+    else:
+        shared(world, "ng-b")
+    first = rolled(engine, request={"groups": ["ng-a"]})
+    assert (first.status, first.error) == ("FAILED", "ChecksFailed")
+    assert world.templates["lt-ng-a"] == (2, 2)
+    told = report(world, "roll-1")
+    stays = ("group ng-a: the version stays: lt-ng-a's default version is also that of ng-b",)
+    assert (told.put_back, told.rollback) == (stays if meanwhile else (), "")
+
+
+def test_groups_that_share_a_default_version_go_back_together() -> None:
+    world = shop_with_a_bad_version()
+    shared(world, "ng-b")
+    rolled(engine_for(world))
+    assert world.templates["lt-ng-a"] == (2, 1)
+    assert {m.template for m in world.machines.values() if m.alive} == {"lt-ng-a:1"}
+
+
+def test_a_version_on_which_an_earlier_roll_left_nodes_stays() -> None:
+    """The first roll ended for another reason; the wave with which the next one begins is not the version's first."""
+    world = shop_with_a_bad_version(sizes=(3, 0))
+    fire = world.watchers.pop()
+    engine = engine_for(world)
+    rolled(engine, request={"nodes": [next(iter(world.machines))]})
+    assert versions(world) == {"1", "2"}
+    world.watchers.append(fire)
+    second = rolled(engine, "roll-2")
+    assert (second.status, world.templates["lt-ng-a"]) == ("FAILED", (2, 2))
+    assert [e.name for e in engine.executions if e.machine == "roll"] == ["roll-1", "roll-2"]
+
+
+def test_a_workload_of_a_tenant_that_holds_a_later_gate_takes_no_version_back() -> None:
+    world = shop_with_a_bad_version(sizes=(3, 0))
+    world.watchers.clear()
+    engine = engine_for(world)
+
+    def breaks(step: str) -> None:
+        new = sum(m.alive and m.template.endswith(":2") for m in world.machines.values())
+        if step == "health_gate" and new > 1:
+            state = world.workloads_by_owner[Owner("Deployment", "default", "api")]
+            state.workload = replace(state.workload, settled=False)
+
+    engine.before_call = breaks
+    first = rolled(engine)
+    assert (first.status, first.error) == ("FAILED", "DeadlineExceeded")
+    assert world.templates["lt-ng-a"] == (2, 2)
+
+
 def test_what_somebody_sets_before_the_second_roll_plans_is_not_rolled_back_to() -> None:
     world = shop_with_a_bad_version()
     engine = engine_for(world)
@@ -243,7 +311,7 @@ def test_a_rollback_that_fails_is_not_rolled_back() -> None:
     engine = engine_for(world)
     world.watchers.append(_all_planned)
     rolled(engine)
-    assert (second_of(engine).status, second_of(engine).error) == ("FAILED", "DeadlineExceeded")
+    assert (second_of(engine).status, second_of(engine).error) == ("FAILED", "ChecksFailed")
     rolled(engine, "roll-3")
     names = [e.name for e in engine.executions if e.machine == "roll"]
     assert names == ["roll-1", SECOND, "roll-3"]
@@ -315,7 +383,7 @@ def test_a_second_roll_that_cannot_be_started_is_told(monkeypatch: pytest.Monkey
     monkeypatch.setattr(Engine, "_start_beside", refuse)
     world = shop_with_a_bad_version()
     first = rolled(engine_for(world))
-    assert (first.status, first.error) == ("FAILED", "DeadlineExceeded")
+    assert (first.status, first.error) == ("FAILED", "ChecksFailed")
     told = report(world, "roll-1")
     assert (told.rollback, "not authorized" in told.not_started) == ("", True)
     assert world.templates["lt-ng-a"] == (2, 1)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from eks_rolling.observed.aws import Group, GroupInstance, LaunchTemplate
+from eks_rolling.observed.kubernetes import Node, Taint
 from eks_rolling.observed.marks import GROUP_PUT_BACK, VersionPutBack
 from eks_rolling.payloads import RollRequest
 from eks_rolling.plan.checks import ClusterSnapshot, candidates, resolve
@@ -99,6 +100,71 @@ def test_what_cannot_go_back_is_named_with_its_reason(view: ClusterSnapshot, why
     assert seen(view, BY_NUMBER) == ([], [why])
 
 
+MANAGED = {"eks:nodegroup-name": "workers"}
+SHARED = "its launch template's default version is also that of {}, which would not go back with it"
+
+
+def of_version(number: int, name: str = "c", **more: Any) -> Group:
+    """Another group of the same template, with one node of that version."""
+    return replace(GROUP, name=name, instances=(replace(OLD, id=f"i-{name}", template=f"lt-1:{number}"),), **more)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        of_version(2),
+        of_version(1, tags=MANAGED),
+        of_version(1, tags={GROUP_PUT_BACK: "lt-1:1 to lt-1:2 by roll-0"}),
+        of_version(0),
+        of_version(
+            2, template=LaunchTemplate("lt-2", "1"), overrides=(("m6g.large", LaunchTemplate("lt-1", "$Default")),)
+        ),
+    ],
+)
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_default_version_that_a_group_shares_which_stays_is_not_put_back(other: Group, *, asked: bool) -> None:
+    """Whether the roll looks at the other group or leaves it out."""
+    data: dict[str, dict[str, str]] = {f"lt-1:{number}": {} for number in range(3)}
+    seen_groups = (GROUP, other) if asked else (GROUP,)
+    beside = () if asked else (other,)
+    view = replace(VIEW, groups=seen_groups, other_groups=beside, template_data=data)
+    former, reasons = seen(replace(view, versions={"lt-1": (2, 2), "lt-2": (1, 1)}))
+    assert former == []
+    assert SHARED.format("c") in reasons
+
+
+def test_groups_that_share_a_default_version_go_back_together_or_not_at_all() -> None:
+    together = replace(VIEW, groups=(GROUP, of_version(1)))
+    assert (len(seen(together)[0]), seen(together)[1]) == (2, [])
+    with_one_more = replace(together, other_groups=(of_version(2, "d"),))
+    assert seen(with_one_more) == ([], [SHARED.format("d")] * 2)
+
+
+@pytest.mark.parametrize("template", [LaunchTemplate("lt-1", "2"), LaunchTemplate("lt-2", "$Default")])
+def test_a_group_at_another_template_or_a_number_keeps_nobody_from_going_back(template: LaunchTemplate) -> None:
+    view = replace(VIEW, other_groups=(of_version(2, template=template),))
+    assert (len(seen(view)[0]), seen(view)[1]) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("change", "serves"),
+    [
+        ({}, True),
+        ({"ready": False}, False),
+        ({"unschedulable": True}, False),
+        ({"taints": (Taint("node.kubernetes.io/unreachable", "NoExecute"),)}, False),
+    ],
+)
+def test_a_version_on_which_nodes_serve_before_the_roll_is_not_taken_from_them(
+    change: dict[str, Any], *, serves: bool
+) -> None:
+    new = replace(OLD, id="i-2", template="lt-1:2")
+    node = replace(Node(name="b", instance="i-2", zone="a", ready=True), **change)
+    former, reasons = seen(replace(with_group(instances=(OLD, new)), nodes=(node,)))
+    assert bool(former) != serves
+    assert reasons == (["nodes of the new version serve already: 1 node of lt-1:2"] if serves else [])
+
+
 def test_without_the_setting_and_in_a_rollback_nothing_goes_back() -> None:
     assert seen(settings=Settings(cluster="demo")) == ([], [])
     assert seen(rolls_back="roll-1") == ([], [])
@@ -173,7 +239,9 @@ def test_a_group_that_was_pointed_at_the_latest_version_meanwhile_stays_there() 
     ("failure", "waves", "stays"),
     [
         ("DeadlineExceeded", 1, False),
-        ("DeadlineExceeded", 7, False),
+        ("DeadlineExceeded", 2, True),
+        ("ChecksFailed", 1, False),
+        ("ChecksFailed", 7, False),
         ("Refused", 1, False),
         ("Refused", 2, True),
         ("Aborted", 1, True),
@@ -184,6 +252,22 @@ def test_a_group_that_was_pointed_at_the_latest_version_meanwhile_stays_there() 
 )
 def test_only_a_canary_and_a_gate_take_the_version_back(failure: str, waves: int, *, stays: bool) -> None:
     assert bool(reason_to_stay(failure, waves)) == stays
+
+
+@pytest.mark.parametrize(
+    ("of_nodes", "stays"),
+    [
+        (["OldNodeHeld"], True),
+        (["OldNodeHeld", "OldNodeHeld"], True),
+        (["OldNodeHeld", "DeadlineExceeded"], False),
+        (["DeadlineExceeded"], False),
+        ([], False),
+    ],
+)
+def test_a_canary_whose_old_node_could_not_be_emptied_says_nothing_about_the_version(
+    of_nodes: list[str], *, stays: bool
+) -> None:
+    assert bool(reason_to_stay("Refused", 1, of_nodes)) == stays
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,8 @@ class ClusterSnapshot:
     redis_problems: tuple[DeclarationProblem, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict)
     """Groups of the cluster that the settings leave out, and why."""
+    other_groups: tuple[Group, ...] = ()
+    """The cluster's other groups, which the request or the settings leave out; none where nothing is ever put back."""
     template_data: dict[str, dict[str, str]] = field(default_factory=dict)
     """ "lt-id:number" -> what that version says, field by field."""
     template_tags: dict[str, dict[str, str]] = field(default_factory=dict)

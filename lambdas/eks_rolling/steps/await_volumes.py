@@ -1,6 +1,7 @@
 """Wait for volumes to detach: an instance that ends with one attached keeps it from the pod's new node for minutes."""
 
 from eks_rolling.clients.protocols import Clients
+from eks_rolling.errors import OldNodeHeld
 from eks_rolling.payloads import NodeTask, StepResult, backoff
 from eks_rolling.runtime import handler_for
 
@@ -15,4 +16,4 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
     return StepResult.wait(f"still attached: {', '.join(attached)}", backoff(task.waited(clients.now())))
 
 
-handler = handler_for(run, NodeTask)
+handler = handler_for(run, NodeTask, overdue=OldNodeHeld)

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from eks_rolling.clients.protocols import Clients, Eviction, EvictionStatus
-from eks_rolling.errors import AccessDenied, NotFound
+from eks_rolling.errors import AccessDenied, NotFound, OldNodeHeld
 from eks_rolling.observed.kubernetes import (
     ACCEPT,
     RESTARTED_FOR,
@@ -750,4 +750,4 @@ def _told_of(answer: Eviction) -> str:
             return answer.reason
 
 
-handler = handler_for(run, NodeTask)
+handler = handler_for(run, NodeTask, overdue=OldNodeHeld)

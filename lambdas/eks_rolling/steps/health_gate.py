@@ -38,9 +38,9 @@ def decide(
     that did not pass, as sentences.
     """
     if firing:
-        return Hold(f"alarms are firing: {', '.join(firing)}", seconds=backoff(baked, first=5))
+        return Hold(f"alarms are firing: {', '.join(firing)}", seconds=backoff(baked, first=5), checks_failed=True)
     if unanswered:
-        return Hold(f"checks do not pass: {'; '.join(unanswered)}", seconds=backoff(baked, first=5))
+        return Hold(f"checks do not pass: {'; '.join(unanswered)}", seconds=backoff(baked, first=5), checks_failed=True)
     worse = [w for w in workloads if not w.all_ready and str(w.owner) not in unready_before]
     if worse:
         names = ", ".join(f"{w.owner} ({w.ready} of {w.desired} Ready)" for w in worse)
@@ -107,9 +107,10 @@ def run(task: RollTask, clients: Clients) -> StepResult:
     match decision:
         case Open(reason):
             return StepResult.done(reason, ready_nodes=looked)
-        case Hold(reason, seconds=seconds):
+        case Hold(reason, seconds=seconds, checks_failed=failed_checks):
             lock.outlast(clients, task.roll, seconds)
-            return StepResult.wait(reason, seconds, ready_nodes=looked)
+            more = {"checks_failed": True} if failed_checks else {}
+            return StepResult.wait(reason, seconds, ready_nodes=looked, **more)
 
 
 handler = handler_for(run, RollTask, honors=Honors.NOTHING)

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.errors import BadRequest, NotFound
+from eks_rolling.errors import BadRequest, NotFound, OldNodeHeld
 from eks_rolling.observed.aws import TargetRegistration
 from eks_rolling.observed.kubernetes import Node, Service
 from eks_rolling.observed.marks import (
@@ -125,4 +125,4 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
             return StepResult.done(reason)
 
 
-handler = handler_for(run, NodeTask)
+handler = handler_for(run, NodeTask, overdue=OldNodeHeld)

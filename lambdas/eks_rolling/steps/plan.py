@@ -150,6 +150,12 @@ def observe(request: RollRequest, clients: Clients) -> ClusterSnapshot:
         return _observe(request, clients, lists)
 
 
+def _other_groups(groups: Sequence[Group], clients: Clients) -> tuple[Group, ...]:
+    """The cluster's groups that are not among these: they may share a launch template with them."""
+    names = {g.name for g in groups}
+    return tuple(g for g in clients.aws.groups() if g.name not in names)
+
+
 def _observe(request: RollRequest, clients: Clients, lists: Executor) -> ClusterSnapshot:
     """What the cluster holds is listed beside what the account does: the two do not wait for one another."""
     aws, kubernetes = clients.aws, clients.kubernetes
@@ -193,6 +199,7 @@ def _observe(request: RollRequest, clients: Clients, lists: Executor) -> Cluster
         redis=tuple(_look_at(group, nodes, pods, not_granted, clients) for group in redis_groups),
         redis_problems=tuple(problems),
         left_out=left_out,
+        other_groups=_other_groups(groups, clients) if clients.settings.roll_back.enabled else (),
         template_data=data,
         template_tags=aws.template_tags(templates) if clients.settings.roll_back.enabled else {},
         images={i: s.image for i, s in aws.instances(of_moving).items()} if of_moving else {},

@@ -6,16 +6,16 @@ put back [R1], so that whoever comes after a crash finishes it, and so that noth
 else has set meanwhile stays.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.documents.failure import error_of
-from eks_rolling.errors import Aborted, DeadlineExceeded, Permanent, Refused, sentence
+from eks_rolling.errors import Aborted, ChecksFailed, DeadlineExceeded, OldNodeHeld, Permanent, Refused, sentence
 from eks_rolling.observed.aws import CONFIGURATION, Group
 from eks_rolling.observed.marks import GROUP_PUT_BACK, VersionPutBack
 from eks_rolling.payloads import PutBackTask, StepResult, Targets
-from eks_rolling.plan.checks.rollback import DEFAULT, LATEST
+from eks_rolling.plan.checks.rollback import DEFAULT, LATEST, sharing
 from eks_rolling.plan.snapshot import resolve
 from eks_rolling.roll.operator_requests import Honors
 from eks_rolling.runtime import handler_for
@@ -40,15 +40,21 @@ class PutBack:
     record: VersionPutBack
 
 
-def reason_to_stay(failure: str, waves: int) -> str:
-    """Why a roll that ended with this error goes back nowhere; "" where it does.
+def reason_to_stay(failure: str, waves: int, of_nodes: Collection[str] = ()) -> str:
+    """Why a roll that ended with this error goes back nowhere; "" where it does. `of_nodes`: its nodes' errors.
 
-    A node of a later wave that fails does so on a version with which other nodes have got on.
+    After the first wave other nodes have got on with the version: only what the settings judge it by speaks against it
+    then. A workload that is not Ready may be so for its owner's sake.
     """
-    if failure == DeadlineExceeded.__name__ or (failure == Refused.__name__ and waves <= 1):
+    if failure == ChecksFailed.__name__:
         return ""
+    if failure == DeadlineExceeded.__name__:
+        return "" if waves <= 1 else "neither alarms nor checks held the gate, and earlier waves passed it"
     if failure == Refused.__name__:
-        return "nodes of earlier waves got on with the new version"
+        if waves > 1:
+            return "nodes of earlier waves got on with the new version"
+        only_old = bool(of_nodes) and all(error == OldNodeHeld.__name__ for error in of_nodes)
+        return "what held is on the old node, and says nothing about the version" if only_old else ""
     return "a person ended the roll" if failure == Aborted.__name__ else "the roll did not fail at its canary or gate"
 
 
@@ -76,21 +82,24 @@ def tried(groups: Iterable[Group], targets: Targets) -> bool:
 
 def run(task: PutBackTask, clients: Clients) -> StepResult:
     """`output.groups` launch their former version again; `output.said` tells what was done about each, as sentences."""
-    if why := reason_to_stay(error_of(task.failure), task.waves):
+    of_nodes = [error for f in task.failures if (error := error_of(f.failure)) != Aborted.__name__]
+    if why := reason_to_stay(error_of(task.failure), task.waves, of_nodes):
         return StepResult.done(f"no version is put back: {why}", groups=[], said=[])
     if not task.former:
         return StepResult.done("no version can be put back; the plan says why", groups=[], said=[])
     groups = {g.name: g for g in clients.aws.groups(sorted(task.former))}
     if not tried(groups.values(), task.targets):
         return StepResult.done("no version is put back: no node has a new one", groups=[], said=[])
-    decided = _decide_all(groups, task, clients)
+    # Whichever groups there are by now: a default version is every user's.
+    everyone = clients.aws.groups()
+    decided = _decide_all(groups, everyone, task, clients)
     # All records before the first change: groups may share a launch template, whose default is changed once.
     for name, decision in decided.items():
         if isinstance(decision, PutBack):
             clients.aws.tag_group(name, {GROUP_PUT_BACK: str(decision.record)})
     back, said = [], []
     for name, decision in decided.items():
-        outcome = decision if isinstance(decision, Stays) else _put_back(name, task, clients)
+        outcome = decision if isinstance(decision, Stays) else _put_back(name, everyone, task, clients)
         if isinstance(outcome, Stays):
             said.append(f"group {name}: the version stays: {outcome.reason}")
         else:
@@ -100,25 +109,30 @@ def run(task: PutBackTask, clients: Clients) -> StepResult:
 
 
 def _decide_all(
-    groups: Mapping[str, Group], task: PutBackTask, clients: Clients
+    groups: Mapping[str, Group], everyone: Sequence[Group], task: PutBackTask, clients: Clients
 ) -> dict[str, Stays | IsBack | PutBack]:
     gone = Stays("the group is gone")
     return {
-        name: _decide(groups[name], task, clients) if name in groups else gone for name in sorted(task.former)
+        name: _decide(groups[name], everyone, task, clients) if name in groups else gone for name in sorted(task.former)
     }  # fmt: skip
 
 
-def _decide(group: Group, task: PutBackTask, clients: Clients) -> Stays | IsBack | PutBack:
+def _decide(group: Group, everyone: Sequence[Group], task: PutBackTask, clients: Clients) -> Stays | IsBack | PutBack:
     versions = clients.aws.template_versions([group.template.id] if group.template else [])
-    return decide(group, task.former[group.name], task.targets.get(group.name, {}), versions, task.roll)
+    decision = decide(group, task.former[group.name], task.targets.get(group.name, {}), versions, task.roll)
+    if isinstance(decision, PutBack) and group.template is not None and group.template.version == DEFAULT:
+        goes = {name: (former, task.targets.get(name, {}).get("", "")) for name, former in task.former.items()}
+        if others := sharing(group, goes, everyone):
+            return Stays(f"{group.template.id}'s default version is also that of {' and '.join(others)}")
+    return decision
 
 
-def _put_back(name: str, task: PutBackTask, clients: Clients) -> Stays | IsBack:
+def _put_back(name: str, everyone: Sequence[Group], task: PutBackTask, clients: Clients) -> Stays | IsBack:
     """Looked at again right before it is changed: AWS takes no precondition."""
     group = next(iter(clients.aws.groups([name])), None)
     if group is None:
         return Stays("the group is gone")
-    decision = _decide(group, task, clients)
+    decision = _decide(group, everyone, task, clients)
     if not isinstance(decision, PutBack):
         return decision
     try:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from eks_rolling.clients.protocols import Clients
+from eks_rolling.errors import OldNodeHeld
 from eks_rolling.observed.aws import Group, InstanceState, TargetRegistration
 from eks_rolling.observed.kubernetes import (
     Node,
@@ -169,4 +170,4 @@ def observe(task: NodeTask, clients: Clients) -> BeforeTermination:
     )
 
 
-handler = handler_for(run, NodeTask)
+handler = handler_for(run, NodeTask, overdue=OldNodeHeld)

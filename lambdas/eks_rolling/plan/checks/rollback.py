@@ -1,15 +1,17 @@
 """Where a roll that fails could go back to: each group's former version, or why there is no way back. Pure."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from eks_rolling.documents.finding import Finding, blocks, note
 from eks_rolling.documents.plan import FormerVersion
 from eks_rolling.names import CLUSTER_TAG_VALUES, cluster_tag
-from eks_rolling.observed.aws import CONFIGURATION, Group, same_template
+from eks_rolling.observed.aws import CONFIGURATION, Group, LaunchTemplate, same_template
+from eks_rolling.observed.kubernetes import ready_nodes
 from eks_rolling.observed.marks import VersionPutBack
 from eks_rolling.payloads import RollRequest, Targets
 from eks_rolling.plan.snapshot import Candidate, ClusterSnapshot
 from eks_rolling.settings import Settings
+from eks_rolling.wording import counted
 
 LATEST, DEFAULT = "$Latest", "$Default"
 
@@ -35,7 +37,41 @@ def former_versions(
             findings.append(_no_way(group, *why))
         else:
             found.append(FormerVersion(group=group.name, former=former, failed=failed, way=_way(group)))
+    groups = {g.name: g for g in view.groups}
+    # One that stays may keep others from going back, so that this is asked until all agree.
+    while shared := {f.group: others for f in found if (others := _sharing(f, found, view))}:
+        findings += [
+            _no_way(
+                groups[name],
+                f"its launch template's default version is also that of {' and '.join(others)}, "
+                "which would not go back with it",
+                "roll all of them together, or give each a launch template of its own",
+            )
+            for name, others in shared.items()
+        ]
+        found = [f for f in found if f.group not in shared]
     return found, findings
+
+
+def _sharing(one: FormerVersion, found: Sequence[FormerVersion], view: ClusterSnapshot) -> list[str]:
+    groups = (*view.groups, *view.other_groups)
+    goes = {f.group: (f.former, f.failed) for f in found}
+    return sharing(next(g for g in view.groups if g.name == one.group), goes, groups)
+
+
+def sharing(group: Group, goes: Mapping[str, tuple[str, str]], groups: Iterable[Group]) -> list[str]:
+    """The other groups that a change of the default version of the group's launch template would move, and that do not
+    go back with it. `goes`: group -> the former version, which it goes back to, and the failed one."""
+    if group.template is None or group.template.version != DEFAULT:
+        return []
+    named = LaunchTemplate(group.template.id, DEFAULT)
+    return sorted(
+        g.name
+        for g in groups
+        if g.name != group.name
+        and named in (g.template, *(template for _, template in g.overrides))
+        and goes.get(g.name) != goes.get(group.name)
+    )
 
 
 def _by_group(chosen: Iterable[Candidate]) -> Iterator[tuple[Group, list[Candidate]]]:
@@ -69,6 +105,8 @@ def _obstacle(
             "nothing",
         )
     former = next(iter(formers))
+    if serving := _serving(group, failed, view):
+        return f"nodes of the new version serve already: {counted(serving, 'node')} of {failed}", "nothing"
     if group.configuration:
         gone = not former.startswith(CONFIGURATION)
         return ("its nodes' launch configuration is gone, or was a launch template", "nothing") if gone else None
@@ -94,6 +132,13 @@ def _obstacle(
             "set roll_back.node_roles, or point the group at $Default",
         )
     return _untagged(template.id, view, settings)
+
+
+def _serving(group: Group, failed: str, view: ClusterSnapshot) -> int:
+    """How many nodes of the version that the roll brings serve before it, such as those that an earlier roll left: the
+    waves of this one say nothing about them."""
+    nodes = [view.node_of(i.id) for i in group.instances if i.template == failed and i.lifecycle == "InService"]
+    return sum(ready_nodes(n for n in nodes if n is not None).values())
 
 
 def _untagged(template: str, view: ClusterSnapshot, settings: Settings) -> tuple[str, str] | None:
