@@ -102,19 +102,20 @@ def _denied(target: Target, asked: Iterable[tuple[str, str, str]]) -> str:
 
 
 def _lock_access(target: Target) -> str:
-    namespace = target.lock_name.partition("/")[0]
+    namespace, _, name = target.lock_name.partition("/")
     denied = [
         verb
         for verb in ("get", "update")
-        if not target.kubernetes.may(verb, "leases", group="coordination.k8s.io", namespace=namespace)
+        # The operators' Role grants this one by its name.
+        if not target.kubernetes.may(verb, "leases", group="coordination.k8s.io", namespace=namespace, name=name)
     ]
     if denied:
         raise Unwell(
-            f"you may not {' and '.join(denied)} Leases in {namespace}",
-            "ask for it: `pause`, `resume` and `abort` write there",
+            f"you may not {' and '.join(denied)} the Lease {target.lock_name}",
+            "ask for deploy/iam/operator-rbac.yaml: `pause`, `resume` and `abort` write there",
             Health.WARN,
         )
-    return f"you may pause and abort: Leases in {namespace}"
+    return f"you may pause and abort: the Lease {target.lock_name}"
 
 
 # What is deployed

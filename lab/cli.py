@@ -179,7 +179,7 @@ def logs(
 def _become(lab: Lab, command: Sequence[str]) -> NoReturn:
     """Puts a command inside the lab in this process's place."""
     line = lab.command(command)
-    os.execvpe(line[0], line, lab.environment)  # noqa: S606 (no shell is wanted: this process becomes tail)
+    os.execvpe(line[0], line, lab.environment)  # noqa: S606 (no shell is wanted: this process becomes the command)
 
 
 def _read_spec(path: Path | None) -> LabSpec:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,13 +130,14 @@ class Cluster:
             self.command(name, "cluster", "set-config-epoch", str(number + 1))
         everybody = len(self.pods)
         for name in self.pods:
-            known = lambda n=name: self.command(n, "cluster", "info").count(f"cluster_known_nodes:{everybody}")  # noqa: E731 (short)
-            self.wait(known, f"{name} knows all")
+            self.wait(partial(self._says, name, f"cluster_known_nodes:{everybody}"), f"{name} knows all")
         for name, master in self._replica_of.items():
             self.command(name, "cluster", "replicate", self.command(master, "cluster", "myid"))
         for name in self.pods:
-            serves = lambda n=name: "cluster_state:ok" in self.command(n, "cluster", "info")  # noqa: E731 (short)
-            self.wait(serves, f"{name} sees all slots served")
+            self.wait(partial(self._says, name, "cluster_state:ok"), f"{name} sees all slots served")
+
+    def _says(self, name: str, line: str) -> bool:
+        return line in self.command(name, "cluster", "info").split()
 
     def wait(self, condition: Any, what: str, seconds: float = 30) -> None:
         def holds() -> bool:

@@ -4,6 +4,7 @@ Only pods are pretended. Clients write over all slots; a sampler asks every node
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import cast
 
 import pytest
@@ -175,7 +176,7 @@ FAULTS: dict[str, tuple[str, str, bool, Fault]] = {
 
 
 def played(side: Cluster, point: str, subject: str, fault: Fault, *, before: bool) -> tuple[Ended, list[Writer]]:
-    happens = lambda: fault(side)  # noqa: E731 (short)
+    happens = partial(fault, side)
     client = Breaking(side.client, point, subject, happens, before=before)
     pods = Breaking(side, point, subject, happens, before=before)
     with writers(side) as written:

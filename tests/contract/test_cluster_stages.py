@@ -79,8 +79,7 @@ def password_is_rotated(side: Cluster) -> None:
     """The servers take the roll's new password only, and have closed its connections; its Secret follows later."""
     side.more_lines[:] = [roll_user(NEW_PASSWORD)]
     for name in list(side.processes):
-        answers = lambda name=name: side.command(name, "ping") == "PONG"  # noqa: E731 (short)
-        side.wait(answers, f"{name} answers")
+        side.wait(lambda name=name: side.command(name, "ping") == "PONG", f"{name} answers")
         side.command(name, "acl", "setuser", "roll", "resetpass", f">{NEW_PASSWORD}")
         side.command(name, "client", "kill", "user", "roll")
     side.after(SHORT_SECONDS, lambda: side.secrets["redis-auth"].update(password=NEW_PASSWORD))

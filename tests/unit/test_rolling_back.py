@@ -49,8 +49,10 @@ def test_a_group_at_the_default_version_goes_back_by_that() -> None:
 
 def test_a_group_at_a_number_goes_back_by_that_where_the_nodes_roles_are_named() -> None:
     at_number = with_group(template=LaunchTemplate("lt-1", "2"))
-    assert seen(at_number, BY_NUMBER)[0] == ["ng goes back to 1 by its version number, and its new nodes are replaced again"]  # fmt: skip  # noqa: E501
-    assert seen(at_number)[1] == ["it names its version by a number, which AWS lets set whoever may pass the nodes' role"]  # fmt: skip  # noqa: E501
+    goes_back = "ng goes back to 1 by its version number, and its new nodes are replaced again"
+    assert seen(at_number, BY_NUMBER)[0] == [goes_back]
+    stays = "it names its version by a number, which AWS lets set whoever may pass the nodes' role"
+    assert seen(at_number)[1] == [stays]
 
 
 def test_a_group_of_a_launch_configuration_goes_back_by_its_name() -> None:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from mypy_boto3_autoscaling.type_defs import AutoScalingGroupTypeDef
     from mypy_boto3_cloudwatch import CloudWatchClient
     from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_ec2.type_defs import LaunchTemplateTypeDef
     from mypy_boto3_elb import ElasticLoadBalancingClient
     from mypy_boto3_elbv2 import ElasticLoadBalancingv2Client
     from mypy_boto3_elbv2.type_defs import TargetGroupTypeDef
@@ -267,22 +268,20 @@ class AwsClient:
         return hooks
 
     def template_versions(self, ids: Iterable[str]) -> dict[str, tuple[int, int]]:
-        wanted = sorted(set(ids))
-        if not wanted:
-            return {}
-        with translated(f"describe launch templates {', '.join(wanted)}"):
-            pages = self._ec2.get_paginator("describe_launch_templates").paginate(LaunchTemplateIds=wanted)
-            templates = [t for page in pages for t in page["LaunchTemplates"]]
-        return {t["LaunchTemplateId"]: (t["LatestVersionNumber"], t["DefaultVersionNumber"]) for t in templates}
+        described = self._templates(ids)
+        return {t["LaunchTemplateId"]: (t["LatestVersionNumber"], t["DefaultVersionNumber"]) for t in described}
 
     def template_tags(self, ids: Iterable[str]) -> dict[str, dict[str, str]]:
+        described = self._templates(ids)
+        return {t["LaunchTemplateId"]: {tag["Key"]: tag["Value"] for tag in t.get("Tags", ())} for t in described}
+
+    def _templates(self, ids: Iterable[str]) -> "list[LaunchTemplateTypeDef]":
         wanted = sorted(set(ids))
         if not wanted:
-            return {}
+            return []
         with translated(f"describe launch templates {', '.join(wanted)}"):
             pages = self._ec2.get_paginator("describe_launch_templates").paginate(LaunchTemplateIds=wanted)
-            templates = [t for page in pages for t in page["LaunchTemplates"]]
-        return {t["LaunchTemplateId"]: {tag["Key"]: tag["Value"] for tag in t.get("Tags", ())} for t in templates}
+            return [t for page in pages for t in page["LaunchTemplates"]]
 
     def set_default_version(self, template: str, number: str) -> None:
         with translated(f"make version {number} the default of launch template {template}"):

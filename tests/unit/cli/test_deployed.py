@@ -1,5 +1,6 @@
 """`doctor --deployed`: answers that the lab's account does not give."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,11 +20,7 @@ class Client:
         self._answers = answers
 
     def get_paginator(self, name: str) -> Any:
-        class Pages:
-            def paginate(inner, **_: Any) -> list[Any]:  # noqa: N805 (the outer object is needed)
-                return [self._answers[name]]
-
-        return Pages()
+        return SimpleNamespace(paginate=lambda **_: [self._answers[name]])
 
     def __getattr__(self, name: str) -> Any:
         return lambda **_: self._answers[name]

@@ -83,6 +83,15 @@ def test_what_a_plan_needs_is_a_failure_and_what_it_goes_on_without_a_warning(
     assert (check.health, check.said) == (health, f"you may not list {resource}")
 
 
+@pytest.mark.parametrize(("lease", "health"), [("", Health.OK), ("another", Health.OK), ("eks-rolling", Health.WARN)])
+def test_who_may_write_the_rolls_lease_alone_may_pause(target: FakeTarget, lease: str, health: Health) -> None:
+    """As the operators' Role grants it: by its name."""
+    target.world.forbidden = {Verb("", "update", "coordination.k8s.io", "leases", "kube-system", lease)}
+    (check,) = run_checks(target, {"control": CHECKS["control"]})
+    assert check.health is health
+    assert check.said.endswith("the Lease kube-system/eks-rolling")
+
+
 def test_a_plan_that_would_be_blocked_is_a_warning(target: FakeTarget) -> None:
     (check,) = run_checks(target, {"plan": CHECKS["plan"]})
     assert (check.health, check.said) == (Health.OK, "a plan can be made: 6 outdated nodes")
