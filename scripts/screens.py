@@ -21,7 +21,7 @@ from eks_rolling_cli.target import Options, Target
 from eks_rolling_cli.watch_view import picture
 from eks_rolling_cli.watching import looker_of, named
 
-WIDTH = 118
+WIDTH = 100
 
 
 def plan(target: Target) -> RenderableType:

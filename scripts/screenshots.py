@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from eks_rolling.documents.finding import HEADINGS, Severity
 from lab.application import deploy
 from lab.demo import ROLL_SECONDS, SPEC
 from lab.lifecycle import LabError, running_lab
@@ -26,6 +27,9 @@ MOST_BYTES = 300_000
 SETTINGS = {"on_change": "off", "bake_seconds": 20}
 """The plan is to be seen before the roll begins; a person starts it."""
 
+SETTLED_SECONDS = 90.0
+"""How long Redis may take until its groups are in their normal state."""
+
 LIVELY = ("sync", "stand-in", "replica")
 """Words of states in which there is something to see."""
 
@@ -39,7 +43,7 @@ def main() -> None:
             operator.wait_for_workloads()
             for template in sorted({g.template for g in lab.spec.groups}):
                 operator.rolls.publish_version(template)
-            _screen(operator, "plan")
+            _plan(operator)
             with operator.traffic():
                 execution = operator.rolls.start({})
                 _watch(operator, execution)
@@ -58,15 +62,27 @@ def main() -> None:
             raise LabError(f"{picture.name} is larger than {MOST_BYTES // 1000} KB")
 
 
-def _screen(operator: Operator, what: str) -> None:
-    """What the command shows now, drawn inside the lab. Raises LabError with what it said where it fails."""
+def _plan(operator: Operator) -> None:
+    """The plan, once nothing blocks it: sentinels take a while to know of each other. Raises LabError."""
+    deadline = time.monotonic() + SETTLED_SECONDS
+    while HEADINGS[Severity.BLOCKS].partition(" ")[0] in _screen(operator, "plan"):
+        if time.monotonic() > deadline:
+            raise LabError(f"the plan is still blocked after {SETTLED_SECONDS:.0f} s: see {PICTURES / 'plan.svg'}")
+        time.sleep(1)
+
+
+def _screen(operator: Operator, what: str) -> str:
+    """What the command shows now, drawn inside the lab: its picture's text. Raises LabError with what it said where it
+    fails."""
     file = PICTURES / f"{what}.svg"
     done = operator.lab.run(
         [sys.executable, "-m", "scripts.screens", what, str(file)], cwd=REPOSITORY, capture_output=True
     )
     if done.returncode != 0:
         raise LabError(f"the picture of {what} could not be drawn", details=done.stderr[-2000:])
-    file.write_text(re.sub(r"@font-face\s*\{.*?\}", "", file.read_text(), flags=re.DOTALL))
+    drawn = re.sub(r"@font-face\s*\{.*?\}", "", file.read_text(), flags=re.DOTALL)
+    file.write_text(drawn)
+    return drawn
 
 
 def _watch(operator: Operator, execution: str) -> None:

@@ -37,9 +37,12 @@ class Cluster:
 
     # Nodes
 
-    def add_node(self, zone: str = "a", *, pods: int = 29, annotations: dict[str, str] | None = None) -> str:
+    def add_node(
+        self, zone: str = "a", *, pods: int = 29, annotations: dict[str, str] | None = None, instance: str = ""
+    ) -> str:
         """A node that is Ready and that the scheduler gives pods to; returns its name."""
-        name = str(self.register_node(zone, pods=pods, annotations=annotations)["metadata"]["name"])
+        registered = self.register_node(zone, pods=pods, annotations=annotations, instance=instance)
+        name = str(registered["metadata"]["name"])
         self.kube.patch(f"/api/v1/nodes/{name}/status", node_ready(), kind="strategic")
         self.kube.wait_for(f"{name} without taints", "/api/v1/nodes",
                            lambda nodes: nodes if nodes and not taints(nodes[0]) else None,
@@ -47,16 +50,19 @@ class Cluster:
         self._let_the_scheduler_hear_of(name)
         return name
 
-    def register_node(self, zone: str, *, pods: int = 29, annotations: dict[str, str] | None = None) -> Json:
-        """A node as it is at first, not Ready."""
+    def register_node(
+        self, zone: str, *, pods: int = 29, annotations: dict[str, str] | None = None, instance: str = ""
+    ) -> Json:
+        """A node as it is at first, not Ready. `instance` is the id of the one that it says to be on."""
         name = f"{self.name}-{zone}{len(self._nodes)}"
         self._nodes.append(name)
-        body = node(name, zone, pods=pods, labels={"tests/pool": self.name}, annotations=annotations or {})
+        pool = {"tests/pool": self.name}
+        body = node(name, zone, pods=pods, labels=pool, annotations=annotations or {}, instance=instance)
         return self.kube.create("/api/v1/nodes", body)
 
-    def taint(self, name: str, effect: str) -> None:
-        """Sets our taint, as a roll does; effect "" takes it away. Returns once the scheduler goes by it."""
-        wanted = [{"key": "eks-rolling", "effect": effect}] if effect else []
+    def taint(self, name: str, effect: str, key: str = "eks-rolling") -> None:
+        """Sets our taint, as a roll does, or another; effect "" takes it away. Returns once the scheduler knows."""
+        wanted = [{"key": key, "effect": effect}] if effect else []
         self.kube.patch(f"/api/v1/nodes/{name}", {"spec": {"taints": wanted}})
         self._let_the_scheduler_hear_of(name)
 

@@ -36,8 +36,10 @@ async def play_kubelet(kube: Kube) -> None:
                 group.create_task(_run(kube, pod, next(addresses)))
 
 
-def node(name: str, zone: str, *, pods: int, labels: dict[str, str], annotations: dict[str, str]) -> Json:
-    """A node as a kubelet registers it."""
+def node(
+    name: str, zone: str, *, pods: int, labels: dict[str, str], annotations: dict[str, str], instance: str = ""
+) -> Json:
+    """A node as a kubelet registers it. Without `instance` it is on none that EC2 could have."""
     capacity = {"cpu": "4", "memory": "16Gi", "pods": str(pods)}
     return {
         "apiVersion": "v1",
@@ -47,7 +49,7 @@ def node(name: str, zone: str, *, pods: int, labels: dict[str, str], annotations
             "labels": {"kubernetes.io/hostname": name, "topology.kubernetes.io/zone": zone, **labels},
             "annotations": annotations,
         },
-        "spec": {"providerID": f"aws:///{zone}/i-{name}"},
+        "spec": {"providerID": f"aws:///{zone}/{instance or f'i-{name}'}"},
         "status": {"capacity": capacity, "allocatable": capacity},
     }
 
