@@ -344,7 +344,7 @@ class ClusterWorld:
             self.tick(max(self.now, node.takes_over_at))
         return node.itself.role, len(node.data) * BYTES_PER_WRITE
 
-    def meet(self, endpoint: Endpoint, expected: Server, newcomer: Address) -> None:
+    def meet(self, endpoint: Endpoint, expected: Server, newcomer: Address, _bus_port: int | None = None) -> None:
         self._confirmed(endpoint, expected).meeting[newcomer.host] = self.now
         self._effect(f"redis CLUSTER MEET {newcomer} on {endpoint}")
 

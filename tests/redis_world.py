@@ -451,7 +451,7 @@ class RedisWorld:
     def cluster_node(self, endpoint: Endpoint) -> ClusterNode | Silent:
         return self.cluster.cluster_node(endpoint)
 
-    def meet(self, endpoint: Endpoint, expected: Server, newcomer: Address) -> None:
+    def meet(self, endpoint: Endpoint, expected: Server, newcomer: Address, bus_port: int | None = None) -> None:
         self.cluster.meet(endpoint, expected, newcomer)
 
     def replicate(self, endpoint: Endpoint, expected: Server, master_id: str) -> None:

@@ -82,8 +82,27 @@ def test_the_password_is_found_under_the_keys_that_charts_use(real: Real, secret
     assert read(real.redis, real.add_server(None, f"requirepass {PASSWORD}")).role is Role.MASTER
 
 
+def test_a_key_that_is_alone_in_its_secret_is_the_password(real: Real, secrets: Secrets) -> None:
+    """Charts let people choose its name (auth.existingSecretPasswordKey)."""
+    secrets["redis-auth"] = {"cache.primary.pw": PASSWORD}
+    assert read(real.redis, real.add_server(None, f"requirepass {PASSWORD}")).role is Role.MASTER
+    secrets["redis-auth"] = {"bundle.pem": "-----BEGIN-----\nabc\n-----END-----\n"}
+    with pytest.raises(NotFound, match="has no key password"):
+        RedisClient(lambda *_: secrets["redis-auth"]).server(Endpoint(Address("127.0.0.1", 1), AUTH))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_password_that_was_written_with_the_end_of_its_line_is_used_without(
+    real: Real, secrets: Secrets, end: str
+) -> None:
+    """`kubectl create secret --from-file`; the charts' scripts read it as a file, and drop the end."""
+    secrets["redis-auth"] = {"password": PASSWORD + end}
+    assert read(real.redis, real.add_server(None, f"requirepass {PASSWORD}")).role is Role.MASTER
+    denial(lambda: real.redis.server(Endpoint(real.add_server(None, "requirepass another"), AUTH, "shop/redis-0")))
+
+
 def test_a_secret_without_a_password_is_named() -> None:
-    client = RedisClient(lambda *_: {"pasword": PASSWORD})
+    client = RedisClient(lambda *_: {"pasword": PASSWORD, "user": "shop"})
     with pytest.raises(NotFound, match="Secret shop/redis-auth has no key password"):
         client.server(Endpoint(Address("127.0.0.1", 1), AUTH))
 

@@ -363,6 +363,14 @@ def test_back_in_sync_the_pod_becomes_master_again() -> None:
     assert expect(seen, FailOver, RedisStep.FAIL_BACK_TO_SHARD_POD, "m-0 becomes master again").member.name == "m-0"
 
 
+def test_a_pause_of_somebody_elses_is_waited_for() -> None:
+    """C1: the new master would take writes while a backup, say, wants none."""
+    away = server(cluster(stand_in="m-0"), "m-0", paused=True)
+    expect(away, RedisHold, RedisStep.FAIL_OVER_TO_STAND_IN, "writes on m-0 are paused (CLIENT PAUSE)")
+    home = server(back(cluster(stand_in="", changed={"m-0": T, "r-0": T})), T, paused=True)
+    expect(home, RedisHold, RedisStep.FAIL_BACK_TO_SHARD_POD, f"writes on {T} are paused (CLIENT PAUSE)")
+
+
 def test_who_forgot_a_stand_in_that_became_master_again_is_introduced_to_it() -> None:
     """C1: the pod stood still while the stand-in was being forgotten."""
     seen = without(back(cluster(stand_in="", changed={"m-0": T, "r-0": T})), T, "m-1", "r-2")

@@ -6,7 +6,7 @@ import pytest
 from redis.exceptions import NoPermissionError, ResponseError
 
 from eks_rolling.clients import redis
-from eks_rolling.clients.redis import RedisClient, read_sentinel, read_server
+from eks_rolling.clients.redis import RedisClient, read_cluster_node, read_sentinel, read_server
 from eks_rolling.errors import Permanent
 from eks_rolling.observed.redis import Address, Endpoint, Follower, Login, Role, Server
 
@@ -60,6 +60,33 @@ def test_bytes_left_of_a_synchronization(left: str, in_progress: str, expected: 
 def test_connections_closed_over_the_buffer_limit_are_read_where_the_version_counts_them() -> None:
     assert read("role:master\r\nclient_output_buffer_limit_disconnections:4\r\n").over_limit == 4
     assert read("role:master\r\n").over_limit == 0
+
+
+def test_a_snapshot_that_failed_is_read() -> None:
+    assert read("rdb_last_bgsave_status:err\r\n").save_failed
+    assert not read("rdb_last_bgsave_status:ok\r\n").save_failed
+
+
+def test_what_a_server_announces_and_whether_it_takes_writes_as_a_replica() -> None:
+    settings = {"replica-announce-ip": "redis-0", "replica-announce-port": "31000", "replica-read-only": "no"}
+    seen = read("replica_announced:0\r\n", settings)
+    assert (seen.announced, seen.announced_port, seen.hidden, seen.read_only) == ("redis-0", 31000, True, False)
+    assert (read().announced_port, read().hidden, read().read_only) == (0, False, None)
+
+
+@pytest.mark.parametrize(
+    ("where", "announced", "port"),
+    [
+        ("10.0.0.1:6379@16379", "0", 16379),
+        (":6379@7000", None, 7000),
+        ("10.0.0.1:6379@31001,redis-0,shard-id=abc", "31001", None),
+    ],
+)
+def test_where_a_node_of_a_cluster_hears_the_others(where: str, announced: str | None, port: int | None) -> None:
+    """One that announces another port hears them at its own all the same, wherever that is."""
+    table = f"id-1 {where} myself,master - 0 0 1 connected 0-16383\n"
+    settings = {} if announced is None else {"cluster-announce-bus-port": announced}
+    assert read_cluster_node(read(), "cluster_state:ok\r\n", table, settings).bus_port == port
 
 
 def test_keys_of_all_databases_count() -> None:

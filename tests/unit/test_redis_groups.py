@@ -8,7 +8,9 @@ import pytest
 from eks_rolling.documents.finding import Severity
 from eks_rolling.observed.kubernetes import Owner, Selector, Workload
 from eks_rolling.observed.redis import Address, Login, Sentinel, Silent
+from eks_rolling.plan.checks import ACCEPTABLE
 from eks_rolling.plan.checks.redis_sentinel import RedisView, describe, redis_findings
+from eks_rolling.redis.cluster import RedisClusterState
 from eks_rolling.redis.groups import (
     AUTH,
     GROUP,
@@ -24,6 +26,7 @@ from eks_rolling.redis.groups import (
     endpoint_of,
 )
 from eks_rolling.redis.groups import CACHE as CACHE_ROLE
+from tests.unit.test_cluster import cluster, view
 from tests.unit.test_sentinel import GROUP as CACHE
 from tests.unit.test_sentinel import HOST, SMALL, group, holding, server, views
 
@@ -102,8 +105,10 @@ MOVING: set[Owner | None] = {s.owner for s in CACHE.sets}
 TWO_ZONES = (("m-0", "zone-a"), ("r-0", "zone-b"), ("r-1", "zone-b"))
 
 
-def said(view: RedisView, wrong: tuple[DeclarationProblem, ...] = ()) -> list[tuple[str, Severity, str]]:
-    return [(f.code, f.severity, str(f)) for f in redis_findings([view], wrong, MOVING)]
+def said(
+    of: RedisView, wrong: tuple[DeclarationProblem, ...] = (), moving: set[Owner | None] = MOVING
+) -> list[tuple[str, Severity, str]]:
+    return [(f.code, f.severity, str(f)) for f in redis_findings([of], wrong, moving)]
 
 
 def test_a_group_in_order_is_nothing_to_speak_of() -> None:
@@ -174,6 +179,17 @@ def test_a_wrong_declaration_blocks_only_where_its_own_pods_move() -> None:
     assert there == [("redis-declaration", Severity.BLOCKS)]
 
 
+@pytest.mark.parametrize("part", ["sentinel-replica", "sentinel"])
+def test_a_group_without_the_set_that_is_declared_wrongly_is_another_group(part: str) -> None:
+    """R5, S1: its other sets alone are no group to move, and what is wrong is said once, of that set."""
+    more = stateful_set("more", part, 2, port="70000")
+    groups, wrong = declared([*whole(), more, stateful_set("x", "cluster", 3, group="other")])
+    assert [str(g) for g in groups] == ["default/other"]
+    ((found, owners),) = [(str(p.object), p.owners) for p in wrong]
+    assert "more" in found
+    assert owners == {w.owner for w in (*whole(), more)}
+
+
 def test_a_declaration_that_cannot_be_followed_blocks() -> None:
     ((code, severity, text),) = said(
         RedisView(CACHE, group(), zones=TWO_ZONES),
@@ -211,12 +227,29 @@ def test_a_group_that_a_dead_roll_left_half_moved_only_holds() -> None:
         ("m-0", {"can_follow": False}, "redis-masterauth", "m-0 has no masterauth"),
         ("m-0", {"min_replicas_to_write": 2}, "redis-min-replicas", "with one of 2 replicas away, writes would stop"),
         ("m-0", {"persists": False}, "redis-no-persistence", "m-0 persists nothing"),
+        ("r-1", {"read_only": False}, "redis-writable-replica", "r-1 takes writes as a replica (replica-read-only no)"),
     ],
 )
 def test_what_would_hurt_is_named(name: str, changes: dict[str, object], code: str, words: str) -> None:
     ((found, _, text),) = said(RedisView(CACHE, server(group(), name, **changes), zones=TWO_ZONES))
     assert found == code
     assert words in text
+
+
+def test_a_cluster_that_tells_clients_names_blocks_because_a_stand_in_has_none() -> None:
+    """C1: they would be led nowhere while it serves the slots."""
+    seen = cluster(old="")
+    moving: set[Owner | None] = {seen.group.sets[0].owner}
+
+    def about_names(state: RedisClusterState) -> list[tuple[str, Severity, str]]:
+        return [f for f in said(RedisView(seen.group, state), moving=moving) if f[0] == "redis-endpoint-names"]
+
+    assert about_names(seen) == []
+    told = view(seen, lambda v: replace(v, tells_names=True), "r-1")
+    ((code, severity, text),) = about_names(told)
+    assert severity == Severity.BLOCKS
+    assert "r-1 tells clients names (cluster-preferred-endpoint-type hostname)" in text
+    assert code in ACCEPTABLE
 
 
 def test_no_replica_that_may_become_master_blocks() -> None:

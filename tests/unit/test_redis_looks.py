@@ -1,6 +1,8 @@
 """What one invocation of a step that migrates Redis waits for itself, on a clock that only sleeping moves."""
 
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 
@@ -8,12 +10,14 @@ from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import Transient
 from eks_rolling.migration import next_action
 from eks_rolling.migration.next_action import LONG_SECONDS, SHORT_SECONDS, Next, migrate
+from eks_rolling.observed.redis import ClusterNode, Endpoint, Role, Server, Silent
 from eks_rolling.payloads import RedisActionTask, Status, StepResult
 from eks_rolling.redis.actions import Done, RedisHold, RedisStep, Settled, Stop
 from eks_rolling.redis.groups import RedisGroup, RefreshBy, declared
-from eks_rolling.redis.sentinel import Action, Refresh, SentinelGroupState, SentinelPod
+from eks_rolling.redis.sentinel import Action, Refresh, SentinelGroupState, SentinelPod, Switch
 from eks_rolling.settings import Settings
-from tests.model.situations import cache
+from tests.model.situations import cache, shards
+from tests.redis_world import RedisWorld
 
 OURS, ANOTHERS = RedisStep.REFRESH_SENTINELS, RedisStep.FAIL_BACK
 REFRESH = Refresh(SentinelPod("sentinel-0"), "lists what is gone", RefreshBy.RESET)
@@ -101,3 +105,49 @@ def test_else_the_next_look_decides_and_what_was_done_is_told(
     assert (tried.answered.status, tried.answered.reason) == (Status.WAIT, REFRESH.reason)
     assert tried.acted == 1
     assert tried.answered.output["switches"]
+
+
+class Busy:
+    """Servers that all take 5 MB between two looks, and whose replicas have every byte at once."""
+
+    def __init__(self, redis: RedisWorld) -> None:
+        self._redis = redis
+        self._written = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._redis, name)
+
+    def server(self, endpoint: Endpoint) -> Server | Silent:
+        seen = self._redis.server(endpoint)
+        self._written += 5_000_000
+        return replace(seen, offset=self._written) if isinstance(seen, Server) else seen
+
+    def cluster_node(self, endpoint: Endpoint) -> ClusterNode | Silent:
+        seen = self._redis.cluster_node(endpoint)
+        self._written += 5_000_000
+        return (
+            replace(seen, server=replace(seen.server, offset=self._written)) if isinstance(seen, ClusterNode) else seen
+        )
+
+    def offset(self, endpoint: Endpoint) -> tuple[Role, int]:
+        return self._redis.offset(endpoint)[0], self._written
+
+
+def test_a_busy_group_is_well_in_whatever_order_its_servers_are_looked_at() -> None:
+    """S2: the replica that is master now is looked at last."""
+    world = cache(new_version=False)
+    world.redis.elect(max(world.redis.sentinels))
+    world.advance(40)
+    clients = replace(world.clients(Settings(cluster="demo")), redis=cast(Any, Busy(world.redis)))
+    (group,), _ = declared(world.workloads())
+    action = next_action.look(group, "", clients).action
+    assert isinstance(action, Switch), action
+
+
+def test_a_busy_cluster_is_well_in_whatever_order_its_nodes_are_looked_at() -> None:
+    """C1."""
+    world = shards(new_version=False)
+    clients = replace(world.clients(Settings(cluster="demo")), redis=cast(Any, Busy(world.redis)))
+    (group,), _ = declared(world.workloads())
+    action = next_action.look(group, "", clients).action
+    assert isinstance(action, Settled), action

@@ -9,9 +9,11 @@ from eks_rolling.clients.network_policies import read_network_policy
 from eks_rolling.documents.finding import Severity
 from eks_rolling.observed.kubernetes import Owner, Pod, Workload
 from eks_rolling.observed.network import End, NetworkPolicy, cut_off_by
+from eks_rolling.observed.redis import Address, ClusterNode, KnownNode, Role, Server
 from eks_rolling.plan.checks.redis_network import ACCEPTABLE, network_findings
 from eks_rolling.plan.checks.redis_sentinel import RedisView
 from eks_rolling.plan.snapshot import ClusterSnapshot, Unseen
+from eks_rolling.redis.cluster import ClusterPod, RedisClusterState
 from eks_rolling.redis.groups import AUTH, GROUP, PART, STAND_IN_LABELS, Part, declared
 
 SHARDS = Owner("StatefulSet", "shop", "shards")
@@ -166,6 +168,21 @@ def test_the_bus_is_asked_after_too() -> None:
     """The port alone is open to all, and the bus to those with the label."""
     (said,) = reasons(view(OPEN_TO_ALL))
     assert "could not connect to the pods" in said
+
+
+def test_a_bus_on_another_port_is_the_one_that_is_asked_after() -> None:
+    """`cluster-port`: 10,000 above the port nobody listens."""
+    seen = view(policy(**OF_REDIS, ingress=[{**ON_PORT}, {"from": [pods(app="redis")], "ports": [{"port": 7000}]}]))
+    (group,) = (r.group for r in seen.redis)
+    server = Server(Address("10.0.1.0"), (7, 0, 15), "redis", "run", Role.MASTER, 0)
+    itself = KnownNode("id", server.address, frozenset({"myself", "master"}))
+    node = ClusterNode(server, "id", ok=True, slots_ok=16384, table=(itself,), bus_port=7000)
+    state = RedisClusterState(group, (ClusterPod("shards-0", node=node),))
+    assert reasons(replace(seen, redis=(RedisView(group, state),))), "7000 is open to those with the label alone"
+    open_bus = policy(**OF_REDIS, ingress=[{**ON_PORT}, {"ports": [{"port": 7000}]}])
+    told = replace(view(open_bus), redis=(RedisView(group, state),))
+    assert reasons(told) == []
+    assert reasons(view(open_bus)), "by default it is 16379"
 
 
 def test_a_namespace_that_denies_all_in_shuts_the_stand_in() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from eks_rolling.observed.redis import Address, Role, Server
 from eks_rolling.redis.actions import RedisStep
-from eks_rolling.redis.sync_progress import LONGEST_LOOK_SECONDS, cut_off, synchronizing
+from eks_rolling.redis.sync_progress import LONGEST_LOOK_SECONDS, held_up, synchronizing
 
 REPLICA = Server(Address("10.0.0.1", 6379), (7, 0, 15), "redis", "a", Role.REPLICA, 0, syncing=True)
 MASTER = replace(REPLICA, role=Role.MASTER, used_bytes=200_000_000)
@@ -49,4 +49,10 @@ def test_a_master_that_closes_connections_over_its_buffer_limit_is_named() -> No
     assert "raise the limit for replicas" in hold.reason
     more = synchronizing("r", replace(REPLICA, sync_left=7), replace(MASTER, over_limit=9), 0.0, None)
     assert more.reason == hold.reason, "another connection closed is no progress"
-    assert (cut_off(MASTER), cut_off(None)) == ("", "")
+    assert (held_up(MASTER), held_up(None)) == ("", "")
+
+
+def test_a_master_that_cannot_take_a_snapshot_is_named() -> None:
+    """A disk that is full, a fork that has no memory: then no synchronization ever begins."""
+    hold = synchronizing("r", REPLICA, replace(MASTER, save_failed=True), 0.0, None)
+    assert "its master could not take its last snapshot (rdb_last_bgsave_status)" in hold.reason

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.migration.polling import CAUGHT_UP_SECONDS, caught_up
-from eks_rolling.observed.redis import Address, Endpoint, Login, Role
+from eks_rolling.migration.polling import CAUGHT_UP_SECONDS, asked_after, caught_up
+from eks_rolling.observed.redis import Address, Endpoint, Login, Role, Server
+from eks_rolling.redis.actions import NEAR_BYTES
 from eks_rolling.settings import Settings
 
 MASTER, REPLICA = (Endpoint(Address(host), Login("shop")) for host in ("master", "replica"))
@@ -28,11 +29,27 @@ class Servers:
         self.now += seconds
 
 
-def waited_for(servers: Servers) -> bool:
+def clients_of(servers: Servers) -> Clients:
     nobody = cast(Any, None)
     settings = Settings(cluster="demo")
-    clients = Clients(nobody, nobody, cast(Any, servers), settings, lambda: servers.now, servers.sleep, nobody)
-    return caught_up(REPLICA, MASTER, clients)
+    return Clients(nobody, nobody, cast(Any, servers), settings, lambda: servers.now, servers.sleep, nobody)
+
+
+def waited_for(servers: Servers) -> bool:
+    return caught_up(REPLICA, MASTER, clients_of(servers))
+
+
+def test_a_replica_is_not_behind_by_what_its_master_took_between_two_looks() -> None:
+    """S2: servers are looked at one after the other, and a busy one takes megabytes meanwhile."""
+    servers = Servers(streams_at=0.0)
+    looked_at = Server(REPLICA.address, (7, 0, 15), "redis", "run", Role.REPLICA, servers.offset(REPLICA)[1])
+    servers.sleep(60_000)
+    reached = servers.offset(MASTER)[1]
+    assert reached - looked_at.offset > NEAR_BYTES
+    assert asked_after(looked_at, REPLICA, reached, clients_of(servers)).offset == reached
+    late = Servers(streams_at=1e9, now=servers.now)
+    assert asked_after(looked_at, REPLICA, reached, clients_of(late)).offset == 900, "one that is behind stays so"
+    assert asked_after(looked_at, REPLICA, looked_at.offset + 1, cast(Any, None)) is looked_at
 
 
 def test_a_replica_that_gets_what_its_master_writes_has_caught_up_at_once() -> None:

@@ -522,6 +522,15 @@ def test_without_any_master_and_without_an_election_a_person_is_asked() -> None:
     expect(electing, RedisHold, None, "the sentinels promote one")
 
 
+def test_why_nobody_is_promoted_is_said_where_it_is_known() -> None:
+    """The master died, and the sentinels wait for something that they will not get."""
+    dead = member(group(waited=70), "m-0", server=Silent(at("m-0"), "connection refused"))
+    seen = views(dead, lambda v: replace(v, quorum_ok=False, quorum_says="NOQUORUM 1 usable Sentinels"), "s-1")
+    expect(seen, RedisHold, None, "the sentinels promote one, but s-1 has no quorum (NOQUORUM 1 usable Sentinels)")
+    none = views(dead, lambda v: replace(v, replicas=tuple(replace(r, priority=0) for r in v.replicas)))
+    expect(none, RedisHold, None, "but s-0 knows none that may become one: every replica's priority is 0")
+
+
 def test_a_replica_that_follows_somebody_else_is_corrected_after_a_while() -> None:
     wrong = {"link_up": False, "master": Address("10.0.0.77")}
     expect(server(group(), "r-0", **wrong), RedisHold, RedisStep.MOVE_REPLICA, "r-0 has no link to m-0")
@@ -550,6 +559,97 @@ def test_a_living_replica_that_nobody_declared_is_asked_about_and_never_reset_aw
         return replace(view, replicas=(*view.replicas, gone))
 
     expect(views(group(), ended), Refresh, RedisStep.REFRESH_SENTINELS, "where no replica is")
+
+
+def test_a_living_sentinel_that_nobody_declared_is_asked_about_and_never_reset_away() -> None:
+    """S1, S2: it would say hello again after every reset, and each time the one that was reset knows no replica."""
+
+    def another(view: Sentinel, silent_for: float = 0.4) -> Sentinel:
+        there = KnownSentinel(Address("10.9.0.1", 26379), "id-x", frozenset({"sentinel"}), silent_for)
+        return replace(view, sentinels=(*view.sentinels, there))
+
+    found = "sentinel s-0 lists a sentinel at 10.9.0.1:26379 that answers and that nobody declared"
+    expect(views(group(), another), RedisHold, RedisStep.REFRESH_SENTINELS, found)
+    expect(views(group(old=("s-2",)), another), RedisHold, RedisStep.REFRESH_SENTINELS, found)
+    expect(views(group(waited=30), another), Stop, None, f"{found}: declare its StatefulSet")
+    gone = views(group(), lambda v: another(v, 4.0))
+    expect(gone, Refresh, RedisStep.REFRESH_SENTINELS, "lists a sentinel at 10.9.0.1:26379, which is gone")
+
+
+def test_a_replica_that_its_sentinels_list_to_nobody_is_not_missed() -> None:
+    """S1: `replica-announced no`. They know it; it becomes master if there is no other."""
+    seen = server(group(), "r-1", hidden=True)
+
+    def unlisted(view: Sentinel) -> Sentinel:
+        return can_be_told(replace(view, replicas=tuple(r for r in view.replicas if r.address != at("r-1"))))
+
+    expect(views(seen, unlisted), Settled, None, "m-0 is master, 2 in sync")
+    first = views(server(group(old=("m-0",)), "r-0", hidden=True), unlisted)
+    expect(first, AskSooner, RedisStep.REFRESH_SENTINELS, "does not list r-1")
+    leaving = server(group(old=("m-0", "r-1")), "r-0", hidden=True)
+    leaving = replace(leaving, members=tuple(m for m in leaving.members if m.name != "r-1"))
+    leaving = views(leaving, lambda v: replace(v, replicas=tuple(r for r in v.replicas if r.address == at("r-0"))))
+    expect(leaving, Switch, RedisStep.FAIL_OVER, "r-0 becomes master in place of m-0")
+    assert expect(server(group(old=("m-0",)), "r-0", hidden=True), Switch, RedisStep.FAIL_OVER, "").new.name == "r-1"
+
+
+def test_another_port_that_is_announced_is_the_same_server() -> None:
+    """S2: node ports and forwardings (replica-announce-port)."""
+    seen = server(group("r-0"), "m-0", announced="192.168.0.7", announced_port=31000)
+    known = Address("192.168.0.7", 31000)
+
+    def forwarded(view: Sentinel) -> Sentinel:
+        entries = tuple(replace(r, address=known) if r.address == at("m-0") else r for r in view.replicas)
+        return replace(view, replicas=entries)
+
+    action = expect(views(seen, forwarded), Switch, RedisStep.FAIL_BACK, "m-0 becomes master in place of r-0")
+    assert action.new.known_as == known
+
+    def on_another_port(view: Sentinel) -> Sentinel:
+        other = KnownReplica(Address(HOST["r-0"], 32000), frozenset({"slave"}), silent_for=9.0)
+        return replace(view, replicas=(*view.replicas, other))
+
+    home = views(server(group(), "r-0", announced_port=31000), on_another_port)
+    expect(home, Refresh, RedisStep.REFRESH_SENTINELS, "lists 10.0.1.1:32000, where no replica is")
+
+
+def test_where_any_server_may_be_master_the_role_leaves_once_and_stays_where_it_is() -> None:
+    """S1, S2: its replicas first, then one switch, and the former master goes as a replica; no way back."""
+
+    def anywhere(seen: SentinelGroupState) -> SentinelGroupState:
+        return replace(seen, members=tuple(replace(m, part=Part.REPLICA) for m in seen.members))
+
+    expect(anywhere(group("r-1")), Settled, None, "r-1 is master, 2 in sync")
+    all_three = anywhere(group("r-0", old=("m-0", "r-0", "s-1")))
+    expect(all_three, MovePod, RedisStep.MOVE_REPLICA, "replica m-0 moves")
+    expect(anywhere(group("r-0", old=("r-0", "s-1"))), MovePod, RedisStep.MOVE_SENTINEL, "sentinel s-1 moves")
+    action = expect(anywhere(group("r-0", old=("r-0",))), Switch, RedisStep.FAIL_OVER, "m-0 becomes master in place of")
+    assert action.old.name == "r-0"
+    expect(anywhere(group("m-0", old=("r-0",))), MovePod, RedisStep.MOVE_REPLICA, "replica r-0 moves")
+    gone = anywhere(without(group("m-0"), "r-0"))
+    expect(gone, RedisHold, RedisStep.MOVE_REPLICA, "pod r-0 is not there yet")
+    expect(anywhere(views(group("m-0"), stale)), Refresh, RedisStep.REFRESH_SENTINELS, "where no replica is")
+    cut_off = anywhere(server(group("r-0", old=("m-0",)), "m-0", master=NOWHERE))
+    expect(cut_off, Follow, RedisStep.FAIL_OVER, "m-0 was closed, and r-0 is master")
+    empty = anywhere(back_empty(group("r-0")))
+    expect(empty, Follow, RedisStep.FAIL_OVER, "m-0 is a master that no sentinel names")
+
+
+@pytest.mark.parametrize(("acting", "old"), [("m-0", ("m-0",)), ("r-0", ())])
+def test_a_pause_of_somebody_elses_is_waited_for(acting: str, old: tuple[str, ...]) -> None:
+    """S1: a switch pauses too, and would end it: clients would write while a backup, say, wants none."""
+    step = RedisStep.FAIL_OVER if acting == "m-0" else RedisStep.FAIL_BACK
+    seen = server(group(acting, old=old), acting, paused=True)
+    expect(seen, RedisHold, step, f"writes on {acting} are paused (CLIENT PAUSE)")
+    expect(server(seen, acting, paused=False), Switch, step, "becomes master in place of")
+    expect(server(group(), "m-0", paused=True), Settled, None, "m-0 is master")
+
+
+def test_a_master_that_would_take_writes_after_it_was_closed_is_not_switched_away_from() -> None:
+    """S1: whoever reaches it as a replica gets an answer, and nobody else gets the write."""
+    seen = server(group(old=("m-0",)), "m-0", read_only=False)
+    expect(seen, Stop, None, "m-0 takes writes as a replica too (replica-read-only no)")
+    expect(server(seen, "m-0", read_only=True), Switch, RedisStep.FAIL_OVER, "")
 
 
 def test_ipv6_addresses_are_one_server_however_they_are_written() -> None:

@@ -407,8 +407,11 @@ class Redis(Protocol):
         """CLIENT KILL TYPE normal SKIPME yes, so that clients ask for the master again."""
         ...
 
-    def meet(self, endpoint: Endpoint, expected: Server, newcomer: Address) -> None:
-        """CLUSTER MEET: the node introduces the newcomer, which everybody hears of by gossip, within seconds."""
+    def meet(self, endpoint: Endpoint, expected: Server, newcomer: Address, bus_port: int | None = None) -> None:
+        """CLUSTER MEET: the node introduces the newcomer, which everybody hears of by gossip, within seconds.
+
+        `bus_port` is where the newcomer hears the others; 10,000 above its port by default.
+        """
         ...
 
     def replicate(self, endpoint: Endpoint, expected: Server, master_id: str) -> None:

@@ -81,6 +81,8 @@ IDLE_SECONDS = 60.0
 CONFIGURATION = (
     "replica-priority",
     "replica-announce-ip",
+    "replica-announce-port",
+    "replica-read-only",
     "min-replicas-to-write",
     "save",
     "appendonly",
@@ -105,6 +107,8 @@ CLUSTER_CONFIGURATION = (
     "cluster-require-full-coverage",
     "cluster-node-timeout",
     "cluster-allow-replica-migration",
+    "cluster-announce-bus-port",
+    "cluster-preferred-endpoint-type",
 )
 
 CLUSTER_WRITES: Mapping[str, Command] = {
@@ -364,8 +368,9 @@ class RedisClient:
 
     # Writes to nodes of a cluster
 
-    def meet(self, endpoint: Endpoint, expected: Server, newcomer: Address) -> None:
-        self._write(endpoint, "CLUSTER MEET", ("CLUSTER", "MEET", newcomer.host, newcomer.port), expected)
+    def meet(self, endpoint: Endpoint, expected: Server, newcomer: Address, bus_port: int | None = None) -> None:
+        bus = () if bus_port is None else (bus_port,)
+        self._write(endpoint, "CLUSTER MEET", ("CLUSTER", "MEET", newcomer.host, newcomer.port, *bus), expected)
 
     def replicate(self, endpoint: Endpoint, expected: Server, master_id: str) -> None:
         self._write(endpoint, "CLUSTER REPLICATE", ("CLUSTER", "REPLICATE", master_id), expected)
@@ -509,12 +514,22 @@ class RedisClient:
     def _sign_in(self, endpoint: Endpoint, kind: _Kind) -> Connection:
         username, password, borrowed = self._credentials(endpoint, kind)
         try:
-            return self._open(endpoint, username, password)
+            return self._open_with_any(endpoint, username, password)
         except AuthenticationError as error:
             # A server's password may be given to sentinels that want none.
             if not borrowed and not any(words in str(error) for words in _NO_PASSWORD_WANTED):
                 raise
         return self._open(endpoint, "", "")
+
+    def _open_with_any(self, endpoint: Endpoint, username: str, password: str) -> Connection:
+        """As the Secret has it; else without the end of a line, which many have and charts' scripts drop."""
+        try:
+            return self._open(endpoint, username, password)
+        except AuthenticationError:
+            stripped = password.rstrip("\r\n")
+            if stripped in {"", password}:
+                raise
+        return self._open(endpoint, username, stripped)
 
     def _open(self, endpoint: Endpoint, username: str, password: str) -> Connection:
         arguments: dict[str, Any] = {
@@ -574,13 +589,18 @@ class RedisClient:
         secret = self._secret(login.namespace, login.auth)
         username = secret.get("username", "")
         password = next((secret[key] for key in PASSWORD_KEYS if secret.get(key)), "")
+        if not password and len(secret) == 1 and "sentinel-password" not in secret:
+            # Charts let people choose the key; what is alone in a Secret is meant, unless it is a file.
+            password = next((value for value in secret.values() if "\n" not in value.strip()), "")
         if kind is _Kind.SENTINEL:
             own = "sentinel-password" in secret
             username = secret.get("sentinel-username", "" if own else username)
             return username, secret.get("sentinel-password", password), not own
         if not password:
             keys = " or ".join(PASSWORD_KEYS)
-            raise NotFound(f"The Secret {login.namespace}/{login.auth} has no key {keys}; {endpoint} needs it.")
+            raise NotFound(
+                f"The Secret {login.namespace}/{login.auth} has no key {keys}, and not one alone; {endpoint} needs it."
+            )
         return username, password, False
 
     def _tls(self, login: Login) -> ssl.SSLContext:
@@ -658,12 +678,16 @@ def read_server(
         maxmemory=int(info.get("maxmemory", 0)),
         priority=int(settings.get("replica-priority") or info.get("slave_priority") or 100),
         announced=settings.get("replica-announce-ip", ""),
+        announced_port=int(settings.get("replica-announce-port") or 0),
+        hidden=info.get("replica_announced") == "0",
         min_replicas_to_write=int(settings["min-replicas-to-write"]) if settings.get("min-replicas-to-write") else None,
         persists=_persists(settings),
         can_follow=_can_follow(settings, default_open),
+        read_only=_yes(settings.get("replica-read-only")),
         paused=info.get("paused_reason") == "client_pause" and info.get("paused_actions") in {"write", "all"},
         denied=frozenset(denied),
         over_limit=int(info.get("client_output_buffer_limit_disconnections", 0)),
+        save_failed=info.get("rdb_last_bgsave_status") == "err",
     )
 
 
@@ -708,7 +732,15 @@ def read_cluster_node(server: Server, state: str, table: str, settings: Mapping[
         full_coverage=_yes(settings.get("cluster-require-full-coverage")),
         node_timeout_ms=int(timeout) if timeout else None,
         migrates_replicas=_yes(settings.get("cluster-allow-replica-migration")),
+        bus_port=None if int(settings.get("cluster-announce-bus-port") or 0) else _bus_port(itself),
+        tells_names=settings.get("cluster-preferred-endpoint-type") == "hostname",
     )
+
+
+def _bus_port(words: Sequence[str]) -> int | None:
+    """Of a line of CLUSTER NODES: IP:PORT@BUS."""
+    port = words[1].partition("@")[2].partition(",")[0]
+    return int(port) if port.isdecimal() and 0 < int(port) < 65536 else None
 
 
 def _known_node(words: Sequence[str]) -> KnownNode:
@@ -777,7 +809,12 @@ def _known_replica(item: Mapping[str, str]) -> KnownReplica:
 
 
 def _known_sentinel(item: Mapping[str, str]) -> KnownSentinel:
-    return KnownSentinel(Address(item["ip"], int(item["port"])), item.get("runid", ""), _flags(item))
+    return KnownSentinel(
+        Address(item["ip"], int(item["port"])),
+        item.get("runid", ""),
+        _flags(item),
+        silent_for=int(item.get("last-ok-ping-reply", 0)) / 1000,
+    )
 
 
 def _flags(item: Mapping[str, str]) -> frozenset[str]:

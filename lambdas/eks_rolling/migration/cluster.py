@@ -1,10 +1,11 @@
 """Looks at a Redis Cluster, and does what `cluster.decide` says."""
 
+from dataclasses import replace
 from typing import assert_never
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import NotFound
-from eks_rolling.migration.polling import CAUGHT_UP_SECONDS, caught_up, within
+from eks_rolling.migration.polling import CAUGHT_UP_SECONDS, asked_after, caught_up, within
 from eks_rolling.observed.kubernetes import Pod
 from eks_rolling.observed.redis import ClusterNode, Endpoint, Role, Silent
 from eks_rolling.redis import stand_in
@@ -35,7 +36,21 @@ def observe(group: RedisGroup, node: str, clients: Clients, waited: float = 0.0)
         original = _original(pod)
         part_set = next((s for s in group.sets if original and original.pod in s.pods), group.sets[0])
         stand_ins.append(_member(part_set, pod.name, pod, original, clients))
+    pods, stand_ins = _asked_after(pods, pods + stand_ins, clients), _asked_after(stand_ins, pods + stand_ins, clients)
     return RedisClusterState(group, tuple(pods), tuple(stand_ins), node, waited)
+
+
+def _asked_after(members: list[ClusterPod], everyone: list[ClusterPod], clients: Clients) -> list[ClusterPod]:
+    """The members, those that seem far behind their masters by what they have reached by now."""
+    reached = {m.node.id: m.node.server.offset for m in everyone if isinstance(m.node, ClusterNode)}
+    found = []
+    for member in members:
+        node = member.node
+        if isinstance(node, ClusterNode) and member.endpoint is not None:
+            server = asked_after(node.server, member.endpoint, reached.get(node.itself.master, 0), clients)
+            member = replace(member, node=replace(node, server=server))
+        found.append(member)
+    return found
 
 
 def _members(part_set: PartSet, clients: Clients) -> list[ClusterPod]:
@@ -71,7 +86,8 @@ def perform(action: Action, clients: Clients) -> Done:
             # CLUSTER MEET takes no names, and the pod's address is what the others reach it by.
             assert newcomer.endpoint is not None  # noqa: S101 (it answered)
             endpoint, node = _known(by)
-            redis.meet(endpoint, node.server, newcomer.endpoint.address)
+            known = newcomer.node if isinstance(newcomer.node, ClusterNode) else None
+            redis.meet(endpoint, node.server, newcomer.endpoint.address, known.bus_port if known else None)
         case Replicate(member, master_id):
             endpoint, node = _known(member)
             redis.replicate(endpoint, node.server, master_id)

@@ -1,9 +1,12 @@
 """Short waits that a switch of masters is made of, inside one invocation, each with a deadline."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.observed.redis import Endpoint
+from eks_rolling.errors import Transient
+from eks_rolling.observed.redis import Endpoint, Role, Server
+from eks_rolling.redis.actions import NEAR_BYTES
 
 CAUGHT_UP_SECONDS = 2.5
 """After a full synchronization a master may send nothing until the replica's next acknowledgement, a second later (the
@@ -21,6 +24,21 @@ def within(seconds: float, condition: Callable[[], bool], clients: Clients) -> b
             return False
         clients.sleep(POLL_SECONDS)
     return True
+
+
+def asked_after(server: Server, endpoint: Endpoint, reached: int, clients: Clients) -> Server:
+    """The server, with the offset that it has now where that was far from `reached`, its master's.
+
+    Servers are looked at one after the other: what a busy master took between the look at its replica and the look at
+    itself is nothing that the replica lacks.
+    """
+    if server.role is Role.MASTER or reached - server.offset <= NEAR_BYTES:
+        return server
+    try:
+        role, offset = clients.redis.offset(endpoint)
+    except Transient:
+        return server
+    return replace(server, offset=offset) if role is server.role else server
 
 
 def caught_up(replica: Endpoint, master: Endpoint, clients: Clients) -> bool:

@@ -1,13 +1,16 @@
 """Looks at a Sentinel group, and does what `sentinel.decide` says."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import assert_never
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import NotFound
 from eks_rolling.migration.handover import cut_off, switch, take_back, tell, untold
 from eks_rolling.migration.learning import learn
+from eks_rolling.migration.polling import asked_after
 from eks_rolling.observed.kubernetes import Node, Pod
-from eks_rolling.observed.redis import Endpoint, Sentinel, Server, Silent
+from eks_rolling.observed.redis import Endpoint, Role, Sentinel, Server, Silent
 from eks_rolling.redis.actions import Done, RedisHold, RedisStep, Settled, Stop
 from eks_rolling.redis.groups import Part, PartSet, RedisGroup, RefreshBy, endpoint_of
 from eks_rolling.redis.sentinel import (
@@ -45,7 +48,17 @@ def observe(group: RedisGroup, node: str, clients: Clients, waited: float = 0.0)
         for part_set in group.of(Part.SENTINEL)
         for name in part_set.pods
     ]
-    return SentinelGroupState(group, tuple(members), tuple(watchers), node, waited)
+    return SentinelGroupState(group, tuple(_asked_after(members, clients)), tuple(watchers), node, waited)
+
+
+def _asked_after(members: list[RedisPod], clients: Clients) -> Iterator[RedisPod]:
+    """The members, those that seem far behind by what they have reached by now."""
+    masters = [m.server.offset for m in members if isinstance(m.server, Server) and m.server.role is Role.MASTER]
+    for member in members:
+        if isinstance(member.server, Server) and member.endpoint is not None and len(masters) == 1:
+            yield replace(member, server=asked_after(member.server, member.endpoint, masters[0], clients))
+        else:
+            yield member
 
 
 def _pods_of(part_set: PartSet, clients: Clients) -> dict[str, Pod]:

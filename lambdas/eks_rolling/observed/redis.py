@@ -80,7 +80,8 @@ class Server:
     `offset` is master_repl_offset of a master, slave_repl_offset of a replica. `master` is what a replica was told to
     follow, a name perhaps. `sync_left` is None while no full synchronization transfers data, or where its size is not
     known (diskless); `sync_read` is what has been read of one that goes on. Both are bytes. `failover` is
-    master_failover_state. `announced` is replica-announce-ip, "" where none is set.
+    master_failover_state. `announced` is replica-announce-ip, "" where none is set, and `announced_port` is
+    replica-announce-port, or 0. `hidden` is a replica that its sentinels know, and list to nobody (replica-announced).
     Renamed or forbidden CONFIG leaves the settings at None, and the commands that the server does not know or permit
     are in `denied`. It holds writes as well, none of which was tried; "ACL DRYRUN", "ACL GETUSER" and "COMMAND INFO"
     in it mean that these could not be asked after, nothing worse.
@@ -106,15 +107,21 @@ class Server:
     """Bytes that it may hold as a master, 0 for no limit: beyond it refuses writes or evicts keys."""
     priority: int = 100
     announced: str = ""
+    announced_port: int = 0
+    hidden: bool = False
     min_replicas_to_write: int | None = None
     persists: bool | None = None
     can_follow: bool | None = None
     """Whether masterauth is set, or no password is required."""
+    read_only: bool | None = None
+    """Whether it refuses writes as a replica (replica-read-only)."""
     paused: bool = False
     """Writes are paused by CLIENT PAUSE (INFO clients, where the version tells; else False)."""
     denied: frozenset[str] = frozenset()
     over_limit: int = 0
     """Connections that it has closed over client-output-buffer-limit since it started (INFO stats, Redis 7.2)."""
+    save_failed: bool = False
+    """Its last snapshot failed, which a full synchronization needs, whether it goes over the disk or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +175,12 @@ class KnownReplica:
 
 @dataclass(frozen=True, slots=True)
 class KnownSentinel:
-    """Another sentinel in a sentinel's list."""
+    """Another sentinel in a sentinel's list. `silent_for` is seconds since it last answered a ping."""
 
     address: Address
     run_id: str
     flags: frozenset[str]
+    silent_for: float = 0.0
 
     @property
     def alive(self) -> bool:
@@ -260,6 +268,10 @@ class ClusterNode:
     full_coverage: bool | None = None
     node_timeout_ms: int | None = None
     migrates_replicas: bool | None = None
+    bus_port: int | None = None
+    """Where it hears the others, if it does not announce another port."""
+    tells_names: bool = False
+    """It tells clients host names instead of addresses (cluster-preferred-endpoint-type hostname)."""
 
     @property
     def itself(self) -> KnownNode:

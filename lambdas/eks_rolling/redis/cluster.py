@@ -15,7 +15,7 @@ from eks_rolling.observed.redis import ClusterNode, Endpoint, KnownNode, Role, S
 from eks_rolling.redis.actions import NEAR_BYTES, RedisHold, RedisStep, Settled, Stop
 from eks_rolling.redis.groups import RedisGroup
 from eks_rolling.redis.room import too_small
-from eks_rolling.redis.sync_progress import cut_off, synchronizing
+from eks_rolling.redis.sync_progress import held_up, synchronizing
 
 SLOTS = 16384
 
@@ -306,7 +306,7 @@ def _behind(
     if server.syncing:
         return synchronizing(str(member), server, master.server if master else None, waited, step)
     if not server.link_up:
-        return RedisHold(f"{member} has no link to its master{cut_off(master.server if master else None)}", step)
+        return RedisHold(f"{member} has no link to its master{held_up(master.server if master else None)}", step)
     if master is not None and master.server.offset - server.offset > NEAR_BYTES:
         return RedisHold(f"{member} is {master.server.offset - server.offset:,} bytes behind", step)
     return None
@@ -376,7 +376,7 @@ def _leaving(pair: Pair) -> Action:
     if serves and (why := too_small(str(stand_in), stand_in.node.server, pod.node.server)):
         return Stop(f"{why}: raise its maxmemory")
     if serves:
-        return FailOver(stand_in, pod, f"{stand_in} becomes master in place of {pod}", step)
+        return _fail_over(stand_in, pod, f"{stand_in} becomes master in place of {pod}", step)
     return DeletePod(pod.pod, f"{stand_in} holds what {pod} holds; {pod} moves", step)
 
 
@@ -419,7 +419,7 @@ def _take_back(pair: Pair) -> Action:
         return RedisHold(trouble, RedisStep.FAIL_BACK_TO_SHARD_POD)
     if why := too_small(str(pod), pod.node.server, stand_in.node.server):
         return Stop(f"{why}: raise its maxmemory ({stand_in} serves its slots meanwhile)")
-    return FailOver(pod, stand_in, f"{pod} becomes master again", RedisStep.FAIL_BACK_TO_SHARD_POD)
+    return _fail_over(pod, stand_in, f"{pod} becomes master again", RedisStep.FAIL_BACK_TO_SHARD_POD)
 
 
 def _forgotten_too_soon(pair: Pair) -> Action | None:
@@ -451,7 +451,14 @@ def _promoted_meanwhile(pair: Pair) -> Action | None:
     assert master is not None  # noqa: S101 (no trouble: it follows a master that is known)
     if isinstance(master.node, ClusterNode) and (why := too_small(str(pod), pod.node.server, master.node.server)):
         return Stop(f"{why}: raise its maxmemory ({master} serves its slots meanwhile)")
-    return FailOver(pod, master, f"{pod} becomes master again", RedisStep.FAIL_BACK_TO_SHARD_POD)
+    return _fail_over(pod, master, f"{pod} becomes master again", RedisStep.FAIL_BACK_TO_SHARD_POD)
+
+
+def _fail_over(member: ClusterPod, master: ClusterPod, reason: str, step: RedisStep) -> Action:
+    """Not out of a pause of writes: the new master would take what somebody wants nobody to write now."""
+    if isinstance(master.node, ClusterNode) and master.node.server.paused:
+        return RedisHold(f"writes on {master} are paused (CLIENT PAUSE): its role moves when the pause has ended", step)
+    return FailOver(member, master, reason, step)
 
 
 def _remove(pair: Pair) -> Action:

@@ -126,17 +126,23 @@ def stand_in_labels(annotations: Mapping[str, str]) -> dict[str, str]:
 def declared(workloads: Iterable[Workload]) -> tuple[list[RedisGroup], list[DeclarationProblem]]:
     """The groups that are declared rightly, and what is wrong with the others."""
     problems: list[DeclarationProblem] = []
+    unusable: defaultdict[tuple[str, str], list[DeclarationProblem]] = defaultdict(list)
     sets: defaultdict[tuple[str, str], list[tuple[Workload, PartSet]]] = defaultdict(list)
     for workload in sorted(workloads, key=lambda w: str(w.owner)):
         annotated = ANNOTATIONS & workload.annotations.keys()
         if not annotated or (annotated == {PART} and workload.annotations[PART] == CACHE):
             continue
         found = [replace(p, owners=frozenset({workload.owner})) for p in _wrong_with_set(workload)]
-        problems += found
-        if not found:
-            name = workload.annotations[GROUP]
-            sets[workload.owner.namespace, name].append((workload, _part_set(workload)))
+        key = workload.owner.namespace, workload.annotations.get(GROUP, "")
+        if found:
+            unusable[key] += found
+        else:
+            sets[key].append((workload, _part_set(workload)))
     groups = []
+    for key, found in sorted(unusable.items()):
+        # Without that set the rest is another group than the one that is meant, so none of it moves.
+        others = frozenset(part_set.owner for _, part_set in sets.pop(key, []))
+        problems += [replace(p, owners=p.owners | others) for p in found]
     for (namespace, name), members in sorted(sets.items()):
         names = sorted({w.annotations[MASTER_NAME] for w, _ in members if MASTER_NAME in w.annotations})
         refresh = next((w.annotations[REFRESH] for w, _ in members if REFRESH in w.annotations), RefreshBy.RESET)

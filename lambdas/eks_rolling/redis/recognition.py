@@ -8,8 +8,10 @@ from eks_rolling.observed.kubernetes import Container, Owner, Pod
 
 KINDS = r"(redis|valkey|keydb|dragonfly|kvrocks|garnet|redict|falkordb)"
 
-MODULES = r"redismod|rejson|redisearch|redisgraph|redistimeseries"
-"""Redis' own images with a module loaded."""
+MODULES = (
+    r"redismod|rejson|redisearch|redisgraph|redistimeseries|rebloom|redisbloom|redisai|redisgears|pika|dicedb|ssdb"
+)
+"""Redis' own images with a module loaded, and servers like it whose names are too short to be looked for in others."""
 
 IMAGE = re.compile(rf"(.*[-_])?{KINDS}\d*([-_.].*)?|{MODULES}")
 """The last part of an image's path, where it names a server: `redis`, `bitnami/redis-cluster`, `rhel9/redis-6`."""
@@ -20,6 +22,7 @@ ORGANIZATION = re.compile(KINDS)
 COMPANION = re.compile(
     r"exporter|metrics|insight|operator|controller|rigger|commander|benchmark|prox(y|ies)|envoy|^ray$|browser|worker|client|"
     r"backup|restore|migrat|sync|shake|dump|tool|admin|scaler|webdis|adapter|consumer|producer|check|probe|test|"
+    r"warm|smoke|datasource|^riot|"
     r"(^|[-_])(ui|web|app|api|cli|job|cron|init|django|celery|rails|rdb)([-_]|$)"
 )
 """The last part of an image's path, or a controller's kind, that only works with one."""

@@ -10,11 +10,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from eks_rolling.observed.kubernetes import Pod
-from eks_rolling.observed.redis import Address, Endpoint, Follower, KnownReplica, Role, Sentinel, Server, Silent
+from eks_rolling.observed.redis import (
+    Address,
+    Endpoint,
+    Follower,
+    KnownReplica,
+    KnownSentinel,
+    Role,
+    Sentinel,
+    Server,
+    Silent,
+)
 from eks_rolling.redis.actions import NEAR_BYTES, PATIENCE_SECONDS, RedisHold, RedisStep, Settled, Stop
 from eks_rolling.redis.groups import Part, PartSet, RedisGroup, RefreshBy
 from eks_rolling.redis.room import too_small
-from eks_rolling.redis.sync_progress import cut_off, synchronizing
+from eks_rolling.redis.sync_progress import held_up, synchronizing
 
 GOSSIP_SECONDS = 5.0
 """Sentinels say hello to each other every 2 s, and take over what has the higher epoch: by then they agree, or two of
@@ -65,18 +75,24 @@ class RedisPod:
         """Whether that is this pod's address, or the name it announces."""
         if address is None or self.endpoint is None:
             return False
-        own = {self.endpoint.address.host}
-        if isinstance(self.server, Server) and self.server.announced:
-            own.add(self.server.announced)
+        own = {self.endpoint.address, self.known_as}
+        hosts, ports = {a.host for a in own}, {a.port for a in own}
         named = self.part_set is not None and self.part_set.names(self.name, address.host)
-        return (address.host in own or named) and address.port == self.endpoint.address.port
+        return (address.host in hosts or named) and address.port in ports
 
     @property
     def known_as(self) -> Address:
-        """The address that its replicas know it by: the name, where names are announced."""
+        """The address that its replicas know it by: the name, where names are announced, and the announced port."""
         assert self.endpoint is not None  # noqa: S101 (asked only of servers that answered)
-        announced = self.server.announced if isinstance(self.server, Server) else ""
-        return Address(announced or self.endpoint.address.host, self.endpoint.address.port)
+        own = self.endpoint.address
+        if not isinstance(self.server, Server):
+            return own
+        return Address(self.server.announced or own.host, self.server.announced_port or own.port)
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether no sentinel lists it to anybody."""
+        return isinstance(self.server, Server) and self.server.hidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +114,19 @@ class SentinelGroupState:
 
     group: RedisGroup
     members: tuple[RedisPod, ...]
-    """The master pod first."""
     watchers: tuple[SentinelPod, ...]
     node: str = ""
     waited: float = 0.0
     """Seconds since the step at hand began to wait."""
 
     @property
-    def master_pod(self) -> RedisPod:
-        return self.members[0]
+    def home(self) -> RedisPod | None:
+        """The pod that is master in the group's normal state; None where any server may be."""
+        return next((m for m in self.members if m.part is Part.MASTER), None)
+
+    def is_at_home(self, acting: RedisPod) -> bool:
+        """Whether the role is where it is in the group's normal state."""
+        return self.home is None or acting is self.home
 
 
 # Actions. `step` is the state that does it.
@@ -250,7 +270,6 @@ def decide(seen: SentinelGroupState) -> Action:
 def _acting(seen: SentinelGroupState, answering: list[tuple[RedisPod, Server]]) -> RedisPod | Action:
     """The server that has the data and takes writes."""
     masters = [(m, s) for m, s in answering if s.role is Role.MASTER]
-    home = seen.master_pod
     if not masters:
         return _no_master(seen)
     if len(masters) == 1:
@@ -270,9 +289,9 @@ def _acting(seen: SentinelGroupState, answering: list[tuple[RedisPod, Server]]) 
     other, passed_over = next((m, s) for m, s in masters if m is not counts)
     if any(f.online for f in passed_over.followers):
         return _ask(seen, f"{names} are both masters, and the sentinels name {counts}, which no replica follows")
-    if other is home:
+    if other is seen.home:
         return Follow(
-            home, passed_over, counts, f"{home} came back as a master without replicas", RedisStep.ATTACH_MASTER
+            other, passed_over, counts, f"{other} came back as a master without replicas", RedisStep.ATTACH_MASTER
         )
     if not leading:
         return _ask(seen, f"{names} are both masters, and the sentinels name {counts}, which no replica follows")
@@ -290,13 +309,23 @@ def _no_master(seen: SentinelGroupState) -> Action:
     servers = [(m, m.server) for m in seen.members if isinstance(m.server, Server)]
     electing = any(view.failing_over for _, view in _views(seen))
     if silent or electing or not servers or seen.waited < NO_MASTER_SECONDS:
-        return RedisHold(f"{found}; the sentinels promote one")
+        return RedisHold(f"{found}; the sentinels promote one{_cannot_elect(seen)}")
     # What they name answers, so they do not take it for dead, and wait for a master that waits for them.
     best, server = max(servers, key=lambda each: each[1].offset)
     return Stop(
         f"{found}, and the sentinels have promoted none in {seen.waited:.0f} s: make one the master, with REPLICAOF NO "
         f"ONE; {best} has the most ({server.offset:,} bytes of the stream)"
     )
+
+
+def _cannot_elect(seen: SentinelGroupState) -> str:
+    """Why the sentinels promote nobody, where that is known."""
+    for watcher, view in _views(seen):
+        if not view.quorum_ok:
+            return f", but {watcher} has no quorum ({view.quorum_says})"
+        if view.replicas and not any(r.priority for r in view.replicas):
+            return f", but {watcher} knows none that may become one: every replica's priority is 0"
+    return ""
 
 
 def _ask(seen: SentinelGroupState, found: str) -> Action:
@@ -355,7 +384,7 @@ def _has_as_much(acting: RedisPod, closed: Server) -> bool:
 
 def _switch_step(seen: SentinelGroupState) -> RedisStep:
     """Which of the two handovers is due, or under way: away from the master pod while that has to move, else back."""
-    return RedisStep.FAIL_OVER if _on(seen, seen.master_pod) else RedisStep.FAIL_BACK
+    return RedisStep.FAIL_OVER if seen.home is None or _on(seen, seen.home) else RedisStep.FAIL_BACK
 
 
 def _absent(seen: SentinelGroupState, _: RedisPod) -> Action | None:
@@ -453,7 +482,7 @@ def _replication(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
             chained = _is_replica_of(acting, next((m for m in seen.members if m.is_at(server.master)), None))
             if not acting.is_at(server.master) and (chained or seen.waited > PATIENCE_SECONDS):
                 return Follow(member, server, acting, f"{member} follows {server.master}, not {acting}", step)
-            return RedisHold(f"{member} has no link to {acting}{cut_off(source)}", step)
+            return RedisHold(f"{member} has no link to {acting}{held_up(source)}", step)
         # By its own word: what the master has heard of it is up to a second old, and at some MB/s always far behind.
         if source.offset - server.offset > NEAR_BYTES:
             return RedisHold(f"{member} is {source.offset - server.offset:,} bytes behind", step)
@@ -470,22 +499,36 @@ def _follower(source: Server, member: RedisPod) -> Follower | None:
 
 
 def _undeclared(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
-    """A replica that answers and is no pod of the group would come back after every refresh, and could be promoted."""
-    if acting is not seen.master_pod:
+    """Who answers and is no pod of the group would come back after every refresh: a replica, which could be promoted,
+    or a sentinel, which has a vote."""
+    if not seen.is_at_home(acting):
         # The master pod's former address is among them for a moment, and nothing moves before it is master again.
         return None
+    colleagues = {view.run_id for _, view in _views(seen)}
     for watcher, view in _views(seen):
         for entry in view.replicas:
-            if (
-                entry.alive
-                and entry.silent_for < ANSWERS_SECONDS
-                and not any(m.is_at(entry.address) for m in seen.members)
-            ):
+            if _answers(entry) and not any(m.is_at(entry.address) for m in seen.members):
                 found = f"sentinel {watcher} lists {entry.address}, a replica that answers and that nobody declared"
-                if seen.waited < PATIENCE_SECONDS:
-                    return RedisHold(found, RedisStep.REFRESH_SENTINELS)
-                return Stop(f"{found}: declare its StatefulSet, or have it follow another master than {acting}")
+                return _stranger(
+                    seen, found, f"declare its StatefulSet, or have it follow another master than {acting}"
+                )
+        for other in view.sentinels:
+            if _answers(other) and other.run_id not in colleagues:
+                found = f"sentinel {watcher} lists a sentinel at {other.address} that answers and that nobody declared"
+                return _stranger(
+                    seen, found, f"declare its StatefulSet, or have it monitor another master than {acting}"
+                )
     return None
+
+
+def _answers(entry: KnownReplica | KnownSentinel) -> bool:
+    return entry.alive and entry.silent_for < ANSWERS_SECONDS
+
+
+def _stranger(seen: SentinelGroupState, found: str, remedy: str) -> Action:
+    if seen.waited < PATIENCE_SECONDS:
+        return RedisHold(found, RedisStep.REFRESH_SENTINELS)
+    return Stop(f"{found}: {remedy}")
 
 
 def _unknown(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
@@ -500,7 +543,7 @@ def _unknown(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
             continue
         for member in seen.members:
             entry = _entry(view, member)
-            if member is acting or (entry is not None and entry.alive):
+            if member is acting or member.is_hidden or (entry is not None and entry.alive):
                 continue
             if entry is not None:
                 return RedisHold(f"sentinel {watcher} takes for down {member}", RedisStep.REFRESH_SENTINELS)
@@ -528,8 +571,8 @@ def can_hurry(view: Sentinel) -> bool:
 
 
 def lists_not(view: Sentinel, seen: SentinelGroupState, acting: RedisPod) -> list[RedisPod]:
-    """The replicas of the acting master that a sentinel does not list."""
-    return [m for m in seen.members if m is not acting and _entry(view, m) is None]
+    """The replicas of the acting master that a sentinel does not list, and should."""
+    return [m for m in seen.members if m is not acting and not m.is_hidden and _entry(view, m) is None]
 
 
 def _hurried(seen: SentinelGroupState, _: RedisPod) -> Action | None:
@@ -541,7 +584,7 @@ def _hurried(seen: SentinelGroupState, _: RedisPod) -> Action | None:
 
 def _failing_back(seen: SentinelGroupState, acting: RedisPod) -> bool:
     """Whether the master pod is where it shall be, and another one is master."""
-    return acting is not seen.master_pod and not _on(seen, seen.master_pod)
+    return seen.home is not None and acting is not seen.home and not _on(seen, seen.home)
 
 
 def _resolve_names(seen: SentinelGroupState) -> bool:
@@ -563,7 +606,7 @@ def _moved_names(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
 
 def _refresh(seen: SentinelGroupState, acting: RedisPod, *, sentinels_only: bool = False) -> Action | None:
     # A sentinel that starts resolves the master pod's name: until that pod is master again it would be misled.
-    if acting is not seen.master_pod:
+    if not seen.is_at_home(acting):
         return None
     return _forget_stale(seen, acting, seen.group.refresh_by, sentinels_only=sentinels_only)
 
@@ -612,8 +655,8 @@ def _entry(view: Sentinel, member: RedisPod) -> KnownReplica | None:
 
 def _roles(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
     """Back to the master pod, unless it still has to move."""
-    home = seen.master_pod
-    if acting is home:
+    home = seen.home
+    if home is None or acting is home:
         return None
     if _on(seen, home):
         assert home.pod is not None  # noqa: S101 (it is on a node)
@@ -629,14 +672,14 @@ def _on(seen: SentinelGroupState, member: RedisPod) -> bool:
 
 def _replicas(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
     for member in seen.members:
-        if acting is seen.master_pod and member is not acting and _on(seen, member) and member.pod:
+        if seen.is_at_home(acting) and member is not acting and _on(seen, member) and member.pod:
             return MovePod(member.pod, f"replica {member} moves", RedisStep.MOVE_REPLICA)
     return None
 
 
 def _moving_sentinels(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
     for watcher in seen.watchers:
-        if acting is seen.master_pod and seen.node and watcher.pod and watcher.pod.node == seen.node:
+        if seen.is_at_home(acting) and seen.node and watcher.pod and watcher.pod.node == seen.node:
             # Sentinels that are gone still count as voters, so no leader could be elected once another one moves.
             ghosts = _refresh(seen, acting, sentinels_only=True)
             return ghosts or MovePod(watcher.pod, f"sentinel {watcher} moves", RedisStep.MOVE_SENTINEL)
@@ -646,11 +689,11 @@ def _moving_sentinels(seen: SentinelGroupState, acting: RedisPod) -> Action | No
 def _master(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
     if not _on(seen, acting):
         return None
-    able = [m for m in seen.members if m.part is Part.REPLICA and isinstance(m.server, Server) and m.server.priority]
+    able = [m for m in seen.members if m is not acting and isinstance(m.server, Server) and m.server.priority]
     if not able:
         return Stop(f"{acting} has no replica that may become master: every replica's priority is 0")
     # One that stays where it is, if there is one.
-    target = min(able, key=lambda m: (bool(_too_small(m, acting)), m.leaving, m.name))
+    target = min(able, key=lambda m: (bool(_too_small(m, acting)), m.is_hidden, m.leaving, m.name))
     if why := _too_small(target, acting):
         return Stop(f"{why}: raise its maxmemory")
     return _switch(acting, target, RedisStep.FAIL_OVER)
@@ -663,6 +706,14 @@ def _too_small(member: RedisPod, acting: RedisPod) -> str:
 
 
 def _switch(old: RedisPod, new: RedisPod, step: RedisStep) -> Action:
+    if isinstance(old.server, Server) and old.server.paused:
+        # A switch pauses as well, and would end the pause of somebody who wants nobody to write now.
+        return RedisHold(f"writes on {old} are paused (CLIENT PAUSE): its role moves when the pause has ended", step)
+    if isinstance(old.server, Server) and old.server.read_only is False:
+        return Stop(
+            f"{old} takes writes as a replica too (replica-read-only no), and once it is one they would be lost: set "
+            "replica-read-only to yes"
+        )
     return Switch(old, new, f"{new} becomes master in place of {old}", step)
 
 

@@ -6,9 +6,14 @@ from eks_rolling.redis.actions import RedisHold, RedisStep
 LONGEST_LOOK_SECONDS = 30.0
 
 
-def cut_off(source: Server | None) -> str:
-    """Why a synchronization may begin again and again: `source`, the master, closes the connection when it writes more
-    meanwhile than the limit for replicas lets it keep. "" where it has closed none."""
+def held_up(source: Server | None) -> str:
+    """Why a synchronization may begin again and again: `source`, the master, cannot take the snapshot that it sends, or
+    closes the connection when it writes more meanwhile than the limit for replicas lets it keep. "" for neither."""
+    if source is not None and source.save_failed:
+        return (
+            "; its master could not take its last snapshot (rdb_last_bgsave_status), and a synchronization needs one: "
+            "give it the disk or memory that its log says it lacks"
+        )
     if source is None or not source.over_limit:
         return ""
     return (
@@ -32,6 +37,6 @@ def synchronizing(name: str, server: Server, source: Server | None, waited: floa
         said += f", {about}{left:,} bytes left"
     if rate:
         said += f", {rate / 1e6:.1f} MB/s"
-    said += cut_off(source)
+    said += held_up(source)
     seconds = min(LONGEST_LOOK_SECONDS, left / rate) if left is not None and rate else 1.0
     return RedisHold(said, step, max(1.0, seconds), left, round(rate) or None)

@@ -24,6 +24,7 @@ from eks_rolling.plan.checks.other_controllers import (
     paused_autoscaler,
     unseen_findings,
 )
+from eks_rolling.plan.checks.redis_cluster import ACCEPTABLE as ACCEPTABLE_CLUSTER
 from eks_rolling.plan.checks.redis_network import ACCEPTABLE as ACCEPTABLE_NETWORK
 from eks_rolling.plan.checks.redis_network import network_findings
 from eks_rolling.plan.checks.redis_sentinel import ACCEPTABLE as ACCEPTABLE_REDIS
@@ -77,6 +78,7 @@ ACCEPTABLE = (
         }
     )
     | ACCEPTABLE_REDIS
+    | ACCEPTABLE_CLUSTER
     | ACCEPTABLE_NETWORK
 )
 """Codes of findings that a person may accept, of all objects or as CODE:OBJECT. The others cannot be rolled over."""

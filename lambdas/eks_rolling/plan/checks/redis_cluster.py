@@ -8,6 +8,9 @@ from eks_rolling.documents.finding import Finding, blocks, holds, note
 from eks_rolling.observed.redis import ClusterNode, Role, Silent
 from eks_rolling.redis.cluster import ClusterPod, RedisClusterState
 
+ACCEPTABLE = frozenset({"redis-endpoint-names"})
+"""Codes of blockers that a person may accept."""
+
 LONGEST_NODE_TIMEOUT_MS = 30_000
 
 
@@ -18,6 +21,15 @@ def cluster_findings(
     yield from _abilities(subject, seen, not_needed)
     yield from _copies(subject, seen, zones)
     timeouts = {node.node_timeout_ms for _, node in _nodes(seen)} - {None}
+    if told := next((m for m, node in _nodes(seen) if node.tells_names), None):
+        yield blocks(
+            "redis-endpoint-names",
+            subject,
+            f"{told} tells clients names (cluster-preferred-endpoint-type hostname), and the name of a stand-in leads "
+            "nowhere, because no Service has it",
+            "set cluster-preferred-endpoint-type to ip on every pod, or accept it where clients use other names: "
+            "accept: redis-endpoint-names",
+        )
     slowest = max((t for t in timeouts if t is not None), default=0)
     if slowest > LONGEST_NODE_TIMEOUT_MS:
         yield note(

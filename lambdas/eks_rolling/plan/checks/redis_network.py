@@ -9,8 +9,10 @@ from collections.abc import Iterable, Iterator
 from eks_rolling.documents.finding import Finding, blocks
 from eks_rolling.observed.kubernetes import Owner, Pod, Workload
 from eks_rolling.observed.network import End, NetworkPolicy, cut_off_by
+from eks_rolling.observed.redis import ClusterNode
 from eks_rolling.plan.checks.other_controllers import ASKS
 from eks_rolling.plan.snapshot import ClusterSnapshot, Unseen
+from eks_rolling.redis.cluster import RedisClusterState
 from eks_rolling.redis.groups import STAND_IN_LABELS, PartSet, RedisGroup, stand_in_labels
 from eks_rolling.redis.stand_in import LABEL
 
@@ -49,11 +51,12 @@ def _unseen(part_set: PartSet) -> Finding:
 
 def _of(view: ClusterSnapshot, group: RedisGroup, part_set: PartSet, workload: Workload) -> Iterator[Finding]:
     own = [p for p in view.pods if group.part_set(p.owner)]
+    ports = sorted({part_set.port, *_bus_ports(view, group, part_set)})
     stand_in = End(group.namespace, {**stand_in_labels(workload.annotations), LABEL: group.name}, _addresses(own))
     for pod in _unlike(own):
         there = _end(pod, own)
         for source, target, said in ((stand_in, there, "connect to"), (there, stand_in, "be reached by")):
-            for port in (part_set.port, part_set.port + BUS):
+            for port in ports:
                 if policies := cut_off_by(view.network_policies, source, target, port):
                     yield _finding(part_set, policies, f"could not {said} the pods of its cluster", pod)
                     return
@@ -62,6 +65,14 @@ def _of(view: ClusterSnapshot, group: RedisGroup, part_set: PartSet, workload: W
         if before and (policies := cut_off_by(view.network_policies, client, stand_in, part_set.port)):
             yield _finding(part_set, policies, f"could not be reached by {name}, as the pods can", own[0])
             return
+
+
+def _bus_ports(view: ClusterSnapshot, group: RedisGroup, part_set: PartSet) -> set[int]:
+    """Where the nodes hear each other, by their own word."""
+    seen = next((r.seen for r in view.redis if r.group == group), None)
+    pods = seen.pods if isinstance(seen, RedisClusterState) else ()
+    told = {m.node.bus_port for m in pods if isinstance(m.node, ClusterNode) and m.name in part_set.pods}
+    return {port for port in told if port is not None} or {part_set.port + BUS}
 
 
 def _finding(part_set: PartSet, policies: Iterable[NetworkPolicy], said: str, pod: Pod) -> Finding:

@@ -112,6 +112,14 @@ def _abilities(subject: str, seen: SentinelGroupState) -> Iterator[Finding]:
                 f"{member} has no masterauth, so it could not replicate from another master",
                 "set masterauth on every pod of the group, the master pod included",
             )
+        if server.read_only is False:
+            yield blocks(
+                "redis-writable-replica",
+                subject,
+                f"{member} takes writes as a replica (replica-read-only no): those that reach it once it has handed "
+                "over would be lost",
+                "set replica-read-only to yes on every pod of the group",
+            )
     for watcher, view in _views(seen):
         yield from _denied(subject, watcher, view.denied)
 
@@ -163,8 +171,8 @@ def _copies(subject: str, view: RedisView, seen: SentinelGroupState) -> Iterator
 
 
 def _room(subject: str, seen: SentinelGroupState) -> Iterator[Finding]:
-    master = seen.master_pod.server
-    if not isinstance(master, Server):
+    master = next((s for _, s in _servers(seen) if s.role is Role.MASTER), None)
+    if master is None:
         return
     able = [(m, s) for m, s in _servers(seen) if m.part is Part.REPLICA and s.priority]
     reasons = [too_small(str(m), s, master) for m, s in able]
@@ -199,7 +207,7 @@ def _settings(subject: str, seen: SentinelGroupState) -> Iterator[Finding]:
             f"raise it to {SHORTEST_DOWN_AFTER_MS} or more",
         )
     for member, server in _servers(seen):
-        if member is seen.master_pod and server.persists is False:
+        if member is seen.home and server.persists is False:
             yield note(
                 "redis-no-persistence",
                 subject,
