@@ -21,6 +21,7 @@ ROLLS ?= 1
 CLUSTER ?= sentinel
 MEGABYTES ?= 0
 LOAD ?= 0
+ROLLERS ?= drain eks-rolling-update eks-rolling
 
 .PHONY: help
 help: ## List the targets
@@ -45,8 +46,8 @@ demo: control-plane ## Roll a small cluster under live traffic and judge it (CLU
 	@$(LAB) demo --cluster $(CLUSTER)
 
 .PHONY: baseline
-baseline: control-plane ## Compare a roll with kubectl drain under the same traffic (ROLLS=5 for medians, CLUSTER=shards, MEGABYTES=200, LOAD=20)
-	@$(LAB) baseline --cluster $(CLUSTER) --rolls $(ROLLS) --megabytes $(MEGABYTES) --load $(LOAD)
+baseline: control-plane ## Compare kubectl drain, another roller and a roll (ROLLS=5 ROLLERS="drain eks-rolling" CLUSTER=shards MEGABYTES=200 LOAD=20)
+	@$(LAB) baseline --cluster $(CLUSTER) --rolls $(ROLLS) --megabytes $(MEGABYTES) --load $(LOAD) $(ROLLERS:%=--roller %)
 
 .PHONY: bench-switches
 bench-switches: prepare ## Ways to switch a master under Sentinel, side by side and cut off everywhere (15 minutes)
@@ -104,7 +105,7 @@ test-large: control-plane ## Rolls over large Redis Clusters and large data sets
 	$(PYTEST) tests/large
 
 .PHONY: test-versions
-test-versions: prepare ## Migrations on Redis 6.2 and 8, Valkey 8 and 9, which are fetched (not part of test)
+test-versions: prepare ## Migrations on Redis 6.2, 7.2, 7.4 and 8, Valkey 8 and 9, which are fetched (not part of test)
 	EKS_ROLLING_REDIS_VERSIONS="$$(scripts/redis-versions)" $(PYTEST) tests/versions
 
 .PHONY: quick

@@ -1,20 +1,23 @@
-"""The alternative, under the same traffic: `kubectl drain` node by node, as a careful person does it by hand.
+"""The alternatives, under the same traffic, each on the same cluster anew.
 
-New nodes come first, budgets hold because drain evicts, one node at a time; then the same cluster, anew, by a roll.
+`kubectl drain` node by node, as a careful person does it by hand: new nodes come first, budgets hold because drain
+evicts, one node at a time. Another public roller, hellofresh's eks-rolling-update. And a roll of this project.
 """
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from lab import demo
+from lab import demo, other_rollers
 from lab.application import deploy
 from lab.judge import RedisVerdict, Verdict
 from lab.lifecycle import LabError, running_lab
@@ -43,6 +46,18 @@ class Cluster(StrEnum):
         return LabSpec.from_yaml(CLUSTERS / f"{self}.yaml")
 
 
+class Roller(StrEnum):
+    """The ways of replacing every node that are compared, in the order of the table."""
+
+    DRAIN = "drain"
+    EKS_ROLLING_UPDATE = "eks-rolling-update"
+    EKS_ROLLING = "eks-rolling"
+
+    @property
+    def called(self) -> str:
+        return "kubectl drain" if self is Roller.DRAIN else str(self)
+
+
 @dataclass(frozen=True)
 class Run:
     """Every node replaced once: what clients saw, and how long it took (seconds)."""
@@ -63,17 +78,25 @@ class Tried:
         return {"way": self.way, "runs": runs}
 
 
-def run(console: Console, spec: LabSpec, rolls: int = 1) -> int:
-    """Both ways, one after the other, each on a lab of its own, rolls as often as asked for.
+def run(console: Console, spec: LabSpec, rolls: int = 1, rollers: Collection[Roller] = tuple(Roller)) -> int:
+    """The rollers, one after the other, each on a lab of its own; eks-rolling `rolls` times.
 
     `spec` is the lab's. Ends with one table and `.lab/baseline/result.json`. Raises LabError.
     """
-    drained = Tried("kubectl drain", (_drain(spec, console),))
-    rolled: list[Run] = []
-    for number in range(1, rolls + 1):
-        console.print(f"roll {number} of {rolls}", highlight=False)
-        rolled.append(_roll(spec, console))
-    tried = [drained, Tried("eks-rolling", tuple(rolled))]
+    python = other_rollers.install() if Roller.EKS_ROLLING_UPDATE in rollers else None
+    tried: list[Tried] = []
+    for roller in (r for r in Roller if r in rollers):
+        times = rolls if roller is Roller.EKS_ROLLING else 1
+        runs: list[Run] = []
+        for number in range(1, times + 1):
+            console.print(f"{roller.called}, {number} of {times}", highlight=False)
+            if roller is Roller.EKS_ROLLING:
+                runs.append(_roll(spec, console))
+            elif python is not None and roller is Roller.EKS_ROLLING_UPDATE:
+                runs.append(_by_hand(spec, partial(_other_roller, console, python)))
+            else:
+                runs.append(_by_hand(spec, partial(drain_every_node, console)))
+        tried.append(Tried(roller.called, tuple(runs)))
     file = LabPaths.of(NAME).root / "result.json"
     file.write_text(json.dumps([each.to_json() for each in tried], indent=2) + "\n")
     console.print(table(tried))
@@ -81,19 +104,29 @@ def run(console: Console, spec: LabSpec, rolls: int = 1) -> int:
     return 0
 
 
-def _drain(spec: LabSpec, console: Console) -> Run:
+def _by_hand(spec: LabSpec, replace: Callable[[Operator], None]) -> Run:
+    """Without the application."""
     with running_lab(spec, NAME) as lab, operator_of(lab) as operator:
         operator.wait_for_workloads()
+        old = {node.instance for node in operator.state().nodes}
         with operator.traffic():
             time.sleep(demo.QUIET_SECONDS)
             began = time.monotonic()
-            drain_every_node(operator, console)
+            replace(operator)
             seconds = time.monotonic() - began
             time.sleep(demo.QUIET_SECONDS)
+        if kept := old & {node.instance for node in operator.state().nodes}:
+            raise LabError(f"{len(kept)} of {len(old)} nodes are still there: it would be no comparison")
         return Run(operator.judge(None), seconds)
 
 
-def drain_every_node(operator: Operator, console: Console) -> None:
+def _other_roller(console: Console, python: Path, operator: Operator) -> None:
+    for line in operator.rolls.publish_all():
+        console.print(line, highlight=False)
+    other_rollers.replace_every_node(operator.lab, python)
+
+
+def drain_every_node(console: Console, operator: Operator) -> None:
     """Doubles every group, then drains and terminates the old nodes. Raises LabError when a drain does not end."""
     scaling, old = operator.rolls.autoscaling, operator.state().nodes
     for name, group in operator.state().groups.items():
@@ -133,7 +166,7 @@ def _roll(spec: LabSpec, console: Console) -> Run:
 
 
 def table(tried: list[Tried]) -> Table:
-    """Both ways as people compare them: counts of all runs together, times as medians with the worst beside them."""
+    """The ways as people compare them: counts of all runs together, times as medians with the worst beside them."""
     columns = [f"{each.way}, {len(each.runs)} times" if len(each.runs) > 1 else each.way for each in tried]
     result = Table("", *columns, title="every node replaced under the same traffic")
     result.columns[0].justify = "left"

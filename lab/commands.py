@@ -149,13 +149,16 @@ def play_baseline(
     load: Annotated[
         float, typer.Option(min=0, help="Megabytes written to Redis per second, in the ways that applications do.")
     ] = 0,
+    rollers: Annotated[
+        list[baseline.Roller] | None, typer.Option("--roller", help="Only these; several may be given.")
+    ] = None,
 ) -> None:
-    """Replace every node twice under the same traffic, by `kubectl drain` and by a roll, and compare. Ten minutes."""
+    """Replace every node under the same traffic, by `kubectl drain`, another roller and a roll. Fifteen minutes."""
     with told_errors():
         spec = cluster.spec().with_redis(megabytes=megabytes, load_megabytes_per_second=load)
         prepare_machine(baseline.NAME, spec)
         try:
-            code = baseline.run(_output, spec, rolls)
+            code = baseline.run(_output, spec, rolls, rollers or tuple(baseline.Roller))
         except KeyboardInterrupt:
             _errors.print("the comparison was ended, and its lab with it", highlight=False)
             raise typer.Exit(130) from None
