@@ -132,12 +132,12 @@ def judge(record: Json, phases: Sequence[Phase]) -> Verdict:
         errors=errors,
         jobs=_judge_jobs(record["jobs"]),
         max_unavailable_seen=dict(record["most_unavailable"]),
-        redis=tuple(_judge_redis(each, record.get("lag", ())) for each in record.get("redis", ())),
+        redis=tuple(_judge_redis(each) for each in record.get("redis", ())),
     )
 
 
-def _judge_redis(record: Json, lag: Sequence[tuple[float, float]]) -> RedisVerdict:
-    writers = record["writers"]
+def _judge_redis(record: Json) -> RedisVerdict:
+    writers, lag = record["writers"], record.get("lag", ())
     stalls = [each for w in writers for each in itertools.pairwise(w["at"])]
     begins, ends = max(stalls, key=lambda each: each[1] - each[0], default=(0.0, 0.0))
     return RedisVerdict(

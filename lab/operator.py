@@ -19,6 +19,7 @@ from lab.kube import Access, Json, Kube
 from lab.lifecycle import Lab, LabError, outside_ports
 from lab.loop_thread import LoopThread
 from lab.paths import REPOSITORY
+from lab.priority import going_first
 from lab.rolls import Outcome, Rolls
 from lab.view import LOOK_SECONDS, LabLooker, Snapshot
 
@@ -97,12 +98,17 @@ class Operator:
         (self.lab.paths.traffic / "live.json").unlink(missing_ok=True)
         log = (self.lab.paths.logs / "traffic.log").open("w")
         with log:
-            process = self.lab.popen(
-                [sys.executable, "-m", "lab.traffic", str(self.lab.paths.root)],
+            inside = self.lab.command([sys.executable, "-m", "lab.traffic", str(self.lab.paths.root)])
+            process = subprocess.Popen(
+                going_first(inside),
+                env=self.lab.environment,
+                text=True,
                 cwd=REPOSITORY,
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
+                # A kernel that shares its processors between sessions gives the clients a share of their own.
+                start_new_session=True,
             )
             try:
                 self._wait_for_clients(process)

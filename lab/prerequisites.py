@@ -23,6 +23,7 @@ PROGRAMS = (
     Program("unshare", "util-linux"),
     Program("nsenter", "util-linux"),
     Program("setpriv", "util-linux"),
+    Program("chrt", "util-linux"),
     Program("ip", "iproute2"),
     Program("bwrap", "bubblewrap", needed_by="node-agent"),
     Program("redis-server", "redis-server", needed_by="redis"),

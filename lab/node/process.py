@@ -82,6 +82,8 @@ class ContainerProcess:
                 stderr=asyncio.subprocess.PIPE,
                 env=launch.environment,
                 pass_fds=(info_write, gate),
+                # A kernel that shares its processors between sessions gives each container a share of its own.
+                start_new_session=True,
             )
         except OSError as error:
             os.close(info)

@@ -9,7 +9,7 @@ import faulthandler
 import json
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -25,16 +25,12 @@ from lab.traffic.availability import Availability
 from lab.traffic.broker import Broker
 from lab.traffic.cancelling import cancel_all
 from lab.traffic.clients import Endpoints, Request, Route, ask
-from lab.traffic.cluster_clients import ClusterClients
-from lab.traffic.lag import Lag
-from lab.traffic.redis_clients import RedisClients, SentinelClients
+from lab.traffic.first import first, tasks
+from lab.traffic.redis_process import STUCK_SECONDS, RedisProcess
 
 BROKER_PORT = 8088
 LAST_JOBS_SECONDS = 90.0
 """How long unfinished jobs are waited for at the end: longer than a lease, so that others do a lost worker's."""
-
-STUCK_SECONDS = 30.0
-"""Clients that stand still for so long see nothing: the process says on standard error where it is stuck, and ends."""
 
 
 class Traffic:
@@ -51,48 +47,44 @@ class Traffic:
         self.endpoints = Endpoints()
         self.broker = Broker(spec.traffic.jobs_per_second, spec.traffic.work_ms)
         self.availability = Availability({})
-        self._lag = Lag()
         rate = spec.traffic.requests_per_second
         routes = [Route("endpoints", self.endpoints.next, rate, keep_alive=False)]
         for target in spec.target_groups:
             url = f"http://{LAB_ADDRESS}:{target.listener_port}/"
             routes.append(Route(f"load balancer {target.name}", partial(str, url), rate, keep_alive=True))
         self._routes = routes
-        kinds: dict[str, type[SentinelClients] | type[ClusterClients]] = {
-            "sentinel": SentinelClients,
-            "cluster": ClusterClients,
-        }
-        self._redis: list[RedisClients] = [
-            kinds[each.kind](each, kube, spec.traffic.namespace) for each in spec.traffic.redis
-        ]
+        self._redis = [RedisProcess(paths, each.group) for each in spec.traffic.redis]
 
     async def run(self, ended: asyncio.Event) -> None:
         """Until `ended`; then the last jobs are waited for and the record is written."""
+        self._directory.mkdir(exist_ok=True)
+        async with contextlib.AsyncExitStack() as processes:
+            for redis in self._redis:
+                await processes.enter_async_context(redis.started())
+            await self._run(ended)
+
+    async def _run(self, ended: asyncio.Event) -> None:
         self.availability = await Availability.of(self._kube, self._namespace)
         runner = web.AppRunner(self.broker.application())
         await runner.setup()
         await web.TCPSite(runner, LAB_ADDRESS, BROKER_PORT).start()
-        followers = self._tasks(
+        followers = tasks(
             self.endpoints.follow(self._kube, self._namespace, self._service),
             self.availability.follow(self._kube, self._namespace),
             self.broker.hand_out_again(),
             self._tell(),
-            self._lag.watch(),
             *(redis.follow() for redis in self._redis),
         )
         while not self.endpoints.addresses:  # noqa: ASYNC110  (the watch fills them)
             await asyncio.sleep(0.05)
-        await asyncio.gather(*(redis.prepare() for redis in self._redis))
-        clients = self._tasks(
-            self.broker.make_jobs(),
-            *(ask(route, self._record) for route in self._routes),
-            *(redis.write(writer) for redis in self._redis for writer in redis.writers),
-            *(work for redis in self._redis for work in (redis.read(), redis.watch())),
-            *(redis.load.run() for redis in self._redis if redis.load),
-        )
-        await _first(ended.wait(), *followers, *clients)
+        for redis in self._redis:
+            await first(redis.ready.wait(), *followers)
+        for redis in self._redis:
+            redis.begin()
+        clients = tasks(self.broker.make_jobs(), *(ask(route, self._record) for route in self._routes))
+        await first(ended.wait(), *followers, *clients)
         await cancel_all(clients)
-        concluded = [await redis.conclude() for redis in self._redis]
+        concluded = await asyncio.gather(*(redis.conclude() for redis in self._redis))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_JOBS_SECONDS):
                 while self.broker.open_jobs:  # noqa: ASYNC110  (workers report them)
@@ -101,10 +93,6 @@ class Traffic:
         faulthandler.cancel_dump_traceback_later()
         await runner.cleanup()
         self._write("record.json", self._everything() | {"redis": concluded})
-
-    @staticmethod
-    def _tasks(*work: Coroutine[Any, Any, None]) -> list["asyncio.Task[None]"]:
-        return [asyncio.create_task(each) for each in work]
 
     def _record(self, request: Request) -> None:
         self.requests.append(request)
@@ -123,7 +111,7 @@ class Traffic:
                 "jobs": {"made": len(self.broker.jobs), "done": done},
                 "unavailable": {app: self._missing(app) for app in self.availability.wanted},
                 "most_unavailable": self.availability.most,
-                "redis": [redis.live() for redis in self._redis],
+                "redis": [redis.live for redis in self._redis],
             }
             self._write("live.json", live)
             await asyncio.sleep(0.5)
@@ -138,22 +126,12 @@ class Traffic:
             "wanted": self.availability.wanted,
             "most_unavailable": self.availability.most,
             "availability": self.availability.changes,
-            "lag": self._lag.seen,
         }
 
     def _write(self, name: str, document: dict[str, Any]) -> None:
-        self._directory.mkdir(exist_ok=True)
         unfinished = self._directory / f".{name}"
         unfinished.write_text(json.dumps(document))
         unfinished.rename(self._directory / name)
-
-
-async def _first(ended: Coroutine[Any, Any, Any], *work: "asyncio.Task[None]") -> None:
-    """Waits for the end, or for the failure of anything that should go on."""
-    waiting = asyncio.create_task(ended)
-    done, _ = await asyncio.wait([waiting, *work], return_when=asyncio.FIRST_COMPLETED)
-    for task in done:
-        task.result()
 
 
 def at_end_of(file: int, tell: Callable[[], object]) -> None:

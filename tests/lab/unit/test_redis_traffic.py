@@ -32,7 +32,8 @@ def test_losses_are_added_up_and_the_stall_is_the_longest_of_any_single_client()
 
 
 def test_a_stall_says_for_how_much_of_it_the_clients_own_process_stood_still() -> None:
-    seen = record(writer([1.0, 1.1, 1.7], []), failovers=1) | {"lag": [[0.9, 0.15], [1.2, 0.3], [1.6, 0.5]]}
+    seen = record(writer([1.0, 1.1, 1.7], []), failovers=1)
+    seen["redis"][0]["lag"] = [[0.9, 0.15], [1.2, 0.3], [1.6, 0.5]]
     (cache,) = judge(seen, []).redis
     assert round(cache.longest_stall_seconds, 3) == 0.6
     assert cache.to_json()["stall_lag_seconds"] == 0.4
