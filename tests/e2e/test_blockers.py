@@ -660,6 +660,7 @@ def test_pods_that_come_back_are_asked_a_few_times_and_hold_the_roll_until_they_
         execution = ground.operator.rolls.start({"nodes": [node]})
 
         def held() -> bool:
+            assert ground.operator.rolls.progress(execution).running, ground.operator.rolls.outcome(execution)
             return any("come back to the node" in p.reason for p in ground.operator.rolls.nodes_in_flight())
 
         until(held, "the roll waits for pods that come back", within_seconds=240)

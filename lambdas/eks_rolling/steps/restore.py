@@ -305,7 +305,7 @@ def _decide_unseen(
 ) -> MayCome | Unproven | None:
     """`asked_by`: when the request went out at the latest, if it did."""
     if now <= asked_by + SPREADING_SECONDS:
-        return MayCome(f"an instance that was launched for {node.name} may not be listed yet")
+        return MayCome(f"if an instance was launched for {node.name}, AWS may not list it yet")
     alive = sum(1 for i in group.instances if i.alive)
     if alive >= group.desired:
         return None
