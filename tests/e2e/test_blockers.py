@@ -650,6 +650,8 @@ def test_an_exhausted_budget_holds_the_roll_with_that_reason_until_it_allows_aga
 
 def test_pods_that_come_back_are_asked_a_few_times_and_hold_the_roll_until_they_are_kept_off(ground: Ground) -> None:
     """Among the last in this file: it replaces a node. Its pods tolerate everything, and prefer it to all others."""
+    # The test before may have replaced this very node.
+    ground.operator.rolls.publish_version("workers")
     node = node_in(ground, ZONES[1])
     term = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]}
     at_home = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": term}]}
