@@ -83,14 +83,16 @@ def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
     if scope == ALL:
         return
     cases: dict[str, list[str]] = defaultdict(list)
+    marks: dict[str, pytest.Mark] = {}
     for item in items:
-        if item.get_closest_marker("kill_points") is not None:
-            cases[item.nodeid.partition("[")[0]].append(item.nodeid)
-    marks = {i.nodeid.partition("[")[0]: i.get_closest_marker("kill_points") for i in items}
+        if (mark := item.get_closest_marker("kill_points")) is not None:
+            # Those that say among which others they are drawn are one test's cases, wherever they stand.
+            test = mark.kwargs.get("among", item.nodeid.partition("[")[0])
+            cases[test].append(item.nodeid)
+            marks[test] = mark
     kept: set[str] = set()
     for test, ids in cases.items():
-        mark = marks[test]
-        many = FEW if scope == QUICK else mark.kwargs.get("keep", len(ids)) if mark else len(ids)
+        many = FEW if scope == QUICK else marks[test].kwargs.get("keep", len(ids))
         kept.update(dice(config, test).sample(sorted(ids), min(many, len(ids))))
     too_long = ("long", "heavy") if scope == QUICK else ("long",)
     gone = {

@@ -74,6 +74,7 @@ def assert_the_report_is_worth_keeping(page: Path) -> None:
 
 
 @SECOND
+@pytest.mark.long  # the rolls over Redis are in it, too
 def test_a_roll_in_awss_ordinary_weather_ends_the_same(small_lab: Operator, view: LineView) -> None:
     """R2, N3: functions sleep, instances are unknown at first, calls are throttled and refused, capacity is lacking."""
     small_lab.fault(WEATHER)

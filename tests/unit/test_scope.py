@@ -22,6 +22,12 @@ def test_switch(point): print("in", point)
 @pytest.mark.parametrize("seed", range(5))
 def test_seeds(seed): print("seed", seed)
 
+@pytest.mark.kill_points(keep=1, among="twins")
+def test_one(): print("twin", "one")
+
+@pytest.mark.kill_points(keep=1, among="twins")
+def test_other(): print("twin", "other")
+
 @pytest.mark.long
 def test_long(): print("long")
 
@@ -56,7 +62,7 @@ def ran(directory: Path, scope: str, seed: int) -> list[str]:
 
 
 def _said(output: str) -> list[str]:
-    words = ("at ", "in ", "seed ", "long", "heavy")
+    words = ("at ", "in ", "seed ", "twin ", "long", "heavy")
     return [line.lstrip(".") for line in output.splitlines() if line.lstrip(".").startswith(words)]
 
 
@@ -64,9 +70,9 @@ def _said(output: str) -> list[str]:
 @pytest.mark.parametrize(
     ("scope", "expected"),
     [
-        ("all", {"at": 64, "in": 64, "seed": 5, "long": 1, "heavy": 1}),
-        ("test", {"at": 16, "in": 64, "seed": 2, "heavy": 1}),
-        ("quick", {"at": 3, "in": 3, "seed": 3}),
+        ("all", {"at": 64, "in": 64, "seed": 5, "twin": 2, "long": 1, "heavy": 1}),
+        ("test", {"at": 16, "in": 64, "seed": 2, "twin": 1, "heavy": 1}),
+        ("quick", {"at": 3, "in": 3, "seed": 3, "twin": 2}),
     ],
 )
 def test_how_much_runs_in_each_scope(tmp_path: Path, scope: str, expected: dict[str, int]) -> None:
