@@ -51,21 +51,22 @@ def dice(config: pytest.Config, what: str) -> random.Random:
 
 
 def at_kill_points(
-    count: Callable[[], Sequence[int]], *, every: int = 1, switches: bool = False
+    count: Callable[[], Sequence[int]], *, every: int = 1, switches: Callable[[], Sequence[int]] = tuple
 ) -> Callable[[Callable[[int], None]], Callable[..., None]]:
     """Runs the test, which takes a point, at the points that `count` counts, or at every so manieth of them.
 
-    `switches`: they are in the middle of a Redis switch, where `make test` leaves none out.
+    `switches` counts those in the middle of a Redis switch, of which `make test` leaves none out.
     """
-    counted = functools.cache(count)
+    counted, kept = functools.cache(count), functools.cache(lambda: frozenset(switches()))
 
     def wrap(test: Callable[[int], None]) -> Callable[..., None]:
         @functools.wraps(test)
         def shared(share: int, request: pytest.FixtureRequest) -> None:
+            scope = request.config.option.scope
             points = list(counted())[::every][share::SHARES]
-            exhaustive = request.config.option.scope == ALL or (request.config.option.scope == TEST and switches)
-            if not exhaustive and points:
-                points = [dice(request.config, f"{test.__name__} {share}").choice(points)]
+            if scope != ALL and points:
+                drawn = dice(request.config, f"{test.__name__} {share}").choice(points)
+                points = [p for p in points if p == drawn or (scope == TEST and p in kept())]
             for point in points:
                 print("killed at point", point)
                 test(point)

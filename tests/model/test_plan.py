@@ -72,9 +72,16 @@ def test_a_request_may_force_nodes_that_are_current() -> None:
     assert replaced(world, {"force": True}) == set(everybody)
 
 
+def days_pass(world: World, days: int) -> None:
+    """Nothing happens in them."""
+    usual, world.tick_seconds = world.tick_seconds, 3600.0
+    world.advance(days * 24 * 3600)
+    world.tick_seconds = usual
+
+
 def test_nodes_that_are_too_old_are_replaced_although_they_are_current() -> None:
     world = shop(new_version=False)
-    world.advance(3 * 24 * 3600)
+    days_pass(world, 3)
     young = world.nodes_by_name[world.add_node("ng-a", "zone-a")].instance
     world.planned = set(world.machines) - {young}
     assert young not in replaced(world, {}, max_age_days=2)
@@ -97,7 +104,7 @@ def test_nodes_are_replaced_when_the_parameter_of_their_image_names_another() ->
 
 def test_without_force_or_an_age_a_current_node_is_left_alone() -> None:
     world = shop(new_version=False)
-    world.advance(3 * 24 * 3600)
+    days_pass(world, 3)
     assert replaced(world, {}) == set()
     assert replaced(world, {}, max_age_days=4) == set()
     assert planned(world).reason == "no node is outdated"

@@ -15,7 +15,7 @@ from tests.scope import at_kill_points
 @at_kill_points(lambda: range(1, 65))
 def test_points(point): print("at", point)
 
-@at_kill_points(lambda: range(1, 65), switches=True)
+@at_kill_points(lambda: range(1, 65), switches=lambda: range(1, 65))
 def test_switch(point): print("in", point)
 
 @pytest.mark.kill_points(keep=2)
