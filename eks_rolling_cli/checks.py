@@ -57,6 +57,8 @@ def run_checks(target: Target, checks: dict[str, Look], first: str = "") -> Iter
 def _checked(name: str, look: Look, target: Target) -> Check:
     from botocore.exceptions import BotoCoreError, ClientError
 
+    from eks_rolling.clients.aws import sort_of
+    from eks_rolling.clients.aws_errors import Sort
     from eks_rolling.errors import RollError, sentence
 
     try:
@@ -66,6 +68,8 @@ def _checked(name: str, look: Look, target: Target) -> Check:
     except (CommandError, RollError) as error:
         return Check(name, Health.FAIL, _first_sentence(sentence(error)), _rest(str(error)))
     except (BotoCoreError, ClientError) as error:
+        if isinstance(error, ClientError) and sort_of(error) is Sort.GONE:
+            return Check(name, Health.FAIL, f"it is gone: {error}", "deploy the stack again: npx cdk deploy --all")
         return Check(name, Health.WARN, f"cannot be checked: {error}", "ask for the permission to see it")
 
 

@@ -4,7 +4,7 @@ Permissions are asked of IAM's simulator, which knows the organization's policie
 everything is known once they have planned, so the last check has them do it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,11 @@ def _step(function: Json) -> str:
 
 def _active(target: Target) -> str:
     found = target.functions
+    if target.missing_functions:
+        raise Unwell(
+            f"the workflow calls what is not there: {', '.join(target.missing_functions)}",
+            "deploy the stack again: npx cdk deploy --all",
+        )
     asleep = sorted(_step(f) for f in found if f.get("State", "Active") == "Inactive")
     broken = {
         _step(f): f.get("StateReason") or f.get("LastUpdateStatusReason") or f.get("State", "")
@@ -79,9 +84,9 @@ def _entries(target: Target) -> str:
 
 
 def _denied(target: Target) -> str:
-    """Whether anything beside the stack's own policies denies what they allow."""
+    """Whether anything beside the stack's own policies denies what they allow to functions and workflows."""
     iam = target.session.client("iam")
-    roles = sorted({str(f["Role"]) for f in target.functions})
+    roles = sorted({*(str(f["Role"]) for f in target.functions), *target.machine_roles})
     with ThreadPoolExecutor(READERS) as readers:
         found = [each for denied in readers.map(lambda role: list(_denials(iam, role)), roles) for each in denied]
     if found:
@@ -148,15 +153,15 @@ def _alarms(target: Target) -> str:
     own = [a for a in listed if target.settings.topic in a.get("AlarmActions", ())]
     if not own:
         raise Unwell("no alarm reaches the topic", "deploy the stack again: npx cdk deploy --all")
-    if ringing := [a["AlarmName"] for a in own if a.get("StateValue") == "ALARM"]:
-        raise Unwell(f"ringing: {', '.join(ringing)}", "its description says what to do", Health.WARN)
+    if firing := [a["AlarmName"] for a in own if a.get("StateValue") == "ALARM"]:
+        raise Unwell(f"firing: {', '.join(firing)}", "its description says what to do", Health.WARN)
     if silent := [a["AlarmName"] for a in own if not a.get("ActionsEnabled", True)]:
         raise Unwell(
             f"without actions: {', '.join(silent)}",
             "aws cloudwatch enable-alarm-actions --alarm-names ...",
             Health.WARN,
         )
-    return f"{counted(len(own), 'alarm')}, none ringing"
+    return f"{counted(len(own), 'alarm')}, none firing"
 
 
 def _gate(target: Target) -> str:
@@ -173,6 +178,8 @@ def _gate(target: Target) -> str:
 def _subscribers(target: Target) -> str:
     pages = target.session.client("sns").get_paginator("list_subscriptions_by_topic")
     listed = [s for page in pages.paginate(TopicArn=target.settings.topic) for s in page["Subscriptions"]]
+    if not listed:
+        raise Unwell("nobody is subscribed, so nobody is told", f"subscribe to {target.settings.topic}", Health.WARN)
     if pending := [s["Endpoint"] for s in listed if not s["SubscriptionArn"].startswith("arn:")]:
         raise Unwell(
             f"not confirmed yet: {', '.join(pending)}", "follow the link in the mail that AWS sent there", Health.WARN
@@ -200,11 +207,19 @@ def _way_out(target: Target) -> str:
     pages = ec2.get_paginator("describe_vpc_endpoints").paginate(
         Filters=[{"Name": "vpc-id", "Values": [place["VpcId"]]}]
     )
-    there = {e["ServiceName"].rpartition(".")[2] for page in pages for e in page["VpcEndpoints"]}
+    tables = {str(routes[subnet].get("RouteTableId", "")) for subnet in closed}
+    endpoints = [(e["ServiceName"].rpartition(".")[2], e) for page in pages for e in page["VpcEndpoints"]]
+    there = {service for service, _ in endpoints}
     if missing := sorted(_services(target.settings) - there):
         raise Unwell(
             f"{', '.join(closed)} has no way out, and the VPC no endpoint for {', '.join(missing)}",
             "make them (docs/private-networks.md), or a NAT gateway",
+        )
+    usable = {service for service, endpoint in endpoints if _serves(endpoint, tables)}
+    if unusable := sorted(_services(target.settings) - usable):
+        raise Unwell(
+            f"the endpoint for {', '.join(unusable)} does not serve {', '.join(closed)}",
+            "an interface endpoint needs private DNS names, a gateway endpoint a route in their tables",
         )
     return f"{counted(len(routes), 'subnet')} without a way out, with every endpoint"
 
@@ -215,7 +230,19 @@ def _services(settings: "Settings") -> set[str]:
 
 
 def _is_default(route: Json) -> bool:
-    return route.get("DestinationCidrBlock", route.get("DestinationIpv6CidrBlock")) in ANYWHERE
+    """Whether it leads anywhere. One whose NAT gateway was deleted stays in its table, and leads nowhere."""
+    anywhere = route.get("DestinationCidrBlock", route.get("DestinationIpv6CidrBlock")) in ANYWHERE
+    return anywhere and route.get("State") != "blackhole"
+
+
+def _serves(endpoint: Json, tables: Collection[str]) -> bool:
+    """Whether functions whose subnets have these route tables come to the service by the endpoint: a gateway's is in
+    each table, and an interface's answers for the service's own name."""
+    if str(endpoint.get("State", "available")).lower() != "available":
+        return False
+    if endpoint.get("VpcEndpointType") == "Gateway":
+        return set(tables) <= set(endpoint.get("RouteTableIds") or ())
+    return bool(endpoint.get("PrivateDnsEnabled"))
 
 
 def _target_groups(target: Target) -> str:

@@ -149,23 +149,34 @@ def _messages(target: Target) -> str:
     return f"{counted(len(listed), 'subscription')} to {topic.rpartition(':')[2]}"
 
 
+TRIGGERS = {
+    ("roll", "aws.ec2"): "nothing starts a roll when a launch template changes",
+    ("roll", "aws.autoscaling"): "nothing starts a roll when a group changes",
+    ("restore", "aws.states"): "nothing restores after a roll that was stopped",
+    ("restore", ""): "nothing looks for what dead rolls have left behind",
+}
+"""Machine, and the source of the events that its rule matches ("" for the clock): what is so without it."""
+
+
 def _triggers(target: Target) -> str:
+    """Each kind of rule; people may have others of their own."""
+    from eks_rolling.documents.failure import read_json
+
     events = target.session.client("events")
-    names = [
-        name
-        for what in ("roll", "restore")
-        for name in events.list_rule_names_by_target(TargetArn=target.machine(what))["RuleNames"]
-    ]
-    if not names:
+    found: dict[tuple[str, str], Json] = {}
+    for machine in ("roll", "restore"):
+        pages = events.get_paginator("list_rule_names_by_target").paginate(TargetArn=target.machine(machine))
+        for name in (name for page in pages for name in page["RuleNames"]):
+            rule: Json = dict(events.describe_rule(Name=name))
+            sources = read_json(rule.get("EventPattern") or "").get("source", [""])
+            found |= {(machine, str(source)): rule for source in sources}
+    if missing := [said for what, said in TRIGGERS.items() if what not in found]:
         raise Unwell(
-            "no rule starts rolls or restores automatically",
-            "deploy the stack again; until then start rolls manually",
-            Health.WARN,
+            "; ".join(missing), "deploy the stack again: npx cdk deploy --all; until then do it manually", Health.WARN
         )
-    disabled = [name for name in names if events.describe_rule(Name=name)["State"] == "DISABLED"]
-    if disabled:
+    if disabled := sorted({rule["Name"] for rule in found.values() if rule["State"] == "DISABLED"}):
         raise Unwell(f"disabled: {', '.join(disabled)}", "aws events enable-rule --name ...", Health.WARN)
-    return counted(len(names), "rule") + " enabled"
+    return counted(len(found), "rule") + " enabled"
 
 
 def _trail(target: Target) -> str:

@@ -36,7 +36,7 @@ READERS = 8
 """Functions that are asked about at the same time."""
 
 _EKS_HOST = re.compile(
-    r"\.(?:eks\.)?(?P<region>[a-z]{2}(?:-[a-z]+)+-\d)\.(?:eks\.[a-z0-9.]+|api\.aws|api\.[a-z.]+\.cn)$"
+    r"\.(?:eks\.)?(?P<region>[a-z]{2,4}(?:-[a-z]+)+-\d)\.(?:eks\.[a-z0-9.-]+|api\.(?:aws|amazonwebservices\.[a-z.]+))$"
 )
 
 
@@ -230,24 +230,51 @@ class Target:
             return dict(client.get_function_configuration(FunctionName=name))
 
     @cached_property
+    def workflows(self) -> list[Json]:
+        """Every deployed state machine as Step Functions describes it. Raises RollError."""
+        from eks_rolling.clients.aws import translated
+
+        with translated("read the deployed workflow"):
+            return [
+                dict(self.stepfunctions.describe_state_machine(stateMachineArn=machine))
+                for machine in self.machines.values()
+            ]
+
+    @cached_property
+    def machine_roles(self) -> set[str]:
+        """The ARNs of the state machines' roles. Raises RollError."""
+        return {str(workflow["roleArn"]) for workflow in self.workflows}
+
+    @cached_property
     def functions(self) -> list[Json]:
-        """The configuration of every function that the deployed workflows call, by name. Raises RollError."""
+        """The configuration of every function that the deployed workflows call and that there is, by name. Raises
+        RollError."""
+        return [configuration for configuration in self._functions.values() if configuration]
+
+    @cached_property
+    def missing_functions(self) -> list[str]:
+        """The names of those that are called and are not there. Raises RollError."""
+        return [name.rpartition(":")[2] for name, configuration in self._functions.items() if not configuration]
+
+    @cached_property
+    def _functions(self) -> dict[str, Json]:
         from eks_rolling.clients.aws import CONFIG, translated
         from eks_rolling.documents.failure import read_json
+        from eks_rolling.errors import NotFound
 
-        names: set[str] = set()
-        for machine in self.machines.values():
-            with translated("read the deployed workflow"):
-                described = self.stepfunctions.describe_state_machine(stateMachineArn=machine)
-            names.update(functions_in(read_json(described["definition"])))
+        names = {name for w in self.workflows for name in functions_in(read_json(w["definition"]))}
         client: LambdaClient = self.session.client("lambda", config=CONFIG)
 
         def configured(name: str) -> Json:
-            with translated(f"read function {name}"):
-                return dict(client.get_function_configuration(FunctionName=name))
+            try:
+                with translated(f"read function {name}"):
+                    return dict(client.get_function_configuration(FunctionName=name))
+            except NotFound:
+                return {}
 
+        ordered = sorted(names)
         with ThreadPoolExecutor(READERS) as readers:
-            return list(readers.map(configured, sorted(names)))
+            return dict(zip(ordered, readers.map(configured, ordered), strict=True))
 
     @cached_property
     def settings(self) -> "Settings":

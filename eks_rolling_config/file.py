@@ -28,7 +28,7 @@ def _id(kind: str) -> str:
     return rf"^{kind}-[0-9a-f]{{8}}([0-9a-f]{{9}})?$"
 
 
-ZONE = r"^[a-z]{2}(-[a-z]+)+-\d+(-[a-z]+-\d+)?[a-z]$"
+ZONE = r"^[a-z]{2,4}(-[a-z]+)+-\d+(-[a-z]+-\d+)?[a-z]$"
 """A zone of a region; a local one's name is longer."""
 
 
@@ -106,7 +106,7 @@ class Described(Settings):
     )
     region: str = Field(
         "",
-        pattern=r"^([a-z]{2}(-[a-z]+)+-\d)?$",
+        pattern=r"^([a-z]{2,4}(-[a-z]+)+-\d)?$",
         description="region that the stack is deployed to; empty: the one that the CDK command is set to",
     )
     network: Network | None = Field(

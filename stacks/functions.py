@@ -51,6 +51,7 @@ _STEPS: Mapping[str, Permissions] = {
         describe=(
             *DESCRIBE_GROUPS,
             "autoscaling:DescribeLifecycleHooks",
+            "ec2:DescribeImages",
             "ec2:DescribeInstanceTypes",
             "ec2:DescribeInstances",
             "ec2:DescribeLaunchTemplateVersions",
@@ -134,7 +135,12 @@ STEPS: Mapping[str, Permissions] = {
 ROLLBACK: Mapping[str, Permissions] = {
     "put_back_version": Permissions(
         (LOCK,),
-        describe=(*DESCRIBE_GROUPS, "ec2:DescribeLaunchTemplates"),
+        describe=(
+            *DESCRIBE_GROUPS,
+            "ec2:DescribeImages",
+            "ec2:DescribeLaunchTemplateVersions",
+            "ec2:DescribeLaunchTemplates",
+        ),
         groups=(*TAG_GROUPS, "autoscaling:UpdateAutoScalingGroup"),
         puts_back_versions=True,
     )

@@ -41,7 +41,7 @@ class Observability(Construct):
         self._alarm(
             "RollFailed",
             f"{self._cluster}: a roll failed or took too long; the message of the same minute names it, and so does "
-            f"{named}. What people abort, refuse or cancel, and what a plan blocks, rings nothing",
+            f"{named}. What people abort, refuse or cancel, and what a plan blocks, fires no alarm",
             self._failures(machines["Roll"]),
         )
         self._alarm(
@@ -63,7 +63,7 @@ class Observability(Construct):
     def _alarm(
         self, construct_id: str, says: str, metric: cloudwatch.IMetric, threshold: float = 1
     ) -> cloudwatch.Alarm:
-        """Rings once the metric reaches the threshold; without data there is nothing to say."""
+        """Fires once the metric reaches the threshold; without data there is nothing to say."""
         alarm = cloudwatch.Alarm(
             self,
             construct_id,

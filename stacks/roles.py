@@ -101,6 +101,7 @@ UNSCOPED: Mapping[str, str] = {
             *DESCRIBE_TARGETS,
             *TRACE,
             "autoscaling:DescribeLifecycleHooks",
+            "ec2:DescribeImages",
             "ec2:DescribeInstanceTypes",
             "ec2:DescribeInstances",
             "ec2:DescribeLaunchTemplateVersions",

@@ -39,7 +39,14 @@ from eks_rolling.observed.kubernetes import (
     Volume,
     Workload,
 )
-from eks_rolling.observed.marks import GROUP_MAXIMUM, GROUP_PUT_BACK, GROUP_RESUME, HARD_TAINT, NODE_ROLL
+from eks_rolling.observed.marks import (
+    GROUP_MAXIMUM,
+    GROUP_PUT_BACK,
+    GROUP_RESUME,
+    HARD_TAINT,
+    MOST_TAGS,
+    NODE_ROLL,
+)
 from eks_rolling.observed.network import NetworkPolicy
 from eks_rolling.plan.permissions import LEASES, Verb, needed_to_restart
 from eks_rolling.redis.groups import GROUP, PART, Part
@@ -179,6 +186,10 @@ class World:
         self.attached: dict[str, tuple[str, float | None]] = {}
         self.volume_list: list[Volume] = []
         self.templates: dict[str, tuple[int, int]] = {}
+        self.templates_lag = 0.0
+        """For so many seconds a launch template is described with the default version that it had before."""
+        self.former_defaults: dict[str, tuple[float, int]] = {}
+        """Launch template -> when its default version was put back, and the one before that."""
         self.tags_of_templates = {f"kubernetes.io/cluster/{CLUSTER}": "owned"}
         self.exchanges: list[tuple[str, float]] = []
         """Groups that are about to launch in an exchanged instance's stead, and when."""
@@ -212,6 +223,8 @@ class World:
         self.image_parameter = ""
         """Where launch templates name their image by a parameter; `image_now` is what that names."""
         self.image_now = "ami-1"
+        self.deregistered: set[str] = set()
+        """Images from which nothing launches."""
         self.control_plane = "v1.31.4-eks-0000000"
         self.kubelet_of_new_nodes = "v1.31.2-eks-0000000"
         self.broken: set[Owner] = set()
@@ -979,7 +992,11 @@ class World:
         )
 
     def template_versions(self, ids: Iterable[str]) -> dict[str, tuple[int, int]]:
-        return {i: self.templates[i] for i in ids if i in self.templates}
+        found = {i: self.templates[i] for i in ids if i in self.templates}
+        for template, (changed, before) in self.former_defaults.items():
+            if template in found and self.time - changed < self.templates_lag:
+                found[template] = (found[template][0], before)
+        return found
 
     def template_tags(self, ids: Iterable[str]) -> dict[str, dict[str, str]]:
         return {i: dict(self.tags_of_templates) for i in ids if i in self.templates}
@@ -987,6 +1004,7 @@ class World:
     def set_default_version(self, template: str, number: str) -> None:
         if not any(str(g.template and g.template.id) == template and self._recorded(g) for g in self._groups()):
             raise InvariantBroken(f"R1: the default version of {template} was changed with no record of it")
+        self.former_defaults[template] = (self.time, self.templates[template][1])
         self.templates[template] = (self.templates[template][0], int(number))
         self._effect(f"default version of {template}: {number}")
 
@@ -1016,6 +1034,9 @@ class World:
     def images_now(self, versions: Iterable[str]) -> dict[str, str]:
         return dict.fromkeys(versions, self.image_now)
 
+    def images_gone(self, images: Iterable[str]) -> frozenset[str]:
+        return frozenset(images) & self.deregistered
+
     def instance_types(self, names: Iterable[str]) -> dict[str, InstanceType]:
         return {name: InstanceType(name, 2, 8 << 30) for name in names}
 
@@ -1032,6 +1053,8 @@ class World:
             self.launch_failures -= 1
             return Launched(error="InsufficientInstanceCapacity", message="there is none now")
         current = self.groups_by_name[group]
+        if current.template and f"ami-{self._number(current.template)}" in self.deregistered:
+            return Launched(error="InvalidAMIID.NotFound", message="The image id does not exist")
         if current.desired >= current.maximum:
             return Launched(error="ValidationError", message=f"{group} would exceed its maximum {current.maximum}")
         machine = self._launch(group, zone)
@@ -1077,6 +1100,8 @@ class World:
         theirs = current.maximum not in {int(size) for size in (original, raised) if size}
         if known and said and said.partition(" to ")[0] != original and not theirs:
             raise InvariantBroken(f"R1: the recorded maximum of {group} was overwritten")
+        if len(current.tags | dict(tags)) > MOST_TAGS:
+            raise Permanent(f"Cannot tag {group}: LimitExceeded: it may have {MOST_TAGS} tags.")
         self.groups_by_name[group] = replace(
             current, tags=current.tags | dict(tags), kept_tags=current.kept_tags | tags.keys()
         )

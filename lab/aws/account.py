@@ -1,6 +1,6 @@
 """The one account of a lab, and moto's backends of its region."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from moto.backends import get_backend
@@ -14,6 +14,8 @@ class Account:
     """The lab's account in the lab's region."""
 
     region: str
+    deregistered: set[str] = field(default_factory=set, compare=False)
+    """Images that were."""
 
     @property
     def autoscaling(self) -> Any:

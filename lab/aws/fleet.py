@@ -41,6 +41,14 @@ _LAUNCHING, _TERMINATING = "autoscaling:EC2_INSTANCE_LAUNCHING", "autoscaling:EC
 class NoCapacityError(Exception):
     """EC2 has no room for another instance in the zone."""
 
+    code = "InsufficientInstanceCapacity"
+
+
+class ImageGoneError(NoCapacityError):
+    """The image was deregistered: no zone has an instance of it."""
+
+    code = "InvalidAMIID.NotFound"
+
 
 @dataclass
 class Member:
@@ -243,9 +251,12 @@ class Fleet:
                     f"We currently do not have sufficient capacity in the Availability Zone you requested ({zone})."
                 )
             launch = what_it_launches(group, self.account)
+            image = image_now(self.account, launch.source.image_id)
+            if image in self.account.deregistered:
+                raise ImageGoneError(f"The image id '[{image}]' does not exist")
             tags = {**group.get_propagated_tags(), **launch.instance_tags}
             reservation = self.account.ec2.run_instances(
-                image_now(self.account, launch.source.image_id),
+                image,
                 1,
                 launch.source.user_data,
                 launch.source.security_groups,

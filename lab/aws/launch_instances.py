@@ -78,7 +78,7 @@ def _launch(fleet: Fleet, request: Request, token: str) -> dict[str, Any]:
                 "MarketType": "Spot" if launch.spot else "OnDemand",
                 "SubnetId": subnet.id,
                 "AvailabilityZone": subnet.availability_zone,
-                "ErrorCode": "InsufficientInstanceCapacity",
+                "ErrorCode": error.code,
                 "ErrorMessage": str(error),
             }
         ]

@@ -497,6 +497,20 @@ def test_an_image_that_a_parameter_names_is_known_as_instances_have_it_and_as_it
 
 
 @pytest.mark.lab
+def test_from_an_image_that_was_deregistered_nothing_launches(aws: Server, account: AwsClient) -> None:
+    side, ec2 = Real(aws), aws.client("ec2")
+    ec2.create_launch_template_version(
+        LaunchTemplateName=side.group, SourceVersion="1", LaunchTemplateData={"ImageId": "ami-leaves"}
+    )
+    assert account.images_gone(["ami-1", "ami-leaves"]) == frozenset()
+    ec2.deregister_image(ImageId="ami-leaves")
+    assert account.images_gone(["ami-1", "ami-leaves"]) == {"ami-leaves"}
+    launched = account.launch(side.group, side.zone, "of-an-image-that-is-gone")
+    assert (launched.instance, launched.error) == ("", "InvalidAMIID.NotFound")
+    assert group_of(side).desired == 2
+
+
+@pytest.mark.lab
 def test_lifecycle_hooks_are_read_with_how_long_they_hold(account: AwsClient) -> None:
     (hook,) = account.lifecycle_hooks(["going-slowly"])
     assert (hook.group, hook.name, hook.terminating, hook.seconds) == ("going-slowly", "drain", True, 1.0)

@@ -99,10 +99,10 @@ def without_log_group(aws: Server, target: Target) -> str:
     return f"1 log group missing: {name}"
 
 
-def an_alarm_rings(aws: Server, _: Target) -> str:
+def an_alarm_fires(aws: Server, _: Target) -> str:
     name = own_alarms(aws)[0]
     aws.client("cloudwatch").set_alarm_state(AlarmName=name, StateValue="ALARM", StateReason="a test")
-    return f"ringing: {name}"
+    return f"firing: {name}"
 
 
 def the_gates_alarm_fires(aws: Server, _: Target) -> str:
@@ -127,7 +127,7 @@ BROKEN: list[tuple[str, Callable[[Server, Target], str], Health]] = [
     ("access entries", without_access_entry, Health.FAIL),
     ("organization", denied_by_the_organization, Health.FAIL),
     ("log groups", without_log_group, Health.WARN),
-    ("alarms", an_alarm_rings, Health.WARN),
+    ("alarms", an_alarm_fires, Health.WARN),
     ("gate", the_gates_alarm_fires, Health.WARN),
     ("alarms", no_alarm_left, Health.FAIL),
 ]
@@ -190,14 +190,16 @@ def test_functions_of_a_private_network_have_every_endpoint_or_a_way_out(aws: Se
     place = {"VpcId": vpc, "SubnetIds": [subnet], "SecurityGroupIds": []}
     target.__dict__["functions"] = [f | {"VpcConfig": place} for f in target.functions]
 
+    (table,) = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"]
     needed = sorted({*ENDPOINTS, "monitoring"})
     assert line(target, "way out").said == (f"{subnet} has no way out, and the VPC no endpoint for {', '.join(needed)}")
     for service in needed:
-        kind = "Gateway" if service == "s3" else "Interface"
-        ec2.create_vpc_endpoint(VpcId=vpc, ServiceName=f"com.amazonaws.{REGION}.{service}", VpcEndpointType=kind)
+        kind: Json = {"VpcEndpointType": "Interface", "PrivateDnsEnabled": True}
+        if service == "s3":
+            kind = {"VpcEndpointType": "Gateway", "RouteTableIds": [table["RouteTableId"]]}
+        ec2.create_vpc_endpoint(VpcId=vpc, ServiceName=f"com.amazonaws.{REGION}.{service}", **kind)
     assert line(target, "way out").said == "1 subnet without a way out, with every endpoint"
 
-    (table,) = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"]
     gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
     ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
     ec2.create_route(RouteTableId=table["RouteTableId"], DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)

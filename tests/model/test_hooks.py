@@ -67,6 +67,15 @@ def test_a_function_killed_after_any_effect_changes_nothing_in_the_result(after:
     assert len(set(keys(world))) == 8
 
 
+def test_a_roll_waits_for_the_function_of_a_hook_that_nobody_has_called_for_weeks() -> None:
+    world = shop(SMALL)
+    asleep = HttpAnswer(fault="ResourceNotReadyException: the function is being made ready", uncalled=True)
+    world.hook_answers[HOOK_FUNCTION] = [asleep] * 6
+    assert rolled(world).status == "SUCCEEDED"
+    (page,) = [n for n in report(world).nodes if n.steps[0].holds]
+    assert [h.reason for h in page.steps[0].holds] == [f"hook ask cannot be called yet: {asleep.fault}"]
+
+
 def test_a_node_waits_for_a_hook_that_asks_for_it() -> None:
     world = shop(SMALL)
     wait = HttpAnswer(200, '{"status": "wait", "seconds": 100, "reason": "a sale"}')

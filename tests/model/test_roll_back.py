@@ -219,6 +219,53 @@ def test_what_somebody_sets_meanwhile_stays_and_is_said() -> None:
     assert "2" in versions(world)
 
 
+def test_a_default_version_that_ec2_describes_late_is_not_taken_for_somebody_elses() -> None:
+    """EC2 is eventually consistent; the second roll looks at the version again before it plans."""
+    world = shop_with_a_bad_version()
+    world.templates_lag = 15
+    engine = engine_for(world)
+    rolled(engine)
+    assert (second_of(engine).status, second_of(engine).cause) == ("SUCCEEDED", "")
+    assert versions(world) == {"1"}
+
+
+@pytest.mark.parametrize("meanwhile", [True, False])
+def test_a_version_whose_image_is_gone_is_not_gone_back_to(*, meanwhile: bool) -> None:
+    """It would leave groups that can launch nothing. Whether the image goes before the roll or during it."""
+    world = shop_with_a_bad_version()
+    engine = engine_for(world)
+
+    def deregister(step: str) -> None:
+        if step == "put_back_version":
+            world.deregistered.add("ami-1")
+
+    if meanwhile:
+        engine.before_call = deregister
+    else:
+        world.deregistered.add("ami-1")
+    first = rolled(engine)
+    assert (first.status, first.error) == ("FAILED", "ChecksFailed")
+    assert (world.templates["lt-ng-a"], world.templates["lt-ng-b"]) == ((2, 2), (2, 2))
+    assert [e.name for e in engine.executions if e.machine == "roll"] == ["roll-1"]
+    gone = "image ami-1 of lt-{0}:1 is gone, so nothing could be launched"
+    told = report(world, "roll-1").put_back
+    stays = tuple(f"group {name}: the version stays: {gone.format(name)}" for name in ("ng-a", "ng-b"))
+    assert told == (stays if meanwhile else ())
+    plan = json.loads(world.documents["rolls/roll-1/plan.json"])
+    said = [f["reason"] for f in plan["findings"] if f["code"] == "no-way-back"]
+    no_way = [f"if the roll fails, its version is not put back: {gone.format(name)}" for name in ("ng-a", "ng-b")]
+    assert said == ([] if meanwhile else no_way)
+
+
+def test_a_roll_to_a_version_whose_image_is_gone_is_blocked_before_it_changes_anything() -> None:
+    world = shop_with_a_bad_version()
+    world.deregistered.add("ami-2")
+    first = rolled(engine_for(world))
+    assert (first.status, first.error) == ("FAILED", "Blocked")
+    assert "nothing can be launched from image ami-2 of lt-ng-a:2" in first.cause
+    assert world.effects == []
+
+
 def shared(world: World, *groups: str) -> None:
     """Groups that launch the default version of one template, whose second version is the default."""
     for name in groups:

@@ -171,10 +171,32 @@ def test_a_stack_is_within_cloudformations_limits() -> None:
     assert len(template["Outputs"]) < 100
 
 
-def test_roles_are_within_iams_limits() -> None:
+@cache
+def _of_long_names() -> Assembly:
+    """The stack of a cluster with the longest name, in a network, with as many hooks and nodes' roles as settings take,
+    of long names."""
+    from lab.application import assembly
+
+    account = "123456789012"
+    hooks = [
+        {
+            "name": f"hook-{n}", "when": "before_node", "timeout_seconds": 1,
+            "function": f"arn:aws:lambda:eu-central-1:{account}:function:{'f' * 60}-{n}",
+        }
+        for n in range(20)
+    ]  # fmt: skip
+    roles = [f"arn:aws:iam::{account}:role/{'path/' * 10}{'r' * 60}-{n}" for n in range(10)]
+    settings = {"cluster": "c" * 100, "hooks": hooks, "roll_back": {"enabled": True, "node_roles": roles}}
+    directory = assembly({"settings": {**DOCUMENT["settings"], **settings}, "network": NETWORK})
+    (template,) = directory.glob("*.template.json")
+    return Assembly(json.loads(template.read_text()))
+
+
+@pytest.mark.parametrize("assembly", [in_network, _of_long_names])
+def test_roles_are_within_iams_limits(assembly: Any) -> None:
     """10,240 characters of inline policies in a role (IAM quotas), references counted as they are written."""
     size: Counter[str] = Counter()
-    for policy in in_network().of_type("AWS::IAM::Policy").values():
+    for policy in assembly().of_type("AWS::IAM::Policy").values():
         for role in policy["Roles"]:
             size[role["Ref"]] += len(json.dumps(policy["PolicyDocument"], separators=(",", ":")))
     assert max(size.values()) < 10_240

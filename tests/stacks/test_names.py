@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import botocore
 import pytest
 
 from eks_rolling.errors import BadRequest
 from eks_rolling.names import MACHINES, machine_name, stack_name
 from eks_rolling.settings import Settings
-from eks_rolling_config.file import Network, check
+from eks_rolling_cli.target import region_of
+from eks_rolling_config.file import Described, Network, check
 from lab.application import assembly
 from tests.assembly import NETWORK
 
@@ -87,6 +89,22 @@ def test_one_name_may_stand_in_several_accounts_and_regions(tmp_path: Path) -> N
         "EksRolling-other": ("aws://unknown-account/unknown-region", None),
     }
     assert not manifest.get("missing")
+
+
+def regions() -> list[str]:
+    """Every region of every partition that the SDK knows."""
+    known = json.loads((Path(botocore.__file__).parent / "data" / "partitions.json").read_text())
+    return [r for p in known["partitions"] for r in p["regions"] if not r.endswith("-global")]
+
+
+def test_every_region_of_every_partition_is_one_to_deploy_to() -> None:
+    assert {"eu-central-1", "cn-north-1", "us-gov-west-1", "eusc-de-east-1"} <= {*regions()}
+    for region in regions():
+        zones = [f"{region}{letter}" for letter in "ab"]
+        network = {**NETWORK, "availability_zones": zones}
+        described = Described.model_validate({"cluster": "demo", "region": region, "network": network})
+        assert described.region == region
+        assert region_of(f"https://0123456789ABCDEF.gr7.{region}.eks.amazonaws.eu") == region
 
 
 def test_a_cluster_of_both_address_families_has_functions_of_both() -> None:

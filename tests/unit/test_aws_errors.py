@@ -5,13 +5,16 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import boto3
 import botocore.session
 import pytest
+from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
 from eks_rolling.clients import aws, aws_errors, eks
-from eks_rolling.clients.aws import translated
+from eks_rolling.clients.aws import AwsClient, translated
 from eks_rolling.clients.aws_errors import CODES, Sort, sort
+from eks_rolling.clients.protocols import HttpAnswer
 from eks_rolling.errors import AccessDenied, NotFound, Permanent, Transient
 
 CLIENTS = {
@@ -25,6 +28,7 @@ CLIENTS = {
     "_sns": "sns",
     "_stepfunctions": "stepfunctions",
     "eks": "eks",
+    "lambda_": "lambda",
 }
 
 
@@ -62,8 +66,23 @@ def unsorted(known: Callable[[str], bool]) -> dict[str, list[str]]:
     return found
 
 
+def clients_made() -> set[str]:
+    """The services of which the source makes a client, by whichever name it goes."""
+    return {
+        str(node.args[0].value)
+        for module in (aws, eks)
+        for node in ast.walk(ast.parse(inspect.getsource(module)))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "client"
+        if node.args and isinstance(node.args[0], ast.Constant)
+    }
+
+
+SIGNS_ONLY = {"sts"}
+"""Its calls are signed here, and made by the API server."""
+
+
 def test_every_client_that_there_is_was_looked_through() -> None:
-    assert {service for service, _ in calls()} == set(CLIENTS.values())
+    assert {service for service, _ in calls()} == set(CLIENTS.values()) == clients_made() - SIGNS_ONLY
 
 
 def test_every_modelled_code_is_sorted() -> None:
@@ -94,6 +113,10 @@ def test_no_code_is_sorted_twice() -> None:
         ("NobodyHasSeenThis", 429, Sort.TRANSIENT),
         ("NobodyHasSeenThis", 400, Sort.PERMANENT),
         ("KMSAccessDenied", 502, Sort.DENIED),
+        ("InvalidSubnetIDException", 502, Sort.PERMANENT),
+        ("EC2AccessDeniedException", 502, Sort.DENIED),
+        ("ResourceNotReadyException", 502, Sort.TRANSIENT),
+        ("SnapStartNotReadyException", 409, Sort.TRANSIENT),
     ],
 )
 def test_sorted(code: str, status: int, expected: Sort) -> None:
@@ -113,3 +136,29 @@ def test_each_sort_has_its_fault(code: str, fault: type[Exception]) -> None:
     with pytest.raises(fault, match=f"Cannot do it.*{code}") as caught, translated("do it"):
         raise ClientError({"Error": {"Code": code, "Message": "so"}}, "CreateTags")
     assert caught.type is fault
+
+
+@pytest.mark.parametrize("code", ["ResourceNotReadyException", "TooManyRequestsException", "ENILimitReachedException"])
+def test_a_function_that_could_not_be_called_yet_is_told_from_one_that_failed(
+    monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    """Hooks' functions sleep between rolls."""
+
+    def refuse(_: Any, operation: str, __: Any) -> Any:
+        raise ClientError({"Error": {"Code": code, "Message": "not now"}}, operation)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", refuse)
+    client = AwsClient("demo", session=boto3.session.Session("none", "none", region_name="eu-central-1"))
+    assert client.invoke("hook", {}, 1) == HttpAnswer(fault=f"{code}: not now", uncalled=True)
+
+
+def test_a_function_that_is_not_there_or_may_not_be_called_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = AwsClient("demo", session=boto3.session.Session("none", "none", region_name="eu-central-1"))
+    for code, fault in (("ResourceNotFoundException", NotFound), ("AccessDeniedException", AccessDenied)):
+
+        def refuse(_: Any, operation: str, __: Any, code: str = code) -> Any:
+            raise ClientError({"Error": {"Code": code, "Message": "no"}}, operation)
+
+        monkeypatch.setattr(BaseClient, "_make_api_call", refuse)
+        with pytest.raises(fault):
+            client.invoke("hook", {}, 1)

@@ -6,10 +6,22 @@ from eks_rolling.clients.protocols import HttpAnswer
 from eks_rolling.errors import BadRequest
 from eks_rolling.payloads import HookTask
 from eks_rolling.roll.hooks import HookFailed, HookPassed, HookWaits, meaning, question
-from eks_rolling.settings import Hook, Moment, Settings
+from eks_rolling.settings import Hook, Moment, OnFailure, Settings
 
 HOOK = Hook(name="ask", when=Moment.BEFORE_NODE, url="https://hooks.example/")
 TASK = HookTask(roll="roll-1", when=Moment.BEFORE_NODE, instance="i-1", node="node-1", group="ng-a")
+
+
+ASLEEP = HttpAnswer(fault="ResourceNotReadyException: it wakes", uncalled=True)
+
+
+@pytest.mark.parametrize(("waited", "waits"), [(0, True), (299, True), (300, False)])
+def test_a_function_that_sleeps_is_waited_for_and_one_that_may_be_left_out_for_a_while_only(
+    waited: float, *, waits: bool
+) -> None:
+    optional = HOOK.model_copy(update={"on_failure": OnFailure.CONTINUE})
+    assert isinstance(meaning(optional, ASLEEP, waited), HookWaits) == waits
+    assert isinstance(meaning(HOOK, ASLEEP, waited), HookWaits)
 
 
 def test_a_hook_is_sent_which_node_of_which_roll_and_a_key_that_stays_the_same() -> None:
@@ -61,6 +73,7 @@ def test_a_hook_is_sent_which_node_of_which_roll_and_a_key_that_stays_the_same()
         ),
         (HttpAnswer(409, "not\ntoday"), HookFailed("hook ask answers 409 not today")),
         (HttpAnswer(fault="timed out"), HookFailed("hook ask does not answer: timed out")),
+        (ASLEEP, HookWaits("hook ask cannot be called yet: ResourceNotReadyException: it wakes", 10)),
     ],
 )
 def test_an_answer_lets_go_on_or_asks_to_wait_or_is_a_failure(

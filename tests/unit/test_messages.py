@@ -55,6 +55,14 @@ def test_the_link_leads_to_the_execution() -> None:
     assert console(SETTINGS, "roll-1") == LINK
     china = SETTINGS.model_copy(update={"topic": TOPIC.replace("aws", "aws-cn", 1)})
     assert console(china, "roll-1").startswith("https://eu-central-1.console.amazonaws.cn/")
+    apart = SETTINGS.model_copy(update={"topic": TOPIC.replace("aws", "aws-eusc", 1)})
+    assert console(apart, "roll-1").startswith("https://eu-central-1.console.amazonaws-eusc.eu/")
+
+
+def test_where_the_console_is_not_known_no_link_leads_elsewhere() -> None:
+    secret = SETTINGS.model_copy(update={"topic": TOPIC.replace("aws", "aws-iso", 1)})
+    assert console(secret, "roll-1") == ""
+    assert messages.openable(secret, "s3://bucket/rolls/roll-1/report.html") == "s3://bucket/rolls/roll-1/report.html"
 
 
 def test_without_a_topic_there_is_no_link() -> None:
@@ -296,3 +304,22 @@ def test_exactly_the_steps_that_tell_of_something_may_publish() -> None:
     assert {
         step for step, permissions in {**STEPS, **HOOKS, **ROLLBACK, **UNJOINED}.items() if permissions.notifies
     } == tells
+
+
+@pytest.mark.parametrize("letter", ["n", "\u00e4", "\U0001f600", '"'])
+def test_a_message_about_any_number_of_things_is_one_that_the_service_takes(letter: str) -> None:
+    """262,144 bytes at most, attributes included; what is cut is in the middle."""
+    left = tuple(f"node-{number}-{letter * 300} stays as it is" for number in range(1000))
+    message = ended(Ending.FAILED, left_behind=left)
+    attributes = sum(len(name) + len(value) + len("String") for name, value in message.attributes.items())
+    assert len(message.body.encode()) + attributes + len(message.heading) <= 262_144
+    said = json.loads(message.body)
+    assert said["default"].startswith(message.text[:1000])
+    assert said["default"].endswith(message.text[-1000:])
+    assert "the report has all of it" in said["default"]
+    assert said["https"] == message.for_programs
+
+
+def test_a_message_that_fits_is_sent_whole() -> None:
+    message = ended(Ending.FAILED, left_behind=("node-1 stays as it is",))
+    assert json.loads(message.body) == {"default": message.text, "https": message.for_programs}

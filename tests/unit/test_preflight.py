@@ -26,7 +26,7 @@ from eks_rolling.payloads import RollRequest
 from eks_rolling.plan.checks import ACCEPTABLE, ClusterSnapshot, candidates, findings, resolve
 from eks_rolling.plan.permissions import needed_to_restart
 from eks_rolling.redis.groups import CACHE, PART
-from eks_rolling.settings import Autoscaler, AutoscalerMode, Settings
+from eks_rolling.settings import Autoscaler, AutoscalerMode, RollBack, Settings
 from eks_rolling.steps.plan import PlanOutcome, decide
 
 SETTINGS = Settings(cluster="demo", autoscaler=Autoscaler(mode=AutoscalerMode.PAUSE))
@@ -110,6 +110,45 @@ def test_a_node_of_the_new_version_whose_kubelet_fits_is_no_finding() -> None:
     assert found(beside_a_new_node("")(CLEAN)) == []
 
 
+def tags_of_theirs(count: int) -> dict[str, str]:
+    return {f"team-{number}": "" for number in range(count)} | {"aws:cloudformation:stack-name": "shop"}
+
+
+FULL_OF_TAGS = group(tags=GROUP.tags | tags_of_theirs(48), kept_tags=frozenset(tags_of_theirs(48)))
+
+
+def test_a_roll_has_room_for_its_own_tags_on_groups_and_instances() -> None:
+    """AWS takes 50 of each; the group has one more, the cluster's."""
+    kept = frozenset(tags_of_theirs(60))
+    of_template = {f"TagSpecifications[0].Tags[{n}].Key": f"of-the-template-{n}" for n in range(40)}
+    template = {"lt-1:2": {"TagSpecifications[0].ResourceType": "instance", **of_template}}
+
+    def codes(count: int, *, roll_back: bool = False, **more: Any) -> list[str]:
+        view = group(tags=GROUP.tags | tags_of_theirs(count), **more)(CLEAN)
+        view = replace(view, template_data=template if "kept_tags" not in more else {})
+        settings = SETTINGS.model_copy(update={"roll_back": RollBack(enabled=roll_back)})
+        return [f.reason for f in found(view, settings=settings) if f.code == "no-room-for-tags"]
+
+    assert codes(47, kept_tags=kept) == []
+    assert codes(47, kept_tags=kept, roll_back=True) == ["it has 48 tags, AWS allows 50, and a roll writes 3"]
+    assert codes(48, kept_tags=kept) == ["it has 49 tags, AWS allows 50, and a roll writes 2"]
+    assert codes(7) == []
+    assert codes(8) == ["its new instances get 49 tags, AWS allows 50, and a roll writes 2"]
+    already = group(tags=GROUP.tags | tags_of_theirs(47) | {GROUP_MAXIMUM: "5 to 7"}, kept_tags=kept | {GROUP_MAXIMUM})
+    codes_then = {f.code for f in found(already(CLEAN))}
+    assert "no-room-for-tags" not in codes_then, "what a dead roll left is not counted twice"
+
+
+def image(named: str, *, gone: str) -> Change:
+    """What the version to launch names as its image, and an image from which nothing launches."""
+    return lambda view: replace(view, template_data={"lt-1:2": {"ImageId": named}}, images_gone=frozenset({gone}))
+
+
+def test_an_image_that_is_there_is_no_finding_whichever_else_is_gone() -> None:
+    assert found(image("ami-2", gone="ami-1")(CLEAN)) == []
+    assert found(replace(CLEAN, images_gone=frozenset({"ami-2"}))) == []
+
+
 BLOCKS, HOLDS, NOTE = Severity.BLOCKS, Severity.HOLDS, Severity.NOTE
 
 
@@ -120,6 +159,7 @@ BLOCKS, HOLDS, NOTE = Severity.BLOCKS, Severity.HOLDS, Severity.NOTE
         ("foreign-group", BLOCKS, "group ng", group(tags={})),
         ("foreign-group", BLOCKS, "group ng", group(tags={"kubernetes.io/cluster/demo": "no"})),
         ("tag-not-propagated", BLOCKS, "group ng", group(kept_tags=frozenset(GROUP.tags))),
+        ("no-room-for-tags", BLOCKS, "group ng", FULL_OF_TAGS),
         ("launch-configuration", NOTE, "group ng", group(template=None, configuration="lc-2")),
         ("group-feature", BLOCKS, "group ng", group(unhandled=("weighted capacity",))),
         ("several-types", NOTE, "group ng", group(types=("m6i.large", "m7i.large"))),
@@ -148,6 +188,13 @@ BLOCKS, HOLDS, NOTE = Severity.BLOCKS, Severity.HOLDS, Severity.NOTE
             NOTE,
             "group ng",
             lambda v: replace(v, template_data={"lt-1:2": {"ImageId": "resolve:ssm:/image"}}),
+        ),
+        ("image-gone", BLOCKS, "group ng", image("ami-2", gone="ami-2")),
+        (
+            "image-gone",
+            BLOCKS,
+            "group ng",
+            lambda v: replace(image("resolve:ssm:/image", gone="ami-9")(v), images_now={"lt-1:2": "ami-9"}),
         ),
         ("kubelet-newer", BLOCKS, "group ng", beside_a_new_node("v1.32.0-eks-1")),
         ("kubelet-too-old", NOTE, "group ng", beside_a_new_node("v1.27.0-eks-1")),

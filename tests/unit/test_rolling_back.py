@@ -61,6 +61,32 @@ def test_a_group_of_a_launch_configuration_goes_back_by_its_name() -> None:
     assert seen(view) == ([said], [])
 
 
+def of_configurations(former: str, failed: str) -> ClusterSnapshot:
+    return with_group(template=None, configuration=failed, instances=(replace(OLD, template=f"lc:{former}"),))
+
+
+@pytest.mark.parametrize(
+    ("former", "failed", "fits"),
+    [("c" * 70, "d" * 70, True), ("c" * 90, "d" * 90, False), ("my nodes 1", "my nodes 2", False)],
+)
+def test_a_launch_configuration_is_gone_back_to_only_if_the_groups_tag_can_say_so(
+    former: str, failed: str, *, fits: bool
+) -> None:
+    """A tag takes 256 characters; without the record nobody knows that it is a rollback (R1)."""
+    goes_back, why = seen(of_configurations(former, failed))
+    assert (len(goes_back), why) == (
+        (1, []) if fits else (0, ["the names of its launch configurations do not fit into the tag that records it"])
+    )
+
+
+@pytest.mark.parametrize("roll", ["roll-1", "release-1.2", "x" * 80, "größer", "a+b=c@d!"])
+def test_the_record_of_any_rolls_name_is_read_again(roll: str) -> None:
+    """An execution may be called anything without spaces, brackets, wildcards and some signs (API reference)."""
+    record = VersionPutBack("lt-1:2", "lt-1:1", roll)
+    assert record.is_legible
+    assert VersionPutBack.on(replace(GROUP, tags={GROUP_PUT_BACK: str(record)})) == record
+
+
 @pytest.mark.parametrize(
     ("view", "why"),
     [
@@ -78,6 +104,14 @@ def test_a_group_of_a_launch_configuration_goes_back_by_its_name() -> None:
         (with_group(instances=(replace(OLD, template="lt-0:1"),)), "its nodes are of another launch template"),
         (with_group(instances=(replace(OLD, template=""),)), "its nodes are of another launch template"),
         (replace(VIEW, template_data={"lt-1:2": {}}), "lt-1:1 does not exist any more"),
+        (
+            replace(
+                VIEW,
+                template_data={"lt-1:1": {"ImageId": "ami-1"}, "lt-1:2": {"ImageId": "ami-2"}},
+                images_gone=frozenset({"ami-1"}),
+            ),
+            "image ami-1 of lt-1:1 is gone, so nothing could be launched",
+        ),
         (
             with_group(overrides=(("m6g.large", LaunchTemplate("lt-2", "$Default")),)),
             "its overrides have launch templates of their own",

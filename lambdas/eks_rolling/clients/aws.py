@@ -65,6 +65,18 @@ BRIEF = Config(retries={"mode": "standard", "total_max_attempts": 1}, connect_ti
 HISTORY_PAGE = 1000
 """Events of a history in one answer, the most that there may be: a roll of a thousand nodes has about 20,000."""
 
+FILTER_VALUES = 200
+"""Values that a filter of EC2's takes (EC2 user guide, "List and filter your resources")."""
+
+GROUP_NAMES = 50
+"""Groups that DescribeAutoScalingGroups takes by name (API reference)."""
+
+ALARM_NAMES = 100
+"""Alarms that DescribeAlarms takes by name (API reference)."""
+
+USABLE_IMAGE = frozenset({"available", "pending", "transient"})
+"""States of an image that launches, or that is about to (API reference, Image)."""
+
 TARGET_READERS = 4
 """Target groups that are asked at the same time. ELB answers an account 40 Describe calls at once and 10 a second after
 that, load balancer controllers' too (user guide, "Request throttling for the ELB API")."""
@@ -135,8 +147,7 @@ def translated(doing: str) -> Iterator[None]:
         yield
     except ClientError as error:
         code, message = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        match sort(code, status):
+        match sort_of(error):
             case Sort.TRANSIENT:
                 raise Transient(f"Cannot {doing} now: {code}: {message}") from error
             case Sort.DENIED:
@@ -151,6 +162,12 @@ def translated(doing: str) -> Iterator[None]:
         raise AccessDenied(f"Cannot {doing}: no AWS credentials were found.") from error
     except BotoCoreError as error:
         raise Transient(f"Cannot {doing} now: {error}") from error
+
+
+def sort_of(error: ClientError) -> Sort:
+    """What botocore's error means."""
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return sort(error.response["Error"].get("Code", ""), status)
 
 
 @contextmanager
@@ -231,29 +248,40 @@ class AwsClient:
         paginator = self._autoscaling.get_paginator("describe_auto_scaling_groups")
         with translated("describe the Auto Scaling groups"):
             if names:
-                pages = paginator.paginate(AutoScalingGroupNames=list(names))
+                asked = [
+                    paginator.paginate(AutoScalingGroupNames=batch)
+                    for batch in _batches(sorted(set(names)), GROUP_NAMES)
+                ]
             else:
                 tag = f"tag:{cluster_tag(self._cluster)}"
-                pages = paginator.paginate(Filters=[{"Name": tag, "Values": list(CLUSTER_TAG_VALUES)}])
-            found = [item for page in pages for item in page["AutoScalingGroups"]]
+                asked = [paginator.paginate(Filters=[{"Name": tag, "Values": list(CLUSTER_TAG_VALUES)}])]
+            found = [item for pages in asked for page in pages for item in page["AutoScalingGroups"]]
         refreshing = self._refreshing([g["AutoScalingGroupName"] for g in found])
         return [_group(g, refreshing) for g in sorted(found, key=lambda g: g["AutoScalingGroupName"])]
 
     def _refreshing(self, names: Sequence[str]) -> frozenset[str]:
         active = {"Pending", "InProgress", "Cancelling", "RollbackInProgress", "Baking"}
         running = set()
-        with translated("describe instance refreshes"):
-            for name in names:
-                answer = self._autoscaling.describe_instance_refreshes(AutoScalingGroupName=name, MaxRecords=1)
-                if any(refresh.get("Status") in active for refresh in answer["InstanceRefreshes"]):
-                    running.add(name)
+        for name in names:
+            try:
+                with translated("describe instance refreshes"):
+                    answer = self._autoscaling.describe_instance_refreshes(AutoScalingGroupName=name, MaxRecords=1)
+            except NotFound:
+                # The group was deleted since it was listed.
+                continue
+            if any(refresh.get("Status") in active for refresh in answer["InstanceRefreshes"]):
+                running.add(name)
         return frozenset(running)
 
     def lifecycle_hooks(self, groups: Iterable[str]) -> list[LifecycleHook]:
         hooks: list[LifecycleHook] = []
         for group in groups:
-            with translated(f"describe the lifecycle hooks of {group}"):
-                found = self._autoscaling.describe_lifecycle_hooks(AutoScalingGroupName=group)["LifecycleHooks"]
+            try:
+                with translated(f"describe the lifecycle hooks of {group}"):
+                    found = self._autoscaling.describe_lifecycle_hooks(AutoScalingGroupName=group)["LifecycleHooks"]
+            except NotFound:
+                # It was deleted since it was listed.
+                continue
             hooks += [
                 LifecycleHook(
                     group=group,
@@ -340,12 +368,25 @@ class AwsClient:
                     found[version] = image
         return found
 
+    def images_gone(self, images: Iterable[str]) -> frozenset[str]:
+        wanted = sorted(set(images))
+        usable: set[str] = set()
+        # A filter, unlike ImageIds, does not fail for an image that is gone.
+        for batch in _batches(wanted, FILTER_VALUES):
+            with translated(f"describe images {', '.join(batch)}"):
+                pages = self._ec2.get_paginator("describe_images").paginate(
+                    # A deprecated image still launches, and EC2 shows other owners' only to who asks for them.
+                    Filters=[{"Name": "image-id", "Values": batch}],
+                    IncludeDeprecated=True,
+                )
+                usable |= {i["ImageId"] for page in pages for i in page["Images"] if i["State"] in USABLE_IMAGE}
+        return frozenset(wanted) - usable
+
     def instance_types(self, names: Iterable[str]) -> dict[str, InstanceType]:
-        wanted = sorted(set(names))
         found: dict[str, InstanceType] = {}
         # 100 names at most in a request (API reference).
-        for start in range(0, len(wanted), 100):
-            batch: Any = wanted[start : start + 100]
+        for names_of_batch in _batches(sorted(set(names)), 100):
+            batch: Any = names_of_batch
             with translated(f"describe instance types {', '.join(batch)}"):
                 for item in self._ec2.describe_instance_types(InstanceTypes=batch)["InstanceTypes"]:
                     memory = item["MemoryInfo"]["SizeInMiB"] << 20
@@ -463,9 +504,8 @@ class AwsClient:
 
     def instances(self, ids: Sequence[str]) -> dict[str, InstanceState]:
         found = []
-        # A filter, unlike InstanceIds, does not fail for an id that EC2 has forgotten; it takes 200 values.
-        for start in range(0, len(ids), 200):
-            batch = list(ids[start : start + 200])
+        # A filter, unlike InstanceIds, does not fail for an id that EC2 has forgotten.
+        for batch in _batches(ids, FILTER_VALUES):
             with translated(f"describe instances {', '.join(batch)}"):
                 pages = self._ec2.get_paginator("describe_instances").paginate(
                     Filters=[{"Name": "instance-id", "Values": batch}]
@@ -611,18 +651,31 @@ class AwsClient:
     # Health, documents, messages, history
 
     def alarms_firing(self, names: Sequence[str]) -> list[str]:
-        if not names:
-            return []
-        with translated("describe the gate's alarms"):
-            pages = self._cloudwatch.get_paginator("describe_alarms").paginate(
-                # Without their kinds composite ones are not answered.
-                AlarmNames=list(names),
-                AlarmTypes=["MetricAlarm", "CompositeAlarm"],
-            )
-            alarms = [a for page in pages for a in (*page.get("MetricAlarms", ()), *page.get("CompositeAlarms", ()))]
-        if missing := set(names) - {a["AlarmName"] for a in alarms}:
+        # Without their kinds composite ones are not answered.
+        states = self._alarm_states(names, "MetricAlarm", "CompositeAlarm")
+        if others := sorted(set(names) - states.keys()):
+            try:
+                states |= self._alarm_states(others, "LogAlarm")
+            except AccessDenied:
+                raise
+            except Permanent:
+                # A region that does not have this kind yet refuses to be asked for it.
+                pass
+        if missing := set(names) - states.keys():
             raise NotFound(f"The gate's alarms {', '.join(sorted(missing))} do not exist; correct the setting alarms.")
-        return sorted(a["AlarmName"] for a in alarms if a["StateValue"] == "ALARM")
+        return sorted(name for name, state in states.items() if state == "ALARM")
+
+    def _alarm_states(self, names: Sequence[str], *kinds: Any) -> dict[str, str]:
+        """Name -> state, of the alarms of these kinds that there are."""
+        found: list[Any] = []
+        with translated("describe the gate's alarms"):
+            for batch in _batches(names, ALARM_NAMES):
+                for page in self._cloudwatch.get_paginator("describe_alarms").paginate(
+                    AlarmNames=batch, AlarmTypes=list(kinds)
+                ):
+                    answer: Any = page
+                    found += [alarm for kind in kinds for alarm in answer.get(f"{kind}s", ())]
+        return {alarm["AlarmName"]: alarm["StateValue"] for alarm in found}
 
     def save(self, key: str, text: str, content_type: str) -> str:
         with translated(f"write s3://{self._bucket}/{key}"):
@@ -648,7 +701,7 @@ class AwsClient:
                 TopicArn=self._topic,
                 Subject=message.heading,
                 MessageStructure="json",
-                Message=json.dumps({"default": message.text, "https": message.for_programs}),
+                Message=message.body,
                 MessageAttributes={
                     name: {"DataType": "String", "StringValue": value} for name, value in message.attributes.items()
                 },
@@ -657,9 +710,15 @@ class AwsClient:
     def invoke(self, function: str, document: Mapping[str, Any], timeout_seconds: float) -> HttpAnswer:
         # One try: the SDK's own would call a function again that was only slow.
         brief = Config(connect_timeout=timeout_seconds, read_timeout=timeout_seconds, retries={"total_max_attempts": 1})
-        client = self._session.client("lambda", config=CONFIG.merge(brief))
+        lambda_ = self._session.client("lambda", config=CONFIG.merge(brief))
         with translated(f"call the function {function}"):
-            answer = client.invoke(FunctionName=function, Payload=json.dumps(dict(document)))
+            try:
+                answer = lambda_.invoke(FunctionName=function, Payload=json.dumps(dict(document)))
+            except ClientError as error:
+                if sort_of(error) is not Sort.TRANSIENT:
+                    raise
+                said = error.response["Error"]
+                return HttpAnswer(fault=f"{said.get('Code', '')}: {said.get('Message', '')}", uncalled=True)
             text = answer["Payload"].read().decode(errors="replace")
         if answer.get("FunctionError"):
             return HttpAnswer(fault=f"it failed: {text[:500]}")
@@ -671,6 +730,12 @@ class AwsClient:
                 executionArn=execution, includeExecutionData=True, PaginationConfig={"PageSize": HISTORY_PAGE}
             )
             return [dict(event) for page in pages for event in page["events"]]
+
+
+def _batches(items: Sequence[str], most: int) -> Iterator[list[str]]:
+    """The items in order, in lists of as many as one request takes."""
+    for start in range(0, len(items), most):
+        yield list(items[start : start + most])
 
 
 def _may_lead_to(group: "TargetGroupTypeDef", wanted: set[str]) -> bool:

@@ -31,13 +31,17 @@ _CODES = {
         RequestTimeout RequestTimeoutException RequestExpired RequestTimeTooSkewed
         ScalingActivityInProgress ResourceContention ResourceInUse IdempotentCallInProgress ConcurrentTagAccess
         OperationAborted HealthUnavailable InvalidNextToken
-        ResourceNotReadyException ENINotReadyException ResourceConflictException
+        ResourceNotReadyException ENINotReadyException ENILimitReachedException SubnetIPAddressLimitReachedException
+        EC2UnexpectedException ResourceConflictException SnapStartNotReadyException SnapStartTimeoutException
+        EFSMountConnectivityException EFSMountTimeoutException S3FilesMountConnectivityException
+        S3FilesMountTimeoutException CodeArtifactUserPendingException
     """,
     Sort.DENIED: """
         AccessDenied AccessDeniedException AuthFailure AuthorizationError UnauthorizedOperation InvalidSecurity
         UnrecognizedClientException InvalidClientTokenId InvalidAccessKeyId ExpiredToken ExpiredTokenException
         SignatureDoesNotMatch IncompleteSignature MissingAuthenticationToken OptInRequired NotAuthorized
-        KMSAccessDenied KmsAccessDeniedException KMSOptInRequired
+        KMSAccessDenied KmsAccessDeniedException KMSOptInRequired KMSAccessDeniedException
+        EC2AccessDeniedException
     """,
     Sort.GONE: """
         InvalidInstanceID.NotFound InvalidGroup.NotFound InvalidSubnetID.NotFound
@@ -55,6 +59,15 @@ _CODES = {
         TooManyRegistrationsForTargetId TooManyTargets TooManyParts TagLimitExceeded
         EncryptionTypeMismatch InvalidObjectState InvalidWriteOffset EndpointDisabled PlatformApplicationDisabled
         KMSDisabled KMSInvalidState KMSNotFound KmsInvalidStateException
+        KMSDisabledException KMSInvalidStateException KMSNotFoundException
+        CodeArtifactUserDeletedException CodeArtifactUserFailedException DurableExecutionAlreadyStartedException
+        EFSIOException EFSMountFailureException S3FilesMountFailureException SnapStartException
+        SnapStartRegenerationFailureException InvalidParameterValueException InvalidRequestContentException
+        InvalidRuntimeException InvalidSecurityGroupIDException InvalidSubnetIDException InvalidZipFileException
+        ModeNotSupportedException NoPublishedVersionException RecursiveInvocationException RequestTooLargeException
+        RuntimeAliasDeletedException RuntimeVersionDeletedException SerializedRequestEntityTooLargeException
+        ServiceQuotaExceededException UnsupportedMediaTypeException
+        InvalidAMIID.NotFound InvalidAMIID.Unavailable InvalidAMIID.Malformed
     """,
 }
 

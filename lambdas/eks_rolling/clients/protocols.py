@@ -75,11 +75,13 @@ class Launched:
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """The answer to a request, or the `fault` for which there is none."""
+    """The answer to a request, or the `fault` for which there is none. `uncalled`: what was to answer was not even
+    called, for a reason that passes."""
 
     status: int = 0
     body: str = ""
     fault: str = ""
+    uncalled: bool = False
 
 
 class Kubernetes(Protocol):
@@ -265,6 +267,11 @@ class Aws(Protocol):
     def images_now(self, versions: Iterable[str]) -> dict[str, str]:
         """Per "lt-id:number" the image that its Systems Manager parameter names now; absent where that cannot be
         found out."""
+        ...
+
+    def images_gone(self, images: Iterable[str]) -> frozenset[str]:
+        """Those of these images from which the account can launch nothing: deregistered, disabled, or no longer shared
+        with it."""
         ...
 
     def instance_types(self, names: Iterable[str]) -> dict[str, InstanceType]:
@@ -481,5 +488,6 @@ class Clients:
     settings: Settings
     now: Clock
     sleep: Callable[[float], None]
-    """Seconds; only the switch of a Redis master and the last look before a termination sleep, for milliseconds."""
+    """Seconds. The switch of a Redis master and the last look before a termination sleep for milliseconds, and a
+    version that was put back is given some seconds to spread; nothing else sleeps."""
     http: Http

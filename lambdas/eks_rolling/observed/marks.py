@@ -114,7 +114,15 @@ LAUNCH = re.compile(
     r"@(?P<at>[0-9]{1,10})"
 )
 
-PUT_BACK = re.compile(r"(?P<failed>\S+) to (?P<former>\S+) by (?P<roll>[\w-]{1,80})")
+PUT_BACK = re.compile(r"(?P<failed>\S+) to (?P<former>\S+) by (?P<roll>\S{1,80})")
+"""No execution's name has a space (API reference of StartExecution)."""
+
+LONGEST_TAG = 256
+"""Characters of a tag's value."""
+
+MOST_TAGS = 50
+"""Tags that a group or an instance may have, AWS's own not counted (Auto Scaling and EC2 user guides, tag
+restrictions)."""
 
 RAISED = re.compile(r"(?P<original>[0-9]{1,6})(?: to (?P<raised>[0-9]{1,6}))?")
 
@@ -216,6 +224,12 @@ class VersionPutBack:
 
     def __str__(self) -> str:
         return f"{self.failed} to {self.former} by {self.roll}"
+
+    @property
+    def is_legible(self) -> bool:
+        """Whether a tag takes the record, and it can be read again: names of launch configurations may be long, and may
+        have spaces."""
+        return len(str(self)) <= LONGEST_TAG and PUT_BACK.fullmatch(str(self)) is not None
 
     @classmethod
     def on(cls, group: Group) -> "VersionPutBack | None":

@@ -75,6 +75,8 @@ class ClusterSnapshot:
     """Instance -> its image, of groups whose template names the image by a parameter."""
     images_now: dict[str, str] = field(default_factory=dict)
     """ "lt-id:number" -> the image that its parameter names now; absent where that is not known."""
+    images_gone: frozenset[str] = frozenset()
+    """Images of launch template versions from which nothing launches any more."""
     instance_types: dict[str, InstanceType] = field(default_factory=dict)
     volume_limits: dict[str, dict[str, int]] = field(default_factory=dict)
     """Node -> CSI driver -> volumes."""
@@ -103,6 +105,11 @@ class ClusterSnapshot:
 
     def node_of(self, instance: str) -> Node | None:
         return self._nodes_by_instance.get(instance)
+
+    def image_of(self, version: str) -> str:
+        """The image that an instance of a launch template version gets now; "" where that is not known."""
+        named = self.template_data.get(version, {}).get("ImageId", "")
+        return self.images_now.get(version, "") if named.startswith(IMAGE_BY_PARAMETER) else named
 
     def workload(self, owner: Owner | None) -> Workload | None:
         return self._workloads_by_owner.get(owner) if owner else None

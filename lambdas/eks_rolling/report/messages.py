@@ -30,9 +30,10 @@ CANCELLED = "aborted: "
 CONSOLES = {
     "aws": "console.aws.amazon.com",
     "aws-cn": "console.amazonaws.cn",
+    "aws-eusc": "console.amazonaws-eusc.eu",
     "aws-us-gov": "console.amazonaws-us-gov.com",
 }
-"""Partition -> the console's domain."""
+"""Partition -> the console's domain; no link leads into another one."""
 
 
 class Topic(StrEnum):
@@ -56,6 +57,13 @@ class Urgency(StrEnum):
 LONGEST_TITLE, LONGEST_DESCRIPTION, LONGEST_STEP, MOST_STEPS = 250, 8000, 350, 10
 """What AWS's chat integration shows of a custom notification (Amazon Q Developer in chat applications, custom-notifs).
 """
+
+
+LONGEST_BODY = 240_000
+"""Bytes of a message with all of its forms: SNS takes 262,144, attributes included (API reference, Publish)."""
+
+TAIL = 2_000
+"""Characters at the end of a text that is cut: what to do next, and where to look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +102,12 @@ class Message:
         return {name: str(value) for name, value in known.items() if value}
 
     @property
+    def body(self) -> str:
+        """What is published: the text, and the form for subscribers by HTTPS. A text that is too long is cut within."""
+        room = LONGEST_BODY - _bytes({"default": "", "https": self.for_programs})
+        return _json({"default": _cut(self.text, room), "https": self.for_programs})
+
+    @property
     def for_programs(self) -> str:
         """The same for subscribers by HTTPS, as JSON: AWS's chat integration (Slack, Teams) takes it as a custom
         notification; what needs a person carries an alarm's fields as well, which PagerDuty's integration reads."""
@@ -122,7 +136,26 @@ class Message:
                 "NewStateValue": "ALARM",
                 "NewStateReason": self.subject,
             }
-        return json.dumps(document)
+        return _json(document)
+
+
+def _json(document: Any) -> str:
+    """As UTF-8: an escaped letter takes six bytes, and twelve within a text of a text."""
+    return json.dumps(document, ensure_ascii=False)
+
+
+def _bytes(document: Any) -> int:
+    return len(_json(document).encode())
+
+
+def _cut(text: str, room: int) -> str:
+    """The text as far as it takes no more bytes than that in JSON: its beginning and its end."""
+    head = len(text)
+    short = text
+    while _bytes(short) > room and head > 0:
+        head = head * 9 // 10
+        short = f"{text[:head]}\n... (cut here: the report has all of it) ...\n{text[-TAIL:]}"
+    return short
 
 
 def subject(cluster: str, what: str) -> str:
@@ -134,14 +167,17 @@ def subject(cluster: str, what: str) -> str:
 
 
 def console(settings: Settings, roll: str) -> str:
-    """Where the roll's execution is in the console; "" where the topic, whose ARN tells account and region, is none."""
+    """Where the roll's execution is in the console; "" where the topic, whose ARN tells account and region, is none, or
+    where the partition's console is not known."""
     parts = settings.topic.split(":")
     if len(parts) < 6:
         return ""
     _, partition, _, region, account, _ = parts[:6]
     machine = machine_name(settings.cluster, "roll")
     arn = f"arn:{partition}:states:{region}:{account}:execution:{machine}:{roll}"
-    domain = CONSOLES.get(partition, CONSOLES["aws"])
+    domain = CONSOLES.get(partition)
+    if domain is None:
+        return ""
     return f"https://{region}.{domain}/states/home?region={region}#/v2/executions/details/{arn}"
 
 
@@ -160,9 +196,9 @@ def openable(settings: Settings, address: str) -> str:
     """A document's address as a browser opens it: its page in the console of S3. What is no s3:// address stays."""
     bucket, _, key = address.removeprefix("s3://").partition("/")
     where = region(settings)
-    if not address.startswith("s3://") or not where:
+    domain = CONSOLES.get(settings.topic.split(":")[1]) if where else None
+    if not address.startswith("s3://") or domain is None:
         return address
-    domain = CONSOLES.get(settings.topic.split(":")[1], CONSOLES["aws"])
     return f"https://{where}.{domain}/s3/object/{bucket}?region={where}&prefix={quote(key, safe='/')}"
 
 

@@ -6,10 +6,16 @@ from typing import Any
 
 from eks_rolling.clients.protocols import HttpAnswer
 from eks_rolling.payloads import HookTask
-from eks_rolling.settings import Hook
+from eks_rolling.settings import Hook, OnFailure
 
 SHORTEST, LONGEST = 1.0, 900.0
 """Seconds between two questions."""
+
+WAKING_SECONDS, WAKING_LOOK = 300.0, 10.0
+"""How long a function is waited for without which the roll would continue, and how often it is called meanwhile. Hooks
+are called in rolls only, so their functions are asleep when one begins, and AWS takes about a minute to wake one
+(Lambda developer guide, "Lambda function states"). One that may abort the roll is waited for until the step's deadline.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +50,13 @@ def question(task: HookTask, hook: Hook, cluster: str, failure: str) -> dict[str
     }
 
 
-def meaning(hook: Hook, answer: HttpAnswer) -> HookPassed | HookWaits | HookFailed:
-    """What an answer says. One without a word, such as a function's that returns nothing, is a success."""
+def meaning(hook: Hook, answer: HttpAnswer, waited: float = 0.0) -> HookPassed | HookWaits | HookFailed:
+    """What an answer says. One without a word, such as a function's that returns nothing, is a success.
+
+    `waited`: for how many seconds the hooks of the moment have been waited for.
+    """
+    if answer.uncalled and (hook.on_failure is OnFailure.ABORT or waited < WAKING_SECONDS):
+        return HookWaits(f"hook {hook.name} cannot be called yet: {answer.fault}", WAKING_LOOK)
     if answer.fault:
         return HookFailed(f"hook {hook.name} does not answer: {answer.fault}")
     if not 200 <= answer.status < 300:

@@ -1,7 +1,7 @@
 """Plan the roll: which nodes are outdated, what stands in the way. Changes nothing."""
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from enum import StrEnum
@@ -179,6 +179,7 @@ def _observe(request: RollRequest, clients: Clients, lists: Executor) -> Cluster
     data = aws.template_data(_versions_in_use(rollable, versions))
     moving = by_parameter(data)
     of_moving = [i.id for g in rollable for i in g.instances if i.template in moving]
+    images_now = aws.images_now(moving) if moving else {}
     nodes, pods, workloads = nodes_read.result(), pods_read.result(), workloads_read.result()
     redis_groups, problems = declared(workloads)
     unseen = set[Unseen]()
@@ -203,7 +204,8 @@ def _observe(request: RollRequest, clients: Clients, lists: Executor) -> Cluster
         template_data=data,
         template_tags=aws.template_tags(templates) if clients.settings.roll_back.enabled else {},
         images={i: s.image for i, s in aws.instances(of_moving).items()} if of_moving else {},
-        images_now=aws.images_now(moving) if moving else {},
+        images_now=images_now,
+        images_gone=aws.images_gone(_images_in_use(data, images_now)),
         instance_types=aws.instance_types(_types_in_use(rollable, data)),
         volume_limits=limits_read.result(),
         quota=aws.vcpu_quota(),
@@ -319,6 +321,13 @@ def _versions_in_use(groups: Sequence[Group], versions: dict[str, tuple[int, int
 def _types_in_use(groups: Sequence[Group], data: dict[str, dict[str, str]]) -> set[str]:
     named = {version.get("InstanceType", "") for version in data.values()}
     return (named | {i.type for g in groups for i in g.instances}) - {""}
+
+
+def _images_in_use(data: Mapping[str, Mapping[str, str]], now: Mapping[str, str]) -> set[str]:
+    """The images of launch template versions, those that parameters name as they are `now`."""
+    moving = by_parameter(data)
+    named = {said["ImageId"] for version, said in data.items() if version not in moving and "ImageId" in said}
+    return named | set(now.values())
 
 
 def _look_at(

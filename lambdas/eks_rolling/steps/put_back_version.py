@@ -12,13 +12,17 @@ from dataclasses import dataclass
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.documents.failure import error_of
 from eks_rolling.errors import Aborted, ChecksFailed, DeadlineExceeded, OldNodeHeld, Permanent, Refused, sentence
-from eks_rolling.observed.aws import CONFIGURATION, Group
+from eks_rolling.observed.aws import CONFIGURATION, IMAGE_BY_PARAMETER, Group
 from eks_rolling.observed.marks import GROUP_PUT_BACK, VersionPutBack
 from eks_rolling.payloads import PutBackTask, StepResult, Targets
-from eks_rolling.plan.checks.rollback import DEFAULT, LATEST, sharing
+from eks_rolling.plan.checks.rollback import DEFAULT, LATEST, nothing_launches, sharing
 from eks_rolling.plan.snapshot import resolve
 from eks_rolling.roll.operator_requests import Honors
 from eks_rolling.runtime import handler_for
+
+SPREADING_LOOKS, SPREADING_LOOK = 10, 2.0
+"""How often it is looked whether AWS describes what was changed, and the seconds between two looks: the function has a
+minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,7 @@ def run(task: PutBackTask, clients: Clients) -> StepResult:
         else:
             back.append(name)
             said.append(f"group {name}: back from {task.targets[name]['']} to {task.former[name]}")
+    _let_spread({name: task.former[name] for name in back}, clients)
     return StepResult.done("; ".join(said), groups=back, said=said)
 
 
@@ -120,11 +125,21 @@ def _decide_all(
 def _decide(group: Group, everyone: Sequence[Group], task: PutBackTask, clients: Clients) -> Stays | IsBack | PutBack:
     versions = clients.aws.template_versions([group.template.id] if group.template else [])
     decision = decide(group, task.former[group.name], task.targets.get(group.name, {}), versions, task.roll)
+    if isinstance(decision, PutBack) and (image := _gone_image(decision.record.former, clients)):
+        return Stays(nothing_launches(decision.record.former, image))
     if isinstance(decision, PutBack) and group.template is not None and group.template.version == DEFAULT:
         goes = {name: (former, task.targets.get(name, {}).get("", "")) for name, former in task.former.items()}
         if others := sharing(group, goes, everyone):
             return Stays(f"{group.template.id}'s default version is also that of {' and '.join(others)}")
     return decision
+
+
+def _gone_image(version: str, clients: Clients) -> str:
+    """The version's image if it is gone by now; "" where it is there, or where the version names it in another way."""
+    image = clients.aws.template_data([version]).get(version, {}).get("ImageId", "")
+    if not image or image.startswith(IMAGE_BY_PARAMETER):
+        return ""
+    return image if image in clients.aws.images_gone([image]) else ""
 
 
 def _put_back(name: str, everyone: Sequence[Group], task: PutBackTask, clients: Clients) -> Stays | IsBack:
@@ -140,6 +155,18 @@ def _put_back(name: str, everyone: Sequence[Group], task: PutBackTask, clients: 
     except Permanent as error:
         return Stays(sentence(error))
     return IsBack()
+
+
+def _let_spread(back: Mapping[str, str], clients: Clients) -> None:
+    """Waits until AWS describes the groups (name -> version) as they were made: the second roll would take what is
+    described late for what somebody has set since (EC2 API guide, eventual consistency)."""
+    for _ in range(SPREADING_LOOKS):
+        groups = clients.aws.groups(sorted(back)) if back else []
+        versions = clients.aws.template_versions([g.template.id for g in groups if g.template])
+        now = resolve(groups, versions)
+        if all(now.get(name, {}).get("") == version for name, version in back.items()):
+            return
+        clients.sleep(SPREADING_LOOK)
 
 
 def _launch_again(group: Group, former: str, clients: Clients) -> None:

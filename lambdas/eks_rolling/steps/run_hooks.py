@@ -24,7 +24,7 @@ def run(task: HookTask, clients: Clients) -> StepResult:
     asked = 0
     for hook in (h for h in clients.settings.hooks if h.when is task.when):
         asked += 1
-        match meaning(hook, _ask(task, hook, clients)):
+        match meaning(hook, _ask(task, hook, clients), task.waited(clients.now())):
             case HookPassed():
                 continue
             case HookWaits(reason, seconds):
@@ -41,7 +41,7 @@ def run(task: HookTask, clients: Clients) -> StepResult:
 def _ask(task: HookTask, hook: Hook, clients: Clients) -> HttpAnswer:
     """Where there is no answer at all it is asked a second time: connections are lost, and the key is the same."""
     answer = _ask_once(task, hook, clients)
-    return _ask_once(task, hook, clients) if answer.fault else answer
+    return _ask_once(task, hook, clients) if answer.fault and not answer.uncalled else answer
 
 
 def _ask_once(task: HookTask, hook: Hook, clients: Clients) -> HttpAnswer:

@@ -67,6 +67,8 @@ class FakeTarget(Target):
             "machines": machines,
             "executions": self.fake,
             "kubernetes": world,
+            "missing_functions": [],
+            "machine_roles": set(),
             "identity": {"Arn": "arn:aws:sts::123456789012:assumed-role/operator/ann", "Account": "123456789012"},
         }
         if deployed:

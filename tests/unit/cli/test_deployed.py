@@ -1,12 +1,15 @@
 """`doctor --deployed`: answers that the lab's account does not give."""
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from eks_rolling_cli.checks import Check, Health, run_checks
-from eks_rolling_cli.deployed import CHECKS
+from eks_rolling_cli.deployed import CHECKS, ENDPOINTS
+from eks_rolling_cli.target import Options, Target
 from tests.unit.cli.targets import FakeTarget
 
 Json = dict[str, Any]
@@ -84,6 +87,56 @@ def test_functions_are_there_and_of_one_deployment(
     assert bool(found.remedy) == (health is not Health.OK)
 
 
+def test_a_function_that_the_workflow_calls_and_that_is_not_there_is_named(target: FakeTarget) -> None:
+    target.__dict__ |= {"functions": [function("plan")], "missing_functions": ["EksRolling-demo-FunctionsEvict-1"]}
+    found = line(target, "functions")
+    assert (found.health, found.said) == (
+        Health.FAIL,
+        "the workflow calls what is not there: EksRolling-demo-FunctionsEvict-1",
+    )
+    assert "npx cdk deploy" in found.remedy
+
+
+def test_what_the_workflows_call_is_looked_for_and_what_is_gone_is_told_from_what_is_there() -> None:
+    """Of all machines; one function is called by two of them."""
+    target = Target(Options(cluster="demo"))
+    called = {"roll": ["plan", "restore"], "restore": ["restore", "gone"]}
+
+    class StepFunctions:
+        def describe_state_machine(self, **asked: str) -> Json:
+            names = called[asked["stateMachineArn"]]
+            states = {name: {"Arguments": {"FunctionName": f"arn:function:{name}"}} for name in names}
+            return {"definition": json.dumps({"States": states}), "roleArn": f"role of {asked['stateMachineArn']}"}
+
+    class Functions:
+        def get_function_configuration(self, **asked: str) -> Json:
+            if asked["FunctionName"].endswith("gone"):
+                error: Any = {"Error": {"Code": "ResourceNotFoundException", "Message": "Function not found"}}
+                raise ClientError(error, "GetFunctionConfiguration")
+            return {"FunctionName": asked["FunctionName"]}
+
+    target.__dict__ |= {
+        "machines": {name: name for name in called},
+        "stepfunctions": StepFunctions(),
+        "session": SimpleNamespace(client=lambda *_, **__: Functions()),
+    }
+    assert [f["FunctionName"] for f in target.functions] == ["arn:function:plan", "arn:function:restore"]
+    assert target.missing_functions == ["gone"]
+    assert target.machine_roles == {"role of roll", "role of restore"}
+
+
+def test_the_workflows_own_roles_are_judged_too(target: FakeTarget) -> None:
+    target.__dict__ |= {"functions": [function("plan")], "machine_roles": {"arn:aws:iam::1:role/RollMachineRole"}}
+    found = line(
+        target,
+        "organization",
+        list_role_policies={"PolicyNames": ["own"]},
+        get_role_policy={"PolicyDocument": {"Statement": {"Effect": "Allow", "Action": "lambda:InvokeFunction"}}},
+        simulate_principal_policy={"EvaluationResults": []},
+    )
+    assert found.said == "no policy of the organization and no boundary denies what 2 roles may do"
+
+
 @pytest.mark.parametrize(
     ("result", "said"),
     [
@@ -128,6 +181,52 @@ def test_who_has_not_confirmed_their_subscription_is_named(target: FakeTarget) -
     assert (found.health, found.said) == (Health.WARN, "not confirmed yet: on-call@example.com")
     found = line(target, "subscribers", list_subscriptions_by_topic={"Subscriptions": listed[:1]})
     assert (found.health, found.said) == (Health.OK, "1 subscription confirmed")
+    found = line(target, "subscribers", list_subscriptions_by_topic={"Subscriptions": []})
+    assert (found.health, found.said) == (Health.WARN, "nobody is subscribed, so nobody is told")
+
+
+PLACE = {"VpcId": "vpc-1", "SubnetIds": ["subnet-1"]}
+EVERY = [*ENDPOINTS]
+
+
+def endpoint(service: str, **more: Any) -> Json:
+    name = {"ServiceName": f"com.amazonaws.eu-central-1.{service}", "State": "available"}
+    if service == "s3":
+        return {**name, "VpcEndpointType": "Gateway", "RouteTableIds": ["rtb-1"], **more}
+    return {**name, "VpcEndpointType": "Interface", "PrivateDnsEnabled": True, **more}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, "1 subnet without a way out, with every endpoint"),
+        ({"ec2": None}, "subnet-1 has no way out, and the VPC no endpoint for ec2"),
+        ({"ec2": {"PrivateDnsEnabled": False}}, "the endpoint for ec2 does not serve subnet-1"),
+        ({"s3": {"RouteTableIds": ["rtb-of-another"]}}, "the endpoint for s3 does not serve subnet-1"),
+        ({"s3": {"VpcEndpointType": "Interface", "PrivateDnsEnabled": True}}, "with every endpoint"),
+        ({"states": {"State": "pendingAcceptance"}}, "the endpoint for states does not serve subnet-1"),
+    ],
+)
+def test_an_endpoint_counts_where_it_serves_the_functions(target: FakeTarget, changed: Json, said: str) -> None:
+    target.__dict__["functions"] = [function("plan", VpcConfig=PLACE)]
+    there = [endpoint(s, **(changed.get(s) or {})) for s in EVERY if s not in changed or changed[s] is not None]
+    found = line(target, "way out", **routes(), describe_vpc_endpoints={"VpcEndpoints": there})
+    assert said in found.said
+    assert found.health is (Health.OK if "with every endpoint" in said else Health.FAIL)
+
+
+def routes(*more: Json) -> Json:
+    local = {"DestinationCidrBlock": "10.0.0.0/16", "GatewayId": "local", "State": "active"}
+    table = {"RouteTableId": "rtb-1", "VpcId": "vpc-1", "Associations": [{"Main": True}], "Routes": [local, *more]}
+    subnets = [{"SubnetId": "subnet-1", "VpcId": "vpc-1"}]
+    return {"describe_subnets": {"Subnets": subnets}, "describe_route_tables": {"RouteTables": [table]}}
+
+
+@pytest.mark.parametrize(("state", "health"), [("active", Health.OK), ("blackhole", Health.FAIL)])
+def test_a_way_out_whose_gateway_was_deleted_is_none(target: FakeTarget, state: str, health: Health) -> None:
+    target.__dict__["functions"] = [function("plan", VpcConfig=PLACE)]
+    out = {"DestinationCidrBlock": "0.0.0.0/0", "NatGatewayId": "nat-1", "State": state}
+    assert line(target, "way out", **routes(out), describe_vpc_endpoints={"VpcEndpoints": []}).health is health
 
 
 @pytest.mark.parametrize(("count", "health"), [(300, Health.OK), (301, Health.WARN)])

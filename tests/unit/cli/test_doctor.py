@@ -2,19 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+from botocore.exceptions import ClientError
 
 from eks_rolling.errors import AccessDenied
 from eks_rolling.observed.kubernetes import Lease
 from eks_rolling.plan.permissions import Verb
 from eks_rolling.roll import lock
-from eks_rolling_cli.checks import Health, Unwell, run_checks
+from eks_rolling_cli.checks import Check, Health, Unwell, run_checks
 from eks_rolling_cli.doctor import CHECKS
 from eks_rolling_cli.exits import CommandError, Exit
 from eks_rolling_cli.target import Target
 from tests.unit.cli.histories import planned
-from tests.unit.cli.targets import ROLL, FakeTarget
+from tests.unit.cli.targets import RESTORE, ROLL, FakeTarget
 
 
 def well(_: Target) -> str:
@@ -110,3 +112,63 @@ def test_without_credentials_or_a_region_that_is_said_once(target: FakeTarget) -
         Health.OK,
         Health.FAIL,
     ]
+
+
+RULES: dict[str, dict[str, object]] = {
+    "LaunchTemplateChanged": {"machine": ROLL, "EventPattern": '{"source": ["aws.ec2"]}'},
+    "GroupChanged": {"machine": ROLL, "EventPattern": '{"source": ["aws.autoscaling"]}'},
+    "RollEndedBadly": {"machine": RESTORE, "EventPattern": '{"source": ["aws.states"]}'},
+    "LookForOrphans": {"machine": RESTORE, "ScheduleExpression": "rate(1 hour)"},
+    "Theirs": {"machine": ROLL, "ScheduleExpression": "cron(0 3 * * ? *)"},
+}
+
+
+class Events:
+    """EventBridge with these rules; each list of names is of a page of its own."""
+
+    def __init__(self, rules: dict[str, dict[str, object]]) -> None:
+        self._rules = rules
+
+    def get_paginator(self, _: str) -> "Events":
+        return self
+
+    def paginate(self, **asked: str) -> list[dict[str, list[str]]]:
+        return [{"RuleNames": [name]} for name, rule in self._rules.items() if rule["machine"] == asked["TargetArn"]]
+
+    def describe_rule(self, **asked: str) -> dict[str, object]:
+        return {"Name": asked["Name"], "State": "ENABLED", **self._rules[asked["Name"]]}
+
+
+def trigger_line(target: FakeTarget, rules: dict[str, dict[str, object]]) -> Check:
+    target.__dict__["session"] = SimpleNamespace(client=lambda *_, **__: Events(rules))
+    (check,) = run_checks(target, {"triggers": CHECKS["triggers"]})
+    return check
+
+
+def test_each_kind_of_rule_is_there_and_enabled(target: FakeTarget) -> None:
+    found = trigger_line(target, RULES)
+    assert found.health is Health.OK
+    for gone in RULES:
+        found = trigger_line(target, {name: rule for name, rule in RULES.items() if name != gone})
+        assert found.health is (Health.OK if gone == "Theirs" else Health.WARN), gone
+    found = trigger_line(target, {**RULES, "GroupChanged": RULES["GroupChanged"] | {"State": "DISABLED"}})
+    assert (found.health, found.said) == (Health.WARN, "disabled: GroupChanged")
+    found = trigger_line(target, {name: rule for name, rule in RULES.items() if name != "RollEndedBadly"})
+    assert found.said == "nothing restores after a roll that was stopped"
+
+
+@pytest.mark.parametrize(
+    ("code", "health", "remedy"),
+    [
+        ("AccessDenied", Health.WARN, "ask for the permission to see it"),
+        ("ThrottlingException", Health.WARN, "ask for the permission to see it"),
+        ("NotFound", Health.FAIL, "deploy the stack again: npx cdk deploy --all"),
+        ("ResourceNotFoundException", Health.FAIL, "deploy the stack again: npx cdk deploy --all"),
+    ],
+)
+def test_what_is_gone_is_told_from_what_may_not_be_seen(
+    target: FakeTarget, code: str, health: Health, remedy: str
+) -> None:
+    error = ClientError({"Error": {"Code": code, "Message": "no"}}, "ListSubscriptionsByTopic")
+    (check,) = run_checks(target, {"messages": raising(error)})
+    assert (check.health, check.remedy) == (health, remedy)

@@ -67,6 +67,7 @@ ACCEPTABLE = (
             "batch-pod",
             "budget-never-allows",
             "do-not-disturb",
+            "image-gone",
             "kubelet-newer",
             "local-volume",
             "node-not-ready",

@@ -6,6 +6,14 @@ from collections.abc import Collection, Iterator, Sequence
 from eks_rolling.documents.finding import Finding, Severity, blocks, holds, note
 from eks_rolling.names import CLUSTER_TAG_VALUES, cluster_tag
 from eks_rolling.observed.aws import BY_ATTRIBUTES, Group
+from eks_rolling.observed.marks import (
+    GROUP_MAXIMUM,
+    GROUP_PUT_BACK,
+    GROUP_RESUME,
+    INSTANCE_PROTECTED,
+    INSTANCE_REPLACES,
+    MOST_TAGS,
+)
 from eks_rolling.payloads import RollRequest, Targets
 from eks_rolling.plan.snapshot import DAY, Candidate, ClusterSnapshot, by_parameter, resolve
 from eks_rolling.settings import Deadlines, Settings
@@ -33,6 +41,8 @@ def group_findings(
             found = (
                 *_ability(group, settings),
                 *_tag_of_new_instances(view, group, settings),
+                *_image_of_new_instances(view, group),
+                *_room_for_tags(view, group, settings),
                 *_others_at_work(group),
             )
             yield from found if group.name in touched else map(_untouched, found)
@@ -84,6 +94,39 @@ def _tag_of_new_instances(view: ClusterSnapshot, group: Group, settings: Setting
             f"its tag {key} is not for its new instances, so no step may touch a replacement",
             "give the tag PropagateAtLaunch, or have the launch template tag instances",
         )
+
+
+def _image_of_new_instances(view: ClusterSnapshot, group: Group) -> Iterator[Finding]:
+    """Every launch would fail, and a roll would only find out once it has begun."""
+    for version in sorted(set(resolve([group], view.versions).get(group.name, {}).values())):
+        if (image := view.image_of(version)) in view.images_gone:
+            yield blocks(
+                "image-gone",
+                f"group {group.name}",
+                f"nothing can be launched from image {image} of {version}: it was deregistered or disabled, or is not "
+                "shared with this account any more",
+                "make a version with another image, or ask the image's owner to share it again",
+            )
+
+
+def _room_for_tags(view: ClusterSnapshot, group: Group, settings: Settings) -> Iterator[Finding]:
+    """A roll writes what it has to put back as tags, on groups and on new instances; AWS takes a number of them."""
+    launches = resolve([group], view.versions).get(group.name, {}).values()
+    propagated = group.tags.keys() - group.kept_tags
+    of_instances = [propagated | _instance_tags(view.template_data.get(version, {})) for version in launches]
+    record = {GROUP_PUT_BACK} if settings.roll_back.enabled else set[str]()
+    for whose, there, ours in (
+        ("it has", [set(group.tags)], {GROUP_MAXIMUM, GROUP_RESUME} | record),
+        ("its new instances get", of_instances, {INSTANCE_REPLACES, INSTANCE_PROTECTED}),
+    ):
+        theirs = max((sum(not key.startswith("aws:") for key in keys - ours) for keys in there), default=0)
+        if theirs + len(ours) > MOST_TAGS:
+            yield blocks(
+                "no-room-for-tags",
+                f"group {group.name}",
+                f"{whose} {theirs} tags, AWS allows {MOST_TAGS}, and a roll writes {len(ours)}",
+                "remove some",
+            )
 
 
 def _instance_tags(data: dict[str, str]) -> set[str]:

@@ -15,6 +15,9 @@ from eks_rolling.wording import counted
 
 LATEST, DEFAULT = "$Latest", "$Default"
 
+LONGEST_ROLL = "-" * 80
+"""An execution's name has 80 characters at most."""
+
 
 def former_versions(
     view: ClusterSnapshot, chosen: Sequence[Candidate], targets: Targets, request: RollRequest, settings: Settings
@@ -108,13 +111,12 @@ def _obstacle(
     if serving := _serving(group, failed, view):
         return f"nodes of the new version serve already: {counted(serving, 'node')} of {failed}", "nothing"
     if group.configuration:
-        gone = not former.startswith(CONFIGURATION)
-        return ("its nodes' launch configuration is gone, or was a launch template", "nothing") if gone else None
+        return _configurations(failed, former)
     template = group.template
     if template is None or not same_template(former, failed):
         return "its nodes are of another launch template", "nothing"
-    if former not in view.template_data:
-        return f"{former} does not exist any more", "keep versions for as long as nodes have them"
+    if gone := _gone(former, view):
+        return gone
     if template.version == LATEST:
         return (
             "it launches whatever version is the latest ($Latest)",
@@ -132,6 +134,32 @@ def _obstacle(
             "set roll_back.node_roles, or point the group at $Default",
         )
     return _untagged(template.id, view, settings)
+
+
+def _configurations(failed: str, former: str) -> tuple[str, str] | None:
+    """The same where the group has launch configurations, whose names may be anything."""
+    if not former.startswith(CONFIGURATION):
+        return "its nodes' launch configuration is gone, or was a launch template", "nothing"
+    if VersionPutBack(failed, former, LONGEST_ROLL).is_legible:
+        return None
+    return (
+        "the names of its launch configurations do not fit into the tag that records it",
+        "give them short names without spaces",
+    )
+
+
+def _gone(former: str, view: ClusterSnapshot) -> tuple[str, str] | None:
+    """What of the former version is not there any more, and what to do about it; None where all is."""
+    if former not in view.template_data:
+        return f"{former} does not exist any more", "keep versions for as long as nodes have them"
+    if (image := view.image_of(former)) in view.images_gone:
+        return nothing_launches(former, image), "keep images for as long as nodes have them"
+    return None
+
+
+def nothing_launches(version: str, image: str) -> str:
+    """Why a version whose image is gone is not gone back to: its group could not launch a single instance."""
+    return f"image {image} of {version} is gone, so nothing could be launched"
 
 
 def _serving(group: Group, failed: str, view: ClusterSnapshot) -> int:
