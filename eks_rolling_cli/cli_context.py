@@ -165,10 +165,15 @@ def show(content: RenderableType) -> None:
     if output.is_terminal:
         output.print(content)
         return
+    sys.stdout.write(unfolded(content))
+    sys.stdout.flush()
+
+
+def unfolded(content: RenderableType) -> str:
+    """The content as it stands in a pipe or a file."""
     text = StringIO()
     Screen(file=text, width=UNFOLDED, highlight=False, color_system=None, force_terminal=False).print(content)
-    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines()))
-    sys.stdout.flush()
+    return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
 
 
 def declined(text: str) -> NoReturn:

@@ -18,10 +18,10 @@ SETTINGS: dict[str, Any] = {
     "bake_seconds": 2,
     "lease_seconds": 30,
     "debounce_seconds": 1,
-    # Its stand-in scales nothing: what a roll does about it is what there is to see.
+    # Most labs' stand-in scales nothing: what a roll does about it is what there is to see.
     "autoscaler": {"mode": "pause"},
 }
-"""Settings of every lab's application, over which a caller's own go."""
+"""Settings of every lab's application, over which its spec's and a caller's own go."""
 
 
 def synthesize(cluster: str, settings: dict[str, Any] | None = None) -> Path:
@@ -56,7 +56,7 @@ def deploy(lab: Lab, settings: dict[str, Any] | None = None) -> dict[str, str]:
 
     Raises LabError.
     """
-    directory = synthesize(lab.spec.cluster, settings)
+    directory = synthesize(lab.spec.cluster, {**lab.spec.settings, **(settings or {})})
     result = lab.run(
         [sys.executable, "-m", "lab.aws.deploy", str(lab.paths.root), str(directory)],
         cwd=REPOSITORY,

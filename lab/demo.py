@@ -50,9 +50,17 @@ class Played:
 
 
 def play(
-    operator: Operator, view: Screen, *, quiet_seconds: float = QUIET_SECONDS, roll_seconds: float = ROLL_SECONDS
+    operator: Operator,
+    view: Screen,
+    *,
+    quiet_seconds: float = QUIET_SECONDS,
+    roll_seconds: float = ROLL_SECONDS,
+    with_plan: bool = False,
 ) -> Played:
-    """Clients first, then a new launch template version; everything else happens by itself. Raises LabError."""
+    """Clients first, then a new launch template version; everything else happens by itself. Raises LabError.
+
+    `with_plan`: the roll's plan is shown as soon as it is made.
+    """
     operator.wait_for_workloads()
     before = operator.settled_state()
     meanwhile = Meanwhile(operator, operator.lab.spec.meanwhile)
@@ -64,16 +72,25 @@ def play(
         for line in operator.rolls.publish_all():
             view.say(line)
 
+        planned: set[str] = set()
+
         def show(snapshot: Snapshot) -> None:
             view.show(snapshot)
-            if snapshot.roll is not None:
-                meanwhile.see(snapshot.roll)
+            roll = snapshot.roll
+            if roll is None:
+                return
+            if with_plan and roll.plan and roll.roll not in planned:
+                planned.add(roll.roll)
+                view.plan(operator.rolls.document(roll.roll, "plan.json"))
+            for line in meanwhile.see(roll):
+                view.say(line)
 
         execution, outcome = _follow_change(operator, show, published, roll_seconds)
         view.say("the roll has ended; clients ask on for a moment")
-        meanwhile.end(before)
         time.sleep(quiet_seconds)
-        after = operator.state()
+    for line in meanwhile.end(before):
+        view.say(line)
+    after = operator.state()
     verdict = operator.judge(execution)
     return Played(before, after, outcome, verdict, tuple(meanwhile.happened), tuple(meanwhile.missing))
 
@@ -164,7 +181,7 @@ def run(console: Console, cluster: Cluster, *, live: bool) -> int:
     began = time.monotonic()
     with ThreadPoolExecutor(1) as background:
         # CDK and the control plane start side by side.
-        assembly = background.submit(synthesize, spec.cluster)
+        assembly = background.submit(synthesize, spec.cluster, spec.settings)
         with running_lab(spec, cluster, lambda line: _tell(console, line.message)) as lab:
             console.print("synthesizing and deploying the application", highlight=False)
             assembly.result()
@@ -173,7 +190,7 @@ def run(console: Console, cluster: Cluster, *, live: bool) -> int:
             with operator_of(lab) as operator:
                 view: Screen = LiveView(console, spec.cluster) if live else LineView(console)
                 with view:
-                    played = play(operator, view)
+                    played = play(operator, view, with_plan=True)
                 report = paths.root / "report.html"
                 documents = {
                     name: operator.rolls.text(played.outcome.roll, name)

@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -147,6 +147,9 @@ class MeanwhileSpec(_Model):
         description="a ConfigMap, as namespace/name, whose key `evictions` becomes `allowed` once a roll has been "
         "refused for its sake",
     )
+    grows: str | None = Field(
+        None, description="the group that cluster-autoscaler has to raise for what is scaled, and to lower afterwards"
+    )
 
 
 class LabSpec(_Model):
@@ -161,6 +164,7 @@ class LabSpec(_Model):
     faults: FaultSpec = Field(FaultSpec(), description="AWS's ordinary weather, which no fault put later takes away")
     traffic: TrafficSpec = TrafficSpec()
     meanwhile: MeanwhileSpec = MeanwhileSpec()
+    settings: dict[str, Any] = Field({}, description="the application's, over those of every lab")
     manifests: tuple[str, ...] = Field((), description="files or folders applied once the nodes are Ready")
     parts: tuple[str, ...] | None = Field(None, description="only these of the lab's processes; by default all")
     vcpu_quota: int = Field(1920, ge=0, description="vCPUs of on-demand instances that the account may run")

@@ -11,6 +11,8 @@ from rich.live import Live
 from rich.text import Text
 
 from eks_rolling.wording import short, spoken
+from eks_rolling_cli.cli_context import unfolded
+from eks_rolling_cli.plan_view import rendered
 from eks_rolling_cli.roll_state import RollState
 from eks_rolling_cli.watch_view import changes as roll_changes
 from eks_rolling_cli.watch_view import panel
@@ -72,6 +74,10 @@ class Screen(Protocol):
         """Something that is not in a snapshot."""
         ...
 
+    def plan(self, document: dict[str, Any]) -> None:
+        """The roll's plan, as `eks-rolling plan` shows it."""
+        ...
+
     def show(self, snapshot: Snapshot) -> None: ...
 
 
@@ -94,6 +100,10 @@ class LiveView:
 
     def say(self, words: str) -> None:
         self._words = words
+
+    def plan(self, document: dict[str, Any]) -> None:
+        # Above what is redrawn, where it stays.
+        self._live.console.print(rendered(document, ""), Text())
 
     def show(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
@@ -140,6 +150,9 @@ class LineView:
     def say(self, words: str) -> None:
         seconds = time.monotonic() - self._began
         self._console.print(f"{seconds:6.1f} s  {words}", highlight=False, markup=False, soft_wrap=True)
+
+    def plan(self, document: dict[str, Any]) -> None:
+        self._console.print(f"\n{unfolded(rendered(document, ''))}", highlight=False, markup=False, soft_wrap=True)
 
     def show(self, snapshot: Snapshot) -> None:
         for line in changes(self._last, snapshot):

@@ -56,7 +56,7 @@ def pod(name: str, namespace: str, owner: Json) -> Json:
         "metadata": {
             "name": name,
             "namespace": namespace,
-            "labels": {"cache": owner["metadata"]["name"]},
+            "labels": {"app": owner["metadata"]["name"], "cache": owner["metadata"]["name"]},
             "ownerReferences": [reference],
         },
         "spec": {"containers": [{"name": "cache", "image": "pause:1"}]},

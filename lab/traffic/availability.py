@@ -18,12 +18,16 @@ class Availability:
 
     @classmethod
     async def of(cls, kube: Kube, namespace: str) -> "Availability":
-        """For every Deployment and StatefulSet that is in the namespace now, by its label `app`."""
+        """For every Deployment and StatefulSet that is in the namespace now, and every controller of a kind of its own,
+        by its label `app`."""
         wanted: dict[str, int] = {}
         for kind in ("deployments", "statefulsets"):
             for item in await kube.list(f"/apis/apps/v1/namespaces/{namespace}/{kind}"):
                 app = item["spec"]["selector"]["matchLabels"]["app"]
                 wanted[app] = wanted.get(app, 0) + item["spec"]["replicas"]
+        for pod in await kube.list(f"/api/v1/namespaces/{namespace}/pods"):
+            if app := of_its_own_kind(pod):
+                wanted[app] = wanted.get(app, 0) + 1
         return cls(wanted)
 
     async def follow(self, kube: Kube, namespace: str) -> None:
@@ -47,6 +51,13 @@ class Availability:
             if missing != last:
                 self.changes.append((time.time(), app, missing))
             self.most[app] = max(self.most.get(app, 0), missing)
+
+
+def of_its_own_kind(pod: Json) -> str:
+    """The label `app` of a pod whose controller is of a kind that Kubernetes itself does not have; "" of others."""
+    owners = pod["metadata"].get("ownerReferences") or ()
+    foreign = [o for o in owners if o.get("controller") and not o["apiVersion"].startswith(("apps/", "batch/", "v1"))]
+    return str(pod["metadata"].get("labels", {}).get("app", "")) if foreign else ""
 
 
 def available(pods: Items) -> dict[str, int]:

@@ -10,8 +10,8 @@ from typing import Any
 from lab.paths import REPOSITORY
 
 
-def demonstrated(directory: Path, cluster: str) -> tuple[int, dict[str, Any]]:
-    """Runs the demo of a cluster with its lab in `directory`; answers its exit code and what its result file says."""
+def demonstrated(directory: Path, cluster: str) -> tuple[int, dict[str, Any], str]:
+    """Runs the demo of a cluster with its lab in `directory`: its exit code, its result file, and what it printed."""
     done = subprocess.run(
         [sys.executable, "-m", "lab", "demo", "--cluster", cluster, "--no-tty"],
         cwd=REPOSITORY,
@@ -21,4 +21,4 @@ def demonstrated(directory: Path, cluster: str) -> tuple[int, dict[str, Any]]:
         check=False,
     )
     print(done.stdout, done.stderr)
-    return done.returncode, json.loads((directory / cluster / "result.json").read_text())
+    return done.returncode, json.loads((directory / cluster / "result.json").read_text()), done.stdout
