@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -19,9 +20,9 @@ from eks_rolling_cli import cli_context, planning
 from eks_rolling_cli.app import app
 from eks_rolling_cli.executions import Execution as Shown
 from tests.asl import Engine, Execution, StateFault, Stopped
-from tests.model.situations import by_zone, outdated, settings
+from tests.model.situations import by_zone, outdated, settings, shop
 from tests.model.test_control import CASES, Person
-from tests.model.test_roll import engine_for, stop_after
+from tests.model.test_roll import SMALL, engine_for, stop_after
 from tests.unit.cli.targets import FakeTarget
 from tests.world import World
 
@@ -261,3 +262,71 @@ def test_whatever_is_printed_after_an_end_leaves_nothing_when_it_is_typed(
         assert normal(world), command
         if " start" in command:
             assert (outdated(world), by_zone(world)) == ([], zones), command
+
+
+NEVER = 1e9
+"""Seconds: longer than any deadline."""
+
+
+def serial(maximum: int) -> World:
+    """Groups whose desired capacity is raised for a replacement, as those that mix purchasing are."""
+    world = shop(SMALL)
+    for name, group in world.groups_by_name.items():
+        world.groups_by_name[name] = replace(group, mixed_purchasing=True, maximum=max(group.maximum, maximum))
+    return world
+
+
+def capacity_is_back(world: World) -> None:
+    world.launch_failures, world.delays.scale_out = 0, 0
+    world.scales_out_at.clear()
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("room", [False, True], ids=["maximum raised", "maximum has room"])
+@pytest.mark.parametrize("between", [False, True], ids=["comes to the next roll", "comes between the rolls"])
+def test_after_launches_that_never_succeed_nothing_adds_up_and_the_remedy_finishes_it(
+    between: bool, room: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R2: EC2 has no capacity, for good or until somebody mends the group; each try asks for no more than the last."""
+    world = serial(6 if room else 0)
+    engine, before, zones = engine_for(world), world.snapshot(), by_zone(world)
+    world.delays.scale_out = NEVER
+    assert engine.run("roll", "roll-1", {}).status == "FAILED"
+    owed = {name: group.desired for name, group in world.groups_by_name.items()}
+    desk = Desk(world, engine, monkeypatch)
+    commands = printed(world, desk)
+    assert commands
+    assert all(" start" in command for command in commands), commands
+    assert desk.types(commands[0]).exit_code == 1
+    assert {name: group.desired for name, group in world.groups_by_name.items()} == owed
+
+    capacity_is_back(world)
+    if between:
+        world.advance(120)
+    done = desk.types(commands[0])
+    assert done.exit_code == 0, done.output
+    world.advance(60)
+    after = world.snapshot()
+    assert {
+        part: (after[part], before[part]) for part in before if part != "labels" and after[part] != before[part]
+    } == {}
+    assert (outdated(world), by_zone(world)) == ([], zones)
+
+
+@pytest.mark.heavy
+def test_launches_that_never_succeed_leave_nothing_where_each_is_asked_for_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """R2."""
+    world = shop(SMALL)
+    engine, before = engine_for(world), world.snapshot()
+    del before["labels"]
+    world.launch_failures = 10**9
+    assert engine.run("roll", "roll-1", {}).status == "FAILED"
+    assert world.snapshot() | before == world.snapshot()
+    desk = Desk(world, engine, monkeypatch)
+    assert desk.types("eks-rolling start --cluster demo").exit_code == 1
+    assert world.snapshot() | before == world.snapshot()
+    capacity_is_back(world)
+    assert desk.types("eks-rolling start --cluster demo").exit_code == 0
+    assert (outdated(world), world.snapshot() | before) == ([], world.snapshot())

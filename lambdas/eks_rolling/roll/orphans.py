@@ -90,14 +90,16 @@ def orphans(view: OrphanScan) -> list[Orphan]:
 
 
 def _remedy(view: OrphanScan) -> str:
-    """A restore puts marks back. It leaves a replacement that pods run on, and the size for it: a roll finishes that,
-    and puts back the rest as well."""
+    """A restore puts marks back. It leaves a replacement that pods run on or that has yet to come, and the size for it:
+    a roll finishes that, and puts back the rest as well."""
     return _start(view) if _needs_a_roll(view) else f"`{typed('restore', cluster=view.cluster)}` puts it back"
 
 
 def _needs_a_roll(view: OrphanScan) -> bool:
     replaces = any(INSTANCE_REPLACES in s.tags for s in view.states.values() if s.state == "running")
-    return replaces or any(_is_full(group) for group in view.groups)
+    asked = (LaunchMark.on(node) for node in view.nodes)
+    owed = any(mark is not None and mark.raised for mark in asked)
+    return replaces or owed or any(_is_full(group) for group in view.groups)
 
 
 def _is_full(group: Group) -> bool:

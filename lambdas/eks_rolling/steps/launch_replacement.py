@@ -107,18 +107,21 @@ def _launched(group: Group, states: dict[str, InstanceState], mark: LaunchMark) 
 def _decide_serially(
     group: Group, states: dict[str, InstanceState], mark: LaunchMark | None, old: InstanceState, now: float
 ) -> Decision:
+    """A request that an earlier roll made, and that no instance answered, counts on: it is never made twice."""
+    alive = sum(1 for i in group.instances if i.alive)
+    due = mark is not None and mark.desired is not None and group.desired <= mark.desired
     for instance in group.instances:
         state = states.get(instance.id)
         if state is None or not instance.alive:
             continue
         if state.tags.get(INSTANCE_REPLACES) == SURPLUS and instance.zone == old.zone:
             return Claim(instance.id, old.id)
-        if mark and mark.may_be_answered_by(state):
+        # While the group has fewer than it was asked for, one that came may have come for something else.
+        if mark and not due and alive >= group.desired and mark.may_be_answered_by(state):
             return Claim(instance.id, old.id if instance.zone == old.zone else SURPLUS)
-    if mark and mark.desired is not None and group.desired <= mark.desired:
+    if mark and mark.desired is not None and due:
         return RaiseDesired(mark.desired + 1)
-    alive = sum(1 for i in group.instances if i.alive)
-    if mark and alive < group.desired:
+    if alive < group.desired:
         return Hold(f"group {group.name} is launching its instance {group.desired}")
     if group.desired >= group.maximum:
         return Hold(f"group {group.name} is at its maximum size {group.maximum}; raise it")

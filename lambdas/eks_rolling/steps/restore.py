@@ -97,6 +97,8 @@ class RestoreProgress:
     """The lock, which proves what a roll wrote on nodes."""
     over: float = 0.0
     """When the roll's last step was over at the latest, in epoch seconds."""
+    owed: set[str] = field(default_factory=set)
+    """Nodes whose request for a replacement stays on record."""
     once: list[str] = field(default_factory=list)
     """What no later look will find again, because its mark goes: said now, whether this look is the last or not."""
 
@@ -157,8 +159,8 @@ def decide_size(group: Group) -> SizeRestore:
         return SizeRestore(forget=True, theirs=theirs)
     if group.desired > record.original:
         return SizeRestore(
-            left=f"group {group.name} keeps the maximum size {group.maximum} (was {record.original}) while it runs "
-            f"{group.desired} instances; the next roll finishes it"
+            left=f"group {group.name} keeps the maximum size {group.maximum} (was {record.original}) while its desired "
+            f"capacity is {group.desired}; the next roll finishes it"
         )
     return SizeRestore(record.original if group.maximum != record.original else None, forget=True)
 
@@ -173,9 +175,13 @@ class NodeRestore:
     uncordon: bool
 
 
-def decide_node(node: Node, *, keep_taints: bool) -> NodeRestore | None:
-    """What is left of a roll on the node; None if nothing. Where it was registered: `registrations_on`."""
-    marks: dict[str, str | None] = {key: None for key in NODE_ANNOTATIONS if key in node.annotations}
+def decide_node(node: Node, *, keep_taints: bool, owed: bool = False) -> NodeRestore | None:
+    """What is left of a roll on the node; None if nothing. Where it was registered: `registrations_on`. `owed`: its
+    request for a replacement stays."""
+    kept = {NODE_LAUNCH} if owed else set()
+    marks: dict[str, str | None] = {
+        key: None for key in NODE_ANNOTATIONS if key in node.annotations and key not in kept
+    }
     if NODE_SCALE_DOWN in node.annotations:
         marks[SCALE_DOWN_DISABLED] = None
     if NODE_UNFIT in node.annotations and not node.unschedulable:
@@ -255,6 +261,16 @@ class Unproven:
 
 
 @dataclass(frozen=True, slots=True)
+class Owed:
+    """The group's desired capacity was raised for the node, and no instance came of it, for want of capacity, say. To
+    lower it would have AWS end an instance of its choice if one comes at that moment [N2]: the request stays on record,
+    and the next roll takes what comes of it instead of asking for one more.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class MayCome:
     """AWS shows no such instance yet, but one may have been launched: without the mark nobody would claim it."""
 
@@ -263,7 +279,7 @@ class MayCome:
 
 def decide_orphan(
     node: Node, group: Group, states: Mapping[str, InstanceState], now: float, over: float, *, patient: bool
-) -> AskAgain | Claim | Unproven | MayCome | None:
+) -> AskAgain | Claim | Unproven | Owed | MayCome | None:
     """What to do about an instance that a step may have launched for the node and died; None where there is none.
 
     `over`: when the roll's last step was over at the latest; no request of it came later. `patient`: a group that has
@@ -281,7 +297,7 @@ def decide_orphan(
         return Unproven(_forged_request(node))
     came = [i for i in group.instances if i.alive and i.id in states and mark.may_be_answered_by(states[i.id])]
     if not came:
-        return _decide_unseen(node, group, now, max(over, mark.asked_at), patient=patient)
+        return _decide_unseen(node, group, now, max(over, mark.asked_at), proven=mark.raised, patient=patient)
     inside = [i.id for i in came if i.zone == member.zone]
     if mark.raised and came:
         return Claim((inside or [i.id for i in came])[0])
@@ -301,9 +317,9 @@ def decide_orphan(
 
 
 def _decide_unseen(
-    node: Node, group: Group, now: float, asked_by: float, *, patient: bool
-) -> MayCome | Unproven | None:
-    """`asked_by`: when the request went out at the latest, if it did."""
+    node: Node, group: Group, now: float, asked_by: float, *, proven: bool, patient: bool
+) -> MayCome | Unproven | Owed | None:
+    """`asked_by`: when the request went out at the latest, if it did; `proven`: it did."""
     if now <= asked_by + SPREADING_SECONDS:
         return MayCome(f"if an instance was launched for {node.name}, AWS may not list it yet")
     alive = sum(1 for i in group.instances if i.alive)
@@ -313,7 +329,11 @@ def _decide_unseen(
         f"group {group.name} runs {alive} of the {group.desired} instances asked of it: one for {node.name} may still "
         "come"
     )
-    return MayCome(runs) if patient else Unproven(f"{runs}; terminate it then if it is nobody's")
+    if patient:
+        return MayCome(runs)
+    return (
+        Owed(f"{runs}; the next roll takes it") if proven else Unproven(f"{runs}; terminate it then if it is nobody's")
+    )
 
 
 def _forged_request(node: Node) -> str:
@@ -509,7 +529,7 @@ def _restore_sizes(seen: Machines, unclear: set[str], clients: Clients, progress
 def _restore_node(
     node: Node, clients: Clients, progress: RestoreProgress, *, keep_taints: bool, in_service: bool
 ) -> None:
-    undo = decide_node(node, keep_taints=keep_taints)
+    undo = decide_node(node, keep_taints=keep_taints, owed=node.name in progress.owed)
     if undo is None:
         return
     if not proven(progress.record, node, NODE_TARGETS):
@@ -569,6 +589,10 @@ def _claim_orphan(
             return {}
         case MayCome(reason):
             progress.waiting.append(reason)
+            return {}
+        case Owed(reason):
+            progress.left.append(reason)
+            progress.owed.add(node.name)
             return {}
         case Claim(instance):
             found = instance

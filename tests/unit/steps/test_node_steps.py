@@ -129,10 +129,20 @@ class TestLaunch:
         assert isinstance(self.decide(grown, node=noted), Hold)
 
     def test_what_a_mixed_group_launches_elsewhere_is_left_for_whoever_needs_it_there(self) -> None:
-        noted = replace(NODE, annotations={NODE_LAUNCH: str(LaunchMark(90, desired=3))})
+        noted = replace(NODE, annotations={NODE_LAUNCH: str(LaunchMark(90, desired=1))})
         elsewhere = state(NEW, zone="b", launched=95.0)
-        decision = self.decide(group(GroupInstance(NEW, "b"), mixed_purchasing=True, desired=4), elsewhere, node=noted)
+        decision = self.decide(group(GroupInstance(NEW, "b"), mixed_purchasing=True, desired=2), elsewhere, node=noted)
         assert decision == launch_replacement.Claim(NEW, launch_replacement.SURPLUS)
+
+    def test_a_mixed_group_that_is_short_is_not_asked_for_one_more_and_what_comes_may_be_anothers(self) -> None:
+        """N3, N4: whoever asked for what has not come; the request of an earlier roll counts on."""
+        noted = replace(NODE, annotations={NODE_LAUNCH: str(LaunchMark(90, desired=2, raised=True))})
+        came = state(NEW, launched=95.0)
+        short = group(GroupInstance(NEW, "a"), mixed_purchasing=True, desired=3)
+        for node in (NODE, noted):
+            assert isinstance(self.decide(short, came, node=node), Hold)
+        lowered = replace(short, desired=2)
+        assert self.decide(lowered, came, node=noted) == launch_replacement.RaiseDesired(3)
 
 
 class TestReady:
