@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperOption
+from typer.core import TyperCommand, TyperGroup
 
 from eks_rolling_cli import control, doctor, explaining, init, planning, watching
 from eks_rolling_cli import history as past
@@ -17,18 +17,32 @@ def _no_type(ctx: object) -> None:
     pass
 
 
+def _untyped(options: list[Any]) -> list[Any]:
+    """The options, of which those that take no value show no type in the help: `--help` itself, too."""
+    for option in options:
+        if getattr(option, "is_flag", False):
+            # Typer has no setting for it.
+            option.display_type_rich = _no_type
+    return options
+
+
 class Command(TyperCommand):
     """A command whose help shows no type beside what takes no value."""
 
-    def __init__(self, *args: Any, **more: Any) -> None:
-        super().__init__(*args, **more)
-        for option in self.params:
-            if isinstance(option, TyperOption) and option.is_flag:
-                option.display_type_rich = _no_type  # type: ignore[method-assign]  # Typer has no setting for it
+    def get_params(self, ctx: Any) -> Any:
+        return _untyped(super().get_params(ctx))
+
+
+class Commands(TyperGroup):
+    """The same for all of them together."""
+
+    def get_params(self, ctx: Any) -> Any:
+        return _untyped(super().get_params(ctx))
 
 
 app = typer.Typer(
     name="eks-rolling",
+    cls=Commands,
     help="Replaces every outdated worker node of an EKS cluster while it serves.",
     epilog=EPILOG,
     no_args_is_help=True,

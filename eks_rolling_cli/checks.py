@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from rich.table import Table
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from eks_rolling_cli.exits import CommandError
+from eks_rolling_cli.listing import Fitted, advice, folded, indented
 from eks_rolling_cli.target import Target
 
 
@@ -81,15 +82,25 @@ def _rest(text: str) -> str:
     return " ".join(text.split()).partition(". ")[2].rstrip(".")
 
 
-def drawn(checks: Iterable[Check]) -> Table:
+NAMES = 16
+"""Columns for the names of checks."""
+
+
+def drawn(checks: Iterable[Check]) -> RenderableType:
     """The checks as people read them."""
-    table = Table.grid(padding=(0, 1))
-    table.add_column(width=4)
-    table.add_column(width=16)
-    table.add_column(overflow="fold")
-    for check in checks:
-        said = Text(check.said)
-        if check.remedy:
-            said.append(f"\n→ {check.remedy}", style="green")
-        table.add_row(Text(check.health, style=STYLES[check.health]), check.name, said)
-    return table
+    listed = list(checks)
+    return Group(*(part for check in listed for part in _lines(check)))
+
+
+def _lines(check: Check) -> Iterator[RenderableType]:
+    health = f"{check.health:<5}"
+    named = Text.assemble((health, STYLES[check.health]), f"{check.name:<{NAMES + 1}}")
+    indent = len(named.plain)
+
+    def draw(width: int) -> RenderableType:
+        first, *rest = folded(Text(check.said), max(20, width - indent)) or [Text()]
+        return Group(named + first, *(indented(line, indent) for line in rest))
+
+    yield Fitted(draw)
+    if check.remedy:
+        yield advice(check.remedy, indent)

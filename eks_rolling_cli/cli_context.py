@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from io import StringIO
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -44,7 +45,7 @@ Kubeconfig = Annotated[
                       "context goes to the cluster, else your AWS credentials.", rich_help_panel=_WHERE)
 ]  # fmt: skip
 Context = Annotated[
-    str, typer.Option("--context", help="Context of the kubeconfig, whatever its server's name.",
+    str, typer.Option("--context", help="Context of the kubeconfig to use, whatever its server is.",
                       rich_help_panel=_WHERE)
 ]  # fmt: skip
 Endpoint = Annotated[
@@ -163,7 +164,7 @@ def _tell(console: Console, text: str | Text) -> None:
 def show(content: RenderableType) -> None:
     """Prints a result. On a terminal it is fitted to its width; in a pipe or a file nothing is folded or filled up."""
     if output.is_terminal:
-        output.print(content)
+        output.print(content, crop=False)
         return
     sys.stdout.write(unfolded(content))
     sys.stdout.flush()
@@ -195,9 +196,22 @@ def print_line(value: Any) -> None:
 
 
 def confirmed(question: str, *, yes: bool) -> bool:
-    """Whether the operator says yes. Raises CommandError without a terminal to ask on."""
+    """Whether the operator says yes; Ctrl-C and Ctrl-D are a no. Raises CommandError without a terminal to ask on."""
     if yes:
         return True
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise CommandError("There is no terminal to ask on: add --yes.", Exit.USAGE)
-    return typer.confirm(question, err=True)
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:
+        # Click would end with "Aborted!", which is no answer to "Abort the roll?".
+        say("")
+        return False
+
+
+def written(file: Path, text: str) -> None:
+    """Writes what the operator asked for to that file. Raises CommandError where that cannot be."""
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"{file} cannot be written: {error.strerror}.", Exit.USAGE) from error

@@ -5,6 +5,7 @@ steps read before they do anything.
 """
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,7 +38,7 @@ Waiting = Annotated[
 AtWork = Annotated[
     str | None,
     typer.Argument(
-        metavar="ROLL", help="The roll, as `rolls` lists it; by default the one at work.", show_default=False
+        metavar="ROLL", help="The roll, as `rolls` lists it; by default the one in progress.", show_default=False
     ),
 ]
 
@@ -46,10 +47,10 @@ AtWork = Annotated[
 def approve(
     target: Target,
     roll: Waiting = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Watch the roll from there.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Then watch the roll.")] = False,
     yes: Yes = False,
 ) -> None:
-    """Let a roll begin that waits for approval: says what it would do, and asks."""
+    """Approve a roll that waits for approval: shows what it would do, and asks."""
     from eks_rolling_cli.watching import leave
 
     execution, token = _waiting(target, roll)
@@ -90,14 +91,17 @@ def _waiting(target: Target, roll: str | None) -> "tuple[Execution, str]":
 def _say_headline(target: Target, execution: "Execution") -> None:
     """Which roll it is, who asked for it, and what its plan comes to."""
     from eks_rolling.documents.plan import PlanDocument
+    from eks_rolling.errors import RollError
     from eks_rolling_cli.execution_history import plan_answer
 
     say(f"Roll {execution.name} of {target.place}, begun at {clock(execution.started)}")
-    if document := target.document(execution.name, "plan.json"):
-        plan = PlanDocument.model_validate(document)
-        said = [plan.reason, plan.in_short, f"asked for by {plan.request.get('trigger') or 'a change'}"]
-    else:
+    said: list[str] = []
+    # Who cannot read the plan can still answer.
+    with suppress(RollError, ValueError):
         said = [str(plan_answer(target.executions.history(execution.arn)).get("reason", ""))]
+        if document := target.document(execution.name, "plan.json"):
+            plan = PlanDocument.model_validate(document)
+            said = [plan.reason, plan.in_short, f"asked for by {plan.request.get('trigger') or 'a change'}"]
     for line in filter(None, said):
         say(f"  {line[:1].upper()}{line[1:]}")
 
@@ -110,13 +114,18 @@ def pause(target: Target, roll: AtWork = None, reason: Why = "", wait: Wait = Fa
     steps do not run meanwhile; that of the whole roll (deadlines.roll) does. Outdated nodes stay tainted.
     """
     execution = _at_work(target, roll)
-    if (why := asked_of(target, execution.name).get("pause")) is not None:
-        say(f"The roll {execution.name} is paused already: {why or 'no reason was given'}.")
+    asked = asked_of(target, execution.name)
+    if "abort" in asked:
+        said = asked["abort"] or "no reason was given"
+        raise CommandError(f"The roll {execution.name} cannot be paused: it is being aborted: {said}.", Exit.BLOCKED)
+    if (why := asked.get("pause")) is not None:
+        say(f"The roll {execution.name} is already paused: {why or 'no reason was given'}.")
     else:
         _ask(target, execution, "pause", _signed(target, reason))
         say(
             f"The roll {execution.name} holds before its next step; a Redis migration that has begun is finished "
-            f"first. `eks-rolling resume {execution.name}` lets it go on, `eks-rolling abort {execution.name}` ends it."
+            f"first. `{target.typed('resume', execution.name)}` lets it go on, "
+            f"`{target.typed('abort', execution.name)}` ends it."
         )
     if wait:
         seen = follow(target, execution.arn, as_json=False, lines=True, until=lambda roll: roll.paused)
@@ -146,22 +155,41 @@ def abort(target: Target, roll: AtWork = None, reason: Why = "", wait: Wait = Fa
     With --wait the exit code is 0 once everything is restored, 1 if something was left behind.
     """
     execution = _running(target, roll)
-    at_work = _holds_lock(target, execution)
-    what = "Abort" if at_work else "Cancel, before it changes anything,"
+    _say_headline(target, execution)
+    what = "Abort" if _holds_lock(target, execution) else "Cancel, before it changes anything,"
     if not confirmed(f"{what} the roll {execution.name} of {target.place}?", yes=yes):
         declined(f"Nothing was aborted: the roll {execution.name} continues.")
-    if at_work:
+    # While the question stood, the roll may have ended, or been approved by somebody else and begun.
+    execution = target.executions.describe(execution.arn)
+    if not execution.running:
+        raise CommandError(
+            f"The roll {execution.name} has ended meanwhile: {execution.status.lower()}.", Exit.NOT_FOUND
+        )
+    if (why := asked_of(target, execution.name).get("abort")) is not None:
+        say(f"The roll {execution.name} is already being aborted: {why or 'no reason was given'}.")
+    elif _holds_lock(target, execution):
         _ask(target, execution, "abort", _signed(target, reason))
         say(
             f"The roll {execution.name} ends as soon as nothing is half done; then it puts back what it can. "
-            f"`eks-rolling watch {execution.name}` shows it, and says at its end if something was left behind."
+            f"`{target.typed('watch', execution.name)}` shows it, and says at its end if something was left behind."
         )
     else:
         # Before it has the lock a roll has changed nothing.
         target.executions.stop(execution.arn, f"aborted: {_signed(target, reason)}")
-        say(f"The roll {execution.name} was cancelled; it had changed nothing yet.")
+        _say_cancelled(target, execution)
     if wait:
         _wait_for_the_end(target, execution)
+
+
+def _say_cancelled(target: Target, execution: "Execution") -> None:
+    """Whether it had got the lock at the last moment is known only now: nobody takes a lock from a stopped roll."""
+    if _holds_lock(target, execution):
+        say(
+            f"The roll {execution.name} was stopped just as it began; a restore puts back what it may have changed. "
+            f"`{target.typed('orphans')}` says what is still to be put back."
+        )
+    else:
+        say(f"The roll {execution.name} was cancelled; it had changed nothing yet.")
 
 
 def _signed(target: Target, reason: str) -> str:
@@ -203,8 +231,9 @@ def _at_work(target: Target, roll: str | None) -> "Execution":
     execution = _running(target, roll)
     if not _holds_lock(target, execution):
         raise CommandError(
-            f"The roll {execution.name} has not begun to change anything: it cannot be paused. `eks-rolling watch "
-            f"{execution.name}` says what it waits for; `eks-rolling abort {execution.name}` ends it.",
+            f"The roll {execution.name} has not begun to change anything: it cannot be paused. "
+            f"`{target.typed('watch', execution.name)}` says what it waits for; "
+            f"`{target.typed('abort', execution.name)}` ends it.",
             Exit.BLOCKED,
         )
     return execution

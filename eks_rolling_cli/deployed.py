@@ -285,7 +285,7 @@ def _dry_run(target: Target) -> str:
     if blocked:
         raise Unwell(
             f"{said}, {counted(blocked, 'finding')} would block",
-            "`eks-rolling plan --deployed` names them",
+            f"`{target.typed('plan', '--deployed')}` names them",
             Health.WARN,
         )
     return said

@@ -8,7 +8,7 @@ import typer
 
 from eks_rolling.wording import counted
 from eks_rolling_cli.checks import Health, Look, Unwell, drawn, run_checks
-from eks_rolling_cli.cli_context import AsJson, aimed, errors, output, print_json
+from eks_rolling_cli.cli_context import AsJson, aimed, errors, output, print_json, show
 from eks_rolling_cli.exits import Exit
 from eks_rolling_cli.format import clock
 from eks_rolling_cli.target import Target
@@ -36,7 +36,7 @@ def doctor(
         for check in run_checks(target, CHECKS | OF_DEPLOYMENT if deployed else CHECKS, first="credentials"):
             found.append(check)
             if not as_json:
-                output.print(drawn([check]))
+                output.print(drawn([check]), crop=False) if output.is_terminal else show(drawn([check]))
     if as_json:
         print_json([asdict(c) for c in found])
     if any(c.health is Health.FAIL for c in found):
@@ -60,7 +60,8 @@ def _cluster(target: Target) -> str:
     if mode == "CONFIG_MAP":
         raise Unwell(
             f"{target.cluster} knows no access entries: its authentication mode is CONFIG_MAP",
-            "set it to API_AND_CONFIG_MAP: aws eks update-cluster-config --access-config",
+            "change it; every line of aws-auth is kept: `aws eks update-cluster-config --name "
+            f"{target.cluster} --access-config authenticationMode=API_AND_CONFIG_MAP`",
         )
     return f"{target.cluster}, Kubernetes {described.get('version', '?')}, authentication mode {mode}"
 
@@ -88,9 +89,13 @@ def _reading(target: Target) -> str:
     from eks_rolling.plan.permissions import needed_for_notes
 
     if denied := _denied(target, READS):
-        raise Unwell(f"you may not {denied}", "ask for them: `plan` and `explain` need them")
+        raise Unwell(f"you may not {denied}", "ask for these permissions: `plan` and `explain` need them")
     if denied := _denied(target, ((v.verb, v.resource, v.api_group) for v in needed_for_notes())):
-        raise Unwell(f"you may not {denied}", "ask for them: a plan made here cannot look at these", Health.WARN)
+        raise Unwell(
+            f"you may not {denied}",
+            "ask for these permissions: without them a plan made here leaves these out",
+            Health.WARN,
+        )
     return "you may read what `plan` and `explain` need"
 
 
@@ -175,7 +180,8 @@ def _triggers(target: Target) -> str:
             "; ".join(missing), "deploy the stack again: npx cdk deploy --all; until then do it manually", Health.WARN
         )
     if disabled := sorted({rule["Name"] for rule in found.values() if rule["State"] == "DISABLED"}):
-        raise Unwell(f"disabled: {', '.join(disabled)}", "aws events enable-rule --name ...", Health.WARN)
+        enable = " and ".join(f"`aws events enable-rule --name {name}`" for name in disabled)
+        raise Unwell(f"disabled: {', '.join(disabled)}", f"enable what you want: {enable}", Health.WARN)
     return counted(len(found), "rule") + " enabled"
 
 
@@ -225,7 +231,8 @@ def _lock(target: Target) -> str:
         return f"the roll {lease.holder} is running"
     if lease.expired(time.time()):
         raise Unwell(
-            f"{lease.holder} died holding the lock, silent since {clock(lease.renewed)}", "run `eks-rolling restore`"
+            f"{lease.holder} died holding the lock, silent since {clock(lease.renewed)}",
+            f"run `{target.typed('restore')}`",
         )
     return f"{lease.holder} holds the lock, last heard of at {clock(lease.renewed)}"
 
@@ -246,7 +253,7 @@ def _plan(target: Target) -> str:
     if silent:
         raise Unwell(
             f"Redis does not look healthy from here: {', '.join(silent)}",
-            "if this machine does not reach the pods' network, `eks-rolling plan --deployed` asks from there",
+            f"if this machine cannot reach the pods' network, `{target.typed('plan', '--deployed')}` asks from there",
             Health.WARN,
         )
     blocked = sum(f["severity"] == "blocks" for f in document.get("findings") or ())
@@ -257,10 +264,10 @@ def _plan(target: Target) -> str:
         said += f", {counted(blocked, 'finding')} would block"
     if odd := [f for f in document.get("findings") or () if f["code"] in ODD]:
         told = "; ".join(f"{f['object']}: {f['reason']}" for f in odd[:ODD_TOLD])
-        more = f"; and {len(odd) - ODD_TOLD} more, in `eks-rolling plan`" if len(odd) > ODD_TOLD else ""
+        more = f"; and {len(odd) - ODD_TOLD} more, in `{target.typed('plan')}`" if len(odd) > ODD_TOLD else ""
         raise Unwell(f"{said}; {told}{more}", str(odd[0]["remedy"]), Health.WARN)
     if blocked:
-        raise Unwell(said, "`eks-rolling plan` names them", Health.WARN)
+        raise Unwell(said, f"`{target.typed('plan')}` names them", Health.WARN)
     return said
 
 

@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -122,14 +122,24 @@ class Executions:
             self._client.stop_execution(executionArn=arn, cause=cause)
 
     def approve(self, token: str, output: Json) -> None:
-        """Answers a task that waits for its token."""
-        with _translated("answer the roll that waits"):
-            self._client.send_task_success(taskToken=token, output=json.dumps(output))
+        """Answers a task that waits for its token. Raises NotFound where it does not wait any more."""
+        self._answer(lambda: self._client.send_task_success(taskToken=token, output=json.dumps(output)))
 
     def refuse(self, token: str, cause: str) -> None:
         """As `approve`, with a failure that the workflow calls Refused."""
+        self._answer(lambda: self._client.send_task_failure(taskToken=token, error="Refused", cause=cause))
+
+    def _answer(self, send: Callable[[], object]) -> None:
+        from eks_rolling.errors import NotFound
+
+        over = self._client.exceptions
         with _translated("answer the roll that waits"):
-            self._client.send_task_failure(taskToken=token, error="Refused", cause=cause)
+            try:
+                send()
+            except (over.TaskTimedOut, over.TaskDoesNotExist) as error:
+                raise NotFound(
+                    "The roll does not wait for an answer any more: somebody else has given one, or it has ended."
+                ) from error
 
 
 def _plain(event: "HistoryEventTypeDef") -> Json:

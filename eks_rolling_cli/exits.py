@@ -59,5 +59,6 @@ def missing_package(error: ImportError) -> str:
         return ""
     return (
         f"eks-rolling was installed without its dependencies: the Python package {name} is missing. "
-        "Install it with them: `pipx install --force eks-rolling`, or run `uvx eks-rolling`."
+        "Install it with them: `pipx install --force .` in a clone of its repository, or `pipx install --force FILE` "
+        "with its wheel."
     )

@@ -27,7 +27,7 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Say why a node or a pod is where it is: outdated or not, where a running roll has it, what holds or blocks it."""
-    with errors.status(f"looking at {target.cluster}"):
+    with errors.status(Text(f"looking at {target.cluster}")):
         found = explanation(target, what)
     if as_json:
         print_json(found)

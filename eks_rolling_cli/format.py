@@ -28,4 +28,8 @@ def brief(roll: str) -> str:
 
 def beginning(roll: str) -> str:
     """What of a roll's name is enough to type."""
-    return roll if len(roll) <= 40 else roll.partition("-")[0]
+    if len(roll) <= 40:
+        return roll
+    # What rolls back such a roll has its name behind a word that all rollbacks begin with.
+    kind, name = ("rollback-", roll.removeprefix("rollback-")) if roll.startswith("rollback-") else ("", roll)
+    return kind + name.partition("-")[0]

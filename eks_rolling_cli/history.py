@@ -3,6 +3,8 @@
 import itertools
 import time
 import webbrowser
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,11 +18,11 @@ from eks_rolling.documents.failure import explain
 from eks_rolling.documents.remedies import typed, way_out
 from eks_rolling.documents.report import Report
 from eks_rolling.wording import spoken
-from eks_rolling_cli.cli_context import AsJson, aimed, print_json, say, show, tell
+from eks_rolling_cli.cli_context import AsJson, aimed, print_json, say, show, tell, written
 from eks_rolling_cli.execution_history import answers
 from eks_rolling_cli.exits import CommandError, Exit
 from eks_rolling_cli.format import clock
-from eks_rolling_cli.listing import Column, Listing, Row
+from eks_rolling_cli.listing import Column, Listing, Row, advice
 from eks_rolling_cli.restoring import restore_after
 from eks_rolling_cli.roll_state import left_behind
 from eks_rolling_cli.target import Target
@@ -47,9 +49,10 @@ STYLES = {"SUCCEEDED": "green", "RUNNING": "yellow"}
 @aimed
 def rolls(
     target: Target,
-    most: Annotated[int, typer.Option("--limit", min=1, help="How many, the newest first.")] = 10,
+    most: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="How many, the newest first.")] = 10,
     html: Annotated[
-        Path | None, typer.Option("--html", help="Write them to this file, a page that links each roll's report.")
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write them to this file, a page that links each roll's report."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -58,24 +61,26 @@ def rolls(
     if html is not None:
         from eks_rolling_cli.rolls_page import page
 
-        html.write_text(page(target.cluster, target.place, found, time.time()))
+        written(html, page(target.cluster, target.place, found, time.time(), target.typed("start")))
         say(f"Written to {html}.")
     if as_json:
         print_json(found)
         return
     if not found:
-        say(f"There was no roll of {target.cluster} yet.")
+        say(f"{target.cluster} has had no roll yet.")
         return
-    show(listed(target.cluster, found))
+    show(listed(target.cluster, found, target.typed))
 
 
-def listed(cluster: str, found: list[Json]) -> RenderableType:
-    """Rolls, one per row, with how they ended; if something was left behind, what to do."""
+def listed(cluster: str, found: list[Json], command: Callable[..., str] | None = None) -> RenderableType:
+    """Rolls, one per row, with how they ended; if something was left behind, what to do. `command` makes a command
+    complete."""
+    command = command or partial(typed, cluster=cluster)
     parts: list[RenderableType] = [Listing(COLUMNS, [_row(each) for each in found])]
     if found and found[0]["left_behind"]:
-        parts.append(Text(f"→ {way_out(cluster)}", style="green"))
+        parts.append(advice(way_out(command("start"))))
     elif found and found[0]["status"] not in {"RUNNING", "SUCCEEDED"} and not found[0]["outcome"]:
-        parts.append(Text(f"→ it left no report: `{typed('orphans', cluster=cluster)}` lists what it left", "green"))
+        parts.append(advice(f"it left no report: `{command('orphans')}` lists what it left behind"))
     return Group(*parts)
 
 
@@ -88,8 +93,13 @@ def _row(told: Json) -> Row:
 
 
 def _summarize(target: Target, listed: "Execution") -> Json:
-    execution = target.executions.describe(listed.arn)
-    events = target.executions.history(listed.arn)
+    from eks_rolling.errors import NotFound
+
+    try:
+        execution, events = target.executions.describe(listed.arn), target.executions.history(listed.arn)
+    except NotFound:
+        # Step Functions has forgotten it since it was listed; its report may be there.
+        execution, events = listed, []
     reason = explain({"Error": execution.error, "Cause": execution.cause})
     if not reason:
         reason = next((str(said[-1][1].get("reason", "")) for s in TELLING if (said := answers(events, s))), "")
@@ -123,36 +133,51 @@ def report(
     target: Target,
     roll: Roll = None,
     save: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write it to this file: the page, or the JSON by .json.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write the page to this file, or the JSON if it ends in .json."
+        ),
     ] = None,
     browse: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a roll did, waited for and left; the whole of it is one HTML page and one JSON document.
+    """Show what a roll did, waited for and left behind. The full report is an HTML page and a JSON document.
 
     The exit code is 1 if the roll failed or left something behind.
     """
-    execution = named(target, roll)
-    document = target.document(execution.name, "report.json")
-    if not document:
-        why = "it is still running" if execution.running else "it was stopped, or could not write it"
-        raise CommandError(f"The roll {execution.name} has left no report: {why}.", Exit.NOT_FOUND)
+    name, document = _reported(target, roll)
     if save is not None:
-        save.write_text(target.text(execution.name, "report.json" if save.suffix == ".json" else "report.html"))
+        written(save, target.text(name, "report.json" if save.suffix == ".json" else "report.html"))
         say(f"Written to {save}.")
     if browse:
-        page = Path(mkdtemp(prefix="eks-rolling-")) / f"{execution.name}.html"
-        page.write_text(target.text(execution.name, "report.html"))
-        say(f"Opening {page}.")
-        webbrowser.open(page.as_uri())
+        page = Path(mkdtemp(prefix="eks-rolling-")) / f"{name}.html"
+        written(page, target.text(name, "report.html"))
+        say(f"Opening {page}." if webbrowser.open(page.as_uri()) else f"There is no browser here: the page is {page}.")
     if as_json:
         print_json(document)
     else:
         from eks_rolling_cli.report_view import rendered
 
-        show(rendered(document))
+        show(rendered(document, target.typed("start")))
     if document.get("left_behind") or document["outcome"] in {"failed", "aborted", "stopped"}:
         raise typer.Exit(Exit.FAILED)
+
+
+def _reported(target: Target, roll: str | None) -> tuple[str, Json]:
+    """The roll's name and its report. Reports outlive executions, which Step Functions forgets after 90 days.
+
+    Raises CommandError where there is none.
+    """
+    try:
+        execution = named(target, roll)
+    except CommandError:
+        if roll and (document := target.document(roll, "report.json")):
+            return roll, document
+        raise
+    if document := target.document(execution.name, "report.json"):
+        return execution.name, document
+    why = "it is still running" if execution.running else "it was stopped, or could not write it"
+    raise CommandError(f"The roll {execution.name} has left no report: {why}.", Exit.NOT_FOUND)
 
 
 @aimed
@@ -174,7 +199,9 @@ def orphans(target: Target, as_json: AsJson = False) -> None:
         for each in found:
             since = f", since {each['since']}" if each["since"] else ""
             tell(Text.assemble((f"{each['kind']}  ", "bold"), f"{each['object']}{since}"))
-            tell(Text(f"  → {each['remedy']}", style="green"))
+            remedy = each["remedy"].replace(typed("restore", cluster=target.cluster), target.typed("restore"))
+            remedy = remedy.replace(typed("start", cluster=target.cluster), target.typed("start"))
+            tell(Text(f"  → {remedy}", style="green"))
     if found:
         raise typer.Exit(Exit.FAILED)
 
@@ -182,17 +209,20 @@ def orphans(target: Target, as_json: AsJson = False) -> None:
 @aimed
 def restore(
     target: Target,
-    roll: Annotated[str | None, typer.Option(help="The dead roll; by default the holder of the lock.")] = None,
+    roll: Annotated[
+        str | None, typer.Option(metavar="ROLL", help="The dead roll; by default the holder of the lock.")
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not wait for its end.")] = False,
 ) -> None:
     """Put everything back after a roll that could not do it itself: autoscaler, processes, sizes, taints, marks.
 
-    It may be run as often as you like. It refuses while a roll is running: that one restores at its own end.
+    Run it as often as you like. It refuses while a roll is running: that one restores at its own end.
     """
     lease = target.kubernetes.lease(target.lock_name)
     if lease is not None and lease.holder in {e.name for e in running(target)}:
         raise CommandError(
-            f"The roll {lease.holder} is running and restores at its end: `eks-rolling abort {lease.holder}` ends it.",
+            f"The roll {lease.holder} is running and restores at its end: "
+            f"`{target.typed('abort', lease.holder)}` ends it.",
             Exit.BLOCKED,
         )
     restore_after(target, roll or (lease.holder if lease is not None else ""), detach=detach)

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
-from eks_rolling_cli.cli_context import aimed, errors, say
+from eks_rolling_cli.cli_context import aimed, errors, say, written
 from eks_rolling_cli.exits import CommandError, Exit
 from eks_rolling_cli.finding_settings import Discovery, chosen_subnets, discover
 from eks_rolling_cli.settings import USUAL_FILE
@@ -17,7 +19,10 @@ from eks_rolling_cli.target import Target
 def init(
     target: Target,
     file: Annotated[
-        Path, typer.Option("--output", "-o", help="Where to write it; a file that is there is kept.", dir_okay=False)
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="FILE", dir_okay=False, help="Where to write it. An existing file is kept."
+        ),
     ] = USUAL_FILE,
 ) -> None:
     """Write a settings file from what is found: cluster, VPC, subnets, groups, autoscaler, Redis.
@@ -29,21 +34,22 @@ def init(
     from eks_rolling_config.schema import text as schema
 
     if file.exists():
-        raise CommandError(f"{file} is there already: name another by --output, or remove it.", Exit.USAGE)
-    with errors.status(f"looking at {target.cluster}"):
+        raise CommandError(f"{file} already exists: name another with --output, or remove it.", Exit.USAGE)
+    with errors.status(Text(f"looking at {target.cluster}")):
         found = discover(target)
     text = settings_text(found)
     _, problems = check(text)
     if problems:
         raise CommandError("What was found makes no settings file:\n" + "\n".join(f"  {each}" for each in problems))
-    file.write_text(text)
+    written(file, text)
     beside = file.with_name(FILE_NAME)
     if not beside.exists():
-        beside.write_text(schema())
+        written(beside, schema())
     say(f"Written to {file}:")
     for line in told(found):
         say(f"  {line}")
-    say("Look it through, then `eks-rolling plan`, which takes it until something is deployed.")
+    again = target.typed("plan", *([] if file == USUAL_FILE else ["--settings", quote(str(file))]))
+    say(f"Look it through, then `{again}`, which uses it until something is deployed.")
 
 
 def told(found: Discovery) -> Iterator[str]:

@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.text import Text
 
@@ -112,7 +113,7 @@ def folded(text: Text, width: int) -> list[Text]:
     for part in text.split("\n", allow_blank=True):
         starts = [0]
         for word in WORDS.finditer(part.plain):
-            if word.end() - starts[-1] > width and word.start() > starts[-1]:
+            if cell_len(part.plain[starts[-1] : word.end()]) > width and word.start() > starts[-1]:
                 starts.append(word.start())
         lines += part.divide(starts[1:])
     for line in lines:
@@ -122,7 +123,27 @@ def folded(text: Text, width: int) -> list[Text]:
 
 def indented(text: Text, spaces: int = INDENT) -> Padding:
     """A text whose every line, folded ones too, begins so far from the left."""
-    return Padding(text, (0, 0, 0, spaces), expand=False)
+    content = Fitted(lambda width: Group(*folded(text, width))) if "`" in text.plain else text
+    return Padding(content, (0, 0, 0, spaces), expand=False)
+
+
+def advice(text: str, spaces: int = 0, *, arrow: str = "→ ", style: str = "green") -> Fitted:
+    """What to do, a command in it whole."""
+    return whole(Text(f"{arrow}{text}", style=style), spaces)
+
+
+def whole(text: Text, spaces: int = 0) -> Fitted:
+    """A text with commands. One that is longer than the terminal goes over its edge, and stays one line to whoever
+    copies it; a frame, or a picture that is redrawn, would cut it."""
+
+    def draw(width: int) -> RenderableType:
+        lines = [Text(" " * spaces).append_text(line) for line in folded(text, max(1, width - spaces))]
+        for line in lines:
+            if "`" in line.plain:
+                line.no_wrap, line.overflow = True, "ignore"
+        return Group(*lines)
+
+    return Fitted(draw)
 
 
 def joined(parts: Sequence[str], style: str = "") -> Fitted:
@@ -132,7 +153,7 @@ def joined(parts: Sequence[str], style: str = "") -> Fitted:
         lines = [""]
         for part in parts:
             more = f"{lines[-1]} · {part}" if lines[-1] else part
-            lines[-1:] = [more] if not lines[-1] or len(more) <= width else [lines[-1], part]
+            lines[-1:] = [more] if not lines[-1] or cell_len(more) <= width else [lines[-1], part]
         return Text("\n".join(lines), style=style)
 
     return Fitted(draw)

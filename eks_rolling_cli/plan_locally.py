@@ -5,7 +5,10 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from eks_rolling_cli.exits import CommandError
+import typer
+
+from eks_rolling_cli.cli_context import say
+from eks_rolling_cli.exits import CommandError, Exit
 from eks_rolling_cli.target import Target
 
 if TYPE_CHECKING:
@@ -67,8 +70,12 @@ def plan_there(target: Target, name: str, request: Json) -> tuple[Json, Json]:
     from eks_rolling_cli.execution_history import plan_answer
 
     arn = target.executions.start(target.machine("roll"), name, request | {"dry_run": True, "trigger": target.who})
-    while (execution := target.executions.describe(arn)).running:
-        time.sleep(DRY_RUN_LOOK_SECONDS)
+    try:
+        while (execution := target.executions.describe(arn)).running:
+            time.sleep(DRY_RUN_LOOK_SECONDS)
+    except KeyboardInterrupt:
+        say(f"Detached: the dry run {name} continues; it changes nothing.")
+        raise typer.Exit(Exit.INTERRUPTED) from None
     answer = plan_answer(target.executions.history(arn))
     document = target.document(name, "plan.json")
     if not document:

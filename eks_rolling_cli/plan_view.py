@@ -11,7 +11,7 @@ from eks_rolling.documents.finding import HEADINGS, Finding, Severity, by_severi
 from eks_rolling.documents.plan import Move, PlanDocument
 from eks_rolling.wording import counted, short, spoken
 from eks_rolling_cli.format import clock, size
-from eks_rolling_cli.listing import Column, Listing, Row, facts, indented
+from eks_rolling_cli.listing import INDENT, Column, Listing, Row, advice, facts, indented
 
 STYLES = {Severity.BLOCKS: "bold red", Severity.HOLDS: "bold yellow", Severity.NOTE: "bold cyan"}
 
@@ -39,7 +39,7 @@ def rendered(document: dict[str, Any], next_step: str, *, every: bool = False) -
     if plan.nodes:
         parts += [Text(), _headline(plan), *([Text(plan.in_short)] if plan.in_short else [])]
     if next_step:
-        parts.append(Text(f"\n{next_step}", style="bold"))
+        parts += [Text(), advice(next_step, arrow="", style="bold")]
     return Group(*parts)
 
 
@@ -148,4 +148,4 @@ def findings_by_severity(findings: Iterable[Finding]) -> Iterator[RenderableType
             line.append(f": {finding.reason}")
             line.append(f"  {finding.code}", style="dim")
             yield indented(line, 2)
-            yield indented(Text(f"→ {finding.remedy}", style="green"))
+            yield advice(finding.remedy, INDENT)

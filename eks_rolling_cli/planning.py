@@ -1,14 +1,16 @@
 """`plan` and `start`."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from shlex import quote
+from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
-from eks_rolling.documents.remedies import typed
 from eks_rolling.wording import counted, spoken
-from eks_rolling_cli.cli_context import AsJson, aimed, confirmed, declined, errors, print_json, say, show
+from eks_rolling_cli.cli_context import AsJson, aimed, confirmed, declined, errors, print_json, say, show, written
 from eks_rolling_cli.executions import new_name
 from eks_rolling_cli.exits import CommandError, Exit
 from eks_rolling_cli.restoring import restore_after
@@ -16,25 +18,24 @@ from eks_rolling_cli.settings import settings_of
 from eks_rolling_cli.target import Target
 from eks_rolling_cli.watching import ended_holder, follow, leave, running
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from eks_rolling_cli.executions import Execution
-
 Json = dict[str, Any]
 
 Groups = Annotated[
-    list[str] | None, typer.Option("--group", "-g", help="Only this Auto Scaling group; may be repeated.")
+    list[str] | None,
+    typer.Option("--group", "-g", metavar="GROUP", help="Only this Auto Scaling group; may be repeated."),
 ]
 Nodes = Annotated[
-    list[str] | None, typer.Option("--node", "-n", help="Only this node, by name or instance id; may be repeated.")
+    list[str] | None,
+    typer.Option("--node", "-n", metavar="NODE", help="Only this node, by name or instance id; may be repeated."),
 ]
-Surge = Annotated[int | None, typer.Option(min=1, max=40, help="Nodes replaced at the same time.")]
-Accept = Annotated[list[str] | None, typer.Option("--accept", help="Code of a finding to accept; may be repeated.")]
+Surge = Annotated[int | None, typer.Option(min=1, max=40, metavar="N", help="Nodes replaced at the same time.")]
+Accept = Annotated[
+    list[str] | None, typer.Option("--accept", metavar="CODE", help="Code of a finding to accept; may be repeated.")
+]
 Force = Annotated[
-    bool, typer.Option("--force", help="Replace the nodes also if their version is their group's: all, or those named.")
+    bool, typer.Option("--force", help="Also replace nodes whose version is current: all, or those named.")
 ]
-Every = Annotated[bool, typer.Option("--all", help="Show every node, however many.")]
+Every = Annotated[bool, typer.Option("--all", help="Show every node, and every pod that moves.")]
 
 
 @aimed
@@ -54,11 +55,14 @@ def plan(
         typer.Option(
             exists=True,
             dir_okay=False,
+            metavar="FILE",
             help="Plan with this settings file instead of the deployed settings. If nothing is deployed, "
             "eks-rolling.yaml in this folder is used.",
         ),
     ] = None,
-    save: Annotated[Path | None, typer.Option(help="Write the plan's document to this file as well.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the plan's document to this file as well.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a roll would do, and everything that would block or hold it. Changes nothing.
@@ -71,7 +75,7 @@ def plan(
     request = request_of(group, node, surge, accept, force=force)
     _, document = show_plan(target, request, every=every, as_json=as_json, there=deployed, file=settings)
     if save is not None:
-        save.write_text(json.dumps(document, indent=2) + "\n")
+        written(save, json.dumps(document, indent=2) + "\n")
     if document["outcome"] == "blocked":
         raise typer.Exit(Exit.BLOCKED)
 
@@ -87,7 +91,9 @@ def start(
     approval: Annotated[
         bool | None, typer.Option("--approval/--no-approval", help="Wait for approval after the plan.")
     ] = None,
-    keep_taints: Annotated[bool, typer.Option(help="Leave our taint on nodes that were not replaced.")] = False,
+    keep_taints: Annotated[
+        bool, typer.Option("--keep-taints", help="Leave our taint on nodes that were not replaced.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not watch.")] = False,
     as_json: AsJson = False,
@@ -105,13 +111,16 @@ def start(
     outcome = document["outcome"]
     if outcome == "blocked":
         left = answer["output"].get("leftovers")
-        back = f" `{typed('restore', cluster=target.cluster)}` puts back what an earlier roll left." if left else ""
+        back = f" `{target.typed('restore')}` puts back what an earlier roll left." if left else ""
         raise CommandError(f"Nothing was started: the plan is blocked.{back}", Exit.BLOCKED)
     if outcome == "nothing" and not answer["output"].get("leftovers"):
         _nothing_to_roll(target, yes=yes, detach=detach)
         return
     for other in running(target):
-        say(f"The roll {other.name} runs; this one waits until it has ended (`eks-rolling abort NAME` ends either).")
+        say(
+            f"The roll {other.name} is running; this one would wait until it has ended. "
+            f"`{target.typed('abort', other.name)}` ends that one."
+        )
     if not confirmed(question(target.place, document), yes=yes):
         declined("Nothing was started.")
     more = {"approval": approval} if approval is not None else {}
@@ -123,8 +132,8 @@ def start(
             print_json({"roll": name, "execution": execution})
         else:
             say(
-                f"The roll {name} of {target.place} has begun. `eks-rolling watch {name}` shows it, "
-                f"`eks-rolling abort {name}` ends it."
+                f"The roll {name} of {target.place} has begun. `{target.typed('watch', name)}` shows it, "
+                f"`{target.typed('abort', name)}` ends it."
             )
         return
     leave(follow(target, execution, as_json=as_json))
@@ -182,7 +191,7 @@ def show_plan(
     """
     from eks_rolling_cli.plan_locally import plan_here, plan_there
 
-    with errors.status(f"looking at {target.cluster}"):
+    with errors.status(Text(f"looking at {target.cluster}")):
         settings, deployed = settings_of(target, file)
         at_work = running(target)[-1:] if deployed else []
         answer, document = (
@@ -194,26 +203,63 @@ def show_plan(
         from eks_rolling_cli.plan_view import rendered
 
         asked = starting and document["outcome"] != "blocked"
-        said = "" if asked else next_step(document, deployed=deployed, at_work=at_work, there=there)
+        commands = next_commands(target, request, at_work[0].name if at_work else "")
+        tried = file is not None
+        said = "" if asked else next_step(document, commands, deployed=deployed, there=there, tried=tried)
         show(rendered(document, said, every=every))
     return answer, document
 
 
-def next_step(document: Json, *, deployed: bool, at_work: "Sequence[Execution]" = (), there: bool = True) -> str:
-    """The plan's last sentence; `at_work` is the roll that is running, `there` a plan that the functions made."""
-    if at_work:
-        return f"The roll {at_work[0].name} is running: `eks-rolling watch` shows it."
+@dataclass(frozen=True, slots=True)
+class NextCommands:
+    """What may be typed after a plan, with the plan's own options: a plan of one node is not to start a roll of all.
+    `watch` is "" unless a roll is running."""
+
+    plan: str
+    plan_there: str
+    start: str
+    watch: str = ""
+
+
+def next_commands(target: Target, request: Json, at_work: str = "") -> NextCommands:
+    """The commands after a plan of this request; `at_work` is the roll that is running."""
+    again = words_of(request)
+    return NextCommands(
+        target.typed("plan", *again),
+        target.typed("plan", "--deployed", *again),
+        target.typed("start", *again),
+        target.typed("watch", at_work) if at_work else "",
+    )
+
+
+def words_of(request: Json) -> list[str]:
+    """The options that make this request, as they are typed."""
+    named = (("--group", "groups"), ("--node", "nodes"), ("--accept", "accept"))
+    words = [word for option, field in named for value in request.get(field) or () for word in (option, quote(value))]
+    words += ["--surge", str(request["surge"])] if request.get("surge") else []
+    return [*words, *(["--force"] if request.get("force") else [])]
+
+
+def next_step(
+    document: Json, commands: NextCommands, *, deployed: bool, there: bool = True, tried: bool = False
+) -> str:
+    """The plan's last sentence; `there` is a plan that the functions made, `tried` one with settings that are not the
+    deployed ones."""
+    if commands.watch:
+        return f"A roll is running: `{commands.watch}` shows it."
     match document["outcome"]:
         case "blocked" if deployed and not there and redis_is_silent(document):
-            return "Redis was asked from here; if this machine does not reach the pods: `eks-rolling plan --deployed`."
+            return f"Redis was asked from here. If this machine cannot reach the pods: `{commands.plan_there}`."
         case "blocked":
-            return "Follow the remedies of the blocking findings, then plan again: `eks-rolling plan`."
+            return f"Follow the remedies of the blocking findings, then plan again: `{commands.plan}`."
         case "nothing":
             return "There is nothing to do."
+        case _ if deployed and tried:
+            return f"Deploy these settings (`npx cdk deploy`), then start it with `{commands.start}`."
         case _ if deployed:
-            return "Start it with `eks-rolling start`."
+            return f"Start it with `{commands.start}`."
         case _:
-            return "Deploy eks-rolling for this cluster (deploy/README.md), then `eks-rolling start`."
+            return f"Deploy eks-rolling for this cluster (deploy/README.md), then `{commands.start}`."
 
 
 def redis_is_silent(document: Json) -> bool:

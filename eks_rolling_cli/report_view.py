@@ -6,18 +6,18 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from eks_rolling.documents.remedies import way_out
+from eks_rolling.documents.remedies import typed, way_out
 from eks_rolling.documents.report import NodePage, Report
 from eks_rolling.wording import counted, short, spoken
 from eks_rolling_cli.format import clock
-from eks_rolling_cli.listing import Column, Listing, Row, joined
+from eks_rolling_cli.listing import Column, Listing, Row, advice, joined, whole
 from eks_rolling_cli.plan_view import findings_by_severity
 
 STYLES = {"replaced": "bold green", "nothing": "bold", "dry-run": "bold"}
 
 
-def rendered(document: dict[str, Any]) -> RenderableType:
-    """The summary; the page has the rest."""
+def rendered(document: dict[str, Any], start: str = "") -> RenderableType:
+    """The summary; the page has the rest. `start` is the command that starts a roll of this cluster."""
     report = Report.model_validate(document)
     parts: list[RenderableType] = [
         Text(f"{report.reason[:1].upper()}{report.reason[1:]}", style=STYLES.get(report.outcome, "bold red")),
@@ -25,7 +25,7 @@ def rendered(document: dict[str, Any]) -> RenderableType:
     ]
     if report.nodes:
         parts.append(_nodes(report))
-    parts += list(_lists(report))
+    parts += list(_lists(report, start or typed("start", cluster=report.cluster)))
     return Group(*parts)
 
 
@@ -75,17 +75,17 @@ def _longest(node: NodePage) -> str:
     return f"waited longest ({spoken(longest.seconds)}) because: {longest.reason}"
 
 
-def _lists(report: Report) -> Iterator[RenderableType]:
+def _lists(report: Report, start: str) -> Iterator[RenderableType]:
     for title, style, sentences in (
         ("version", "bold", report.way_back),
         ("restored", "green", report.restored),
         ("left behind", "bold red", report.left_behind),
-        ("orphan", "bold red", tuple(f"{o.kind} {o.object}: {o.remedy}" for o in report.orphans)),
+        ("orphan", "bold red", tuple(f"{o.kind} {o.object}: {o.remedy}" for o in report.untold)),
         ("not known", "yellow", report.gaps),
     ):
         for sentence in sentences:
-            yield Text.assemble((f"{title}  ", style), sentence)
+            yield whole(Text.assemble((f"{title}  ", style), sentence))
     if report.left_behind or report.orphans:
-        yield Text(f"→ {way_out(report.cluster)}", style="green")
+        yield advice(way_out(start))
     if report.outcome == "blocked":
         yield from findings_by_severity(report.findings)

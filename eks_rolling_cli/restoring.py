@@ -24,8 +24,13 @@ def restore_after(target: Target, dead: str, *, detach: bool = False) -> None:
     name = new_name("restore")
     execution = target.executions.start(target.machine("restore"), name, given)
     say(f"The restore {name} has begun" + (f", after the roll {dead}." if dead else "."))
-    if not detach:
+    if detach:
+        return
+    try:
         _follow_restore(target, execution)
+    except KeyboardInterrupt:
+        say(f"Detached: the restore {name} continues. `{target.typed('orphans')}` lists what is still to be put back.")
+        raise typer.Exit(Exit.INTERRUPTED) from None
 
 
 def _follow_restore(target: Target, arn: str) -> None:
@@ -48,7 +53,7 @@ def _follow_restore(target: Target, arn: str) -> None:
     for each in left:
         tell(f"left behind: {each}")
     if left:
-        say(f"→ {way_out(target.cluster)}")
+        say(f"→ {way_out(target.typed('start'))}")
     if execution.status != "SUCCEEDED":
         cause = explain({"Error": execution.error, "Cause": execution.cause})
         raise CommandError(f"The restore failed: {cause or execution.status}.")

@@ -8,7 +8,7 @@ from typing import Any
 
 from eks_rolling import state_names
 from eks_rolling.documents.failure import explain
-from eks_rolling.documents.report import way_back
+from eks_rolling.documents.report import Orphan, untold, way_back
 from eks_rolling.names import node_execution_suffix
 from eks_rolling_cli.execution_history import (
     PAUSED,
@@ -249,8 +249,9 @@ def assemble(
 def left_behind(events: Iterable[Json], report: Json) -> tuple[str, ...]:
     """What a roll's end left: as its report says, which a restore after it may have written, else its own restore."""
     if report:
-        orphans = [f"{o.get('kind', '')} {o.get('object', '')}" for o in report.get("orphans") or ()]
-        return (*(str(each) for each in report.get("left_behind") or ()), *orphans)
+        left = tuple(str(each) for each in report.get("left_behind") or ())
+        orphans = untold(left, (Orphan.model_validate(o) for o in report.get("orphans") or ()))
+        return (*left, *(f"{o.kind} {o.object}" for o in orphans))
     restored = answers(events, state_names.RESTORE)[-1:]
     return tuple(str(each) for _, a in restored for each in (a.get("output") or {}).get("left_behind") or ())
 

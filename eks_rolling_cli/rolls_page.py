@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from eks_rolling.documents.remedies import way_out
+from eks_rolling.documents.remedies import typed, way_out
 from eks_rolling.wording import counted, moment, spoken
 
 Json = dict[str, Any]
@@ -57,7 +57,7 @@ code { font-size: .9em; }
 {% endif %}
 </article>
 {% else %}
-<p>There was no roll yet.</p>
+<p>There has been no roll yet.</p>
 {% endfor %}
 </main>
 </body>
@@ -65,15 +65,16 @@ code { font-size: .9em; }
 """
 
 
-def page(cluster: str, place: str, found: list[Json], made: float) -> str:
-    """The page of rolls as `rolls --json` has them; `made` is when, in epoch seconds."""
+def page(cluster: str, place: str, found: list[Json], made: float, start: str = "") -> str:
+    """The page of rolls as `rolls --json` has them; `made` is when, in epoch seconds, `start` the command that starts a
+    roll of this cluster."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(TEMPLATE).render(
         cluster=cluster,
         place=place,
         rolls=[_card(each, made) for each in found],
         made=moment(made),
-        remedy=way_out(cluster).split("`"),
+        remedy=way_out(start or typed("start", cluster=cluster)).split("`"),
         counted=counted,
     )
 

@@ -11,9 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from eks_rolling import state_names
+from eks_rolling.documents.remedies import typed
 from eks_rolling.names import MACHINES, machine_name
 from eks_rolling_cli.exits import CommandError, Exit
 
@@ -138,7 +140,7 @@ class Target:
         if len(names) == 1:
             return names[0]
         there = f"there are {', '.join(sorted(names))}" if names else "there is none"
-        raise CommandError(f"Which cluster? In {self.region} {there}: give --cluster.", Exit.USAGE)
+        raise CommandError(f"Which cluster? In {self.region} {there}: pass --cluster.", Exit.USAGE)
 
     @cached_property
     def chosen_context(self) -> "Context | None":
@@ -153,12 +155,12 @@ class Target:
             if not found:
                 if not self.contexts:
                     raise CommandError(
-                        f"{self.kubeconfig} is not there, or has no context: correct --kubeconfig, or make it by "
+                        f"{self.kubeconfig} is not there, or has no context: correct --kubeconfig, or create it with "
                         f"`aws eks update-kubeconfig --name {self.options.cluster or 'CLUSTER'}`.",
                         Exit.USAGE,
                     )
                 there = ", ".join(c.name for c in self.contexts)
-                lacks = f"has no context {name}" if name else "names no current context: give --context"
+                lacks = f"has no context {name}" if name else "names no current context: pass --context"
                 raise CommandError(f"{self.kubeconfig} {lacks}; there are: {there}.", Exit.USAGE)
             return found[0]
         if not self.contexts:
@@ -203,7 +205,7 @@ class Target:
         """Raises CommandError where nothing is deployed for the cluster."""
         if what not in self.machines:
             raise CommandError(
-                f"eks-rolling is not deployed for {self.cluster} in {self.region}: there is no state machine "
+                f"eks-rolling is not deployed for {self._seen_place}: there is no state machine "
                 f"{machine_name(self.cluster, what)}. Deploy it, or correct --cluster, --region or --profile.",
                 Exit.NOT_FOUND,
             )
@@ -333,6 +335,27 @@ class Target:
     def who(self) -> str:
         """The person who asks: the last part of the ARN."""
         return str(self.identity["Arn"]).rpartition("/")[2]
+
+    def typed(self, *words: str) -> str:
+        """A complete command for this very cluster: with the options that led here, as another profile may lead to a
+        cluster of the same name."""
+        given = {
+            "--region": self.options.region, "--profile": self.options.profile,
+            "--kubeconfig": self.options.kubeconfig, "--context": self.options.context,
+            "--endpoint-url": self.options.endpoint_url,
+        }  # fmt: skip
+        more = (f" {name} {quote(value)}" for name, value in given.items() if value)
+        return typed(*words, cluster=self.cluster) + "".join(more)
+
+    @property
+    def _seen_place(self) -> str:
+        """The place as far as it can be known: a fault of its own would hide the one that is told."""
+        from eks_rolling.errors import RollError
+
+        try:
+            return self.place
+        except RollError:
+            return f"{self.cluster} in {self.region}"
 
     @property
     def place(self) -> str:

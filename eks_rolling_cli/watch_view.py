@@ -3,16 +3,17 @@
 from collections.abc import Iterator
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from eks_rolling.documents.remedies import way_out
+from eks_rolling.documents.remedies import typed, way_out
 from eks_rolling.wording import counted, short, spoken
 from eks_rolling_cli.cli_context import UNFOLDED
 from eks_rolling_cli.format import brief, clock, size
-from eks_rolling_cli.listing import Column, Fitted, Listing, Row, indented, joined
+from eks_rolling_cli.listing import Column, Fitted, Listing, Row, advice, indented, joined
 from eks_rolling_cli.roll_state import RollNodeState, RollState, Stage
 
 STYLES = {
@@ -39,23 +40,29 @@ COLUMNS = (
 )
 
 
-def picture(seen: RollState, cluster: str, *extra: RenderableType, note: str = "", most: int = SHOWN) -> RenderableType:
-    """The live view of at most so many nodes; `extra` comes below them, `note` below all."""
-    parts: list[RenderableType] = [*_headlines(seen, cluster), _progress(seen)]
+def picture(
+    seen: RollState, cluster: str, *extra: RenderableType, note: str = "", most: int = SHOWN, start: str = ""
+) -> RenderableType:
+    """The live view of at most so many nodes; `extra` comes below them, `note` below all. `start` is the command that
+    starts a roll of this cluster."""
+    start = start or typed("start", cluster=cluster)
+    parts: list[RenderableType] = [*_headlines(seen, start), _progress(seen)]
     if seen.nodes:
         parts += [Text(), *_nodes(seen, most)]
     parts += [_redis_line(n) for n in seen.staged(Stage.REPLACING) if n.at.redis]
     parts += extra
     if note:
         parts.append(Text(note, style="dim"))
-    return panel(f"{cluster}  {brief(seen.roll)}", *parts)
+    return panel(f"{cluster}  {brief(seen.roll)}", *parts, longest=len(start) if seen.left_behind else 0)
 
 
-def panel(title: str, *parts: RenderableType) -> RenderableType:
-    """The frame around everything that is drawn live; on a narrow terminal, and off any, the title stands above."""
+def panel(title: str, *parts: RenderableType, longest: int = 0) -> RenderableType:
+    """The frame around everything that is drawn live. On a narrow terminal, and off any, the title stands above: so it
+    does where a frame would cut it, or the `longest` command in it."""
+    needed = max(FRAMED, cell_len(title) + len("╭─ eks-rolling   ─╮"), longest + len("│   → `` │"))
 
     def draw(width: int) -> RenderableType:
-        if FRAMED <= width < UNFOLDED:
+        if needed <= width < UNFOLDED:
             return Panel(
                 Group(*parts), title=f"eks-rolling  {title}", title_align="left", box=box.ROUNDED, padding=(0, 1)
             )
@@ -64,7 +71,7 @@ def panel(title: str, *parts: RenderableType) -> RenderableType:
     return Fitted(draw)
 
 
-def _headlines(seen: RollState, cluster: str) -> Iterator[RenderableType]:
+def _headlines(seen: RollState, start: str) -> Iterator[RenderableType]:
     """What is asked of the roll before all else, then where it is, and why on a line of its own."""
     if not seen.running:
         good = seen.status == "SUCCEEDED"
@@ -72,7 +79,7 @@ def _headlines(seen: RollState, cluster: str) -> Iterator[RenderableType]:
         if said := seen.failure or seen.result or seen.plan:
             yield indented(Text(said), 2)
         yield from (indented(Text(said), 2) for said in seen.way_back)
-        yield from _left(seen, cluster)
+        yield from _left(seen, start)
         return
     if "abort" in seen.asked:
         yield Text.assemble(("ABORTING", "bold reverse red"), f"  {seen.asked['abort']}")
@@ -87,11 +94,11 @@ def _headlines(seen: RollState, cluster: str) -> Iterator[RenderableType]:
         yield indented(Text(seen.at.reason, style="yellow"), 2)
 
 
-def _left(seen: RollState, cluster: str) -> Iterator[RenderableType]:
+def _left(seen: RollState, start: str) -> Iterator[RenderableType]:
     if seen.left_behind:
         yield Text("LEFT BEHIND", style="bold reverse red")
         yield from (indented(Text(each, style="red"), 2) for each in seen.left_behind)
-        yield indented(Text(f"→ {way_out(cluster)}", style="green"), 2)
+        yield advice(way_out(start), 2)
 
 
 def _ending(seen: RollState) -> str:
@@ -174,8 +181,8 @@ def _redis_line(node: RollNodeState) -> Text:
     return line
 
 
-def changes(before: RollState | None, after: RollState, cluster: str = "") -> Iterator[str]:
-    """What an operator would want to be told between two looks, a line each."""
+def changes(before: RollState | None, after: RollState, start: str = typed("start", cluster="")) -> Iterator[str]:
+    """What an operator would want to be told between two looks, a line each; `start` as for `picture`."""
     if before is None:
         began = f"roll {after.roll}, begun at {clock(after.began)} by {after.trigger}"
         yield f"{began}: {after.plan}" if after.plan else began
@@ -186,10 +193,10 @@ def changes(before: RollState | None, after: RollState, cluster: str = "") -> It
         yield f"{after.at.state or 'starting'}" + (f": {reason}" if reason else "")
     for what, why in after.asked.items():
         if before is None or before.asked.get(what) != why:
-            yield f"{what} asked for: {why}"
+            yield f"{what} requested: {why}"
     for what in before.asked if before else ():
         if what not in after.asked and after.running:
-            yield f"{what} is not asked for any more"
+            yield f"the request to {what} was withdrawn"
     known = {n.instance: n for n in before.nodes} if before else {}
     for node in after.nodes:
         yield from _node_changes(known.get(node.instance), node, after)
@@ -202,7 +209,7 @@ def changes(before: RollState | None, after: RollState, cluster: str = "") -> It
         yield from after.way_back
         yield from (f"LEFT BEHIND: {each}" for each in after.left_behind)
         if after.left_behind:
-            yield way_out(cluster)
+            yield way_out(start)
 
 
 def _node_changes(before: RollNodeState | None, node: RollNodeState, seen: RollState) -> Iterator[str]:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eks_rolling import state_names
+from eks_rolling.documents.remedies import way_out
 from eks_rolling_cli.cli_context import aimed, output, print_line, say, show, tell
 from eks_rolling_cli.exits import CommandError, Exit
 from eks_rolling_cli.format import beginning
+from eks_rolling_cli.listing import INDENT
 from eks_rolling_cli.target import Target
 
 if TYPE_CHECKING:
@@ -32,7 +34,12 @@ MOST_LEFT_TO_OTHERS = 50
 """How far back the last roll is looked for."""
 
 Roll = Annotated[
-    str | None, typer.Argument(help="A roll's name, as `rolls` lists them; without it, the one that runs or ran last.")
+    str | None,
+    typer.Argument(
+        metavar="ROLL",
+        help="A roll's name, as `rolls` lists it; by default the running or the last one.",
+        show_default=False,
+    ),
 ]
 
 
@@ -59,11 +66,11 @@ def watch(
         else:
             from eks_rolling_cli.watch_view import picture
 
-            show(picture(seen, target.cluster))
+            show(picture(seen, target.cluster, start=target.typed("start")))
         return
     for other in running(target):
         if other.arn != execution.arn and execution.running:
-            say(f"The roll {other.name} waits as well: `eks-rolling abort {other.name}` cancels it.")
+            say(f"The roll {other.name} waits as well: `{target.typed('abort', other.name)}` cancels it.")
     leave(follow(target, execution.arn, as_json=as_json, lines=no_tty))
 
 
@@ -93,13 +100,13 @@ def named(target: Target, roll: str | None) -> "Execution":
             return alive[-1]
         if found := next(_rolls_of_their_own(target), None):
             return found
-        raise CommandError(f"There was no roll of {target.cluster} yet.", Exit.NOT_FOUND)
+        raise CommandError(f"{target.cluster} has had no roll yet.", Exit.NOT_FOUND)
     alike = [e for e in target.executions.of(target.machine("roll")) if e.name.startswith(roll) or e.arn == roll]
     exact = [e for e in alike if roll in {e.name, e.arn}] or alike
     if len(exact) == 1:
         return exact[0]
     said = f"{len(exact)} rolls have names that begin so" if exact else "no roll has that name"
-    raise CommandError(f"{roll}: {said}; `eks-rolling rolls` lists them.", Exit.NOT_FOUND)
+    raise CommandError(f"{roll}: {said}; `{target.typed('rolls')}` lists them.", Exit.NOT_FOUND)
 
 
 def _rolls_of_their_own(target: Target) -> "Iterator[Execution]":
@@ -140,6 +147,8 @@ def follow(
     until: "Callable[[RollState], bool]" = lambda _: False,
 ) -> "RollState":
     """Shows a roll until it has ended, or `until` says so; how it stands then. Ctrl-C ends the command alone."""
+    from eks_rolling.errors import RollError
+
     seen: RollState | None = None
     shower = _shower(target, as_json=as_json, lines=lines)
     looker = looker_of(target)
@@ -152,13 +161,27 @@ def follow(
                     break
                 time.sleep(max(LOOK_SECONDS, _in_work(seen) / CALLS_PER_SECOND))
     except KeyboardInterrupt:
-        name = beginning(arn.rpartition(":")[2])
-        say(
-            f"Detached: the roll {name} continues. `eks-rolling watch {name}` returns to it, "
-            f"`eks-rolling pause {name}` holds it, `eks-rolling abort {name}` ends it."
-        )
+        say(_detached(target, beginning(arn.rpartition(":")[2]), seen))
         raise typer.Exit(Exit.INTERRUPTED) from None
+    except RollError:
+        if seen is not None:
+            # Credentials have expired, say: the error that follows is this command's, not the roll's.
+            say(_detached(target, beginning(arn.rpartition(":")[2]), seen))
+        raise
     return seen
+
+
+def _detached(target: Target, name: str, seen: "RollState | None") -> str:
+    """What becomes of a roll that is not watched any more, and how to get back to it."""
+    if seen is not None and "abort" in seen.asked:
+        return f"Detached: the roll {name} ends all the same. `{target.typed('watch', name)}` returns to it."
+    held = seen is not None and "pause" in seen.asked
+    commands = (
+        f"`{target.typed('watch', name)}` returns to it",
+        f"`{target.typed('resume' if held else 'pause', name)}` {'lets it go on' if held else 'holds it'}",
+        f"`{target.typed('abort', name)}` ends it",
+    )
+    return f"Detached: the roll {name} {'stays paused' if held else 'continues'}. {', '.join(commands)}."
 
 
 def leave(seen: "RollState") -> None:
@@ -200,8 +223,9 @@ def _look_patiently(looker: "RollReader", arn: str, say_line: Callable[[str], No
 class _Lines:
     """What changed, a line each, with the time."""
 
-    def __init__(self, cluster: str) -> None:
+    def __init__(self, cluster: str, start: str) -> None:
         self._cluster = cluster
+        self._start = start
         self._last: RollState | None = None
 
     def __enter__(self) -> "_Lines":
@@ -218,7 +242,7 @@ class _Lines:
     def show(self, seen: "RollState") -> None:
         from eks_rolling_cli.watch_view import changes
 
-        for line in changes(self._last, seen, self._cluster):
+        for line in changes(self._last, seen, self._start):
             self.say(line)
         self._last = seen
 
@@ -243,11 +267,11 @@ def _timeless(document: Json) -> Json:
 class _Drawn(_Lines):
     """The picture, redrawn in place."""
 
-    def __init__(self, cluster: str) -> None:
+    def __init__(self, cluster: str, start: str) -> None:
         from rich.live import Live
         from rich.text import Text
 
-        super().__init__(cluster)
+        super().__init__(cluster, start)
         self._note = ""
         self._live = Live(Text("looking"), console=output, refresh_per_second=4)
 
@@ -257,6 +281,9 @@ class _Drawn(_Lines):
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
+        if self._last is not None and self._last.left_behind and len(self._start) + INDENT > output.width:
+            # The picture cut it.
+            tell(f"→ {way_out(self._start)}")
 
     def say(self, words: str) -> None:
         self._note = words
@@ -273,11 +300,16 @@ class _Drawn(_Lines):
 
         # What is higher than the terminal would be cut at its end: a node has two lines, or three while it waits.
         most = max(FEWEST_SHOWN, (output.height - 12) // 2)
-        drawn = picture(self._last, self._cluster, note=self._note, most=most) if self._last else Text(self._note)
+        note = self._note
+        if self._last is None:
+            self._live.update(Text(note), refresh=True)
+            return
+        drawn = picture(self._last, self._cluster, note=note, most=most, start=self._start)
         self._live.update(drawn, refresh=True)
 
 
 def _shower(target: Target, *, as_json: bool, lines: bool) -> _Lines:
-    if as_json:
-        return _Json(target.cluster)
-    return _Drawn(target.cluster) if output.is_terminal and not lines else _Lines(target.cluster)
+    # What cannot move its cursor (TERM=dumb) would show nothing before the end.
+    draws = output.is_terminal and not output.is_dumb_terminal and not lines
+    kind = _Json if as_json else _Drawn if draws else _Lines
+    return kind(target.cluster, target.typed("start"))

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Annotated, Any
 
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
+from yaml.constructor import ConstructorError
+from yaml.reader import ReaderError
 
 from eks_rolling.errors import BadRequest
 from eks_rolling.settings import SHORTEST_LEASE, Settings, Strict
@@ -153,7 +156,9 @@ class Problem:
 def read(path: Path) -> tuple[Cluster, ...]:
     """The clusters of a settings file. Raises BadRequest naming every problem at once, with its line and remedy."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8.") from None
     except OSError as error:
         raise BadRequest(
             f"{path} cannot be read ({error.strerror}): `eks-rolling init` writes it from what it finds, and "
@@ -170,21 +175,55 @@ def check(text: str) -> tuple[tuple[Cluster, ...], list[Problem]]:
     """The clusters that a file's text describes, or what is wrong with it, by line."""
     try:
         node = yaml.compose(text, Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        return (), [Problem(line, "", f"this is not YAML: {error.problem or error.context}", "correct the line")]
+        if endless := _within_itself(node, frozenset()):
+            return (), [Problem(endless, "", "an alias stands within its own anchor", "write out what it stands for")]
+        document = yaml.load(text, Loader)  # noqa: S506 (a SafeLoader)
+    except yaml.YAMLError as error:
+        return (), [_no_yaml(error, text)]
+    except RecursionError:
+        return (), [Problem(1, "", "it is nested too deeply", "correct the brackets, or the indentation")]
     if not isinstance(node, yaml.MappingNode):
         return (), [Problem(1, "", "the file describes nothing", "begin with `clusters:`, a list of clusters")]
     found = list(_doubles(node, ()))
     clusters: tuple[Cluster, ...] = ()
     try:
-        clusters = File.model_validate(yaml.load(text, Loader)).clusters  # noqa: S506 (a SafeLoader)
+        clusters = File.model_validate(document).clusters
     except ValidationError as error:
         known = {option.path: option for option in options(File)}
         found += [_problem(node, problem["loc"], problem, known) for problem in _own(error)]
     found += _set_by_the_stack(node, clusters) + _same_cluster(node, clusters) + _unknown_codes(node, clusters)
     return clusters, sorted(found, key=lambda p: p.line)
+
+
+def _within_itself(node: yaml.Node | None, around: frozenset[int]) -> int:
+    """The line of what contains itself through an alias; 0 if nothing does."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 0
+    if id(node) in around:
+        return int(node.start_mark.line) + 1
+    inner = around | {id(node)}
+    children = (part for item in node.value for part in (item if isinstance(item, tuple) else (item,)))
+    return next((line for child in children if (line := _within_itself(child, inner))), 0)
+
+
+def _no_yaml(error: yaml.YAMLError, text: str) -> Problem:
+    """What cannot be read, by line, with what to do."""
+    if isinstance(error, ReaderError):
+        line = text.count("\n", 0, int(error.position)) + 1
+        return Problem(line, "", f"there is a control character, U+{int(error.character):04X}", "remove it")
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return Problem(1, "", f"this is not YAML: {error}", "correct the file")
+    mark = error.problem_mark or error.context_mark
+    line = mark.line + 1 if mark else 1
+    said = error.problem or error.context or ""
+    indentation = re.match(r"\s*", [*text.split("\n"), ""][line - 1])
+    if "\t" in said or "\\t" in said or (indentation and "\t" in indentation[0]):
+        return Problem(line, "", "there is a tab", "indent with spaces: YAML takes no tabs")
+    if "another document" in said:
+        return Problem(line, "", "a second document begins", "describe all clusters in one, without `---` between them")
+    if isinstance(error, ConstructorError):
+        return Problem(line, "", said, "a settings file has words, numbers, lists and `name: value` alone")
+    return Problem(line, "", f"this is not YAML: {said}", "correct the line")
 
 
 def _doubles(node: yaml.Node, path: Location) -> Iterator[Problem]:
@@ -193,12 +232,12 @@ def _doubles(node: yaml.Node, path: Location) -> Iterator[Problem]:
         case yaml.MappingNode():
             seen: dict[str, int] = {}
             for key, value in node.value:
-                line = key.start_mark.line + 1
-                if key.value in seen:
-                    what = f"it is on line {seen[key.value]} already"
-                    yield Problem(line, _dotted((*path, key.value)), what, "keep one of them")
-                seen.setdefault(key.value, line)
-                yield from _doubles(value, (*path, key.value))
+                line, name = key.start_mark.line + 1, str(key.value)
+                if name in seen:
+                    what = f"it is on line {seen[name]} already"
+                    yield Problem(line, _dotted((*path, name)), what, "keep one of them")
+                seen.setdefault(name, line)
+                yield from _doubles(value, (*path, name))
         case yaml.SequenceNode():
             for index, item in enumerate(node.value):
                 yield from _doubles(item, (*path, index))
@@ -235,23 +274,23 @@ def _wrong(problem: Mapping[str, Any], option: Option | None) -> str:
     kind, given, limits = problem["type"], problem["input"], problem.get("ctx") or {}
     match kind:
         case "string_pattern_mismatch":
-            wanted = (
-                f"something like {option.example} is wanted" if option and option.example else "it has another form"
-            )
+            wanted = f"it must look like {option.example}" if option and option.example else "it has the wrong form"
+        case "invalid_key":
+            wanted = "names of settings are text"
         case "literal_error" | "enum":
-            wanted = f"one of {limits['expected'].replace(' or ', ', ').replace(chr(39), '')} is wanted"
+            wanted = f"it must be one of {limits['expected'].replace(' or ', ', ').replace(chr(39), '')}"
         case "too_short":
-            return "at least one entry is wanted"
+            return "it needs at least one entry"
         case "too_long":
-            return f"at most {limits['max_length']} entries are wanted, not {limits['actual_length']}"
+            return f"it may have {limits['max_length']} entries at most, not {limits['actual_length']}"
         case "string_too_short":
             return "it is empty"
         case "string_too_long":
-            return f"at most {limits['max_length']} characters are wanted"
+            return f"it may have {limits['max_length']} characters at most"
         case "greater_than_equal":
-            wanted = f"at least {limits['ge']} is wanted"
+            wanted = f"it must be at least {limits['ge']}"
         case "less_than_equal":
-            wanted = f"at most {limits['le']} is wanted"
+            wanted = f"it must be at most {limits['le']}"
         case _ if kind in WANTED:
             wanted = WANTED[kind]
         case _:
@@ -260,16 +299,16 @@ def _wrong(problem: Mapping[str, Any], option: Option | None) -> str:
 
 
 WANTED = {
-    "bool_parsing": "true or false is wanted",
-    "bool_type": "true or false is wanted",
-    "int_parsing": "a whole number is wanted",
-    "int_type": "a whole number is wanted",
-    "int_from_float": "a whole number is wanted",
-    "string_type": "text is wanted, so put it in quotes",
-    "tuple_type": "a list is wanted",
-    "model_type": "settings of its own are wanted, each as `name: value`",
-    "model_attributes_type": "settings of its own are wanted, each as `name: value`",
-    "dict_type": "entries are wanted, each as `name: value`",
+    "bool_parsing": "it must be true or false",
+    "bool_type": "it must be true or false",
+    "int_parsing": "it must be a whole number",
+    "int_type": "it must be a whole number",
+    "int_from_float": "it must be a whole number",
+    "string_type": "it must be text, so put it in quotes",
+    "tuple_type": "it must be a list",
+    "model_type": "it must have settings of its own, each as `name: value`",
+    "model_attributes_type": "it must have settings of its own, each as `name: value`",
+    "dict_type": "it must have entries, each as `name: value`",
 }
 """Kind of problem -> what should stand there."""
 

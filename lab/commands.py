@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from lab import baseline, demo, judge, lifecycle
 from lab.application import deploy as deploy_application
@@ -80,7 +81,8 @@ def roll(
             print_json({"status": outcome.status, "reason": outcome.reason, "report": outcome.report})
         else:
             style = "green" if outcome.succeeded else "red"
-            _output.print(f"[{style}]{outcome.status}[/]: {outcome.reason}", highlight=False, soft_wrap=True)
+            ended = str(outcome.report.get("outcome") or outcome.status.lower())
+            _output.print(Text.assemble((ended, style), f": {outcome.reason}"), highlight=False, soft_wrap=True)
         if not outcome.succeeded:
             raise typer.Exit(1)
 

@@ -73,7 +73,7 @@ def run_in_empty_environment(wheel: Path, python: str) -> None:
         _expect(complete, ["plan", "--cluster", "demo", *NOWHERE], NOT_FOUND, "error: ")
         subprocess.run([str(complete / "bin" / "python"), "-I", "-c", IMPORT_EVERYTHING], check=True)
         _install(bare, python, "--no-deps", str(wheel))
-        _expect(bare, ["plan"], 1, "pipx install --force eks-rolling")
+        _expect(bare, ["plan"], 1, "pipx install --force")
 
 
 def _install(environment: Path, python: str, *arguments: str) -> None:

@@ -15,7 +15,7 @@ from eks_rolling_cli.checks import drawn, run_checks
 from eks_rolling_cli.doctor import CHECKS
 from eks_rolling_cli.plan_locally import plan_here
 from eks_rolling_cli.plan_view import rendered
-from eks_rolling_cli.planning import next_step
+from eks_rolling_cli.planning import next_commands, next_step
 from eks_rolling_cli.settings import settings_of
 from eks_rolling_cli.target import Options, Target
 from eks_rolling_cli.watch_view import picture
@@ -28,7 +28,7 @@ def plan(target: Target) -> RenderableType:
     """As `eks-rolling plan`."""
     settings, deployed = settings_of(target)
     _, document = plan_here(target, settings, {})
-    return rendered(document, next_step(document, deployed=deployed))
+    return rendered(document, next_step(document, next_commands(target, {}), deployed=deployed))
 
 
 def watch(target: Target) -> RenderableType:

@@ -235,7 +235,7 @@ def failed() -> Report:
     )
     pages = [node_page(0, 10), node_page(1, 118, failure=why)]
     report = rolled(pages, count=6, outcome=Ending.FAILED, reason=f"{pages[1].node} was not replaced: {why}")
-    left = "group workers-b keeps the maximum size 5 (was 3) while it runs 4 instances; the next roll finishes it"
+    left = "group workers-b keeps the maximum size 5 (was 3) while its desired capacity is 4; the next roll finishes it"
     orphan = Orphan(
         kind="tainted node", object="ip-10-0-1-19", since="2026-11-24 20:11 UTC", remedy="run restore, or untaint it"
     )

@@ -62,7 +62,7 @@ def test_three_mistakes_in_the_example_are_told_at_once_with_line_and_remedy(tmp
     surge, bake, zone = (lines.index(next(x for x in lines if w in x)) + 1 for w in ("400", "secnds", "Bärlin"))
     assert said == [
         "eks-rolling.yaml has 3 problems:",
-        f"  line {surge}: clusters[0].surge: at most 40 is wanted, not 400",
+        f"  line {surge}: clusters[0].surge: it must be at most 40, not 400",
         "    nodes replaced at the same time; 1 to 40",
         f"  line {bake}: clusters[0].bake_secnds: there is no such setting",
         "    did you mean bake_seconds?",
@@ -168,35 +168,38 @@ def test_a_network_that_can_be_deployed_is_taken() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("clusters:\n- cluster: my cluster\n", 'something like production is wanted, not "my cluster"'),
-        ("clusters:\n- cluster: -a\n", 'something like production is wanted, not "-a"'),
-        (f"clusters:\n- cluster: {'x' * 101}\n", "at most 100 characters are wanted"),
-        (setting(NETWORK.replace("vpc-", "vcp-")), 'something like vpc-0123456789abcdef0 is wanted, not "vcp-'),
-        (setting(NETWORK.replace("subnet-0123456789abcdef1", "subnet-1")), "something like subnet-0123456789abcdef0"),
-        (setting(NETWORK.replace("eu-central-1b", "eu-central-1")), "something like eu-central-1a is wanted"),
+        ("clusters:\n- cluster: my cluster\n", 'it must look like production, not "my cluster"'),
+        ("clusters:\n- cluster: -a\n", 'it must look like production, not "-a"'),
+        (f"clusters:\n- cluster: {'x' * 101}\n", "it may have 100 characters at most"),
+        (setting(NETWORK.replace("vpc-", "vcp-")), 'it must look like vpc-0123456789abcdef0, not "vcp-'),
+        (
+            setting(NETWORK.replace("subnet-0123456789abcdef1", "subnet-1")),
+            "it must look like subnet-0123456789abcdef0",
+        ),
+        (setting(NETWORK.replace("eu-central-1b", "eu-central-1")), "it must look like eu-central-1a"),
         (setting(NETWORK.replace("eu-central-1b", "eu-central-1a")), "availability_zones has eu-central-1a twice"),
         (setting(NETWORK.replace("abcdef1", "abcdef0")), "subnet_ids has subnet-0123456789abcdef0 twice"),
         (setting(NETWORK.replace(", eu-central-1b", "")), "subnet_ids has 2 and availability_zones 1 entries"),
         (setting(NETWORK.replace("}", ", https_to: [10.0.0.0/33]}")), "10.0.0.0/33 is no range of addresses"),
         (setting(NETWORK.replace("}", ", redis_to: [10.0.0.1/16]}")), "10.0.0.1/16 is no range of addresses"),
-        (setting(NETWORK.replace("}", ", redis_ports: [70000]}")), "at most 65535 is wanted, not 70000"),
-        (setting(NETWORK.replace("}", ", security_group_id: sg}")), "something like sg-0123456789abcdef0 is wanted"),
+        (setting(NETWORK.replace("}", ", redis_ports: [70000]}")), "it must be at most 65535, not 70000"),
+        (setting(NETWORK.replace("}", ", security_group_id: sg}")), "it must look like sg-0123456789abcdef0"),
         (
             setting("accept: [bare-pods]"),
             "no finding that can be accepted is called bare-pods\n    did you mean bare-pod?",
         ),
-        (setting("approval: maybe"), 'true or false is wanted, not "maybe"'),
-        (setting("surge: many"), 'a whole number is wanted, not "many"'),
-        (setting("surge: 2.5"), "a whole number is wanted, not 2.5"),
-        (setting("alarms: shop-5xx"), 'a list is wanted, not "shop-5xx"'),
-        (setting("alarms: [5]"), "text is wanted, so put it in quotes, not 5"),
-        (setting("groups: all"), 'settings of its own are wanted, each as `name: value`, not "all"'),
-        (setting("on_change: false"), "one of off, plan, roll is wanted, not false"),
-        (setting("on_change: maybe"), 'one of off, plan, roll is wanted, not "maybe"'),
-        (setting("windows: [{start: 9, end: 10:00}]"), "text is wanted, so put it in quotes, not 9"),
-        (setting("windows: [{start: 9:00, end: 10:00}]"), 'something like 09:00 is wanted, not "9:00"'),
-        (setting("notifications: [ops]"), 'something like on-call@example.com is wanted, not "ops"'),
-        (setting("namespace: Kube_System"), 'something like kube-system is wanted, not "Kube_System"'),
+        (setting("approval: maybe"), 'it must be true or false, not "maybe"'),
+        (setting("surge: many"), 'it must be a whole number, not "many"'),
+        (setting("surge: 2.5"), "it must be a whole number, not 2.5"),
+        (setting("alarms: shop-5xx"), 'it must be a list, not "shop-5xx"'),
+        (setting("alarms: [5]"), "it must be text, so put it in quotes, not 5"),
+        (setting("groups: all"), 'it must have settings of its own, each as `name: value`, not "all"'),
+        (setting("on_change: false"), "it must be one of off, plan, roll, not false"),
+        (setting("on_change: maybe"), 'it must be one of off, plan, roll, not "maybe"'),
+        (setting("windows: [{start: 9, end: 10:00}]"), "it must be text, so put it in quotes, not 9"),
+        (setting("windows: [{start: 9:00, end: 10:00}]"), 'it must look like 09:00, not "9:00"'),
+        (setting("notifications: [ops]"), 'it must look like on-call@example.com, not "ops"'),
+        (setting("namespace: Kube_System"), 'it must look like kube-system, not "Kube_System"'),
     ],
 )
 def test_what_deploying_or_a_roll_would_refuse_is_told_in_plain_words(text: str, said: str) -> None:
@@ -212,12 +215,59 @@ def test_what_deploying_or_a_roll_would_refuse_is_told_in_plain_words(text: str,
         ("clusters: [", "this is not YAML: "),
         ("", "the file describes nothing"),
         ("- a", "the file describes nothing"),
-        ("clusters: []", "clusters: at least one entry is wanted"),
+        ("clusters: []", "clusters: it needs at least one entry"),
         ("cluster: a", "cluster: there is no such setting\n    did you mean clusters?"),
     ],
 )
 def test_a_file_that_is_none_is_one_sentence(text: str, said: str) -> None:
     assert any(said in problem for problem in problems(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("clusters:\n- cluster: demo\n\tsurge: 2\n", "line 3: there is a tab\n    indent with spaces"),
+        ("clusters:\n- cluster: demo\n  hooks:\n  \t- name: a\n", "line 4: there is a tab\n    indent with spaces"),
+        ("clusters:\n- cluster: de\x07mo\n", "line 2: there is a control character, U+0007\n    remove it"),
+        ("clusters: [{cluster: demo}]\n---\nclusters: []\n", "line 2: a second document begins"),
+        ("clusters:\n- cluster: !Ref Name\n", "line 2: could not determine a constructor for the tag '!Ref'"),
+        ("clusters:\n- {[a]: 1}\n", "line 2: found unhashable key"),
+        ("clusters: &all\n- cluster: demo\n  groups: *all\n", "an alias stands within its own anchor"),
+        ("clusters: " + "[" * 5000, "it is nested too deeply"),
+        ("clusters: *nothing\n", "line 1: this is not YAML: found undefined alias"),
+        ("clusters:\n- cluster: demo\n  1: 2\n", "names of settings are text, not 1"),
+    ],
+)
+def test_what_yaml_can_do_and_a_settings_file_cannot_is_one_sentence(text: str, said: str) -> None:
+    found = problems(text)
+    assert len(found) == 1
+    assert said in found[0]
+
+
+@pytest.mark.parametrize(
+    "text", ["clusters:\r\n- cluster: demo\r\n  surge: 3\r\n", "clusters: [{cluster: demo, surge: 3}]"]
+)
+@pytest.mark.parametrize("begins", [b"", b"\xef\xbb\xbf"])
+def test_other_ends_of_lines_and_a_mark_of_the_byte_order_change_nothing(
+    text: str, begins: bytes, tmp_path: Path
+) -> None:
+    file = tmp_path / "eks-rolling.yaml"
+    file.write_bytes(begins + text.encode())
+    assert [(c.cluster, c.surge) for c in read(file)] == [("demo", 3)]
+
+
+def test_a_file_of_another_encoding_is_one_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "eks-rolling.yaml"
+    file.write_bytes("clusters: [{cluster: demo}]  # für alle".encode("latin-1"))
+    with pytest.raises(BadRequest, match=r"is not UTF-8 text \(byte \d+\): save it as UTF-8"):
+        read(file)
+
+
+def test_what_clusters_have_in_common_may_be_written_once() -> None:
+    """By an anchor and a merge key."""
+    text = "clusters:\n- &all\n  cluster: a\n  surge: 3\n  windows: []\n- <<: *all\n  cluster: b\n"
+    clusters, wrong = check(text)
+    assert (wrong, [(c.cluster, c.surge) for c in clusters]) == ([], [("a", 3), ("b", 3)])
 
 
 def test_a_file_that_is_not_there_says_where_to_begin(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import boto3
 import botocore.session
 import pytest
 from botocore.client import BaseClient
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, SSOTokenLoadError, TokenRetrievalError
 
 from eks_rolling.clients import aws, aws_errors, eks
 from eks_rolling.clients.aws import AwsClient, translated
@@ -162,3 +162,18 @@ def test_a_function_that_is_not_there_or_may_not_be_called_is_a_fault(monkeypatc
         monkeypatch.setattr(BaseClient, "_make_api_call", refuse)
         with pytest.raises(fault):
             client.invoke("hook", {}, 1)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ClientError({"Error": {"Code": "ExpiredTokenException", "Message": "The security token is expired"}}, "List"),
+        ClientError({"Error": {"Code": "InvalidClientTokenId", "Message": "The security token is invalid"}}, "List"),
+        TokenRetrievalError(provider="sso", error_msg="Token has expired and refresh failed"),
+        SSOTokenLoadError(error_msg="Token for ops does not exist"),
+    ],
+)
+def test_credentials_that_are_not_accepted_are_no_lost_connection_and_no_missing_permission(error: Exception) -> None:
+    with pytest.raises(AccessDenied, match=r"Sign in again\.$") as raised, translated("list executions"):
+        raise error
+    assert "Allow it" not in str(raised.value)

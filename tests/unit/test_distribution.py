@@ -72,7 +72,9 @@ def test_without_its_dependencies_the_command_says_what_to_install() -> None:
     done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == Exit.FAILED
     assert done.stderr.startswith("error: eks-rolling was installed without its dependencies: the Python package typer")
-    assert "pipx install" in done.stderr
+    assert "pipx install --force ." in done.stderr
+    # There is no such package on a public index: whoever took the name would be installed.
+    assert "install --force eks-rolling" not in done.stderr
 
 
 def test_a_module_of_our_own_that_is_missing_is_a_fault_not_a_hint() -> None:

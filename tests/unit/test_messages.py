@@ -14,6 +14,7 @@ from eks_rolling.errors import AccessDenied
 from eks_rolling.payloads import NodeTask, StepResult
 from eks_rolling.report import messages
 from eks_rolling.report.messages import HOLDING, LONGEST_SUBJECT, console, hold, restored, subject
+from eks_rolling.report.verdict import answers, headline
 from eks_rolling.runtime import Handler, handler_for
 from eks_rolling.settings import Settings
 from stacks.functions import HOOKS, ROLLBACK, STEPS, UNJOINED
@@ -112,6 +113,25 @@ def test_nodes_that_failed_and_orphans_are_named() -> None:
     text = ended(Ending.FAILED, nodes=[node], orphans=[orphan]).text
     assert "- node-1: No capacity." in text
     assert "- orphan: taint: node node-7; restore" in text
+
+
+def test_what_is_left_behind_is_told_once_and_nothing_is_said_to_be_put_back() -> None:
+    """R2: a size that stays raised, and the tag that says so, are one thing."""
+    left = "group ng-a keeps the maximum size 5 (was 3) while its desired capacity is 5; the next roll finishes it"
+    orphans = [
+        Orphan(kind="tag on group", object="ng-a: the maximum size was raised from 3 to 5", remedy="start"),
+        Orphan(kind="tag on group", object="ng-ab: the maximum size was raised from 3 to 5", remedy="start"),
+        Orphan(kind="taint on node", object="node-7: taint", remedy="start"),
+    ]
+    message = ended(Ending.STOPPED, left_behind=[left], orphans=orphans)
+    assert message.text.count("ng-a ") + message.text.count("ng-a:") == 1
+    assert "orphan: tag on group: ng-ab" in message.text
+    assert "orphan: taint on node: node-7" in message.text
+    assert "not everything it had changed was put back" in message.text
+    assert "and restored" not in message.subject
+    report = Report(roll="r", cluster="demo", outcome=Ending.STOPPED, left_behind=(left,), orphans=tuple(orphans))
+    assert headline(report) == "The roll was stopped and not everything was put back"
+    assert answers(report)[-1].headline == "3 things"
 
 
 def test_a_long_hold_says_who_waits_why_since_when_until_when_and_what_to_do() -> None:

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    SSOError,
+    TokenRetrievalError,
+)
 
 from eks_rolling.clients.aws_errors import Sort, sort
 from eks_rolling.clients.call_log import CALLS
@@ -135,6 +142,17 @@ STANDARD_FAMILY = re.compile(r"(a|c|d|h|i|im|is|m|r|t|z)\d")
 GONE_MESSAGE = re.compile(r"(?i)\b(?:AutoScalingGroup name|group|instance)\b.*\bnot found\b")
 """What was there when it was looked at, and is not any more: Auto Scaling says so by a ValidationError."""
 
+NOT_SIGNED_IN = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "UnrecognizedClientException",
+    }
+)
+"""Codes for credentials that are not accepted, whatever they would be allowed to do (AWS, "Common errors")."""
+
 NOT_AUTHORIZED = re.compile(
     r"User: (?P<user>\S+) is not authorized to perform: (?P<action>[\w-]+:\w+)(?: on resource: (?P<on>\S+))?"
 )
@@ -159,7 +177,9 @@ def translated(doing: str) -> Iterator[None]:
             case Sort.PERMANENT:
                 raise Permanent(f"Cannot {doing}: {code}: {message}") from error
     except NoCredentialsError as error:
-        raise AccessDenied(f"Cannot {doing}: no AWS credentials were found.") from error
+        raise AccessDenied(f"Cannot {doing}: no AWS credentials were found. Sign in.") from error
+    except (CredentialRetrievalError, SSOError, TokenRetrievalError) as error:
+        raise AccessDenied(f"Cannot {doing}: {str(error).rstrip('.')}. Sign in again.") from error
     except BotoCoreError as error:
         raise Transient(f"Cannot {doing} now: {error}") from error
 
@@ -184,8 +204,10 @@ def _missing(code: str, message: str, operation: str) -> str:
     """Which permission an answer says is missing.
 
     IAM's sentence names the caller and the action ("User: ... is not authorized to perform: ..."); where it does not,
-    as when credentials have expired, all that is known is what was called.
+    all that is known is what was called. Nobody can allow anything to credentials that have expired.
     """
+    if code in NOT_SIGNED_IN:
+        return f"AWS does not accept the credentials ({code}: {message.rstrip('.')}). Sign in again."
     if found := NOT_AUTHORIZED.search(message):
         kind, _, name = found["user"].rpartition(":")[2].partition("/")
         who = f"the role {name.partition('/')[0]}" if kind == "assumed-role" else f"{kind} {name}"

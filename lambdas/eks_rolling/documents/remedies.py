@@ -13,9 +13,6 @@ def typed(*words: str, cluster: str, region: str = "") -> str:
     return " ".join(("eks-rolling", *words, *where))
 
 
-def way_out(cluster: str, region: str = "") -> str:
-    """The remedy for whatever a roll, an abort or a restore left behind, as a sentence."""
-    return (
-        f"`{typed('start', cluster=cluster, region=region)}` shows a plan and asks; "
-        "that roll finishes what is half done, and puts everything back"
-    )
+def way_out(start: str) -> str:
+    """The remedy for whatever a roll, an abort or a restore left behind, as a sentence; `start` is the command."""
+    return f"`{start}` shows a plan and asks; that roll finishes what is half done, and puts everything back"

@@ -4,7 +4,8 @@ Times are epoch seconds, durations are seconds unless a name says otherwise. A r
 know, and every field but the roll's name, cluster and outcome has a default: documents of other versions can be read.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -198,6 +199,18 @@ class Orphan(ReportPart):
     remedy: str = ""
 
 
+def untold(left_behind: Iterable[str], orphans: Iterable[Orphan]) -> tuple[Orphan, ...]:
+    """The orphans that no sentence on what was left behind names: a group whose maximum size stays raised, say, is one
+    thing, and its tag is not another."""
+    told = "\n".join(left_behind)
+    return tuple(o for o in orphans if not re.search(rf"{re.escape(_subject(o))}(?![\w.-])", told))
+
+
+def _subject(orphan: Orphan) -> str:
+    """What an orphan hangs on, as sentences name it: "group workers-a"."""
+    return f"{orphan.kind.rpartition(' ')[2]} {orphan.object.partition(':')[0]}"
+
+
 def way_back(report: Mapping[str, Any]) -> tuple[str, ...]:
     """What a report's document, however much of it there is, says of going back to a former version, as sentences."""
     said = [f"this roll rolls back {report['rolls_back']}"] if report.get("rolls_back") else []
@@ -252,6 +265,11 @@ class Report(ReportPart):
     def seconds(self) -> float:
         """How long the roll took; 0 where that is not known."""
         return self.ended - self.began if self.began is not None and self.ended is not None else 0.0
+
+    @property
+    def untold(self) -> tuple[Orphan, ...]:
+        """The orphans beside what was left behind, each thing once."""
+        return untold(self.left_behind, self.orphans)
 
     @property
     def way_back(self) -> tuple[str, ...]:

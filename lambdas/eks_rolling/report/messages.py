@@ -278,7 +278,7 @@ def ending(settings: Settings, report: Report, address: str, plan: Mapping[str, 
     lines += [f"- {n.node}: {n.failure}" for n in report.nodes if n.failure]
     lines += [f"- {said}" for said in report.way_back]
     lines += [f"- left behind: {left}" for left in report.left_behind]
-    lines += [f"- orphan: {o.kind}: {o.object}; {o.remedy}" for o in report.orphans]
+    lines += [f"- orphan: {o.kind}: {o.object}; {o.remedy}" for o in report.untold]
     lines += _next(settings, report)
     tell = command(settings, "report", report.roll)
     lines += ["", f"Report: {openable(settings, address)}", f"        {tell}"]
@@ -301,11 +301,12 @@ def severity_of(report: Report) -> Urgency:
 
 def restored(settings: Settings, roll: str, put_back: tuple[str, ...], left_behind: tuple[str, ...]) -> Message:
     """A restore finished what a roll that had reported already did not put back."""
-    lines = [f"{settings.cluster}: what the roll {roll} had left was put back.", ""]
+    what = "not everything" if left_behind else "what"
+    lines = [f"{settings.cluster}: {what} the roll {roll} had left was put back.", ""]
     lines += [f"- {each}" for each in dict.fromkeys(put_back)]
     lines += [f"- left behind: {left}" for left in left_behind]
     if left_behind:
-        lines += ["", way_out(settings.cluster, region(settings))]
+        lines += ["", way_out(command(settings, "start"))]
     what = "restored, but something is left behind" if left_behind else "restored after a roll"
     return Message(
         subject(settings.cluster, what), _closed(lines, settings, roll),
@@ -326,7 +327,7 @@ def _headline(report: Report) -> str:
             Ending.FAILED: f"roll failed, {so_far}" if report.planned else "roll failed",
             Ending.ABORTED: f"roll aborted, {so_far}",
             Ending.NOT_APPROVED: "roll not approved",
-            Ending.STOPPED: f"roll stopped and restored, {so_far}",
+            Ending.STOPPED: f"roll stopped{'' if report.left_behind else ' and restored'}, {so_far}",
         }[report.outcome]
     return f"{said}, something is left behind" if report.left_behind else said
 
@@ -339,7 +340,8 @@ def _sentence(report: Report) -> str:
         case Ending.FAILED:
             return f"the roll failed. {report.reason}"
         case Ending.STOPPED:
-            return f"the roll was stopped from outside, and what it had changed was put back. {report.reason}"
+            back = "not everything" if report.left_behind or report.orphans else "what"
+            return f"the roll was stopped from outside, and {back} it had changed was put back. {report.reason}"
         case _:
             return report.reason
 
@@ -347,7 +349,7 @@ def _sentence(report: Report) -> str:
 def _next(settings: Settings, report: Report) -> list[str]:
     """What to do, by how it ended."""
     if report.left_behind or report.orphans:
-        return ["", way_out(settings.cluster, region(settings))]
+        return ["", way_out(command(settings, "start"))]
     match report.outcome:
         case Ending.FAILED if report.rollback:
             return [

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, Template, select_autoescape
 
 from eks_rolling.documents.finding import HEADINGS, Finding, Severity, by_severity
-from eks_rolling.documents.remedies import way_out
+from eks_rolling.documents.remedies import typed, way_out
 from eks_rolling.documents.report import NodePage, PlannedReplacement, Report
 from eks_rolling.legible import line
 from eks_rolling.report.charts import (
@@ -87,7 +87,7 @@ def page(report: Report) -> str:
     begun = sum(1 for n in report.nodes if n.started)
     return _template().render(
         report=report,
-        remedy=way_out(report.cluster),
+        remedy=way_out(typed("start", cluster=report.cluster)),
         mood=mood,
         word=word,
         headline=headline(report),

@@ -41,7 +41,8 @@ def headline(report: Report) -> str:
             ended = {Ending.ABORTED: "was aborted", Ending.STOPPED: "was stopped"}.get(report.outcome, "failed")
             return f"The roll {ended}: {report.replaced} of {counted(report.planned, 'node')} replaced"
         case Ending.STOPPED | Ending.ABORTED:
-            return "The roll was stopped and everything was put back"
+            back = "not everything" if report.left_behind or report.orphans else "everything"
+            return f"The roll was stopped and {back} was put back"
         case Ending.FAILED:
             return "The roll failed before anything was changed" if not _changed(report) else "The roll failed"
         case Ending.NOT_APPROVED:
@@ -130,9 +131,9 @@ def _lower_zones(report: Report) -> list[tuple[str, int, int]]:
 
 
 def _left(report: Report) -> ReportAnswer:
-    left, orphans = len(report.left_behind), len(report.orphans)
+    left, orphans = len(report.left_behind), len(report.untold)
     if left or orphans:
-        facts = [*report.left_behind[:3], *(f"{o.kind} {o.object}" for o in report.orphans[:3])]
+        facts = [*report.left_behind[:3], *(f"{o.kind} {o.object}" for o in report.untold[:3])]
         return ReportAnswer("Is anything left?", "bad", counted(left + orphans, "thing"), tuple(facts))
     if not _changed(report):
         return ReportAnswer("Is anything left?", "good", "Nothing was changed")

@@ -97,7 +97,7 @@ def test_a_plan_names_every_node_in_order_with_what_moves_and_what_to_do_next(ru
     for node in target.world.nodes():
         assert node.name in done.output
     assert "1 → 2" in done.output
-    assert done.output.rstrip().endswith("Start it with `eks-rolling start`.")
+    assert done.output.rstrip().endswith("Start it with `eks-rolling start --cluster demo`.")
 
 
 def test_a_forced_plan_says_why_current_nodes_are_in_it(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
@@ -209,7 +209,7 @@ def test_a_start_with_nothing_to_roll_puts_back_a_lock_that_a_dead_roll_left(
 
 def test_a_plan_during_a_roll_points_to_it(run: Run, target: FakeTarget) -> None:
     target.fake.add(ROLL, "roll-1", planned("i-1"))
-    assert "The roll roll-1 is running" in run("plan").output
+    assert "A roll is running: `eks-rolling watch roll-1 --cluster demo` shows it." in run("plan").output
 
 
 # Start
@@ -279,7 +279,7 @@ def test_without_a_deployment_nothing_can_be_started(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(frame, "Target", lambda _: FakeTarget(shop(), deployed=False))
     done = run("start", "--yes")
     assert done.exit_code == Exit.NOT_FOUND
-    assert "eks-rolling is not deployed for demo in eu-central-1" in done.stderr
+    assert "eks-rolling is not deployed for demo (account 123456789012, eu-central-1)" in done.stderr
 
 
 # Approval
@@ -423,7 +423,7 @@ def test_a_second_pause_keeps_the_reason_of_the_first(run: Run, target: FakeTarg
     target.fake.add(ROLL, "roll-1", planned("i-1"))
     hold_lock(target, "roll-1", pause="the shop is slow (bob, 02:31 UTC)")
     done = run("pause", "--reason", "lunch")
-    assert "paused already: the shop is slow (bob, 02:31 UTC)" in done.stderr
+    assert "is already paused: the shop is slow (bob, 02:31 UTC)" in done.stderr
     lease = target.world.lease(LOCK)
     assert lease is not None
     assert lease.annotations == {lock.PAUSE: "the shop is slow (bob, 02:31 UTC)"}

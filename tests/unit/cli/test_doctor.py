@@ -101,7 +101,7 @@ def test_a_plan_that_would_be_blocked_is_a_warning(target: FakeTarget) -> None:
     groups["ng-a"] = replace(groups["ng-a"], suspended=frozenset({"Launch"}))
     (check,) = run_checks(target, {"plan": CHECKS["plan"]})
     assert check.health is Health.WARN
-    assert check.remedy == "`eks-rolling plan` names them"
+    assert check.remedy == "`eks-rolling plan --cluster demo` names them"
 
 
 def test_without_credentials_or_a_region_that_is_said_once(target: FakeTarget) -> None:

@@ -123,5 +123,5 @@ def test_init_writes_the_file_and_says_what_was_not_found(
     assert (tmp_path / "eks-rolling.schema.json").exists()
     assert check((tmp_path / "eks-rolling.yaml").read_text())[1] == []
     again = run("init")
-    assert (again.exit_code, "is there already" in again.stderr) == (Exit.USAGE, True)
+    assert (again.exit_code, "already exists" in again.stderr) == (Exit.USAGE, True)
     assert run("plan", "--settings", str(tmp_path / "eks-rolling.yaml")).exit_code == Exit.FINE

@@ -126,17 +126,17 @@ def test_of_many_nodes_those_that_failed_or_are_in_work_are_shown() -> None:
 
 def test_lines_tell_changes_once() -> None:
     before = rolling({"i-1": child(History(1010).wait("Evict pods", BUDGET))})
-    assert list(changes(before, replace(before, looked=1203.0), "demo")) == []
+    assert list(changes(before, replace(before, looked=1203.0))) == []
     after = rolling(
         {"i-1": replaced(1010, 60), "i-2": child(History(1080).wait("Leave the load balancers", "draining"))}
     )
-    assert list(changes(before, after, "demo")) == [
+    assert list(changes(before, after)) == [
         "a: replaced by new in 60 s",
         "b: Leave the load balancers: draining (for 2 min)",
     ]
 
 
 def test_the_first_line_says_which_roll_it_is() -> None:
-    first, *_ = changes(None, rolling({}), "demo")
+    first, *_ = changes(None, rolling({}))
     assert first.startswith("roll roll-1, begun at ")
     assert first.endswith("4 outdated nodes will be replaced")

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
 from eks_rolling_cli import cli_context, explaining, history, plan_view, report_view, watch_view
+from eks_rolling_cli.checks import Check, Health, drawn
 from eks_rolling_cli.roll_state import RollState, Stage, assemble
 from tests.unit.cli.histories import History, begun, planned
 from tests.unit.cli.test_rolling import child, execution, replaced
@@ -28,7 +30,7 @@ ARN = "arn:aws:iam::123456789012:role/eks-rolling-platform-production-FunctionsE
 BUDGET = (
     "pod shop/checkout-6d4f9c7b8d-x2x4z: budget shop/checkout allows no disruption: 5 of 6 pods are healthy, 6 needed"
 )
-LEFT = "group production-workers-blue keeps the maximum size 13 (was 12) while it runs 13 instances"
+LEFT = "group production-workers-blue keeps the maximum size 13 (was 12) while its desired capacity is 13"
 DENIED = f"{ARN} may not call autoscaling:LaunchInstances on group production-workers-blue"
 NAMES = [f"ip-10-120-{i}-{100 + i}.{DOMAIN}" for i in range(1, 5)]
 INSTANCES = [f"i-0{i}a1b2c3d4e5f6a7" for i in range(1, 5)]
@@ -173,7 +175,7 @@ SAID: dict[str, tuple[str, ...]] = {
 
 def at(width: int, content: RenderableType) -> str:
     console = Console(width=width, file=StringIO(), record=True, force_terminal=True, highlight=False)
-    console.print(content)
+    console.print(content, crop=False)
     return "".join(f"{line.rstrip()}\n" for line in console.export_text().splitlines())
 
 
@@ -219,6 +221,69 @@ def test_in_a_pipe_nothing_is_folded_or_cut(name: str, monkeypatch: pytest.Monke
         assert any(said.lower() in line.lower() for line in text.splitlines()), said
     assert not any(line.endswith(" ") for line in text.splitlines())
     compare(f"{name}-piped", text)
+
+
+LONG_CLUSTER = "c" + "luster-" * 14 + "x"
+LONG_NODE = "n" + "ode-" * 15 + "xy"
+LONG_GROUP = "グループ🚚" + "g" * 240 + "مجموعة"
+"""The longest that there can be: a cluster's name has 100 characters at most, a label of a node's name 63, a group's
+name 255, of any script."""
+
+
+def longest(*, left: bool) -> RollState:
+    seen = ended("FAILED", "Refused", f"group {LONG_GROUP} is at its maximum") if left else rolling()
+    nodes = tuple(replace(n, node=f"{LONG_NODE[:-2]}{i:02}", group=LONG_GROUP) for i, n in enumerate(seen.nodes))
+    return replace(seen, nodes=nodes, left_behind=(f"group {LONG_GROUP} keeps its maximum",) if left else ())
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("left", [True, False])
+def test_the_longest_names_are_neither_cut_nor_do_they_break_a_frame(left: bool, width: int) -> None:
+    seen = longest(left=left)
+    text = at(width, watch_view.picture(seen, LONG_CLUSTER))
+    command = f"eks-rolling start --cluster {LONG_CLUSTER}"
+    for said in (LONG_CLUSTER, seen.roll, *(n.node for n in seen.nodes), *((LONG_GROUP,) if left else ())):
+        assert unfolded(said) in unfolded(text), said
+    assert any(command in line for line in text.splitlines()) is left
+    wide = [line for line in text.splitlines() if cell_len(line) > width]
+    assert [line for line in wide if command not in line] == []
+    assert "…" not in text
+    assert len({cell_len(line) for line in text.splitlines() if line.startswith("│")}) <= 1
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_command_is_never_broken_by_the_edge(width: int) -> None:
+    """Two lines that are copied are typed as two commands."""
+    start = f"eks-rolling start --cluster {LONG_CLUSTER}"
+    orphans = [
+        {"kind": "lock", "object": "kube-system/eks-rolling, held by roll-1", "remedy": f"`{start}` finishes it"}
+    ]
+    check = Check("lock", Health.FAIL, "roll-1 died holding the lock " + "and so on " * 12, f"run `{start}`")
+    told = {
+        "roll": "roll-1", "status": "FAILED", "outcome": "failed", "began": 1000.0, "ended": 1400.0, "reason": "",
+        "left_behind": [LEFT],
+    }  # fmt: skip
+    report_ = {"roll": "roll-1", "cluster": LONG_CLUSTER, "outcome": "failed", "orphans": orphans}
+    findings = [{"code": "x", "object": "y", "reason": "z", "remedy": f"type `{start}`"}]
+    document = {"cluster": LONG_CLUSTER, "outcome": "blocked", "reason": "blocked", "findings": findings}
+    for content in (
+        drawn([check]),
+        history.listed(LONG_CLUSTER, [told]),
+        report_view.rendered(report_),
+        plan_view.rendered(document, f"Start it with `{start}`."),
+    ):
+        lines = at(width, content).splitlines()
+        assert any(f"`{start}`" in line for line in lines)
+        assert not any(line.rstrip().endswith("`eks-rolling start --cluster") for line in lines)
+
+
+def test_a_clock_that_is_behind_makes_no_time_negative() -> None:
+    """A minute, as machines drift: the looks are before what they look at."""
+    seen = replace(rolling({"pause": "lunch"}, paused=True), looked=960.0)
+    text = one_line(at(100, watched(seen)))
+    assert not re.search(r"(?<![\w.])-\d", text)
+    assert "0 s so far" in text
+    assert seen.seconds_left is None or seen.seconds_left >= 0
 
 
 @pytest.mark.parametrize("width", WIDTHS)
