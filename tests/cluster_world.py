@@ -219,10 +219,11 @@ class ClusterWorld:
         del node.meeting[host]
         if other is None:
             return
-        # Whoever is met by its address learns that address.
+        # Whoever is met by its address learns that address, and who knows none of its own does so by any answer.
         self._declare(other, replace(other.itself, host=host))
+        self._declare(node, replace(node.itself, host=node.itself.host or node.host))
         for one, two in ((node, other), (other, node)):
-            if two.id not in one.banned:
+            if two.id not in one.banned and not (two.id in one.table and self._is_late(one)):
                 one.table[two.id] = replace(two.itself, host=two.host, heard_at=self.now)
 
     def _tell(self, node: NodeState, other: NodeState) -> None:
@@ -230,14 +231,16 @@ class ClusterWorld:
         if node.id not in other.table:
             return
         for hearer, speaker in ((other, node), (node, other)):
-            late = hearer.volume == self.late and self.now < self._failed_over_at + LATE_SECONDS
-            news = hearer.table[speaker.id] if late else speaker.itself
+            news = hearer.table[speaker.id] if self._is_late(hearer) else speaker.itself
             hearer.table[speaker.id] = replace(news, host=speaker.host, heard_at=self.now)
             self._claim(hearer, speaker.id)
         for known, entry in node.table.items():
             third = self.nodes.get(entry.host)
             if known not in other.table and known not in other.banned and third is not None and third.id == known:
                 other.meeting.setdefault(entry.host, self.now)
+
+    def _is_late(self, hearer: NodeState) -> bool:
+        return hearer.volume == self.late and self.now < self._failed_over_at + LATE_SECONDS
 
     @staticmethod
     def _claim(hearer: NodeState, speaker: str) -> None:

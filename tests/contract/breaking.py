@@ -48,7 +48,7 @@ SENTINEL_STAGES = {
 CLUSTER_STAGES = {
     "before the stand-in is created": Stage("create_stand_in", 2, before=True),
     "once the stand-in is created": Stage("create_stand_in", 2),
-    "once the stand-in is introduced": Stage("meet", 3),
+    "once the stand-in is introduced": Stage("meet", subject="redis-a-0-stand-in"),
     "once the stand-in follows": Stage("replicate", subject="redis-a-0-stand-in"),
     "before the stand-in takes over": Stage("take_over", before=True, subject="redis-a-0-stand-in"),
     "once the stand-in takes over": Stage("take_over", subject="redis-a-0-stand-in"),

@@ -226,6 +226,33 @@ def test_a_node_becomes_a_replica_and_has_the_data(side: Side) -> None:
     until(side, lambda: all(node(side, n).knows(view.id).master == master.id for n in PODS), "all know")  # type: ignore[union-attr]  # known to all
 
 
+def test_who_greets_is_heard_by_all_that_know_it_and_by_all_that_do_not(side: Side) -> None:
+    """CLUSTER MEET by the node that has something to say: as a newcomer, and once its role has changed."""
+
+    def greet() -> None:
+        for name in PODS:
+            side.redis.meet(side.at("new"), node(side, "new").server, side.at(name).address)
+
+    def heard() -> bool:
+        itself = node(side, "new").itself
+        known = [node(side, name).knows(itself.id) for name in PODS]
+        return all(k is not None and (k.role, k.master) == (itself.role, itself.master) for k in known)
+
+    def members(name: str) -> list[tuple[str, Address | None]]:
+        return sorted((known.id, known.address) for known in node(side, name).table)
+
+    side.start("new")
+    greet()
+    until(side, heard, "everybody knows the newcomer")
+    until(side, lambda: len(node(side, "new").table) == 7, "it knows everybody")
+    side.redis.replicate(side.at("new"), node(side, "new").server, node(side, MASTERS[0]).id)
+    greet()
+    until(side, heard, "everybody knows that it is a replica")
+    expected = sorted((node(side, name).id, side.at(name).address) for name in (*PODS, "new"))
+    until(side, lambda: all(members(name) == expected for name in (*PODS, "new")), "nobody is there twice")
+    assert all(node(side, name).ok for name in PODS)
+
+
 def test_a_master_with_slots_follows_nobody_and_nobody_follows_a_stranger(side: Side) -> None:
     with pytest.raises(Transient):
         side.redis.replicate(side.at(MASTERS[0]), node(side, MASTERS[0]).server, node(side, MASTERS[1]).id)

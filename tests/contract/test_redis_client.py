@@ -138,6 +138,20 @@ def test_a_reset_sentinel_finds_the_others_soon_and_the_replicas_within_ten_seco
     assert sentinel(side, 1).quorum_ok
 
 
+def test_a_reset_sentinel_knows_the_others_at_once_that_it_is_told_of(side: Side) -> None:
+    """And nothing else changes: the hellos have the master and the epoch that it has."""
+    before = sentinel(side, 0)
+    assert before.current
+    side.redis.reset(side.sentinels[0], NAME)
+    for peer in before.sentinels:
+        side.redis.announce(side.sentinels[0], NAME, before.current, before.epoch, peer)
+    after = sentinel(side, 0)
+    assert {(s.run_id, s.address) for s in after.sentinels} == {(s.run_id, s.address) for s in before.sentinels}
+    assert (after.current, after.master, after.epoch) == (before.current, before.master, before.epoch)
+    until(side, lambda: len(sentinel(side, 0).replicas) == 2, "it lists the replicas", 14)
+    until(side, lambda: all(s.alive for s in sentinel(side, 0).sentinels), "it talks to the others", 6)
+
+
 def test_a_sentinel_that_is_told_to_asks_the_master_sooner_and_then_as_before(side: Side) -> None:
     assert sentinel(side, 2).info_period == 10.0
     side.redis.ask_every(side.sentinels[2], 0.99)

@@ -17,6 +17,7 @@ from eks_rolling.redis.cluster import (
     DeletePod,
     FailOver,
     Forget,
+    Greet,
     Meet,
     Original,
     RedisClusterState,
@@ -243,8 +244,9 @@ def test_a_pod_that_lost_its_volume_without_a_stand_in_asks_a_person() -> None:
 
 
 def test_a_stand_in_that_knows_nobody_is_introduced() -> None:
-    action = expect(alone(cluster(stand_in=""), T), Meet, RedisStep.JOIN_STAND_IN, "m-0-stand-in joins the cluster")
-    assert (action.by.name, action.newcomer.name) == ("m-1", T)
+    """By itself to all: gossip would take seconds."""
+    action = expect(alone(cluster(stand_in=""), T), Greet, RedisStep.JOIN_STAND_IN, "m-0-stand-in joins the cluster")
+    assert (action.speaker.name, {h.name for h in action.hearers}) == (T, set(PODS))
 
 
 def test_an_introduction_that_goes_on_is_waited_for() -> None:
@@ -257,6 +259,24 @@ def test_it_has_to_be_known_to_all() -> None:
     expect(
         without(cluster(stand_in=""), T, "r-1"), RedisHold, RedisStep.JOIN_STAND_IN, "r-1 do not know m-0-stand-in yet"
     )
+
+
+def test_who_has_not_heard_what_the_stand_in_is_is_told() -> None:
+    """C2: by the stand-in, and nothing else is done before they have heard."""
+    seen = cluster(stand_in="m-0")
+    for name in ("m-2", "r-1"):
+        seen = edited(seen, name, T, flags=frozenset({"master"}), master="")
+    words = "m-2 has not heard yet what m-0-stand-in is"
+    action = expect(seen, Greet, RedisStep.FAIL_OVER_TO_STAND_IN, words)
+    assert (action.speaker.name, [h.name for h in action.hearers]) == (T, ["m-2", "r-1"])
+
+
+@pytest.mark.parametrize("expected", [True, False])
+def test_a_handshake_is_waited_for_and_a_strangers_is_told(*, expected: bool) -> None:
+    shaking = KnownNode("x", Address(HOST["m-1"] if expected else "10.0.0.99"), frozenset({"handshake"}))
+    seen = view(cluster(stand_in="m-0"), lambda v: replace(v, table=(*v.table, shaking)), "r-2")
+    words = "is in a handshake with 10.0.0." if expected else "knows a node that is not a pod of the group"
+    expect(seen, RedisHold, RedisStep.FAIL_OVER_TO_STAND_IN, f"r-2 {words}")
 
 
 def test_it_becomes_a_replica_of_the_pods_shard() -> None:
@@ -415,7 +435,7 @@ def test_a_pod_without_its_volume_joins_anew_as_a_replica() -> None:
     """C1: before it may become master."""
     seen = back(cluster(stand_in="", changed={"m-0": "", "r-0": T}))
     seen = view(seen, lambda v: replace(v, table=tuple(_taken(n) for n in v.table)))
-    expect(alone(seen, "m-0"), Meet, RedisStep.SYNC_SHARD_POD, "m-0 joins the cluster")
+    expect(alone(seen, "m-0"), Greet, RedisStep.SYNC_SHARD_POD, "m-0 joins the cluster")
     assert expect(seen, Replicate, RedisStep.SYNC_SHARD_POD, "m-0 becomes a replica of").master_id == id_of(T)
 
 

@@ -21,6 +21,9 @@ from tests.redis_world import RedisWorld
 
 OURS, ANOTHERS = RedisStep.REFRESH_SENTINELS, RedisStep.FAIL_BACK
 REFRESH = Refresh(SentinelPod("sentinel-0"), "lists what is gone", RefreshBy.RESET)
+ANOTHER_REFRESH = replace(REFRESH, watcher=SentinelPod("sentinel-1"))
+SWITCHED = Done(REFRESH.reason, stall=0.05, failed_over=True)
+REFRESHED = Done("it was refreshed")
 OWN_WAIT = RedisHold("it does not list a replica yet", OURS)
 
 ACTION_SECONDS = 0.2
@@ -32,7 +35,14 @@ Script = Iterable[tuple[float, Action | Transient]]
 class Tried:
     """One invocation of the step that refreshes sentinels, of a group that becomes what the script says."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, script: Script, *, waited: float = 0.0) -> None:
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        script: Script,
+        *,
+        waited: float = 0.0,
+        done: Done = SWITCHED,
+    ) -> None:
         world = cache(new_version=False)
         clients = world.clients(Settings(cluster="demo"))
         (group,), _ = declared(world.workloads())
@@ -40,6 +50,7 @@ class Tried:
         self.sleep = clients.sleep
         self.looks: list[float] = []
         self.acted = 0
+        self.done = done
 
         def look(group: RedisGroup, node: str, clients: Clients, waited: float = 0.0) -> Next:
             passed = clients.now() - self.began
@@ -60,7 +71,7 @@ class Tried:
     def act(self) -> Done:
         self.acted += 1
         self.sleep(ACTION_SECONDS)
-        return Done(REFRESH.reason, stall=0.05, failed_over=True)
+        return self.done
 
 
 def test_what_comes_within_seconds_is_waited_for_and_acted_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,3 +162,34 @@ def test_a_busy_cluster_is_well_in_whatever_order_its_nodes_are_looked_at() -> N
     (group,), _ = declared(world.workloads())
     action = next_action.look(group, "", clients).action
     assert isinstance(action, Settled), action
+
+
+def test_what_was_done_for_the_first_time_is_followed_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each after a look of its own; all that was done is told."""
+    script: Script = [(0, REFRESH), (0.1, ANOTHER_REFRESH), (0.3, Settled("all is well"))]
+    tried = Tried(monkeypatch, script, done=REFRESHED)
+    assert tried.acted == len(tried.looks) - 1 == 2
+    assert (tried.answered.status, tried.answered.reason) == (
+        Status.DONE,
+        f"{REFRESHED.said}; {REFRESHED.said}",
+    )
+
+
+def test_a_repetition_waits_and_what_was_done_before_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tried later and later; the deadline begins anew with what was done for the first time."""
+    tried = Tried(monkeypatch, [(0, REFRESH)], done=REFRESHED, waited=5)
+    assert tried.acted == 2
+    assert (tried.answered.status, tried.answered.wait_seconds) == (Status.WAIT, 2)
+    assert tried.answered.since == tried.began + ACTION_SECONDS
+
+
+def test_what_changed_nothing_is_not_done_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = Tried(monkeypatch, [(0, REFRESH)], done=replace(REFRESHED, acted=False))
+    assert tried.acted == 1
+    assert tried.answered.status is Status.WAIT
+
+
+def test_a_switch_is_the_last_that_an_invocation_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it cost is told of it alone."""
+    tried = Tried(monkeypatch, [(0, REFRESH), (0.1, ANOTHER_REFRESH)])
+    assert (tried.acted, len(tried.answered.output["switches"])) == (1, 1)

@@ -17,15 +17,24 @@ from eks_rolling.redis.cluster import (
     DeletePod,
     FailOver,
     Forget,
+    Greet,
     Meet,
     Original,
     RedisClusterState,
     Replicate,
+    has_heard,
 )
 from eks_rolling.redis.groups import PartSet, RedisGroup, endpoint_of
 
 TAKE_OVER_SECONDS = 5.0
 """Redis gives a manual failover up after 5 s; it takes 60 to 70 ms."""
+
+HEARD_SECONDS = 2.0
+"""A greeting is sent with the speaker's next tick, a tenth of a second away, and answered at once. By the end of this
+gossip has mostly told everybody, too."""
+
+LISTEN_SECONDS = 0.05
+"""Between two looks at whether it was heard: each costs every node a dozen commands."""
 
 
 def observe(group: RedisGroup, node: str, clients: Clients, waited: float = 0.0) -> RedisClusterState:
@@ -88,6 +97,8 @@ def perform(action: Action, clients: Clients) -> Done:
             endpoint, node = _known(by)
             known = newcomer.node if isinstance(newcomer.node, ClusterNode) else None
             redis.meet(endpoint, node.server, newcomer.endpoint.address, known.bus_port if known else None)
+        case Greet(speaker, hearers):
+            _greet(speaker, hearers, clients)
         case Replicate(member, master_id):
             endpoint, node = _known(member)
             redis.replicate(endpoint, node.server, master_id)
@@ -113,6 +124,27 @@ def _create(member: ClusterPod, original: Original, clients: Clients) -> None:
     node = clients.kubernetes.node(member.pod.node)
     marks = stand_in.marks(original.pod, original.id, original.role)
     clients.kubernetes.create_stand_in(workload, member.pod, node.zone if node else "", marks)
+
+
+def _greet(speaker: ClusterPod, hearers: tuple[ClusterPod, ...], clients: Clients) -> None:
+    """CLUSTER MEET of each hearer by the speaker: the packet says what the speaker is, and is believed at once, by who
+    knows it, too (cluster.c, clusterProcessPacket). Waits until they have heard; gossip goes on beside it."""
+    endpoint, node = _known(speaker)
+    for hearer in hearers:
+        there, hears = _known(hearer)
+        clients.redis.meet(endpoint, node.server, there.address, hears.bus_port)
+
+    def heard() -> bool:
+        speaks = clients.redis.cluster_node(endpoint)
+        return isinstance(speaks, ClusterNode) and all(
+            isinstance(other := clients.redis.cluster_node(_known(each)[0]), ClusterNode)
+            and other.knows(speaks.id) is not None
+            and speaks.knows(other.id) is not None
+            and has_heard(other, speaks)
+            for each in hearers
+        )
+
+    within(HEARD_SECONDS, heard, clients, every=LISTEN_SECONDS)
 
 
 def _take_over(member: ClusterPod, master: ClusterPod, reason: str, clients: Clients) -> Done:

@@ -1,8 +1,9 @@
 """Having sentinels learn what lives: they ask the master for its replicas every ten seconds, or sooner if told to.
 
-A sentinel that was reset knows no replica until it asks again, and no other sentinel until that one says hello. So it
-is told to ask every second, in the same invocation, until it knows them (SENTINEL DEBUG, since Redis 7). Wherever that
-is cut off the sentinel asks too often, which harms nobody, and the next look puts it right (`sentinel.decide`).
+A sentinel that was reset knows no replica until it asks again, and no other sentinel until that one says hello, every
+two seconds. So it is told those hellos at once, and to ask ten times a second (SENTINEL DEBUG, since Redis 7), in the
+same invocation, until it knows what lives. Wherever that is cut off the sentinel asks too often, which harms nobody,
+and the next look puts it right (`sentinel.decide`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,10 @@ from eks_rolling.redis.sentinel import (
 )
 
 LEARN_SECONDS = 3.0
-"""For the next INFO, a second away at most, and for the other sentinels' hellos, which come every two seconds."""
+"""For the next INFO, and for the hellos of other sentinels that it could not be told, which come every two seconds."""
+
+ASK_SECONDS = 0.05
+"""Between two looks at whether it has: half of what it takes to ask."""
 
 
 def learn(action: Refresh | AskSooner | AskAsBefore, seen: SentinelGroupState, clients: Clients) -> Done:
@@ -40,6 +44,7 @@ def learn(action: Refresh | AskSooner | AskAsBefore, seen: SentinelGroupState, c
         case Refresh(watcher):
             with _hurried((watcher,), clients) as hurried:
                 clients.redis.reset(_endpoint(watcher), seen.group.master_name)
+                _introduce(watcher, seen, clients)
                 _learned(hurried, seen, clients)
             return Done(action.reason)
         case AskSooner(watchers):
@@ -54,7 +59,7 @@ def learn(action: Refresh | AskSooner | AskAsBefore, seen: SentinelGroupState, c
 
 @contextmanager
 def _hurried(watchers: Sequence[SentinelPod], clients: Clients) -> Iterator[list[SentinelPod]]:
-    """Those of them that can be told to hurry; as long as it lasts they ask for INFO every second."""
+    """Those of them that can be told to hurry; as long as it lasts they ask for INFO ten times a second."""
     able = [w for w in watchers if isinstance(w.view, Sentinel) and can_hurry(w.view)]
     try:
         for watcher in able:
@@ -64,6 +69,23 @@ def _hurried(watchers: Sequence[SentinelPod], clients: Clients) -> Iterator[list
         for watcher in able:
             with suppress(RollError):
                 clients.redis.ask_every(_endpoint(watcher), INFO_SECONDS)
+
+
+def _introduce(watcher: SentinelPod, seen: SentinelGroupState, clients: Clients) -> None:
+    """Tells a sentinel that was just reset of those of its peers that live, as it listed them: what they say themselves
+    within two seconds. Until then it would know nobody to elect a master with [S1].
+
+    Nothing else is said: no master and no epoch but those that it has.
+    """
+    view = watcher.view
+    if not isinstance(view, Sentinel) or view.current is None:
+        return
+    living = {w.view.run_id for w in seen.watchers if isinstance(w.view, Sentinel) and w is not watcher}
+    for peer in view.sentinels:
+        if peer.run_id in living:
+            # Whom it cannot be told of it hears from themselves.
+            with suppress(RollError):
+                clients.redis.announce(_endpoint(watcher), seen.group.master_name, view.current, view.epoch, peer)
 
 
 def _learned(watchers: Sequence[SentinelPod], seen: SentinelGroupState, clients: Clients) -> bool:
@@ -78,7 +100,7 @@ def _learned(watchers: Sequence[SentinelPod], seen: SentinelGroupState, clients:
             return False
         return colleagues <= {view.run_id, *(s.run_id for s in view.sentinels)}
 
-    return within(LEARN_SECONDS, lambda: all(knows_all(w) for w in watchers), clients)
+    return within(LEARN_SECONDS, lambda: all(knows_all(w) for w in watchers), clients, every=ASK_SECONDS)
 
 
 def _is_master(member: RedisPod, watchers: Sequence[SentinelPod]) -> bool:

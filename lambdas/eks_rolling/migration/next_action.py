@@ -1,8 +1,9 @@
 """What the steps that migrate Redis share: which groups there are, who holds them, and one invocation of a step.
 
-Every such step observes the whole group again. What is its own to do it does, one action an invocation; what is
-another's it leaves to it: it is done then, and "Look at the Redis pods" leads on. What takes a moment is waited for
-within the invocation, before the action and after it.
+Every such step observes the whole group again. What is its own to do it does; what is another's it leaves to it: it is
+done then, and "Look at the Redis pods" leads on. What takes a moment is waited for within the invocation, before the
+action and after it. As long as each action is a first try, and none a switch of masters, the invocation goes on to the
+next one, after another look.
 """
 
 from collections.abc import Callable
@@ -106,11 +107,30 @@ def migrate(task: RedisActionTask, clients: Clients) -> StepResult:
         return StepResult.wait(said, min(taken.seconds + 1, 10), redis=str(group))
     began, step = clients.now(), RedisStep(task.action)
     answered = answer(step, _look_until(step, group, task, clients), clients)
-    began_to_wait = answered.since is not None
-    quick = clients.now() - began < QUICK_SECONDS
-    if began_to_wait and quick and _is_over(step, group, task, clients):
-        return answered.model_copy(update={"status": Status.DONE, "wait_seconds": 0, "since": None})
+    # After a first try of anything the wait begins anew.
+    while answered.since is not None and clients.now() - began < QUICK_SECONDS:
+        due = _next(step, group, task, clients)
+        if due is None or isinstance(due.action, Stop):
+            return answered
+        if _is_anothers(step, due.action):
+            return answered.model_copy(update={"status": Status.DONE, "wait_seconds": 0, "since": None})
+        if isinstance(due.action, RedisHold) or answered.output.get("switches"):
+            return answered
+        further = answer(step, due, clients)
+        told = further.model_copy(update={"reason": f"{answered.reason}; {further.reason}"})
+        if further.since is None:
+            # A repetition is no progress; what was done before it is.
+            return told.model_copy(update={"since": answered.since})
+        answered = told
     return answered
+
+
+def _next(step: RedisStep, group: RedisGroup, task: RedisActionTask, clients: Clients) -> Next | None:
+    """What the group needs after what was just done; None where that cannot be told now: the next look tells."""
+    try:
+        return _look_until(step, group, task.model_copy(update={"since": None}), clients)
+    except RollError:
+        return None
 
 
 def _look_until(step: RedisStep, group: RedisGroup, task: RedisActionTask, clients: Clients) -> Next:
@@ -126,12 +146,8 @@ def _look_until(step: RedisStep, group: RedisGroup, task: RedisActionTask, clien
         clients.sleep(LOOK_SECONDS)
 
 
-def _is_over(step: RedisStep, group: RedisGroup, task: RedisActionTask, clients: Clients) -> bool:
-    """Whether another step's turn comes soon after what was done. What cannot be told now is left to the next look."""
-    try:
-        action = _look_until(step, group, task.model_copy(update={"since": None}), clients).action
-    except RollError:
-        return False
+def _is_anothers(step: RedisStep, action: sentinel.Action | cluster.Action) -> bool:
+    """Whether another step's turn comes, or nobody's."""
     match action:
         case Stop():
             return False

@@ -16,13 +16,13 @@ stand still for as long: measured 0.4 to 0.6 s in 4 of 24 failovers."""
 POLL_SECONDS = 0.005
 
 
-def within(seconds: float, condition: Callable[[], bool], clients: Clients) -> bool:
-    """Whether the condition comes true in that time; asked every few milliseconds."""
+def within(seconds: float, condition: Callable[[], bool], clients: Clients, *, every: float = POLL_SECONDS) -> bool:
+    """Whether the condition comes true in that time; asked every few milliseconds, or `every` so many seconds."""
     deadline = clients.now() + seconds
     while not condition():
         if clients.now() > deadline:
             return False
-        clients.sleep(POLL_SECONDS)
+        clients.sleep(every)
     return True
 
 

@@ -124,6 +124,16 @@ class Meet:
 
 
 @dataclass(frozen=True, slots=True)
+class Greet:
+    """Have `speaker` say what it is to each of the hearers, who would hear of it by gossip, a second or two later."""
+
+    speaker: ClusterPod
+    hearers: tuple[ClusterPod, ...]
+    reason: str
+    step: RedisStep
+
+
+@dataclass(frozen=True, slots=True)
 class Replicate:
     """Make the member a replica of the node with that id."""
 
@@ -163,7 +173,7 @@ class Forget:
     step: RedisStep = RedisStep.REMOVE_STAND_IN
 
 
-Action = RedisHold | Stop | CreateStandIn | Meet | Replicate | FailOver | DeletePod | Forget | Settled
+Action = RedisHold | Stop | CreateStandIn | Meet | Greet | Replicate | FailOver | DeletePod | Forget | Settled
 
 
 def decide(seen: RedisClusterState) -> Action:
@@ -185,8 +195,9 @@ def _free(seen: RedisClusterState) -> Action:
             )
     if (ghost := _ghost(seen)) is not None:
         return ghost
-    if trouble := _trouble(seen.pods, seen.pods):
-        return RedisHold(trouble, step)
+    if (trouble := _trouble(seen.pods, seen.pods, step)) is not None:
+        # Nothing is under way that would be worth a word: gossip does.
+        return RedisHold(trouble.reason, step)
     if moving is None or not isinstance(moving.node, ClusterNode):
         masters = sum(bool(n.itself.slots) for _, n in _nodes(seen.pods))
         return Settled(f"{masters} masters serve all slots, {len(seen.pods) - masters} replicas are in sync")
@@ -254,13 +265,29 @@ def _ghost(seen: RedisClusterState) -> Forget | None:
 
 
 def _trouble(
-    members: tuple[ClusterPod, ...], expected: tuple[ClusterPod, ...], optional: ClusterPod | None = None
-) -> str:
-    """The gate before every step: what is not as it has to be; "" if all is well [C1, C2].
+    members: tuple[ClusterPod, ...],
+    expected: tuple[ClusterPod, ...],
+    step: RedisStep | None,
+    optional: ClusterPod | None = None,
+) -> RedisHold | Greet | None:
+    """The gate before every step: what is not as it has to be, and what is done about it; None if all is well [C1, C2].
 
     Every node sees all slots served, knows exactly the expected ones, and agrees with each on its own role, slots and
     master; every replica follows a master in sync; no two masters have one epoch. Who is `optional` need not be known.
     """
+    if reason := _unwell(members, expected, optional):
+        return RedisHold(reason, step)
+    for speaker, node in _nodes(expected):
+        unaware = tuple(m for m, n in _nodes(members) if not has_heard(n, node))
+        if unaware:
+            reason = f"{unaware[0]} has not heard yet what {speaker} is"
+            return Greet(speaker, unaware, reason, step) if step else RedisHold(reason)
+    reason = _unsynchronized(members) or _collision(members)
+    return RedisHold(reason, step) if reason else None
+
+
+def _unwell(members: tuple[ClusterPod, ...], expected: tuple[ClusterPod, ...], optional: ClusterPod | None) -> str:
+    """What is not well although every node knows what the others are; "" if nothing."""
     ids = {node.id: member for member, node in _nodes(expected)}
     for member, node in _nodes(members):
         if not node.ok or node.slots_ok != SLOTS:
@@ -269,20 +296,23 @@ def _trouble(
             return f"{node.open_slots} slots are being moved to or from {member}"
         for known in node.table:
             if known.id not in ids:
+                if "handshake" in known.flags and any(_is_at(known, other) for other in expected):
+                    return f"{member} is in a handshake with {known.address}"
                 return f"{member} knows a node that is not a pod of the group: {known.id[:8]} at {known.address}"
             if known.trouble:
                 return f"{member} says of {ids[known.id]}: {known.trouble}"
             if not known.connected:
                 return f"{member} has no link to {ids[known.id]}"
-        for other, itself in ((s, n.itself) for s, n in _nodes(expected)):
-            known_as = node.knows(itself.id)
-            if known_as is None:
-                if other is optional:
-                    continue
+        for other, itself in _nodes(expected):
+            if other is not optional and node.knows(itself.id) is None:
                 return f"{member} does not know {other} yet"
-            if (known_as.role, known_as.slots, known_as.master) != (itself.role, itself.slots, itself.master):
-                return f"{member} has not heard yet what {other} is"
-    return _unsynchronized(members) or _collision(members)
+    return ""
+
+
+def has_heard(hearer: ClusterNode, speaker: ClusterNode) -> bool:
+    """Whether the role, slots and master that one node has of another are what that one says; True if it has none."""
+    known, itself = hearer.knows(speaker.id), speaker.itself
+    return known is None or (known.role, known.slots, known.master) == (itself.role, itself.slots, itself.master)
 
 
 def _unsynchronized(members: tuple[ClusterPod, ...]) -> str:
@@ -371,8 +401,8 @@ def _leaving(pair: Pair) -> Action:
     # A master without slots has nothing to hand over, and no failover of one ever ends (nobody may vote for it).
     serves = bool(pod.node.itself.slots)
     step = RedisStep.FAIL_OVER_TO_STAND_IN if serves else RedisStep.MOVE_SHARD_POD
-    if trouble := _trouble(pair.everyone, pair.everyone):
-        return RedisHold(trouble, step)
+    if (trouble := _trouble(pair.everyone, pair.everyone, step)) is not None:
+        return trouble
     if serves and (why := too_small(str(stand_in), stand_in.node.server, pod.node.server)):
         return Stop(f"{why}: raise its maxmemory")
     if serves:
@@ -415,8 +445,8 @@ def _take_back(pair: Pair) -> Action:
         return Replicate(pod, stand_in.node.id, f"{pod} becomes a replica of {stand_in}", RedisStep.SYNC_SHARD_POD)
     if behind := _behind(pod, pod.node, stand_in.node, RedisStep.SYNC_SHARD_POD, pair.waited):
         return behind
-    if trouble := _trouble(pair.everyone, pair.everyone):
-        return RedisHold(trouble, RedisStep.FAIL_BACK_TO_SHARD_POD)
+    if (trouble := _trouble(pair.everyone, pair.everyone, RedisStep.FAIL_BACK_TO_SHARD_POD)) is not None:
+        return trouble
     if why := too_small(str(pod), pod.node.server, stand_in.node.server):
         return Stop(f"{why}: raise its maxmemory ({stand_in} serves its slots meanwhile)")
     return _fail_over(pod, stand_in, f"{pod} becomes master again", RedisStep.FAIL_BACK_TO_SHARD_POD)
@@ -445,8 +475,9 @@ def _promoted_meanwhile(pair: Pair) -> Action | None:
     if pair.original.role is not Role.MASTER:
         return None
     # Redis itself made another replica master meanwhile, perhaps while the stand-in was being forgotten.
-    if trouble := _trouble(pair.members, pair.everyone, optional=pair.stand_in):
-        return RedisHold(trouble, RedisStep.FAIL_BACK_TO_SHARD_POD)
+    step = RedisStep.FAIL_BACK_TO_SHARD_POD
+    if (trouble := _trouble(pair.members, pair.everyone, step, optional=pair.stand_in)) is not None:
+        return trouble
     master = _member_of(master_id, pair.others)
     assert master is not None  # noqa: S101 (no trouble: it follows a master that is known)
     if isinstance(master.node, ClusterNode) and (why := too_small(str(pod), pod.node.server, master.node.server)):
@@ -495,7 +526,7 @@ def _join(newcomer: ClusterPod, node: ClusterNode, members: tuple[ClusterPod, ..
         return introduced
     strangers = [str(s) for s, n in _nodes(members) if n.knows(node.id) is None]
     if node.alone or len(strangers) == len(members):
-        return Meet(members[0], newcomer, f"{newcomer} joins the cluster", step)
+        return Greet(newcomer, members, f"{newcomer} joins the cluster", step)
     if strangers:
         return RedisHold(f"{', '.join(strangers)} do not know {newcomer} yet", step)
     if unknown := [str(s) for s, n in _nodes(members) if node.knows(n.id) is None]:

@@ -33,7 +33,7 @@ them hold different views with the same epoch, for ever."""
 INFO_SECONDS = 10.0
 """How often a sentinel asks a master for INFO, and so learns of its replicas."""
 
-HURRIED_SECONDS = 0.99
+HURRIED_SECONDS = 0.099
 """How often while it is to learn of a replica soon. Nobody else would say just this: what a function left so that was
 killed is known by it."""
 
