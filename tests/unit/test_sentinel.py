@@ -659,6 +659,19 @@ def test_ipv6_addresses_are_one_server_however_they_are_written() -> None:
     expect(seen, Settled, None, "m-0 is master")
 
 
+def test_an_ipv6_address_that_is_announced_in_a_longer_form_is_the_same() -> None:
+    """S2: sentinels resolve what a server announces, and list its shortest form."""
+    assert Address("FD00:0:0::0001") == Address("fd00::1")
+    assert str(Address("redis:of:nobody")) == "[redis:of:nobody]:6379"
+    seen = server(group(), "r-0", announced="FD00:0:0::1")
+
+    def shortest(view: Sentinel) -> Sentinel:
+        others = tuple(r for r in view.replicas if r.address != at("r-0"))
+        return replace(view, replicas=(*others, KnownReplica(Address("fd00::1"), frozenset({"slave"}))))
+
+    expect(views(seen, shortest), Settled, None, "m-0 is master")
+
+
 def test_stable_names_are_the_pods_own() -> None:
     """S2: where sentinels announce names and servers announce none."""
     named = replace(MASTER, service="redis")

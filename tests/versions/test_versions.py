@@ -10,7 +10,7 @@ from tests.contract.cluster_pods import Cluster, sampler
 from tests.contract.cluster_pods import lost as lost_by_cluster
 from tests.contract.cluster_pods import writers as cluster_writers
 from tests.contract.redis_pods import NEW, Pods, lost, migrate, wait_until_all_write_on, writers
-from tests.contract.redis_sides import processes, wait_until_whole
+from tests.contract.redis_sides import processes, until, wait_until_whole
 
 pytestmark = pytest.mark.timeout(240)
 VERSIONS = {
@@ -50,6 +50,23 @@ def test_a_group_under_sentinel_moves_and_no_acknowledged_write_is_lost(name: st
         assert (moved.node, ended.stopped) == (NEW, "")
         assert lost(side, moved.address, written) == 0
         assert sum("becomes master in place of" in action for action in ended.done) == 2
+
+
+@pytest.mark.parametrize("name", VERSIONS)
+def test_a_pause_by_somebody_else_is_seen_where_the_server_tells(name: str) -> None:
+    """S1: Valkey does; on Redis a switch would end it, as docs/redis.md says."""
+    with processes(program(name)) as side:
+        master = side.servers[0]
+        side.start_server(master)
+        until(side, lambda: isinstance(side.client.server(master), Server), "it answers")
+        side.command(master, "client", "pause", "20000", "WRITE")
+        server = side.client.server(master)
+        assert isinstance(server, Server)
+        assert server.paused is (server.flavor == "valkey")
+        side.client.unpause(master)
+        server = side.client.server(master)
+        assert isinstance(server, Server)
+        assert not server.paused
 
 
 @pytest.mark.parametrize("name", VERSIONS)

@@ -3,19 +3,27 @@
 Offsets and sizes are in bytes, durations in seconds unless a name says milliseconds.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import ip_address
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where a server is said to be: an IP address, or a name where names are announced.
 
-    As text an IPv6 address is in brackets, as Sentinel writes it (`announceSentinelAddrAndPort`, sentinel.c).
+    An IPv6 address is in its shortest form, whoever announced it how, and as text in brackets, as Sentinel writes it
+    (`announceSentinelAddrAndPort`, sentinel.c).
     """
 
     host: str
     port: int = 6379
+
+    def __post_init__(self) -> None:
+        if ":" in self.host:
+            with suppress(ValueError):
+                object.__setattr__(self, "host", str(ip_address(self.host)))
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from eks_rolling.observed.kubernetes import Pod
-from eks_rolling.observed.redis import ClusterNode, Endpoint, KnownNode, Role, Silent
+from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, KnownNode, Role, Silent
 from eks_rolling.redis.actions import NEAR_BYTES, RedisHold, RedisStep, Settled, Stop
 from eks_rolling.redis.groups import RedisGroup
 from eks_rolling.redis.room import too_small
@@ -572,7 +572,7 @@ def _is_at(entry: KnownNode, member: ClusterPod) -> bool:
     if entry.address is None or member.endpoint is None:
         return False
     announced = member.node.announced if isinstance(member.node, ClusterNode) else ""
-    return entry.address.host == (announced or member.endpoint.address.host)
+    return entry.address.host == Address(announced or member.endpoint.address.host).host
 
 
 def _member_of(node_id: str, members: tuple[ClusterPod, ...]) -> ClusterPod | None:

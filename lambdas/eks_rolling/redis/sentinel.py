@@ -440,8 +440,9 @@ def _sentinels(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
             return Stop(f"sentinel {watcher} monitors no master {name}: correct its configuration or the annotation")
         if view.failing_over:
             return RedisHold(f"sentinel {watcher} is failing over", _switch_step(seen))
-    if wrong := [str(w) for w, v in _views(seen) if not acting.is_at(v.current)]:
-        return RedisHold(f"{', '.join(wrong)} do not name {acting} yet", _switch_step(seen))
+    if wrong := {str(w): v.current for w, v in _views(seen) if not acting.is_at(v.current)}:
+        named = " and ".join(sorted({str(address or "nobody") for address in wrong.values()}))
+        return RedisHold(f"{', '.join(wrong)} do not name {acting} yet, but {named}", _switch_step(seen))
     for watcher, view in _views(seen):
         if not acting.is_at(view.master):
             return RedisHold(f"sentinel {watcher} ends its failover", _switch_step(seen))
