@@ -95,6 +95,9 @@ def jsonata(expression: str) -> str:
 ANSWER = "$states.result.Payload"
 """A step's answer, in the task that called it."""
 
+APPENDED = jsonata(f"[$distinct($append($restored, {ANSWER}.output.restored))]")
+"""What a restore has put back so far. Each sentence once: what comes back at each look would fill the variable."""
+
 
 class Roll(Construct):
     """One execution per roll."""
@@ -178,7 +181,7 @@ class Roll(Construct):
             {"keep_taints": jsonata(f"$plan = null ? false : {plan}.keep_taints"), "failure": jsonata("$failure")},
             catch=None,
             assign={
-                "restored": jsonata(f"[$append($restored, {ANSWER}.output.restored)]"),
+                "restored": APPENDED,
                 "leftBehind": jsonata(f"[{ANSWER}.output.left_behind]"),
             },
         )
@@ -682,7 +685,7 @@ class Restore(Construct):
         settle = states.step(named.FINISH_MIGRATIONS, "settle_redis", {"by": jsonata("$by")}, catch=None)
         restore = states.step(
             named.RESTORE, "restore", {"by": jsonata("$by")}, catch=None,
-            assign={"restored": jsonata(f"[$append($restored, {ANSWER}.output.restored)]")},
+            assign={"restored": APPENDED},
         )  # fmt: skip
         ours = states.choice("Was it ours to restore?")
         rolls = Stack.of(self).format_arn(

@@ -10,7 +10,7 @@ import importlib
 import json
 import random
 import re
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
@@ -270,7 +270,7 @@ class Engine:
             # A timeout comes without a cause.
             here["errorOutput"] = {"Error": fault.error} | ({"Cause": fault.cause} if fault.cause else {})
             for catch in state.get("Catch", ()):
-                if "States.ALL" in catch["ErrorEquals"] or fault.error in catch["ErrorEquals"]:
+                if _names(catch["ErrorEquals"], fault.error):
                     output = scope.evaluate(catch["Output"], here) if "Output" in catch else here["errorOutput"]
                     scope.assign(catch.get("Assign"), here)
                     return output, catch["Next"]
@@ -296,11 +296,7 @@ class Engine:
                 return (yield from self._call(state["Resource"], arguments))
             except StateFault as fault:
                 index, retry = next(
-                    (
-                        (i, r)
-                        for i, r in enumerate(state.get("Retry", ()))
-                        if fault.error in r["ErrorEquals"] or "States.ALL" in r["ErrorEquals"]
-                    ),
+                    ((i, r) for i, r in enumerate(state.get("Retry", ())) if _names(r["ErrorEquals"], fault.error)),
                     (-1, None),
                 )
                 if retry is None or attempts.get(index, 0) >= retry["MaxAttempts"]:
@@ -361,6 +357,14 @@ class Engine:
             raise StateFault(kind, cause) from error
 
 
+TERMINAL = frozenset({"States.DataLimitExceeded", "States.Runtime"})
+"""What States.ALL does not catch (Step Functions developer guide, error names)."""
+
+
+def _names(errors: Sequence[str], error: str) -> bool:
+    return error in errors or ("States.ALL" in errors and error not in TERMINAL)
+
+
 def _payload(value: Any) -> str:
     """The value as it crosses. Raises StateFault where it is larger than Step Functions lets pass."""
     text = json.dumps(value)
@@ -387,7 +391,11 @@ class Scope:
     def assign(self, assignments: Mapping[str, Any] | None, here: Mapping[str, Any]) -> None:
         """All at once, as the language has it: no assignment sees another of the same state."""
         if assignments:
-            self._variables |= {name: self.evaluate(value, here) for name, value in assignments.items()}
+            assigned = {name: self.evaluate(value, here) for name, value in assignments.items()}
+            for value in assigned.values():
+                # A variable may be as large as a payload (Step Functions quotas).
+                _payload(value)
+            self._variables |= assigned
 
     def evaluate(self, value: Any, here: Mapping[str, Any]) -> Any:
         """A value with every JSONata string in it evaluated. Undefined results are an error, as on Step Functions."""

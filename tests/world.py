@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from eks_rolling.clients.protocols import Clients, Eviction, EvictionStatus, HttpAnswer, Launched
-from eks_rolling.errors import AccessDenied, Conflict, NotFound, Permanent
+from eks_rolling.errors import AccessDenied, BadRequest, Conflict, NotFound, Permanent
+from eks_rolling.names import is_object_name
 from eks_rolling.observed.aws import (
     CONFIGURATION,
     Group,
@@ -100,7 +101,8 @@ class MachineState:
             return "Terminating:Wait"
         if self.standby:
             return "Standby"
-        return {"pending": "Pending", "running": "InService"}.get(self.state, "Terminating")
+        known = {"pending": "Pending", "running": "InService", "stopped": "InService"}
+        return known.get(self.state, "Terminating")
 
     @property
     def alive(self) -> bool:
@@ -870,6 +872,8 @@ class World:
             self._effect(f"delete budget {budget}")
 
     def workload(self, owner: Owner) -> Workload | None:
+        if owner.kind in KNOWN_KINDS and not (is_object_name(owner.namespace) and is_object_name(owner.name)):
+            raise BadRequest(f"{str(owner)!r} is no name that Kubernetes objects have.")
         state = self.workloads_by_owner.get(owner)
         return self._counted(state) if state and owner.kind in KNOWN_KINDS else None
 
@@ -1232,6 +1236,8 @@ class World:
         lifecycle = self.machines[target.instance].lifecycle
         if lifecycle not in {"Pending", "InService"}:
             raise InvariantBroken(f"N2: {target.instance} is {lifecycle} and was registered with {target.name}")
+        if self.machines[target.instance].state == "stopped":
+            raise Permanent(f"Cannot register {target.instance} with {target.name}: InvalidTarget: it is not running.")
         self.targets[target.group, target.instance] = TargetState(
             "initial", self.time + self.delays.target_healthy, target.port or 0
         )

@@ -19,7 +19,10 @@ from this module, and a test compares). Every message is one sentence for the op
 and what to do.
 """
 
-from eks_rolling.legible import line
+from eks_rolling.legible import line, short
+
+LONGEST_SENTENCE = 10_000
+"""Characters. What a step raises crosses states as what it answers does."""
 
 
 class RollError(Exception):
@@ -78,6 +81,10 @@ NOT_APPROVED = "NotApproved"
 """How a roll ends that was refused, or not approved in time: the workflow's own error, not a step's."""
 
 
+MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What reading something raises that does not look as it should. Where one object's fault must not be everybody's."""
+
+
 def _names(kind: type[RollError]) -> frozenset[str]:
     return frozenset({kind.__name__}).union(*(_names(each) for each in kind.__subclasses__()))
 
@@ -88,5 +95,5 @@ ERROR_NAMES = _names(RollError) | {NOT_APPROVED}
 
 def sentence(error: BaseException) -> str:
     """The error as one line for an operator."""
-    text = line(" ".join(str(error).split()))
+    text = short(line(" ".join(str(error).split())), LONGEST_SENTENCE)
     return text if isinstance(error, RollError) and text else f"{type(error).__name__}: {text}"

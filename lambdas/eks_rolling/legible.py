@@ -27,6 +27,11 @@ def line(text: str) -> str:
     return lines(" ".join(text.split("\n")) if "\n" in text else text)
 
 
+def short(text: str, most: int) -> str:
+    """The text, or its beginning: what others wrote may have no end."""
+    return text if len(text) <= most else f"{text[: most - 4]} ..."
+
+
 def in_chat(text: str) -> str:
     """The same without markup of chat programs: no mention, no link behind other words."""
     return lines(text).translate(_MARKUP).replace("](", "] (")

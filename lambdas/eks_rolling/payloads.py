@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator
 
 from eks_rolling.errors import BadRequest
-from eks_rolling.legible import line
+from eks_rolling.legible import line, short
 from eks_rolling.settings import Moment, Settings, Strict, problems
 
 
@@ -247,6 +247,10 @@ class ReportTask(Task):
     """Why it could not be, as Step Functions has it."""
 
 
+LONGEST_REASON = 20_000
+"""Characters. Servers and tenants have their say in reasons, and no Catch sees a payload that is too large."""
+
+
 class Status(StrEnum):
     """A step is done, or it waits. Faults are exceptions."""
 
@@ -297,7 +301,7 @@ class StepResult(Strict):
     @field_validator("reason")
     @classmethod
     def _on_one_line(cls, value: str) -> str:
-        return line(value)
+        return short(line(value), LONGEST_REASON)
 
     @classmethod
     def done(cls, reason: str, **output: Any) -> "StepResult":

@@ -129,7 +129,7 @@ class Handler(Generic[AnyTask]):
             raise Transient(sentence(error)) from error
         except Permanent as error:
             logger.exception("the step failed", error=type(error).__name__)
-            raise
+            raise type(error)(sentence(error)) from error
         logger.info(result.reason, status=result.status, wait_seconds=result.wait_seconds)
         return result.model_copy(update={"calls": CALLS.taken()}).model_dump(mode="json")
 

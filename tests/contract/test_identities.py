@@ -291,6 +291,24 @@ def test_a_kubelet_can_make_a_mirror_pod_anywhere_and_it_is_no_stand_in(
     assert clients.kubernetes.stand_ins(cluster.name, "cache") == []
 
 
+BEFORE_ALL_DATES = "0001-01-01T00:00:00{}+14:00"
+"""A time that the API server takes, and passes on as one of the year 0."""
+
+
+def test_a_kubelet_that_writes_a_time_without_a_date_spoils_no_list(
+    kubelets: Kubelets, control_plane: ControlPlane
+) -> None:
+    """R5: of its own Node's conditions it may write any time."""
+    own = kubelets.join("own")
+    condition = {"type": "Ready", "status": "Unknown", "reason": "x", "message": "x"}
+    written = condition | {"lastTransitionTime": BEFORE_ALL_DATES.format("")}
+    answer = own.kube.patch(f"{own.path}/status", {"status": {"conditions": [written]}}, kind="strategic")
+    (ready,) = [c for c in answer["status"]["conditions"] if c["type"] == "Ready"]
+    assert ready["lastTransitionTime"].startswith("0000-12-31")
+    names = {n.name for n in clients_of(control_plane, account()).kubernetes.nodes()}
+    assert own.node in names
+
+
 # A tenant: a ServiceAccount that may edit its namespace
 
 
@@ -375,6 +393,37 @@ def test_a_tenants_declarations_concern_its_own_workloads_alone(
     assert declared["redis-declaration"].severity is Severity.NOTE
 
 
+def test_a_tenants_odd_objects_spoil_no_list(
+    tenant: BlockingKube, control_plane: ControlPlane, cluster: Cluster
+) -> None:
+    """T1, R5: what the API server takes is read, and names nobody else's objects."""
+    reference = {"apiVersion": "tenant.example/v1", "kind": "Deployment", "name": "../../x = | y", "uid": "u"}
+    tenant.create(
+        cluster.path("v1/pods"),
+        {"metadata": {"name": "odd", "ownerReferences": [reference | {"controller": True}]}, "spec": POD_SPEC},
+    )
+    deployment = cluster.workload("odd", 0)
+    rolling = {"maxSurge": "9" * 5000 + "%", "maxUnavailable": 0}
+    deployment["spec"] |= {"strategy": {"type": "RollingUpdate", "rollingUpdate": rolling}}
+    tenant.create(cluster.path("apps/v1/deployments"), deployment)
+    budget = {"minAvailable": "50%", "selector": {"matchLabels": {"app": "odd"}}}
+    tenant.create(
+        cluster.path("policy/v1/poddisruptionbudgets"), {"metadata": {"name": "odd", "labels": OURS}, "spec": budget}
+    )
+    lease = {"holderIdentity": "roll-0/settle", "renewTime": BEFORE_ALL_DATES.format(".000000")}
+    answer = tenant.create(LEASES.format(cluster.name), {"metadata": {"name": "eks-rolling-redis-x"}, "spec": lease})
+    assert answer["spec"]["renewTime"].startswith("0000-12-31")
+
+    seen = clients_of(control_plane, account()).kubernetes
+    (pod,) = (p for p in seen.pods() if p.namespace == cluster.name)
+    (workload,) = (w for w in seen.workloads() if w.owner.namespace == cluster.name)
+    (found,) = (b for b in seen.budgets() if b.namespace == cluster.name)
+    read = seen.lease(f"{cluster.name}/eks-rolling-redis-x")
+    assert (pod.owner, workload.surges, found.ours) == (None, False, False)
+    assert read is not None
+    assert read.expired(1.0)
+
+
 def test_a_tenant_that_is_granted_the_role_is_restarted_and_what_nobody_granted_is_not(
     control_plane: ControlPlane, cluster: Cluster
 ) -> None:
@@ -416,7 +465,7 @@ def test_what_a_tenant_makes_in_our_name_is_its_own_loss(
     """A budget with our label is left out of the plan and removed by a restore; its group's Lease is its own."""
     budget = {
         "metadata": {"name": "eks-rolling-deployment-web", "labels": OURS},
-        "spec": {"maxUnavailable": 0, "selector": {"matchLabels": {"app": "web"}}},
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "web"}}},
     }
     tenant.create(cluster.path("policy/v1/poddisruptionbudgets"), budget)
     tenant.create(LEASES.format(cluster.name), {"metadata": {"name": "eks-rolling-redis-x"},

@@ -14,7 +14,9 @@ from lab.spec import LabSpec
 from lab.view import LineView
 from tests.e2e.conftest import REPOSITORY, SETTINGS
 from tests.e2e.rolled import addresses, assert_no_secret_told, assert_rolled, kubectl, redis
+from tests.e2e.test_broken_restores import restored
 from tests.e2e.weather import WEATHER
+from tests.waiting import until
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900), pytest.mark.xdist_group("sentinel")]
 
@@ -89,6 +91,29 @@ def test_functions_that_are_killed_at_random_lose_no_write_either(cache_lab: Ope
     assert cache.lost == 0
     assert_normal(cache_lab)
     assert_no_secret_told(cache_lab, played, "redis-auth", "shop/cache")
+
+
+@pytest.mark.long  # tests/hostile/test_late_steps.py has every command
+def test_a_switch_that_comes_after_its_roll_was_stopped_loses_no_write_and_the_restore_finishes_the_group(
+    cache_lab: Operator, view: LineView
+) -> None:
+    """R6, S1, S2: its process stands still right before it, while its roll is stopped."""
+    call = {"verb": "patch", "resource": "pods", "seconds": 25}
+    cache_lab.fault({"freeze": {"caller": "FunctionsMigrateSentinelRole"} | call})
+    try:
+        with cache_lab.traffic():
+            roll = cache_lab.rolls.start({"force": True})
+            until(lambda: cache_lab.faults()["frozen"], "the process stands still", within_seconds=300)
+            cache_lab.rolls.stop(roll, "a test stops it")
+            name = cache_lab.rolls.executions.describe(roll).name
+            until(lambda: restored(cache_lab, name), "the watchdog has restored", within_seconds=240)
+    finally:
+        cache_lab.fault(WEATHER)
+    (cache,) = cache_lab.judge(None).redis
+    view.say(f"late switch: {cache}")
+    assert cache.lost == 0
+    assert cache.acked > 1000
+    assert_normal(cache_lab)
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """Steps that run on after their roll was stopped [R6]: no effect of theirs comes after the restore has looked."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache as cache_of_tests
 from itertools import count
 from typing import Any, get_type_hints
 
@@ -13,8 +15,9 @@ from eks_rolling.observed.kubernetes import Lease
 from eks_rolling.roll import fence, lock
 from eks_rolling.roll.fence import AWS_EFFECTS, HTTP_EFFECTS, KUBERNETES_EFFECTS, REDIS_EFFECTS, fenced
 from eks_rolling.runtime import run_step
-from tests.hostile.worlds import Call, Frozen, clients_of
-from tests.model.situations import AUTOSCALER, settings, shop
+from tests import scope
+from tests.hostile.worlds import Call, Frozen, clients_of, engine_for
+from tests.model.situations import AUTOSCALER, cache, cluster_is_normal, redis_is_normal, settings, shards, shop
 from tests.world import World
 
 EFFECTS = KUBERNETES_EFFECTS | AWS_EFFECTS
@@ -78,6 +81,61 @@ def test_an_effect_that_comes_late_is_seen_by_the_restore_or_does_not_come(secon
 def test_a_step_that_stands_still_at_a_look_does_no_harm_afterwards(seconds: float) -> None:
     """R6: its next look at the lock turns it away."""
     assert every_late(seconds, lambda call: call[0] not in EFFECTS, stride=29) == {}
+
+
+REDIS: dict[str, tuple[Callable[[], World], Callable[[World], bool]]] = {
+    "sentinel": (cache, redis_is_normal),
+    "cluster": (shards, cluster_is_normal),
+}
+"""A group of each kind, and whether it is normal again."""
+
+FEW = {scope.QUICK: 1, scope.TEST: 4}
+"""Points of a run that is not all of it."""
+
+
+@cache_of_tests
+def redis_effects_of_a_roll(kind: str) -> tuple[str, ...]:
+    """The Redis commands by which a roll changes something, from the first to the last."""
+    calls: list[str] = []
+    world = REDIS[kind][0]()
+
+    def note(call: Call) -> None:
+        if call[0] in REDIS_EFFECTS:
+            calls.append(call[0])
+
+    assert engine_for(world, note).run("roll", "roll-1", {}).status == "SUCCEEDED"
+    return tuple(calls)
+
+
+@pytest.mark.parametrize("seconds", [0, 2, 20, 90], ids=["at once", "2 s", "20 s", "too late"])
+@pytest.mark.parametrize("kind", REDIS)
+def test_a_redis_command_that_comes_late_loses_no_write_and_the_restore_waits_for_it(
+    kind: str, seconds: float, request: pytest.FixtureRequest
+) -> None:
+    """S1, S2, C1, C2, R6: frozen right before the command, in the middle of a switch; R1, R2 for all else."""
+    make, is_normal = REDIS[kind]
+    points = list(range(1, 1 + len(redis_effects_of_a_roll(kind))))
+    if few := FEW.get(request.config.option.scope):
+        points = sorted(scope.dice(request.config, f"late {kind} {seconds}").sample(points, few))
+    for at in points:
+        world = make()
+        before = world.snapshot()
+        frozen = Frozen(world, at, seconds, lambda call: call[0] in REDIS_EFFECTS)
+        restore = frozen.run()
+        print("frozen before", at, frozen.call)
+        assert restore is not None
+        assert (restore.status, restore.cause) == ("SUCCEEDED", "")
+        world.advance(120)
+        assert whole(world, before) == {}
+        assert is_normal(world)
+        assert world.redis.lost() == set()
+        assert world.redis.cluster.lost() == set()
+
+
+def test_every_redis_command_that_changes_something_is_among_those_that_come_late() -> None:
+    """What only finishes what somebody else left half done is among none of a roll's own."""
+    done = {*redis_effects_of_a_roll("sentinel"), *redis_effects_of_a_roll("cluster")}
+    assert REDIS_EFFECTS - done <= {"ask_every"}
 
 
 def test_the_restore_waits_until_what_may_run_is_over_and_not_longer() -> None:

@@ -10,10 +10,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from eks_rolling import runtime
 from eks_rolling.clients import redis
 from eks_rolling.clients.redis import RedisClient
-from eks_rolling.errors import RollError
-from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, Login, Server, Silent, Stranger
+from eks_rolling.errors import LONGEST_SENTENCE, Refused, RollError, sentence
+from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, Login, Sentinel, Server, Silent, Stranger
+from eks_rolling.payloads import LONGEST_REASON, OrphansTask, StepResult
+from eks_rolling.roll.operator_requests import Honors
+from tests.asl import PAYLOAD_LIMIT
+from tests.model.situations import settings as model_settings
+from tests.world import World
 
 INFO = "redis_version:7.2.0\r\nredis_mode:cluster\r\nrun_id:abc\r\nrole:master\r\nmaster_repl_offset:1\r\n"
 STATE = "cluster_state:ok\r\ncluster_slots_ok:16384\r\n"
@@ -130,6 +136,7 @@ LIES = {
     "no RESP at all": {"INFO": b"HTTP/1.1 400 Bad\r\n\r\n"},
     "a length that is none": {"INFO": b"$many\r\n"},
     "a length below none": {"INFO": b"$-7\r\n"},
+    "numbers that no server counts to": {"INFO": bulk(INFO.replace("offset:1", "offset:" + "9" * 4000))},
     "numbers without end": {"INFO": bulk(INFO.replace("offset:1", "offset:" + "9" * 5000))},
     "a version that is none": {"INFO": bulk(INFO.replace("7.2.0", "seven"))},
 }
@@ -160,6 +167,49 @@ def test_numbers_of_a_stranger_can_be_told(number: str, liars: list[Liar]) -> No
     told = ask(liars[0], "stranger")
     assert isinstance(told, Stranger)
     assert all(0 <= each <= redis.MOST for each in (told.keys, told.used_bytes, told.unsaved or 0))
+
+
+VAST = "x" * 1_000_000
+TOLD = bulk("ip") + bulk("10.0.0.1") + bulk("port") + bulk("6379") + bulk("flags") + bulk("master") + bulk("quorum") + (
+    bulk("2") + bulk("down-after-milliseconds") + bulk("5000") + bulk("failover-timeout") + bulk("9000")
+    + bulk("config-epoch") + bulk("1")
+)  # fmt: skip
+
+
+def test_words_without_end_are_cut_where_they_come_in(liars: list[Liar]) -> None:
+    """R5: a reason that does not fit between two states ends the roll, and its restore, past every Catch."""
+    answers = {
+        "SENTINEL MASTER": b"*14\r\n" + TOLD,
+        "SENTINEL GET-MASTER-ADDR-BY-NAME": b"*2\r\n" + bulk("10.0.0.1") + bulk("6379"),
+        "SENTINEL REPLICAS": b"*0\r\n",
+        "SENTINEL SENTINELS": b"*0\r\n",
+        "SENTINEL CKQUORUM": b"-NOQUORUM " + VAST.encode() + b"\r\n",
+        "SENTINEL MYID": bulk("id"),
+    }
+    liars.append(Liar(answers))
+    said = ask(liars[0], "sentinel")
+    assert isinstance(said, Sentinel)
+    assert len(said.quorum_says) <= redis.LONGEST_WORDS
+
+
+def test_whatever_a_step_says_fits_between_two_states() -> None:
+    """R5."""
+    assert len(StepResult.wait(VAST, 1).reason) <= LONGEST_REASON
+    assert len(sentence(Refused(VAST))) <= LONGEST_SENTENCE
+    assert 4 * LONGEST_REASON < PAYLOAD_LIMIT / 2
+
+
+def test_a_step_that_fails_with_words_without_end_fails_with_their_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R5: its error crosses as well."""
+
+    def vast(*_: object) -> StepResult:
+        raise Refused(VAST)
+
+    monkeypatch.setattr(runtime, "connected_clients", lambda: World().clients(model_settings()))
+    handler = runtime.Handler(vast, OrphansTask, locked=False, honors=Honors.NOTHING)
+    with pytest.raises(Refused) as raised:
+        handler({"roll": "roll-1"}, None)
+    assert len(str(raised.value)) <= LONGEST_SENTENCE
 
 
 def test_a_sentinel_with_an_odd_list_is_a_sentence(liars: list[Liar]) -> None:

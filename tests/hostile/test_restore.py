@@ -141,6 +141,21 @@ def test_what_can_wait_for_nothing_comes_first() -> None:
     assert [e.split()[0] for e in done[1:3]] == ["resume", "resume"]
 
 
+@pytest.mark.parametrize("standby", [True, False])
+def test_a_node_whose_instance_is_stopped_is_put_back_too(*, standby: bool) -> None:
+    """R2: somebody stopped it, and starts it again once nobody remembers the roll. AWS registers none that is stopped,
+    and an instance on standby when that ends: where the latter is not so, the record stays."""
+    world = stopped_after(effect_number("unschedulable=True"))
+    (node,) = [n for n in world.nodes_by_name.values() if n.unschedulable and n.instance in world.planned]
+    machine = world.machines[node.instance]
+    machine.state, machine.standby = "stopped", standby
+    left = restored(world)["left_behind"]
+    now = world.nodes_by_name[node.name]
+    marks = sorted(key for key in now.annotations if "eks-rolling" in key)
+    assert (now.unschedulable, now.taints, marks) == (False, (), [] if standby else [NODE_TARGETS])
+    assert any("it is not running" in said for said in left) is not standby
+
+
 def test_a_target_group_that_is_gone_counts_as_done(monkeypatch: pytest.MonkeyPatch) -> None:
     """R5: it was deleted in mid-roll; nothing is left behind for it."""
     world = stopped_after(effect_number("deregister"))
@@ -247,6 +262,18 @@ def test_a_mark_that_could_not_be_put_back_is_still_proven_for_the_next_restore(
     engine_for(world).run("restore", "by-hand", {"roll": "by-hand"})
     assert not [n.name for n in world.nodes_by_name.values() if NODE_TARGETS in n.annotations]
     assert world.leases[LOCK].annotations == {}
+
+
+def test_a_lock_that_somebody_deleted_leaves_a_sentence_that_names_the_target_groups() -> None:
+    """R2: its proofs are gone with it, so nothing is registered; but nobody else knows where the node was."""
+    world = stopped_after(effect_number("deregister"))
+    bears = [n.name for n in world.nodes_by_name.values() if NODE_TARGETS in n.annotations]
+    assert bears
+    del world.leases[LOCK]
+    left = restored(world)["left_behind"]
+    assert [s for s in left if f"of node {bears[0]} was written by no roll" in s and s.endswith("(it names web)")]
+    assert world.workloads_by_owner[AUTOSCALER].workload.desired == 1
+    assert state_of(world)["marks"] == []
 
 
 def test_a_tenants_declaration_holds_nothing_up() -> None:

@@ -12,6 +12,7 @@ from eks_rolling.roll.fence import timeout
 from tests.asl import Engine, Execution, Stopped
 from tests.assembly import synthesize
 from tests.model.situations import settings, shop
+from tests.redis_world import RedisWorld
 from tests.world import Killed, World
 
 Call = tuple[str, str]
@@ -26,9 +27,9 @@ def subject(argument: Any) -> str:
 
 
 class Watched:
-    """The world as a client: every call goes by `before` first, which may raise in its stead."""
+    """The world as a client, or its Redis: every call goes by `before` first, which may raise in its stead."""
 
-    def __init__(self, world: World, before: Callable[[Call], None]) -> None:
+    def __init__(self, world: World | RedisWorld, before: Callable[[Call], None]) -> None:
         self._world = world
         self._before = before
 
@@ -47,7 +48,8 @@ class Watched:
 def clients_of(world: World, before: Callable[[Call], None]) -> Clients:
     """The world's clients, watched."""
     watched: Any = Watched(world, before)
-    return Clients(watched, watched, world.redis, settings(), lambda: world.time, world.advance, world)
+    redis: Any = Watched(world.redis, before)
+    return Clients(watched, watched, redis, settings(), lambda: world.time, world.advance, world)
 
 
 def recorder(calls: list[Call]) -> Callable[[Call], None]:

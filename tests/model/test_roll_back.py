@@ -1,12 +1,14 @@
 """Rolls that fail at their canary or gate and go back: the former version first, then the new nodes."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from eks_rolling.documents.report import Ending, Report
+from eks_rolling.errors import AccessDenied
 from eks_rolling.observed.aws import LaunchTemplate
 from eks_rolling.observed.kubernetes import Owner
 from eks_rolling.observed.marks import GROUP_PUT_BACK
@@ -264,6 +266,82 @@ def test_a_roll_to_a_version_whose_image_is_gone_is_blocked_before_it_changes_an
     assert (first.status, first.error) == ("FAILED", "Blocked")
     assert "nothing can be launched from image ami-2 of lt-ng-a:2" in first.cause
     assert world.effects == []
+
+
+MIXED: dict[str, Any] = {"mixed": True, "template": LaunchTemplate("lt-ng-a", "2")}
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (MIXED, "its version number is part of its mixed instances policy"),
+        (
+            {"overrides": (("m6g.large", LaunchTemplate("lt-x", "1")),)},
+            "its overrides have launch templates of their own",
+        ),
+    ],
+)
+def test_a_policy_that_somebody_gives_the_group_meanwhile_is_not_overwritten(change: dict[str, Any], why: str) -> None:
+    """R1: to point such a group at a version by a number takes its policy away."""
+    world = shop_with_a_bad_version()
+    engine = engine_for(world)
+
+    def newer(step: str) -> None:
+        if step == "put_back_version":
+            world.groups_by_name["ng-a"] = replace(world.groups_by_name["ng-a"], **change)
+
+    engine.before_call = newer
+    rolled(engine)
+    now = world.groups_by_name["ng-a"]
+    assert {key: getattr(now, key) for key in change} == change
+    assert report(world, "roll-1").put_back[0] == (
+        f"group ng-a: the version stays: {why}, which somebody set during the roll"
+    )
+    assert world.templates["lt-ng-b"] == (2, 1)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_group_that_cannot_be_recorded_keeps_only_those_from_going_back_that_share_its_template(
+    monkeypatch: pytest.MonkeyPatch, *, together: bool
+) -> None:
+    """R5, R1: without a record nothing of it is changed."""
+    world = shop_with_a_bad_version()
+    if together:
+        shared(world, "ng-b")
+    tag = world.tag_group
+
+    def denied(group: str, tags: Mapping[str, str]) -> None:
+        if group == "ng-a" and GROUP_PUT_BACK in tags:
+            raise AccessDenied("Cannot tag ng-a: the role may not.")
+        tag(group, tags)
+
+    monkeypatch.setattr(world, "tag_group", denied)
+    first = rolled(engine_for(world))
+    assert (first.status, first.error) == ("FAILED", "ChecksFailed")
+    assert world.templates["lt-ng-a"] == (2, 2)
+    told = report(world, "roll-1").put_back
+    assert told[0] == "group ng-a: the version stays: Cannot tag ng-a: the role may not."
+    if together:
+        assert told[1] == "group ng-b: the version stays: lt-ng-a's default version is also that of ng-a"
+    else:
+        assert told[1] == "group ng-b: back from lt-ng-b:2 to lt-ng-b:1"
+
+
+def test_a_roll_that_is_stopped_after_it_went_back_leaves_a_sentence() -> None:
+    """R2: its second roll is never started, and the new nodes stay."""
+    world = shop_with_a_bad_version()
+    engine = engine_for(world)
+    engine.kills_stop_execution = True
+    probe = shop_with_a_bad_version()
+    rolled(engine_for(probe))
+    world.kill_after = 1 + next(i for i, e in enumerate(probe.effects) if e.startswith("default version"))
+    with pytest.raises(Stopped):
+        rolled(engine)
+    engine.kills_stop_execution = False
+    restore = engine.run("restore", "watchdog-1", {"roll": "roll-1"})
+    said = restore.output["output"]["left_behind"]
+    assert [s.partition(":")[0] for s in said if "put lt-ng-a:1 back" in s] == ["group ng-a"]
+    assert not [s for s in said if "ng-b" in s]
 
 
 def shared(world: World, *groups: str) -> None:

@@ -28,6 +28,7 @@ from eks_rolling.clients.manifests import needs_of, quantity, read_selector, req
 from eks_rolling.clients.network_policies import read_network_policy
 from eks_rolling.clients.protocols import Eviction, EvictionStatus
 from eks_rolling.errors import AccessDenied, BadRequest, Conflict, NotFound, Permanent, Transient
+from eks_rolling.legible import short
 from eks_rolling.names import is_label_value, is_object_name
 from eks_rolling.observed.kubernetes import (
     RESTARTED_FOR,
@@ -785,7 +786,8 @@ def _owner(metadata: Json) -> Owner | None:
     if kind == "ReplicaSet" and template_hash and name.endswith(f"-{template_hash}"):
         # The Deployment controller names its ReplicaSets so, and labels their pods with the hash.
         kind, name = "Deployment", name.removesuffix(f"-{template_hash}")
-    return Owner(kind, metadata["namespace"], name)
+    # Of a controller that cannot be there the pod counts as one without: nothing would make it anew.
+    return Owner.named(kind, metadata["namespace"], name)
 
 
 def _selector_json(selector: Selector) -> Json:
@@ -828,9 +830,14 @@ def _budget(item: Json) -> Budget:
         observed=status.get("observedGeneration", 0) >= metadata.get("generation", 0),
         max_unavailable=str(spec.get("maxUnavailable", "")),
         min_available=str(spec.get("minAvailable", "")),
-        ours=all(labels.get(k) == v for k, v in OURS.items()),
+        ours=all(labels.get(k) == v for k, v in OURS.items()) and _made_by_a_roll(spec),
         fault=_fault_of_budget(status),
     )
+
+
+def _made_by_a_roll(spec: Json) -> bool:
+    """Whether it says what `create_budget` does. Our label alone may be on anybody's budget."""
+    return spec.get("maxUnavailable") == 1 or isinstance(spec.get("minAvailable"), int)
 
 
 FAULT_CHARACTERS = 300
@@ -879,15 +886,24 @@ def _surges(kind: str, spec: Json) -> bool:
     replicas = spec.get("replicas", 1)
     surge = _share(rolling.get("maxSurge", "25%"), replicas, up=True)
     unavailable = _share(rolling.get("maxUnavailable", "25%"), replicas, up=False)
-    return surge >= 1 and unavailable == 0
+    return surge is not None and surge >= 1 and unavailable == 0
 
 
-def _share(value: int | str, of: int, *, up: bool) -> int:
-    """An IntOrString as Deployments read it: percentages are rounded up for maxSurge, down for maxUnavailable."""
+def _share(value: int | str, of: int, *, up: bool) -> int | None:
+    """An IntOrString as Deployments read it: percentages are rounded up for maxSurge, down for maxUnavailable.
+
+    None where it has more digits than the Deployment controller reads either: the API server takes any number of them.
+    """
     if isinstance(value, int):
         return value
-    hundredths = int(value.rstrip("%")) * of
+    read = PERCENTAGE.fullmatch(value)
+    if read is None:
+        return None
+    hundredths = int(read[1]) * of
     return -(-hundredths // 100) if up else hundredths // 100
+
+
+PERCENTAGE = re.compile(r"([0-9]{1,18})%")
 
 
 NODE_KEYS = frozenset({"hostname", "node", "node-id", "node-name", "nodeid", "nodename"})
@@ -949,11 +965,15 @@ def _covers_evictions(rule: Json) -> bool:
     )
 
 
+LONGEST_HOLDER = 400
+"""Characters: a roll's name and a node's. A tenant may write a Lease of its own, with a holder that fills it."""
+
+
 def _lease(item: Json) -> Lease:
     metadata, spec = item["metadata"], item["spec"]
     return Lease(
         name=f"{metadata['namespace']}/{metadata['name']}",
-        holder=spec.get("holderIdentity") or "",
+        holder=short(spec.get("holderIdentity") or "", LONGEST_HOLDER),
         renewed=epoch(spec.get("renewTime")),
         duration=float(spec.get("leaseDurationSeconds") or 0),
         resource_version=metadata["resourceVersion"],

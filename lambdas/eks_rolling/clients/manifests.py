@@ -8,9 +8,11 @@ from eks_rolling.observed.kubernetes import AntiAffinity, Expression, Needs, Sel
 
 Json = dict[str, Any]
 
-FACTORS: dict[str, int] = {
+FACTORS: dict[str, float] = {
     "": 1000,
     "m": 1,
+    "u": 1e-3,
+    "n": 1e-6,
     **{suffix: 1000 * 1000 ** (i + 1) for i, suffix in enumerate(("k", "M", "G", "T", "P", "E"))},
     **{suffix: 1000 * 1024 ** (i + 1) for i, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"))},
 }
@@ -19,7 +21,7 @@ FACTORS: dict[str, int] = {
 @lru_cache(maxsize=4096)
 def quantity(name: str, text: str) -> int:
     """A Kubernetes quantity: thousandths of cores for cpu, whole units for everything else, rounded up."""
-    number = text.rstrip("kmMGTPEi")
+    number = text.rstrip("numkMGTPEi")
     thousandths = float(number) * FACTORS[text[len(number) :]]
     return round(thousandths) if name == "cpu" else -(-round(thousandths) // 1000)
 

@@ -29,6 +29,7 @@ from redis.exceptions import ConnectionError as Unreachable
 from redis.exceptions import TimeoutError as TimedOut
 
 from eks_rolling.errors import AccessDenied, BadRequest, Conflict, NotFound, Permanent, Transient
+from eks_rolling.legible import short
 from eks_rolling.observed.redis import (
     Address,
     ClusterNode,
@@ -68,6 +69,9 @@ EXCHANGE_SECONDS = 6.0
 
 EXCHANGE_BYTES = 4 << 20
 """More than any of these answers has: CLUSTER NODES of a thousand nodes is 150 KB."""
+
+LONGEST_WORDS = 300
+"""Characters of what a server says that are passed on."""
 
 MOST = 10**15
 """Bytes or keys: more than any server has."""
@@ -667,26 +671,28 @@ def read_server(
         offset=_offset(role, info),
         loading=info.get("loading", "0") != "0",
         followers=_followers(info),
-        master=Address(info["master_host"], int(info["master_port"])) if info.get("master_host") else None,
+        master=Address(info["master_host"], _number(info["master_port"])) if info.get("master_host") else None,
         link_up=info.get("master_link_status") == "up",
         syncing=info.get("master_sync_in_progress", "0") != "0",
         sync_left=_sync_left(info),
-        sync_read=max(0, int(info.get("master_sync_read_bytes", 0))),
+        sync_read=max(0, _number(info.get("master_sync_read_bytes", 0))),
         failover=info.get("master_failover_state", "no-failover"),
         keys=_keys(info),
-        used_bytes=int(info.get("used_memory", 0)),
-        maxmemory=int(info.get("maxmemory", 0)),
-        priority=int(settings.get("replica-priority") or info.get("slave_priority") or 100),
+        used_bytes=_number(info.get("used_memory", 0)),
+        maxmemory=_number(info.get("maxmemory", 0)),
+        priority=_number(settings.get("replica-priority") or info.get("slave_priority") or 100),
         announced=settings.get("replica-announce-ip", ""),
-        announced_port=int(settings.get("replica-announce-port") or 0),
+        announced_port=_number(settings.get("replica-announce-port") or 0),
         hidden=info.get("replica_announced") == "0",
-        min_replicas_to_write=int(settings["min-replicas-to-write"]) if settings.get("min-replicas-to-write") else None,
+        min_replicas_to_write=_number(settings["min-replicas-to-write"])
+        if settings.get("min-replicas-to-write")
+        else None,
         persists=_persists(settings),
         can_follow=_can_follow(settings, default_open),
         read_only=_yes(settings.get("replica-read-only")),
         paused=info.get("paused_reason") == "client_pause" and info.get("paused_actions") in {"write", "all"},
         denied=frozenset(denied),
-        over_limit=int(info.get("client_output_buffer_limit_disconnections", 0)),
+        over_limit=_number(info.get("client_output_buffer_limit_disconnections", 0)),
         save_failed=info.get("rdb_last_bgsave_status") == "err",
     )
 
@@ -711,6 +717,14 @@ def read_stranger(text: str, settings: Mapping[str, str]) -> Stranger:
     )
 
 
+def _number(text: object) -> int:
+    """A number in an answer. Raises ValueError for none, and for more than any server counts."""
+    number = int(str(text))
+    if abs(number) > 2**63:
+        raise ValueError("no server counts so far")
+    return number
+
+
 def _bounded(number: int) -> int:
     """What anybody may have written, as a number that can be told."""
     return max(0, min(number, MOST))
@@ -725,14 +739,14 @@ def read_cluster_node(server: Server, state: str, table: str, settings: Mapping[
         server,
         id=itself[0],
         ok=info.get("cluster_state") == "ok",
-        slots_ok=int(info.get("cluster_slots_ok", 0)),
+        slots_ok=_number(info.get("cluster_slots_ok", 0)),
         table=tuple(_known_node(line) for line in lines),
         open_slots=sum(word.startswith("[") for word in itself[8:]),
         announced=settings.get("cluster-announce-ip", ""),
         full_coverage=_yes(settings.get("cluster-require-full-coverage")),
-        node_timeout_ms=int(timeout) if timeout else None,
+        node_timeout_ms=_number(timeout) if timeout else None,
         migrates_replicas=_yes(settings.get("cluster-allow-replica-migration")),
-        bus_port=None if int(settings.get("cluster-announce-bus-port") or 0) else _bus_port(itself),
+        bus_port=None if _number(settings.get("cluster-announce-bus-port") or 0) else _bus_port(itself),
         tells_names=settings.get("cluster-preferred-endpoint-type") == "hostname",
     )
 
@@ -740,7 +754,7 @@ def read_cluster_node(server: Server, state: str, table: str, settings: Mapping[
 def _bus_port(words: Sequence[str]) -> int | None:
     """Of a line of CLUSTER NODES: IP:PORT@BUS."""
     port = words[1].partition("@")[2].partition(",")[0]
-    return int(port) if port.isdecimal() and 0 < int(port) < 65536 else None
+    return _number(port) if port.isdecimal() and 0 < _number(port) < 65536 else None
 
 
 def _known_node(words: Sequence[str]) -> KnownNode:
@@ -750,12 +764,12 @@ def _known_node(words: Sequence[str]) -> KnownNode:
     ranges = (slot.partition("-") for slot in slots if not slot.startswith("["))
     return KnownNode(
         node_id,
-        Address(host, int(port)) if host and port != "0" else None,
+        Address(host, _number(port)) if host and port != "0" else None,
         frozenset(flags.split(",")),
         "" if master == "-" else master,
-        int(epoch),
+        _number(epoch),
         link == "connected",
-        tuple((int(first), int(last or first)) for first, _, last in ranges),
+        tuple((_number(first), _number(last or first)) for first, _, last in ranges),
     )
 
 
@@ -775,13 +789,13 @@ def read_sentinel(endpoint: Endpoint, replies: Sequence[Reply], denied: Iterable
         flags=_flags(state),
         replicas=tuple(_known_replica(_pairs(item)) for item in replicas),
         sentinels=tuple(_known_sentinel(_pairs(item)) for item in sentinels),
-        quorum=int(state["quorum"]),
+        quorum=_number(state["quorum"]),
         quorum_ok=not isinstance(quorum, ResponseError),
         quorum_says=_one_line(quorum),
-        down_after_ms=int(state["down-after-milliseconds"]),
-        failover_timeout_ms=int(state["failover-timeout"]),
-        epoch=int(state["config-epoch"]),
-        info_age=int(state.get("info-refresh", 10_000)) / 1000,
+        down_after_ms=_number(state["down-after-milliseconds"]),
+        failover_timeout_ms=_number(state["failover-timeout"]),
+        epoch=_number(state["config-epoch"]),
+        info_age=_number(state.get("info-refresh", 10_000)) / 1000,
         info_period=_info_period(periods),
         resolves_names=names.get("resolve-hostnames") == "yes",
         announces_names=names.get("announce-hostnames") == "yes",
@@ -793,27 +807,27 @@ def _info_period(periods: Reply) -> float | None:
     """Seconds; None before Redis 7, where not permitted, and where it is told in another way than is known."""
     told = {str(name).lower(): str(value) for name, value in _pairs(periods).items()}
     milliseconds = told.get("info-period", "")
-    return int(milliseconds) / 1000 if milliseconds.isdecimal() else None
+    return _number(milliseconds) / 1000 if milliseconds.isdecimal() else None
 
 
 def _known_replica(item: Mapping[str, str]) -> KnownReplica:
     return KnownReplica(
-        address=Address(item["ip"], int(item["port"])),
+        address=Address(item["ip"], _number(item["port"])),
         flags=_flags(item),
-        priority=int(item.get("slave-priority", 100)),
+        priority=_number(item.get("slave-priority", 100)),
         master=_address((item.get("master-host"), item.get("master-port"))),
         link_ok=item.get("master-link-status") == "ok",
-        silent_for=int(item.get("last-ok-ping-reply", 0)) / 1000,
+        silent_for=_number(item.get("last-ok-ping-reply", 0)) / 1000,
         name=item.get("name", ""),
     )
 
 
 def _known_sentinel(item: Mapping[str, str]) -> KnownSentinel:
     return KnownSentinel(
-        Address(item["ip"], int(item["port"])),
+        Address(item["ip"], _number(item["port"])),
         item.get("runid", ""),
         _flags(item),
-        silent_for=int(item.get("last-ok-ping-reply", 0)) / 1000,
+        silent_for=_number(item.get("last-ok-ping-reply", 0)) / 1000,
     )
 
 
@@ -828,7 +842,7 @@ def _fields(text: str) -> dict[str, str]:
 
 
 def _offset(role: Role, info: Mapping[str, str]) -> int:
-    return int(info.get("master_repl_offset" if role is Role.MASTER else "slave_repl_offset") or 0)
+    return _number(info.get("master_repl_offset" if role is Role.MASTER else "slave_repl_offset") or 0)
 
 
 def _followers(info: Mapping[str, str]) -> tuple[Follower, ...]:
@@ -843,26 +857,26 @@ def _followers(info: Mapping[str, str]) -> tuple[Follower, ...]:
         item = dict(part.partition("=")[::2] for part in value.split(","))
         if item.get("type") != "rdb-channel":
             online = item.get("state") == "online"
-            address = Address(item["ip"], int(item["port"]))
-            followers.append(Follower(address, online, int(item.get("offset", 0)), int(item.get("lag", 0))))
+            address = Address(item["ip"], _number(item["port"]))
+            followers.append(Follower(address, online, _number(item.get("offset", 0)), _number(item.get("lag", 0))))
     return tuple(followers)
 
 
 def _sync_left(info: Mapping[str, str]) -> int | None:
     """Negative where the master does not know the size (diskless): None."""
-    left = int(info.get("master_sync_left_bytes", -1))
+    left = _number(info.get("master_sync_left_bytes", -1))
     return left if info.get("master_sync_in_progress", "0") != "0" and left >= 0 else None
 
 
 def _keys(info: Mapping[str, str]) -> int:
     """db0:keys=12,expires=0,avg_ttl=0"""
     databases = (value for key, value in info.items() if key.startswith("db") and key[2:].isdigit())
-    return sum(int(value.partition("keys=")[2].partition(",")[0] or 0) for value in databases)
+    return sum(_bounded(int(value.partition("keys=")[2].partition(",")[0] or 0)) for value in databases)
 
 
 def _version(text: str) -> tuple[int, ...]:
     parts = (part for part in text.partition("-")[0].split("."))
-    return tuple(int(part) for part in parts if part.isdigit())
+    return tuple(_number(part) for part in parts if part.isdigit())
 
 
 def _persists(settings: Mapping[str, str]) -> bool | None:
@@ -952,7 +966,7 @@ def _address(pair: Reply) -> Address | None:
     """A sentinel's host and port; it writes ? and 0 for what it does not know yet."""
     if not pair or not pair[0] or pair[0] == "?":
         return None
-    return Address(pair[0], int(pair[1]))
+    return Address(pair[0], _number(pair[1]))
 
 
 def _word(reply: Reply) -> str:
@@ -960,7 +974,7 @@ def _word(reply: Reply) -> str:
 
 
 def _one_line(what: object) -> str:
-    return " ".join(str(what).split()).rstrip(".")
+    return short(" ".join(str(what).split()), LONGEST_WORDS).rstrip(".")
 
 
 def _is_over(connection: Connection) -> bool:

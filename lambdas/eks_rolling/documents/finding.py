@@ -5,6 +5,8 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
+from eks_rolling.legible import short
+
 
 class Severity(StrEnum):
     """What a finding does to the roll."""
@@ -37,16 +39,24 @@ class Finding(BaseModel):
         return f"{self.object}: {self.reason}; {self.remedy}"
 
 
+LONGEST = 2000
+"""Characters of a reason: what annotations and servers say is among them, and an annotation may have 256 KiB."""
+
+
 def blocks(code: str, subject: str, reason: str, remedy: str) -> Finding:
-    return Finding(code=code, severity=Severity.BLOCKS, object=subject, reason=reason, remedy=remedy)
+    return _finding(Severity.BLOCKS, code, subject, reason, remedy)
 
 
 def holds(code: str, subject: str, reason: str, remedy: str) -> Finding:
-    return Finding(code=code, severity=Severity.HOLDS, object=subject, reason=reason, remedy=remedy)
+    return _finding(Severity.HOLDS, code, subject, reason, remedy)
 
 
 def note(code: str, subject: str, reason: str, remedy: str) -> Finding:
-    return Finding(code=code, severity=Severity.NOTE, object=subject, reason=reason, remedy=remedy)
+    return _finding(Severity.NOTE, code, subject, reason, remedy)
+
+
+def _finding(severity: Severity, code: str, subject: str, reason: str, remedy: str) -> Finding:
+    return Finding(code=code, severity=severity, object=subject, reason=short(reason, LONGEST), remedy=remedy)
 
 
 def by_severity(findings: Iterable[Finding]) -> dict[Severity, list[Finding]]:

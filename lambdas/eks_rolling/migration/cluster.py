@@ -5,6 +5,7 @@ from typing import assert_never
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import NotFound
+from eks_rolling.migration.asking import Asking
 from eks_rolling.migration.polling import CAUGHT_UP_SECONDS, asked_after, caught_up, within
 from eks_rolling.observed.kubernetes import Pod
 from eks_rolling.observed.redis import ClusterNode, Endpoint, Role, Silent
@@ -39,42 +40,48 @@ LISTEN_SECONDS = 0.05
 
 def observe(group: RedisGroup, node: str, clients: Clients, waited: float = 0.0) -> RedisClusterState:
     """The cluster, node by node, as each sees it. Raises AccessDenied, NotFound, Permanent, Transient."""
-    pods = [member for part_set in group.sets for member in _members(part_set, clients)]
+    ask = Asking(clients)
+    pods = [member for part_set in group.sets for member in _members(part_set, clients, ask)]
     stand_ins = []
     for pod in sorted(clients.kubernetes.stand_ins(group.namespace, group.name), key=lambda p: p.name):
         original = _original(pod)
         part_set = next((s for s in group.sets if original and original.pod in s.pods), group.sets[0])
-        stand_ins.append(_member(part_set, pod.name, pod, original, clients))
-    pods, stand_ins = _asked_after(pods, pods + stand_ins, clients), _asked_after(stand_ins, pods + stand_ins, clients)
+        stand_ins.append(_member(part_set, pod.name, pod, original, clients, ask))
+    everyone = pods + stand_ins
+    pods, stand_ins = _asked_after(pods, everyone, clients, ask), _asked_after(stand_ins, everyone, clients, ask)
     return RedisClusterState(group, tuple(pods), tuple(stand_ins), node, waited)
 
 
-def _asked_after(members: list[ClusterPod], everyone: list[ClusterPod], clients: Clients) -> list[ClusterPod]:
+def _asked_after(
+    members: list[ClusterPod], everyone: list[ClusterPod], clients: Clients, ask: Asking
+) -> list[ClusterPod]:
     """The members, those that seem far behind their masters by what they have reached by now."""
     reached = {m.node.id: m.node.server.offset for m in everyone if isinstance(m.node, ClusterNode)}
     found = []
     for member in members:
         node = member.node
-        if isinstance(node, ClusterNode) and member.endpoint is not None:
+        if isinstance(node, ClusterNode) and member.endpoint is not None and not ask.late:
             server = asked_after(node.server, member.endpoint, reached.get(node.itself.master, 0), clients)
             member = replace(member, node=replace(node, server=server))
         found.append(member)
     return found
 
 
-def _members(part_set: PartSet, clients: Clients) -> list[ClusterPod]:
+def _members(part_set: PartSet, clients: Clients, ask: Asking) -> list[ClusterPod]:
     workload = clients.kubernetes.workload(part_set.owner)
     if workload is None:
         raise NotFound(f"{part_set.owner} is gone while its Redis Cluster is migrated: create it again.")
     pods = {p.name: p for p in clients.kubernetes.pods_of(workload) if p.owner == part_set.owner}
-    return [_member(part_set, name, pods.get(name), None, clients) for name in part_set.pods]
+    return [_member(part_set, name, pods.get(name), None, clients, ask) for name in part_set.pods]
 
 
-def _member(part_set: PartSet, name: str, pod: Pod | None, original: Original | None, clients: Clients) -> ClusterPod:
+def _member(
+    part_set: PartSet, name: str, pod: Pod | None, original: Original | None, clients: Clients, ask: Asking
+) -> ClusterPod:
     endpoint: Endpoint | None = None
     if pod is not None and pod.address and not pod.finished:
         endpoint = endpoint_of(part_set, name, pod.address)
-    node: ClusterNode | Silent | None = clients.redis.cluster_node(endpoint) if endpoint else None
+    node: ClusterNode | Silent | None = ask(endpoint, clients.redis.cluster_node) if endpoint else None
     return ClusterPod(name, pod, endpoint, node, original)
 
 

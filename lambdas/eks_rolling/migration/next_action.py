@@ -6,13 +6,14 @@ action and after it. As long as each action is a first try, and none a switch of
 next one, after another look.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.errors import NotFound, Refused, RollError
+from eks_rolling.errors import MALFORMED, NotFound, Refused, RollError, Transient, sentence
 from eks_rolling.migration import cluster as cluster_migration
 from eks_rolling.migration import sentinel as sentinel_migration
+from eks_rolling.migration.asking import NOT_ASKED, in_turn
 from eks_rolling.migration.repetition import pause_after, tried
 from eks_rolling.observed.kubernetes import Owner
 from eks_rolling.payloads import NodeTask, RedisActionTask, Status, StepResult, backoff
@@ -57,6 +58,27 @@ def look(group: RedisGroup, node: str, clients: Clients, waited: float = 0.0) ->
     seen = sentinel_migration.observe(group, node, clients, waited)
     action = sentinel.decide(seen)
     return Next(group, seen, action, waited, lambda: sentinel_migration.perform(action, seen, clients))
+
+
+def look_at_all(names: Iterable[str], clients: Clients) -> tuple[list[Next], list[str]]:
+    """What each of these groups needs next to be normal; and of those that cannot be looked at why, as sentences.
+
+    A tenant may take a group's annotations, Role or Secret away at any time: that fails no step that is about others.
+    """
+    groups, faults, found = [], [], []
+    for name in names:
+        try:
+            groups.append(group_called(name, clients))
+        except (RollError, *MALFORMED) as error:
+            faults.append(f"{name} ({sentence(error)})")
+    for group, in_time in in_turn(groups, clients.now):
+        try:
+            if not in_time:
+                raise Transient(NOT_ASKED)
+            found.append(look(group, "", clients))
+        except (RollError, *MALFORMED) as error:
+            faults.append(f"{group} ({sentence(error)})")
+    return found, faults
 
 
 def groups_on(node: str, clients: Clients) -> list[RedisGroup]:
@@ -126,10 +148,13 @@ def migrate(task: RedisActionTask, clients: Clients) -> StepResult:
 
 
 def _next(step: RedisStep, group: RedisGroup, task: RedisActionTask, clients: Clients) -> Next | None:
-    """What the group needs after what was just done; None where that cannot be told now: the next look tells."""
+    """What the group needs after what was just done; None where that cannot be told now: the next look tells.
+
+    Whatever this one meets, what was done is told, and how long clients could not write.
+    """
     try:
         return _look_until(step, group, task.model_copy(update={"since": None}), clients)
-    except RollError:
+    except (RollError, *MALFORMED):
         return None
 
 

@@ -29,8 +29,25 @@ MOST_TRIES = 20
 MOST_HANDOVERS = 6
 """Each lets writes stand still, for half a second at least where it fails."""
 
+MANY = 1000
+"""No roll tries anything so often: what says so is no count."""
+
 LONGEST_PAUSE = 30.0
 """Seconds between two tries, at most: the first second doubles with each."""
+
+
+def refuse_more(action: Any, lease: Lease, group: RedisGroup) -> None:
+    """Raises Refused where the action was tried once too often already, as the group's Lease says."""
+    tries = _read(lease.annotations.get(TRIES, "")).get(_key(action), 0)
+    if tries > _most(action):
+        raise Refused(
+            f"Redis group {group}: tried {tries} times without lasting effect: {action.reason}. Find out what "
+            "prevents or undoes it."
+        )
+
+
+def _most(action: Any) -> int:
+    return MOST_HANDOVERS if isinstance(action, Switch | FailOver) else MOST_TRIES
 
 
 def tried(action: Any, done: Done, group: RedisGroup, clients: Clients) -> int:
@@ -51,8 +68,7 @@ def tried(action: Any, done: Done, group: RedisGroup, clients: Clients) -> int:
         # After a first try another thing is waited for than before. A repetition is no progress.
         written |= waits_from(clients.now())
     clients.kubernetes.put_lease(replace(lease, annotations=dict(lease.annotations) | written))
-    most = MOST_HANDOVERS if isinstance(action, Switch | FailOver) else MOST_TRIES
-    if tries >= most and not _ended_well(action, done):
+    if tries >= _most(action) and not _ended_well(action, done):
         raise Refused(
             f"Redis group {group}: tried {tries} times without lasting effect: {action.reason}. The last time: "
             f"{done.said}. Find out what prevents or undoes it."
@@ -89,7 +105,7 @@ def _read(text: str) -> dict[str, int]:
         known = json.loads(text or "{}")
     except (ValueError, RecursionError):
         return {}
-    return {k: v for k, v in known.items() if isinstance(v, int)} if isinstance(known, dict) else {}
+    return {k: v for k, v in known.items() if isinstance(v, int) and 0 < v < MANY} if isinstance(known, dict) else {}
 
 
 def _key(action: Any) -> str:

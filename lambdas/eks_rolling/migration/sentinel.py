@@ -6,6 +6,7 @@ from typing import assert_never
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import NotFound
+from eks_rolling.migration.asking import Asking
 from eks_rolling.migration.handover import cut_off, switch, take_back, tell, untold
 from eks_rolling.migration.learning import learn
 from eks_rolling.migration.polling import asked_after
@@ -38,24 +39,26 @@ def observe(group: RedisGroup, node: str, clients: Clients, waited: float = 0.0)
     pods = {s.owner: _pods_of(s, clients) for s in group.sets}
     names = {p.node for of_set in pods.values() for p in of_set.values() if p.node}
     nodes = {name: clients.kubernetes.node(name) for name in sorted(names)}
+    ask = Asking(clients)
     members = [
-        _member(part_set, name, pods[part_set.owner].get(name), nodes, clients)
+        _member(part_set, name, pods[part_set.owner].get(name), nodes, clients, ask)
         for part_set in (*group.of(Part.MASTER), *group.of(Part.REPLICA))
         for name in part_set.pods
     ]
     watchers = [
-        _watcher(part_set, name, pods[part_set.owner].get(name), group, clients)
+        _watcher(part_set, name, pods[part_set.owner].get(name), group, clients, ask)
         for part_set in group.of(Part.SENTINEL)
         for name in part_set.pods
     ]
-    return SentinelGroupState(group, tuple(_asked_after(members, clients)), tuple(watchers), node, waited)
+    return SentinelGroupState(group, tuple(_asked_after(members, clients, ask)), tuple(watchers), node, waited)
 
 
-def _asked_after(members: list[RedisPod], clients: Clients) -> Iterator[RedisPod]:
+def _asked_after(members: list[RedisPod], clients: Clients, ask: Asking) -> Iterator[RedisPod]:
     """The members, those that seem far behind by what they have reached by now."""
     masters = [m.server.offset for m in members if isinstance(m.server, Server) and m.server.role is Role.MASTER]
     for member in members:
-        if isinstance(member.server, Server) and member.endpoint is not None and len(masters) == 1:
+        asks = len(masters) == 1 and not ask.late
+        if asks and isinstance(member.server, Server) and member.endpoint is not None:
             yield replace(member, server=asked_after(member.server, member.endpoint, masters[0], clients))
         else:
             yield member
@@ -74,9 +77,11 @@ def _reachable(part_set: PartSet, pod: Pod | None) -> Endpoint | None:
     return endpoint_of(part_set, pod.name, pod.address)
 
 
-def _member(part_set: PartSet, name: str, pod: Pod | None, nodes: dict[str, Node | None], clients: Clients) -> RedisPod:
+def _member(
+    part_set: PartSet, name: str, pod: Pod | None, nodes: dict[str, Node | None], clients: Clients, ask: Asking
+) -> RedisPod:
     endpoint = _reachable(part_set, pod)
-    server: Server | Silent | None = clients.redis.server(endpoint) if endpoint else None
+    server: Server | Silent | None = ask(endpoint, clients.redis.server) if endpoint else None
     node = nodes.get(pod.node) if pod else None
     return RedisPod(
         name,
@@ -90,9 +95,13 @@ def _member(part_set: PartSet, name: str, pod: Pod | None, nodes: dict[str, Node
     )
 
 
-def _watcher(part_set: PartSet, name: str, pod: Pod | None, group: RedisGroup, clients: Clients) -> SentinelPod:
-    endpoint = _reachable(part_set, pod)
-    view: Sentinel | Silent | None = clients.redis.sentinel(endpoint, group.master_name) if endpoint else None
+def _watcher(
+    part_set: PartSet, name: str, pod: Pod | None, group: RedisGroup, clients: Clients, ask: Asking
+) -> SentinelPod:
+    endpoint, master = _reachable(part_set, pod), group.master_name
+    view: Sentinel | Silent | None = None
+    if endpoint:
+        view = ask(endpoint, lambda watcher: clients.redis.sentinel(watcher, master))
     return SentinelPod(name, pod, endpoint, view)
 
 

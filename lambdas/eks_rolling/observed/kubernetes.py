@@ -3,6 +3,7 @@
 No SDK object, no client and no clock is in here. Times are epoch seconds.
 """
 
+import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
+from eks_rolling.names import is_object_name
 from eks_rolling.settings import DeadNodes
 
 
@@ -189,14 +191,29 @@ class Owner:
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}"
 
+    @property
+    def digest(self) -> str:
+        """Stands for it in lists that cross states, where thousands of names have no room."""
+        return hashlib.sha256(str(self).encode(errors="surrogatepass")).hexdigest()[:8]
+
     @classmethod
-    def parse(cls, text: str) -> "Owner":
-        """Reads back what `str()` writes. Raises ValueError for anything else."""
+    def named(cls, kind: str, namespace: str, name: str) -> "Owner | None":
+        """The object of that kind and name; None where none can be called so.
+
+        Whoever makes a pod writes its controller's kind and name, and the API server holds neither against anything.
+        """
+        return cls(kind, namespace, name) if KIND.fullmatch(kind) and is_object_name(name) else None
+
+    @classmethod
+    def parse(cls, text: str) -> "Owner | None":
+        """Reads back what `str()` writes; None for anything else."""
         kind, _, path = text.partition(" ")
         namespace, _, name = path.partition("/")
-        if not (kind and namespace and name):
-            raise ValueError(f"not an owner: {text!r}")
-        return cls(kind, namespace, name)
+        return cls.named(kind, namespace, name) if is_object_name(namespace) else None
+
+
+KIND = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,62}")
+"""What kinds can be called (CustomResourceDefinition, spec.names.kind)."""
 
 
 UNDISTURBED = (
@@ -618,6 +635,18 @@ class Lease:
         return not self.holder or now > self.renewed + self.duration
 
 
+LATEST = 32_503_680_000.0
+"""The year 3000, in epoch seconds."""
+
+
 def epoch(text: str | None) -> float:
-    """RFC 3339 text as epoch seconds; 0 for nothing."""
-    return datetime.fromisoformat(text).timestamp() if text else 0.0
+    """RFC 3339 text as epoch seconds; 0 for nothing, and for what nobody's clock says.
+
+    Kubelets write the times of their nodes' conditions, and tenants those of their Leases: API servers take any, and
+    pass on the years 0 and 10000, which no date has here.
+    """
+    try:
+        moment = datetime.fromisoformat(text).timestamp() if text else 0.0
+    except ValueError:
+        return 0.0
+    return moment if 0.0 <= moment < LATEST else 0.0

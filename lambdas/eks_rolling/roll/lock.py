@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import Conflict, LockLost
 from eks_rolling.observed.kubernetes import Lease
+from eks_rolling.observed.marks import moment
 
 NAME = "eks-rolling"
 PAUSE = "eks-rolling.io/pause"
@@ -144,7 +145,8 @@ def pause_look(lease: Lease, now: float) -> float:
     Who lets it go on within the first minutes sees it move at once, after a day within a quarter of an hour; three days
     cost 370 looks.
     """
-    paused = now - float(lease.annotations.get(PAUSED_AT, now))
+    since = moment(lease.annotations.get(PAUSED_AT, ""))
+    paused = 0.0 if since is None else now - since
     return min(LONGEST_LOOK_SECONDS, max(LOOK_SECONDS, paused / 20))
 
 
@@ -217,8 +219,13 @@ def note_request(clients: Clients, roll: str, *, keep_taints: bool, accept: Sequ
 
 
 def accepted(lease: Lease | None) -> frozenset[str]:
-    """The codes, alone or as CODE:OBJECT, that the request of the lock's roll accepts."""
-    return frozenset(json.loads(lease.annotations.get(ACCEPTED, "[]"))) if lease else frozenset()
+    """The codes, alone or as CODE:OBJECT, that the request of the lock's roll accepts; none where nobody's request says
+    what stands there."""
+    try:
+        said = json.loads(lease.annotations.get(ACCEPTED, "[]")) if lease else []
+    except (ValueError, RecursionError):
+        return frozenset()
+    return frozenset(code for code in said if isinstance(code, str)) if isinstance(said, list) else frozenset()
 
 
 def end(clients: Clients, roll: str, by: str = "") -> Lease | Busy | None:

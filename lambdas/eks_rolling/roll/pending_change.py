@@ -24,6 +24,7 @@ its own or higher, and plans. One that was thought dead and comes back finds ano
 change, or a manual start, reads everything again.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,6 +41,10 @@ FIRST = "eks-rolling.io/first-change"
 LAST = "eks-rolling.io/last-change"
 
 
+NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?")
+"""A count or a time, as it is written there."""
+
+
 def lease_name(namespace: str) -> str:
     """The Lease's full name."""
     return f"{namespace}/{NAME}"
@@ -52,7 +57,9 @@ class PendingChange:
     lease: Lease
 
     def _number(self, key: str) -> float:
-        return float(self.lease.annotations.get(key, 0))
+        """0 for what no step writes: people may annotate the Lease."""
+        said = self.lease.annotations.get(key, "")
+        return float(said) if NUMBER.fullmatch(said) else 0.0
 
     @property
     def changes(self) -> int:

@@ -19,7 +19,7 @@ MOST_RETURNS = 3
 MOST_OF_A_NAMESPACE = 20
 """The same of all pods of a namespace."""
 
-NOBODYS = "-"
+NOBODYS = "nobody"
 """Stands for the controller of pods that have none."""
 
 ENTRY = re.compile(r"(?P<owner>\S+ \S+/\S+)=(?P<first>[0-9]{1,4})(?P<restarted>R?):(?P<uids>(?:[0-9a-f]{8},?)*)")
@@ -75,9 +75,10 @@ def read(text: str) -> dict[Owner, Asked]:
     """What is on record; what makes no sense is passed over."""
     found = {}
     for part in text.split(SEPARATOR):
-        if match := ENTRY.fullmatch(part):
+        match = ENTRY.fullmatch(part)
+        if match and (owner := Owner.parse(match["owner"])):
             uids = frozenset(match["uids"].split(",")) - {""}
-            found[Owner.parse(match["owner"])] = Asked(int(match["first"]), uids, bool(match["restarted"]))
+            found[owner] = Asked(int(match["first"]), uids, bool(match["restarted"]))
     return found
 
 

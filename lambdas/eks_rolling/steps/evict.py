@@ -95,9 +95,7 @@ BATCH = "batch-pod"
 
 SEPARATOR = " | "
 
-AWAITED = re.compile(
-    r"(?P<owner>[A-Za-z][A-Za-z0-9]* [a-z0-9.-]+/[a-z0-9.-]+)(=(?P<pods>[0-9]{1,6})@(?P<at>[0-9]{1,12}))?"
-)
+AWAITED = re.compile(r"(?P<owner>[^=]+)(=(?P<pods>[0-9]{1,6})@(?P<at>[0-9]{1,12}))?")
 """A controller in a node's record of whom its pods' going has left to be awaited."""
 
 BUDGETS_TOLD = 20
@@ -688,8 +686,9 @@ def _awaited_owners(node: Node) -> dict[Owner, Count]:
     found = {}
     for part in node.annotations.get(NODE_MOVING, "").split(SEPARATOR):
         # What no roll writes is no record: a kubelet may write anything on its own Node.
-        if read := AWAITED.fullmatch(part):
-            found[Owner.parse(read["owner"])] = Count(int(read["pods"] or 0), float(read["at"] or 0))
+        read = AWAITED.fullmatch(part)
+        if read and (owner := Owner.parse(read["owner"])):
+            found[owner] = Count(int(read["pods"] or 0), float(read["at"] or 0))
     return found
 
 

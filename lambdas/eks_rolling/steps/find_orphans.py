@@ -1,7 +1,12 @@
 """Look for orphans: what rolls that died have left behind, for the report, and by the clock. Changes nothing."""
 
+from collections import Counter
+from collections.abc import Iterable
+
 from eks_rolling.clients.protocols import Clients
+from eks_rolling.documents.report import Orphan
 from eks_rolling.errors import Permanent, sentence
+from eks_rolling.legible import short
 from eks_rolling.observed.aws import as_their_groups_say
 from eks_rolling.observed.kubernetes import Lease, Owner
 from eks_rolling.payloads import OrphansTask, StepResult
@@ -15,6 +20,12 @@ from eks_rolling.wording import counted
 MOST = 100
 """Orphans in an answer, which has to fit between two states."""
 
+MOST_OF_A_KIND = 30
+"""Of which so many of one kind: what a tenant makes in our name hides nothing of the roll's."""
+
+LONGEST_NAME = 500
+"""Characters of what an orphan is called: annotations and holders of tenants are among them."""
+
 
 def run(task: OrphansTask, clients: Clients) -> StepResult:
     """`output.dead` is the roll that died with the lock in its hands, if any: its restore has yet to be done."""
@@ -23,12 +34,22 @@ def run(task: OrphansTask, clients: Clients) -> StepResult:
     reason = counted(len(found), "orphan") if found else "nothing is left behind"
     return StepResult.done(
         "; ".join([reason, *unseen]),
-        orphans=[o.model_dump(mode="json") for o in found[:MOST]],
+        orphans=[o.model_dump(mode="json") for o in told(found)],
         orphans_found=len(found),
         unseen=unseen,
         autoscaler_paused_seconds=autoscaler_paused_seconds(view),
         dead=view.dead,
     )
+
+
+def told(found: Iterable[Orphan]) -> list[Orphan]:
+    """Those that an answer has room for, each with as much of its name."""
+    kinds, listed = Counter[str](), []
+    for orphan in found:
+        kinds[orphan.kind] += 1
+        if kinds[orphan.kind] <= MOST_OF_A_KIND:
+            listed.append(orphan.model_copy(update={"object": short(orphan.object, LONGEST_NAME)}))
+    return listed[:MOST]
 
 
 def observe(task: OrphansTask, clients: Clients) -> tuple[OrphanScan, list[str]]:

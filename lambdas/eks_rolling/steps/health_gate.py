@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from eks_rolling.clients.protocols import Clients, HttpAnswer, Kubernetes
 from eks_rolling.documents.failure import error_of, explain
 from eks_rolling.errors import Aborted, Refused
-from eks_rolling.migration.next_action import Next, group_called, look
+from eks_rolling.migration.next_action import Next, look_at_all
 from eks_rolling.observed.kubernetes import Workload, on_nodes_that_are, ready_nodes
 from eks_rolling.payloads import Hold, RollTask, StepResult, backoff, bake_look
 from eks_rolling.redis.actions import Settled
@@ -31,21 +31,23 @@ def decide(
     bake: float,
     redis: Sequence[Next] = (),
     unanswered: Sequence[str] = (),
+    unseen: Sequence[str] = (),
 ) -> Open | Hold:
-    """Whether the next wave may start. What was not Ready before the roll does not count.
+    """Whether the next wave may start. What was not Ready before the roll, by its digest, does not count.
 
-    `baked` and `bake` are seconds; `redis` is what each Redis group of the plan needs next; `unanswered` are the checks
-    that did not pass, as sentences.
+    `baked` and `bake` are seconds; `redis` is what each Redis group of the plan needs next, and `unseen` are those that
+    could not be looked at, with the reason; `unanswered` are the checks that did not pass, as sentences.
     """
     if firing:
         return Hold(f"alarms are firing: {', '.join(firing)}", seconds=backoff(baked, first=5), checks_failed=True)
     if unanswered:
         return Hold(f"checks do not pass: {'; '.join(unanswered)}", seconds=backoff(baked, first=5), checks_failed=True)
-    worse = [w for w in workloads if not w.all_ready and str(w.owner) not in unready_before]
+    worse = [w for w in workloads if not w.all_ready and w.owner.digest not in unready_before]
     if worse:
         names = ", ".join(f"{w.owner} ({w.ready} of {w.desired} Ready)" for w in worse)
         return Hold(f"not back to full strength: {names}", seconds=backoff(baked, first=2))
-    if unsettled := [f"{r.group} ({r.action.reason})" for r in redis if not isinstance(r.action, Settled)]:
+    unsettled = [f"{r.group} ({r.action.reason})" for r in redis if not isinstance(r.action, Settled)]
+    if unsettled := [*unsettled, *unseen]:
         return Hold(f"Redis groups are not back to normal: {', '.join(unsettled)}", seconds=backoff(baked, first=2))
     if baked < bake:
         return Hold(f"baking for {bake - baked:.0f} s more", seconds=min(bake_look(bake), bake - baked))
@@ -90,18 +92,20 @@ def run(task: RollTask, clients: Clients) -> StepResult:
     planned = [n for n in nodes if n.instance in task.nodes]
     if again := look_again(task.roll, groups, planned, task.surge, task.waited(clients.now()), clients):
         return again
+    redis, unseen = look_at_all(task.redis, clients)
     decision = decide(
         clients.aws.alarms_firing(clients.settings.alarms),
         _as_they_are(clients.kubernetes),
         task.unready,
         task.waited(clients.now()),
         clients.settings.bake_seconds,
-        [look(group_called(name, clients), "", clients) for name in task.redis],
+        redis,
         [
             wrong
             for check in clients.settings.checks
             if (wrong := judge(check, clients.http.get(check.url, check.timeout_seconds)))
         ],
+        unseen,
     )
     looked = ready_nodes(nodes)
     match decision:

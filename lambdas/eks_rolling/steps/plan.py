@@ -10,7 +10,8 @@ from typing import TypeVar
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.documents.finding import Finding, Severity
 from eks_rolling.documents.plan import kind_of_nodes
-from eks_rolling.errors import AccessDenied, Permanent, RollError, sentence
+from eks_rolling.errors import MALFORMED, AccessDenied, Permanent, RollError, sentence
+from eks_rolling.migration.asking import NOT_ASKED, in_turn
 from eks_rolling.migration.next_action import look
 from eks_rolling.observed.aws import Group
 from eks_rolling.observed.kubernetes import Node, Pod, Strategy, Workload
@@ -39,6 +40,9 @@ T = TypeVar("T")
 
 NAMED = 20
 """Blockers that a sentence names; the others are in the plan's document."""
+
+MOST_UNREADY = 8000
+"""Workloads that are not Ready, which anybody may make: eleven bytes each of the 256 KiB that an answer may have."""
 
 LISTERS = 3
 """Kinds that are listed at the same time. More would be held back by the server's fairness, and need more memory."""
@@ -98,9 +102,11 @@ def _masters_last(view: ClusterSnapshot, chosen: list[Candidate]) -> list[Candid
 
 
 def not_waited_for(view: ClusterSnapshot) -> list[str]:
-    """Workloads that the gate does not wait to see whole: those that are not now, and those that only keep room."""
+    """Digests of the workloads that the gate does not wait to see whole: those that are not now, and those that only
+    keep room. No more of them than fit between two states."""
     placeholders = {p.owner for p in view.pods if p.uid in view.placeholders}
-    return [str(w.owner) for w in view.workloads if not w.all_ready or w.owner in placeholders]
+    found = [w.owner.digest for w in view.workloads if not w.all_ready or w.owner in placeholders]
+    return found[:MOST_UNREADY]
 
 
 def leftovers(view: ClusterSnapshot, settings: Settings) -> bool:
@@ -197,7 +203,7 @@ def _observe(request: RollRequest, clients: Clients, lists: Executor) -> Cluster
         volumes=tuple(volumes_read.result()),
         versions=versions,
         free_addresses={g.name: aws.free_addresses(g) for g in rollable},
-        redis=tuple(_look_at(group, nodes, pods, not_granted, clients) for group in redis_groups),
+        redis=_look_at_all(redis_groups, nodes, pods, not_granted, clients),
         redis_problems=tuple(problems),
         left_out=left_out,
         other_groups=_other_groups(groups, clients) if clients.settings.roll_back.enabled else (),
@@ -330,11 +336,22 @@ def _images_in_use(data: Mapping[str, Mapping[str, str]], now: Mapping[str, str]
     return named | set(now.values())
 
 
-def _look_at(
-    group: RedisGroup, nodes: list[Node], pods: list[Pod], not_granted: frozenset[Verb], clients: Clients
-) -> RedisView:
+def _look_at_all(
+    groups: Sequence[RedisGroup], nodes: list[Node], pods: list[Pod], not_granted: frozenset[Verb], clients: Clients
+) -> tuple[RedisView, ...]:
+    """In the groups' order. One whose turn comes too late is not looked at: silent servers fail nobody else's plan."""
+    found: dict[RedisGroup, RedisView] = {}
     zones = {n.name: n.zone for n in nodes}
-    placed = tuple((p.name, zones.get(p.node, "")) for p in pods if group.part_set(p.owner))
+    for group, in_time in in_turn(groups, clients.now):
+        placed = tuple((p.name, zones.get(p.node, "")) for p in pods if group.part_set(p.owner))
+        late = RedisView(group, fault=NOT_ASKED, zones=placed)
+        found[group] = _look_at(group, placed, not_granted, clients) if in_time else late
+    return tuple(found[group] for group in groups)
+
+
+def _look_at(
+    group: RedisGroup, placed: tuple[tuple[str, str], ...], not_granted: frozenset[Verb], clients: Clients
+) -> RedisView:
     if missing := sorted(not_granted.intersection(needed_to_migrate(group))):
         return RedisView(group, fault=f"the functions may not {', '.join(map(str, missing))}", zones=placed)
     try:
@@ -343,7 +360,7 @@ def _look_at(
         return RedisView(group, fault=sentence(error), zones=placed)
     try:
         seen = look(group, "", clients).seen
-    except RollError as error:
+    except (RollError, *MALFORMED) as error:
         # Also what may pass: one bad server of one tenant must not fail the plan of everybody else.
         return RedisView(group, fault=sentence(error), zones=placed)
     return RedisView(group, seen, begun_by=lease.holder if lease else "", zones=placed)

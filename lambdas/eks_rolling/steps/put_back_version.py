@@ -11,11 +11,20 @@ from dataclasses import dataclass
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.documents.failure import error_of
-from eks_rolling.errors import Aborted, ChecksFailed, DeadlineExceeded, OldNodeHeld, Permanent, Refused, sentence
+from eks_rolling.errors import (
+    Aborted,
+    ChecksFailed,
+    DeadlineExceeded,
+    LockLost,
+    OldNodeHeld,
+    Permanent,
+    Refused,
+    sentence,
+)
 from eks_rolling.observed.aws import CONFIGURATION, IMAGE_BY_PARAMETER, Group
 from eks_rolling.observed.marks import GROUP_PUT_BACK, VersionPutBack
 from eks_rolling.payloads import PutBackTask, StepResult, Targets
-from eks_rolling.plan.checks.rollback import DEFAULT, LATEST, nothing_launches, sharing
+from eks_rolling.plan.checks.rollback import DEFAULT, closed_way, nothing_launches, sharing
 from eks_rolling.plan.snapshot import resolve
 from eks_rolling.roll.operator_requests import Honors
 from eks_rolling.runtime import handler_for
@@ -73,8 +82,8 @@ def decide(
         return IsBack()
     if now != failed:
         return Stays(f"it launches {now or 'nothing that is known'} now, which somebody set during the roll")
-    if group.template is not None and group.template.version == LATEST:
-        return Stays("it launches whatever version is the latest ($Latest), which somebody set during the roll")
+    if closed := closed_way(group):
+        return Stays(f"{closed[0]}, which somebody set during the roll")
     return PutBack(record)
 
 
@@ -96,14 +105,15 @@ def run(task: PutBackTask, clients: Clients) -> StepResult:
         return StepResult.done("no version is put back: no node has a new one", groups=[], said=[])
     # Whichever groups there are by now: a default version is every user's.
     everyone = clients.aws.groups()
-    decided = _decide_all(groups, everyone, task, clients)
     # All records before the first change: groups may share a launch template, whose default is changed once.
-    for name, decision in decided.items():
-        if isinstance(decision, PutBack):
-            clients.aws.tag_group(name, {GROUP_PUT_BACK: str(decision.record)})
+    decided = {name: _recorded(name, d, clients) for name, d in _decide_all(groups, everyone, task, clients).items()}
+    # One that stays may keep those from going back that share a template with it.
+    going = task.model_copy(
+        update={"former": {n: task.former[n] for n, d in decided.items() if not isinstance(d, Stays)}}
+    )
     back, said = [], []
     for name, decision in decided.items():
-        outcome = decision if isinstance(decision, Stays) else _put_back(name, everyone, task, clients)
+        outcome = decision if isinstance(decision, Stays) else _put_back(name, everyone, going, clients)
         if isinstance(outcome, Stays):
             said.append(f"group {name}: the version stays: {outcome.reason}")
         else:
@@ -111,6 +121,19 @@ def run(task: PutBackTask, clients: Clients) -> StepResult:
             said.append(f"group {name}: back from {task.targets[name]['']} to {task.former[name]}")
     _let_spread({name: task.former[name] for name in back}, clients)
     return StepResult.done("; ".join(said), groups=back, said=said)
+
+
+def _recorded(name: str, decision: Stays | IsBack | PutBack, clients: Clients) -> Stays | IsBack | PutBack:
+    """The decision, once it is written on the group what it is. Raises LockLost, Transient."""
+    if not isinstance(decision, PutBack):
+        return decision
+    try:
+        clients.aws.tag_group(name, {GROUP_PUT_BACK: str(decision.record)})
+    except LockLost:
+        raise
+    except Permanent as error:
+        return Stays(sentence(error))
+    return decision
 
 
 def _decide_all(
@@ -152,6 +175,8 @@ def _put_back(name: str, everyone: Sequence[Group], task: PutBackTask, clients: 
         return decision
     try:
         _launch_again(group, task.former[name], clients)
+    except LockLost:
+        raise
     except Permanent as error:
         return Stays(sentence(error))
     return IsBack()

@@ -6,6 +6,7 @@ is left behind with the reason, what is gone is done, and the rest goes on. The 
 starts on half-restored ground.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,17 @@ from functools import partial
 from typing import Literal, TypeVar
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.errors import AccessDenied, BadRequest, NotFound, Refused, RollError, Transient, sentence
+from eks_rolling.errors import (
+    MALFORMED,
+    AccessDenied,
+    BadRequest,
+    NotFound,
+    Refused,
+    RollError,
+    Transient,
+    sentence,
+)
+from eks_rolling.legible import short
 from eks_rolling.observed.aws import (
     SPREADING_SECONDS,
     Group,
@@ -52,6 +63,7 @@ from eks_rolling.observed.marks import (
     SCALE_DOWN_DISABLED,
     LaunchMark,
     RaisedMaximum,
+    VersionPutBack,
     registrations_on,
     replicas_on,
     with_roll_taint,
@@ -73,11 +85,17 @@ FAULT_PATIENCE_SECONDS = 300
 WAIT_SHARE = 0.9
 """The part of the deadline after which nothing is waited for any more: the lock goes, and it is said what stays."""
 
+ROOM = 100_000
+"""Bytes of an answer for what was put back, and for what was not, each. Step Functions lets 256 KiB pass."""
+
+NAMED = 5
+"""Target groups that a sentence names."""
+
+LONGEST_LINE = 1000
+"""Characters of one of them."""
+
 TOKEN_SECONDS = 3600
 """How old a launch request may be to be made again with its client token, which answers with the instance of then."""
-
-MALFORMED = (LookupError, TypeError, ValueError, AttributeError)
-"""What an object raises that does not look as it should."""
 
 Seen = TypeVar("Seen")
 
@@ -395,13 +413,25 @@ def run(task: RestoreTask, clients: Clients) -> StepResult:
     nodes = progress.look("the nodes, at the end,", clients.kubernetes.nodes)
     looked = ready_nodes(nodes or [])
     if progress.waiting:
-        said = progress.restored + progress.once
+        said = told(progress.restored + progress.once)
         return StepResult.wait("; ".join(progress.waiting), backoff(waited), restored=said, ready_nodes=looked)
     proofs = proofs_still_needed(ended, nodes)
     lock.release(clients, task.by or task.roll, lock.lock_name(clients.settings.namespace), proofs)
-    left = progress.left + progress.once
+    left = told(progress.left + progress.once)
     reason = "; ".join(left) or "everything is as it was before the roll"
-    return StepResult.done(reason, restored=progress.restored, left_behind=left, ours=True, ready_nodes=looked)
+    return StepResult.done(reason, restored=told(progress.restored), left_behind=left, ours=True, ready_nodes=looked)
+
+
+def told(sentences: Sequence[str]) -> list[str]:
+    """As many as fit between two states, the first ones whole."""
+    room, listed, known = ROOM, list[str](), list(dict.fromkeys(sentences))
+    for said in known:
+        each = short(said, LONGEST_LINE)
+        room -= len(json.dumps(each)) + 1
+        if room < 0:
+            return [*listed, f"and {len(known) - len(listed)} more"]
+        listed.append(each)
+    return listed
 
 
 def _restore_all(task: RestoreTask, clients: Clients, progress: RestoreProgress, *, keep_taints: bool) -> None:
@@ -423,6 +453,8 @@ def _restore_all(task: RestoreTask, clients: Clients, progress: RestoreProgress,
                 clients.kubernetes.delete_budget(budget)
                 progress.restored.append(f"temporary budget {budget} removed")
     _say_half_moved(task.roll, clients, progress)
+    if task.by:
+        _say_put_back(task.roll, seen, progress)
 
 
 # Nodes and instances
@@ -488,7 +520,8 @@ def _restore_machines(seen: Machines, clients: Clients, progress: RestoreProgres
     standing_by = {i.id for g in seen.groups for i in g.instances if not i.alive}
     for node in seen.nodes or ():
         state = states.get(node.instance) if states is not None else None
-        runs = states is None or (state is not None and state.state == "running")
+        # One that is stopped, or starts again, comes back with what the roll left on its node.
+        runs = states is None or (state is not None and state.state not in {"shutting-down", "terminated"})
         if runs and node.instance not in unused and node.name not in unclear:
             # An instance that somebody took out of service goes back to its balancers when they put it back.
             in_service = node.instance not in standing_by
@@ -535,7 +568,7 @@ def _restore_node(
     if not proven(progress.record, node, NODE_TARGETS):
         progress.once.append(
             f"The annotation {NODE_TARGETS} of node {node.name} was written by no roll: it was ignored; find out who "
-            "wrote it, and look whether the node is in its target groups"
+            f"wrote it, and look whether the node is in its target groups{_named_there(node)}"
         )
         in_service = False
     try:
@@ -556,6 +589,16 @@ def _restore_node(
         unschedulable=False if undo.uncordon else None,
     )
     progress.restored.append(f"node {node.name}: taint and marks removed")
+
+
+def _named_there(node: Node) -> str:
+    """Which target groups an ignored record names, as far as it is one: where the lock, with its proofs, was deleted it
+    is the only word of them."""
+    try:
+        names = sorted({t.name for t in registrations_on(node)})
+    except BadRequest:
+        return ""
+    return f" (it names {', '.join(names[:NAMED])})" if names else ""
 
 
 def _claim_orphans(seen: Machines, clients: Clients, progress: RestoreProgress) -> tuple[Machines, set[str]]:
@@ -753,6 +796,17 @@ def _say_half_moved(roll: str, clients: Clients, progress: RestoreProgress) -> N
         with progress.piece(f"Redis group {group}"):
             if _is_half_moved(group, roll, clients):
                 progress.left.append(f"Redis group {group} is half moved; the next roll finishes its migration")
+
+
+def _say_put_back(roll: str, seen: Machines, progress: RestoreProgress) -> None:
+    """Groups whose former version a roll put back that was stopped before it started the one that goes back to it."""
+    for group in seen.groups:
+        record = VersionPutBack.on(group)
+        if record and record.roll == roll and any(i.alive and i.template == record.failed for i in group.instances):
+            progress.once.append(
+                f"group {group.name}: {roll} put {record.former} back, or was about to, and started no roll that "
+                f"replaces the nodes of {record.failed} again: look which version it launches, and start one"
+            )
 
 
 def _is_half_moved(group: RedisGroup, roll: str, clients: Clients) -> bool:

@@ -4,13 +4,14 @@ A group whose Lease is still held is brought to the nearest normal state [S2]: t
 and every replica is in sync. Nothing more is moved.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.errors import AccessDenied, Refused, sentence
+from eks_rolling.errors import MALFORMED, AccessDenied, LockLost, Refused, RollError, Transient, sentence
+from eks_rolling.migration.asking import NOT_ASKED, in_turn
 from eks_rolling.migration.next_action import Next, look
-from eks_rolling.migration.repetition import pause_after, tried, waited, waits_from
+from eks_rolling.migration.repetition import pause_after, refuse_more, tried, waited, waits_from
 from eks_rolling.observed.kubernetes import Lease
 from eks_rolling.payloads import SettleTask, StepResult, backoff
 from eks_rolling.redis.actions import Done, RedisHold, Settled, Stop
@@ -19,8 +20,38 @@ from eks_rolling.roll import lock
 from eks_rolling.roll.fence import fenced, steps_still_at_work
 from eks_rolling.runtime import handler_for
 
+FAULT_PATIENCE_SECONDS = 300.0
+"""How long a fault of a group that may pass is waited for."""
+
+
+@dataclass(slots=True)
+class SettleProgress:
+    """What this look found and did, as sentences: `holds` is waited for, `unsettled` a person has to bring to an end.
+
+    `patient`: a fault that may pass is waited for; later it counts as one that stays.
+    """
+
+    patient: bool
+    holds: list[str] = field(default_factory=list)
+    unsettled: list[Exception] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
+    switches: list[dict[str, Any]] = field(default_factory=list)
+    first_try: bool = False
+    most_tries: int = 0
+    longest: float = 0.0
+
+    def failed(self, group: RedisGroup, error: Exception) -> None:
+        """Raises the error where it is about the roll, and not about the group."""
+        if isinstance(error, LockLost):
+            raise error
+        if isinstance(error, Transient) and self.patient:
+            self.holds.append(f"Redis group {group}: {sentence(error)}; tried again")
+        else:
+            self.unsettled.append(error)
+
 
 def run(task: SettleTask, clients: Clients) -> StepResult:
+    """Each group by itself [R5]. Raises what the groups raise that cannot be brought back, once all others are."""
     if not task.ending:
         lock.confirm(clients, task.roll)
         clients = fenced(clients, task.roll, "settle_redis")
@@ -30,42 +61,65 @@ def run(task: SettleTask, clients: Clients) -> StepResult:
             return StepResult.done("nothing to do: this roll does not hold the lock")
         if seconds := steps_still_at_work(ended, task, clients.now()):
             return StepResult.wait("steps that the roll had begun may still be at work", seconds)
-    holder = f"{task.roll}/settle"
-    holds: list[str] = []
-    progress, most, longest = False, 0, 0.0
-    switches: list[dict[str, Any]] = []
+    progress = SettleProgress(patient=task.waited(clients.now()) < FAULT_PATIENCE_SECONDS)
     groups, _ = declared(clients.kubernetes.workloads())
-    unseen: list[str] = []
-    for group in groups:
+    # Each look begins with another one, so that slow ones keep none from its turn.
+    first = int(clients.now()) % len(groups) if groups else 0
+    for group, in_time in in_turn([*groups[first:], *groups[:first]], clients.now):
         try:
-            lease = clients.kubernetes.lease(group.lease)
-        except AccessDenied as error:
-            # Whoever declares a group where we have no Role must not keep rolls from the others. Without the Role none
-            # of it was moved, unless it was taken away since.
-            unseen.append(f"Redis group {group} was not looked at: {sentence(error)}")
-            continue
-        if lease is None or not lease.holder:
-            continue
-        # At the beginning its holder is dead: this roll has the cluster's lock [R4].
-        if task.ending and not lock.begun_by(lease, task.roll, clients.now()):
-            continue
-        lease = _taken(lease, holder, clients)
-        # Each group has its own patience: what one waits for says nothing of another.
-        group_waited = waited(lease, clients.now())
-        if due := _due(group, group_waited, clients):
-            done = Done(due.action.reason, acted=False) if isinstance(due.action, RedisHold) else due.perform()
-            tries = tried(due.action, done, group, clients)
-            progress, most, longest = progress or tries == 1, max(most, tries), max(longest, group_waited)
-            holds.append(f"Redis group {group}: {done.said}")
-            switches += done.switches(str(group))
-        else:
-            lock.release(clients, holder, group.lease)
-    if holds:
-        seconds = max(backoff(longest, longest=5), pause_after(most))
-        waiting = StepResult.wait("; ".join(holds), seconds, switches=switches)
-        # The deadline is the step's, and any group's first try of something renews it.
-        return waiting.model_copy(update={"since": clients.now()}) if progress else waiting
-    return StepResult.done("; ".join(["no Redis group is half moved", *unseen]))
+            _settle(group, task, clients, progress, in_time=in_time)
+        except (RollError, *MALFORMED) as error:
+            progress.failed(group, error)
+    if progress.holds:
+        said = "; ".join([*progress.holds, *map(sentence, progress.unsettled)])
+        seconds = max(backoff(progress.longest, longest=5), pause_after(progress.most_tries))
+        waiting = StepResult.wait(said, seconds, switches=progress.switches)
+        # The deadline is the step's, and any group's first try of something renews it; but not that of the ending:
+        # everything else waits for it to be put back, and whoever writes a group's Lease says how often it was tried.
+        renewed = progress.first_try and not task.ending
+        return waiting.model_copy(update={"since": clients.now()}) if renewed else waiting
+    match progress.unsettled:
+        case [RollError() as alone]:
+            raise alone
+        case [_, *_]:
+            raise Refused("; ".join(map(sentence, progress.unsettled)))
+    return StepResult.done("; ".join(["no Redis group is half moved", *progress.unseen]))
+
+
+def _settle(group: RedisGroup, task: SettleTask, clients: Clients, progress: SettleProgress, *, in_time: bool) -> None:
+    """One look at a group, and one action where one is due. Raises RollError."""
+    try:
+        lease = clients.kubernetes.lease(group.lease)
+    except AccessDenied as error:
+        # Whoever declares a group where we have no Role must not keep rolls from the others. Without the Role none of
+        # it was moved, unless it was taken away since.
+        progress.unseen.append(f"Redis group {group} was not looked at: {sentence(error)}")
+        return
+    # At the beginning its holder is dead: this roll has the cluster's lock [R4].
+    if lease is None or not lease.holder:
+        return
+    if task.ending and not lock.begun_by(lease, task.roll, clients.now()):
+        return
+    holder = f"{task.roll}/settle"
+    lease = _taken(lease, holder, clients)
+    # Each group has its own patience: what one waits for says nothing of another.
+    group_waited = waited(lease, clients.now())
+    progress.longest = max(progress.longest, group_waited)
+    if not in_time:
+        progress.holds.append(f"Redis group {group}: {NOT_ASKED}")
+        return
+    due = _due(group, group_waited, clients)
+    if due is None:
+        lock.release(clients, holder, group.lease)
+        return
+    if not isinstance(due.action, RedisHold):
+        refuse_more(due.action, lease, group)
+    done = Done(due.action.reason, acted=False) if isinstance(due.action, RedisHold) else due.perform()
+    progress.switches += done.switches(str(group))
+    tries = tried(due.action, done, group, clients)
+    progress.first_try = progress.first_try or tries == 1
+    progress.most_tries = max(progress.most_tries, tries)
+    progress.holds.append(f"Redis group {group}: {done.said}")
 
 
 def _taken(lease: Lease, holder: str, clients: Clients) -> Lease:

@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 
 from eks_rolling.clients.protocols import Clients
+from eks_rolling.errors import AccessDenied, LockLost, NotFound, Refused, RollError, Transient
 from eks_rolling.migration.next_action import Next
-from eks_rolling.migration.repetition import WAITS_SINCE, waited
+from eks_rolling.migration.repetition import TRIES, WAITS_SINCE, waited
 from eks_rolling.observed.kubernetes import Lease
-from eks_rolling.payloads import SettleTask
-from eks_rolling.redis.actions import Done, RedisHold
+from eks_rolling.payloads import SettleTask, Status, StepResult
+from eks_rolling.redis.actions import Done, RedisHold, Settled, Stop
 from eks_rolling.redis.groups import RedisGroup, RefreshBy, declared
 from eks_rolling.redis.sentinel import Refresh, SentinelGroupState, SentinelPod
 from eks_rolling.roll import lock
@@ -49,6 +50,120 @@ def test_what_one_group_waits_for_is_not_hidden_by_the_progress_of_another(monke
         world.time += SECONDS
     assert patience[stuck.name] == [SECONDS * n for n in range(LOOKS)]
     assert patience[busy.name] == [0.0, *[SECONDS] * (LOOKS - 1)]
+
+
+def begun(clients: Clients, *groups: RedisGroup, roll: str = "roll-2") -> None:
+    """The roll holds the lock, and nodes of it the groups' Leases."""
+    lock.acquire(clients, roll, lock.lock_name(SETTINGS.namespace))
+    for group in groups:
+        lock.acquire(clients, f"{roll}/node", group.lease)
+
+
+class Groups:
+    """Two groups, of which the first needs a person, or raises; the other one needs `looks` looks more."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, fault: Exception | None, looks: int = 3) -> None:
+        self.world = cache(new_version=False)
+        self.clients = self.world.clients(SETTINGS)
+        (self.good,), _ = declared(self.world.workloads())
+        self.bad = replace(self.good, name="bad")
+        self.done: list[str] = []
+        self._fault, self._left = fault, looks
+        monkeypatch.setattr(settle_redis, "declared", lambda _: ([self.bad, self.good], []))
+        monkeypatch.setattr(settle_redis, "look", self._look)
+        begun(self.clients, self.bad, self.good)
+
+    def _look(self, group: RedisGroup, node: str, _: Clients, waits: float) -> Next:
+        seen = SentinelGroupState(group, (), (), node, waits)
+        if group is self.bad:
+            if self._fault:
+                raise self._fault
+            return Next(group, seen, Stop("two are masters"), waits, lambda: Done(""))
+        if not self._left:
+            return Next(group, seen, Settled("normal"), waits, lambda: Done(""))
+        self._left -= 1
+        action = Refresh(SentinelPod(f"sentinel-{self._left}"), "lists what is gone", RefreshBy.RESET)
+
+        def perform() -> Done:
+            self.done.append(group.name)
+            return Done(action.reason)
+
+        return Next(group, seen, action, waits, perform)
+
+    def settle(self, *, ending: bool) -> StepResult:
+        """To its end, or until it raises."""
+        since = None
+        while True:
+            task = SettleTask(roll="roll-2", ending=ending, since=since)
+            answer = settle_redis.run(task, self.clients)
+            if answer.status is Status.DONE:
+                return answer
+            since = answer.since or since or self.world.time
+            self.world.time += answer.wait_seconds
+
+
+FAULTS = [
+    None,
+    NotFound("StatefulSet shop/redis is gone."),
+    AccessDenied("The Secret may not be read."),
+    Transient("It is away."),
+]
+
+
+@pytest.mark.parametrize("ending", [True, False])
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
+def test_a_group_that_needs_a_person_keeps_no_other_from_being_finished(
+    fault: Exception | None, monkeypatch: pytest.MonkeyPatch, *, ending: bool
+) -> None:
+    """R5, S2. What was the matter with it is said at the end, and its Lease stays for the next roll."""
+    groups = Groups(monkeypatch, fault)
+    with pytest.raises(RollError, match=str(fault) if fault else "two are masters"):
+        groups.settle(ending=ending)
+    assert groups.done == [groups.good.name] * 3
+    assert not groups.world.leases[groups.good.lease].holder
+    assert groups.world.leases[groups.bad.lease].holder
+
+
+def test_a_lost_lock_ends_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R4."""
+    groups = Groups(monkeypatch, LockLost("This roll has ended."))
+    with pytest.raises(LockLost):
+        groups.settle(ending=False)
+
+
+@pytest.mark.parametrize(("ending", "renewed"), [(True, False), (False, True)])
+def test_progress_does_not_put_off_the_deadline_of_an_ending(
+    monkeypatch: pytest.MonkeyPatch, *, ending: bool, renewed: bool
+) -> None:
+    """R5: whoever may write a group's Lease could make each try the first one, and everything else waits meanwhile."""
+    groups = Groups(monkeypatch, Refused("a person decides"))
+    answer = settle_redis.run(SettleTask(roll="roll-2", ending=ending, since=1.0), groups.clients)
+    assert answer.status is Status.WAIT
+    assert (answer.since is not None) is renewed
+
+
+@pytest.mark.parametrize("said", ['{"KEY": 21}', '{"KEY": 20}'])
+def test_what_was_tried_too_often_is_not_tried_at_each_look_again(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S1: writes may stand still at each try. What other groups wait for makes many looks."""
+    groups = Groups(monkeypatch, Refused("a person decides"), looks=1)
+    lease = groups.world.leases[groups.good.lease]
+    written = said.replace("KEY", "refresh_sentinels Refresh sentinel-0")
+    groups.world.leases[groups.good.lease] = replace(lease, annotations={TRIES: written})
+    with pytest.raises(Refused, match="without lasting effect"):
+        groups.settle(ending=True)
+    assert len(groups.done) == (0 if "21" in said else 1)
+
+
+@pytest.mark.parametrize("number", ["-5", "9" * 4299, "0", "1e3", "true"])
+def test_a_count_that_no_roll_wrote_is_none(number: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """T1: a tenant may write its group's Lease."""
+    groups = Groups(monkeypatch, Refused("a person decides"), looks=1)
+    lease = groups.world.leases[groups.good.lease]
+    written = f'{{"refresh_sentinels Refresh sentinel-0": {number}}}'
+    groups.world.leases[groups.good.lease] = replace(lease, annotations={TRIES: written})
+    with pytest.raises(Refused, match="a person decides"):
+        groups.settle(ending=True)
+    assert groups.done == [groups.good.name]
 
 
 @pytest.mark.parametrize(

@@ -117,17 +117,10 @@ def _obstacle(
         return "its nodes are of another launch template", "nothing"
     if gone := _gone(former, view):
         return gone
-    if template.version == LATEST:
-        return (
-            "it launches whatever version is the latest ($Latest)",
-            "point the group at $Default or at a number, if it is to be put back",
-        )
-    if group.overrides:
-        return "its overrides have launch templates of their own", "nothing"
+    if closed := closed_way(group):
+        return closed
     if template.version == DEFAULT:
         return _untagged(template.id, view, settings)
-    if group.mixed:
-        return "its version number is part of its mixed instances policy", "point the policy at $Default"
     if not settings.roll_back.node_roles:
         return (
             "it names its version by a number, which AWS lets set whoever may pass the nodes' role",
@@ -160,6 +153,22 @@ def _gone(former: str, view: ClusterSnapshot) -> tuple[str, str] | None:
 def nothing_launches(version: str, image: str) -> str:
     """Why a version whose image is gone is not gone back to: its group could not launch a single instance."""
     return f"image {image} of {version} is gone, so nothing could be launched"
+
+
+def closed_way(group: Group) -> tuple[str, str] | None:
+    """Why no version of its launch template can be put back as the group is now, and what to do about it."""
+    if group.template is None:
+        return None
+    if group.template.version == LATEST:
+        return (
+            "it launches whatever version is the latest ($Latest)",
+            "point the group at $Default or at a number, if it is to be put back",
+        )
+    if group.overrides:
+        return "its overrides have launch templates of their own", "nothing"
+    if group.mixed and group.template.version != DEFAULT:
+        return "its version number is part of its mixed instances policy", "point the policy at $Default"
+    return None
 
 
 def _serving(group: Group, failed: str, view: ClusterSnapshot) -> int:
