@@ -37,7 +37,7 @@ def lab_with_dead_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Op
 
 @pytest.mark.long
 def test_what_is_dead_is_replaced_and_everything_runs_again(lab_with_dead_nodes: Operator, view: LineView) -> None:
-    """N2 as docs/concepts.md has it of dead nodes, R2."""
+    """N2 as docs/concepts.md has it of dead nodes, N5, R2. Clients ask while it is rolled."""
     operator = lab_with_dead_nodes
     rolls = operator.rolls
     before = operator.settled_state()
@@ -48,7 +48,8 @@ def test_what_is_dead_is_replaced_and_everything_runs_again(lab_with_dead_nodes:
     until(lambda: ready(operator, dead.name) == "Unknown", "the control plane misses the kubelet", within_seconds=90)
     rolls.publish_version("workers")
     until(lambda: silent_enough(operator), "it counts as dead", within_seconds=120)
-    outcome = operator.follow(rolls.start({}), view.show, within_seconds=420)
+    with operator.traffic():
+        outcome = operator.follow(rolls.start({}), view.show, within_seconds=420)
     assert outcome.succeeded, outcome.reason
     assert [outcome.report[part] for part in ("left_behind", "orphans", "gaps")] == [[], [], []]
     assert "1 instance that never joined exchanged" in outcome.reason
@@ -59,6 +60,10 @@ def test_what_is_dead_is_replaced_and_everything_runs_again(lab_with_dead_nodes:
     assert {n.version for n in after.nodes} == {operator.newest_version()}
     assert not {n.instance for n in after.nodes} & {unjoined, *(n.instance for n in before.nodes)}
     assert len(after.nodes) == len(before.nodes) + 1
+    # Nobody is sent to a pod of the dead node; what its workers had begun and not done, others do again.
+    verdict = operator.judge(None)
+    assert verdict.requests > 0
+    assert (verdict.failed, verdict.errors, verdict.jobs["lost"]) == (0, {}, 0)
 
 
 def launch_without_a_node(operator: Operator) -> str:
