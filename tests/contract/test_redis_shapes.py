@@ -76,6 +76,23 @@ def test_a_sentinel_that_nobody_declared_answers_and_comes_back_after_every_rese
     until(real, lambda: not third(), "it is known not to answer")
 
 
+def test_a_sentinel_of_several_masters_names_the_others_and_keeps_what_is_gone_of_them(real: Real) -> None:
+    """S2: a reset is for one master alone."""
+    one, other = real.add_server(), real.add_server()
+    more = (f"sentinel monitor other {other.host} {other.port} 2",)
+    watchers = [real.add_sentinel(one, *more) for _ in range(2)]
+
+    def peers(name: str) -> int:
+        return len(sentinel(real, watchers[0], name).sentinels)
+
+    until(real, lambda: peers(NAME) == peers("other") == 1, "they know each other")
+    assert sentinel(real, watchers[0]).beside == ("other",)
+    assert sentinel(real, watchers[0], "other").beside == (NAME,)
+    real.kill(watchers[1])
+    real.redis.reset(at(watchers[0]), NAME)
+    assert (peers(NAME), peers("other")) == (0, 1)
+
+
 def node(side: Real, address: Address) -> ClusterNode:
     seen = side.redis.cluster_node(at(address))
     assert isinstance(seen, ClusterNode), seen

@@ -279,6 +279,15 @@ def test_a_quorum_of_all_sentinels_holds_and_a_slow_detection_is_noted() -> None
     assert [code for code, _, _ in found] == ["redis-quorum", "redis-down-after"]
 
 
+def test_sentinels_that_monitor_other_masters_too_block_unless_that_is_accepted() -> None:
+    """S2: of these nobody forgets a sentinel that moved, and after three moves no majority is left to fail over."""
+    seen = views(group(), lambda v: replace(v, beside=("queue", "store")), "s-1")
+    ((code, severity, text),) = said(RedisView(CACHE, seen, zones=TWO_ZONES))
+    assert (code, severity) == ("redis-shared-sentinels", Severity.BLOCKS)
+    assert "sentinel s-1 also monitors queue and store" in text
+    assert code in ACCEPTABLE
+
+
 def test_a_detection_quicker_than_a_pause_blocks() -> None:
     """S1: sentinels would take a paused master for a dead one."""
     seen = views(group(), lambda v: replace(v, down_after_ms=1500), "s-1")

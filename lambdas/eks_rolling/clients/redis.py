@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from enum import StrEnum
 from socket import socket
 from typing import Any, NoReturn, TypeVar, cast
@@ -231,8 +232,8 @@ class RedisClient:
         self._known_secrets: dict[tuple[str, str], Mapping[str, str]] = {}
         self._connections: dict[tuple[Endpoint, _Kind], Connection] = {}
         self._used: dict[tuple[Endpoint, _Kind], float] = {}
-        self._refuse_periods: set[Endpoint] = set()
-        """Sentinels whose user may not ask: asked at each look, they would note each refusal in their ACL LOG."""
+        self._refused: set[tuple[Endpoint, str]] = set()
+        """What a sentinel's user may not ask: asked at each look, it would note each refusal in its ACL LOG."""
 
     # Reads
 
@@ -301,7 +302,8 @@ class RedisClient:
         ]
         try:
             replies = self._read(endpoint, _Kind.SENTINEL, *commands)
-            periods = self._periods(endpoint)
+            periods = self._if_permitted(endpoint, "DEBUG")
+            masters = self._if_permitted(endpoint, "MASTERS")
         except (Unreachable, TimedOut) as error:
             return _silence(endpoint, error)
         master, current, replicas, sentinels, quorum, own_id, names, *probes = replies
@@ -314,15 +316,15 @@ class RedisClient:
         for command, reply in needed.items():
             if isinstance(reply, ResponseError):
                 self._raise(endpoint, f"SENTINEL {command}", reply)
-        return read_sentinel(endpoint, [*replies[:7], periods], denied)
+        return replace(read_sentinel(endpoint, [*replies[:7], periods], denied), beside=_others(masters, name))
 
-    def _periods(self, endpoint: Endpoint) -> Reply:
-        if endpoint in self._refuse_periods:
+    def _if_permitted(self, endpoint: Endpoint, subcommand: str) -> Reply:
+        if (endpoint, subcommand) in self._refused:
             return None
-        (periods,) = self._read(endpoint, _Kind.SENTINEL, ("SENTINEL", "DEBUG"))
-        if isinstance(periods, NoPermissionError):
-            self._refuse_periods.add(endpoint)
-        return periods
+        (reply,) = self._read(endpoint, _Kind.SENTINEL, ("SENTINEL", subcommand))
+        if isinstance(reply, NoPermissionError):
+            self._refused.add((endpoint, subcommand))
+        return reply
 
     @_read_with_care
     def stranger(self, endpoint: Endpoint) -> Stranger | Silent:
@@ -801,6 +803,12 @@ def read_sentinel(endpoint: Endpoint, replies: Sequence[Reply], denied: Iterable
         announces_names=names.get("announce-hostnames") == "yes",
         denied=frozenset(denied),
     )
+
+
+def _others(masters: Reply, name: str) -> tuple[str, ...]:
+    """The other masters of SENTINEL MASTERS; none where not permitted."""
+    known = {_word(_pairs(item).get("name")) for item in masters} if isinstance(masters, list) else set()
+    return tuple(sorted(known - {name, ""}))
 
 
 def _info_period(periods: Reply) -> float | None:

@@ -203,7 +203,7 @@ class Sentinel:
     changes last in a failover. `epoch` is that of the configuration, which a higher one replaces; `info_age` is seconds
     since the master last answered its INFO (info-refresh), `info_period` seconds between two of them; None where the
     sentinel does not tell, or may not be told another one. `known` is False where the sentinel monitors no master of
-    that name.
+    that name; `beside` are the names of the others that it monitors, () where it does not tell.
     """
 
     address: Address
@@ -224,6 +224,7 @@ class Sentinel:
     info_period: float | None = None
     resolves_names: bool = False
     announces_names: bool = False
+    beside: tuple[str, ...] = ()
     denied: frozenset[str] = frozenset()
     """Commands that the sentinel does not know or permit."""
 

@@ -14,13 +14,16 @@ from eks_rolling.redis.groups import DeclarationProblem, Part, RedisGroup
 from eks_rolling.redis.room import too_small
 from eks_rolling.redis.sentinel import RedisPod, SentinelGroupState, SentinelPod
 
-ACCEPTABLE = frozenset({"redis-one-zone", "redis-min-replicas", "redis-one-copy"})
+ACCEPTABLE = frozenset({"redis-one-zone", "redis-min-replicas", "redis-one-copy", "redis-shared-sentinels"})
 """Codes of blockers that a person may accept."""
 
 OLDEST = (6, 2)
 """The first version with CLIENT PAUSE for writes alone (redis.io, command reference)."""
 
 LONGEST_DOWN_AFTER_MS = 30_000
+
+NAMED = 3
+"""So many other masters are in a finding."""
 
 SHORTEST_DOWN_AFTER_MS = 2_000
 """A switch pauses writes for half of it at most, and a second is the least that it needs to be sure of its end."""
@@ -189,6 +192,16 @@ def _settings(subject: str, seen: SentinelGroupState) -> Iterator[Finding]:
             subject,
             f"{len(seen.watchers)} sentinels, quorum {quorum}: while one moves, no failover would be possible",
             "run at least three sentinels with a quorum of two",
+        )
+    if shared := next(((w, v.beside) for w, v in _views(seen) if v.beside), None):
+        watcher, beside = shared
+        yield blocks(
+            "redis-shared-sentinels",
+            subject,
+            f"sentinel {watcher} also monitors {' and '.join(beside[:NAMED])}: of these masters the other sentinels "
+            "would go on listing it once it has moved, and count its vote as missing",
+            "give each master sentinels of its own, or accept it and send SENTINEL RESET for these masters to one "
+            "sentinel after the other when the roll has ended: accept: redis-shared-sentinels",
         )
     slowest = max((v.down_after_ms for v in views), default=0)
     if slowest >= LONGEST_DOWN_AFTER_MS:
