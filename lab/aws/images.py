@@ -6,6 +6,7 @@ a Systems Manager parameter to find an AMI).
 """
 
 import copy
+from datetime import UTC, datetime
 from typing import Any
 
 from moto.core.responses import ActionResult
@@ -17,6 +18,9 @@ from lab.aws.account import Account
 from lab.aws.compat.registry import around, replace
 
 BY_PARAMETER = "resolve:ssm:"
+
+_CREATED = datetime(2026, 1, 1, tzinfo=UTC)
+"""moto answers nothing for an image without a date."""
 
 
 def image_now(account: Account, named: str) -> str:
@@ -56,7 +60,8 @@ def _install_images(account: Account) -> None:
             raise InvalidAMIIdError(gone)
         asked = named or filters.get("image-id", [])
         there = [image for image in asked if image not in account.deregistered]
-        return ActionResult({"Images": [{"ImageId": image, "State": "available"} for image in there]})
+        images = [{"ImageId": image, "State": "available", "CreationDate": _CREATED} for image in there]
+        return ActionResult({"Images": images})
 
     def deregister_image(self: Any) -> Any:
         account.deregistered.add(self._get_param("ImageId"))
