@@ -92,6 +92,12 @@ def jsonata(expression: str) -> str:
     return f"{{% {expression} %}}"
 
 
+LONGEST_CAUSE = 1000
+"""Characters of what a node failed with that its roll is told: those of a whole wave have to fit into one state. All of
+it is on the node's page."""
+
+REASON = "$states.input.reason"
+
 ANSWER = "$states.result.Payload"
 """A step's answer, in the task that called it."""
 
@@ -584,7 +590,9 @@ class RollNode(Construct):
         record.next(replaced)
         replaced.when(
             states.when("$failure != null"),
-            states.fail("Not replaced", jsonata("$failure.Error"), jsonata("$states.input.reason")),
+            states.fail(
+                "Not replaced", jsonata("$failure.Error"), jsonata(f"$substring({REASON}, 0, {LONGEST_CAUSE})")
+            ),
             comment="a step failed",
         )
         replaced.otherwise(states.succeed("Replaced"))

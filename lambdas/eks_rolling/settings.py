@@ -289,7 +289,8 @@ class Settings(Strict):
         GroupSelection(), description="which of the groups tagged kubernetes.io/cluster/NAME are rolled: by default all"
     )
     surge: int = Field(2, ge=1, le=40, description="nodes replaced at the same time")
-    wave: int = Field(10, ge=1, le=1000, description="nodes between two health gates")
+    # What each node of a wave failed with has to fit into one state's payload.
+    wave: int = Field(10, ge=1, le=50, description="nodes between two health gates")
     canary: bool = Field(True, description="the first wave is a single node")
     bake_seconds: int = Field(60, ge=0, description="quiet time after each wave before the gate opens")
     alarms: tuple[str, ...] = Field((), description="CloudWatch alarms that hold the gate while in ALARM")

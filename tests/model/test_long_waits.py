@@ -98,7 +98,7 @@ def test_a_bake_of_hours_costs_each_wave_little(bake_seconds: int) -> None:
         (1000, {"wave": 10, "bake_seconds": 300}, True),
         (1000, {"wave": 10, "bake_seconds": 7200, "deadlines": {"health_gate": 9000}}, True),
         (1000, {"wave": 1, "bake_seconds": 300}, False),
-        (3000, {"wave": 100}, False),
+        (3000, {"wave": 50}, False),
         (0, {}, True),
     ],
 )

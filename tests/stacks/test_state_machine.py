@@ -15,7 +15,7 @@ from eks_rolling.redis.actions import RedisStep
 from eks_rolling.report.timeline import KINDS
 from eks_rolling.settings import Deadlines, Settings
 from stacks.functions import HOOKS, ROLLBACK, STEPS, UNJOINED
-from stacks.state_machine import READY_SECONDS, REDIS_STATES, RETRIED, START_RETRIED, UNREADY
+from stacks.state_machine import LONGEST_CAUSE, READY_SECONDS, REDIS_STATES, RETRIED, START_RETRIED, UNREADY
 from tests.assembly import DOCUMENT, HOOK_FUNCTION, Assembly, synthesize, with_hooks
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -257,3 +257,32 @@ def test_the_report_knows_what_every_waiting_state_waits_for(machine: str) -> No
 def test_the_rolls_definition_carries_the_settings_that_it_was_made_with() -> None:
     settings = Settings.parse(json.loads(synthesize().definition("roll")["Comment"]))
     assert settings == Settings.parse(DOCUMENT["settings"])
+
+
+def test_what_every_node_of_the_largest_wave_failed_with_fits_into_a_state() -> None:
+    """262,144 bytes (Step Functions quotas). Of a child's failure Step Functions tells its whole description, as JSON
+    in a text (API reference, DescribeExecution)."""
+    largest = next(m.le for m in Settings.model_fields["wave"].metadata if hasattr(m, "le"))
+    machine = "arn:aws-us-gov:states:us-gov-west-1:123456789012:stateMachine:eks-rolling-" + "c" * 50
+    child = {
+        "Cause": "c" * LONGEST_CAUSE,
+        "Error": "DeadlineExceeded",
+        "ExecutionArn": machine.replace("stateMachine", "execution") + "-node:" + "n" * 80,
+        "Input": {
+            "roll": "r" * 80, "instance": "i-0123456789abcdef0", "node": "n" * 63, "group": "g" * 255,
+            "AWS_STEP_FUNCTIONS_STARTED_BY_EXECUTION_ID": machine + "-roll:" + "r" * 80,
+        },
+        "InputDetails": {"Included": True},
+        "Name": "n" * 80,
+        "RedriveCount": 0,
+        "RedriveStatus": "REDRIVABLE_BY_PARENT",
+        "StartDate": 1732700000000,
+        "StateMachineArn": machine + "-node",
+        "Status": "FAILED",
+        "StopDate": 1732700000000,
+    }  # fmt: skip
+    failure = {"node": "n" * 63, "failure": {"Error": "States.TaskFailed", "Cause": json.dumps(child)}}
+    plan = 1000 * len('"i-0123456789abcdef0",') * 2
+    assert largest * len(json.dumps(failure)) + plan < 262_144
+    (not_replaced,) = [state for name, state in states(synthesize().definition("node")) if name == "Not replaced"]
+    assert f"0, {LONGEST_CAUSE})" in not_replaced["Cause"]
