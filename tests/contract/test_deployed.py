@@ -36,7 +36,8 @@ def outputs(aws: Server) -> Json:
 
 
 def deployed(aws: Server) -> Json:
-    (made,) = deploy(synthesize(SPEC.cluster, {"alarms": [ALARM]}), endpoint=aws.endpoint, region=REGION).values()
+    settings = {"alarms": [ALARM], "notifications": ["on-call@example.com"]}
+    (made,) = deploy(synthesize(SPEC.cluster, settings), endpoint=aws.endpoint, region=REGION).values()
     return made
 
 
