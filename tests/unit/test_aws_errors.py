@@ -10,6 +10,7 @@ import botocore.session
 import pytest
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError, SSOTokenLoadError, TokenRetrievalError
+from botocore.parsers import ResponseParserError
 
 from eks_rolling.clients import aws, aws_errors, eks
 from eks_rolling.clients.aws import AwsClient, translated
@@ -177,3 +178,9 @@ def test_credentials_that_are_not_accepted_are_no_lost_connection_and_no_missing
     with pytest.raises(AccessDenied, match=r"Sign in again\.$") as raised, translated("list executions"):
         raise error
     assert "Allow it" not in str(raised.value)
+
+
+def test_an_answer_that_is_none_is_asked_for_again() -> None:
+    """A proxy answers with a page of its own."""
+    with pytest.raises(Transient, match="Cannot list executions now: invalid XML"), translated("list executions"):
+        raise ResponseParserError("invalid XML received: b'<!doctype html>'")

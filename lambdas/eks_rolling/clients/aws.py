@@ -22,6 +22,7 @@ from botocore.exceptions import (
     SSOError,
     TokenRetrievalError,
 )
+from botocore.parsers import ResponseParserError
 
 from eks_rolling.clients.aws_errors import Sort, sort
 from eks_rolling.clients.call_log import CALLS
@@ -180,7 +181,8 @@ def translated(doing: str) -> Iterator[None]:
         raise AccessDenied(f"Cannot {doing}: no AWS credentials were found. Sign in.") from error
     except (CredentialRetrievalError, SSOError, TokenRetrievalError) as error:
         raise AccessDenied(f"Cannot {doing}: {str(error).rstrip('.')}. Sign in again.") from error
-    except BotoCoreError as error:
+    except (BotoCoreError, ResponseParserError) as error:
+        # A proxy's page of HTML, say, where an answer should be.
         raise Transient(f"Cannot {doing} now: {error}") from error
 
 
