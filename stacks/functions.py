@@ -50,6 +50,7 @@ _STEPS: Mapping[str, Permissions] = {
         (LOOK, CHECK, REDIS_LOOK),
         describe=(
             *DESCRIBE_GROUPS,
+            "autoscaling:DescribeLaunchConfigurations",
             "autoscaling:DescribeLifecycleHooks",
             "ec2:DescribeImages",
             "ec2:DescribeInstanceTypes",
@@ -137,6 +138,7 @@ ROLLBACK: Mapping[str, Permissions] = {
         (LOCK,),
         describe=(
             *DESCRIBE_GROUPS,
+            "autoscaling:DescribeLaunchConfigurations",
             "ec2:DescribeImages",
             "ec2:DescribeLaunchTemplateVersions",
             "ec2:DescribeLaunchTemplates",

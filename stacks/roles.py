@@ -100,6 +100,7 @@ UNSCOPED: Mapping[str, str] = {
             *DESCRIBE_GROUPS,
             *DESCRIBE_TARGETS,
             *TRACE,
+            "autoscaling:DescribeLaunchConfigurations",
             "autoscaling:DescribeLifecycleHooks",
             "ec2:DescribeImages",
             "ec2:DescribeInstanceTypes",

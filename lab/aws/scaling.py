@@ -17,6 +17,8 @@ from lab.aws.compat.registry import around, replace
 from lab.aws.fleet import Activity, Fleet
 
 _PAGE = 100
+_NAMED = 50
+"""Groups that one request may name by default (API reference of DescribeAutoScalingGroups)."""
 
 
 def install(fleet: Fleet) -> None:
@@ -157,6 +159,9 @@ def _install_settling(fleet: Fleet) -> None:
         return original(self)
 
     def describe_auto_scaling_groups(original: Any, self: Any) -> Any:
+        most = self._get_int_param("MaxRecords") or _NAMED
+        if len(self._get_param("AutoScalingGroupNames", [])) > most:
+            raise ValidationError(f"The number of AutoScalingGroupNames must be no more than {most}.")
         answer = original(self)
         answer.result["AutoScalingGroups"] = [_as_glimpsed(fleet, g) for g in answer.result["AutoScalingGroups"]]
         return answer

@@ -194,6 +194,7 @@ def test_a_group_is_read_with_its_sizes_instances_and_template(side: Side) -> No
 
 def test_groups_nobody_knows_are_absent_and_the_clusters_own_are_found_by_tag(side: Side) -> None:
     assert side.aws.groups(["nobody"]) == []
+    assert [g.name for g in side.aws.groups([side.group, *(f"nobody-{n}" for n in range(60))])] == [side.group]
     assert side.group in {g.name for g in side.aws.groups()}
 
 
@@ -444,6 +445,11 @@ def test_a_launch_configuration_and_what_instances_came_from_are_read(account: A
     assert group.configuration.startswith("configured-")
     assert group.instances
     assert all(i.template.startswith(f"{CONFIGURATION}configured-") for i in group.instances)
+    named = f"{CONFIGURATION}{group.configuration}"
+    said = account.template_data([named, f"{CONFIGURATION}gone"])
+    assert said.keys() == {named}
+    assert said[named]["ImageId"].startswith("ami-")
+    assert account.images_gone([said[named]["ImageId"]]) == frozenset()
 
 
 @pytest.mark.lab

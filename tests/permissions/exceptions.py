@@ -82,6 +82,11 @@ EXEMPT: tuple[Exempt, ...] = (
         for what in ("ec2:RunInstances", "ec2:CreateTags", "iam:PassRole")
     ),
     Exempt(
+        "put_back_version",
+        "autoscaling:DescribeLaunchConfigurations",
+        "no lab's roll goes back to a launch configuration; the model's do",
+    ),
+    Exempt(
         "replace_unjoined",
         "elasticloadbalancing:*",
         "what never joined may be registered with no balancer, or with a target group alone",

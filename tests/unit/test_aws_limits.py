@@ -16,6 +16,7 @@ TAKES = {
     "DescribeAutoScalingGroups": 50,
     "DescribeAlarms": 100,
     "DescribeInstanceTypes": 100,
+    "DescribeLaunchConfigurations": 50,
     "DescribeImages": 200,
     "DescribeInstances": 200,
 }
@@ -30,7 +31,7 @@ DELETED = "deleted"
 def named(asked: Json) -> list[str]:
     """What a request asks for."""
     filtered = [value for each in asked.get("Filters", ()) for value in each["Values"]]
-    by_name = ("AutoScalingGroupNames", "AlarmNames", "InstanceTypes")
+    by_name = ("AutoScalingGroupNames", "AlarmNames", "InstanceTypes", "LaunchConfigurationNames")
     return [*filtered, *(value for key in by_name for value in asked.get(key, ()))]
 
 
@@ -56,6 +57,10 @@ class Account:
                 return {"InstanceRefreshes": []}
             case "DescribeLifecycleHooks":
                 return {"LifecycleHooks": [{"LifecycleHookName": "drain", "LifecycleTransition": "x_TERMINATING"}]}
+            case "DescribeLaunchConfigurations":
+                return {"LaunchConfigurations": [configuration(name) for name in names if name != DELETED]}
+            case "DescribeLaunchTemplateVersions":
+                return versions(asked["Versions"])
             case "DescribeAlarms":
                 return self._alarms(names, asked["AlarmTypes"])
             case "DescribeInstanceTypes":
@@ -80,6 +85,19 @@ def group(name: str) -> Json:
         "AutoScalingGroupName": name, "MinSize": 0, "MaxSize": 1, "DesiredCapacity": 0, "AvailabilityZones": ["a"],
         "Instances": [],
     }  # fmt: skip
+
+
+def configuration(name: str) -> Json:
+    return {"LaunchConfigurationName": name, "LaunchConfigurationARN": f"arn:{name}", "ImageId": "ami-1"}
+
+
+def versions(numbers: list[str]) -> Json:
+    """As EC2 answers: for one that is gone it tells of none."""
+    if "7" in numbers:
+        error: Any = {"Error": {"Code": "InvalidLaunchTemplateId.VersionNotFound", "Message": "version 7"}}
+        raise ClientError(error, "DescribeLaunchTemplateVersions")
+    told = [{"VersionNumber": int(n), "LaunchTemplateData": {"ImageId": f"ami-{n}"}} for n in numbers]
+    return {"LaunchTemplateVersions": told}
 
 
 def kind(name: str) -> Json:
@@ -161,3 +179,16 @@ def test_a_group_that_is_deleted_while_it_is_looked_at_keeps_nobody_from_the_oth
 ) -> None:
     assert [g.name for g in client.groups(["ng-a", DELETED])] == [DELETED, "ng-a"]
     assert [h.group for h in client.lifecycle_hooks([DELETED, "ng-a"])] == ["ng-a"]
+
+
+def test_a_version_that_was_deleted_hides_no_other(account: Account, client: AwsClient) -> None:
+    said = client.template_data(["lt-1:6", "lt-1:7", "lt-1:8", "lt-2:7"])
+    assert said == {"lt-1:6": {"ImageId": "ami-6"}, "lt-1:8": {"ImageId": "ami-8"}}
+
+
+def test_any_number_of_launch_configurations_is_described_by_what_they_launch(
+    account: Account, client: AwsClient
+) -> None:
+    names = [f"lc:conf-{number:03}" for number in range(120)]
+    said = client.template_data([*names, f"lc:{DELETED}"])
+    assert said == {name: {"ImageId": "ami-1"} for name in names}

@@ -79,6 +79,12 @@ def test_a_launch_configuration_is_gone_back_to_only_if_the_groups_tag_can_say_s
     )
 
 
+def test_a_launch_configuration_whose_image_is_gone_is_not_gone_back_to() -> None:
+    data = {"lc:conf-1": {"ImageId": "ami-1"}, "lc:conf-2": {"ImageId": "ami-2"}}
+    view = replace(of_configurations("conf-1", "conf-2"), template_data=data, images_gone=frozenset({"ami-1"}))
+    assert seen(view) == ([], ["image ami-1 of lc:conf-1 is gone, so nothing could be launched"])
+
+
 @pytest.mark.parametrize("roll", ["roll-1", "release-1.2", "x" * 80, "größer", "a+b=c@d!"])
 def test_the_record_of_any_rolls_name_is_read_again(roll: str) -> None:
     """An execution may be called anything without spaces, brackets, wildcards and some signs (API reference)."""

@@ -79,6 +79,12 @@ FILTER_VALUES = 200
 GROUP_NAMES = 50
 """Groups that DescribeAutoScalingGroups takes by name (API reference)."""
 
+CONFIGURATION_NAMES = 50
+"""Launch configurations that one request asks for, the most of a page (API reference)."""
+
+OF_ITSELF = frozenset({"CreatedTime", "LaunchConfigurationARN", "LaunchConfigurationName"})
+"""What a launch configuration says of itself, and not of what is launched."""
+
 ALARM_NAMES = 100
 """Alarms that DescribeAlarms takes by name (API reference)."""
 
@@ -350,20 +356,40 @@ class AwsClient:
             self._autoscaling.update_auto_scaling_group(AutoScalingGroupName=group, LaunchConfigurationName=name)
 
     def template_data(self, versions: Iterable[str]) -> dict[str, dict[str, str]]:
+        wanted = sorted(set(versions))
         numbers: dict[str, list[str]] = {}
-        for version in sorted(v for v in set(versions) if not v.startswith(CONFIGURATION)):
+        for version in (v for v in wanted if not v.startswith(CONFIGURATION)):
             template, _, number = version.partition(":")
             numbers.setdefault(template, []).append(number)
-        found: dict[str, dict[str, str]] = {}
-        for template, wanted in numbers.items():
-            try:
-                found |= self._template_data(template, wanted)
-            except AccessDenied:
-                raise
-            except Permanent:
-                # The template or one of its versions is gone; what nodes of it were made of is not known any more.
-                continue
+        found = self._configuration_data([v.removeprefix(CONFIGURATION) for v in wanted if v.startswith(CONFIGURATION)])
+        for template, of_template in numbers.items():
+            found |= self._known_versions(template, of_template)
         return found
+
+    def _configuration_data(self, names: list[str]) -> dict[str, dict[str, str]]:
+        found: dict[str, dict[str, str]] = {}
+        for batch in _batches(names, CONFIGURATION_NAMES):
+            with translated(f"describe launch configurations {', '.join(batch)}"):
+                pages = self._autoscaling.get_paginator("describe_launch_configurations").paginate(
+                    LaunchConfigurationNames=batch
+                )
+                for item in (item for page in pages for item in page["LaunchConfigurations"]):
+                    said = {key: value for key, value in item.items() if key not in OF_ITSELF}
+                    found[f"{CONFIGURATION}{item['LaunchConfigurationName']}"] = _flat(said)
+        return found
+
+    def _known_versions(self, template: str, numbers: list[str]) -> dict[str, dict[str, str]]:
+        try:
+            return self._template_data(template, numbers)
+        except AccessDenied:
+            raise
+        except Permanent:
+            # The template is gone, or one of these versions: for its sake EC2 tells of none.
+            return (
+                {}
+                if len(numbers) == 1
+                else {k: v for n in numbers for k, v in self._known_versions(template, [n]).items()}
+            )
 
     def _template_data(self, template: str, numbers: list[str]) -> dict[str, dict[str, str]]:
         with translated(f"describe versions of launch template {template}"):

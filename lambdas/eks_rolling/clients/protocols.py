@@ -261,7 +261,8 @@ class Aws(Protocol):
         ...
 
     def template_data(self, versions: Iterable[str]) -> dict[str, dict[str, str]]:
-        """Per "lt-id:number" what that version says, field by field; versions that are gone are absent."""
+        """Per "lt-id:number" or "lc:NAME" what that version or launch configuration says, field by field; those that
+        are gone are absent."""
         ...
 
     def images_now(self, versions: Iterable[str]) -> dict[str, str]:

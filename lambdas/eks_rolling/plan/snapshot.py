@@ -68,7 +68,7 @@ class ClusterSnapshot:
     other_groups: tuple[Group, ...] = ()
     """The cluster's other groups, which the request or the settings leave out; none where nothing is ever put back."""
     template_data: dict[str, dict[str, str]] = field(default_factory=dict)
-    """ "lt-id:number" -> what that version says, field by field."""
+    """ "lt-id:number" or "lc:NAME" -> what that version or launch configuration says, field by field."""
     template_tags: dict[str, dict[str, str]] = field(default_factory=dict)
     """Launch template -> its own tags; empty where no version is ever put back."""
     images: dict[str, str] = field(default_factory=dict)

@@ -111,7 +111,7 @@ def _obstacle(
     if serving := _serving(group, failed, view):
         return f"nodes of the new version serve already: {counted(serving, 'node')} of {failed}", "nothing"
     if group.configuration:
-        return _configurations(failed, former)
+        return _configurations(failed, former, view)
     template = group.template
     if template is None or not same_template(former, failed):
         return "its nodes are of another launch template", "nothing"
@@ -129,10 +129,12 @@ def _obstacle(
     return _untagged(template.id, view, settings)
 
 
-def _configurations(failed: str, former: str) -> tuple[str, str] | None:
+def _configurations(failed: str, former: str, view: ClusterSnapshot) -> tuple[str, str] | None:
     """The same where the group has launch configurations, whose names may be anything."""
     if not former.startswith(CONFIGURATION):
         return "its nodes' launch configuration is gone, or was a launch template", "nothing"
+    if (image := view.image_of(former)) in view.images_gone:
+        return nothing_launches(former, image), "keep images for as long as nodes have them"
     if VersionPutBack(failed, former, LONGEST_ROLL).is_legible:
         return None
     return (
