@@ -336,6 +336,8 @@ def test_a_master_without_slots_moves_without_a_failover() -> None:
     expect(slotless(cluster(stand_in="m-0")), DeletePod, RedisStep.MOVE_SHARD_POD, "m-0 moves")
     back = replace(slotless(cluster(old="", stand_in="m-0")), node="old", waited=6.0)
     expect(back, Forget, RedisStep.REMOVE_STAND_IN, "every node forgets m-0-stand-in")
+    reset = alone(without(slotless(cluster(old="", stand_in="")), T), T)
+    expect(reset, DeletePod, RedisStep.DELETE_STAND_IN, "m-0-stand-in is no longer needed")
 
 
 def test_the_pod_moves_once_the_stand_in_is_master_and_everybody_follows_it() -> None:

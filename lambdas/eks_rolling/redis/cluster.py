@@ -430,7 +430,10 @@ def _returned(pair: Pair) -> Action:
     if pod.node.itself.role is Role.REPLICA:
         if (rising := _promoted_meanwhile(pair)) is not None:
             return rising
-    elif not pod.node.itself.slots and not (pod.node.id == pair.original.id == stand_in.node.itself.master):
+    elif not pod.node.itself.slots and not (
+        stand_in.node.alone or pod.node.id == pair.original.id == stand_in.node.itself.master
+    ):
+        # Unless it is a master without slots as before, whose stand-in follows it, or has been reset since.
         shard_master = stand_in.node.itself.master or stand_in.node.id
         return Replicate(pod, shard_master, f"{pod} becomes a replica of its shard again", RedisStep.SYNC_SHARD_POD)
     return _remove(pair)
