@@ -195,11 +195,18 @@ def _way_out(target: Target) -> str:
     from eks_rolling_cli.finding_settings import leads_out, routes_of
 
     ec2: Any = target.session.client("ec2")
-    routes = routes_of(ec2, ec2.describe_subnets(SubnetIds=list(place["SubnetIds"]))["Subnets"])
+    subnets = ec2.describe_subnets(SubnetIds=list(place["SubnetIds"]))["Subnets"]
+    routes = routes_of(ec2, subnets)
     if public := sorted(s for s, table in routes.items() if leads_out(table)):
         raise Unwell(
             f"{', '.join(public)} leads to the internet directly, and functions have no public address",
             "name private subnets under network",
+        )
+    if full := sorted(s["SubnetId"] for s in subnets if not s["AvailableIpAddressCount"]):
+        raise Unwell(
+            f"{', '.join(full)} has no free address: a function that sleeps could not be woken",
+            "free addresses, or name other subnets under network",
+            Health.WARN,
         )
     closed = sorted(s for s, table in routes.items() if not any(_is_default(r) for r in table.get("Routes", ())))
     if not closed:
@@ -266,6 +273,19 @@ def _asked(groups: Iterable[Json]) -> int:
 
 
 def _concurrency(target: Target) -> str:
+    functions = target.session.client("lambda")
+
+    def reserved(function: Json) -> int | None:
+        answer = functions.get_function_concurrency(FunctionName=function["FunctionName"])
+        return answer.get("ReservedConcurrentExecutions")
+
+    with ThreadPoolExecutor(READERS) as readers:
+        kept = dict(zip(map(_step, target.functions), readers.map(reserved, target.functions), strict=True))
+    if stopped := sorted(step for step, most in kept.items() if most == 0):
+        raise Unwell(
+            f"somebody has stopped {', '.join(stopped)}: the reserved concurrency is 0",
+            "find out why; aws lambda delete-function-concurrency --function-name ... lets it run",
+        )
     service, code = CONCURRENCY
     client = target.session.client("service-quotas")
     quota = int(client.get_service_quota(ServiceCode=service, QuotaCode=code)["Quota"]["Value"])

@@ -94,6 +94,7 @@ OPERATOR_MAY = [
     ("states:DescribeExecution", f"{RUN}-node:i-1-roll-1"),
     ("states:GetExecutionHistory", f"{RUN}-roll:roll-1"),
     ("states:StopExecution", f"{RUN}-roll:roll-1"),
+    ("lambda:GetFunctionConcurrency", f"arn:aws:lambda:{HERE}:function:EksRolling-demo-FunctionsPlan-1"),
     ("lambda:GetFunctionConfiguration", f"arn:aws:lambda:{HERE}:function:EksRolling-demo-FunctionsPlan-1"),
     ("sns:ListSubscriptionsByTopic", f"arn:aws:sns:{HERE}:EksRolling-demo-Messages-1"),
     ("events:DescribeRule", f"arn:aws:events:{HERE}:rule/EksRolling-demo-Change-1"),

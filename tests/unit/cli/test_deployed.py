@@ -218,7 +218,7 @@ def test_an_endpoint_counts_where_it_serves_the_functions(target: FakeTarget, ch
 def routes(*more: Json) -> Json:
     local = {"DestinationCidrBlock": "10.0.0.0/16", "GatewayId": "local", "State": "active"}
     table = {"RouteTableId": "rtb-1", "VpcId": "vpc-1", "Associations": [{"Main": True}], "Routes": [local, *more]}
-    subnets = [{"SubnetId": "subnet-1", "VpcId": "vpc-1"}]
+    subnets = [{"SubnetId": "subnet-1", "VpcId": "vpc-1", "AvailableIpAddressCount": 5}]
     return {"describe_subnets": {"Subnets": subnets}, "describe_route_tables": {"RouteTables": [table]}}
 
 
@@ -241,5 +241,28 @@ def test_target_groups_are_counted_as_a_look_asks_them(target: FakeTarget, count
 
 @pytest.mark.parametrize(("quota", "health"), [(1000.0, Health.OK), (10.0, Health.OK), (5.0, Health.WARN)])
 def test_a_roll_has_room_beside_other_functions(target: FakeTarget, quota: float, health: Health) -> None:
-    found = line(target, "concurrency", get_service_quota={"Quota": {"Value": quota}})
+    target.__dict__["functions"] = [function("plan")]
+    answers: Json = {"get_service_quota": {"Quota": {"Value": quota}}, "get_function_concurrency": {}}
+    found = line(target, "concurrency", **answers)
     assert (found.health, found.said) == (health, f"{quota:.0f} functions may run at once; a roll runs up to 3")
+
+
+@pytest.mark.parametrize(("reserved", "health"), [(0, Health.FAIL), (5, Health.OK)])
+def test_a_function_that_somebody_has_stopped_is_named(target: FakeTarget, reserved: int, health: Health) -> None:
+    target.__dict__["functions"] = [function("evict")]
+    answers = {
+        "get_service_quota": {"Quota": {"Value": 1000.0}},
+        "get_function_concurrency": {"ReservedConcurrentExecutions": reserved},
+    }
+    found = line(target, "concurrency", **answers)
+    assert found.health is health
+    assert ("somebody has stopped evict" in found.said) == (health is Health.FAIL)
+
+
+def test_subnets_without_a_free_address_are_named(target: FakeTarget) -> None:
+    target.__dict__["functions"] = [function("plan", VpcConfig=PLACE)]
+    answers = routes({"DestinationCidrBlock": "0.0.0.0/0", "NatGatewayId": "nat-1", "State": "active"})
+    answers["describe_subnets"]["Subnets"][0]["AvailableIpAddressCount"] = 0
+    found = line(target, "way out", **answers)
+    assert found.health is Health.WARN
+    assert found.said.startswith("subnet-1 has no free address")
