@@ -157,8 +157,9 @@ def _tell(console: Console, text: str | Text) -> None:
     if not console.is_terminal:
         console.print(told, soft_wrap=True)
         return
-    for line in folded(told, console.width):
-        console.print(line, soft_wrap=True)
+    indent = " " * (len(told.plain) - len(told.plain.lstrip(" ")))
+    for number, line in enumerate(folded(told, console.width - len(indent))):
+        console.print(Text(indent).append_text(line) if number else line, soft_wrap=True)
 
 
 def show(content: RenderableType) -> None:

@@ -134,13 +134,14 @@ def autoscaler_of(workloads: "Iterable[Workload]") -> str:
 
 
 def redis_of(workloads: "list[Workload]", pods: "list[Pod]") -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The Redis groups that annotations declare, and what runs Redis by its image and is in none."""
-    from eks_rolling.redis.groups import GROUP, declared
+    """The Redis groups that annotations declare, and what else the plan would take for a server of Redis' kind."""
+    from eks_rolling.redis.groups import CACHE, GROUP, PART, declared
     from eks_rolling.redis.recognition import redis_evidence
 
     groups = tuple(str(group) for group in declared(workloads)[0])
-    annotated = {w.owner for w in workloads if GROUP in w.annotations}
-    running = {p.owner for p in pods if p.owner is not None and redis_evidence(p)}
+    annotated = {w.owner for w in workloads if GROUP in w.annotations or w.annotations.get(PART) == CACHE}
+    moving = (p for p in pods if not p.stays_with_node and p.annotations.get(PART) != CACHE)
+    running = {p.owner for p in moving if p.owner is not None and redis_evidence(p)}
     return groups, tuple(sorted(str(o) for o in running - annotated))
 
 

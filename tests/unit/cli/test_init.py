@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from eks_rolling.observed.kubernetes import Container, Owner
+from eks_rolling.redis.groups import CACHE, PART
 from eks_rolling_cli import init
 from eks_rolling_cli.exits import Exit
 from eks_rolling_cli.finding_settings import Discovery, Subnet, autoscaler_of, chosen_subnets, redis_of, subnets_of
@@ -108,6 +109,12 @@ def test_the_autoscaler_is_found_by_its_name_and_redis_by_annotations_and_images
     assert groups == ("default/cache",)
     assert undeclared == (str(pods[0].owner),)
     assert pods[0].owner == Owner("Deployment", "default", "web")
+    # What the plan does not block for is no trouble here: what has ended, and what is said to be a cache.
+    for others in (
+        [replace(p, phase="Succeeded") for p in pods],
+        [replace(p, annotations={PART: CACHE}) for p in pods],
+    ):
+        assert redis_of(world.workloads(), [*world.pods(), *others])[1] == ()
 
 
 def test_init_writes_the_file_and_says_what_was_not_found(

@@ -34,6 +34,13 @@ def test_a_result_is_folded_on_a_terminal_alone(terminal: bool, lines: int, monk
     assert len(written.getvalue().splitlines()) == lines
 
 
+def test_the_rest_of_a_folded_line_stands_under_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(cli_context, "output", Console(file=written, width=40, force_terminal=True))
+    cli_context.tell(f"  {SENTENCE}")
+    assert all(line.startswith("  ") and line[2] != " " for line in written.getvalue().splitlines())
+
+
 def test_doctors_lines_and_its_spinner_share_a_console(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two consoles would write into each other's lines."""
     lines, beside = io.StringIO(), io.StringIO()
