@@ -66,7 +66,7 @@ _STEPS: Mapping[str, Permissions] = {
     "ask_approval": Permissions(reads_reports=True, notifies=True),
     "take_lock": Permissions((LOCK,)),
     "pause_interference": Permissions(
-        (LOCK, PAUSE),
+        (LOOK, LOCK, PAUSE),
         describe=DESCRIBE_GROUPS,
         groups=ARRANGE,
         reads_reports=True,

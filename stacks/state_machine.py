@@ -406,7 +406,7 @@ class Roll(Construct):
             errors=["States.ALL"],
             assign={
                 **KEEP_FIRST,
-                "putBack": jsonata(f"['no version could be put back: ' & {cause_of('$states.errorOutput')}]"),
+                "putBack": jsonata(f"['not every version could be put back: ' & {cause_of('$states.errorOutput')}]"),
             },
         )
         put_back.next(then.start)

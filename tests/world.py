@@ -155,6 +155,8 @@ class Delays:
     """From a raised desired capacity to the launch."""
     collection: float = 60
     """Until the pods of a node that is gone are collected, of which their DaemonSet's count is told by nothing else."""
+    status: float = 3
+    """How old what controllers tell of their pods is."""
 
 
 class World:
@@ -176,6 +178,8 @@ class World:
         self.cron_job_list: list[CronJob] = []
         self.denials: dict[str, str] = {}
         """Namespace/name of a pod -> the words with which admission denies its eviction."""
+        self.budget_denials: dict[str, str] = {}
+        """Namespace -> the words with which it takes no budget of ours."""
         self.targets: dict[tuple[str, str], TargetState] = {}
         self.node_services: list[Service] = []
         self.network_policy_list: list[NetworkPolicy] = []
@@ -193,10 +197,12 @@ class World:
         self.former_defaults: dict[str, tuple[float, int]] = {}
         """Launch template -> when its default version was put back, and the one before that."""
         self.tags_of_templates = {f"kubernetes.io/cluster/{CLUSTER}": "owned"}
-        self.exchanges: list[tuple[str, float]] = []
-        """Groups that are about to launch in an exchanged instance's stead, and when."""
+        self.replacing: list[tuple[str, float]] = []
+        """Groups that are about to launch in the stead of an instance that they replace, and when."""
         self.silent: dict[str, float] = {}
         """Node -> when its kubelet fell silent."""
+        self.containers_until: dict[str, float] = {}
+        """Instance -> when the last container ends that runs there although its Node was deleted."""
         self.hooks: list[LifecycleHook] = []
         self.tokens: dict[str, str] = {}
         self.documents: dict[str, str] = {}
@@ -242,6 +248,7 @@ class World:
         self.planned: set[str] = set()
         self._serial = 0
         self._revision = 0
+        self._statuses: list[tuple[float, dict[Owner, tuple[int, int, int]]]] = []
 
     # Building
 
@@ -357,6 +364,17 @@ class World:
         del self.silent[node]
         self._set_node(replace(self.nodes_by_name[node], ready=True, silent_since=0.0))
 
+    def remove_node(self, node: str) -> None:
+        """Somebody deletes the Node; its instance runs on. Its pods are collected, and only then do containers end."""
+        self.containers_until[self.nodes_by_name.pop(node).instance] = (
+            self.time + self.delays.collection + self.delays.grace
+        )
+        for state in self.pods_by_name.values():
+            if state.pod.node == node:
+                self._strand(state)
+        if self.baseline is not None:
+            self.baseline = self.capacity()
+
     def clients(self, settings: Settings) -> Clients:
         return Clients(self, self, self.redis, settings, lambda: self.time, self.advance, self)
 
@@ -377,6 +395,7 @@ class World:
         self._run_workloads()
         self._schedule()
         self._run_volumes_and_targets()
+        self._run_statuses()
         self.check()
 
     def _run_instances(self) -> None:
@@ -396,7 +415,7 @@ class World:
             elif machine.state == "shutting-down" and self.time >= machine.changes_at:
                 machine.state = "terminated"
                 self._forget(machine)
-        self._run_exchanges()
+        self._run_replacing()
         for group in list(self.groups_by_name.values()):
             alive = sum(1 for m in self.machines.values() if m.group == group.name and m.alive)
             if not group.launches_serially or alive >= group.desired or "Launch" in group.suspended:
@@ -405,9 +424,9 @@ class World:
                 zones = {z: sum(1 for m in self._alive(group.name) if m.zone == z) for z in group.zones}
                 self._launch(group.name, min(zones, key=lambda z: (zones[z], z)))
 
-    def _run_exchanges(self) -> None:
-        for due in [e for e in self.exchanges if self.time >= e[1]]:
-            self.exchanges.remove(due)
+    def _run_replacing(self) -> None:
+        for due in [e for e in self.replacing if self.time >= e[1]]:
+            self.replacing.remove(due)
             zones = {z: sum(1 for m in self._alive(due[0]) if m.zone == z) for z in self.groups_by_name[due[0]].zones}
             self._launch(due[0], min(zones, key=lambda z: (zones[z], z)))
 
@@ -460,7 +479,7 @@ class World:
         return pod.owner is not None and pod.owner.kind == "DaemonSet"
 
     def _strand(self, state: PodState) -> None:
-        """A DaemonSet's pod outlives its node's object, as nobody tells its controller, until it is collected."""
+        """A pod outlives its node's object, as nobody tells its controller, until it is collected."""
         state.gone_at = self.time + self.delays.collection
         state.pod = replace(state.pod, ready=False)
 
@@ -608,8 +627,9 @@ class World:
         )
 
     def _delete(self, state: PodState) -> None:
+        """Its containers run on, and pass their probes, until they have ended."""
         state.gone_at = self.time + self.delays.grace
-        state.pod = replace(state.pod, ready=False, deleting_until=state.gone_at)
+        state.pod = replace(state.pod, deleting_until=state.gone_at)
 
     def _schedule(self) -> None:
         for state in self.pods_by_name.values():
@@ -686,7 +706,8 @@ class World:
 
     def unavailable(self, owner: Owner) -> int:
         """How many of the wanted pods are not Ready now."""
-        ready = sum(1 for p in self.pods_by_name.values() if p.pod.owner == owner and p.pod.ready)
+        pods = (p.pod for p in self.pods_by_name.values() if p.pod.owner == owner)
+        ready = sum(1 for p in pods if p.ready and not p.deleting)
         return max(0, self.workloads_by_owner[owner].workload.desired - ready)
 
     def _effect(self, what: str) -> None:
@@ -834,7 +855,7 @@ class World:
     def _judged(self, budget: Budget) -> Budget:
         pods = [p for p in self.pods_by_name.values() if budget.covers(p.pod)]
         expected = sum(self.workloads_by_owner[o].workload.desired for o in {p.pod.owner for p in pods if p.pod.owner})
-        healthy = sum(1 for p in pods if p.pod.ready)
+        healthy = sum(1 for p in pods if p.pod.ready and not p.pod.deleting)
         if budget.min_available:
             # Whatever owns them, the pods that are there are the ones expected.
             expected, desired_healthy = len(pods), int(budget.min_available)
@@ -850,10 +871,12 @@ class World:
 
     def create_budget(
         self, workload: Workload, name: str, annotations: Mapping[str, str], *, min_available: int | None = None
-    ) -> None:
+    ) -> str:
         key = (workload.owner.namespace, name)
+        if words := self.budget_denials.get(workload.owner.namespace):
+            return words
         if key in self.budgets_by_name:
-            return
+            return ""
         self.budgets_by_name[key] = Budget(
             *key,
             uid=f"uid-{self._next()}",
@@ -863,6 +886,7 @@ class World:
             ours=True,
         )
         self._effect(f"create budget {name}")
+        return ""
 
     def delete_budget(self, budget: Budget) -> None:
         key = (budget.namespace, budget.name)
@@ -885,16 +909,36 @@ class World:
         return [w for w in found if w.owner.namespace == namespace]
 
     def _counted(self, state: WorkloadState) -> Workload:
-        pods = [p for p in self.pods_by_name.values() if p.pod.owner == state.workload.owner]
-        active = [p for p in pods if p.gone_at is None]
-        homes = {p.pod.node for p in pods}
+        due = self.time - self.delays.status
+        told = next((counts for at, counts in reversed(self._statuses) if at <= due), {})
+        desired, ready, current = told.get(state.workload.owner, (0, 0, 0))
         return replace(
             state.workload,
-            desired=len(homes | self.nodes_by_name.keys()) if state.daemon else state.workload.desired,
-            ready=sum(1 for p in active if p.pod.ready),
-            current=len(homes) if state.daemon else len(pods),
+            desired=desired if state.daemon else state.workload.desired,
+            ready=ready,
+            current=current,
             restarted_for=state.restarts,
         )
+
+    def _run_statuses(self) -> None:
+        """Controllers count after the fact: desired (of DaemonSets), Ready, all. Until its containers have ended, a
+        StatefulSet counts a pod that is to end; the others leave it out at once."""
+        counts = {}
+        for owner, state in self.workloads_by_owner.items():
+            pods = [p for p in self.pods_by_name.values() if p.pod.owner == owner]
+            active = pods if owner.kind == "StatefulSet" else [p for p in pods if p.gone_at is None]
+            homes = {p.pod.node for p in pods}
+            counts[owner] = (
+                len(homes | self.nodes_by_name.keys()),
+                sum(1 for p in active if p.pod.ready),
+                len(homes) if state.daemon else len(active),
+            )
+        if self._statuses and self._statuses[-1][1] == counts:
+            return
+        self._statuses.append((self.time, counts))
+        due = self.time - self.delays.status
+        while len(self._statuses) > 1 and self._statuses[1][0] <= due:
+            self._statuses.pop(0)
 
     def update_workload(
         self,
@@ -1187,6 +1231,8 @@ class World:
                 raise InvariantBroken(f"N2: {machine.id} was terminated with volumes attached")
             if machine.id in self.planned and NODE_ROLL not in node.annotations:
                 raise InvariantBroken(f"N4: {machine.id} was terminated without a mark of the roll")
+        if self.time < self.containers_until.get(machine.id, 0.0):
+            raise InvariantBroken(f"N2: {machine.id} was terminated while containers run on it")
         if any(i == machine.id for _, i in self.targets):
             raise InvariantBroken(f"N2: {machine.id} was terminated while a target group uses it")
 
@@ -1196,17 +1242,17 @@ class World:
         if named := [str(p) for p in serving if p.ready or (p.deleting and p.phase == "Running")]:
             raise InvariantBroken(f"N5: {node} was terminated while clients are led to {named}, or are being answered")
 
-    def exchange(self, instance: str) -> None:
+    def replace_by_group(self, instance: str) -> None:
         """Terminates; the group launches another one as it is one short."""
         machine = self.machines.get(instance)
         if machine is None or machine.state in {"shutting-down", "terminated"}:
             return
         if self._node_of(instance) is not None:
-            raise InvariantBroken(f"N2: {instance} was exchanged with a node of its own")
+            raise InvariantBroken(f"N2: {instance} was replaced with a node of its own")
         self._may_terminate(machine)
         self._shut_down(machine)
-        self.exchanges.append((machine.group, self.time + self.delays.scale_out))
-        self._effect(f"exchange {instance}")
+        self.replacing.append((machine.group, self.time + self.delays.scale_out))
+        self._effect(f"replace {instance}")
 
     def targets_of(self, instances: Sequence[str], among: Collection[str] | None = None) -> list[TargetRegistration]:
         return [

@@ -11,7 +11,8 @@
         ├── LockLost       another roll holds the cluster's lock, or the roll was stopped
         ├── DeadlineExceeded  a hold lasted longer than its deadline; the sentence names what held
         │   ├── ChecksFailed  what held were alarms or checks, by which the settings judge a version
-        │   └── OldNodeHeld   what held is on the old node: pods, budgets, volumes, traffic
+        │   ├── Interfered    what held was somebody's change of what the roll had arranged
+        │   └── OldNodeHeld   what held is on the old node: pods, budgets, volumes, traffic, Redis
         └── Aborted        a person ended the roll
 
 Class names are the workflow's error names: a rename here renames them there (`stacks/state_machine.py` takes them
@@ -67,6 +68,10 @@ class DeadlineExceeded(Permanent):
 
 class ChecksFailed(DeadlineExceeded):
     """Alarms or checks of the settings, which judge the new version, held the gate longer than its deadline."""
+
+
+class Interfered(DeadlineExceeded):
+    """Somebody had changed what the roll had arranged, and nobody undid it, which says nothing about the version."""
 
 
 class OldNodeHeld(DeadlineExceeded):

@@ -16,7 +16,16 @@ from pydantic import ValidationError
 
 from eks_rolling.clients.call_log import CALLS
 from eks_rolling.clients.protocols import Aws, Clients, Http, Kubernetes, Redis
-from eks_rolling.errors import BadRequest, ChecksFailed, DeadlineExceeded, Permanent, RollError, Transient, sentence
+from eks_rolling.errors import (
+    BadRequest,
+    ChecksFailed,
+    DeadlineExceeded,
+    Interfered,
+    Permanent,
+    RollError,
+    Transient,
+    sentence,
+)
 from eks_rolling.payloads import NodeTask, RedisActionTask, Status, StepResult, Task
 from eks_rolling.report import messages, metrics
 from eks_rolling.roll import lock, operator_requests
@@ -165,12 +174,17 @@ class Handler(Generic[AnyTask]):
         waited = clients.now() - since
         if deadline is not None and waited > deadline:
             subject = f"Node {task.node}" if isinstance(task, NodeTask) else "The roll"
-            overdue = ChecksFailed if result.output.get("checks_failed") else self.overdue
-            raise overdue(f"{subject} waited {waited:.0f} s (deadline {deadline} s): {result.reason}")
+            raise self._overdue(result)(f"{subject} waited {waited:.0f} s (deadline {deadline} s): {result.reason}")
         since = since if result.since is None else result.since
         return result.model_copy(
             update={"since": since, "notified_at": self._notify_of_hold(task, result.reason, since, clients)}
         )
+
+    def _overdue(self, result: StepResult) -> type[DeadlineExceeded]:
+        """As what the hold that it answers ends the step, once that has lasted too long."""
+        if result.output.get("interfered"):
+            return Interfered
+        return ChecksFailed if result.output.get("checks_failed") else self.overdue
 
     def _notify_of_hold(self, task: AnyTask, reason: str, since: float, clients: Clients) -> float | None:
         """When people were notified of the hold that began at `since`. Notifies them now if it is time, once."""

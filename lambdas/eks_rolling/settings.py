@@ -212,7 +212,7 @@ class DeadNodes(Strict):
     replace: bool = Field(
         False,
         description="they are replaced: pods are evicted within their budgets, and what cannot end, because no kubelet "
-        "ends it, goes with the instance; an instance without a node is exchanged by its group. Otherwise they block",
+        "ends it, goes with the instance; an instance without a node is replaced by its group. Otherwise they block",
     )
     silent_seconds: int = Field(
         600,
@@ -387,6 +387,16 @@ class Settings(Strict):
             raise ValueError(
                 f"deadlines.evict ({self.deadlines.evict}) must be longer than batch_seconds ({self.batch_seconds})"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _deadlines_outlast_silence(self) -> "Settings":
+        silent = self.dead_nodes.silent_seconds
+        for step in ("replace_unjoined", "evict"):
+            if self.dead_nodes.replace and (deadline := self.deadline(step) or 0) <= silent:
+                raise ValueError(
+                    f"deadlines.{step} ({deadline}) must be longer than dead_nodes.silent_seconds ({silent})"
+                )
         return self
 
     @field_validator("checks")

@@ -277,13 +277,13 @@ def test_a_version_is_put_back_by_the_templates_default_and_by_the_groups_number
 # Instances
 
 
-def test_an_exchanged_instance_goes_and_its_group_launches_another(side: Side) -> None:
+def test_an_instance_that_its_group_replaces_goes_and_its_group_launches_another(side: Side) -> None:
     side.lose_nodes()
     (old, other) = group_of(side).instances
     for target in targets_of(side, old.id):
         side.aws.deregister(target)
     until(side, lambda: targets_of(side, old.id) == [], "its connections have drained")
-    side.aws.exchange(old.id)
+    side.aws.replace_by_group(old.id)
     assert group_of(side).desired == 2
 
     def others() -> set[str]:

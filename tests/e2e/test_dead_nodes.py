@@ -52,7 +52,7 @@ def test_what_is_dead_is_replaced_and_everything_runs_again(lab_with_dead_nodes:
         outcome = operator.follow(rolls.start({}), view.show, within_seconds=420)
     assert outcome.succeeded, outcome.reason
     assert [outcome.report[part] for part in ("left_behind", "orphans", "gaps")] == [[], [], []]
-    assert "1 instance that never joined exchanged" in outcome.reason
+    assert "1 instance that never joined" in outcome.reason
     codes = {f["code"] for f in outcome.report["findings"]}
     assert {"dead-node", "never-joined"} <= codes
     operator.wait_for_workloads(within_seconds=120)

@@ -71,7 +71,7 @@ def test_a_node_that_claims_anothers_instance_in_mid_roll_has_nothing_terminated
     assert claimed
     assert roll.status == "FAILED"
     assert "liar" in roll.cause
-    assert f"both say that they are on {claimed[0]}" in roll.cause
+    assert f"all say that they are on {claimed[0]}" in roll.cause
     assert world.machines[claimed[0]].alive
     assert world.snapshot()["workloads"] == before["workloads"]
 

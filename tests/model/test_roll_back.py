@@ -13,7 +13,7 @@ from eks_rolling.observed.aws import LaunchTemplate
 from eks_rolling.observed.kubernetes import Owner
 from eks_rolling.observed.marks import GROUP_PUT_BACK
 from eks_rolling.report.messages import Topic
-from eks_rolling.settings import Settings
+from eks_rolling.settings import OnInterference, Settings
 from tests.asl import Engine, Execution, StateFault, Stopped
 from tests.assembly import with_way_back, with_way_back_document
 from tests.model.situations import by_zone, shop, watch_unavailable
@@ -514,3 +514,130 @@ def test_a_second_roll_that_cannot_be_started_is_told(monkeypatch: pytest.Monkey
     assert world.templates["lt-ng-a"] == (2, 1)
     ended = next(m for m in world.told if m.kind is Topic.ENDED)
     assert "the roll that replaces the new nodes again was not started" in ended.text
+
+
+def test_a_change_of_what_the_roll_had_arranged_says_nothing_against_the_version() -> None:
+    """Somebody resumes the group's processes again and again, and the setting wants that to hold the roll."""
+    world = shop_with_a_bad_version()
+    world.watchers.clear()
+    holding = settings().model_copy(update={"on_interference": OnInterference.HOLD})
+    engine = Engine(with_way_back(), world, world.clients(holding))
+
+    def interfere(step: str) -> None:
+        if step == "health_gate":
+            world.groups_by_name["ng-a"] = replace(world.groups_by_name["ng-a"], suspended=frozenset())
+
+    engine.before_call = interfere
+    first = rolled(engine)
+    assert (first.status, first.error) == ("FAILED", "Interfered")
+    assert "somebody changed what the roll had arranged" in first.cause
+    assert world.templates["lt-ng-a"] == (2, 2)
+    assert [e.name for e in engine.executions if e.machine == "roll"] == ["roll-1"]
+
+
+def test_a_person_who_ends_the_roll_while_it_is_about_to_go_back_is_heard() -> None:
+    world = shop_with_a_bad_version()
+    engine = engine_for(world)
+
+    def abort(step: str) -> None:
+        if step == "put_back_version":
+            (lock,) = [name for name in world.leases if name.endswith("/eks-rolling")]
+            said = {**world.leases[lock].annotations, "eks-rolling.io/abort": "ana: enough"}
+            world.leases[lock] = replace(world.leases[lock], annotations=said)
+
+    engine.before_call = abort
+    first = rolled(engine)
+    assert (first.status, first.error) == ("FAILED", "ChecksFailed")
+    assert [e.name for e in engine.executions if e.machine == "roll"] == ["roll-1"]
+    assert world.templates["lt-ng-a"] == (2, 2)
+
+
+def test_an_abort_comes_too_late_once_a_version_is_back() -> None:
+    """R3: the function died in between, and is called again."""
+    world = shop_with_a_bad_version()
+    engine = engine_for(world)
+
+    def abort(step: str) -> None:
+        if step == "put_back_version" and any(e.startswith("default version") for e in world.effects):
+            (lock,) = [name for name in world.leases if name.endswith("/eks-rolling")]
+            said = {**world.leases[lock].annotations, "eks-rolling.io/abort": "ana: enough"}
+            world.leases[lock] = replace(world.leases[lock], annotations=said)
+
+    rolled(engine)
+    first_change = next(i for i, e in enumerate(world.effects) if e.startswith("default version"))
+    world = shop_with_a_bad_version()
+    world.kill_after = first_change + 1
+    engine = engine_for(world)
+    engine.before_call = abort
+    rolled(engine)
+    assert (second_of(engine).status, versions(world)) == ("SUCCEEDED", {"1"})
+    assert (world.templates["lt-ng-a"], world.templates["lt-ng-b"]) == ((2, 1), (2, 1))
+
+
+def test_a_group_without_a_way_back_keeps_its_version_and_the_report_says_so() -> None:
+    world = shop_with_a_bad_version()
+    named(world, "ng-b", "$Latest", 1)
+    engine = engine_for(world)
+    rolled(engine)
+    told = report(world, "roll-1")
+    assert told.put_back == (
+        "group ng-a: back from lt-ng-a:2 to lt-ng-a:1",
+        "group ng-b: the version stays: the plan says why",
+    )
+    assert second_of(engine).status == "SUCCEEDED"
+    assert {m.group: m.template for m in world.machines.values() if m.alive} == {
+        "ng-a": "lt-ng-a:1",
+        "ng-b": "lt-ng-b:1",
+    }
+
+
+def test_a_rollback_that_is_aborted_is_finished_by_the_next_roll() -> None:
+    world = shop_with_a_bad_version(sizes=(3, 1))
+    before, zones = world.snapshot(), by_zone(world)
+    engine = engine_for(world)
+    engine.run("roll", "roll-1", {})
+    (second,) = engine.beside
+    aborted = False
+
+    def abort(step: str) -> None:
+        nonlocal aborted
+        if step == "evict" and not aborted:
+            aborted = True
+            (lock,) = [name for name in world.leases if name.endswith("/eks-rolling")]
+            said = {**world.leases[lock].annotations, "eks-rolling.io/abort": "ana: enough"}
+            world.leases[lock] = replace(world.leases[lock], annotations=said)
+
+    engine.before_call = abort
+    engine.follow(second)
+    assert (second.error, aborted) == ("Aborted", True)
+    third = engine.run("roll", "roll-3", {})
+    assert (third.status, third.cause, versions(world)) == ("SUCCEEDED", "", {"1"})
+    assert report(world, "roll-3").rolls_back == "roll-1"
+    assert by_zone(world) == zones
+    assert without_record(world.snapshot()) == without_record(before)
+
+
+def test_a_version_that_somebody_sets_while_nodes_go_back_is_rolled_to_by_the_next_roll() -> None:
+    world = shop_with_a_bad_version(sizes=(3, 1))
+    zones = by_zone(world)
+    engine = engine_for(world)
+    engine.run("roll", "roll-1", {})
+    (second,) = engine.beside
+    changed = False
+
+    def newer(step: str) -> None:
+        nonlocal changed
+        if step == "launch_replacement" and not changed:
+            changed = True
+            world.templates["lt-ng-a"] = (3, 3)
+            world.watchers.clear()
+            world.alarms.clear()
+
+    engine.before_call = newer
+    engine.follow(second)
+    assert (second.status, second.cause, changed) == ("SUCCEEDED", "", True)
+    world.planned = set(world.machines)
+    third = engine.run("roll", "roll-3", {})
+    assert (third.status, third.cause) == ("SUCCEEDED", "")
+    assert {m.template for m in world.machines.values() if m.alive and m.group == "ng-a"} == {"lt-ng-a:3"}
+    assert by_zone(world) == zones

@@ -157,3 +157,18 @@ def test_a_deployment_is_restarted_once_in_a_roll_and_not_once_for_each_node() -
     assert len(homes) > 2
     assert 1 <= len(restarts) < len(homes)
     assert most["most"] == 0
+
+
+def test_where_a_quota_takes_no_budget_of_ours_pods_are_counted() -> None:
+    """N1: of each workload one pod is away at a time, whatever its kind."""
+    world, clones = with_clones(4)
+    world.budget_denials["default"] = "exceeded quota: no-budgets, requested: count/poddisruptionbudgets.policy=1"
+    api = Owner("Deployment", "default", "api")
+    most = [watch_unavailable(world, owner) for owner in (clones, api)]
+    execution = engine_for(world).run("roll", "roll-1", {})
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    assert outdated(world) == []
+    assert [m["most"] for m in most] == [1, 1]
+    assert not [e for e in world.effects if e.startswith("create budget")]
+    (node,) = [text for key, text in world.documents.items() if "/nodes/" in key and "exceeded quota" in text][:1]
+    assert "no budget can be made, so its pods are counted" in node

@@ -47,6 +47,18 @@ class TestSettings:
         with pytest.raises(BadRequest, match="must be longer than bake_seconds"):
             Settings.parse({"cluster": "demo", "bake_seconds": 100, "deadlines": {"health_gate": 100}})
 
+    @pytest.mark.parametrize("step", ["replace_unjoined", "evict"])
+    def test_a_step_that_ends_before_a_node_counts_as_dead_is_refused(self, step: str) -> None:
+        document = {"cluster": "demo", "dead_nodes": {"replace": True, "silent_seconds": 3000}, "batch_seconds": 60}
+        longer = {"replace_unjoined": 3001, "evict": 3001}
+        assert Settings.parse({**document, "deadlines": longer}).dead_nodes.silent_seconds == 3000
+        with pytest.raises(
+            BadRequest, match=rf"deadlines.{step} \(3000\) must be longer than dead_nodes.silent_seconds"
+        ):
+            Settings.parse({**document, "deadlines": longer | {step: 3000}})
+        unused = document | {"dead_nodes": {"silent_seconds": 3000}, "deadlines": longer | {step: 3000}}
+        assert not Settings.parse(unused).dead_nodes.replace
+
     def test_they_survive_the_way_through_a_functions_environment(self) -> None:
         settings = Settings(cluster="demo", alarms=("a", "b"))
         environment = {ENVIRONMENT_VARIABLE: settings.model_dump_json()}
@@ -144,6 +156,46 @@ class TestReading:
         labelled = metadata | {"labels": {"pod-template-hash": "7d4b9"}}
         assert _pod({"metadata": labelled, "spec": {}}).owner == Owner("Deployment", "shop", "web")
         assert _pod({"metadata": metadata, "spec": {}}).owner == Owner("ReplicaSet", "shop", "web-7d4b9")
+
+    @pytest.mark.parametrize(
+        ("kind", "version", "read_as"),
+        [
+            ("StatefulSet", "apps/v1", "StatefulSet"),
+            ("StatefulSet", "apps.kruise.io/v1beta1", "StatefulSet.apps.kruise.io"),
+            ("ReplicaSet", "extensions/v1beta1", "ReplicaSet"),
+            ("Job", "batch/v1", "Job"),
+            ("Job", "batch.volcano.sh/v1alpha1", "Job.batch.volcano.sh"),
+            ("CloneSet", "apps.kruise.io/v1alpha1", "CloneSet"),
+            ("DaemonSet", "apps.kruise.io/v1alpha1", "DaemonSet"),
+            ("ReplicationController", "v1", "ReplicationController"),
+        ],
+    )
+    def test_a_kind_that_only_bears_the_name_of_one_of_kubernetes_own_is_told_apart(
+        self, kind: str, version: str, read_as: str
+    ) -> None:
+        """N1: its object and its size are not to be had from apps/v1, so its pods are counted."""
+        reference = {"kind": kind, "apiVersion": version, "name": "db", "controller": True}
+        metadata = {"namespace": "shop", "name": "db-0", "uid": "u", "ownerReferences": [reference]}
+        owner = _pod({"metadata": metadata, "spec": {}}).owner
+        assert owner == Owner(read_as, "shop", "db")
+        assert Owner.parse(str(owner)) == owner
+
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            {"name": "../../nodes"},
+            {"name": "DB"},
+            {"name": "n" * 254},
+            {"kind": "a b"},
+            {"kind": "K" * 64},
+            {"apiVersion": "a b/v1"},
+        ],
+    )
+    def test_a_controller_that_no_object_can_be_is_none(self, odd: dict[str, str]) -> None:
+        """T1: the API server takes any text for it."""
+        reference = {"kind": "Deployment", "apiVersion": "apps/v1", "name": "db", "controller": True} | odd
+        metadata = {"namespace": "shop", "name": "db-0", "uid": "u", "ownerReferences": [reference]}
+        assert _pod({"metadata": metadata, "spec": {}}).owner is None
 
     def test_a_native_sidecar_is_one_of_a_pods_containers_and_what_only_runs_first_is_not(self) -> None:
         """S1: a server in one has data."""

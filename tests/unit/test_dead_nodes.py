@@ -72,7 +72,9 @@ def test_pods_of_a_declared_redis_group_on_a_dead_node_block() -> None:
     assert "dead-node" not in seen
 
 
-def test_what_never_joined_is_exchanged_unless_a_node_without_a_name_for_its_instance_may_be_on_it() -> None:
+def test_what_never_joined_is_replaced_by_its_group_unless_a_node_without_a_name_for_its_instance_may_be_on_it() -> (
+    None
+):
     assert codes(ON) == {"never-joined": Severity.NOTE}
     assert codes(SETTINGS) == {"not-joined": Severity.BLOCKS}
     assert codes(ON, Node("stranger")) == {"not-joined": Severity.BLOCKS}
@@ -180,7 +182,9 @@ def lifecycle(said: str) -> Group:
         ({"targets": (replace(TARGET, state="unused"),)}, Terminate),
     ],
 )
-def test_an_instance_is_exchanged_only_where_nothing_can_be_on_it(change: dict[str, Any], decision: type) -> None:
+def test_an_instance_is_replaced_by_its_group_only_where_nothing_can_be_on_it(
+    change: dict[str, Any], decision: type
+) -> None:
     """N2, N4."""
     assert type(decide(replace(UNJOINED, **change), 600, 700, NOW)) is decision
 
@@ -200,7 +204,7 @@ def test_the_plan_blocks_while_pods_are_bound_to_a_node_that_is_not_there() -> N
     assert codes(ON, pods=(replace(WEB_POD, node=""),)) == {"never-joined": Severity.NOTE}
 
 
-def test_what_a_person_left_out_is_not_said_to_be_exchanged() -> None:
+def test_what_a_person_left_out_is_not_said_to_be_replaced() -> None:
     view = replace(CLEAN, nodes=(), pods=(), now=NOW)
     (finding,) = [f for f in found(view, settings=ON) if f.code == "never-joined"]
     assert "accept not-joined:instance i-1" in finding.remedy

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from eks_rolling.clients.kubernetes import read_eviction
+from eks_rolling.clients.kubernetes import read_denial, read_eviction
 from eks_rolling.clients.protocols import Eviction, EvictionStatus
 from eks_rolling.errors import AccessDenied, Permanent, Transient
 
@@ -50,6 +50,36 @@ def test_long_words_are_cut_to_one_line() -> None:
     told = read(403, 'admission webhook "w" denied the request: ' + "very\n" * 500).reason
     assert len(told) <= 300
     assert "\n" not in told
+
+
+NO_BUDGET = (
+    'poddisruptionbudgets.policy "eks-rolling-deployment-web" is forbidden: exceeded quota: none, requested: '
+    "count/poddisruptionbudgets.policy=1, used: count/poddisruptionbudgets.policy=0, limited: "
+    "count/poddisruptionbudgets.policy=0"
+)
+ENDING = (
+    'poddisruptionbudgets.policy "b" is forbidden: unable to create new content in namespace shop because it is ending'
+)
+MAY_NOT = (
+    'poddisruptionbudgets.policy is forbidden: User "roll" cannot create resource "poddisruptionbudgets" in API group '
+    '"policy" in the namespace "shop"'
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "message"), [(403, NO_BUDGET), (403, ENDING), (400, WEBHOOK), (422, POLICY), (403, POLICY)]
+)
+def test_a_budget_that_a_namespace_does_not_take_is_denied_with_its_words(status: int, message: str) -> None:
+    assert read_denial(status, {"message": message}, fault) == message
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "error"),
+    [(403, MAY_NOT, AccessDenied), (422, "invalid", Permanent), (500, "etcd", Transient)],
+)
+def test_what_is_about_the_caller_or_the_server_is_a_fault(status: int, message: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        read_denial(status, {"message": message}, fault)
 
 
 def test_a_budget_refuses_with_its_causes() -> None:

@@ -17,6 +17,7 @@ from eks_rolling.observed.marks import (
     NODE_CORDONED,
     NODE_LAUNCH,
     NODE_ROLL,
+    NODE_UNFIT,
     SOFT_TAINT,
     LaunchMark,
     token_of,
@@ -242,3 +243,25 @@ def test_a_time_that_no_calendar_has_is_none(said: str) -> None:
     view = replace(marked, autoscaler=paused)
     assert [o.since for o in orphans(view)] == ["", ""]
     assert autoscaler_paused_seconds(view) == 0
+
+
+@pytest.mark.parametrize(
+    ("node", "state", "told"),
+    [
+        ({}, "running", True),
+        ({"unschedulable": False}, "running", False),
+        ({"annotations": {}}, "running", False),
+        ({}, "shutting-down", False),
+    ],
+    ids=["closed", "opened by somebody", "no mark", "ending"],
+)
+def test_a_node_on_which_nothing_must_run_is_one_until_it_goes(node: dict[str, Any], state: str, *, told: bool) -> None:
+    unfit = replace(Node("n-2", instance="i-2", unschedulable=True, annotations={NODE_UNFIT: "true"}), **node)
+    states = {**CLEAN.states, "i-2": InstanceState("i-2", state, MEMBER)}
+    view = replace(CLEAN, nodes=(*CLEAN.nodes, unfit), states=states)
+    found = [o for o in orphans(view) if o.kind == "unfit node"]
+    assert bool(found) is told
+    assert all("drain it and terminate" in o.remedy for o in found)
+    # A living roll may be about to end it.
+    living = replace(view, leases=(replace(LOCK, renewed=4990.0),))
+    assert [o for o in orphans(living) if o.kind == "unfit node"] == []

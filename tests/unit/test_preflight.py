@@ -230,6 +230,12 @@ BLOCKS, HOLDS, NOTE = Severity.BLOCKS, Severity.HOLDS, Severity.NOTE
             str(WEB),
             workload(annotations={STRATEGY_ANNOTATION: "restart"}, surges=False),
         ),
+        (
+            "restart-paused",
+            BLOCKS,
+            str(WEB),
+            workload(annotations={STRATEGY_ANNOTATION: "restart"}, paused=True),
+        ),
         ("no-autoscaler", NOTE, str(AUTOSCALER.owner), lambda v: replace(v, workloads=v.workloads[:1])),
         (
             "autoscaler-at-zero",

@@ -90,6 +90,19 @@ def test_a_daemonset_that_serves_is_told_of(tolerations: tuple[Toleration, ...])
     assert found(replace(view, pods=(WEB_POD, agent), services=(replace(leads, headless=True),))) == []
 
 
+def test_a_static_pod_that_serves_blocks_until_a_person_accepts_that() -> None:
+    """N5: its kubelet runs it by itself, and no eviction ends it."""
+    owner = Owner("Node", "kube-system", "node-1")
+    pod = Pod("kube-system", "vip-node-1", uid="v", node="node-1", owner=owner, mirror=True, labels={"app": "vip"})
+    leads = Service("kube-system", "vip", selector=Selector((("app", "vip"),)))
+    view = replace(CLEAN, pods=(WEB_POD, pod), services=(leads,))
+    (finding,) = found(view)
+    assert (finding.code, finding.severity) == ("serving-static-pod", Severity.BLOCKS)
+    assert finding.object == "pod kube-system/vip-node-1"
+    assert found(replace(view, services=())) == []
+    assert found(replace(view, pods=(WEB_POD, replace(pod, node="elsewhere")))) == []
+
+
 @pytest.mark.parametrize(
     ("spec", "told"),
     [

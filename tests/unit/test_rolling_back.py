@@ -43,13 +43,14 @@ def with_group(**more: Any) -> ClusterSnapshot:
 
 
 def test_a_group_at_the_default_version_goes_back_by_that() -> None:
-    said = "ng goes back to 1 by its launch template's default version, and its new nodes are replaced again"
+    way = "its launch template's default version is changed back"
+    said = f"ng goes back to 1 ({way}), and its new nodes are replaced again"
     assert seen() == ([said], [])
 
 
 def test_a_group_at_a_number_goes_back_by_that_where_the_nodes_roles_are_named() -> None:
     at_number = with_group(template=LaunchTemplate("lt-1", "2"))
-    goes_back = "ng goes back to 1 by its version number, and its new nodes are replaced again"
+    goes_back = "ng goes back to 1 (its version number is changed back), and its new nodes are replaced again"
     assert seen(at_number, BY_NUMBER)[0] == [goes_back]
     stays = "it names its version by a number, which AWS lets set whoever may pass the nodes' role"
     assert seen(at_number)[1] == [stays]
@@ -57,7 +58,7 @@ def test_a_group_at_a_number_goes_back_by_that_where_the_nodes_roles_are_named()
 
 def test_a_group_of_a_launch_configuration_goes_back_by_its_name() -> None:
     view = with_group(template=None, configuration="conf-2", instances=(replace(OLD, template="lc:conf-1"),))
-    said = "ng goes back to conf-1 by its launch configuration, and its new nodes are replaced again"
+    said = "ng goes back to conf-1 (its launch configuration is changed back), and its new nodes are replaced again"
     assert seen(view) == ([said], [])
 
 
@@ -105,7 +106,7 @@ def test_the_record_of_any_rolls_name_is_read_again(roll: str) -> None:
                 with_group(instances=(OLD, replace(OLD, id="i-2", template="lt-1:0"))),
                 template_data={"lt-1:0": {}, "lt-1:1": {}},
             ),
-            "its nodes have lt-1:0 and lt-1:1, and which of them to go back to is not known",
+            "its nodes have lt-1:0 and lt-1:1, so it is not known which to go back to",
         ),
         (with_group(instances=(replace(OLD, template="lt-0:1"),)), "its nodes are of another launch template"),
         (with_group(instances=(replace(OLD, template=""),)), "its nodes are of another launch template"),
@@ -134,7 +135,7 @@ def test_the_record_of_any_rolls_name_is_read_again(roll: str) -> None:
         ),
         (
             with_group(tags={GROUP_PUT_BACK: "lt-1:1 to lt-1:2 by roll-0"}),
-            "this goes back already, after roll-0 failed",
+            "this roll takes it back already, because roll-0 failed",
         ),
     ],
 )
@@ -282,6 +283,8 @@ def test_a_group_that_was_pointed_at_the_latest_version_meanwhile_stays_there() 
     [
         ("DeadlineExceeded", 1, False),
         ("DeadlineExceeded", 2, True),
+        ("Interfered", 1, True),
+        ("Interfered", 2, True),
         ("ChecksFailed", 1, False),
         ("ChecksFailed", 7, False),
         ("Refused", 1, False),
@@ -301,6 +304,9 @@ def test_only_a_canary_and_a_gate_take_the_version_back(failure: str, waves: int
     [
         (["OldNodeHeld"], True),
         (["OldNodeHeld", "OldNodeHeld"], True),
+        (["Interfered"], True),
+        (["OldNodeHeld", "Interfered"], True),
+        (["Interfered", "DeadlineExceeded"], False),
         (["OldNodeHeld", "DeadlineExceeded"], False),
         (["DeadlineExceeded"], False),
         ([], False),

@@ -222,6 +222,9 @@ class TestManifests:
             ("memory", "64Mi", 64 << 20),
             ("memory", "1G", 10**9),
             ("memory", "1500m", 2),
+            ("memory", "2500000000n", 3),
+            ("memory", "1u", 0),
+            ("cpu", "2500000u", 2500),
             ("pods", "29", 29),
         ],
     )
@@ -239,6 +242,12 @@ class TestManifests:
         }
         assert requests_of(spec) == {"cpu": 460}
         assert requests_of({"containers": [{}]}) == {}
+
+    def test_what_the_pod_as_a_whole_requests_counts_in_its_containers_stead(self) -> None:
+        asking = {"resources": {"requests": {"cpu": "100m", "example.com/disk": "1"}}}
+        spec = {"containers": [asking, asking], "resources": {"requests": {"cpu": "2"}}, "overhead": {"cpu": "10m"}}
+        assert requests_of(spec) == {"cpu": 2010, "example.com/disk": 2}
+        assert requests_of(spec | {"resources": {"limits": {"cpu": "2"}}}) == {"cpu": 210, "example.com/disk": 2}
 
     def test_what_is_only_preferred_is_not_needed(self) -> None:
         soft = {

@@ -537,7 +537,7 @@ class AwsClient:
     def terminate(self, instance: str) -> None:
         self._terminate(instance, smaller=True)
 
-    def exchange(self, instance: str) -> None:
+    def replace_by_group(self, instance: str) -> None:
         self._terminate(instance, smaller=False)
 
     def _terminate(self, instance: str, *, smaller: bool) -> None:

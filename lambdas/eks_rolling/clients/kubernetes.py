@@ -75,7 +75,7 @@ DENIAL = re.compile(
 """How the API server tells of webhooks and policies that said no, and of a webhook that could not be asked (apiserver,
 pkg/admission/plugin)."""
 
-NOT_ALLOWED = re.compile(r'User ".*?" cannot create resource "pods/eviction"')
+NOT_ALLOWED = re.compile(r'User ".*?" cannot create resource "(pods/eviction|poddisruptionbudgets)"')
 """How it tells of a missing permission (apiserver, endpoints/handlers/responsewriters/errors.go)."""
 
 LONGEST_WORDS = 300
@@ -297,7 +297,7 @@ class KubernetesClient:
 
     def create_budget(
         self, workload: Workload, name: str, annotations: Mapping[str, str], *, min_available: int | None = None
-    ) -> None:
+    ) -> str:
         namespace = workload.owner.namespace
         body = {
             "apiVersion": "policy/v1",
@@ -311,8 +311,9 @@ class KubernetesClient:
             },
         }
         status, answer, _ = self._request("POST", path_of(POLICY, "poddisruptionbudgets", namespace=namespace), body)
-        if status not in {200, 201} and not (status == 409 and answer.get("reason") == "AlreadyExists"):
-            raise self._fault(status, answer, f"create disruption budget {namespace}/{name}")
+        if status in {200, 201} or (status == 409 and answer.get("reason") == "AlreadyExists"):
+            return ""
+        return read_denial(status, answer, self._fault, f"create disruption budget {namespace}/{name}")
 
     def delete_budget(self, budget: Budget) -> None:
         path = path_of(POLICY, "poddisruptionbudgets", budget.name, namespace=budget.namespace)
@@ -651,6 +652,14 @@ def read_eviction(
     raise fault(status, answer, "evict a pod")
 
 
+def read_denial(status: int, answer: Json, fault: Callable[[int, Json, str], Exception], doing: str = "create") -> str:
+    """The words with which admission, a quota or an ending namespace denies an object. Raises `fault` for the rest."""
+    message = str(answer.get("message") or answer.get("reason") or f"HTTP {status}")
+    if not _denied(status, message):
+        raise fault(status, answer, doing)
+    return " ".join(message.split())[:LONGEST_WORDS]
+
+
 def _denied(status: int, message: str) -> bool:
     """Whether admission said no: any 403 but one of an authorizer, which names the user and what it cannot do."""
     if DENIAL.search(message):
@@ -777,13 +786,23 @@ def _container(item: Json) -> Container:
     return Container(item.get("image", ""), command, ports, names, bool(hook), by)
 
 
+GROUPS_OF_KINDS = dict.fromkeys(("Deployment", "ReplicaSet", "StatefulSet"), ("apps", "extensions")) | {
+    "Job": ("batch",)
+}
+"""Kinds of Kubernetes' own, after which others have named kinds of theirs (OpenKruise's StatefulSet, Volcano's Job)."""
+
+
 def _owner(metadata: Json) -> Owner | None:
+    """A pod's controller. Its kind is KIND.GROUP where it only bears the name of one of Kubernetes' own."""
     controller = next((r for r in metadata.get("ownerReferences") or () if r.get("controller")), None)
     if controller is None:
         return None
     kind, name = controller["kind"], controller["name"]
+    group = controller.get("apiVersion", "").rpartition("/")[0]
     template_hash = (metadata.get("labels") or {}).get("pod-template-hash")
-    if kind == "ReplicaSet" and template_hash and name.endswith(f"-{template_hash}"):
+    if group and kind in GROUPS_OF_KINDS and group not in GROUPS_OF_KINDS[kind]:
+        kind = f"{kind}.{group}"
+    elif kind == "ReplicaSet" and template_hash and name.endswith(f"-{template_hash}"):
         # The Deployment controller names its ReplicaSets so, and labels their pods with the hash.
         kind, name = "Deployment", name.removesuffix(f"-{template_hash}")
     # Of a controller that cannot be there the pod counts as one without: nothing would make it anew.
@@ -831,7 +850,7 @@ def _budget(item: Json) -> Budget:
         max_unavailable=str(spec.get("maxUnavailable", "")),
         min_available=str(spec.get("minAvailable", "")),
         ours=all(labels.get(k) == v for k, v in OURS.items()) and _made_by_a_roll(spec),
-        fault=_fault_of_budget(status),
+        fault=_fault(status, "DisruptionAllowed", "False", "SyncFailed"),
     )
 
 
@@ -841,13 +860,17 @@ def _made_by_a_roll(spec: Json) -> bool:
 
 
 FAULT_CHARACTERS = 300
-"""Of what the disruption controller says of a budget: it names pods and their controllers."""
+"""Of what a controller says of its object: it names pods, quotas and webhooks."""
 
 
-def _fault_of_budget(status: Json) -> str:
+def _fault(status: Json, kind: str, value: str, reason: str = "") -> str:
+    """What a condition of that type and status says; "" where there is none, or where it has another reason."""
     for condition in status.get("conditions") or ():
-        if condition.get("type") == "DisruptionAllowed" and condition.get("reason") == "SyncFailed":
-            return str(condition.get("message") or "SyncFailed")[:FAULT_CHARACTERS]
+        if (condition.get("type"), condition.get("status")) == (kind, value) and reason in {
+            "",
+            condition.get("reason"),
+        }:
+            return str(condition.get("message") or condition.get("reason") or kind)[:FAULT_CHARACTERS]
     return ""
 
 
@@ -874,6 +897,8 @@ def _workload(kind: str, item: Json) -> Workload:
         surges=_surges(kind, spec),
         settled=settled,
         service=spec.get("serviceName") or "",
+        paused=bool(spec.get("paused")),
+        fault=_fault(status, "ReplicaFailure", "True"),
     )
 
 

@@ -27,8 +27,9 @@ def quantity(name: str, text: str) -> int:
 
 
 def requests_of(spec: Json) -> dict[str, int]:
-    """What the scheduler counts for a pod: its containers and sidecars together, or an init container if that is
-    more, and the runtime's overhead (kubernetes.io, Resource Management; Sidecar Containers)."""
+    """What the scheduler counts for a pod: its containers and sidecars together, or an init container if that is more;
+    in their stead what the pod as a whole requests, where it does; and the runtime's overhead (kubernetes.io, Resource
+    Management; Sidecar Containers; Pod-level resources)."""
     total = _sum(_requests(c) for c in spec.get("containers") or ())
     if initial := spec.get("initContainers"):
         sidecars: dict[str, int] = {}
@@ -40,6 +41,8 @@ def requests_of(spec: Json) -> dict[str, int]:
             else:
                 peak = _most(peak, _sum((sidecars, asked)))
         total = _most(_sum((total, sidecars)), peak)
+    if spec.get("resources"):
+        total |= _requests(spec)
     if overhead := spec.get("overhead"):
         total = _sum((total, {name: quantity(name, str(value)) for name, value in overhead.items()}))
     return total

@@ -123,9 +123,10 @@ class Kubernetes(Protocol):
 
     def create_budget(
         self, workload: Workload, name: str, annotations: Mapping[str, str], *, min_available: int | None = None
-    ) -> None:
+    ) -> str:
         """A budget of ours over the workload's selector: maxUnavailable 1, or that minAvailable for a controller of a
-        kind that the disruption controller cannot count. One of that name is left as it is."""
+        kind that the disruption controller cannot count. One of that name is left as it is. Answers with which words
+        admission, or a quota, denies it; "" where it does not."""
         ...
 
     def delete_budget(self, budget: Budget) -> None:
@@ -319,7 +320,7 @@ class Aws(Protocol):
         """Terminates through the group, lowering the desired capacity by one. Gone already is fine."""
         ...
 
-    def exchange(self, instance: str) -> None:
+    def replace_by_group(self, instance: str) -> None:
         """Terminates through the group, whose desired capacity stays: it launches another one. Gone already is fine."""
         ...
 

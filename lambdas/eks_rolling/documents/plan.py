@@ -149,7 +149,7 @@ class FormerVersion(PlanPart):
     def sentence(self) -> str:
         """What happens if the roll fails."""
         number = self.former.partition(":")[2]
-        return f"{self.group} goes back to {number} by {self.way}, and its new nodes are replaced again"
+        return f"{self.group} goes back to {number} ({self.way} is changed back), and its new nodes are replaced again"
 
 
 class Estimate(PlanPart):

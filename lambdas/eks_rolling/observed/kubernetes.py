@@ -155,7 +155,8 @@ def contradiction(nodes: Iterable[Node], instance: str) -> str:
     names = sorted(n.name for n in nodes if n.instance == instance)
     if len(names) < 2:
         return ""
-    return f"nodes {' and '.join(names)} both say that they are on {instance}; find out which is, and delete the other"
+    several = f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"nodes {several} all say that they are on {instance}; find out which one is, and delete the rest"
 
 
 def ready_nodes(nodes: Iterable[Node]) -> dict[str, int]:
@@ -212,8 +213,8 @@ class Owner:
         return cls.named(kind, namespace, name) if is_object_name(namespace) else None
 
 
-KIND = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,62}")
-"""What kinds can be called (CustomResourceDefinition, spec.names.kind)."""
+KIND = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,62}(\.[a-z0-9][a-z0-9.-]{0,252})?")
+"""What kinds can be called (CustomResourceDefinition, spec.names.kind), behind which an API group may stand."""
 
 
 UNDISTURBED = (
@@ -486,6 +487,10 @@ class Workload:
     settled: bool = True
     service: str = ""
     """A StatefulSet's serviceName."""
+    paused: bool = False
+    """A Deployment that rolls nothing out until it is resumed."""
+    fault: str = ""
+    """Why its controller cannot make the pods that it lacks, in that one's words; a Deployment's or ReplicaSet's."""
 
     @property
     def all_ready(self) -> bool:
@@ -510,6 +515,28 @@ def on_nodes_that_are(daemons: Workload, pods: Iterable["Pod"], nodes: Collectio
     counted_there = min(len(lost), max(0, daemons.current - len(there)))
     ready = {p.node for p in own if p.ready and not p.deleting}.intersection(nodes)
     return replace(daemons, desired=daemons.desired - counted_there, ready=len(ready))
+
+
+def as_their_pods_are(workloads: Iterable[Workload], pods: Iterable["Pod"]) -> list[Workload]:
+    """The workloads, with as many Ready pods as there are among `pods`: all of theirs, whoever else's there are too.
+
+    A controller counts after the fact. For seconds after an eviction its status still has the pod, and a StatefulSet's
+    has it until its containers have ended (kube-controller-manager, statefulset: its count leaves out no pod that is to
+    end). DaemonSets are left as they are: `on_nodes_that_are` counts those.
+    """
+    ready = [p for p in pods if p.owner and p.ready and not p.deleting and not p.finished]
+    counts = Counter(p.owner for p in ready)
+    # A Deployment may have adopted a ReplicaSet that is not called after it.
+    adopted = [p for p in ready if p.owner and p.owner.kind == "ReplicaSet"]
+
+    def count(workload: Workload) -> int:
+        owner, selector = workload.owner, workload.selector
+        if owner.kind != "Deployment" or selector is None:
+            return counts[owner]
+        own = (p for p in adopted if p.namespace == owner.namespace and selector.matches(p.labels))
+        return counts[owner] + sum(1 for _ in own)
+
+    return [w if w.owner.kind == "DaemonSet" else replace(w, ready=count(w)) for w in workloads]
 
 
 ACCEPT = "eks-rolling.io/accept"

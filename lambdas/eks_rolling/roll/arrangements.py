@@ -151,11 +151,10 @@ def look_again(
         return None
     if settings.on_interference is OnInterference.HOLD:
         reason = f"somebody changed what the roll had arranged: {said}; undo that, or abort"
-        return StepResult.wait(reason, backoff(waited, first=2))
+        return StepResult.wait(reason, backoff(waited, first=2), interfered=True)
     _arrange(seen, clients)
-    return StepResult.wait(
-        f"somebody changed what the roll had arranged, and it was arranged again: {said}", backoff(waited, first=2)
-    )
+    reason = f"somebody changed what the roll had arranged, and it was arranged again: {said}"
+    return StepResult.wait(reason, backoff(waited, first=2), interfered=True)
 
 
 def _arrange(seen: Arranged, clients: Clients) -> None:

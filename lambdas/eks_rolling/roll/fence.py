@@ -41,11 +41,11 @@ KUBERNETES_EFFECTS = frozenset(
 AWS_EFFECTS = frozenset(
     {
         "deregister",
-        "exchange",
         "invoke",
         "launch",
         "protect",
         "register",
+        "replace_by_group",
         "resume",
         "set_configuration",
         "set_default_version",

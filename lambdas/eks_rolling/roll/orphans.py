@@ -25,6 +25,7 @@ from eks_rolling.observed.marks import (
     NODE_CORDONED,
     NODE_LAUNCH,
     NODE_ROLL,
+    NODE_UNFIT,
     LaunchMark,
     RaisedMaximum,
     moment,
@@ -84,7 +85,7 @@ def orphans(view: OrphanScan) -> list[Orphan]:
     """Everything that is left behind, each with the remedy: of what rolls left, the same for all [R2]."""
     found = list(_of_nobody(view))
     if not view.roll:
-        for part in (_locks, _nodes, _groups, _instances, _pods_and_budgets, _autoscaler):
+        for part in (_locks, _nodes, _unfit, _groups, _instances, _pods_and_budgets, _autoscaler):
             found += part(view)
     return sorted(found, key=lambda o: (o.kind, o.object))
 
@@ -179,6 +180,18 @@ def _nodes(view: OrphanScan) -> Iterator[Orphan]:
             since=_time(asked.asked_at) if asked else "",
             remedy=_remedy(view),
         )
+
+
+def _unfit(view: OrphanScan) -> Iterator[Orphan]:
+    """Replacements on which nothing must run, and which no restore could give back, because pods had come to them."""
+    going = {i for i, s in view.states.items() if s.state in {"shutting-down", "terminated"}}
+    for node in (n for n in view.nodes if n.instance not in going):
+        if node.unschedulable and NODE_UNFIT in node.annotations:
+            yield Orphan(
+                kind="unfit node",
+                object=f"{node.name} ({node.instance}): its kubelet does not fit the control plane",
+                remedy="drain it and terminate its instance: no roll opens it",
+            )
 
 
 def _groups(view: OrphanScan) -> Iterator[Orphan]:

@@ -9,11 +9,13 @@
 - Placeholders, which only keep room for others, go at once where no budget covers them, and nobody waits for them.
 - Batch pods, which end by themselves, are given time to; pods that ask not to be disturbed are waited for.
 - Pods with volumes and StatefulSet pods: one at a time, the next when the last one is Ready elsewhere.
+- What left counts as whole by its Ready pods, not by its controller's status, which knows of an eviction seconds later.
 - Deployments that ask for it by annotation: a rollout restart, which starts the new pod before it stops the old one.
+  One serves all nodes of a roll; only a new pod that finds no place but on another old node asks for one more there.
   Where no Role in their namespace lets that be done, their pods are evicted; a single replica is left alone, unless a
   person accepted that it is away while it moves.
 - Pods that come back to the node under other UIDs, because they tolerate its taint, are asked a few times more; then
-  they are left alone, which holds the node and says so. A Deployment is restarted once for a node.
+  they are left alone, which holds the node and says so.
 - On a dead node, whose kubelet is silent, nothing that was evicted ever ends: once its time is over it counts as gone,
   and nobody waits to see whole what cannot come back before the instance goes.
 - Once empty, the node is cordoned.
@@ -21,6 +23,7 @@
   the Node is gone. Our taint keeps their DaemonSet from making others; those that tolerate it go last (`terminate`).
 """
 
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,6 +32,7 @@ from typing import assert_never
 
 from eks_rolling.clients.protocols import Clients, Eviction, EvictionStatus
 from eks_rolling.errors import AccessDenied, NotFound, OldNodeHeld
+from eks_rolling.legible import line
 from eks_rolling.observed.kubernetes import (
     ACCEPT,
     RESTARTED_FOR,
@@ -39,6 +43,7 @@ from eks_rolling.observed.kubernetes import (
     Selector,
     Strategy,
     Workload,
+    as_their_pods_are,
     lost_with,
     placeholders,
     serving_daemons,
@@ -65,6 +70,9 @@ BUDGET_PREFIX = "eks-rolling-"
 
 BUDGETABLE = frozenset({"Deployment", "StatefulSet", "ReplicaSet"})
 """Kinds whose size the disruption controller knows, so that maxUnavailable works for them."""
+
+AT_ONCE = frozenset({"Deployment", "ReplicaSet"})
+"""Kinds of which several pods may go at once, as far as their budgets let them."""
 
 UNCOUNTED = frozenset({"DaemonSet", "Job", "Node"})
 """Kinds whose pods nobody waits to see Ready elsewhere."""
@@ -93,6 +101,9 @@ ASK_AFTER = 60.0
 BATCH = "batch-pod"
 """The plan's finding about pods that end by themselves, by which it is accepted that they are not waited for."""
 
+COUNT = re.compile(r"[0-9]{1,6}")
+"""A number of pods; budgets may also ask for a percentage."""
+
 SEPARATOR = " | "
 
 AWAITED = re.compile(r"(?P<owner>[^=]+)(=(?P<pods>[0-9]{1,6})@(?P<at>[0-9]{1,12}))?")
@@ -118,6 +129,7 @@ class Moving:
         if self.workload.all_ready:
             return ""
         reasons = [f"pod {p} {p.not_ready_because}" for p in self.pods if p.not_ready_because]
+        reasons += [f"no pod can be made: {self.workload.fault}"] if self.workload.fault else []
         counts = f"{self.workload.owner}: {self.workload.ready} of {self.workload.desired} pods are Ready again"
         return f"{counts} ({'; '.join(reasons)})" if reasons else counts
 
@@ -144,7 +156,8 @@ class NodeToEmpty:
     lost: frozenset[str] = frozenset()
     """UIDs of pods that were to end by now and cannot, because the node is dead."""
     shared: frozenset[Owner] = frozenset()
-    """Workloads whose selector also matches pods of others: a budget of theirs would stand beside another one."""
+    """Workloads for which no budget of ours can stand: it would be beside another one, because their selector also
+    matches pods of others, or it is denied. Their pods are counted."""
 
     not_restartable: frozenset[Owner] = frozenset()
     """Workloads that ask for a restart where no Role lets this step do it."""
@@ -319,10 +332,15 @@ def _outgrown_budgets(seen: NodeToEmpty, covering: dict[str, list[Budget]]) -> t
             budget
             for pod in seen.pods
             for budget in covering.get(pod.uid, ())
-            if budget.ours and budget.min_available and pod.owner and (workload := seen.workloads.get(pod.owner))
-            if int(budget.min_available) >= workload.desired
+            if pod.owner and (workload := seen.workloads.get(pod.owner))
+            if (least := _least(budget)) is not None and least >= workload.desired
         }
     )
+
+
+def _least(budget: Budget) -> int | None:
+    """How many pods a budget of ours asks for; None where it asks otherwise, or is somebody else's."""
+    return int(budget.min_available) if budget.ours and COUNT.fullmatch(budget.min_available) else None
 
 
 def _without_budget(seen: NodeToEmpty, movers: list[Pod], covering: dict[str, list[Budget]]) -> tuple[Workload, ...]:
@@ -347,8 +365,8 @@ def _allowed(
     """Which pods may be asked for now, and why not the others."""
     left: dict[Budget, int] = {}
     taken: defaultdict[Owner, int] = defaultdict(int)
-    one_by_one_busy = any(p.deleting and _one_by_one(p) for p in seen.present) or any(
-        m.workload.owner.kind not in {"Deployment", "ReplicaSet"} and m.lacking for m in seen.awaited
+    one_by_one_busy = any(p.deleting and not p.finished and _one_by_one(p) for p in seen.present) or any(
+        m.workload.owner.kind not in AT_ONCE and m.lacking for m in seen.awaited
     )
     allowed: list[Pod] = []
     holds: list[tuple[Pod, Why]] = []
@@ -421,6 +439,10 @@ def _kept_for_a_restart(seen: NodeToEmpty, pod: Pod) -> str:
 def _restarting(workload: Workload, pod: Pod, seen: NodeToEmpty) -> str:
     if _restarted_here(workload, seen) and pod.annotations.get(RESTARTED_FOR) == workload.restarted_for:
         return f"{workload.owner} was restarted for this node, and its new pods came to it again"
+    if workload.paused:
+        return f"{workload.owner} asks for a restart, and is paused: resume it"
+    if workload.fault:
+        return f"{workload.owner} is restarting, and no pod can be made: {workload.fault}"
     return f"{workload.owner} is restarting"
 
 
@@ -448,8 +470,10 @@ def _was_whole(seen: NodeToEmpty, owner: Owner) -> bool:
 
 
 def _needs_restart(workload: Workload, pod: Pod, seen: NodeToEmpty) -> bool:
-    """Once in a roll is enough, unless a new pod found no place but on another old node; once for a node in any case.
-    A pod that is older than the restart, wherever it is, goes as that proceeds."""
+    """Once in a roll is enough, unless a new pod found no place but on this old node; never twice for one node. A pod
+    that is older than the restart, wherever it is, goes as that proceeds. One that is paused would start no pod."""
+    if workload.paused:
+        return False
     latest, roll = workload.restarted_for, seen.node.annotations.get(NODE_ROLL, "")
     proceeds = latest.rpartition("/")[0] == roll and pod.annotations.get(RESTARTED_FOR) != latest
     return not _restarted_here(workload, seen) and latest != restart_mark(seen.node) and not proceeds
@@ -499,10 +523,8 @@ def act(seen: NodeToEmpty, task: NodeTask, clients: Clients) -> StepResult:
         case AskAll(pods, moving, hold):
             return _evict(seen, pods, moving, clients, hold)
         case MakeBudgets(workloads):
-            for workload in workloads:
-                name = f"{BUDGET_PREFIX}{workload.owner.kind.lower()}-{workload.owner.name}"
-                least = None if workload.owner.kind in BUDGETABLE else max(0, workload.ready - 1)
-                clients.kubernetes.create_budget(workload, name, {NODE_ROLL: task.roll}, min_available=least)
+            if denied := _make_budgets(workloads, task, clients):
+                return _act_without_budgets(seen, denied, task, clients)
             names = ", ".join(str(w.owner) for w in workloads)
             return StepResult.wait(f"{names}: without a budget, so one pod at a time", backoff(waited))
         case DropBudgets(budgets):
@@ -531,6 +553,34 @@ def act(seen: NodeToEmpty, task: NodeTask, clients: Clients) -> StepResult:
             assert_never(decision)
 
 
+def _make_budgets(workloads: Iterable[Workload], task: NodeTask, clients: Clients) -> dict[Owner, str]:
+    """Makes them; the words of whatever denies one, by workload."""
+    said = {}
+    for workload in workloads:
+        least = None if workload.owner.kind in BUDGETABLE else max(0, workload.ready - 1)
+        name, marks = budget_name(workload.owner), {NODE_ROLL: task.roll}
+        if words := clients.kubernetes.create_budget(workload, name, marks, min_available=least):
+            said[workload.owner] = words
+    return said
+
+
+def _act_without_budgets(
+    seen: NodeToEmpty, denied: Mapping[Owner, str], task: NodeTask, clients: Clients
+) -> StepResult:
+    """The pods of these are counted instead: a policy or a quota of their namespace takes no budget of ours."""
+    counted_now: dict[Owner, Workload | None] = {
+        owner: as_their_pods_are([w], clients.kubernetes.pods_of(w))[0] if owner.kind in BUDGETABLE else w
+        for owner in denied
+        if (w := seen.workloads[owner])
+    }
+    known = replace(seen, workloads=seen.workloads | counted_now, shared=seen.shared | denied.keys())
+    result = act(known, task, clients)
+    said = "; ".join(
+        f"{owner}: no budget can be made, so its pods are counted: {words}" for owner, words in denied.items()
+    )
+    return result.model_copy(update={"reason": line(f"{result.reason}; {said}")})
+
+
 def observe(task: NodeTask, clients: Clients) -> NodeToEmpty:
     """The node, its pods and what they belong to. Raises NotFound when the node is gone."""
     kubernetes, settings, now = clients.kubernetes, clients.settings, clients.now()
@@ -543,8 +593,11 @@ def observe(task: NodeTask, clients: Clients) -> NodeToEmpty:
     look = _Workloads(clients, budgets, awaited)
     owners = {p.owner for p in pods if p.owner and not p.stays_with_node and not p.ends}
     low = [p for p in pods if p.priority < 0 and not p.stays_with_node]
-    workloads = {owner: look.at(owner) for owner in owners}
-    dead = node.dead(settings.dead_nodes, now)
+    found = {owner: look.at(owner) for owner in owners}
+    shared = frozenset(look.sharing(found.values(), pods))
+    # No budget stands for these: their own count decides.
+    workloads = {owner: look.recounted(w) if w and owner in shared else w for owner, w in found.items()}
+    dead, lost = node.dead(settings.dead_nodes, now), lost_with(node, pods, settings.dead_nodes, now)
     services = kubernetes.services() if _is_empty(pods) and not dead else ()
     denied = frozenset(owner for owner, w in workloads.items() if w and _may_not_be_restarted(w, clients))
     accepting = bool(denied) or any(_may_be_accepted(p) for p in pods)
@@ -554,7 +607,7 @@ def observe(task: NodeTask, clients: Clients) -> NodeToEmpty:
         pods=pods,
         budgets=budgets,
         workloads=workloads,
-        moving=tuple(look.moving()),
+        moving=tuple(look.moving(empty=_is_empty(p for p in pods if p.uid not in lost))),
         waited=task.waited(now),
         batch_seconds=settings.batch_seconds,
         accepted=frozenset(settings.accept)
@@ -562,9 +615,9 @@ def observe(task: NodeTask, clients: Clients) -> NodeToEmpty:
         | {f"{DO_NOT_DISTURB}:{owner}" for owner in autoscalers(pods, settings)},
         serving=tuple(serving_daemons(pods, services)),
         dead=dead,
-        lost=lost_with(node, pods, settings.dead_nodes, now),
+        lost=lost,
         placeholders=placeholders(low, kubernetes.services()) if low else frozenset(),
-        shared=frozenset(look.sharing(workloads.values(), pods)),
+        shared=shared,
         not_restartable=denied,
     )
 
@@ -606,22 +659,35 @@ class _Workloads:
         self._budgets = budgets
         self._awaited = awaited
         self._pods: dict[str, list[Pod]] = {}
+        self._own: dict[Owner, list[Pod]] = {}
 
     def at(self, owner: Owner) -> Workload | None:
+        """As its status has it where that says whole: what depends on that looks at its pods."""
         known = self._clients.kubernetes.workload(owner)
+        if known is not None and owner.kind in BUDGETABLE and not known.all_ready:
+            return self.recounted(known)
         if known is not None or owner.kind in UNCOUNTED | BUDGETABLE:
             return known
         count = self._awaited.get(owner, Count())
         return counted_by_pods(owner, self._pods_in(owner.namespace), self._budgets, count, self._clients.now())
 
-    def moving(self) -> Iterator[Moving]:
+    def moving(self, *, empty: bool) -> Iterator[Moving]:
+        """`empty`: nothing is left on the node, so that what is awaited decides when it goes. Until then only pods that
+        go one at a time depend on it, and a Deployment's status is enough."""
         for owner in sorted(self._awaited, key=str):
             workload, had = self.at(owner), self._awaited[owner].pods
-            if workload is not None:
-                if had and owner.kind in BUDGETABLE:
-                    # Scaled up since: whether the others find room is not what this node's pods are waited for.
-                    workload = replace(workload, desired=min(workload.desired, had))
-                yield Moving(workload, () if workload.all_ready else tuple(self._pods_of(workload)))
+            if workload is None:
+                continue
+            if owner.kind in BUDGETABLE and workload.all_ready and (empty or owner.kind not in AT_ONCE):
+                workload = self.recounted(workload)
+            if had and owner.kind in BUDGETABLE:
+                # Scaled up since: whether the others find room is not what this node's pods are waited for.
+                workload = replace(workload, desired=min(workload.desired, had))
+            yield Moving(workload, () if workload.all_ready else tuple(self._pods_of(workload)))
+
+    def recounted(self, workload: Workload) -> Workload:
+        """With as many Ready pods as it has now, whatever its status says."""
+        return as_their_pods_are([workload], self._pods_of(workload))[0]
 
     def sharing(self, workloads: Iterable[Workload | None], here: tuple[Pod, ...]) -> Iterator[Owner]:
         """Those that lack a budget, and whose selector matches pods of others too: two budgets on one pod forbid every
@@ -637,9 +703,12 @@ class _Workloads:
                 yield workload.owner
 
     def _pods_of(self, workload: Workload) -> list[Pod]:
-        if workload.owner.kind in BUDGETABLE:
-            return self._clients.kubernetes.pods_of(workload)
-        return [p for p in self._pods_in(workload.owner.namespace) if p.owner == workload.owner]
+        owner = workload.owner
+        if owner not in self._own:
+            known = owner.kind in BUDGETABLE
+            found = self._clients.kubernetes.pods_of(workload) if known else self._pods_in(owner.namespace)
+            self._own[owner] = found if known else [p for p in found if p.owner == owner]
+        return self._own[owner]
 
     def _pods_in(self, namespace: str) -> list[Pod]:
         if namespace not in self._pods:
@@ -659,7 +728,8 @@ def counted_by_pods(owner: Owner, pods: Iterable[Pod], budgets: Iterable[Budget]
     own = [p for p in everybody if p.owner == owner]
     present = [p for p in own if not p.deleting]
     ready = sum(p.ready for p in present)
-    before = max([last.pods, *(int(b.min_available) + 1 for b in budgets if b.min_available and _is_for(b, owner))])
+    known = [least + 1 for b in budgets if _is_for(b, owner) and (least := _least(b)) is not None]
+    before = max([last.pods, *known])
     scaled_down = ready == len(own) and now > last.at + SCALED_DOWN_AFTER
     common = set.intersection(*(set(_lasting(p.labels)) for p in own)) if own else set()
     selector = Selector(tuple(sorted(common))) if common else None
@@ -675,10 +745,13 @@ def _lasting(labels: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _is_for(budget: Budget, owner: Owner) -> bool:
-    return budget.ours and (budget.namespace, budget.name) == (
-        owner.namespace,
-        f"{BUDGET_PREFIX}{owner.kind.lower()}-{owner.name}",
-    )
+    return budget.ours and (budget.namespace, budget.name) == (owner.namespace, budget_name(owner))
+
+
+def budget_name(owner: Owner) -> str:
+    """What a temporary budget of ours is called. An object's name has 253 characters at most, the owner's as well."""
+    plain = f"{BUDGET_PREFIX}{owner.kind.lower()}-{owner.name}"
+    return plain if len(plain) <= 253 else f"{plain[:240]}-{hashlib.sha256(plain.encode()).hexdigest()[:8]}"
 
 
 def _awaited_owners(node: Node) -> dict[Owner, Count]:

@@ -1,13 +1,21 @@
 """The gate between waves: alarms quiet, checks passed, workloads Ready again, bake time over, no pause requested."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from eks_rolling.clients.protocols import Clients, HttpAnswer, Kubernetes
 from eks_rolling.documents.failure import error_of, explain
 from eks_rolling.errors import Aborted, Refused
 from eks_rolling.migration.next_action import Next, look_at_all
-from eks_rolling.observed.kubernetes import Workload, on_nodes_that_are, ready_nodes
+from eks_rolling.observed.kubernetes import (
+    Node,
+    Owner,
+    Workload,
+    as_their_pods_are,
+    on_nodes_that_are,
+    ready_nodes,
+)
 from eks_rolling.payloads import Hold, RollTask, StepResult, backoff, bake_look
 from eks_rolling.redis.actions import Settled
 from eks_rolling.roll import lock, operator_requests
@@ -54,13 +62,23 @@ def decide(
     return Open("the wave is healthy")
 
 
-def _as_they_are(kubernetes: Kubernetes) -> list[Workload]:
-    """Every workload; a DaemonSet that seems to lack pods is counted on the nodes that there are."""
-    found = kubernetes.workloads()
+def _as_they_are(kubernetes: Kubernetes, dead: Iterable[Node]) -> list[Workload]:
+    """Every workload, by its status, without what is lost on `dead` nodes, which wait for their wave. A DaemonSet that
+    seems to lack pods is counted on the nodes that there are."""
+    gone = {node.name for node in dead}
+    found = _without(Counter(p.owner for name in gone for p in kubernetes.pods_on(name) if p.owner), kubernetes)
     lacking = [w for w in found if w.owner.kind == "DaemonSet" and not w.all_ready]
     pods = {w.owner: kubernetes.pods_of(w) for w in lacking}
-    names = {node.name for node in kubernetes.nodes()} if lacking else set()
+    names = {node.name for node in kubernetes.nodes()} - gone if lacking else set()
     return [on_nodes_that_are(w, pods[w.owner], names) if w.owner in pods else w for w in found]
+
+
+def _without(lost: Counter[Owner], kubernetes: Kubernetes) -> list[Workload]:
+    """Without this gate's opening nothing would ever replace the node that holds them."""
+    return [
+        w if w.owner.kind == "DaemonSet" else replace(w, desired=w.desired - lost[w.owner])
+        for w in kubernetes.workloads()
+    ]
 
 
 def judge(check: PageCheck, answer: HttpAnswer) -> str:
@@ -92,21 +110,7 @@ def run(task: RollTask, clients: Clients) -> StepResult:
     planned = [n for n in nodes if n.instance in task.nodes]
     if again := look_again(task.roll, groups, planned, task.surge, task.waited(clients.now()), clients):
         return again
-    redis, unseen = look_at_all(task.redis, clients)
-    decision = decide(
-        clients.aws.alarms_firing(clients.settings.alarms),
-        _as_they_are(clients.kubernetes),
-        task.unready,
-        task.waited(clients.now()),
-        clients.settings.bake_seconds,
-        redis,
-        [
-            wrong
-            for check in clients.settings.checks
-            if (wrong := judge(check, clients.http.get(check.url, check.timeout_seconds)))
-        ],
-        unseen,
-    )
+    decision = _judged(task, planned, clients)
     looked = ready_nodes(nodes)
     match decision:
         case Open(reason):
@@ -115,6 +119,23 @@ def run(task: RollTask, clients: Clients) -> StepResult:
             lock.outlast(clients, task.roll, seconds)
             more = {"checks_failed": True} if failed_checks else {}
             return StepResult.wait(reason, seconds, ready_nodes=looked, **more)
+
+
+def _judged(task: RollTask, planned: Iterable[Node], clients: Clients) -> Open | Hold:
+    """Controllers tell of a pod's end seconds after it: before the gate opens, their pods are counted themselves."""
+    now, settings = clients.now(), clients.settings
+    firing = clients.aws.alarms_firing(settings.alarms)
+    dead = [n for n in planned if n.dead(settings.dead_nodes, now)]
+    workloads = _as_they_are(clients.kubernetes, dead)
+    redis, unseen = look_at_all(task.redis, clients)
+    answers = ((check, clients.http.get(check.url, check.timeout_seconds)) for check in settings.checks)
+    unanswered = [wrong for check, answer in answers if (wrong := judge(check, answer))]
+
+    def judged(seen: list[Workload]) -> Open | Hold:
+        return decide(firing, seen, task.unready, task.waited(now), settings.bake_seconds, redis, unanswered, unseen)
+
+    decision = judged(workloads)
+    return judged(as_their_pods_are(workloads, clients.kubernetes.pods())) if isinstance(decision, Open) else decision
 
 
 handler = handler_for(run, RollTask, honors=Honors.NOTHING)

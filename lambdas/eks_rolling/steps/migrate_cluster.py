@@ -6,6 +6,7 @@ back in its role (`eks_rolling.redis.stand_in`). What comes next is decided anew
 """
 
 from eks_rolling.clients.protocols import Clients
+from eks_rolling.errors import OldNodeHeld
 from eks_rolling.migration.next_action import migrate
 from eks_rolling.payloads import RedisActionTask, StepResult
 from eks_rolling.roll.operator_requests import Honors
@@ -16,4 +17,4 @@ def run(task: RedisActionTask, clients: Clients) -> StepResult:
     return migrate(task, clients)
 
 
-handler = handler_for(run, RedisActionTask, honors=Honors.NOTHING)
+handler = handler_for(run, RedisActionTask, honors=Honors.NOTHING, overdue=OldNodeHeld)

@@ -31,16 +31,19 @@ class Paused:
     reason: str
 
 
-def decide_autoscaler(seen: Workload | None, mode: AutoscalerMode) -> ScaleToZero | AwaitStopped | Paused:
-    """What to do about cluster-autoscaler."""
+def decide_autoscaler(
+    seen: Workload | None, mode: AutoscalerMode, running: int = 0
+) -> ScaleToZero | AwaitStopped | Paused:
+    """What to do about cluster-autoscaler. `running`: its pods that may act yet. Its status leaves out those that are
+    to end."""
     if mode is not AutoscalerMode.PAUSE:
         return Paused(f"cluster-autoscaler keeps running ({mode})")
     if seen is None:
         return Paused("there is no cluster-autoscaler")
     if seen.desired > 0:
         return ScaleToZero()
-    if seen.current > 0:
-        return AwaitStopped(seen.current)
+    if left := max(seen.current, running):
+        return AwaitStopped(left)
     return Paused("cluster-autoscaler is at 0")
 
 
@@ -71,7 +74,8 @@ def _plan_of(task: RollTask, clients: Clients) -> PlanDocument | None:
 
 def _pause_autoscaler(settings: Settings, clients: Clients) -> StepResult:
     workload = autoscaler(settings, clients)
-    match decide_autoscaler(workload, settings.autoscaler.mode):
+    running = _running(workload, clients) if workload and settings.autoscaler.mode is AutoscalerMode.PAUSE else 0
+    match decide_autoscaler(workload, settings.autoscaler.mode, running):
         case ScaleToZero():
             assert workload is not None  # noqa: S101  (decided on it)
             scale_to_zero(workload, clients)
@@ -80,6 +84,12 @@ def _pause_autoscaler(settings: Settings, clients: Clients) -> StepResult:
             return StepResult.wait(f"cluster-autoscaler is stopping ({counted(pods, 'pod')} left)", 2)
         case Paused(reason):
             return StepResult.done(reason)
+
+
+def _running(workload: Workload, clients: Clients) -> int:
+    """Without those whose time is over: what is left of them is on a node that does not report."""
+    own = (p for p in clients.kubernetes.pods_of(workload) if p.owner == workload.owner and not p.finished)
+    return sum(1 for p in own if p.deleting_until is None or p.deleting_until > clients.now())
 
 
 handler = handler_for(run, RollTask)

@@ -14,7 +14,7 @@ from eks_rolling.errors import MALFORMED, AccessDenied, Permanent, RollError, se
 from eks_rolling.migration.asking import NOT_ASKED, in_turn
 from eks_rolling.migration.next_action import look
 from eks_rolling.observed.aws import Group
-from eks_rolling.observed.kubernetes import Node, Pod, Strategy, Workload
+from eks_rolling.observed.kubernetes import Node, Pod, Strategy, Workload, as_their_pods_are
 from eks_rolling.observed.marks import AUTOSCALER_REPLICAS, GROUP_MAXIMUM, GROUP_RESUME, NODE_ROLL
 from eks_rolling.observed.redis import Address, Endpoint, Login, Stranger
 from eks_rolling.payloads import PlanTask, RollRequest, StepResult
@@ -103,10 +103,16 @@ def _masters_last(view: ClusterSnapshot, chosen: list[Candidate]) -> list[Candid
 
 def not_waited_for(view: ClusterSnapshot) -> list[str]:
     """Digests of the workloads that the gate does not wait to see whole: those that are not now, and those that only
-    keep room. No more of them than fit between two states."""
+    keep room. No more of them than fit between two states.
+
+    A controller's status tells what was so some seconds ago, perhaps at the end of another roll: one that its pods, or
+    its status, show to be whole is waited for.
+    """
     placeholders = {p.owner for p in view.pods if p.uid in view.placeholders}
-    found = [w.owner.digest for w in view.workloads if not w.all_ready or w.owner in placeholders]
-    return found[:MOST_UNREADY]
+    lacking = [w for w in view.workloads if not w.all_ready]
+    lacking = [w for w in as_their_pods_are(lacking, view.pods) if not w.all_ready]
+    keeping = [w for w in view.workloads if w.owner in placeholders]
+    return list(dict.fromkeys(w.owner.digest for w in (*lacking, *keeping)))[:MOST_UNREADY]
 
 
 def leftovers(view: ClusterSnapshot, settings: Settings) -> bool:

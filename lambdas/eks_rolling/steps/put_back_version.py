@@ -15,6 +15,7 @@ from eks_rolling.errors import (
     Aborted,
     ChecksFailed,
     DeadlineExceeded,
+    Interfered,
     LockLost,
     OldNodeHeld,
     Permanent,
@@ -26,6 +27,7 @@ from eks_rolling.observed.marks import GROUP_PUT_BACK, VersionPutBack
 from eks_rolling.payloads import PutBackTask, StepResult, Targets
 from eks_rolling.plan.checks.rollback import DEFAULT, closed_way, nothing_launches, sharing
 from eks_rolling.plan.snapshot import resolve
+from eks_rolling.roll import lock
 from eks_rolling.roll.operator_requests import Honors
 from eks_rolling.runtime import handler_for
 
@@ -61,13 +63,15 @@ def reason_to_stay(failure: str, waves: int, of_nodes: Collection[str] = ()) -> 
     """
     if failure == ChecksFailed.__name__:
         return ""
+    if failure == Interfered.__name__:
+        return "somebody's change of what the roll had arranged held the gate, which says nothing about the version"
     if failure == DeadlineExceeded.__name__:
         return "" if waves <= 1 else "neither alarms nor checks held the gate, and earlier waves passed it"
     if failure == Refused.__name__:
         if waves > 1:
             return "nodes of earlier waves got on with the new version"
-        only_old = bool(of_nodes) and all(error == OldNodeHeld.__name__ for error in of_nodes)
-        return "what held is on the old node, and says nothing about the version" if only_old else ""
+        elsewhere = bool(of_nodes) and {OldNodeHeld.__name__, Interfered.__name__}.issuperset(of_nodes)
+        return "what held was not on the new node, and says nothing about the version" if elsewhere else ""
     return "a person ended the roll" if failure == Aborted.__name__ else "the roll did not fail at its canary or gate"
 
 
@@ -105,8 +109,12 @@ def run(task: PutBackTask, clients: Clients) -> StepResult:
         return StepResult.done("no version is put back: no node has a new one", groups=[], said=[])
     # Whichever groups there are by now: a default version is every user's.
     everyone = clients.aws.groups()
+    decided = _decide_all(groups, everyone, task, clients)
+    begun = any(isinstance(decision, IsBack) for decision in decided.values())
+    if not begun and lock.ABORT in lock.confirm(clients, task.roll).annotations:
+        return StepResult.done("no version is put back: a person ended the roll", groups=[], said=[])
     # All records before the first change: groups may share a launch template, whose default is changed once.
-    decided = {name: _recorded(name, d, clients) for name, d in _decide_all(groups, everyone, task, clients).items()}
+    decided = {name: _recorded(name, decision, clients) for name, decision in decided.items()}
     # One that stays may keep those from going back that share a template with it.
     going = task.model_copy(
         update={"former": {n: task.former[n] for n, d in decided.items() if not isinstance(d, Stays)}}
@@ -120,6 +128,7 @@ def run(task: PutBackTask, clients: Clients) -> StepResult:
             back.append(name)
             said.append(f"group {name}: back from {task.targets[name]['']} to {task.former[name]}")
     _let_spread({name: task.former[name] for name in back}, clients)
+    said += [f"group {g}: the version stays: the plan says why" for g in sorted(task.targets.keys() - task.former)]
     return StepResult.done("; ".join(said), groups=back, said=said)
 
 

@@ -3,7 +3,7 @@
 There is nothing to drain. Each is terminated through its group without lowering the desired capacity, so that the group
 itself launches another, of the version that it launches now; the step is done when those have joined. An instance whose
 Node was deleted looks the same, and its containers may still run: whatever its age, it is looked at for as long as a
-kubelet must be silent, and nothing is exchanged while a pod is bound to a Node that is not there. What a target group
+kubelet must be silent, and nothing is terminated while a pod is bound to a Node that is not there. What a target group
 takes for healthy, or somebody took out of service, is left alone.
 """
 
@@ -169,7 +169,7 @@ def _decide_all(task: UnjoinedTask, clients: Clients, now: float) -> tuple[Look,
 
 
 def run(task: UnjoinedTask, clients: Clients) -> StepResult:
-    """`output.ended` counts what was ended at this look; `output.kept`, once done, what was not exchanged."""
+    """`output.ended` counts what was ended at this look; `output.kept`, once done, what was left as it is."""
     if not task.unjoined:
         return StepResult.done("every instance of the plan has a node")
     now = clients.now()
@@ -188,9 +188,9 @@ def run(task: UnjoinedTask, clients: Clients) -> StepResult:
                     clients.aws.deregister(target)
                 waiting.append(f"{instance} leaves its target groups")
             case Terminate():
-                clients.aws.exchange(instance)
+                clients.aws.replace_by_group(instance)
                 ended += 1
-                waiting.append(f"{instance}, which never joined, is exchanged")
+                waiting.append(f"{instance}, which never joined, is terminated for its group to replace")
     joined = {i for i in task.unjoined if any(n.instance == i for n in look.nodes)}
     ended_in = {task.unjoined[i] for i, d in decisions.items() if isinstance(d, Over) and i not in joined}
     short = [g for g in look.groups if g.name in ended_in]

@@ -49,9 +49,9 @@ def summary(
     failure = explain(task.failure)
     replaced = [n for n in nodes if n.outcome == "replaced"]
     listed = (PlannedReplacement.model_validate(n) for n in plan.get("nodes", []))
-    # What never joined is called by its instance; its group exchanges it, and it has no page of its own.
-    exchanged = _outcome(task) == "roll"
-    planned = tuple(p for p in listed if not (exchanged and p.node == p.instance))
+    # What never joined is called by its instance; its group replaces it, and it has no page of its own.
+    apart = _outcome(task) == "roll"
+    planned = tuple(p for p in listed if not (apart and p.node == p.instance))
     ordered = tuple(sorted(nodes, key=lambda n: n.started or 0))
     # A change may have waited for days before there was anything to do.
     began = [s.started for s in steps if s.name != state_names.RECEIVE_CHANGE] + [n.started for n in nodes if n.started]
@@ -150,7 +150,7 @@ def _outcome(task: ReportTask) -> str:
 
 
 def _kept(steps: list[StepTime]) -> int:
-    """How many instances without a node were not exchanged after all."""
+    """How many instances without a node were left as they are after all."""
     answers = [a for s in steps if s.name == state_names.REPLACE_UNJOINED for a in s.answers]
     return int(answers[-1].output.get("kept", 0)) if answers else 0
 
@@ -158,8 +158,8 @@ def _kept(steps: list[StepTime]) -> int:
 def _reason(task: ReportTask, replaced: int, planned: int, kept: int = 0) -> str:
     if _outcome(task) == "roll":
         unjoined = len((task.plan or {}).get("output", {}).get("unjoined", {})) - kept
-        exchanged = f", and {counted(unjoined, 'instance')} that never joined exchanged" if unjoined > 0 else ""
-        return f"{replaced} of {planned} nodes were replaced{exchanged}"
+        others = f" and {counted(unjoined, 'instance')} that never joined" if unjoined > 0 else ""
+        return f"{replaced} of {planned} nodes{others} were replaced"
     return str((task.plan or {}).get("reason", "nothing was planned"))
 
 

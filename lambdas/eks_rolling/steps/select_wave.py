@@ -19,8 +19,11 @@ def decide(
     targets: Targets,
     size: int,
     although_current: Collection[str] = (),
+    dead: Collection[str] = (),
 ) -> tuple[list[dict[str, str]], int]:
     """The next wave as tasks for RollNode, in the plan's order, and how many nodes are left before it [N4].
+
+    Those on `dead` nodes come first: what is lost on them keeps budgets from letting any other pod go.
 
     An instance that has left its group, is shutting down, or lost its node needs nothing any more. Raises Refused where
     two nodes claim one.
@@ -36,7 +39,7 @@ def decide(
         and instance.id in node_of
         and (instance.id in although_current or outdated(instance, targets.get(group.name, {})))
     }
-    ordered = [left[instance] for instance in planned if instance in left]
+    ordered = [left[instance] for instance in sorted(planned, key=lambda i: i not in dead) if instance in left]
     return ordered[:size], len(ordered)
 
 
@@ -45,7 +48,8 @@ def run(task: RollTask, clients: Clients) -> StepResult:
     groups = clients.aws.groups(task.groups) if task.groups else []
     size = 1 if settings.canary and task.waves == 0 else settings.wave
     nodes = clients.kubernetes.nodes()
-    wave, left = decide(groups, nodes, task.nodes, task.targets, size, set(task.although_current))
+    dead = {n.instance for n in nodes if n.dead(settings.dead_nodes, clients.now())}
+    wave, left = decide(groups, nodes, task.nodes, task.targets, size, set(task.although_current), dead)
     if not wave:
         return StepResult.done("every node of the plan is replaced", wave=[], left=0, ready_nodes=ready_nodes(nodes))
     names = ", ".join(n["node"] for n in wave[:3]) + (" and others" if len(wave) > 3 else "")

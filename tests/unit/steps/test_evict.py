@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from eks_rolling.clients.kubernetes import _budget
+from eks_rolling.clients.kubernetes import _budget, _workload
 from eks_rolling.observed.kubernetes import (
     STRATEGY_ANNOTATION,
     Budget,
@@ -228,6 +228,34 @@ def test_a_budget_that_its_controller_cannot_count_holds_with_its_words() -> Non
     held = reason(decide(seen(pod("web-1"), budgets=(_budget(SYNC_FAILED),))))
     said = "budget shop/web cannot be counted by its controller: jobs.batch does not implement the scale subresource"
     assert said in held
+
+
+QUOTA = 'pods "web-7d4b9-" is forbidden: exceeded quota: small, requested: pods=1, used: pods=3, limited: pods=3'
+
+
+def test_a_pod_that_no_controller_can_make_is_awaited_with_the_reason() -> None:
+    """A quota leaves no room for one more."""
+    condition = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": QUOTA}
+    metadata = {"name": "web", "namespace": "shop", "uid": "u", "resourceVersion": "1"}
+    item = {"metadata": metadata, "spec": {"replicas": 3}, "status": {"readyReplicas": 2, "conditions": [condition]}}
+    lacking = _workload("Deployment", item)
+    assert Moving(lacking).lacking == f"{WEB}: 2 of 3 pods are Ready again (no pod can be made: {QUOTA})"
+    ended = {**item, "status": {"readyReplicas": 3, "conditions": [condition | {"status": "False"}]}}
+    assert Moving(_workload("Deployment", ended)).lacking == ""
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, f"{WEB} is restarting"),
+        ({"fault": QUOTA}, f"{WEB} is restarting, and no pod can be made: {QUOTA}"),
+        ({"paused": True}, f"{WEB} asks for a restart, and is paused: resume it"),
+    ],
+)
+def test_a_restart_that_does_not_get_on_says_why(more: dict[str, Any], said: str) -> None:
+    """A restart needs room for one pod more, and somebody may pause a rollout in mid-roll."""
+    asking = workload(annotations={STRATEGY_ANNOTATION: Strategy.RESTART}, restarted_for=restart_mark(NODE), **more)
+    assert reason(decide(seen(pod("web-1"), workloads={WEB: asking}))) == f"pod shop/web-1: {said}"
 
 
 class TestPlaceholders:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from eks_rolling.names import is_object_name
 from eks_rolling.observed.kubernetes import Budget, Node, Owner, Pod, Selector, Workload
 from eks_rolling.observed.marks import HARD_TAINT, NODE_MOVING, NODE_ROLL
 from eks_rolling.payloads import Hold, NodeTask
@@ -16,6 +17,9 @@ from eks_rolling.steps.evict import (
     EvictPods,
     MakeBudgets,
     NodeToEmpty,
+    _awaited_owners,
+    _written,
+    budget_name,
     counted_by_pods,
     decide,
     observe,
@@ -184,3 +188,44 @@ def test_what_left_is_waited_for_and_not_what_was_asked_for_since() -> None:
     world.nodes_by_name[node] = replace(marked, annotations={NODE_ROLL: "roll-1", NODE_MOVING: f"{web}=7@0"})
     (moving,) = observe(task, world.clients(Settings(cluster="demo"))).moving
     assert "5 of 7 pods are Ready again" in moving.lacking
+
+
+def test_a_controller_that_bears_the_name_of_a_kind_of_kubernetes_own_is_counted_by_its_pods() -> None:
+    """N1: OpenKruise's StatefulSet, which apps/v1 does not have."""
+    owner = Owner("StatefulSet.apps.kruise.io", "shop", "clones")
+    assert awaited({owner: 4}) == {owner: 4}
+    waiting = counted_by_pods(owner, clones(3, 1, owner), (), Count(), 1000.0)
+    decision = decide(seen(*clones(2, 0, owner), workloads={owner: replace(waiting, selector=None)}))
+    assert "3 of 4 pods of StatefulSet.apps.kruise.io shop/clones are Ready" in held(decision)
+
+
+def awaited(counts: dict[Owner, int]) -> dict[Owner, int]:
+    """What a node's record of them is read as."""
+    text = _written({o: Count(pods, 7.0) for o, pods in counts.items()})
+    read = _awaited_owners(Node("n", annotations={NODE_MOVING: text}))
+    return {o: c.pods for o, c in read.items()}
+
+
+def test_a_budget_of_ours_has_a_name_that_an_object_may_have() -> None:
+    short, long = Owner("Deployment", "shop", "web"), Owner("Deployment", "shop", "w" * 242)
+    assert budget_name(short) == "eks-rolling-deployment-web"
+    names = {budget_name(long), budget_name(replace(long, name="w" * 241 + "x"))}
+    assert len(names) == 2
+    assert all(is_object_name(name) for name in names)
+
+
+@pytest.mark.parametrize("least", ["50%", "-1", "1" * 7, ""])
+def test_a_budget_of_ours_that_somebody_has_changed_says_nothing_of_how_many_pods_there_were(least: str) -> None:
+    """T1: whoever owns the namespace may write it, and may give our label to budgets of theirs."""
+    changed = never(name=budget_name(CLONES), min_available=least, ours=True, allowed=1, desired_healthy=1)
+    assert count(clones(3), budgets=(changed,)).desired == 3
+    workloads = {CLONES: count(clones(3))}
+    assert evicted(decide(seen(*clones(1), workloads=workloads, budgets=(changed,)))) == ["clones-0"]
+
+
+def test_a_pod_that_has_ended_and_is_kept_by_a_finalizer_keeps_no_other_waiting() -> None:
+    """N2: its containers are gone, its volume is not in use."""
+    kept = pod("k-0", claims=("x",), deleting_until=9.0, phase="Failed", ready=False)
+    following = pod("k-1", owner=Owner("CloneSet", "shop", "others"), claims=("y",))
+    assert evicted(decide(seen(kept, following))) == ["k-1"]
+    assert isinstance(decide(seen(replace(kept, phase="Running"), following)), Hold)

@@ -1,9 +1,19 @@
 """What the gate's checks say of an answer."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from eks_rolling.clients.protocols import HttpAnswer
-from eks_rolling.observed.kubernetes import Owner, Pod, Workload, on_nodes_that_are
+from eks_rolling.observed.kubernetes import (
+    Owner,
+    Pod,
+    Selector,
+    Workload,
+    as_their_pods_are,
+    on_nodes_that_are,
+)
 from eks_rolling.payloads import Hold
 from eks_rolling.settings import PageCheck
 from eks_rolling.steps.health_gate import decide, judge
@@ -66,3 +76,41 @@ def test_a_daemonset_is_counted_on_nodes_that_there_are(
     assert seen.all_ready is whole
     held = decide([], [seen], (), 100.0, 60.0)
     assert isinstance(held, Hold) is not whole
+
+
+WEB = Owner("Deployment", "shop", "web")
+ON_WEB = {"app": "web"}
+
+
+def web_pod(**more: Any) -> Pod:
+    return replace(Pod("shop", "web-1", owner=WEB, labels=ON_WEB), **more)
+
+
+@pytest.mark.parametrize(
+    ("pods", "ready"),
+    [
+        ([web_pod(), web_pod()], 2),
+        # Its status has it still.
+        ([web_pod(), web_pod(deleting_until=9.0)], 1),
+        ([web_pod()], 1),
+        ([web_pod(), web_pod(ready=False)], 1),
+        ([web_pod(), web_pod(phase="Succeeded")], 1),
+        # Of another with the same labels, and of a ReplicaSet that it has adopted.
+        ([web_pod(), web_pod(owner=Owner("Deployment", "shop", "twin"))], 1),
+        ([web_pod(), web_pod(owner=Owner("ReplicaSet", "shop", "former"))], 2),
+        ([web_pod(), web_pod(owner=Owner("ReplicaSet", "shop", "former"), labels={})], 1),
+        ([web_pod(), web_pod(owner=Owner("ReplicaSet", "else", "former"), namespace="else")], 1),
+        # Its status does not have it yet.
+        ([web_pod()] * 3, 3),
+    ],
+)
+def test_the_ready_pods_of_a_workload_are_counted_whatever_its_status_says(pods: list[Pod], ready: int) -> None:
+    told = Workload(WEB, desired=2, ready=2, selector=Selector(tuple(ON_WEB.items())))
+    (seen,) = as_their_pods_are([told], pods)
+    assert (seen.ready, seen.all_ready) == (ready, ready >= 2)
+    assert not as_their_pods_are([replace(told, settled=False)], pods)[0].all_ready
+
+
+def test_a_daemonset_is_not_counted_so() -> None:
+    told = Workload(EDGE, desired=2, ready=2)
+    assert as_their_pods_are([told], []) == [told]

@@ -539,7 +539,10 @@ class TestPauseAndRestore:
         assert decide(again, AutoscalerMode.PAUSE) == pause_interference.ScaleToZero()
         stopping = replace(running, desired=0)
         assert decide(stopping, AutoscalerMode.PAUSE) == pause_interference.AwaitStopped(2)
-        assert isinstance(decide(replace(stopping, current=0), AutoscalerMode.PAUSE), pause_interference.Paused)
+        told = replace(stopping, current=0)
+        assert isinstance(decide(told, AutoscalerMode.PAUSE), pause_interference.Paused)
+        # Its status leaves out what is to end.
+        assert decide(told, AutoscalerMode.PAUSE, running=1) == pause_interference.AwaitStopped(1)
         assert isinstance(decide(running, AutoscalerMode.ANNOTATE), pause_interference.Paused)
         assert isinstance(decide(None, AutoscalerMode.PAUSE), pause_interference.Paused)
 

@@ -48,6 +48,7 @@ from eks_rolling.plan.checks.workloads import (
     preemption_findings,
     restart_findings,
     serving_daemon_findings,
+    static_pod_findings,
     toleration_findings,
     uncounted_findings,
     waiting_findings,
@@ -74,6 +75,7 @@ ACCEPTABLE = (
             "not-joined",
             "redis",
             "restart-not-permitted",
+            "serving-static-pod",
             "spread-stuck",
             "would-stay-pending",
         }
@@ -160,6 +162,7 @@ def _all(
     yield from waiting_findings(others, settings.batch_seconds)
     yield from uncounted_findings(view, others)
     yield from serving_daemon_findings(view, [c.name for c in chosen])
+    yield from static_pod_findings(view, [c.name for c in chosen])
     yield from undeclared_redis(view, others)
     yield from redis_findings(view.redis, view.redis_problems, {p.owner for p in pods})
     yield from network_findings(view, {p.owner for p in pods})

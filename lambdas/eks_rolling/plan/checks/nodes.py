@@ -93,7 +93,7 @@ def _nodeless(view: ClusterSnapshot, instance: str, dead_nodes: DeadNodes) -> Fi
         return note(
             "never-joined",
             subject,
-            f"{found}; its group exchanges it before the first node is replaced, unless it has one within "
+            f"{found}; its group replaces it before the first node is, unless it has one within "
             f"{spoken(dead_nodes.silent_seconds)} or a target group takes it for healthy: then it is left alone",
             f"nothing; or find out why it did not join before the roll; or {leave_out}",
         )

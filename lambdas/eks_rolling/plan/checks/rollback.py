@@ -35,7 +35,7 @@ def former_versions(
         former = next(iter(formers))
         record = VersionPutBack.on(group)
         if record and (record.failed, record.former) == (former, failed):
-            findings.append(_no_way(group, f"this goes back already, after {record.roll} failed", "nothing"))
+            findings.append(_no_way(group, f"this roll takes it back already, because {record.roll} failed", "nothing"))
         elif why := _obstacle(group, formers, failed, view, settings):
             findings.append(_no_way(group, *why))
         else:
@@ -104,7 +104,7 @@ def _obstacle(
     """Why the group cannot go back, and what to do about it; None where it can."""
     if len(formers) > 1:
         return (
-            f"its nodes have {' and '.join(sorted(formers))}, and which of them to go back to is not known",
+            f"its nodes have {' and '.join(sorted(formers))}, so it is not known which to go back to",
             "nothing",
         )
     former = next(iter(formers))

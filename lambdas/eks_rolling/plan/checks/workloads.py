@@ -122,7 +122,8 @@ def _not_ready(workload: Workload) -> Finding:
     return holds(
         "not-ready",
         str(workload.owner),
-        f"{workload.ready} of {workload.desired} replicas are Ready",
+        f"{workload.ready} of {workload.desired} replicas are Ready"
+        + (f", and no pod can be made: {workload.fault}" if workload.fault else ""),
         "bring it to full strength; it holds evictions while its budget is exhausted",
     )
 
@@ -142,6 +143,13 @@ def _workload(workload: Workload) -> Iterator[Finding]:
             subject,
             "it asks for a restart, but a restart would stop its pods first",
             "use a RollingUpdate strategy with maxSurge of at least 1 and maxUnavailable 0",
+        )
+    elif workload.strategy is Strategy.RESTART and workload.paused:
+        yield blocks(
+            "restart-paused",
+            subject,
+            "it asks for a restart, but it is paused, and a restart would start no pod before it is resumed",
+            "resume it (kubectl rollout resume), or take the annotation eks-rolling.io/strategy away",
         )
     elif workload.strategy is Strategy.EVICT and workload.desired == 1:
         yield note(
@@ -199,6 +207,18 @@ def serving_daemon_findings(view: ClusterSnapshot, names: Iterable[str]) -> Iter
             f"a Service leads to its pods, which are evicted {how}",
             "nothing, if its pods end requests within their grace period",
         )
+
+
+def static_pod_findings(view: ClusterSnapshot, names: Iterable[str]) -> Iterator[Finding]:
+    """About pods on these nodes that their kubelet runs by itself, and that serve: no eviction ends one [N5]."""
+    for pod in (p for name in names for p in view.pods_on(name) if p.mirror and not p.finished):
+        if any(s.leads_to(pod) for s in view.services):
+            yield blocks(
+                "serving-static-pod",
+                f"pod {pod}",
+                "a Service leads to it, and it runs until its instance is terminated under its clients",
+                "run it as a DaemonSet, take it out of its Service before the roll, or accept that: serving-static-pod",
+            )
 
 
 def uncounted_findings(view: ClusterSnapshot, pods: Iterable[Pod]) -> Iterator[Finding]:
