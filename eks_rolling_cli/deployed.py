@@ -179,7 +179,8 @@ def _subscribers(target: Target) -> str:
     pages = target.session.client("sns").get_paginator("list_subscriptions_by_topic")
     listed = [s for page in pages.paginate(TopicArn=target.settings.topic) for s in page["Subscriptions"]]
     if not listed:
-        raise Unwell("nobody is subscribed, so nobody is told", f"subscribe to {target.settings.topic}", Health.WARN)
+        # The line on messages says what to do about it.
+        return "there is no subscription to confirm"
     if pending := [s["Endpoint"] for s in listed if not s["SubscriptionArn"].startswith("arn:")]:
         raise Unwell(
             f"not confirmed yet: {', '.join(pending)}", "follow the link in the mail that AWS sent there", Health.WARN

@@ -150,7 +150,11 @@ def _messages(target: Target) -> str:
     topic = target.settings.topic
     listed = target.session.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
     if not listed:
-        raise Unwell("no one is subscribed to messages about rolls", f"subscribe to {topic}", Health.WARN)
+        raise Unwell(
+            "no one is subscribed to messages about rolls",
+            f"`aws sns subscribe --topic-arn {topic} --protocol email --notification-endpoint ADDRESS`",
+            Health.WARN,
+        )
     return f"{counted(len(listed), 'subscription')} to {topic.rpartition(':')[2]}"
 
 
@@ -195,8 +199,9 @@ def _trail(target: Target) -> str:
             cloudtrail.get_event_selectors(TrailName=arn)
         ):
             return f"trail {trail['Name']} records changes"
+    found = f"none of {counted(len(trails), 'trail')}" if trails else "there is no trail that"
     raise Unwell(
-        f"none of {counted(len(trails), 'trail')} runs and records management events that write",
+        f"{found} runs and records management events that write",
         "start one, or start rolls manually: a changed launch template starts none",
         Health.WARN,
     )

@@ -137,10 +137,13 @@ def whole(text: Text, spaces: int = 0) -> Fitted:
     copies it; a frame, or a picture that is redrawn, would cut it."""
 
     def draw(width: int) -> RenderableType:
-        lines = [Text(" " * spaces).append_text(line) for line in folded(text, max(1, width - spaces))]
-        for line in lines:
+        lines: list[RenderableType] = []
+        for line in folded(text, max(1, width - spaces)):
             if "`" in line.plain:
-                line.no_wrap, line.overflow = True, "ignore"
+                command = Text(" " * spaces, no_wrap=True, overflow="ignore")
+                lines.append(command.append_text(line))
+            else:
+                lines.append(Padding(line, (0, 0, 0, spaces), expand=False))
         return Group(*lines)
 
     return Fitted(draw)
