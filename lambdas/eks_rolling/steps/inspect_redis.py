@@ -1,7 +1,8 @@
 """Look at the Redis pods: which group of this node needs what next, and which state does it.
 
-One group at a time, and each by one node at a time, which holds the group's Lease. Between two migrations of a node
-a roll may be paused or ended; a group that is half moved is brought back to normal first [S2, C2].
+One group at a time, and each by one node at a time, which holds the group's Lease; what another node holds is left for
+later. Between two migrations of a node a roll may be paused or ended; a group that is half moved is brought back to
+normal first [S2, C2].
 """
 
 from eks_rolling.clients.protocols import Clients
@@ -19,11 +20,13 @@ NOTHING = "none"
 
 
 def run(task: RedisTask, clients: Clients) -> StepResult:
-    waited = task.waited(clients.now())
+    waited, busy = task.waited(clients.now()), ""
     for group in _groups(task, clients):
         taken = lock.acquire(clients, holder(task), group.lease)
         if isinstance(taken, lock.Busy):
-            return StepResult.wait(busy_with(group, taken, task), backoff(waited))
+            # Another group may be free: nodes of a wave then migrate different ones at the same time.
+            busy = busy or busy_with(group, taken, task)
+            continue
         action = look(group, task.node, clients, waited).action
         match action:
             case Settled():
@@ -36,6 +39,8 @@ def run(task: RedisTask, clients: Clients) -> StepResult:
                 return StepResult.wait(f"Redis group {group}: {reason}", max(seconds, backoff(waited)))
             case _:
                 return StepResult.done(f"Redis group {group}: {action.reason}", next=action.step, group=str(group))
+    if busy:
+        return StepResult.wait(busy, backoff(waited))
     return StepResult.done("no Redis pod is on the node", next=NOTHING, group="")
 
 
