@@ -79,9 +79,10 @@ def play(
             roll = snapshot.roll
             if roll is None:
                 return
-            if with_plan and roll.plan and roll.roll not in planned:
+            unseen = with_plan and roll.plan and roll.roll not in planned
+            if unseen and (document := operator.rolls.document(roll.roll, "plan.json")):
                 planned.add(roll.roll)
-                view.plan(operator.rolls.document(roll.roll, "plan.json"))
+                view.plan(document)
             for line in meanwhile.see(roll):
                 view.say(line)
 
