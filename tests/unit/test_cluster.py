@@ -340,6 +340,34 @@ def test_a_master_without_slots_moves_without_a_failover() -> None:
     expect(reset, DeletePod, RedisStep.DELETE_STAND_IN, "m-0-stand-in is no longer needed")
 
 
+def test_a_master_without_slots_that_lost_its_volume_is_followed_by_who_followed_it_before() -> None:
+    """C2: what it was is gone, and nobody may forget its own master."""
+    seen = slotless(cluster(old="", stand_in="m-0"))
+
+    def renamed(node: ClusterNode) -> ClusterNode:
+        """m-0 is another node now, and what it was is dead."""
+        former = node.knows(id_of("m-0"))
+        assert former is not None
+        new = replace(former, id="id-new")
+        dead = replace(former, flags=frozenset({"master", "fail"}), connected=False)
+        others = tuple(n for n in node.table if n is not former)
+        return replace(node, table=(*others, new) if node.id == id_of("m-0") else (*others, new, dead))
+
+    seen = view(seen, renamed)
+    seen = view(seen, lambda v: replace(v, id="id-new"), "m-0")
+    action = expect(seen, Replicate, RedisStep.SYNC_SHARD_POD, f"{T} follows m-0, which is another node now")
+    assert (action.member.name, action.master_id) == (T, "id-new")
+
+    def follow(node: ClusterNode) -> ClusterNode:
+        return replace(
+            node, table=tuple(replace(n, master="id-new") if n.master == id_of("m-0") else n for n in node.table)
+        )
+
+    one = view(seen, follow, T)
+    assert expect(one, Replicate, RedisStep.SYNC_SHARD_POD, "r-0 follows m-0").member.name == "r-0"
+    expect(view(seen, follow), Forget, RedisStep.REMOVE_STAND_IN, "still lists id-m-0, which is gone")
+
+
 def test_the_pod_moves_once_the_stand_in_is_master_and_everybody_follows_it() -> None:
     seen = cluster(stand_in="", changed={"m-0": T, "r-0": T})
     action = expect(seen, DeletePod, RedisStep.MOVE_SHARD_POD, f"{T} holds what m-0 holds; m-0 moves")

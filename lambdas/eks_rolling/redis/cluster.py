@@ -255,6 +255,8 @@ def _ghost(seen: RedisClusterState) -> Forget | None:
     """
     everyone = (*seen.pods, *seen.stand_ins)
     live = {node.id for _, node in _nodes(everyone)}
+    # Nobody forgets its own master.
+    live |= {node.itself.master for _, node in _nodes(everyone)}
     for member, node in _nodes(everyone):
         for known in node.table:
             dead = known.id not in live and bool(known.flags & {"fail", "noaddr"})
@@ -430,13 +432,25 @@ def _returned(pair: Pair) -> Action:
     if pod.node.itself.role is Role.REPLICA:
         if (rising := _promoted_meanwhile(pair)) is not None:
             return rising
-    elif not pod.node.itself.slots and not (
-        stand_in.node.alone or pod.node.id == pair.original.id == stand_in.node.itself.master
-    ):
+    elif (heir := _empty_shard(pair)) is not None:
+        return heir
+    elif not pod.node.itself.slots and not (stand_in.node.alone or pod.node.id == stand_in.node.itself.master):
         # Unless it is a master without slots as before, whose stand-in follows it, or has been reset since.
         shard_master = stand_in.node.itself.master or stand_in.node.id
         return Replicate(pod, shard_master, f"{pod} becomes a replica of its shard again", RedisStep.SYNC_SHARD_POD)
     return _remove(pair)
+
+
+def _empty_shard(pair: Pair) -> Action | None:
+    """A master without slots that came back without its volume is another node: who followed the former follows it."""
+    former, pod = pair.original.id, pair.pod
+    if pair.original.role is not Role.MASTER or pod.node.id == former or _still_has_slots(former, pair.everyone):
+        return None
+    follower = next((m for m, n in _nodes((pair.stand_in, *pair.others)) if n.itself.master == former), None)
+    if follower is None:
+        return None
+    reason = f"{follower} follows {pod}, which is another node now"
+    return Replicate(follower, pod.node.id, reason, RedisStep.SYNC_SHARD_POD)
 
 
 def _take_back(pair: Pair) -> Action:
