@@ -2,10 +2,11 @@
 
     python -m benchmarks.clients [--only redis-py,go-redis] [--modes sentinel,cluster]
 
-Each client writes with its library's default settings. A roll moves pods as it does when deployed: a master under
-Sentinel with its two switches, the pods of a Redis Cluster's node behind their stand-ins. A drain ends the same pods
-and starts them elsewhere, and leaves the rest to Redis. For each: acknowledged writes, how many of them the servers do
-not hold, errors that the application sees, and the longest gap between two acknowledged writes.
+Each client writes with its library's default settings, redis-py also with short timeouts, and one without any library.
+A roll moves pods as it does when deployed: a master under Sentinel with its two switches, the pods of a Redis Cluster's
+node behind their stand-ins. A drain ends the same pods and starts them elsewhere, and leaves the rest to Redis. For
+each: acknowledged writes, how many of them the servers do not hold, errors that the application sees, and the longest
+gap between two acknowledged writes.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +35,9 @@ from tests.contract.redis_sides import NAME, PASSWORD, Processes, processes, wai
 
 HERE = Path(__file__).parent
 BUILD = HERE.parents[1] / "build" / "bench-clients"
+PYTHON = frozenset({"redis-py", "redis-py-asyncio", "redis-py-short", "none"})
+"""Clients that need no other language's tools."""
+
 KEYS = 128
 BEGUN = 100
 """Acknowledged writes of each client before anything happens: a machine that compiles starts them slowly."""
@@ -71,9 +75,28 @@ class Writer:
         return max(*gaps, self.ended - self.heard)
 
 
-def built() -> Mapping[str, list[str]]:
-    """Library -> the command that runs a writer with it. Fetches and builds what is not there yet."""
+def built(wanted: Collection[str] | None = None) -> Mapping[str, list[str]]:
+    """Library -> the command that runs a writer with it. Fetches and builds what is not there yet, and is `wanted`."""
     npm, go, java = BUILD / "javascript", BUILD / "go", BUILD / "java"
+    if wanted is None or not set(wanted) <= PYTHON:
+        _build(npm, go, java)
+    python = [sys.executable, "-m", "benchmarks.clients.writer"]
+    node = ["node", str(npm / "writer.mjs")]
+    jvm = ["java", "-Xmx128m", "-cp", f"{java / 'out'}:{java / 'lib'}/*", "Writer"]
+    return {
+        "redis-py": python,
+        "redis-py-asyncio": python,
+        "redis-py-short": python,
+        "none": python,
+        "ioredis": node,
+        "node-redis": node,
+        "go-redis": [str(go / "writer")],
+        "lettuce": jvm,
+        "jedis": jvm,
+    }
+
+
+def _build(npm: Path, go: Path, java: Path) -> None:
     for source, target in ((HERE / "javascript", npm), (HERE / "go", go), (HERE / "java", java)):
         shutil.copytree(source, target, dirs_exist_ok=True)
     _run(npm, "npm", "install", "--no-audit", "--no-fund", "--silent")
@@ -82,18 +105,6 @@ def built() -> Mapping[str, list[str]]:
     if not (java / "lib").exists():
         _run(java, "mvn", "-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=lib")
     _run(java, "javac", "-cp", "lib/*", "-d", "out", "Writer.java")
-    python = [sys.executable, "-m", "benchmarks.clients.writer"]
-    node = ["node", str(npm / "writer.mjs")]
-    jvm = ["java", "-Xmx128m", "-cp", f"{java / 'out'}:{java / 'lib'}/*", "Writer"]
-    return {
-        "redis-py": python,
-        "redis-py-asyncio": python,
-        "ioredis": node,
-        "node-redis": node,
-        "go-redis": [str(go / "writer")],
-        "lettuce": jvm,
-        "jedis": jvm,
-    }
 
 
 def _run(where: Path, *command: str) -> None:
@@ -200,7 +211,7 @@ def main() -> None:
     parser.add_argument("--modes", default="sentinel,cluster", help="which kinds of groups, separated by commas")
     arguments = parser.parse_args()
     wanted = arguments.only.split(",") if arguments.only else None
-    commands = {name: command for name, command in built().items() if wanted is None or name in wanted}
+    commands = {name: command for name, command in built(wanted).items() if wanted is None or name in wanted}
     console = Console()
     tried: dict[str, dict[str, Callable[[], list[tuple[Writer, int]]]]] = {
         "sentinel": {
