@@ -1,14 +1,14 @@
 """Restore: put back every original, whatever way the roll ended [R2], each object by itself [R5].
 
 It works from the marks on the cluster and the groups alone, so it may be run at any time, by anybody, again and again.
-What can wait for nothing comes first: cluster-autoscaler, then the groups' processes. An object that cannot be put back
-is left behind with the reason, what is gone is done, and the rest goes on. The lock goes last, so that no other roll
-starts on half-restored ground.
+What can wait for nothing comes first: cluster-autoscaler, then the groups' processes; but a replacement that is given
+back is closed before, or its pod could keep it. An object that cannot be put back is left behind with the reason, what
+is gone is done, and the rest goes on. The lock goes last, so that no other roll starts on half-restored ground.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, TypeVar
@@ -78,6 +78,7 @@ from eks_rolling.roll.proofs import proofs_still_needed, proven
 from eks_rolling.roll.restore_dry_run import rehearse
 from eks_rolling.roll.service_exit import LeaveServices, WatchEnding, decide_exit, decide_once_left, successors
 from eks_rolling.runtime import handler_for
+from eks_rolling.settings import AutoscalerMode
 
 FAULT_PATIENCE_SECONDS = 300
 """How long a fault that may pass is waited for on one object before that object is left behind."""
@@ -438,12 +439,14 @@ def _restore_all(task: RestoreTask, clients: Clients, progress: RestoreProgress,
     if task.by:
         with progress.piece("the next change"):
             changes.forget(clients, task.roll)
+    seen = _see(clients, progress)
+    if clients.settings.autoscaler.mode is AutoscalerMode.PAUSE and not keep_taints:
+        seen = _close_unneeded(seen, clients, progress)
     with progress.piece("cluster-autoscaler"):
         _restore_autoscaler(clients, progress)
     with progress.piece("the turn to launch"):
         # Whoever holds it was a node of the roll: no other roll is at work [R4], and its steps are over.
         lock.release(clients, None, lock.launch_name(clients.settings.namespace))
-    seen = _see(clients, progress)
     for group in seen.groups:
         _resume_processes(group, clients, progress)
     _restore_machines(seen, clients, progress, keep_taints=keep_taints)
@@ -467,6 +470,8 @@ class Machines:
     groups: Sequence[Group]
     nodes: Sequence[Node] | None
     states: dict[str, InstanceState] | None
+    closed: frozenset[str] = frozenset()
+    """Replacements that were closed to pods in this look."""
 
     @property
     def unused(self) -> dict[str, Group]:
@@ -487,6 +492,9 @@ class Machines:
             return
         nodes = by_instance(self.nodes)
         for instance, group in self.unused.items():
+            if instance in self.closed:
+                # A pod that was bound meanwhile is seen at the next look.
+                continue
             node, state = nodes.get(instance), self.states[instance]
             found: list[Replacement] = []
             with progress.piece(f"{instance}, which was not needed, stays"):
@@ -510,6 +518,40 @@ def _see(clients: Clients, progress: RestoreProgress) -> Machines:
     ids = sorted({i.id for g in groups for i in g.instances} | {n.instance for n in nodes or () if n.instance})
     states = progress.look("the instances", lambda: as_their_groups_say(groups, clients.aws.instances(ids)))
     return Machines(groups, nodes, states)
+
+
+def _close_unneeded(seen: Machines, clients: Clients, progress: RestoreProgress) -> Machines:
+    """Closes replacements that are to be given back, before cluster-autoscaler is scaled up: its pod would go to the
+    emptiest node, and keep it. The node that each was launched for is opened first [N3].
+
+    Answers what was seen, as it is then; those that were closed wait for the next look.
+    """
+    if seen.nodes is None or seen.states is None:
+        return seen
+    by_id, changed, closed = by_instance(seen.nodes), dict[str, Node](), set[str]()
+    for instance, group in seen.unused.items():
+        node, old = by_id.get(instance), by_id.get(seen.states[instance].tags[INSTANCE_REPLACES])
+        if node is None or node.unschedulable or old is None or not old.ready or group.desired - 1 < group.minimum:
+            continue
+        # Whatever is the matter with one of them is said when it is its turn.
+        with suppress(RollError, *MALFORMED):
+            if all(p.stays_with_node for p in clients.kubernetes.pods_on(node.name)):
+                changed[old.name] = _open(old, clients)
+                changed[node.name] = clients.kubernetes.update_node(
+                    node, unschedulable=True, annotations={NODE_CORDONED: "true"}
+                )
+                closed.add(instance)
+                progress.waiting.append(f"{node.name} was not needed and is given back")
+    return replace(seen, nodes=[changed.get(n.name, n) for n in seen.nodes], closed=frozenset(closed))
+
+
+def _open(node: Node, clients: Clients) -> Node:
+    """The node, open to pods as far as the roll closed it. Its marks stay for when it is its turn."""
+    ours = NODE_CORDONED in node.annotations and not unfit(node)
+    if node.roll_taint is None and not ours:
+        return node
+    taints, uncordon = with_roll_taint(node, None), False if ours else None
+    return clients.kubernetes.update_node(node, taints=taints, unschedulable=uncordon)
 
 
 def _restore_machines(seen: Machines, clients: Clients, progress: RestoreProgress, *, keep_taints: bool) -> None:
