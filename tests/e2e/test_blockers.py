@@ -284,6 +284,13 @@ def volume_of_one_node_at_a_time(ground: Ground) -> Iterator[None]:
         yield
 
 
+def deregistered(ground: Ground) -> Any:
+    """The new version's image is gone."""
+    image = "ami-that-was-withdrawn"
+    ground.operator.rolls.ec2.deregister_image(ImageId=image)
+    return ground.new_version("workers", ImageId=image)
+
+
 @contextmanager
 def newer_kubelet(ground: Ground) -> Iterator[None]:
     """A node of the new version that says so."""
@@ -449,6 +456,7 @@ BLOCKERS: list[Any] = [
     ("would-stay-pending", "Deployment shop/typed", for_its_type, {}),
     rare("would-stay-pending", "Deployment shop/built", for_its_architecture, {}),
     rare("local-volume", "pod of bound", bound_by_its_driver, {}),
+    rare("image-gone", f"group {A}", deregistered, {}),
     rare(
         "do-not-disturb",
         "Deployment shop/asks",
