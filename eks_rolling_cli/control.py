@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from eks_rolling import state_names
 from eks_rolling.wording import moment
 from eks_rolling_cli.cli_context import aimed, confirmed, declined, say
 from eks_rolling_cli.exits import CommandError, Exit
-from eks_rolling_cli.format import clock
+from eks_rolling_cli.format import beginning, brief, clock
 from eks_rolling_cli.target import Target
 from eks_rolling_cli.watching import asked_of, follow, named, running
 
@@ -55,10 +56,10 @@ def approve(
 
     execution, token = _waiting(target, roll)
     _say_headline(target, execution)
-    if not confirmed(f"Approve the roll {execution.name} of {target.place}?", yes=yes):
-        declined(f"Nothing was approved: the roll {execution.name} keeps waiting.")
+    if not confirmed(f"Approve the roll {brief(execution.name)} of {target.place}?", yes=yes):
+        declined(f"Nothing was approved: the roll {brief(execution.name)} keeps waiting.")
     target.executions.approve(token, {"approved_by": target.who})
-    say(f"Approved: the roll {execution.name} of {target.place} begins.")
+    say(f"Approved: the roll {brief(execution.name)} of {target.place} begins.")
     if watch:
         leave(follow(target, execution.arn, as_json=False))
 
@@ -69,7 +70,7 @@ def refuse(target: Target, roll: Waiting = None, reason: Why = "") -> None:
     execution, token = _waiting(target, roll)
     _say_headline(target, execution)
     target.executions.refuse(token, f"refused by {target.who}" + (f": {reason}" if reason else ""))
-    say(f"Refused: the roll {execution.name} of {target.place} ends without having changed anything.")
+    say(f"Refused: the roll {brief(execution.name)} of {target.place} ends without having changed anything.")
 
 
 def _waiting(target: Target, roll: str | None) -> "tuple[Execution, str]":
@@ -94,7 +95,7 @@ def _say_headline(target: Target, execution: "Execution") -> None:
     from eks_rolling.errors import RollError
     from eks_rolling_cli.execution_history import plan_answer
 
-    say(f"Roll {execution.name} of {target.place}, begun at {clock(execution.started)}")
+    say(f"Roll {brief(execution.name)} of {target.place}, begun at {clock(execution.started)}")
     said: list[str] = []
     # Who cannot read the plan can still answer.
     with suppress(RollError, ValueError):
@@ -117,20 +118,22 @@ def pause(target: Target, roll: AtWork = None, reason: Why = "", wait: Wait = Fa
     asked = asked_of(target, execution.name)
     if "abort" in asked:
         said = asked["abort"] or "no reason was given"
-        raise CommandError(f"The roll {execution.name} cannot be paused: it is being aborted: {said}.", Exit.BLOCKED)
+        raise CommandError(
+            f"The roll {brief(execution.name)} cannot be paused: it is being aborted: {said}.", Exit.BLOCKED
+        )
     if (why := asked.get("pause")) is not None:
-        say(f"The roll {execution.name} is already paused: {why or 'no reason was given'}.")
+        say(f"The roll {brief(execution.name)} is already paused: {why or 'no reason was given'}.")
     else:
         _ask(target, execution, "pause", _signed(target, reason))
         say(
-            f"The roll {execution.name} holds before its next step; a Redis migration that has begun is finished "
-            f"first. `{target.typed('resume', execution.name)}` lets it go on, "
-            f"`{target.typed('abort', execution.name)}` ends it."
+            f"The roll {brief(execution.name)} holds before its next step; a Redis migration that has begun is "
+            f"finished first. `{target.typed('resume', beginning(execution.name))}` lets it go on, "
+            f"`{target.typed('abort', beginning(execution.name))}` ends it."
         )
     if wait:
         seen = follow(target, execution.arn, as_json=False, lines=True, until=lambda roll: roll.paused)
         if not seen.running:
-            raise CommandError(f"The roll {execution.name} ended before it was paused.", Exit.NOT_FOUND)
+            raise CommandError(f"The roll {brief(execution.name)} ended before it was paused.", Exit.NOT_FOUND)
 
 
 @aimed
@@ -138,10 +141,10 @@ def resume(target: Target, roll: AtWork = None, wait: Wait = False) -> None:
     """Let a paused roll continue."""
     execution = _at_work(target, roll)
     if "pause" not in asked_of(target, execution.name):
-        say(f"The roll {execution.name} is not paused.")
+        say(f"The roll {brief(execution.name)} is not paused.")
         return
     _ask(target, execution, "pause", None)
-    say(f"The roll {execution.name} continues within seconds.")
+    say(f"The roll {brief(execution.name)} continues within seconds.")
     if wait:
         follow(target, execution.arn, as_json=False, lines=True, until=lambda seen: not seen.paused)
 
@@ -156,23 +159,29 @@ def abort(target: Target, roll: AtWork = None, reason: Why = "", wait: Wait = Fa
     """
     execution = _running(target, roll)
     _say_headline(target, execution)
+    if not _holds_lock(target, execution) and _had_lock(target, execution):
+        _say_over(execution)
+        return
     what = "Abort" if _holds_lock(target, execution) else "Cancel, before it changes anything,"
-    if not confirmed(f"{what} the roll {execution.name} of {target.place}?", yes=yes):
-        declined(f"Nothing was aborted: the roll {execution.name} continues.")
+    if not confirmed(f"{what} the roll {brief(execution.name)} of {target.place}?", yes=yes):
+        declined(f"Nothing was aborted: the roll {brief(execution.name)} continues.")
     # While the question stood, the roll may have ended, or been approved by somebody else and begun.
     execution = target.executions.describe(execution.arn)
     if not execution.running:
         raise CommandError(
-            f"The roll {execution.name} has ended meanwhile: {execution.status.lower()}.", Exit.NOT_FOUND
+            f"The roll {brief(execution.name)} has ended meanwhile: {execution.status.lower()}.", Exit.NOT_FOUND
         )
     if (why := asked_of(target, execution.name).get("abort")) is not None:
-        say(f"The roll {execution.name} is already being aborted: {why or 'no reason was given'}.")
+        say(f"The roll {brief(execution.name)} is already being aborted: {why or 'no reason was given'}.")
     elif _holds_lock(target, execution):
         _ask(target, execution, "abort", _signed(target, reason))
         say(
-            f"The roll {execution.name} ends as soon as nothing is half done; then it puts back what it can. "
-            f"`{target.typed('watch', execution.name)}` shows it, and says at its end if something was left behind."
+            f"The roll {brief(execution.name)} ends as soon as nothing is half done; then it puts back what it can. "
+            f"`{target.typed('watch', beginning(execution.name))}` shows it, and says at its end if something was left "
+            "behind."
         )
+    elif _had_lock(target, execution):
+        _say_over(execution)
     else:
         # Before it has the lock a roll has changed nothing.
         target.executions.stop(execution.arn, f"aborted: {_signed(target, reason)}")
@@ -181,15 +190,23 @@ def abort(target: Target, roll: AtWork = None, reason: Why = "", wait: Wait = Fa
         _wait_for_the_end(target, execution)
 
 
+def _say_over(execution: "Execution") -> None:
+    say(
+        f"There is nothing to abort: the roll {brief(execution.name)} has given the lock back, and with it everything "
+        "that it could put back; it only reports."
+    )
+
+
 def _say_cancelled(target: Target, execution: "Execution") -> None:
     """Whether it had got the lock at the last moment is known only now: nobody takes a lock from a stopped roll."""
     if _holds_lock(target, execution):
         say(
-            f"The roll {execution.name} was stopped just as it began; a restore puts back what it may have changed. "
+            f"The roll {brief(execution.name)} was stopped just as it began; a restore puts back what it may have "
+            "changed. "
             f"`{target.typed('orphans')}` says what is still to be put back."
         )
     else:
-        say(f"The roll {execution.name} was cancelled; it had changed nothing yet.")
+        say(f"The roll {brief(execution.name)} was cancelled; it had changed nothing yet.")
 
 
 def _signed(target: Target, reason: str) -> str:
@@ -201,7 +218,7 @@ def _signed(target: Target, reason: str) -> str:
 def _wait_for_the_end(target: Target, execution: "Execution") -> None:
     seen = follow(target, execution.arn, as_json=False, lines=True)
     if seen.status == "SUCCEEDED":
-        say(f"The roll {execution.name} had ended on its own before it could be aborted.")
+        say(f"The roll {brief(execution.name)} had ended on its own before it could be aborted.")
         return
     if seen.left_behind:
         raise typer.Exit(Exit.FAILED)
@@ -213,7 +230,9 @@ def _running(target: Target, roll: str | None) -> "Execution":
     if roll:
         execution = named(target, roll)
         if not execution.running:
-            raise CommandError(f"The roll {execution.name} has ended: {execution.status.lower()}.", Exit.NOT_FOUND)
+            raise CommandError(
+                f"The roll {brief(execution.name)} has ended: {execution.status.lower()}.", Exit.NOT_FOUND
+            )
         return execution
     rolls = running(target)
     if not rolls:
@@ -230,10 +249,15 @@ def _at_work(target: Target, roll: str | None) -> "Execution":
     """The roll that holds the lock. Raises CommandError."""
     execution = _running(target, roll)
     if not _holds_lock(target, execution):
+        if _had_lock(target, execution):
+            raise CommandError(
+                f"The roll {brief(execution.name)} is about to end: it has put back what it could, and only reports.",
+                Exit.NOT_FOUND,
+            )
         raise CommandError(
-            f"The roll {execution.name} has not begun to change anything: it cannot be paused. "
-            f"`{target.typed('watch', execution.name)}` says what it waits for; "
-            f"`{target.typed('abort', execution.name)}` ends it.",
+            f"The roll {brief(execution.name)} has not begun to change anything: it cannot be paused. "
+            f"`{target.typed('watch', beginning(execution.name))}` says what it waits for; "
+            f"`{target.typed('abort', beginning(execution.name))}` ends it.",
             Exit.BLOCKED,
         )
     return execution
@@ -242,6 +266,14 @@ def _at_work(target: Target, roll: str | None) -> "Execution":
 def _holds_lock(target: Target, execution: "Execution") -> bool:
     lease = target.kubernetes.lease(target.lock_name)
     return lease is not None and lease.holder == execution.name
+
+
+def _had_lock(target: Target, execution: "Execution") -> bool:
+    """Whether it has got the lock at some time: it gives it back at its end, before it reports."""
+    from eks_rolling_cli.execution_history import answers
+
+    taken = answers(target.executions.history(execution.arn), state_names.TAKE_LOCK)
+    return any(answer.get("status") == "done" for _, answer in taken)
 
 
 def _ask(target: Target, execution: "Execution", what: str, why: str | None) -> None:
@@ -253,7 +285,7 @@ def _ask(target: Target, execution: "Execution", what: str, why: str | None) -> 
     for _ in range(TRIES):
         lease = target.kubernetes.lease(target.lock_name)
         if lease is None or lease.holder != execution.name:
-            raise CommandError(f"The roll {execution.name} has ended meanwhile.", Exit.NOT_FOUND)
+            raise CommandError(f"The roll {brief(execution.name)} has ended meanwhile.", Exit.NOT_FOUND)
         annotations = {k: v for k, v in lease.annotations.items() if k != key} | ({key: why} if why else {})
         try:
             target.kubernetes.put_lease(replace(lease, annotations=annotations))

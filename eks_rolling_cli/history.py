@@ -21,7 +21,7 @@ from eks_rolling.wording import spoken
 from eks_rolling_cli.cli_context import AsJson, aimed, print_json, say, show, tell, written
 from eks_rolling_cli.execution_history import answers
 from eks_rolling_cli.exits import CommandError, Exit
-from eks_rolling_cli.format import clock
+from eks_rolling_cli.format import beginning, brief, clock
 from eks_rolling_cli.listing import Column, Listing, Row, advice
 from eks_rolling_cli.restoring import restore_after
 from eks_rolling_cli.roll_state import left_behind
@@ -221,8 +221,8 @@ def restore(
     lease = target.kubernetes.lease(target.lock_name)
     if lease is not None and lease.holder in {e.name for e in running(target)}:
         raise CommandError(
-            f"The roll {lease.holder} is running and restores at its end: "
-            f"`{target.typed('abort', lease.holder)}` ends it.",
+            f"The roll {brief(lease.holder)} is running and restores at its end: "
+            f"`{target.typed('abort', beginning(lease.holder))}` ends it.",
             Exit.BLOCKED,
         )
     restore_after(target, roll or (lease.holder if lease is not None else ""), detach=detach)

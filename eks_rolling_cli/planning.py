@@ -13,6 +13,7 @@ from eks_rolling.wording import counted, spoken
 from eks_rolling_cli.cli_context import AsJson, aimed, confirmed, declined, errors, print_json, say, show, written
 from eks_rolling_cli.executions import new_name
 from eks_rolling_cli.exits import CommandError, Exit
+from eks_rolling_cli.format import beginning, brief
 from eks_rolling_cli.restoring import restore_after
 from eks_rolling_cli.settings import settings_of
 from eks_rolling_cli.target import Target
@@ -118,8 +119,8 @@ def start(
         return
     for other in running(target):
         say(
-            f"The roll {other.name} is running; this one would wait until it has ended. "
-            f"`{target.typed('abort', other.name)}` ends that one."
+            f"The roll {brief(other.name)} is running; this one would wait until it has ended. "
+            f"`{target.typed('abort', beginning(other.name))}` ends that one."
         )
     if not confirmed(question(target.place, document), yes=yes):
         declined("Nothing was started.")
@@ -228,7 +229,7 @@ def next_commands(target: Target, request: Json, at_work: str = "") -> NextComma
         target.typed("plan", *again),
         target.typed("plan", "--deployed", *again),
         target.typed("start", *again),
-        target.typed("watch", at_work) if at_work else "",
+        target.typed("watch", beginning(at_work)) if at_work else "",
     )
 
 

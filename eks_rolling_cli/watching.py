@@ -11,7 +11,7 @@ from eks_rolling import state_names
 from eks_rolling.documents.remedies import way_out
 from eks_rolling_cli.cli_context import aimed, output, print_line, say, show, tell
 from eks_rolling_cli.exits import CommandError, Exit
-from eks_rolling_cli.format import beginning
+from eks_rolling_cli.format import beginning, brief
 from eks_rolling_cli.listing import INDENT
 from eks_rolling_cli.target import Target
 
@@ -70,7 +70,8 @@ def watch(
         return
     for other in running(target):
         if other.arn != execution.arn and execution.running:
-            say(f"The roll {other.name} waits as well: `{target.typed('abort', other.name)}` cancels it.")
+            cancel = target.typed("abort", beginning(other.name))
+            say(f"The roll {brief(other.name)} waits as well: `{cancel}` cancels it.")
     leave(follow(target, execution.arn, as_json=as_json, lines=no_tty))
 
 

@@ -170,6 +170,18 @@ def test_a_roll_that_took_the_lock_as_it_was_stopped_is_not_told_to_have_changed
     assert "changed nothing" not in said
 
 
+def test_a_roll_that_is_about_to_end_is_neither_stopped_nor_told_to_have_changed_nothing(
+    run: Run, target: FakeTarget
+) -> None:
+    """It gives the lock back before it reports."""
+    history = planned("i-1").done("Take the lock", "the lock is held").done("Restore").enter("Task", "Report")
+    target.fake.add(ROLL, "roll-1", history)
+    for command, code in (("abort --yes", Exit.FINE), ("pause", Exit.NOT_FOUND), ("resume", Exit.NOT_FOUND)):
+        done = run(*command.split())
+        assert (done.exit_code, target.fake.stopped) == (code, [])
+        assert "only reports" in " ".join(done.stderr.split())
+
+
 def test_who_aborts_is_told_what_and_need_not_be_able_to_read_it(
     run: Run, target: FakeTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
