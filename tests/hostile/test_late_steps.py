@@ -90,7 +90,7 @@ REDIS: dict[str, tuple[Callable[[], World], Callable[[World], bool]]] = {
 }
 """A group of each kind, and whether it is normal again."""
 
-FEW = {scope.QUICK: 1, scope.TEST: 4}
+FEW = {scope.QUICK: 1, scope.TEST: 2}
 """Points of a run that is not all of it."""
 
 
