@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
 
 import pytest
 
+from eks_rolling.migration.cluster import perform
 from eks_rolling.observed.kubernetes import Owner, Pod
 from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, KnownNode, Login, Role, Server, Silent
 from eks_rolling.redis.actions import RedisHold, RedisStep, Settled, Stop
@@ -247,6 +249,17 @@ def test_a_stand_in_that_knows_nobody_is_introduced() -> None:
     """By itself to all: gossip would take seconds."""
     action = expect(alone(cluster(stand_in=""), T), Greet, RedisStep.JOIN_STAND_IN, "m-0-stand-in joins the cluster")
     assert (action.speaker.name, {h.name for h in action.hearers}) == (T, set(PODS))
+
+
+@pytest.mark.parametrize("port", [None, 7000])
+def test_it_is_met_where_it_hears_the_others(port: int | None) -> None:
+    """C1: on a port of its own (`cluster-port`) an introduction to the usual one never ends."""
+    seen = view(alone(cluster(stand_in=""), T), lambda v: replace(v, bus_port=port), T)
+    sent: list[tuple[Any, ...]] = []
+    clients = SimpleNamespace(redis=SimpleNamespace(meet=lambda *words: sent.append(words)))
+    perform(Meet(seen.pods[0], seen.stand_ins[0], "joins", RedisStep.JOIN_STAND_IN), cast(Any, clients))
+    ((by, _, newcomer, bus),) = sent
+    assert (str(by), newcomer, bus) == ("m-0", Address(HOST[T]), port)
 
 
 def test_an_introduction_that_goes_on_is_waited_for() -> None:
