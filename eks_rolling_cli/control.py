@@ -95,7 +95,7 @@ def _say_headline(target: Target, execution: "Execution") -> None:
     from eks_rolling.errors import RollError
     from eks_rolling_cli.execution_history import plan_answer
 
-    say(f"Roll {brief(execution.name)} of {target.place}, begun at {clock(execution.started)}")
+    say(f"Roll {brief(execution.name)} of {target.place}, started at {clock(execution.started)}")
     said: list[str] = []
     # Who cannot read the plan can still answer.
     with suppress(RollError, ValueError):

@@ -89,7 +89,7 @@ def _row(told: Json) -> Row:
     status = Text(told["outcome"] or told["status"].lower(), style=STYLES.get(told["status"], "red"))
     notes = [Text(told["reason"])] if told["reason"] else []
     notes += [Text(f"left behind: {each}", style="bold red") for each in told["left_behind"]]
-    return Row((told["roll"], status, clock(told["began"]), took), notes=tuple(notes))
+    return Row((brief(told["roll"]), status, clock(told["began"]), took), notes=tuple(notes))
 
 
 def _summarize(target: Target, listed: "Execution") -> Json:

@@ -133,7 +133,7 @@ def start(
             print_json({"roll": name, "execution": execution})
         else:
             say(
-                f"The roll {name} of {target.place} has begun. `{target.typed('watch', name)}` shows it, "
+                f"The roll {name} of {target.place} was started. `{target.typed('watch', name)}` shows it, "
                 f"`{target.typed('abort', name)}` ends it."
             )
         return

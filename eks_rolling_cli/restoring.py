@@ -23,7 +23,7 @@ def restore_after(target: Target, dead: str, *, detach: bool = False) -> None:
     given = {"roll": dead} if dead else {}
     name = new_name("restore")
     execution = target.executions.start(target.machine("restore"), name, given)
-    say(f"The restore {name} has begun" + (f", after the roll {dead}." if dead else "."))
+    say(f"The restore {name} was started" + (f", after the roll {dead}." if dead else "."))
     if detach:
         return
     try:

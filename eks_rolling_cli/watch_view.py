@@ -184,7 +184,7 @@ def _redis_line(node: RollNodeState) -> Text:
 def changes(before: RollState | None, after: RollState, start: str = typed("start", cluster="")) -> Iterator[str]:
     """What an operator would want to be told between two looks, a line each; `start` as for `picture`."""
     if before is None:
-        began = f"roll {after.roll}, begun at {clock(after.began)} by {after.trigger}"
+        began = f"roll {after.roll}, started at {clock(after.began)} by {after.trigger}"
         yield f"{began}: {after.plan}" if after.plan else began
     elif after.plan and not before.plan:
         yield f"plan: {after.plan}"

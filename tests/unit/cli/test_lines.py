@@ -70,6 +70,16 @@ def test_a_name_that_eventbridge_gave_is_told_by_its_beginning_which_is_enough_t
     assert beginning("roll-20261126-021400-1a2b") == brief("roll-20261126-021400-1a2b") == "roll-20261126-021400-1a2b"
 
 
+def test_a_long_name_takes_no_columns_from_how_a_roll_ended() -> None:
+    told = {
+        "roll": "33bacbeb-71ec-4965-a6fe-92d75f39063c_b72a8c6c-f600-4dfc-9307-051c2b36d4be", "status": "SUCCEEDED",
+        "outcome": "replaced", "began": 1000.0, "ended": 1400.0, "reason": "", "left_behind": [],
+    }  # fmt: skip
+    written = io.StringIO()
+    Console(file=written, width=80).print(history.listed("demo", [told]))
+    assert written.getvalue().splitlines()[1].split()[:2] == ["33bacbeb…", "replaced"]
+
+
 def test_a_roll_that_was_aborted_is_not_told_as_failed() -> None:
     told = {
         "roll": "roll-1", "status": "FAILED", "outcome": "aborted", "began": 1000.0, "ended": 1400.0,

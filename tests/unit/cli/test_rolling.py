@@ -138,5 +138,5 @@ def test_lines_tell_changes_once() -> None:
 
 def test_the_first_line_says_which_roll_it_is() -> None:
     first, *_ = changes(None, rolling({}))
-    assert first.startswith("roll roll-1, begun at ")
+    assert first.startswith("roll roll-1, started at ")
     assert first.endswith("4 outdated nodes will be replaced")
