@@ -195,8 +195,9 @@ def changes(before: RollState | None, after: RollState, start: str = typed("star
         if before is None or before.asked.get(what) != why:
             yield f"{what} requested: {why}"
     for what in before.asked if before else ():
-        if what not in after.asked and after.running:
-            yield f"the request to {what} was withdrawn"
+        # A roll that ends gives its lock back, and with it what was asked; nobody takes an abort back.
+        if what == "pause" and what not in after.asked and "abort" not in before.asked and after.running:
+            yield "the request to pause was withdrawn"
     known = {n.instance: n for n in before.nodes} if before else {}
     for node in after.nodes:
         yield from _node_changes(known.get(node.instance), node, after)

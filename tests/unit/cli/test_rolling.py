@@ -136,6 +136,13 @@ def test_lines_tell_changes_once() -> None:
     ]
 
 
+def test_that_a_roll_gives_its_lock_back_withdraws_no_abort() -> None:
+    before = rolling({}, asked={"abort": "wrong image"})
+    assert list(changes(before, replace(before, asked={}))) == []
+    paused = rolling({}, asked={"pause": "lunch"})
+    assert list(changes(paused, replace(paused, asked={}))) == ["the request to pause was withdrawn"]
+
+
 def test_the_first_line_says_which_roll_it_is() -> None:
     first, *_ = changes(None, rolling({}))
     assert first.startswith("roll roll-1, started at ")
