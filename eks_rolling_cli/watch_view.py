@@ -194,10 +194,10 @@ def changes(before: RollState | None, after: RollState, start: str = typed("star
     for what, why in after.asked.items():
         if before is None or before.asked.get(what) != why:
             yield f"{what} requested: {why}"
-    for what in before.asked if before else ():
-        # A roll that ends gives its lock back, and with it what was asked; nobody takes an abort back.
-        if what == "pause" and what not in after.asked and "abort" not in before.asked and after.running:
-            yield "the request to pause was withdrawn"
+    withdrawn = before is not None and "pause" in before.asked and "abort" not in before.asked
+    # A roll that ends gives its lock back, and with it what was asked; nobody takes an abort back.
+    if withdrawn and "pause" not in after.asked and after.running:
+        yield "the request to pause was withdrawn"
     known = {n.instance: n for n in before.nodes} if before else {}
     for node in after.nodes:
         yield from _node_changes(known.get(node.instance), node, after)
