@@ -24,7 +24,7 @@ UNSEEN: Mapping[str, frozenset[str]] = {
     "pydantic reads it": frozenset({"model_config"}),
     "a settings file may say it; nothing is done then": frozenset({"IGNORE"}),
     "Typer reads it": frozenset({"__signature__", "__annotations__", "display_type_rich"}),
-    "the report's template reads it": frozenset({"bad", "ticks", "filters"}),
+    "the report's template reads it": frozenset({"bad", "ticks"}),
     "it is stored, for whoever reads plan.json": frozenset({"stays", "assumptions"}),
     "the SDK reads it": frozenset({"ca_cert_data", "retries", "event_name"}),
     "CDK calls it": frozenset({"try_bundle"}),
