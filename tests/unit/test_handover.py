@@ -273,6 +273,29 @@ def test_a_sentinel_is_told_of_the_address_that_it_writes_itself() -> None:
     assert told == [str(name), str(name), "new:6390"]
 
 
+@pytest.mark.parametrize("hidden", [True, False])
+@pytest.mark.parametrize(
+    ("announced", "resolves", "told"),
+    [
+        ("", False, "new:31000"),
+        ("192.168.0.7", False, "192.168.0.7:31000"),
+        ("FD00:0:0::7", False, "[fd00::7]:31000"),
+        ("new.redis.shop", True, None),
+        ("new.redis.shop", False, "new:31000"),
+    ],
+)
+def test_a_replica_that_no_sentinel_lists_is_told_by_what_it_announces(
+    announced: str, *, resolves: bool, told: str | None, hidden: bool
+) -> None:
+    """S1: under another address it would be the master and a replica of it, and be made to follow itself."""
+    redis = Redis()
+    redis.views = {n: view(n, replicas=(), resolves_names=resolves) for n in redis.views}
+    tell(OLD, pod("new", announced=announced, announced_port=31000, hidden=hidden), state(redis), clients(redis))
+    # A name that it resolves is what it has of one that it will never list; another one it lists in a moment.
+    expected = told or ("new.redis.shop:31000" if hidden else "new:31000")
+    assert {s.split()[5] for s in redis.sent if s.startswith("tell")} == {expected}
+
+
 def test_a_sentinel_without_peers_is_told_in_the_name_of_a_colleague_or_of_nobody() -> None:
     redis = Redis()
     redis.views = {"s-0": view("s-0", sentinels=()), "s-1": view("s-1")}

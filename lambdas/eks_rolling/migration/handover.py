@@ -192,11 +192,16 @@ def _pause(watchers: Sequence[SentinelPod]) -> int:
 
 
 def _form(new: RedisPod, watcher: SentinelPod) -> Address:
-    """The new master's address as this sentinel writes it: a name perhaps, another port behind a forwarding."""
-    view = watcher.view
+    """The new master's address as this sentinel writes it: a name perhaps, another port behind a forwarding.
+
+    Whom it does not list, yet or ever (replica-announced no), it knows from the master by what that one announces.
+    Under another address it would have the new master beside itself as a replica, and make it follow itself [S1].
+    """
+    view, known = watcher.view, new.known_as
     listed = [r.address for r in view.replicas if new.is_at(r.address)] if isinstance(view, Sentinel) else []
-    own = new.known_as if isinstance(view, Sentinel) and view.announces_names else _endpoint(new).address
-    return next(iter(listed), own)
+    by_name = isinstance(view, Sentinel) and (view.announces_names or (new.is_hidden and view.resolves_names))
+    unlisted = known if by_name or not known.is_name else Address(_endpoint(new).address.host, known.port)
+    return next(iter(listed), unlisted)
 
 
 def _peer(watcher: SentinelPod, watchers: Sequence[SentinelPod]) -> KnownSentinel:

@@ -28,6 +28,15 @@ class Address:
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    @property
+    def is_name(self) -> bool:
+        """Whether somebody has to resolve it."""
+        try:
+            ip_address(self.host)
+        except ValueError:
+            return True
+        return False
+
 
 @dataclass(frozen=True, slots=True)
 class Login:
