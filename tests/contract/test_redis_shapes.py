@@ -28,6 +28,7 @@ def test_a_replica_that_is_not_announced_is_listed_to_nobody_and_says_so(real: R
     until(real, lambda: [r.address for r in sentinel(real, watcher).replicas if r.master] == [shown], "one is listed")
     until(real, lambda: server(real, hidden).link_up, "it is in sync")
     assert (server(real, shown).hidden, server(real, hidden).hidden) == (False, True)
+    until(real, lambda: sentinel(real, watcher).known_replicas == 2, "both are counted")
 
 
 def test_another_port_that_a_replica_announces_is_the_one_that_sentinels_list(real: Real) -> None:

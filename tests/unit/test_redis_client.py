@@ -162,6 +162,12 @@ def test_a_sentinel_that_does_not_know_its_replica_yet() -> None:
     assert not replica.alive
 
 
+def test_a_sentinel_counts_the_replicas_that_it_lists_to_nobody() -> None:
+    master = sentinel_replies()[0]
+    assert read_sentinel(ENDPOINT, sentinel_replies(master=[*master, "num-slaves", "2"]), ()).known_replicas == 2
+    assert read_sentinel(ENDPOINT, sentinel_replies(), ()).known_replicas is None
+
+
 @pytest.mark.parametrize(
     ("told", "seconds"),
     [

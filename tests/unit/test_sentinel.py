@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -591,6 +592,33 @@ def test_a_replica_that_its_sentinels_list_to_nobody_is_not_missed() -> None:
     leaving = views(leaving, lambda v: replace(v, replicas=tuple(r for r in v.replicas if r.address == at("r-0"))))
     expect(leaving, Switch, RedisStep.FAIL_OVER, "r-0 becomes master in place of m-0")
     assert expect(server(group(old=("m-0",)), "r-0", hidden=True), Switch, RedisStep.FAIL_OVER, "").new.name == "r-1"
+
+
+def test_a_replica_that_is_listed_to_nobody_and_moved_is_forgotten() -> None:
+    """S2: a sentinel counts it among its replicas all the same."""
+
+    def knows(view: Sentinel, count: int | None) -> Sentinel:
+        shown = tuple(r for r in view.replicas if r.address != at("r-1"))
+        return can_be_told(replace(view, replicas=shown, known_replicas=count))
+
+    hidden = server(group(), "r-1", hidden=True)
+    gone = views(views(hidden, lambda v: knows(v, 2)), lambda v: knows(v, 3), "s-1")
+    words = "sentinel s-1 knows a replica that it lists to nobody and that is gone"
+    assert expect(gone, Refresh, RedisStep.REFRESH_SENTINELS, words).watcher.name == "s-1"
+    for count in (None, 1, 2):
+        expect(views(hidden, partial(knows, count=count)), Settled, None, "m-0 is master, 2 in sync")
+    # One that lives, and that nobody declared, is found again after every reset.
+    followers = (Follower(at("r-0"), True, 1000), Follower(at("r-1"), True, 1000))
+    living = server(gone, "m-0", followers=(*followers, Follower(Address("10.9.0.1"), True, 1000)))
+    expect(living, Settled, None, "m-0 is master, 2 in sync")
+    moving = replace(
+        gone,
+        node=OLD,
+        watchers=tuple(
+            replace(w, pod=replace(w.pod, node=OLD)) if w.name == "s-2" and w.pod else w for w in gone.watchers
+        ),
+    )
+    expect(moving, MovePod, RedisStep.MOVE_SENTINEL, "sentinel s-2 moves")
 
 
 def test_another_port_that_is_announced_is_the_same_server() -> None:

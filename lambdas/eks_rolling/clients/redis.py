@@ -799,6 +799,7 @@ def read_sentinel(endpoint: Endpoint, replies: Sequence[Reply], denied: Iterable
         epoch=_number(state["config-epoch"]),
         info_age=_number(state.get("info-refresh", 10_000)) / 1000,
         info_period=_info_period(periods),
+        known_replicas=_number(state["num-slaves"]) if state.get("num-slaves") else None,
         resolves_names=names.get("resolve-hostnames") == "yes",
         announces_names=names.get("announce-hostnames") == "yes",
         denied=frozenset(denied),

@@ -211,8 +211,9 @@ class Sentinel:
     `current` is what GET-MASTER-ADDR-BY-NAME answers, what clients are told; `master` the ip of SENTINEL MASTER, which
     changes last in a failover. `epoch` is that of the configuration, which a higher one replaces; `info_age` is seconds
     since the master last answered its INFO (info-refresh), `info_period` seconds between two of them; None where the
-    sentinel does not tell, or may not be told another one. `known` is False where the sentinel monitors no master of
-    that name; `beside` are the names of the others that it monitors, () where it does not tell.
+    sentinel does not tell, or may not be told another one. `known_replicas` is how many replicas it has, also those
+    that it lists to nobody (num-slaves); None where it does not tell. `known` is False where the sentinel monitors no
+    master of that name; `beside` are the names of the others that it monitors, () where it does not tell.
     """
 
     address: Address
@@ -231,6 +232,7 @@ class Sentinel:
     epoch: int = 0
     info_age: float = 10.0
     info_period: float | None = None
+    known_replicas: int | None = None
     resolves_names: bool = False
     announces_names: bool = False
     beside: tuple[str, ...] = ()

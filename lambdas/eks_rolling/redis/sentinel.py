@@ -646,7 +646,20 @@ def _stale(
             # An entry made of a name follows it to the pod's new address, and is then the second one for that pod: a
             # failover would promote one of the two and make the other, the same server, follow it.
             return f"lists {replica.address} under its former address {replica.name}"
+    if not sentinels_only and _hides_what_is_gone(seen, acting, view):
+        return "knows a replica that it lists to nobody and that is gone"
     return ""
+
+
+def _hides_what_is_gone(seen: SentinelGroupState, acting: RedisPod, view: Sentinel) -> bool:
+    """Whether it knows more replicas than it lists and the group hides: a hidden one has moved, and is counted twice.
+
+    One that nobody declared is counted as well; while it follows the master, a reset would only find it again.
+    """
+    hidden = sum(m.is_hidden for m in seen.members if m is not acting)
+    followers = acting.server.followers if isinstance(acting.server, Server) else ()
+    stranger = any(not any(m.is_at(f.address) for m in seen.members) for f in followers)
+    return hidden > 0 and not stranger and (view.known_replicas or 0) > len(view.replicas) + hidden
 
 
 def _entry(view: Sentinel, member: RedisPod) -> KnownReplica | None:
