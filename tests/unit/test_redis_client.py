@@ -169,6 +169,27 @@ def test_a_sentinel_counts_the_replicas_that_it_lists_to_nobody() -> None:
 
 
 @pytest.mark.parametrize(
+    ("ip", "name", "read"),
+    [
+        ("FD00:0:0::1", "[FD00:0:0::1]:6379", "[fd00::1]:6379"),
+        ("fd00::1", "[FD00:0:0::1]:6379", "[fd00::1]:6379"),
+        ("fd00::1", "[fd00::2]:6379", "[fd00::2]:6379"),
+        ("redis-0", "redis-0:6379", "redis-0:6379"),
+        ("redis-0", "[]", "[]"),
+        ("redis-0", "redis-0:port", "redis-0:port"),
+        ("redis-0", "redis-0:\u00b2", "redis-0:\u00b2"),
+        ("redis-0", "redis-0:999999", "redis-0:999999"),
+    ],
+)
+def test_the_name_of_an_entry_is_written_as_addresses_are(ip: str, name: str, read: str) -> None:
+    """S2: where names are announced, sentinels list an IPv6 address in the form in which it was announced."""
+    item = {"ip": ip, "port": "6379", "flags": "slave", "name": name}
+    flat = [word for pair in item.items() for word in pair]
+    (replica,) = read_sentinel(ENDPOINT, sentinel_replies(replicas=[flat]), ()).replicas
+    assert replica.name == read
+
+
+@pytest.mark.parametrize(
     ("told", "seconds"),
     [
         (["INFO-PERIOD", "990"], 0.99),

@@ -5,6 +5,7 @@ Nothing outside this module knows that, and no message, repr or exception of it 
 """
 
 import functools
+import re
 import ssl
 import tempfile
 import time
@@ -827,8 +828,16 @@ def _known_replica(item: Mapping[str, str]) -> KnownReplica:
         master=_address((item.get("master-host"), item.get("master-port"))),
         link_ok=item.get("master-link-status") == "ok",
         silent_for=_number(item.get("last-ok-ping-reply", 0)) / 1000,
-        name=item.get("name", ""),
+        name=_entry_name(item.get("name", "")),
     )
+
+
+def _entry_name(text: str) -> str:
+    """HOST:PORT as `Address` writes it: a sentinel that announces names leaves an IPv6 address as it was announced."""
+    host, _, port = text.rpartition(":")
+    if not re.fullmatch("[0-9]{1,5}", port):
+        return text
+    return str(Address(host.removeprefix("[").removesuffix("]"), int(port)))
 
 
 def _known_sentinel(item: Mapping[str, str]) -> KnownSentinel:
