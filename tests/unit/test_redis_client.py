@@ -7,7 +7,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from eks_rolling.clients import redis
 from eks_rolling.clients.redis import RedisClient, read_cluster_node, read_sentinel, read_server
-from eks_rolling.errors import Permanent
+from eks_rolling.errors import NotFound, Permanent
 from eks_rolling.observed.redis import Address, Endpoint, Follower, Login, Role, Server
 
 ENDPOINT = Endpoint(Address("10.0.0.1"), Login("shop"), "shop/redis-0")
@@ -238,6 +238,20 @@ def test_credentials_of_sentinels_default_to_the_servers() -> None:
     assert of({"password": "p", "username": "u"}) == ("u", "p", True)
     assert of({"password": "p", "username": "u", "sentinel-password": "s"}) == ("", "s", False)
     assert of({"password": "p", "sentinel-password": "s", "sentinel-username": "w"}) == ("w", "s", False)
+
+
+@pytest.mark.parametrize("key", ["username", "sentinel-username"])
+@pytest.mark.parametrize("kind", redis._Kind)
+def test_a_user_name_alone_in_a_secret_is_no_password(key: str, kind: redis._Kind) -> None:
+    client = RedisClient(lambda *_: {key: "w"})
+    endpoint = Endpoint(Address("10.0.0.1"), Login("shop", auth="redis"))
+    if kind is redis._Kind.SENTINEL:
+        assert client._credentials(endpoint, kind) == ("w", "", True)
+    else:
+        with pytest.raises(NotFound, match="has no key password"):
+            client._credentials(endpoint, kind)
+    alone = RedisClient(lambda *_: {"secret": "p"})
+    assert alone._credentials(endpoint, kind)[:2] == ("", "p")
 
 
 def test_what_does_not_answer_is_not_connected_to_for_long() -> None:

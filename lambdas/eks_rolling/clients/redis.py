@@ -66,6 +66,9 @@ a switch must be able to undo it within that."""
 PASSWORD_KEYS = ("password", "redis-password", "valkey-password", "auth")
 """The Secret's keys of a server's password: ours; those of the charts bitnami/redis, bitnami/valkey and redis-ha."""
 
+NO_PASSWORD_KEYS = frozenset({"username", "sentinel-username", "sentinel-password"})
+"""Keys whose values are never sent to a server as its password."""
+
 EXCHANGE_SECONDS = 6.0
 """All answers to one pipeline together. A server that drips them byte by byte would keep a step for ever."""
 
@@ -596,7 +599,7 @@ class RedisClient:
         secret = self._secret(login.namespace, login.auth)
         username = secret.get("username", "")
         password = next((secret[key] for key in PASSWORD_KEYS if secret.get(key)), "")
-        if not password and len(secret) == 1 and "sentinel-password" not in secret:
+        if not password and len(secret) == 1 and not NO_PASSWORD_KEYS & secret.keys():
             # Charts let people choose the key; what is alone in a Secret is meant, unless it is a file.
             password = next((value for value in secret.values() if "\n" not in value.strip()), "")
         if kind is _Kind.SENTINEL:
