@@ -42,7 +42,9 @@ class Tried:
         *,
         waited: float = 0.0,
         done: Done = SWITCHED,
+        slow: float = 0.0,
     ) -> None:
+        """`slow` is how many seconds every look but the first takes."""
         world = cache(new_version=False)
         clients = world.clients(Settings(cluster="demo"))
         (group,), _ = declared(world.workloads())
@@ -54,6 +56,8 @@ class Tried:
 
         def look(group: RedisGroup, node: str, clients: Clients, waited: float = 0.0) -> Next:
             passed = clients.now() - self.began
+            if self.looks:
+                self.sleep(slow)
             self.looks.append(waited)
             found = [each for since, each in script if since <= passed][-1]
             if isinstance(found, Transient):
@@ -187,6 +191,13 @@ def test_what_changed_nothing_is_not_done_again_at_once(monkeypatch: pytest.Monk
     tried = Tried(monkeypatch, [(0, REFRESH)], done=replace(REFRESHED, acted=False))
     assert tried.acted == 1
     assert tried.answered.status is Status.WAIT
+
+
+def test_after_a_look_that_took_long_nothing_more_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S1: an action, a switch perhaps, would be cut off with the function."""
+    tried = Tried(monkeypatch, [(0, REFRESH), (0.1, ANOTHER_REFRESH)], done=REFRESHED, slow=25)
+    assert (tried.acted, len(tried.looks)) == (1, 2)
+    assert (tried.answered.status, tried.answered.reason) == (Status.WAIT, REFRESHED.said)
 
 
 def test_a_switch_is_the_last_that_an_invocation_does(monkeypatch: pytest.MonkeyPatch) -> None:
