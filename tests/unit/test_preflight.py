@@ -366,7 +366,7 @@ def test_what_one_node_says_of_its_kubelet_is_accepted_for_its_group_and_for_no_
         "redis/redis-stack-server", "eqalpha/keydb", "docker.dragonflydb.io/dragonflydb/dragonfly:v1", "apache/kvrocks",
         "ghcr.io/microsoft/garnet",
         "rhel9/redis-6:1", "corp/redis7:latest", "corp/prod-valkey:1", "redislabs/redismod", "redict/redict:7",
-        "redislabs/rebloom", "pikadb/pika:v3",
+        "redislabs/rebloom", "pikadb/pika:v3", "corp/redis-swarm:1", "corp/redis-warm-standby", "corp/redis-latest",
     ],
 )  # fmt: skip
 def test_servers_are_found_by_their_image(image: str) -> None:
@@ -439,6 +439,9 @@ def test_servers_are_found_by_command_and_port_where_the_image_is_a_mirrors(cont
         Container("ghcr.io/joeferner/redis-commander", ports=(8081,)),
         Container("redislabs/k8s-controller:7"),
         Container("myco/redis-cache-warmer"),
+        Container("myco/redis-prewarming"),
+        Container("myco/redis-warm-up"),
+        Container("myco/redis-loadtest"),
         Container("redis/riot"),
         Container("corp/pika-publisher"),
         Container("shop/web", ports=(9121,), port_names=("redis-exporter",)),
