@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from eks_rolling.migration.handover import NOBODY
 from eks_rolling.observed.kubernetes import Owner, Pod
 from eks_rolling.observed.redis import (
     Address,
@@ -565,8 +566,8 @@ def test_a_living_replica_that_nobody_declared_is_asked_about_and_never_reset_aw
 def test_a_living_sentinel_that_nobody_declared_is_asked_about_and_never_reset_away() -> None:
     """S1, S2: it would say hello again after every reset, and each time the one that was reset knows no replica."""
 
-    def another(view: Sentinel, silent_for: float = 0.4) -> Sentinel:
-        there = KnownSentinel(Address("10.9.0.1", 26379), "id-x", frozenset({"sentinel"}), silent_for)
+    def another(view: Sentinel, silent_for: float = 0.4, host: str = "10.9.0.1") -> Sentinel:
+        there = KnownSentinel(Address(host, 26379), "id-x", frozenset({"sentinel"}), silent_for)
         return replace(view, sentinels=(*view.sentinels, there))
 
     found = "sentinel s-0 lists a sentinel at 10.9.0.1:26379 that answers and that nobody declared"
@@ -575,6 +576,9 @@ def test_a_living_sentinel_that_nobody_declared_is_asked_about_and_never_reset_a
     expect(views(group(waited=30), another), Stop, None, f"{found}: declare its StatefulSet")
     gone = views(group(), lambda v: another(v, 4.0))
     expect(gone, Refresh, RedisStep.REFRESH_SENTINELS, "lists a sentinel at 10.9.0.1:26379, which is gone")
+    # In whose name a lone sentinel was told of a master: it seems to answer until it is known not to.
+    nobody = views(group(waited=30), lambda v: another(v, 0.4, NOBODY.address.host))
+    expect(nobody, Refresh, RedisStep.REFRESH_SENTINELS, f"lists a sentinel at {NOBODY.address}, which is gone")
 
 
 def test_a_replica_that_its_sentinels_list_to_nobody_is_not_missed() -> None:

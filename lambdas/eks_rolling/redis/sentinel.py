@@ -514,7 +514,9 @@ def _undeclared(seen: SentinelGroupState, acting: RedisPod) -> Action | None:
                     seen, found, f"declare its StatefulSet, or have it follow another master than {acting}"
                 )
         for other in view.sentinels:
-            if _answers(other) and other.run_id not in colleagues:
+            # A lone sentinel was told of a master in the name of nobody, who seems to answer while it connects.
+            nobody = other.address.host == NOWHERE.host
+            if _answers(other) and not nobody and other.run_id not in colleagues:
                 found = f"sentinel {watcher} lists a sentinel at {other.address} that answers and that nobody declared"
                 return _stranger(
                     seen, found, f"declare its StatefulSet, or have it monitor another master than {acting}"
