@@ -121,7 +121,10 @@ class SentinelGroupState:
 
     @property
     def home(self) -> RedisPod | None:
-        """The pod that is master in the group's normal state; None where any server may be."""
+        """The pod that is master in the group's normal state; None where any server may be.
+
+        Every group that is declared rightly has one (`groups.declared`), so None comes of no annotation yet.
+        """
         return next((m for m in self.members if m.part is Part.MASTER), None)
 
     def is_at_home(self, acting: RedisPod) -> bool:
