@@ -279,7 +279,7 @@ def test_who_has_not_heard_what_the_stand_in_is_is_told() -> None:
     seen = cluster(stand_in="m-0")
     for name in ("m-2", "r-1"):
         seen = edited(seen, name, T, flags=frozenset({"master"}), master="")
-    words = "m-2 has not heard yet what m-0-stand-in is"
+    words = "m-0-stand-in tells m-2, r-1 what it is"
     action = expect(seen, Greet, RedisStep.FAIL_OVER_TO_STAND_IN, words)
     assert (action.speaker.name, [h.name for h in action.hearers]) == (T, ["m-2", "r-1"])
 

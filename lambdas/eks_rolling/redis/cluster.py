@@ -195,8 +195,8 @@ def _free(seen: RedisClusterState) -> Action:
             )
     if (ghost := _ghost(seen)) is not None:
         return ghost
-    if (trouble := _trouble(seen.pods, seen.pods, step)) is not None:
-        # Nothing is under way that would be worth a word: gossip does.
+    # Nothing is under way that would be worth a word: gossip does.
+    if (trouble := _trouble(seen.pods, seen.pods, None)) is not None:
         return RedisHold(trouble.reason, step)
     if moving is None or not isinstance(moving.node, ClusterNode):
         masters = sum(bool(n.itself.slots) for _, n in _nodes(seen.pods))
@@ -282,8 +282,9 @@ def _trouble(
     for speaker, node in _nodes(expected):
         unaware = tuple(m for m, n in _nodes(members) if not has_heard(n, node))
         if unaware:
-            reason = f"{unaware[0]} has not heard yet what {speaker} is"
-            return Greet(speaker, unaware, reason, step) if step else RedisHold(reason)
+            if step is None:
+                return RedisHold(f"{unaware[0]} has not heard yet what {speaker} is")
+            return Greet(speaker, unaware, f"{speaker} tells {', '.join(map(str, unaware))} what it is", step)
     reason = _unsynchronized(members) or _collision(members)
     return RedisHold(reason, step) if reason else None
 
