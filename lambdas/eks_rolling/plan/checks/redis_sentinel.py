@@ -198,8 +198,8 @@ def _settings(subject: str, seen: SentinelGroupState) -> Iterator[Finding]:
         yield blocks(
             "redis-shared-sentinels",
             subject,
-            f"sentinel {watcher} also monitors {' and '.join(beside[:NAMED])}: of these masters the other sentinels "
-            "would go on listing it once it has moved, and count its vote as missing",
+            f"sentinel {watcher} also monitors {' and '.join(beside[:NAMED])}: for these masters, the other "
+            "sentinels would keep listing it after it has moved, and count it as a missing vote",
             "give each master sentinels of its own, or accept it and send SENTINEL RESET for these masters to one "
             "sentinel after the other when the roll has ended: accept: redis-shared-sentinels",
         )
