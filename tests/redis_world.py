@@ -124,6 +124,8 @@ class RedisWorld:
         self.acked: set[int] = set()
         self.acked_at = 0.0
         self.longest_stall = 0.0
+        self.unannounced = False
+        """Replicas say that sentinels are to list them to nobody (replica-announced no)."""
         self.stream_seconds = 0.0
         """After a full synchronization: until the master sends what is written from then on."""
         self._number = 0
@@ -391,6 +393,7 @@ class RedisWorld:
             syncing=state.master in self.servers and not state.link_up and self.now < state.synced_at,
             keys=len(state.data),
             priority=state.priority,
+            hidden=self.unannounced and state.role is Role.REPLICA,
             min_replicas_to_write=0,
             persists=False,
             can_follow=True,
@@ -415,7 +418,8 @@ class RedisWorld:
             current=Address(state.current),
             master=Address(state.monitors),
             flags=frozenset(flags),
-            replicas=tuple(self._entry(listed, state) for listed in state.replicas.values()),
+            replicas=() if self.unannounced else tuple(self._entry(r, state) for r in state.replicas.values()),
+            known_replicas=len(state.replicas),
             sentinels=tuple(self._other(i, h) for i, h in state.others.items()),
             quorum=QUORUM,
             quorum_ok=usable >= max(QUORUM, (len(state.others) + 1) // 2 + 1),

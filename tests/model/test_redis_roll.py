@@ -1,5 +1,6 @@
 """Whole rolls over a Redis group under Sentinel, in memory: to the end, and killed after every single command."""
 
+from eks_rolling.observed.redis import Role
 from tests.model.situations import by_zone, cache, outdated, redis_is_normal
 from tests.model.test_roll import engine_for, stop_after
 from tests.scope import at_kill_points
@@ -56,6 +57,18 @@ def test_writes_are_not_paused_for_a_replica_that_gets_none_yet() -> None:
     assert world.redis.lost() == set()
     assert failovers(world) == 2
     assert sum(effect.startswith("CLIENT PAUSE") for effect in world.effects) == 2
+
+
+def test_replicas_that_sentinels_list_to_nobody_are_forgotten_where_they_moved_from() -> None:
+    """S2: nobody is told of them, so only their number shows it."""
+    world = cache()
+    world.redis.unannounced = True
+    execution = engine_for(world).run("roll", "roll-1", {})
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    assert world.redis.lost() == set()
+    assert redis_is_normal(world)
+    replicas = {host for host, server in world.redis.servers.items() if server.role is Role.REPLICA}
+    assert [set(s.replicas) for s in world.redis.sentinels.values()] == [replicas] * 3
 
 
 @at_kill_points(commands_of_a_roll, switches=switching)
