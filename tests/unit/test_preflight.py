@@ -367,6 +367,7 @@ def test_what_one_node_says_of_its_kubelet_is_accepted_for_its_group_and_for_no_
         "ghcr.io/microsoft/garnet",
         "rhel9/redis-6:1", "corp/redis7:latest", "corp/prod-valkey:1", "redislabs/redismod", "redict/redict:7",
         "redislabs/rebloom", "pikadb/pika:v3", "corp/redis-swarm:1", "corp/redis-warm-standby", "corp/redis-latest",
+        "corp/web-redis:1", "corp/app-valkey", "corp/api-redis7:2",
     ],
 )  # fmt: skip
 def test_servers_are_found_by_their_image(image: str) -> None:
@@ -442,6 +443,8 @@ def test_servers_are_found_by_command_and_port_where_the_image_is_a_mirrors(cont
         Container("myco/redis-prewarming"),
         Container("myco/redis-warm-up"),
         Container("myco/redis-loadtest"),
+        Container("myco/redis-web"),
+        Container("myco/redis-app-cache"),
         Container("redis/riot"),
         Container("corp/pika-publisher"),
         Container("shop/web", ports=(9121,), port_names=("redis-exporter",)),

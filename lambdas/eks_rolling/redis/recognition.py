@@ -23,9 +23,9 @@ COMPANION = re.compile(
     r"exporter|metrics|insight|operator|controller|rigger|commander|benchmark|prox(y|ies)|envoy|^ray$|browser|worker|client|"
     r"backup|restore|migrat|sync|shake|dump|tool|admin|scaler|webdis|adapter|consumer|producer|check|probe|(?<!la)test|"
     r"(^|[-_]|pre)warm-?(er|ing|up)|smoke|datasource|^riot|"
-    r"(^|[-_])(ui|web|app|api|cli|job|cron|init|django|celery|rails|rdb)([-_]|$)"
+    rf"(^|[-_])((ui|web|app|api)(?![-_]{KINDS}\d*$)|cli|job|cron|init|django|celery|rails|rdb)([-_]|$)"
 )
-"""The last part of an image's path, or a controller's kind, that only works with one."""
+"""The last part of an image's path, or a controller's kind, that only works with one: `redis-web`, not `web-redis`."""
 
 PROGRAM = re.compile(
     r"(?:redis|valkey|keydb|garnet|redict)-server|(?:redis|valkey|redict)-sentinel|redis-stack-server|dragonfly|kvrocks|"
