@@ -81,6 +81,8 @@ def run(task: SettleTask, clients: Clients) -> StepResult:
     match progress.unsettled:
         case [RollError() as alone]:
             raise alone
+        case [_, *_] if all(isinstance(each, Transient) for each in progress.unsettled):
+            raise Transient("; ".join(map(sentence, progress.unsettled)))
         case [_, *_]:
             raise Refused("; ".join(map(sentence, progress.unsettled)))
     return StepResult.done("; ".join(["no Redis group is half moved", *progress.unseen]))
@@ -114,12 +116,29 @@ def _settle(group: RedisGroup, task: SettleTask, clients: Clients, progress: Set
         return
     if not isinstance(due.action, RedisHold):
         refuse_more(due.action, lease, group)
-    done = Done(due.action.reason, acted=False) if isinstance(due.action, RedisHold) else due.perform()
+    done = _performed(due, group, clients, progress)
     progress.switches += done.switches(str(group))
     tries = tried(due.action, done, group, clients)
     progress.first_try = progress.first_try or tries == 1
     progress.most_tries = max(progress.most_tries, tries)
     progress.holds.append(f"Redis group {group}: {done.said}")
+
+
+def _performed(due: Next, group: RedisGroup, clients: Clients, progress: SettleProgress) -> Done:
+    """What was done, if anything was due. Raises what the action raises, which is counted as a try.
+
+    Writes may have stood still for it, too [S1]. Raises Refused where that was one try too many.
+    """
+    if isinstance(due.action, RedisHold):
+        return Done(due.action.reason, acted=False)
+    try:
+        return due.perform()
+    except LockLost:
+        raise
+    except (RollError, *MALFORMED) as error:
+        tries = tried(due.action, Done(sentence(error).rstrip(".")), group, clients)
+        progress.most_tries = max(progress.most_tries, tries)
+        raise
 
 
 def _taken(lease: Lease, holder: str, clients: Clients) -> Lease:

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.errors import AccessDenied, LockLost, NotFound, Refused, RollError, Transient
+from eks_rolling.errors import AccessDenied, Conflict, LockLost, NotFound, Refused, RollError, Transient
 from eks_rolling.migration.next_action import Next
-from eks_rolling.migration.repetition import TRIES, WAITS_SINCE, waited
+from eks_rolling.migration.repetition import MOST_TRIES, TRIES, WAITS_SINCE, pause_after, waited
 from eks_rolling.observed.kubernetes import Lease
 from eks_rolling.payloads import SettleTask, Status, StepResult
 from eks_rolling.redis.actions import Done, RedisHold, Settled, Stop
@@ -152,6 +152,85 @@ def test_what_was_tried_too_often_is_not_tried_at_each_look_again(said: str, mon
     with pytest.raises(Refused, match="without lasting effect"):
         groups.settle(ending=True)
     assert len(groups.done) == (0 if "21" in said else 1)
+
+
+def acting(groups: Groups, monkeypatch: pytest.MonkeyPatch, fault: Exception) -> list[str]:
+    """The bad group waits for something; the good one's action is the same each time, and raises. Answers its tries."""
+    performed: list[str] = []
+
+    def look(group: RedisGroup, node: str, _: Clients, waits: float) -> Next:
+        seen = SentinelGroupState(group, (), (), node, waits)
+        if group is groups.bad:
+            return Next(group, seen, RedisHold("nothing happens"), waits, lambda: Done(""))
+
+        def perform() -> Done:
+            performed.append(group.name)
+            raise fault
+
+        return Next(
+            group, seen, Refresh(SentinelPod("sentinel-0"), "lists what is gone", RefreshBy.RESET), waits, perform
+        )
+
+    monkeypatch.setattr(settle_redis, "look", look)
+    return performed
+
+
+@pytest.mark.parametrize("ending", [True, False])
+@pytest.mark.parametrize(
+    "fault", [Refused("It may not."), Transient("It is away."), ValueError("malformed")], ids=lambda f: type(f).__name__
+)
+def test_an_action_that_raises_is_tried_no_oftener_than_one_without_effect(
+    fault: Exception, monkeypatch: pytest.MonkeyPatch, *, ending: bool
+) -> None:
+    """S1: writes may stand still at each try, and what another group waits for makes many looks."""
+    groups = Groups(monkeypatch, None)
+    performed = acting(groups, monkeypatch, fault)
+    said = []
+    for _ in range(MOST_TRIES + 10):
+        answer = settle_redis.run(SettleTask(roll="roll-2", ending=ending), groups.clients)
+        said.append(answer.reason)
+        if 1 < len(said) < MOST_TRIES:
+            assert answer.wait_seconds >= pause_after(len(said)), "each later than the one before"
+    assert MOST_TRIES <= len(performed) <= MOST_TRIES + 1
+    assert "without lasting effect" not in said[0]
+    assert str(fault).rstrip(".") in said[0]
+    assert "without lasting effect" in said[-1]
+
+
+def test_a_roll_that_may_not_act_any_more_has_tried_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R4: whose lock it is now counts its own."""
+    groups = Groups(monkeypatch, None)
+    acting(groups, monkeypatch, LockLost("This roll has ended."))
+    with pytest.raises(LockLost):
+        settle_redis.run(SettleTask(roll="roll-2", ending=False), groups.clients)
+    assert TRIES not in groups.world.leases[groups.good.lease].annotations
+
+
+@pytest.mark.parametrize(
+    ("faults", "raised"),
+    [
+        ((Transient("It is away."), Conflict("It changed.")), Transient),
+        ((Transient("It is away."), Refused("It may not.")), Refused),
+        ((Transient("It is away."), ValueError("malformed")), Refused),
+    ],
+    ids=["both may pass", "one stays", "one is malformed"],
+)
+def test_faults_of_two_groups_that_may_pass_are_one_that_may(
+    faults: tuple[Exception, Exception], raised: type[RollError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R5: as with a single group, the workflow runs the step again. Of any other kind a person is told."""
+    groups = Groups(monkeypatch, None)
+    fault_of = {groups.bad.name: faults[0], groups.good.name: faults[1]}
+
+    def look(group: RedisGroup, *_: object) -> Next:
+        raise fault_of[group.name]
+
+    monkeypatch.setattr(settle_redis, "look", look)
+    since = groups.world.time - settle_redis.FAULT_PATIENCE_SECONDS
+    with pytest.raises(RollError) as told:
+        settle_redis.run(SettleTask(roll="roll-2", ending=False, since=since), groups.clients)
+    assert type(told.value) is raised
+    assert all(str(fault) in str(told.value) for fault in faults)
 
 
 @pytest.mark.parametrize("number", ["-5", "9" * 4299, "0", "1e3", "true"])
