@@ -1,15 +1,18 @@
 """What a tenant's annotations ask for where the functions may not do it: it concerns the tenant's own pods alone."""
 
+import json
+
 import pytest
 
 from eks_rolling.documents.finding import Severity
 from eks_rolling.observed.kubernetes import STRATEGY_ANNOTATION, Owner, Strategy
-from eks_rolling.payloads import RollRequest
+from eks_rolling.payloads import OrphansTask, RollRequest
 from eks_rolling.plan.permissions import Verb, needed_to_migrate, needed_to_restart
-from eks_rolling.redis.groups import GROUP, PART, Part, declared
+from eks_rolling.redis.groups import GROUP, MASTER_NAME, PART, Part, declared
+from eks_rolling.steps import find_orphans
 from eks_rolling.steps.plan import PlanOutcome, decide, observe
 from tests.hostile.worlds import engine_for
-from tests.model.situations import cache, outdated, settings, shop
+from tests.model.situations import cache, outdated, redis_is_normal, settings, shop
 from tests.world import World
 
 RESTART = {STRATEGY_ANNOTATION: str(Strategy.RESTART)}
@@ -122,3 +125,30 @@ def test_a_declaration_without_pods_in_a_namespace_without_the_role_holds_no_rol
     roll = engine_for(world).run("roll", "roll-1", {})
     assert roll.status == "SUCCEEDED", roll.cause
     assert outdated(world) == []
+
+
+def test_a_declaration_that_is_spoiled_in_mid_migration_hides_no_half_moved_group() -> None:
+    """S2, R3: the report tells of it, the group is found afterwards; once that is mended the next roll finishes it."""
+    world = cache()
+    replicas = world.workloads_by_owner[Owner("StatefulSet", "default", "redis-replica")].workload.annotations
+    right = dict(replicas)
+
+    def person(current: World) -> None:
+        if any(e.startswith("REPLICAOF NO ONE") for e in current.effects):
+            replicas[MASTER_NAME] = "the master"
+
+    world.watchers.append(person)
+    engine = engine_for(world)
+    assert engine.run("roll", "roll-1", {}).status == "FAILED"
+    words = "Redis group default/cache may be half moved, and its declaration cannot be followed: StatefulSet default/"
+    report = json.loads(world.documents["rolls/roll-1/report.json"])
+    assert [said for said in report["left_behind"] if said.startswith(words) and "'the master'" in said]
+    world.advance(600)
+    found = find_orphans.run(OrphansTask(roll="orphans-1"), world.clients(settings())).output["orphans"]
+    assert any("default/eks-rolling-redis-cache, held by roll-1/" in orphan["object"] for orphan in found)
+    world.watchers.remove(person)
+    replicas.update(right)
+    again = engine.run("roll", "roll-2", {})
+    assert (again.status, again.cause) == ("SUCCEEDED", "")
+    assert (outdated(world), world.redis.lost()) == ([], set())
+    assert redis_is_normal(world)

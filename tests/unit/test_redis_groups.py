@@ -22,6 +22,7 @@ from eks_rolling.redis.groups import (
     TLS,
     DeclarationProblem,
     Part,
+    broken,
     declared,
     endpoint_of,
 )
@@ -101,6 +102,7 @@ def test_a_wrong_declaration_is_one_sentence_with_a_remedy(workloads: list[Workl
     assert any(words in problem for problem in problems(workloads)), problems(workloads)
 
 
+CACHE_LEASE = "default/eks-rolling-redis-cache"
 MOVING: set[Owner | None] = {s.owner for s in CACHE.sets}
 TWO_ZONES = (("m-0", "zone-a"), ("r-0", "zone-b"), ("r-1", "zone-b"))
 
@@ -188,6 +190,42 @@ def test_a_group_without_the_set_that_is_declared_wrongly_is_another_group(part:
     ((found, owners),) = [(str(p.object), p.owners) for p in wrong]
     assert "more" in found
     assert owners == {w.owner for w in (*whole(), more)}
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "words"),
+    [
+        ([stateful_set("r", "replica", port="0")], ["StatefulSet default/r: the annotation eks-rolling.io/redis-port"]),
+        (
+            [stateful_set("r", "replica", 2), stateful_set("s", "sentinl", 3)],
+            [
+                "StatefulSet default/r: the annotation eks-rolling.io/redis-role says 'replica'",
+                "default/s: the annotation",
+            ],
+        ),
+        ([], ["it has no replica"]),
+        ([stateful_set("r", "sentinel-replica", 0)], ["it has no replica"]),
+        ([stateful_set("r", "sentinel-replica", group="")], ["it has no replica"]),
+        ([stateful_set("r", "sentinel-replica", group="../x")], ["it has no replica"]),
+        ([stateful_set("r", "sentinel-replica", group="chache")], ["it has no replica"]),
+    ],
+)
+def test_the_group_that_a_wrong_declaration_means_is_known(spoiled: list[Workload], words: list[str]) -> None:
+    """S2: its Lease tells whether it is half moved. What is wrong with it is said once, and it is named once."""
+    kept = [w for w in whole() if w.owner.name not in {"r", *(s.owner.name for s in spoiled)}]
+    _, wrong = declared([*kept, *spoiled])
+    (meant,) = [each for each in broken(wrong) if each.name == "cache"]
+    assert (str(meant), meant.lease) == ("default/cache", CACHE_LEASE)
+    assert all(each in meant.wrong for each in words), meant.wrong
+    assert "Redis group" not in meant.wrong
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a" * 51])
+def test_a_declaration_that_means_no_group_means_no_lease(name: str) -> None:
+    """T1: what a tenant wrote leads to no other object."""
+    _, wrong = declared([stateful_set("r", "sentinel-replica", group=name)])
+    assert wrong
+    assert broken(wrong) == []
 
 
 def test_a_declaration_that_cannot_be_followed_blocks() -> None:

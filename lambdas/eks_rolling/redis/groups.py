@@ -94,7 +94,7 @@ class RedisGroup:
     @property
     def lease(self) -> str:
         """Its holder migrates the group's pods, one pod at a time over all nodes in flight."""
-        return f"{self.namespace}/eks-rolling-redis-{self.name}"
+        return _lease(self.namespace, self.name)
 
     def part_set(self, owner: Owner | None) -> PartSet | None:
         return next((s for s in self.sets if s.owner == owner), None)
@@ -112,6 +112,30 @@ class DeclarationProblem:
     remedy: str
     owners: frozenset[Owner] = frozenset()
     """Whose pods it concerns."""
+    group: str = ""
+    """NAMESPACE/NAME of the group that is meant; "" where the name is none that a group can have."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenGroup:
+    """A group that cannot be looked at, as its declaration cannot be followed. A roll may have left it half moved."""
+
+    namespace: str
+    name: str
+    wrong: str
+    """What is wrong with its declaration, and the remedy, as a sentence without its full stop."""
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def lease(self) -> str:
+        return _lease(self.namespace, self.name)
+
+    @property
+    def half_moved(self) -> str:
+        """What to say of it where its Lease is held."""
+        return f"Redis group {self} may be half moved, and its declaration cannot be followed: {self.wrong}"
 
 
 def stand_in_labels(annotations: Mapping[str, str]) -> dict[str, str]:
@@ -142,16 +166,29 @@ def declared(workloads: Iterable[Workload]) -> tuple[list[RedisGroup], list[Decl
     for key, found in sorted(unusable.items()):
         # Without that set the rest is another group than the one that is meant, so none of it moves.
         others = frozenset(part_set.owner for _, part_set in sets.pop(key, []))
-        problems += [replace(p, owners=p.owners | others) for p in found]
+        meant = f"{key[0]}/{key[1]}" if is_group_name(key[1]) else ""
+        problems += [replace(p, owners=p.owners | others, group=meant) for p in found]
     for (namespace, name), members in sorted(sets.items()):
         names = sorted({w.annotations[MASTER_NAME] for w, _ in members if MASTER_NAME in w.annotations})
         refresh = next((w.annotations[REFRESH] for w, _ in members if REFRESH in w.annotations), RefreshBy.RESET)
         group = RedisGroup(namespace, name, names[0] if names else "", tuple(s for _, s in members), RefreshBy(refresh))
-        found = [replace(p, owners=frozenset(s.owner for s in group.sets)) for p in _wrong_with_group(group, names)]
+        owners = frozenset(s.owner for s in group.sets)
+        found = [replace(p, owners=owners, group=str(group)) for p in _wrong_with_group(group, names)]
         problems += found
         if not found:
             groups.append(group)
     return groups, problems
+
+
+def broken(problems: Iterable[DeclarationProblem]) -> list[BrokenGroup]:
+    """The groups that are meant by declarations that cannot be followed, each once."""
+    wrong: defaultdict[str, list[str]] = defaultdict(list)
+    for problem in problems:
+        if problem.group:
+            subject = "" if problem.object == f"Redis group {problem.group}" else f"{problem.object}: "
+            wrong[problem.group].append(f"{subject}{problem.reason}; {problem.remedy}")
+    parts = {group: group.partition("/") for group in wrong}
+    return [BrokenGroup(parts[group][0], parts[group][2], "; ".join(said)) for group, said in sorted(wrong.items())]
 
 
 def is_group_name(text: str) -> bool:
@@ -162,6 +199,10 @@ def is_group_name(text: str) -> bool:
 def endpoint_of(part_set: PartSet, pod: str, address: str) -> Endpoint:
     """How to speak to a pod of the set that has this IP address."""
     return Endpoint(Address(address, part_set.port), part_set.login, f"{part_set.owner.namespace}/{pod}")
+
+
+def _lease(namespace: str, group: str) -> str:
+    return f"{namespace}/eks-rolling-redis-{group}"
 
 
 def _wrong_with_set(workload: Workload) -> Iterator[DeclarationProblem]:

@@ -10,7 +10,7 @@ from eks_rolling.legible import short
 from eks_rolling.observed.aws import as_their_groups_say
 from eks_rolling.observed.kubernetes import Lease, Owner
 from eks_rolling.payloads import OrphansTask, StepResult
-from eks_rolling.redis.groups import declared
+from eks_rolling.redis.groups import broken, declared
 from eks_rolling.roll import lock
 from eks_rolling.roll import pending_change as changes
 from eks_rolling.roll.orphans import OrphanScan, autoscaler_paused_seconds, orphans
@@ -63,7 +63,8 @@ def observe(task: OrphansTask, clients: Clients) -> tuple[OrphanScan, list[str]]
         changes.lease_name(settings.namespace),
         lock.launch_name(settings.namespace),
     )
-    for name in (*ours, *(group.lease for group in declared(workloads)[0])):
+    redis, problems = declared(workloads)
+    for name in (*ours, *(group.lease for group in redis), *(group.lease for group in broken(problems))):
         try:
             leases.append(kubernetes.lease(name) or Lease(name))
         except Permanent as error:

@@ -69,7 +69,7 @@ from eks_rolling.observed.marks import (
     with_roll_taint,
 )
 from eks_rolling.payloads import Hold, RestoreTask, StepResult, backoff
-from eks_rolling.redis.groups import RedisGroup, declared
+from eks_rolling.redis.groups import BrokenGroup, RedisGroup, broken, declared
 from eks_rolling.roll import lock
 from eks_rolling.roll import pending_change as changes
 from eks_rolling.roll.fence import steps_over_at, steps_still_at_work
@@ -834,10 +834,15 @@ def _restore_autoscaler(clients: Clients, progress: RestoreProgress) -> None:
 def _say_half_moved(roll: str, clients: Clients, progress: RestoreProgress) -> None:
     """Redis groups that the step before could not bring back to normal; their Leases are still held."""
     workloads = progress.look("the workloads", clients.kubernetes.workloads) or []
-    for group in declared(workloads)[0]:
+    groups, problems = declared(workloads)
+    said: list[tuple[RedisGroup | BrokenGroup, str]] = [
+        *((group, f"Redis group {group} is half moved; the next roll finishes its migration") for group in groups),
+        *((group, f"{group.half_moved}; then start a roll") for group in broken(problems)),
+    ]
+    for group, half_moved in said:
         with progress.piece(f"Redis group {group}"):
-            if _is_half_moved(group, roll, clients):
-                progress.left.append(f"Redis group {group} is half moved; the next roll finishes its migration")
+            if lock.begun_by(clients.kubernetes.lease(group.lease), roll, clients.now()):
+                progress.left.append(half_moved)
 
 
 def _say_put_back(roll: str, seen: Machines, progress: RestoreProgress) -> None:
@@ -849,10 +854,6 @@ def _say_put_back(roll: str, seen: Machines, progress: RestoreProgress) -> None:
                 f"group {group.name}: {roll} put {record.former} back, or was about to, and started no roll that "
                 f"replaces the nodes of {record.failed} again: look which version it launches, and start one"
             )
-
-
-def _is_half_moved(group: RedisGroup, roll: str, clients: Clients) -> bool:
-    return lock.begun_by(clients.kubernetes.lease(group.lease), roll, clients.now())
 
 
 handler = handler_for(run, RestoreTask, locked=False)

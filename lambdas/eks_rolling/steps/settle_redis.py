@@ -15,7 +15,7 @@ from eks_rolling.migration.repetition import pause_after, refuse_more, tried, wa
 from eks_rolling.observed.kubernetes import Lease
 from eks_rolling.payloads import SettleTask, StepResult, backoff
 from eks_rolling.redis.actions import Done, RedisHold, Settled, Stop
-from eks_rolling.redis.groups import RedisGroup, declared
+from eks_rolling.redis.groups import BrokenGroup, RedisGroup, broken, declared
 from eks_rolling.roll import lock
 from eks_rolling.roll.fence import fenced, steps_still_at_work
 from eks_rolling.runtime import handler_for
@@ -40,7 +40,7 @@ class SettleProgress:
     most_tries: int = 0
     longest: float = 0.0
 
-    def failed(self, group: RedisGroup, error: Exception) -> None:
+    def failed(self, group: RedisGroup | BrokenGroup, error: Exception) -> None:
         """Raises the error where it is about the roll, and not about the group."""
         if isinstance(error, LockLost):
             raise error
@@ -62,14 +62,7 @@ def run(task: SettleTask, clients: Clients) -> StepResult:
         if seconds := steps_still_at_work(ended, task, clients.now()):
             return StepResult.wait("steps that the roll had begun may still be at work", seconds)
     progress = SettleProgress(patient=task.waited(clients.now()) < FAULT_PATIENCE_SECONDS)
-    groups, _ = declared(clients.kubernetes.workloads())
-    # Each look begins with another one, so that slow ones keep none from its turn.
-    first = int(clients.now()) % len(groups) if groups else 0
-    for group, in_time in in_turn([*groups[first:], *groups[:first]], clients.now):
-        try:
-            _settle(group, task, clients, progress, in_time=in_time)
-        except (RollError, *MALFORMED) as error:
-            progress.failed(group, error)
+    _look_at_all(task, clients, progress)
     if progress.holds:
         said = "; ".join([*progress.holds, *map(sentence, progress.unsettled)])
         seconds = max(backoff(progress.longest, longest=5), pause_after(progress.most_tries))
@@ -88,19 +81,28 @@ def run(task: SettleTask, clients: Clients) -> StepResult:
     return StepResult.done("; ".join(["no Redis group is half moved", *progress.unseen]))
 
 
+def _look_at_all(task: SettleTask, clients: Clients, progress: SettleProgress) -> None:
+    """One look at each group that is declared, also at those of which no more can be seen than that they were begun."""
+    groups, problems = declared(clients.kubernetes.workloads())
+    # Each look begins with another one, so that slow ones keep none from its turn.
+    first = int(clients.now()) % len(groups) if groups else 0
+    for group, in_time in in_turn([*groups[first:], *groups[:first]], clients.now):
+        try:
+            _settle(group, task, clients, progress, in_time=in_time)
+        except (RollError, *MALFORMED) as error:
+            progress.failed(group, error)
+    for meant in broken(problems):
+        try:
+            if _begun(meant, task, clients, progress):
+                raise Refused(f"{meant.half_moved}.")
+        except (RollError, *MALFORMED) as error:
+            progress.failed(meant, error)
+
+
 def _settle(group: RedisGroup, task: SettleTask, clients: Clients, progress: SettleProgress, *, in_time: bool) -> None:
     """One look at a group, and one action where one is due. Raises RollError."""
-    try:
-        lease = clients.kubernetes.lease(group.lease)
-    except AccessDenied as error:
-        # Whoever declares a group where we have no Role must not keep rolls from the others. Without the Role none of
-        # it was moved, unless it was taken away since.
-        progress.unseen.append(f"Redis group {group} was not looked at: {sentence(error)}")
-        return
-    # At the beginning its holder is dead: this roll has the cluster's lock [R4].
-    if lease is None or not lease.holder:
-        return
-    if task.ending and not lock.begun_by(lease, task.roll, clients.now()):
+    lease = _begun(group, task, clients, progress)
+    if lease is None:
         return
     holder = f"{task.roll}/settle"
     lease = _taken(lease, holder, clients)
@@ -122,6 +124,23 @@ def _settle(group: RedisGroup, task: SettleTask, clients: Clients, progress: Set
     progress.first_try = progress.first_try or tries == 1
     progress.most_tries = max(progress.most_tries, tries)
     progress.holds.append(f"Redis group {group}: {done.said}")
+
+
+def _begun(
+    group: RedisGroup | BrokenGroup, task: SettleTask, clients: Clients, progress: SettleProgress
+) -> Lease | None:
+    """The group's Lease, if a migration was begun that this step has to finish. Raises RollError."""
+    try:
+        lease = clients.kubernetes.lease(group.lease)
+    except AccessDenied as error:
+        # Whoever declares a group where we have no Role must not keep rolls from the others. Without the Role none of
+        # it was moved, unless it was taken away since.
+        progress.unseen.append(f"Redis group {group} was not looked at: {sentence(error)}")
+        return None
+    # At the beginning its holder is dead: this roll has the cluster's lock [R4].
+    if lease is None or not lease.holder:
+        return None
+    return lease if not task.ending or lock.begun_by(lease, task.roll, clients.now()) else None
 
 
 def _performed(due: Next, group: RedisGroup, clients: Clients, progress: SettleProgress) -> Done:

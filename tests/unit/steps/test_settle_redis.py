@@ -8,15 +8,17 @@ from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import AccessDenied, Conflict, LockLost, NotFound, Refused, RollError, Transient
 from eks_rolling.migration.next_action import Next
 from eks_rolling.migration.repetition import MOST_TRIES, TRIES, WAITS_SINCE, pause_after, waited
-from eks_rolling.observed.kubernetes import Lease
+from eks_rolling.observed.kubernetes import Lease, Owner
 from eks_rolling.payloads import SettleTask, Status, StepResult
+from eks_rolling.plan.permissions import Verb
 from eks_rolling.redis.actions import Done, RedisHold, Settled, Stop
-from eks_rolling.redis.groups import RedisGroup, RefreshBy, declared
+from eks_rolling.redis.groups import PART, RedisGroup, RefreshBy, declared
 from eks_rolling.redis.sentinel import Refresh, SentinelGroupState, SentinelPod
 from eks_rolling.roll import lock
 from eks_rolling.settings import Settings
 from eks_rolling.steps import settle_redis
 from tests.model.situations import cache
+from tests.world import World
 
 SETTINGS = Settings(cluster="demo")
 LOOKS, SECONDS = 5, 10.0
@@ -231,6 +233,44 @@ def test_faults_of_two_groups_that_may_pass_are_one_that_may(
         settle_redis.run(SettleTask(roll="roll-2", ending=False, since=since), groups.clients)
     assert type(told.value) is raised
     assert all(str(fault) in str(told.value) for fault in faults)
+
+
+def spoiled(holder: str = "roll-2/node") -> tuple[World, Clients]:
+    """The group's replicas are declared wrongly, and somebody has its Lease, or nobody."""
+    world = cache(new_version=False)
+    clients = world.clients(SETTINGS)
+    (group,), _ = declared(world.workloads())
+    lock.acquire(clients, "roll-2", lock.lock_name(SETTINGS.namespace))
+    if holder:
+        lock.acquire(clients, holder, group.lease)
+    replicas = world.workloads_by_owner[Owner("StatefulSet", "default", "redis-replica")]
+    replicas.workload.annotations[PART] = "replica"
+    return world, clients
+
+
+@pytest.mark.parametrize("ending", [True, False])
+def test_a_half_moved_group_that_is_declared_wrongly_by_now_is_not_settled(*, ending: bool) -> None:
+    """S2: the wrong word is named. Its Lease stays for the next roll."""
+    world, clients = spoiled()
+    with pytest.raises(Refused, match=r"default/cache may be half moved, .* says 'replica'; it must be one of"):
+        settle_redis.run(SettleTask(roll="roll-2", ending=ending), clients)
+    assert world.leases["default/eks-rolling-redis-cache"].holder == "roll-2/node"
+
+
+@pytest.mark.parametrize(("holder", "ending"), [("", True), ("", False), ("roll-3/node", True)])
+def test_a_wrong_declaration_alone_ends_no_roll(holder: str, *, ending: bool) -> None:
+    """R5: nobody moves the group, or another roll does, which lives."""
+    _, clients = spoiled(holder)
+    answer = settle_redis.run(SettleTask(roll="roll-2", ending=ending), clients)
+    assert (answer.status, answer.reason) == (Status.DONE, "no Redis group is half moved")
+
+
+def test_a_wrong_declaration_where_the_functions_have_no_role_ends_no_roll() -> None:
+    """R5."""
+    world, clients = spoiled("")
+    world.forbidden = {Verb("", "get", "coordination.k8s.io", "leases", "default", "eks-rolling-redis-cache")}
+    answer = settle_redis.run(SettleTask(roll="roll-2", ending=False), clients)
+    assert (answer.status, "default/cache was not looked at" in answer.reason) == (Status.DONE, True)
 
 
 @pytest.mark.parametrize("number", ["-5", "9" * 4299, "0", "1e3", "true"])
