@@ -24,6 +24,8 @@ RESYNC_SECONDS = 0.2
 TAKE_OVER_SECONDS = 0.07
 BYTES_PER_WRITE = 50
 LAST_WRITES = 15
+BUS_OFFSET = 10_000
+BUS_PORT = 6379 + BUS_OFFSET
 SLOTS = 16384
 
 Slots = tuple[tuple[int, int], ...]
@@ -41,6 +43,14 @@ class Entry:
     heard_at: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """What is sent to a port, where nobody may listen; and since when."""
+
+    bus_port: int
+    since: float
+
+
 @dataclass(slots=True)
 class NodeState:
     """A node that runs. What is on its volume outlives it: id, table, data."""
@@ -55,8 +65,9 @@ class NodeState:
     synced_at: float = 0.0
     streams_at: float = 0.0
     banned: dict[str, float] = field(default_factory=dict)
-    meeting: dict[str, float] = field(default_factory=dict)
-    """Hosts that are shaken hands with, and since when."""
+    meeting: dict[str, Handshake] = field(default_factory=dict)
+    """With which hosts."""
+    bus_port: int = BUS_PORT
     takes_over_at: float | None = None
 
     @property
@@ -80,6 +91,8 @@ class ClusterWorld:
         self.failovers = 0
         self.late = ""
         """The volume of a node that hears nothing new in the first seconds after a failover."""
+        self.own_bus_ports = False
+        """Whether each node that starts hears the others on a port of its own (`cluster-port`)."""
         self._failed_over_at = 0.0
         self._effect = effect
         self._serial = 0
@@ -100,6 +113,7 @@ class ClusterWorld:
             state = replace(former, host=host, run_id=f"run-{self._serial}", link_up=False, takes_over_at=None)
             state.table = {i: replace(e, heard_at=self.now) for i, e in former.table.items()}
             state.synced_at = self.now + RESYNC_SECONDS
+        state.bus_port = BUS_PORT + self._serial if self.own_bus_ports else BUS_PORT
         self.nodes[host] = self.volumes[volume] = state
 
     def stop(self, host: str) -> None:
@@ -213,8 +227,10 @@ class ClusterWorld:
             self._follow_news(node)
 
     def _shake_hands(self, node: NodeState, host: str) -> None:
-        other, since = self.nodes.get(host), node.meeting[host]
-        if other is None and self.now < since + NODE_TIMEOUT_SECONDS:
+        other, sent = self.nodes.get(host), node.meeting[host]
+        if other is not None and other.bus_port != sent.bus_port:
+            other = None
+        if other is None and self.now < sent.since + NODE_TIMEOUT_SECONDS:
             return
         del node.meeting[host]
         if other is None:
@@ -237,7 +253,7 @@ class ClusterWorld:
         for known, entry in node.table.items():
             third = self.nodes.get(entry.host)
             if known not in other.table and known not in other.banned and third is not None and third.id == known:
-                other.meeting.setdefault(entry.host, self.now)
+                other.meeting.setdefault(entry.host, Handshake(third.bus_port, self.now))
 
     def _is_late(self, hearer: NodeState) -> bool:
         return hearer.volume == self.late and self.now < self._failed_over_at + LATE_SECONDS
@@ -308,7 +324,8 @@ class ClusterWorld:
             KnownNode(f"handshake-{host}", Address(host), frozenset({"handshake"}), connected=False)
             for host in node.meeting
         )
-        return ClusterNode(self._server(node, endpoint), node.id, slots_ok == SLOTS, slots_ok, (*table, *shaken))
+        server = self._server(node, endpoint)
+        return ClusterNode(server, node.id, slots_ok == SLOTS, slots_ok, (*table, *shaken), bus_port=node.bus_port)
 
     def _served(self, node: NodeState) -> int:
         served = {s for n in node.table.values() for s in n.slots if not self._fails_for(node, n)}
@@ -347,8 +364,9 @@ class ClusterWorld:
             self.tick(max(self.now, node.takes_over_at))
         return node.itself.role, len(node.data) * BYTES_PER_WRITE
 
-    def meet(self, endpoint: Endpoint, expected: Server, newcomer: Address, _bus_port: int | None = None) -> None:
-        self._confirmed(endpoint, expected).meeting[newcomer.host] = self.now
+    def meet(self, endpoint: Endpoint, expected: Server, newcomer: Address, bus_port: int | None = None) -> None:
+        sent = Handshake(newcomer.port + BUS_OFFSET if bus_port is None else bus_port, self.now)
+        self._confirmed(endpoint, expected).meeting[newcomer.host] = sent
         self._effect(f"redis CLUSTER MEET {newcomer} on {endpoint}")
 
     def replicate(self, endpoint: Endpoint, expected: Server, master_id: str) -> None:

@@ -456,7 +456,7 @@ class RedisWorld:
         return self.cluster.cluster_node(endpoint)
 
     def meet(self, endpoint: Endpoint, expected: Server, newcomer: Address, bus_port: int | None = None) -> None:
-        self.cluster.meet(endpoint, expected, newcomer)
+        self.cluster.meet(endpoint, expected, newcomer, bus_port)
 
     def replicate(self, endpoint: Endpoint, expected: Server, master_id: str) -> None:
         self.cluster.replicate(endpoint, expected, master_id)

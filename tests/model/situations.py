@@ -113,9 +113,10 @@ SHARDS = {"redis-a-0": "redis-b-0", "redis-b-1": "redis-a-1", "redis-a-2": "redi
 def shards(*, new_version: bool = True) -> World:
     """Two groups in a zone each, and a Redis Cluster over both: three masters, three replicas, each with a volume.
 
-    A writer is at work on every shard.
+    A writer is at work on every shard. Each node has a bus port of its own.
     """
     world = World()
+    world.redis.cluster.own_bus_ports = True
     for group, zone in (("ng-a", "zone-a"), ("ng-b", "zone-b")):
         world.group(group, [zone], maximum=2)
         for _ in range(2):

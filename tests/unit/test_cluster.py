@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 
 import pytest
 
-from eks_rolling.migration.cluster import perform
+from eks_rolling.migration.cluster import HEARD_SECONDS, LISTEN_SECONDS, perform
 from eks_rolling.observed.kubernetes import Owner, Pod
 from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, KnownNode, Login, Role, Server, Silent
 from eks_rolling.redis.actions import RedisHold, RedisStep, Settled, Stop
@@ -260,6 +260,83 @@ def test_it_is_met_where_it_hears_the_others(port: int | None) -> None:
     perform(Meet(seen.pods[0], seen.stand_ins[0], "joins", RedisStep.JOIN_STAND_IN), cast(Any, clients))
     ((by, _, newcomer, bus),) = sent
     assert (str(by), newcomer, bus) == ("m-0", Address(HOST[T]), port)
+
+
+class Greeted:
+    """Nodes that have heard a greeting after so many seconds, on a clock that only sleeping moves."""
+
+    def __init__(self, before: RedisClusterState, after: RedisClusterState, seconds: float) -> None:
+        self.before, self.after, self.seconds = before, after, seconds
+        self.time = 0.0
+        self.sent: list[tuple[str, Address, int | None]] = []
+        self.silent = ""
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+    def meet(self, by: Endpoint, _expected: Server, newcomer: Address, bus_port: int | None = None) -> None:
+        self.sent.append((str(by), newcomer, bus_port))
+
+    def cluster_node(self, endpoint: Endpoint) -> ClusterNode | Silent:
+        seen = self.after if self.time >= self.seconds else self.before
+        (node,) = [m.node for m in (*seen.pods, *seen.stand_ins) if m.name == str(endpoint)]
+        assert isinstance(node, ClusterNode)
+        return Silent(endpoint.address, "connection refused") if str(endpoint) == self.silent else node
+
+    def greet(self, speaker: ClusterPod, *hearers: ClusterPod) -> None:
+        clients = SimpleNamespace(redis=self, now=self.now, sleep=self.sleep)
+        perform(Greet(speaker, hearers, "joins", RedisStep.JOIN_STAND_IN), cast(Any, clients))
+
+
+def test_a_greeting_goes_to_where_each_hears_the_others() -> None:
+    """C1: each on its own port, wherever the speaker listens."""
+    seen = alone(cluster(stand_in=""), T)
+    for port, name in enumerate((T, *PODS[:-1]), 7000):
+        seen = view(seen, lambda v, port=port: replace(v, bus_port=port), name)  # type: ignore[misc]
+    greeted = Greeted(seen, seen, 0.0)
+    greeted.greet(seen.stand_ins[0], *seen.pods)
+    ports = [7001, 7002, 7003, 7004, 7005, None]
+    assert greeted.sent == [(T, Address(HOST[name]), port) for name, port in zip(PODS, ports, strict=True)]
+
+
+UNHEARD = {
+    "nobody knows it": alone(cluster(stand_in=""), T),
+    "one does not know it": without(cluster(stand_in=""), T, "r-2"),
+    "it does not know one": without(cluster(stand_in=""), "r-2", T),
+    "one takes it for a replica": view(
+        cluster(stand_in=""),
+        lambda v: replace(
+            v,
+            table=tuple(
+                replace(n, flags=frozenset({"slave"}), master=id_of("m-0")) if n.id == id_of(T) else n for n in v.table
+            ),
+        ),
+        "r-2",
+    ),
+}
+
+
+@pytest.mark.parametrize("before", UNHEARD.values(), ids=UNHEARD)
+@pytest.mark.parametrize("seconds", [0.0, 0.3])
+def test_a_greeting_is_waited_for_until_all_have_heard_it(before: RedisClusterState, seconds: float) -> None:
+    """C2: and no longer."""
+    seen = cluster(stand_in="")
+    greeted = Greeted(before, seen, seconds)
+    greeted.greet(seen.stand_ins[0], *seen.pods)
+    assert seconds <= greeted.time < seconds + 2 * LISTEN_SECONDS
+
+
+@pytest.mark.parametrize("silent", ["", T, "r-2"])
+def test_a_greeting_that_is_not_heard_is_waited_for_no_longer_than_it_says(silent: str) -> None:
+    """C1: the next look decides what is to be done then. Who does not answer has not heard."""
+    seen = cluster(stand_in="")
+    greeted = Greeted(seen if silent else UNHEARD["nobody knows it"], seen, float("inf"))
+    greeted.silent = silent
+    greeted.greet(seen.stand_ins[0], *seen.pods)
+    assert HEARD_SECONDS < greeted.time <= HEARD_SECONDS + 2 * LISTEN_SECONDS
 
 
 def test_an_introduction_that_goes_on_is_waited_for() -> None:
