@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 
+import hypothesis
 import pytest
 
 from tests import evidence, scope
@@ -18,6 +19,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     scope.settle_seed(config)
+    # How long an example takes says how busy the machine is, and nothing about the product.
+    hypothesis.settings.register_profile("believed", deadline=None)
+    hypothesis.settings.load_profile("believed")
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -63,8 +63,8 @@ CONTROLLERS = (
 )
 
 
-def of_controller(kind: str, name: str) -> Pod:
-    reference = {"kind": kind, "name": name, "controller": True, "uid": "u", "apiVersion": "tenant.example/v1"}
+def of_controller(kind: str, name: str, group: str = "tenant.example") -> Pod:
+    reference = {"kind": kind, "name": name, "controller": True, "uid": "u", "apiVersion": f"{group}/v1"}
     labels = {"pod-template-hash": "7d4b9"}
     return _pod({"metadata": META | {"ownerReferences": [reference], "labels": labels}, "spec": {}})
 
@@ -75,9 +75,12 @@ def test_a_pod_of_a_controller_that_cannot_be_there_is_a_pod_without_one(kind: s
     assert of_controller(kind, name).owner is None
 
 
-@pytest.mark.parametrize(("kind", "name"), [("Deployment", "web"), ("My-Kind", "a.b-c"), ("DaemonSet", "0")])
-def test_other_controllers_are_read_as_before(kind: str, name: str) -> None:
-    assert of_controller(kind, name).owner == Owner(kind, "tenant-x", name)
+@pytest.mark.parametrize(
+    ("kind", "name", "group"),
+    [("Deployment", "web", "apps"), ("My-Kind", "a.b-c", "tenant.example"), ("DaemonSet", "0", "apps")],
+)
+def test_other_controllers_are_read_as_before(kind: str, name: str, group: str) -> None:
+    assert of_controller(kind, name, group).owner == Owner(kind, "tenant-x", name)
 
 
 RECORDS = (
