@@ -125,7 +125,7 @@ def _address(target: Target, roll: str) -> str:
     """The report's page in the console of S3."""
     from eks_rolling.report.messages import openable
 
-    return openable(target.settings, f"s3://{target.settings.bucket}/rolls/{roll}/report.html")
+    return openable(target.deployed_names, f"s3://{target.deployed_names.bucket}/rolls/{roll}/report.html")
 
 
 @aimed

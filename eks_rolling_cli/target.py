@@ -37,6 +37,9 @@ Json = dict[str, Any]
 READERS = 8
 """Functions that are asked about at the same time."""
 
+NAMES = ("namespace", "bucket", "topic")
+"""Settings that say where a deployment keeps things: all that is needed to stop a roll and to read its report."""
+
 _EKS_HOST = re.compile(
     r"\.(?:eks\.)?(?P<region>[a-z]{2,4}(?:-[a-z]+)+-\d)\.(?:eks\.[a-z0-9.-]+|api\.(?:aws|amazonwebservices\.[a-z.]+))$"
 )
@@ -284,26 +287,51 @@ class Target:
 
         Raises CommandError where nothing is deployed, RollError where they cannot be read.
         """
+        from eks_rolling.settings import Settings
+
+        return Settings.parse(self._as_deployed)
+
+    @cached_property
+    def _as_deployed(self) -> Json:
+        """The deployed settings as they were written, by whichever version."""
         from eks_rolling.documents.failure import read_json
-        from eks_rolling.settings import ENVIRONMENT_VARIABLE, Settings
+        from eks_rolling.settings import ENVIRONMENT_VARIABLE
 
         variables = self.function.get("Environment", {}).get("Variables", {})
         own = read_json(self.definition.get("Comment", ""))
-        return Settings.parse(own | read_json(variables.get(ENVIRONMENT_VARIABLE, "")))
+        return own | read_json(variables.get(ENVIRONMENT_VARIABLE, ""))
+
+    @cached_property
+    def deployed_names(self) -> "Settings":
+        """The deployed settings; only namespace, bucket and topic where this version refuses the others.
+
+        Another version's roll must be stoppable all the same, and its report readable. Raises as `settings` does.
+        """
+        from eks_rolling.errors import BadRequest
+        from eks_rolling.settings import Settings
+
+        try:
+            return self.settings
+        except BadRequest:
+            named = {key: self._as_deployed[key] for key in NAMES if key in self._as_deployed}
+            if "namespace" not in named:
+                # Every version writes it. Without it another Lease might be taken for the roll's.
+                raise
+            return Settings.parse({"cluster": self.cluster} | named)
 
     @cached_property
     def lock_name(self) -> str:
         """The Lease that a roll holds, NAMESPACE/NAME."""
         from eks_rolling.roll.lock import lock_name
 
-        return lock_name(self.settings.namespace)
+        return lock_name(self.deployed_names.namespace)
 
     @cached_property
     def aws(self) -> "AwsClient":
         """The account, with the deployed bucket and topic."""
         from eks_rolling.clients.aws import AwsClient
 
-        return AwsClient(self.cluster, self.settings.bucket, self.settings.topic, self.session)
+        return AwsClient(self.cluster, self.deployed_names.bucket, self.deployed_names.topic, self.session)
 
     def document(self, roll: str, name: str) -> Json:
         """A JSON document that the roll left in the bucket; {} where there is none. Raises RollError."""

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from eks_rolling.errors import AccessDenied, Transient
+from eks_rolling.errors import AccessDenied, BadRequest, Transient
 from eks_rolling.observed.kubernetes import Lease
 from eks_rolling.observed.marks import GROUP_MAXIMUM
 from eks_rolling.roll import lock
-from eks_rolling.settings import Settings
+from eks_rolling.settings import ENVIRONMENT_VARIABLE, Settings
 from eks_rolling_cli import cli_context as frame
 from eks_rolling_cli import control, planning
 from eks_rolling_cli.exits import MEANINGS, CommandError, Exit
@@ -446,6 +446,77 @@ def test_of_several_that_only_wait_one_has_to_be_named(run: Run, target: FakeTar
     assert (done.exit_code, target.fake.stopped) == (Exit.USAGE, [])
     assert "roll-1" in done.stderr
     assert "roll-2" in done.stderr
+
+
+def deployed_by_another_version(target: FakeTarget) -> None:
+    """The deployed settings, as the account tells them, are none that this version accepts."""
+    target.__dict__.pop("settings")
+    own = {"cluster": "demo", "namespace": "operations", "wave": 100, "of_another_version": True}
+    target.__dict__["definition"] = {"Comment": json.dumps(own)}
+    known = {"bucket": "reports", "topic": "arn:aws:sns:eu-central-1:123456789012:messages"}
+    target.__dict__["function"] = {"Environment": {"Variables": {ENVIRONMENT_VARIABLE: json.dumps(known)}}}
+
+
+def test_a_roll_of_another_version_with_settings_that_this_one_refuses_is_paused_and_aborted(
+    run: Run, target: FakeTarget
+) -> None:
+    """R4: who has updated the command first still stops what runs."""
+    deployed_by_another_version(target)
+    target.fake.add(ROLL, "roll-1", planned("i-1"))
+    name = lock.lock_name("operations")
+    target.world.put_lease(Lease(name, "roll-1", 0.0, 180.0))
+
+    def asked() -> dict[str, str]:
+        lease = target.world.lease(name)
+        assert lease is not None
+        return dict(lease.annotations)
+
+    assert run("pause", "--reason", "lunch").exit_code == Exit.FINE
+    assert asked() == {lock.PAUSE: signed("lunch")}
+    assert run("resume").exit_code == Exit.FINE
+    assert asked() == {}
+    assert run("watch", "--once").exit_code == Exit.FINE
+    assert run("restore").exit_code == Exit.BLOCKED
+    assert run("abort", "--yes", "--reason", "wrong image").exit_code == Exit.FINE
+    assert (asked(), target.fake.stopped) == ({lock.ABORT: signed("wrong image")}, [])
+
+
+def test_a_dead_roll_of_another_version_is_listed_and_restored(run: Run, target: FakeTarget) -> None:
+    deployed_by_another_version(target)
+    finished(target, "FAILED")
+    target.documents["roll-1", "report.json"] = {"roll": "roll-1", "cluster": "demo", "outcome": "failed"}
+    target.world.put_lease(Lease(lock.lock_name("operations"), "roll-1", 0.0, 180.0))
+    (told,) = json.loads(run("rolls", "--json").stdout)
+    assert "/s3/object/reports?" in told["report"]
+    assert run("restore", "--detach").exit_code == Exit.FINE
+    assert [given for _, _, given in target.fake.started] == [{"roll": "roll-1"}]
+
+
+@pytest.mark.parametrize("comment", ['{"cluster": "demo", "namespace": "../default"}', "", "cut off: {"])
+def test_a_lock_is_sought_nowhere_else_where_the_deployed_namespace_cannot_be_read(
+    run: Run, target: FakeTarget, comment: str
+) -> None:
+    """R4: a roll whose lock is not found would be stopped as one that has changed nothing."""
+    deployed_by_another_version(target)
+    target.__dict__["definition"] = {"Comment": comment}
+    target.fake.add(ROLL, "roll-1", planned("i-1"))
+    done = run("abort", "--yes")
+    assert (done.exit_code, target.fake.stopped) == (Exit.USAGE, [])
+    assert "The settings have" in done.stderr
+
+
+def test_settings_that_this_version_refuses_are_not_taken_for_others(target: FakeTarget) -> None:
+    deployed_by_another_version(target)
+    with pytest.raises(BadRequest, match="wave"):
+        _ = target.settings
+
+
+def test_a_report_is_read_in_the_bucket_of_another_version(target: FakeTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[str, ...]] = []
+    monkeypatch.setattr("eks_rolling.clients.aws.AwsClient", lambda *given: made.append(given[:3]))
+    deployed_by_another_version(target)
+    _ = target.aws
+    assert made == [("demo", "reports", "arn:aws:sns:eu-central-1:123456789012:messages")]
 
 
 def test_a_roll_that_has_ended_cannot_be_aborted(run: Run, target: FakeTarget) -> None:
