@@ -1,8 +1,12 @@
 """What only a terminal words so: sizes, the time of day, names for a title."""
 
+import re
 from datetime import UTC, datetime
 
 from eks_rolling.wording import moment
+
+_GIVEN = re.compile(r"(?P<beginning>(?:rollback-)?[0-9a-f]{8})(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}_", re.ASCII)
+"""A name that EventBridge gives, two UUIDs, or that of the roll that goes back after such a one, which is cut off."""
 
 
 def size(count: float) -> str:
@@ -27,9 +31,6 @@ def brief(roll: str) -> str:
 
 
 def beginning(roll: str) -> str:
-    """What of a roll's name is enough to type."""
-    if len(roll) <= 40:
-        return roll
-    # What rolls back such a roll has its name behind a word that all rollbacks begin with.
-    kind, name = ("rollback-", roll.removeprefix("rollback-")) if roll.startswith("rollback-") else ("", roll)
-    return kind + name.partition("-")[0]
+    """What of a roll's name is enough to type: of one that a person chose all of it, as others may begin alike."""
+    given = _GIVEN.match(roll)
+    return given["beginning"] if given else roll

@@ -70,6 +70,19 @@ def test_a_name_that_eventbridge_gave_is_told_by_its_beginning_which_is_enough_t
     assert beginning("roll-20261126-021400-1a2b") == brief("roll-20261126-021400-1a2b") == "roll-20261126-021400-1a2b"
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        "prod-2026-11-26-new-image-of-the-web-nodes-1",
+        "rollback-prod-2026-11-26-new-image-of-the-web-nodes-1",
+        "deadbeef-is-what-the-nodes-of-the-shop-are-called",
+    ],
+)
+def test_a_long_name_that_a_person_chose_is_typed_in_full(given: str) -> None:
+    """Its first word may begin the names of many rolls."""
+    assert beginning(given) == brief(given) == given
+
+
 def test_a_long_name_takes_no_columns_from_how_a_roll_ended() -> None:
     told = {
         "roll": "33bacbeb-71ec-4965-a6fe-92d75f39063c_b72a8c6c-f600-4dfc-9307-051c2b36d4be", "status": "SUCCEEDED",
