@@ -161,6 +161,8 @@ def abort(target: Target, roll: AtWork = None, reason: Why = "", wait: Wait = Fa
     _say_headline(target, execution)
     if not _holds_lock(target, execution) and _had_lock(target, execution):
         _say_over(execution)
+        if wait:
+            _wait_for_the_end(target, execution)
         return
     what = "Abort" if _holds_lock(target, execution) else "Cancel, before it changes anything,"
     if not confirmed(f"{what} the roll {brief(execution.name)} of {target.place}?", yes=yes):

@@ -182,6 +182,29 @@ def test_a_roll_that_is_about_to_end_is_neither_stopped_nor_told_to_have_changed
         assert "only reports" in " ".join(done.stderr.split())
 
 
+@pytest.mark.parametrize(("left", "code"), [((), Exit.FINE), (("group ng-a keeps its maximum",), Exit.FAILED)])
+def test_who_waits_for_a_roll_that_only_reports_waits_for_its_end(
+    run: Run, target: FakeTarget, monkeypatch: pytest.MonkeyPatch, left: tuple[str, ...], code: Exit
+) -> None:
+    """With --wait the exit code says whether everything is restored."""
+    history = planned("i-1").done("Take the lock", "the lock is held")
+    history.done("Restore", restored=[], left_behind=list(left))
+    target.fake.add(ROLL, "roll-1", history.enter("Task", "Report"))
+    looks = 0
+
+    def sleep(_: float) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            ((execution, told),) = target.fake.rolls[ROLL]
+            target.fake.rolls[ROLL] = [(replace(execution, status="FAILED", error="Refused", ended=2000.0), told)]
+
+    monkeypatch.setattr(watching, "time", SimpleNamespace(sleep=sleep, time=lambda: 2000.0))
+    done = run("abort", "--yes", "--wait")
+    assert (done.exit_code, looks, target.fake.stopped) == (code, 2, [])
+    assert "There is nothing to abort" in done.stderr
+
+
 def test_who_aborts_is_told_what_and_need_not_be_able_to_read_it(
     run: Run, target: FakeTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
