@@ -99,10 +99,13 @@ def _say_headline(target: Target, execution: "Execution") -> None:
     said: list[str] = []
     # Who cannot read the plan can still answer.
     with suppress(RollError, ValueError):
-        said = [str(plan_answer(target.executions.history(execution.arn)).get("reason", ""))]
         if document := target.document(execution.name, "plan.json"):
             plan = PlanDocument.model_validate(document)
             said = [plan.reason, plan.in_short, f"asked for by {plan.request.get('trigger') or 'a change'}"]
+    if not said:
+        # The history of a long roll takes many calls.
+        with suppress(RollError, ValueError):
+            said = [str(plan_answer(target.executions.history(execution.arn)).get("reason", ""))]
     for line in filter(None, said):
         say(f"  {line[:1].upper()}{line[1:]}")
 

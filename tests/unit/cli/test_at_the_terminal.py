@@ -205,6 +205,24 @@ def test_who_waits_for_a_roll_that_only_reports_waits_for_its_end(
     assert "There is nothing to abort" in done.stderr
 
 
+def test_who_aborts_a_roll_does_not_wait_for_its_whole_history(
+    run: Run, target: FakeTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A roll of hundreds of nodes has many pages of events, and its plan says it all."""
+    target.fake.add(ROLL, "roll-1", planned("i-1"))
+    hold_lock(target, "roll-1")
+    target.documents["roll-1", "plan.json"] = {
+        "outcome": "roll", "reason": "6 outdated nodes will be replaced", "estimate": {"seconds": 1560, "waves": 3},
+    }  # fmt: skip
+
+    def read(_: str) -> list[dict[str, Any]]:
+        raise AssertionError("the history was read")
+
+    monkeypatch.setattr(target.fake, "history", read)
+    done = run("abort", "--yes")
+    assert (done.exit_code, lock.ABORT in asked(target), "6 outdated nodes" in done.stderr) == (Exit.FINE, True, True)
+
+
 def test_who_aborts_is_told_what_and_need_not_be_able_to_read_it(
     run: Run, target: FakeTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
