@@ -205,7 +205,7 @@ def _way_out(target: Target) -> str:
         )
     if full := sorted(s["SubnetId"] for s in subnets if not s["AvailableIpAddressCount"]):
         raise Unwell(
-            f"{', '.join(full)} has no free address: a function that sleeps could not be woken",
+            f"{', '.join(full)} has no free address: an idle function could not be started again",
             "free addresses, or name other subnets under network",
             Health.WARN,
         )

@@ -199,9 +199,8 @@ def _trail(target: Target) -> str:
             cloudtrail.get_event_selectors(TrailName=arn)
         ):
             return f"trail {trail['Name']} records changes"
-    found = f"none of {counted(len(trails), 'trail')}" if trails else "there is no trail that"
     raise Unwell(
-        f"{found} runs and records management events that write",
+        "no trail is running that records write management events",
         "start one, or start rolls manually: a changed launch template starts none",
         Health.WARN,
     )

@@ -852,7 +852,8 @@ def _say_put_back(roll: str, seen: Machines, progress: RestoreProgress) -> None:
         if record and record.roll == roll and any(i.alive and i.template == record.failed for i in group.instances):
             progress.once.append(
                 f"group {group.name}: {roll} put {record.former} back, or was about to, and started no roll that "
-                f"replaces the nodes of {record.failed} again: look which version it launches, and start one"
+                f"replaces the nodes of {record.failed} again: check which version the group launches, then start a "
+                "roll"
             )
 
 

@@ -265,4 +265,4 @@ def test_subnets_without_a_free_address_are_named(target: FakeTarget) -> None:
     answers["describe_subnets"]["Subnets"][0]["AvailableIpAddressCount"] = 0
     found = line(target, "way out", **answers)
     assert found.health is Health.WARN
-    assert found.said.startswith("subnet-1 has no free address")
+    assert found.said == "subnet-1 has no free address: an idle function could not be started again"
