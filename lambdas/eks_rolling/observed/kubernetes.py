@@ -194,8 +194,9 @@ class Owner:
 
     @property
     def digest(self) -> str:
-        """Stands for it in lists that cross states, where thousands of names have no room."""
-        return hashlib.sha256(str(self).encode(errors="surrogatepass")).hexdigest()[:8]
+        """Stands for it in lists that cross states, where thousands of names have no room. So long that no tenant finds
+        a name with another workload's [T1]."""
+        return hashlib.sha256(str(self).encode(errors="surrogatepass")).hexdigest()[:16]
 
     @classmethod
     def named(cls, kind: str, namespace: str, name: str) -> "Owner | None":

@@ -41,8 +41,8 @@ T = TypeVar("T")
 NAMED = 20
 """Blockers that a sentence names; the others are in the plan's document."""
 
-MOST_UNREADY = 8000
-"""Workloads that are not Ready, which anybody may make: eleven bytes each of the 256 KiB that an answer may have."""
+MOST_UNREADY = 6000
+"""Workloads that are not Ready, which anybody may make: twenty bytes each of the 256 KiB that an answer may have."""
 
 LISTERS = 3
 """Kinds that are listed at the same time. More would be held back by the server's fairness, and need more memory."""

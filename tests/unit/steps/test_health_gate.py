@@ -16,7 +16,7 @@ from eks_rolling.observed.kubernetes import (
 )
 from eks_rolling.payloads import Hold
 from eks_rolling.settings import PageCheck
-from eks_rolling.steps.health_gate import decide, judge
+from eks_rolling.steps.health_gate import Open, decide, judge
 
 URL = "https://shop.example/health"
 
@@ -40,6 +40,15 @@ def test_a_check_that_does_not_pass_holds_the_gate() -> None:
     held = decide([], [], (), 100.0, 60.0, unanswered=["a is down", "b is down"])
     assert isinstance(held, Hold)
     assert held.reason == "checks do not pass: a is down; b is down"
+
+
+def test_a_workload_that_was_not_ready_before_excuses_no_other_one() -> None:
+    """T1: two names whose SHA-256 have the first 32 bits in common are found within a second."""
+    broken, whole = (Owner("Deployment", n, a) for n, a in (("tenant-x", "x-30816"), ("shop", "web-11818")))
+    assert isinstance(decide([], [Workload(broken, ready=0)], (broken.digest,), 100.0, 60.0), Open)
+    held = decide([], [Workload(whole, ready=0)], (broken.digest,), 100.0, 60.0)
+    assert isinstance(held, Hold)
+    assert str(whole) in held.reason
 
 
 EDGE = Owner("DaemonSet", "shop", "edge")
