@@ -50,7 +50,9 @@ def decide(
         return Hold(f"alarms are firing: {', '.join(firing)}", seconds=backoff(baked, first=5), checks_failed=True)
     if unanswered:
         return Hold(f"checks do not pass: {'; '.join(unanswered)}", seconds=backoff(baked, first=5), checks_failed=True)
-    worse = [w for w in workloads if not w.all_ready and w.owner.digest not in unready_before]
+    # A plan that an earlier version made, before an update in mid-roll, has names.
+    was_so = frozenset(unready_before)
+    worse = [w for w in workloads if not w.all_ready and was_so.isdisjoint({w.owner.digest, str(w.owner)})]
     if worse:
         names = ", ".join(f"{w.owner} ({w.ready} of {w.desired} Ready)" for w in worse)
         return Hold(f"not back to full strength: {names}", seconds=backoff(baked, first=2))

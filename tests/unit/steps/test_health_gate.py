@@ -51,6 +51,12 @@ def test_a_workload_that_was_not_ready_before_excuses_no_other_one() -> None:
     assert str(whole) in held.reason
 
 
+def test_what_the_plan_of_an_earlier_version_excused_is_excused() -> None:
+    """An update of this stack in mid-roll changes the gate, and not the plan that was made."""
+    assert isinstance(decide([], [Workload(WEB, ready=0)], (str(WEB),), 100.0, 60.0), Open)
+    assert isinstance(decide([], [Workload(WEB, ready=0)], (f"{WEB}-2",), 100.0, 60.0), Hold)
+
+
 EDGE = Owner("DaemonSet", "shop", "edge")
 
 
