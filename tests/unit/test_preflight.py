@@ -338,6 +338,15 @@ def test_a_launch_template_may_give_instances_the_tag_instead_of_the_group() -> 
         assert [f.code for f in found(view)] == codes
 
 
+@pytest.mark.parametrize("how", [{"paused": True}, {"surges": False}, {"surges": False, "paused": True}])
+def test_how_a_workload_would_restart_matters_only_where_a_roll_may_restart_it(how: dict[str, bool]) -> None:
+    """Without the Role its pods are evicted like any other's."""
+    view = workload(annotations={STRATEGY_ANNOTATION: "restart"}, **how)(CLEAN)
+    assert [f.severity for f in found(view)] == [BLOCKS]
+    evicted = found(replace(view, not_granted=frozenset({needed_to_restart(WEB)})))
+    assert [(f.code, f.severity) for f in evicted] == [("restart-not-permitted", NOTE)]
+
+
 def test_a_restart_excuses_a_budget_that_never_allows() -> None:
     view = workload(annotations={STRATEGY_ANNOTATION: "restart"}, desired=1, ready=1)(
         budget(desired_healthy=3, allowed=0)(CLEAN)

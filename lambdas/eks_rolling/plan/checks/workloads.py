@@ -79,12 +79,13 @@ def address_findings(view: ClusterSnapshot, pods: Iterable[Pod]) -> Iterator[Fin
 
 
 def restart_findings(view: ClusterSnapshot, pods: Iterable[Pod]) -> Iterator[Finding]:
-    """About workloads that ask for a restart: where no Role permits it, and where their pods cannot exist twice, so
-    that the new one would wait for the old."""
+    """About workloads that ask for a restart: where no Role permits it, and they are evicted as usual; where it would
+    stop their pods first, or start none; and where their pods cannot exist twice, so that the new one would wait for
+    the old."""
     asking = [p for p in pods if (w := view.workload(p.owner)) and w.strategy is Strategy.RESTART]
     for owner in sorted({p.owner for p in asking if p.owner}, key=str):
-        if (workload := view.workload(owner)) and not view.restarts(workload):
-            yield _restart_not_permitted(workload)
+        if workload := view.workload(owner):
+            yield from _restart(workload) if view.restarts(workload) else (_restart_not_permitted(workload),)
     for subject, alike in by_owner(p for p in asking if view.restarts(view.workload(p.owner))).items():
         volumes = [v for p in alike for claim in p.claims if (v := view.volume(p.namespace, claim)) and not v.shared]
         ports = sorted({port for p in alike for port in p.host_ports})
@@ -97,6 +98,24 @@ def restart_findings(view: ClusterSnapshot, pods: Iterable[Pod]) -> Iterator[Fin
                 f"it asks for a restart, but {why}, so a new pod may wait for ever for the old one to end",
                 "take the annotation eks-rolling.io/strategy away: it is evicted then, and away while it moves",
             )
+
+
+def _restart(workload: Workload) -> Iterator[Finding]:
+    subject = str(workload.owner)
+    if not workload.surges:
+        yield blocks(
+            "restart-without-surge",
+            subject,
+            "it asks for a restart, but a restart would stop its pods first",
+            "use a RollingUpdate strategy with maxSurge of at least 1 and maxUnavailable 0",
+        )
+    elif workload.paused:
+        yield blocks(
+            "restart-paused",
+            subject,
+            "it asks for a restart, but it is paused, and a restart would start no pod before it is resumed",
+            "resume it (kubectl rollout resume), or take the annotation eks-rolling.io/strategy away",
+        )
 
 
 RESTART_NOT_PERMITTED = "restart-not-permitted"
@@ -136,20 +155,6 @@ def _workload(workload: Workload) -> Iterator[Finding]:
             subject,
             "its annotation eks-rolling.io/strategy is neither evict nor restart",
             "correct the annotation",
-        )
-    elif workload.strategy is Strategy.RESTART and not workload.surges:
-        yield blocks(
-            "restart-without-surge",
-            subject,
-            "it asks for a restart, but a restart would stop its pods first",
-            "use a RollingUpdate strategy with maxSurge of at least 1 and maxUnavailable 0",
-        )
-    elif workload.strategy is Strategy.RESTART and workload.paused:
-        yield blocks(
-            "restart-paused",
-            subject,
-            "it asks for a restart, but it is paused, and a restart would start no pod before it is resumed",
-            "resume it (kubectl rollout resume), or take the annotation eks-rolling.io/strategy away",
         )
     elif workload.strategy is Strategy.EVICT and workload.desired == 1:
         yield note(
