@@ -636,8 +636,8 @@ class World:
             if state.pod.node or state.gone_at is not None:
                 continue
             node = self._place(state.pod)
+            state.pod = replace(state.pod, node=node, unschedulable_because="" if node else "no node is available")
             if node:
-                state.pod = replace(state.pod, node=node)
                 state.ready_at = self.time + self.delays.pod_start
 
     def _place(self, pod: Pod) -> str:

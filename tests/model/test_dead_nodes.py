@@ -1,5 +1,6 @@
 """Outdated nodes whose kubelet is silent: replaced where the settings say so, and nothing on them given up too soon."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -394,6 +395,65 @@ def test_what_is_lost_on_a_node_that_dies_in_mid_roll_keeps_the_gate_closed_for_
     assert (execution.status, execution.cause, outdated(world)) == ("SUCCEEDED", "", [])
     world.advance(60)
     assert (world.unavailable(owner), world.unavailable(DB)) == (0, 0)
+
+
+def shop_of_which_a_node_dies_at_the_first_gate(world: World, *, then: Callable[[], None]) -> tuple[Engine, list[str]]:
+    """The engine, and where the node's name will be; it has pods of web, is not replaced yet, and `then` is called."""
+    engine = engine_for(world)
+    died: list[str] = []
+
+    def die(step: str) -> None:
+        if step == "health_gate" and not died:
+            homes = {p.node for p in world.pods() if p.owner == WEB}
+            old = set(outdated(world))
+            node = next(n.name for n in world.nodes() if n.name in homes and n.instance in old)
+            died.append(node)
+            world.stop_kubelet(node)
+            then()
+
+    engine.before_call = die
+    return engine, died
+
+
+def test_what_took_the_place_of_a_lost_pod_keeps_the_gate_closed_until_it_is_ready() -> None:
+    """N3: a Deployment's pods are made again elsewhere minutes before their node counts as dead."""
+    world = shop((3, 1))
+    launched: list[float] = []
+    began: list[float] = []
+
+    def fail() -> None:
+        began.append(world.time)
+        world.broken.add(WEB)
+
+    engine, _ = shop_of_which_a_node_dies_at_the_first_gate(world, then=fail)
+
+    def mend(current: World) -> None:
+        if began and current.time >= began[0] + 1200:
+            current.broken.discard(WEB)
+        if began and len(current.machines) > 5 and not launched:
+            launched.append(current.time)
+
+    world.watchers.append(mend)
+    execution = engine.run("roll", "roll-1", {})
+    assert (execution.status, execution.cause, outdated(world)) == ("SUCCEEDED", "", [])
+    assert launched[0] - began[0] >= 1200
+    world.advance(60)
+    assert world.unavailable(WEB) == 0
+
+
+def test_what_finds_no_room_before_the_dead_node_is_replaced_keeps_no_gate_closed() -> None:
+    """It would wait for its own cause."""
+    world = shop((3, 1))
+
+    def fill() -> None:
+        world.room_for[WEB] = sum(1 for p in world.pods() if p.owner == WEB)
+
+    engine, died = shop_of_which_a_node_dies_at_the_first_gate(world, then=fill)
+    execution = engine.run("roll", "roll-1", {})
+    assert (execution.status, execution.cause, outdated(world)) == ("SUCCEEDED", "", [])
+    assert died[0] not in world.nodes_by_name
+    world.advance(60)
+    assert world.unavailable(WEB) == 0
 
 
 def test_a_volume_that_stays_attached_to_a_dead_node_goes_with_it() -> None:

@@ -1,7 +1,7 @@
 """The gate between waves: alarms quiet, checks passed, workloads Ready again, bake time over, no pause requested."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from eks_rolling.clients.protocols import Clients, HttpAnswer, Kubernetes
@@ -11,6 +11,7 @@ from eks_rolling.migration.next_action import Next, look_at_all
 from eks_rolling.observed.kubernetes import (
     Node,
     Owner,
+    Pod,
     Workload,
     as_their_pods_are,
     on_nodes_that_are,
@@ -68,19 +69,37 @@ def _as_they_are(kubernetes: Kubernetes, dead: Iterable[Node]) -> list[Workload]
     """Every workload, by its status, without what is lost on `dead` nodes, which wait for their wave. A DaemonSet that
     seems to lack pods is counted on the nodes that there are."""
     gone = {node.name for node in dead}
-    found = _without(Counter(p.owner for name in gone for p in kubernetes.pods_on(name) if p.owner), kubernetes)
+    lost = by_controller(p for name in gone for p in kubernetes.pods_on(name) if not p.finished)
+    found = [
+        without_lost(w, lost[w.owner], kubernetes.pods_of(w)) if w.owner in lost else w for w in kubernetes.workloads()
+    ]
     lacking = [w for w in found if w.owner.kind == "DaemonSet" and not w.all_ready]
     pods = {w.owner: kubernetes.pods_of(w) for w in lacking}
     names = {node.name for node in kubernetes.nodes()} - gone if lacking else set()
     return [on_nodes_that_are(w, pods[w.owner], names) if w.owner in pods else w for w in found]
 
 
-def _without(lost: Counter[Owner], kubernetes: Kubernetes) -> list[Workload]:
-    """Without this gate's opening nothing would ever replace the node that holds them."""
-    return [
-        w if w.owner.kind == "DaemonSet" else replace(w, desired=w.desired - lost[w.owner])
-        for w in kubernetes.workloads()
-    ]
+def by_controller(pods: Iterable[Pod]) -> dict[Owner, list[Pod]]:
+    found = defaultdict[Owner, list[Pod]](list)
+    for pod in pods:
+        if pod.owner and pod.owner.kind != "DaemonSet":
+            found[pod.owner].append(pod)
+    return dict(found)
+
+
+def without_lost(workload: Workload, lost: Collection[Pod], pods: Iterable[Pod]) -> Workload:
+    """The workload without those of its pods `lost` on dead nodes that nobody replaces before this gate opens; `pods`
+    are all that its selector matches.
+
+    A StatefulSet waits for their end, and so does what can make no pod. Others have successors made as soon as pods are
+    to end (kube-controller-manager, replicaset): those that find no room may get that of the dead node.
+    """
+    ending = sum(1 for p in lost if p.deleting)
+    waiting = (p for p in pods if p.owner == workload.owner and p.unschedulable_because and not p.deleting)
+    replaced = ending - sum(1 for _ in waiting)
+    if workload.owner.kind == "StatefulSet" or workload.fault:
+        replaced = 0
+    return replace(workload, desired=workload.desired - len(lost) + max(0, replaced))
 
 
 def judge(check: PageCheck, answer: HttpAnswer) -> str:

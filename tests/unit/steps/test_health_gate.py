@@ -16,7 +16,7 @@ from eks_rolling.observed.kubernetes import (
 )
 from eks_rolling.payloads import Hold
 from eks_rolling.settings import PageCheck
-from eks_rolling.steps.health_gate import Open, decide, judge
+from eks_rolling.steps.health_gate import Open, decide, judge, without_lost
 
 URL = "https://shop.example/health"
 
@@ -129,3 +129,37 @@ def test_the_ready_pods_of_a_workload_are_counted_whatever_its_status_says(pods:
 def test_a_daemonset_is_not_counted_so() -> None:
     told = Workload(EDGE, desired=2, ready=2)
     assert as_their_pods_are([told], []) == [told]
+
+
+DB = Owner("StatefulSet", "shop", "db")
+FROM_DEAD, LEFT = web_pod(node="dead", ready=False), web_pod(node="dead", ready=False, deleting_until=9.0)
+NO_ROOM = web_pod(node="", ready=False, unschedulable_because="0/3 nodes are available")
+
+
+@pytest.mark.parametrize(
+    ("owner", "fault", "lost", "others", "awaited"),
+    [
+        # Not deleted yet: nobody makes another one.
+        (WEB, "", [FROM_DEAD], [], 2),
+        # Deleted, and replaced elsewhere, or about to be.
+        (WEB, "", [LEFT], [web_pod(node="a", ready=False)], 3),
+        (WEB, "", [LEFT], [], 3),
+        (Owner("ReplicaSet", "shop", "web"), "", [LEFT], [], 3),
+        (WEB, "", [LEFT, FROM_DEAD], [web_pod(node="a", ready=False)], 2),
+        # The successor waits for the dead node's room, or cannot be made; one of another's, or an ending one, is none.
+        (WEB, "", [LEFT], [NO_ROOM], 2),
+        (WEB, "", [LEFT], [NO_ROOM, NO_ROOM], 2),
+        (WEB, "", [LEFT, LEFT], [NO_ROOM], 2),
+        (WEB, "exceeded quota", [LEFT], [], 2),
+        (WEB, "", [LEFT], [replace(NO_ROOM, owner=Owner("Deployment", "shop", "twin"))], 3),
+        (WEB, "", [LEFT], [replace(NO_ROOM, deleting_until=9.0)], 3),
+        # Its successor has the same name, and is not made before this one has ended.
+        (DB, "", [LEFT], [], 2),
+    ],
+)
+def test_what_a_dead_node_holds_is_not_waited_for_unless_it_was_made_elsewhere(
+    owner: Owner, fault: str, lost: list[Pod], others: list[Pod], awaited: int
+) -> None:
+    """N3."""
+    seen = without_lost(Workload(owner, desired=3, ready=2, fault=fault), lost, [*lost, *others])
+    assert seen.desired == awaited
