@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from eks_rolling.observed.kubernetes import Selector
+from eks_rolling.observed.kubernetes import Owner, Selector
+from eks_rolling.payloads import RollRequest
+from eks_rolling.steps.plan import not_waited_for, observe
 from tests.asl import Engine
 from tests.assembly import synthesize
 from tests.model.situations import AUTOSCALER, WEB, outdated, shop, watch_unavailable
@@ -104,6 +106,30 @@ def test_the_gate_does_not_open_while_a_pod_is_missing_of_which_no_status_tells_
     rolled(world, end_one)
     assert waves
     assert waves[0] == {}
+
+
+def test_a_deployment_that_has_adopted_the_replicaset_of_another_keeps_no_gate_closed() -> None:
+    """Its pods are called after the one that was deleted without them (kubectl delete --cascade=orphan)."""
+    world = shop((2, 1), new_version=False)
+    former = world.deployment("former", 1)
+    world.ready()
+    state = world.workloads_by_owner[former]
+    heir = replace(state.workload, owner=replace(former, name="heir"), desired=1, ready=1)
+    kinds = world.workloads
+    # What is the heir's is still made, and called, by the one that is not listed any more.
+    world.workloads = lambda: [replace(heir, ready=w.ready) if w.owner == former else w for w in kinds()]  # type: ignore[method-assign]
+    with_new_version(world)
+    rolled(world)
+
+
+def test_the_gate_waits_for_one_that_has_adopted_pods_and_whose_status_does_not_tell_of_them() -> None:
+    """N3: only what really was not Ready before the roll is left out."""
+    view = observe(RollRequest(), shop((2, 1)).clients(roll_settings()))
+    heir = Owner("Deployment", "default", "heir")
+    told = tuple(replace(w, owner=heir, ready=0) if w.owner == WEB else w for w in view.workloads)
+    assert not_waited_for(replace(view, workloads=told)) == []
+    both = (*view.workloads, *(w for w in told if w.owner == heir))
+    assert not_waited_for(replace(view, workloads=both)) == [heir.digest]
 
 
 def test_no_node_is_tainted_before_the_last_pod_of_the_autoscaler_has_ended() -> None:

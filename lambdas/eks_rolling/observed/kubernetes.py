@@ -518,17 +518,22 @@ def on_nodes_that_are(daemons: Workload, pods: Iterable["Pod"], nodes: Collectio
     return replace(daemons, desired=daemons.desired - counted_there, ready=len(ready))
 
 
-def as_their_pods_are(workloads: Iterable[Workload], pods: Iterable["Pod"]) -> list[Workload]:
+def as_their_pods_are(
+    workloads: Iterable[Workload], pods: Iterable["Pod"], known: Collection[Owner] | None = None
+) -> list[Workload]:
     """The workloads, with as many Ready pods as there are among `pods`: all of theirs, whoever else's there are too.
 
     A controller counts after the fact. For seconds after an eviction its status still has the pod, and a StatefulSet's
     has it until its containers have ended (kube-controller-manager, statefulset: its count leaves out no pod that is to
     end). DaemonSets are left as they are: `on_nodes_that_are` counts those.
+
+    `known` are all workloads that there are, if the caller has read them: pods of a Deployment that is not among them
+    are those of whichever has adopted its ReplicaSet (kubectl delete --cascade=orphan), whose name stays.
     """
     ready = [p for p in pods if p.owner and p.ready and not p.deleting and not p.finished]
     counts = Counter(p.owner for p in ready)
     # A Deployment may have adopted a ReplicaSet that is not called after it.
-    adopted = [p for p in ready if p.owner and p.owner.kind == "ReplicaSet"]
+    adopted = [p for p in ready if p.owner and (p.owner.kind == "ReplicaSet" or _is_left_behind(p.owner, known))]
 
     def count(workload: Workload) -> int:
         owner, selector = workload.owner, workload.selector
@@ -538,6 +543,10 @@ def as_their_pods_are(workloads: Iterable[Workload], pods: Iterable["Pod"]) -> l
         return counts[owner] + sum(1 for _ in own)
 
     return [w if w.owner.kind == "DaemonSet" else replace(w, ready=count(w)) for w in workloads]
+
+
+def _is_left_behind(owner: Owner, known: Collection[Owner] | None) -> bool:
+    return known is not None and owner.kind == "Deployment" and owner not in known
 
 
 ACCEPT = "eks-rolling.io/accept"

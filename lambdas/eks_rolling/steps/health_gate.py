@@ -156,7 +156,10 @@ def _judged(task: RollTask, planned: Iterable[Node], clients: Clients) -> Open |
         return decide(firing, seen, task.unready, task.waited(now), settings.bake_seconds, redis, unanswered, unseen)
 
     decision = judged(workloads)
-    return judged(as_their_pods_are(workloads, clients.kubernetes.pods())) if isinstance(decision, Open) else decision
+    if not isinstance(decision, Open):
+        return decision
+    known = frozenset(w.owner for w in workloads)
+    return judged(as_their_pods_are(workloads, clients.kubernetes.pods(), known))
 
 
 handler = handler_for(run, RollTask, honors=Honors.NOTHING)

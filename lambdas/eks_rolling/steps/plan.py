@@ -110,7 +110,8 @@ def not_waited_for(view: ClusterSnapshot) -> list[str]:
     """
     placeholders = {p.owner for p in view.pods if p.uid in view.placeholders}
     lacking = [w for w in view.workloads if not w.all_ready]
-    lacking = [w for w in as_their_pods_are(lacking, view.pods) if not w.all_ready]
+    known = frozenset(w.owner for w in view.workloads)
+    lacking = [w for w in as_their_pods_are(lacking, view.pods, known) if not w.all_ready]
     keeping = [w for w in view.workloads if w.owner in placeholders]
     return list(dict.fromkeys(w.owner.digest for w in (*lacking, *keeping)))[:MOST_UNREADY]
 

@@ -126,6 +126,29 @@ def test_the_ready_pods_of_a_workload_are_counted_whatever_its_status_says(pods:
     assert not as_their_pods_are([replace(told, settled=False)], pods)[0].all_ready
 
 
+FORMER = Owner("Deployment", "shop", "former")
+
+
+@pytest.mark.parametrize(
+    ("pod", "known", "ready"),
+    [
+        (web_pod(owner=FORMER), {WEB}, 1),
+        (web_pod(owner=FORMER), {WEB, FORMER}, 0),
+        (web_pod(owner=FORMER), None, 0),
+        (web_pod(owner=FORMER, labels={}), {WEB}, 0),
+        (web_pod(owner=Owner("Deployment", "else", "former"), namespace="else"), {WEB}, 0),
+        (web_pod(owner=Owner("StatefulSet", "shop", "former")), {WEB}, 0),
+        (web_pod(), {WEB}, 1),
+    ],
+)
+def test_the_pods_of_a_replicaset_that_was_left_behind_and_adopted_count(
+    pod: Pod, known: set[Owner] | None, ready: int
+) -> None:
+    """`kubectl delete deployment former --cascade=orphan`, and web with the same labels instead."""
+    told = Workload(WEB, desired=1, ready=1, selector=Selector(tuple(ON_WEB.items())))
+    assert [w.ready for w in as_their_pods_are([told], [pod], known)] == [ready]
+
+
 def test_a_daemonset_is_not_counted_so() -> None:
     told = Workload(EDGE, desired=2, ready=2)
     assert as_their_pods_are([told], []) == [told]
