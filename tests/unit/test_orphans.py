@@ -25,6 +25,9 @@ from eks_rolling.observed.marks import (
 from eks_rolling.redis.stand_in import FOR_POD, LABEL
 from eks_rolling.roll.lock import NAME
 from eks_rolling.roll.orphans import CERTAINLY_DEAD, OrphanScan, autoscaler_paused_seconds, orphans
+from eks_rolling.roll.proofs import prove
+from tests.model.situations import settings
+from tests.world import World
 
 LOCK = Lease(f"kube-system/{NAME}", "roll-1", renewed=1000.0, duration=180.0)
 OURS = {"kubernetes.io/cluster/demo": "owned"}
@@ -146,6 +149,21 @@ def test_one_remedy_serves_for_everything_that_a_roll_left() -> None:
     views = [MARKS[name][0] for name in ("taint", "replacement", "budget")]
     view = replace(views[0], states=views[1].states, budgets=views[2].budgets)
     assert {o.remedy for o in orphans(view)} == {"the next roll finishes it: `eks-rolling start --cluster demo`"}
+
+
+@pytest.mark.parametrize("proof", [True, False])
+def test_only_a_request_that_a_roll_made_takes_a_roll(*, proof: bool) -> None:
+    """T1, R2: a kubelet may write any annotation of its own Node, and must not choose the remedy for all else."""
+    marked = node(annotations={NODE_LAUNCH: str(LaunchMark(3600.0, desired=1, raised=True))})
+    world = World()
+    world.put_lease(Lease(LOCK.name, "roll-1", world.time, 180.0))
+    if proof:
+        mark = marked.nodes[0].annotations[NODE_LAUNCH]
+        prove(world.clients(settings()), "roll-1", CLEAN.nodes[0], NODE_LAUNCH, mark)
+    free = replace(world.leases[LOCK.name], holder="")
+    view = replace(marked, leases=(free,), budgets=MARKS["budget"][0].budgets)
+    (command,) = {o.remedy.split("`")[1] for o in orphans(view)}
+    assert command.split()[1] == ("start" if proof else "restore")
 
 
 def test_a_group_that_runs_more_than_its_old_maximum_takes_a_roll() -> None:

@@ -33,6 +33,7 @@ from eks_rolling.observed.marks import (
 from eks_rolling.redis.stand_in import FOR_POD, LABEL
 from eks_rolling.roll.lock import NAME as LOCK
 from eks_rolling.roll.pending_change import NAME as NEXT
+from eks_rolling.roll.proofs import as_proven
 
 OTHERS_LABELS = ("eks.amazonaws.com/nodegroup", "karpenter.sh/nodepool", "eks.amazonaws.com/compute-type")
 """On nodes that belong to no Auto Scaling group of one's own, and never did."""
@@ -98,7 +99,7 @@ def _remedy(view: OrphanScan) -> str:
 
 def _needs_a_roll(view: OrphanScan) -> bool:
     replaces = any(INSTANCE_REPLACES in s.tags for s in view.states.values() if s.state == "running")
-    asked = (LaunchMark.on(node) for node in view.nodes)
+    asked = (LaunchMark.on(as_proven(view.lock, node, NODE_LAUNCH)) for node in view.nodes)
     owed = any(mark is not None and mark.raised for mark in asked)
     return replaces or owed or any(_is_full(group) for group in view.groups)
 
