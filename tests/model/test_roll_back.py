@@ -1,7 +1,7 @@
 """Rolls that fail at their canary or gate and go back: the former version first, then the new nodes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,11 +9,12 @@ import pytest
 
 from eks_rolling.documents.report import Ending, Report
 from eks_rolling.errors import AccessDenied
-from eks_rolling.observed.aws import LaunchTemplate
+from eks_rolling.observed.aws import Group, LaunchTemplate
 from eks_rolling.observed.kubernetes import Owner
 from eks_rolling.observed.marks import GROUP_PUT_BACK
 from eks_rolling.report.messages import Topic
 from eks_rolling.settings import OnInterference, Settings
+from stacks.functions import SIZES, USUAL
 from tests.asl import Engine, Execution, StateFault, Stopped
 from tests.assembly import with_way_back, with_way_back_document
 from tests.model.situations import by_zone, shop, watch_unavailable
@@ -229,6 +230,27 @@ def test_a_default_version_that_ec2_describes_late_is_not_taken_for_somebody_els
     rolled(engine)
     assert (second_of(engine).status, second_of(engine).cause) == ("SUCCEEDED", "")
     assert versions(world) == {"1"}
+
+
+def test_a_default_version_that_ec2_never_describes_is_waited_for_within_the_functions_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """R3: one that is cut off is run again, and would be cut off again. Each look at the groups is slow here."""
+    world = shop_with_a_bad_version()
+    world.templates_lag = 100_000
+    engine, groups, steps, looks = engine_for(world), world.groups, [""], list[float]()
+
+    def slow(names: Sequence[str] = ()) -> list[Group]:
+        if steps[-1] == "put_back_version":
+            world.time += 4
+            looks.append(world.time)
+        return groups(names)
+
+    monkeypatch.setattr(world, "groups", slow)
+    engine.before_call = steps.append
+    engine.run("roll", "roll-1", {})
+    assert len(looks) > 5
+    assert looks[-1] - looks[0] + 4 < SIZES.get("put_back_version", USUAL).timeout
 
 
 @pytest.mark.parametrize("meanwhile", [True, False])

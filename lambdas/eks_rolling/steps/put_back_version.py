@@ -31,9 +31,9 @@ from eks_rolling.roll import lock
 from eks_rolling.roll.operator_requests import Honors
 from eks_rolling.runtime import handler_for
 
-SPREADING_LOOKS, SPREADING_LOOK = 10, 2.0
-"""How often it is looked whether AWS describes what was changed, and the seconds between two looks: the function has a
-minute."""
+SPREADING, SPREADING_LOOK = 20.0, 2.0
+"""For how many seconds it is looked whether AWS describes what was changed, and the seconds between two looks. The
+function has a minute, and a look at many groups takes seconds of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +194,9 @@ def _put_back(name: str, everyone: Sequence[Group], task: PutBackTask, clients: 
 def _let_spread(back: Mapping[str, str], clients: Clients) -> None:
     """Waits until AWS describes the groups (name -> version) as they were made: the second roll would take what is
     described late for what somebody has set since (EC2 API guide, eventual consistency)."""
-    for _ in range(SPREADING_LOOKS):
-        groups = clients.aws.groups(sorted(back)) if back else []
+    until = clients.now() + SPREADING
+    while back and clients.now() < until:
+        groups = clients.aws.groups(sorted(back))
         versions = clients.aws.template_versions([g.template.id for g in groups if g.template])
         now = resolve(groups, versions)
         if all(now.get(name, {}).get("") == version for name, version in back.items()):
