@@ -485,6 +485,20 @@ def test_groups_that_mix_on_demand_and_spot_are_raised_one_at_a_time() -> None:
     assert world.snapshot() == before
 
 
+def test_no_instance_is_asked_for_twice_while_other_nodes_of_the_group_are_terminated() -> None:
+    """R2: a termination lowers the desired capacity in the middle of another node's launch."""
+    world = shop((4, 1))
+    for name in ("ng-a", "ng-b"):
+        world.groups_by_name[name] = replace(world.groups_by_name[name], mixed_purchasing=True)
+    world.delays.scale_out = 60
+    before, zones = world.snapshot(), by_zone(world)
+    engine = Engine(synthesize(), world, world.clients(roll_settings().model_copy(update={"canary": False})))
+    execution = engine.run("roll", "roll-1", {"surge": 2})
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    assert (outdated(world), by_zone(world)) == ([], zones)
+    assert world.snapshot() == before
+
+
 def test_a_node_that_gets_no_instance_gives_up_its_turn_to_launch_one() -> None:
     """R2: at its deadline, not when the Lease runs out."""
     world = shop(SMALL)

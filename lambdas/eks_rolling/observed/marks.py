@@ -144,7 +144,8 @@ def token_of(roll: str, instance: str, attempt: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LaunchMark:
-    """One request for a replacement: by client `token`, or by raising the desired capacity from `desired`.
+    """One request for a replacement: by client `token`, or by raising the desired capacity of a group whose own size,
+    without the replacements beside their old instances, is `desired`.
 
     `raised`: that was done, so one instance of the group is the roll's.
     """

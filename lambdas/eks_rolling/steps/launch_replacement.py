@@ -5,7 +5,7 @@ idempotent. Groups it does not serve (on-demand and spot mixed) get their desire
 time under a Lease, and the instance that then appears in the right zone is claimed by a tag.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from eks_rolling.clients.protocols import Clients
@@ -47,9 +47,10 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class RaiseDesired:
-    """Ask for it by raising the desired capacity to this."""
+    """Ask for it by raising the desired capacity to this, as was written down."""
 
     desired: int
+    asked: LaunchMark
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,25 +108,39 @@ def _launched(group: Group, states: dict[str, InstanceState], mark: LaunchMark) 
 def _decide_serially(
     group: Group, states: dict[str, InstanceState], mark: LaunchMark | None, old: InstanceState, now: float
 ) -> Decision:
-    """A request that an earlier roll made, and that no instance answered, counts on: it is never made twice."""
-    alive = sum(1 for i in group.instances if i.alive)
-    due = mark is not None and mark.desired is not None and group.desired <= mark.desired
-    for instance in group.instances:
-        state = states.get(instance.id)
-        if state is None or not instance.alive:
-            continue
+    """A request that an earlier roll made, and that no instance answered, counts on: it is never made twice.
+
+    It is counted from the group's own size, because the desired capacity falls by one whenever another node of the
+    group is terminated, and that waits for nobody's turn to launch.
+    """
+    alive = [i for i in group.instances if i.alive]
+    if unknown := next((i.id for i in alive if i.id not in states), ""):
+        # It may be the one that was asked for, or another node's.
+        return Hold(f"EC2 does not know {unknown} everywhere yet")
+    own = group.desired - sum(1 for i in alive if _is_extra(group, states[i.id]))
+    due = mark is not None and mark.desired is not None and own <= mark.desired
+    for instance in alive:
+        state = states[instance.id]
         if state.tags.get(INSTANCE_REPLACES) == SURPLUS and instance.zone == old.zone:
             return Claim(instance.id, old.id)
         # While the group has fewer than it was asked for, one that came may have come for something else.
-        if mark and not due and alive >= group.desired and mark.may_be_answered_by(state):
+        if mark and not due and len(alive) >= group.desired and mark.may_be_answered_by(state):
             return Claim(instance.id, old.id if instance.zone == old.zone else SURPLUS)
-    if mark and mark.desired is not None and due:
-        return RaiseDesired(mark.desired + 1)
-    if alive < group.desired:
+    if not due and len(alive) < group.desired:
         return Hold(f"group {group.name} is launching its instance {group.desired}")
     if group.desired >= group.maximum:
         return Hold(f"group {group.name} is at its maximum size {group.maximum}; raise it")
-    return RecordLaunch(LaunchMark(now, desired=group.desired))
+    if mark is not None and mark.desired == own:
+        return RaiseDesired(group.desired + 1, mark)
+    # Where somebody lowered the capacity below what was written down, one more than it is now is asked for.
+    return RecordLaunch(LaunchMark(now, desired=own))
+
+
+def _is_extra(group: Group, state: InstanceState) -> bool:
+    """Whether it is beyond the group's own size: a replacement beside its old instance, or one launched elsewhere."""
+    replaces = state.tags.get(INSTANCE_REPLACES, "")
+    old = group.instance(replaces) if replaces else None
+    return replaces == SURPLUS or (old is not None and old.alive)
 
 
 def run(task: NodeTask, clients: Clients) -> StepResult:
@@ -212,12 +227,10 @@ def _act(
             return StepResult.wait("a replacement was requested", 1)
         case Launch(token):
             return _launch(token, task, node, states, clients)
-        case RaiseDesired(desired):
+        case RaiseDesired(desired, asked):
             clients.aws.set_desired(task.group, desired)
             # Proof, for whoever comes after a crash, that one instance more is this roll's.
-            asked = LaunchMark.on(node)
-            mark = LaunchMark(asked.asked_at if asked else clients.now(), desired=desired - 1, raised=True)
-            _record(mark, task, node, clients)
+            _record(replace(asked, raised=True), task, node, clients)
             return StepResult.wait(f"the desired capacity of {task.group} was raised to {desired}", 5)
         case Claim(instance, value):
             if unknown := _tag(instance, value, states, clients):

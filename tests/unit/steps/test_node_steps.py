@@ -122,9 +122,10 @@ class TestLaunch:
 
     def test_a_mixed_group_is_raised_by_one_from_what_was_seen_never_set_lower(self) -> None:
         """N3: a stale write of a lower desired capacity would terminate nodes."""
-        noted = replace(NODE, annotations={NODE_LAUNCH: str(LaunchMark(90, desired=3))})
+        mark = LaunchMark(90, desired=3)
+        noted = replace(NODE, annotations={NODE_LAUNCH: str(mark)})
         mixed = group(mixed_purchasing=True)
-        assert self.decide(mixed, node=noted) == launch_replacement.RaiseDesired(4)
+        assert self.decide(mixed, node=noted) == launch_replacement.RaiseDesired(4, mark)
         grown = replace(mixed, desired=4)
         assert isinstance(self.decide(grown, node=noted), Hold)
 
@@ -136,13 +137,56 @@ class TestLaunch:
 
     def test_a_mixed_group_that_is_short_is_not_asked_for_one_more_and_what_comes_may_be_anothers(self) -> None:
         """N3, N4: whoever asked for what has not come; the request of an earlier roll counts on."""
-        noted = replace(NODE, annotations={NODE_LAUNCH: str(LaunchMark(90, desired=2, raised=True))})
+        mark = LaunchMark(90, desired=2, raised=True)
+        noted = replace(NODE, annotations={NODE_LAUNCH: str(mark)})
         came = state(NEW, launched=95.0)
         short = group(GroupInstance(NEW, "a"), mixed_purchasing=True, desired=3)
         for node in (NODE, noted):
             assert isinstance(self.decide(short, came, node=node), Hold)
         lowered = replace(short, desired=2)
-        assert self.decide(lowered, came, node=noted) == launch_replacement.RaiseDesired(3)
+        assert self.decide(lowered, came, node=noted) == launch_replacement.RaiseDesired(3, mark)
+
+    @pytest.mark.parametrize("raised", [False, True])
+    def test_a_request_outlasts_the_termination_of_another_node_of_the_mixed_group(self, *, raised: bool) -> None:
+        """R2: the termination lowers the desired capacity; the request is made once all the same."""
+        other, new = GroupInstance("i-2", "a"), GroupInstance("i-3", "a")
+        states = (state("i-2"), state("i-3", tags={INSTANCE_REPLACES: "i-2"}))
+        beside = group(other, new, mixed_purchasing=True, desired=3)
+        first = self.decide(beside, *states)
+        assert first == launch_replacement.RecordLaunch(LaunchMark(100.0, desired=2))
+        mark = replace(first.mark, raised=raised)
+        noted = replace(NODE, annotations={NODE_LAUNCH: str(mark)})
+        if not raised:
+            assert self.decide(beside, *states, node=noted) == launch_replacement.RaiseDesired(4, mark)
+        assert isinstance(self.decide(replace(beside, desired=4), *states, node=noted), Hold)
+        alone = group(replace(other, lifecycle="Terminating"), new, mixed_purchasing=True, desired=3)
+        assert isinstance(self.decide(alone, *states, node=noted), Hold)
+        came = replace(alone, instances=(*alone.instances, GroupInstance(NEW, "a")))
+        claim = self.decide(came, *states, state(NEW, launched=101.0), node=noted)
+        assert claim == launch_replacement.Claim(NEW, OLD)
+
+    def test_a_mixed_group_that_was_lowered_below_what_was_noted_is_asked_for_one_more_than_it_has(self) -> None:
+        """N3, R2: not for all that it had."""
+        noted = replace(NODE, annotations={NODE_LAUNCH: str(LaunchMark(90, desired=3, raised=True))})
+        lowered = group(mixed_purchasing=True, desired=1)
+        again = self.decide(lowered, node=noted)
+        assert again == launch_replacement.RecordLaunch(LaunchMark(100.0, desired=1))
+        noted = replace(NODE, annotations={NODE_LAUNCH: str(again.mark)})
+        assert self.decide(lowered, node=noted) == launch_replacement.RaiseDesired(2, again.mark)
+
+    def test_an_instance_of_a_mixed_group_that_ec2_does_not_know_yet_is_waited_for(self) -> None:
+        """R2: it may be the one that was asked for."""
+        noted = replace(NODE, annotations={NODE_LAUNCH: str(LaunchMark(90, desired=1, raised=True))})
+        listed = group(GroupInstance(NEW, "a"), mixed_purchasing=True, desired=2)
+        decision = self.decide(listed, node=noted)
+        assert isinstance(decision, Hold)
+        assert NEW in decision.reason
+
+    def test_a_mixed_group_at_its_maximum_is_not_raised_again_for_what_came_elsewhere(self) -> None:
+        noted = replace(NODE, annotations={NODE_LAUNCH: str(LaunchMark(90, desired=1, raised=True))})
+        elsewhere = state(NEW, zone="b", tags={INSTANCE_REPLACES: launch_replacement.SURPLUS})
+        full = group(GroupInstance(NEW, "b"), mixed_purchasing=True, desired=2, maximum=2)
+        assert isinstance(self.decide(full, elsewhere, node=noted), Hold)
 
 
 class TestReady:
