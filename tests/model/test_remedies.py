@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from eks_rolling.observed.marks import NODE_LAUNCH
 from eks_rolling.roll.lock import ABORT
 from eks_rolling_cli import cli_context, planning
 from eks_rolling_cli.app import app
@@ -311,6 +312,24 @@ def test_after_launches_that_never_succeed_nothing_adds_up_and_the_remedy_finish
         part: (after[part], before[part]) for part in before if part != "labels" and after[part] != before[part]
     } == {}
     assert (outdated(world), by_zone(world)) == ([], zones)
+
+
+def test_a_restore_drops_the_request_of_a_group_whose_capacity_somebody_has_lowered_since(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """R2, N3: what comes later comes for something else, and is nobody's replacement."""
+    world = serial(0)
+    engine, before = engine_for(world), world.snapshot()
+    del before["labels"]
+    world.delays.scale_out = NEVER
+    assert engine.run("roll", "roll-1", {}).status == "FAILED"
+    (owed,) = [node for node in world.nodes_by_name.values() if NODE_LAUNCH in node.annotations]
+    group = world.groups_by_name[world.machines[owed.instance].group]
+    world.groups_by_name[group.name] = replace(group, desired=group.desired - 1)
+    restored = Desk(world, engine, monkeypatch).types("eks-rolling restore --cluster demo")
+    assert restored.exit_code == 0, restored.output
+    assert not any(NODE_LAUNCH in node.annotations for node in world.nodes_by_name.values())
+    assert world.snapshot() | before == world.snapshot()
 
 
 @pytest.mark.heavy
