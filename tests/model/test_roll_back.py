@@ -55,8 +55,9 @@ def shop_with_a_bad_version(names: str = "$Default", sizes: tuple[int, int] = (2
     def fire(current: World) -> None:
         bad = any(m.alive and m.template.endswith(":2") for m in current.machines.values())
         (current.alarms.add if bad else current.alarms.discard)("shop-errors")
-        # The second roll replaces what the first one made.
-        current.planned |= {m.id for m in current.machines.values() if m.template.endswith(":2")}
+        # The second roll replaces what the first one made; until there is one, a restore may give it back.
+        if any(default == 1 for _, default in current.templates.values()):
+            current.planned |= {m.id for m in current.machines.values() if m.template.endswith(":2")}
 
     world.watchers.append(fire)
     return world
