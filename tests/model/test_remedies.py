@@ -15,14 +15,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from eks_rolling.observed.marks import NODE_LAUNCH
+from eks_rolling.observed.marks import INSTANCE_REPLACES, NODE_LAUNCH
 from eks_rolling.roll.lock import ABORT
 from eks_rolling_cli import cli_context, planning
 from eks_rolling_cli.app import app
 from eks_rolling_cli.executions import Execution as Shown
 from tests.asl import Engine, Execution, StateFault, Stopped
+from tests.assembly import synthesize
 from tests.model.situations import by_zone, outdated, settings, shop
 from tests.model.test_control import CASES, Person
+from tests.model.test_plan import days_pass
 from tests.model.test_roll import SMALL, engine_for, stop_after
 from tests.unit.cli.targets import FakeTarget
 from tests.world import World
@@ -265,13 +267,184 @@ def test_whatever_is_printed_after_an_end_leaves_nothing_when_it_is_typed(
             assert (outdated(world), by_zone(world)) == ([], zones), command
 
 
+FORCE: Json = {"force": True}
+"""What a person asked for at first: the printed `start` does not ask for it again."""
+
+
+def current() -> World:
+    """No node of it is outdated."""
+    world = shop(SMALL, new_version=False)
+    world.planned = set(world.machines)
+    return world
+
+
+@cache
+def calls_of_a_forced_roll() -> tuple[str, ...]:
+    engine, made = engine_for(current()), list[str]()
+    engine.before_call = made.append
+    engine.run("roll", "roll-1", FORCE)
+    return tuple(made)
+
+
+def begun(world: World) -> set[str]:
+    """Instances whose replacement is there beside them."""
+    living = {m.id for m in world.machines.values() if m.alive}
+    return {world.machines[i].tags.get(INSTANCE_REPLACES, "") for i in living} & living
+
+
+def leaves_nothing(world: World, before: Json) -> None:
+    world.advance(60)
+    after = world.snapshot()
+    parts = [part for part in before if part != "labels"]
+    assert {part: after[part] for part in parts} == {part: before[part] for part in parts}
+    assert begun(world) == set()
+
+
+HALF_WAY = tuple(range(1, 13))
+
+
+@pytest.mark.heavy
+@pytest.mark.kill_points(keep=4)
+@pytest.mark.parametrize("stopped", [False, True], ids=["aborted", "stopped"])
+@pytest.mark.parametrize("point", HALF_WAY)
+def test_what_a_forced_roll_left_half_done_is_finished_by_the_start_that_is_printed(
+    point: int, monkeypatch: pytest.MonkeyPatch, *, stopped: bool
+) -> None:
+    """R2, N4: no node is outdated, so only what the roll left shows which nodes are to be replaced still."""
+    world = current()
+    engine, before, zones = engine_for(world), world.snapshot(), by_zone(world)
+    if stopped:
+        stop_after(engine, forced_effects() * point // len(HALF_WAY) - 1, FORCE)
+        engine.run("restore", "watchdog-1", {"roll": "roll-1"})
+    else:
+        Person(world, engine, max(2, len(calls_of_a_forced_roll()) * point // len(HALF_WAY) - 1), ABORT)
+        engine.run("roll", "roll-1", FORCE)
+    mended(world, engine)
+    half_done = begun(world)
+    desk = Desk(world, engine, monkeypatch)
+    if half_done:
+        said = [c for c in printed(world, desk) if " start" in c]
+        assert said, "a node is half replaced, and nothing says what to type"
+        assert all("--force" not in c for c in said)
+    alive = {m.id for m in world.machines.values() if m.alive}
+    done = desk.types("eks-rolling start --cluster demo")
+    assert done.exit_code == 0, done.output
+    leaves_nothing(world, before)
+    assert by_zone(world) == zones
+    # Nothing else is replaced: those that the roll did not reach are nobody's half-done work.
+    assert alive - {m.id for m in world.machines.values() if m.alive} == half_done
+
+
+@cache
+def forced_effects() -> int:
+    world = current()
+    engine_for(world).run("roll", "roll-1", FORCE)
+    return len(world.effects)
+
+
+@pytest.mark.heavy
+def test_some_of_these_ends_leave_a_node_half_replaced() -> None:
+    """Or they would show nothing."""
+    world = half_replaced(engine_for, current(), FORCE)
+    assert len(begun(world)) == 1
+
+
+def half_replaced(engine_of: Callable[[World], Engine], world: World, request: Json) -> World:
+    """Where a roll was aborted while a node's replacement was in use."""
+    engine = engine_of(world)
+    seen: list[str] = []
+
+    def abort_once_in_use(step: str) -> None:
+        seen.append(step)
+        if step == "evict" and seen.count("evict") == 4:
+            Person(world, engine, 0, ABORT)._before(step)
+
+    engine.before_call = abort_once_in_use
+    execution = engine.run("roll", "roll-1", request)
+    assert execution.error == "Aborted", execution.cause
+    engine.before_call = lambda _: None
+    assert begun(world), "its replacement was given back"
+    return world
+
+
+@pytest.mark.heavy
+def test_what_a_roll_for_age_left_half_done_is_finished_though_the_limit_is_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """R2: the reason that the earlier roll had may be gone."""
+    world = current()
+    before, zones = world.snapshot(), by_zone(world)
+    days_pass(world, 6)
+
+    def aging(world: World) -> Engine:
+        return Engine(synthesize(), world, world.clients(settings().model_copy(update={"max_age_days": 5})))
+
+    half_replaced(aging, world, {})
+    (old,) = begun(world)
+    engine = engine_for(world)
+    done = Desk(world, engine, monkeypatch).types("eks-rolling start --cluster demo")
+    assert done.exit_code == 0, done.output
+    leaves_nothing(world, before)
+    assert (by_zone(world), world.machines[old].alive) == (zones, False)
+
+
+@pytest.mark.heavy
+def test_a_forced_roll_after_one_that_was_aborted_leaves_no_instance_too_many() -> None:
+    """R2: the replacement that the first launched is not replaced as well."""
+    world = current()
+    before, zones = world.snapshot(), by_zone(world)
+    half_replaced(engine_for, world, FORCE)
+    world.planned |= {m.id for m in world.machines.values() if m.alive}
+    execution = engine_for(world).run("roll", "roll-2", FORCE)
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    leaves_nothing(world, before)
+    assert by_zone(world) == zones
+
+
+@pytest.mark.heavy
+def test_a_start_by_an_event_finishes_what_a_forced_roll_left_half_done() -> None:
+    """R2."""
+    world = current()
+    before, zones = world.snapshot(), by_zone(world)
+    half_replaced(engine_for, world, FORCE)
+    execution = engine_for(world).run("roll", "roll-2", {"trigger": "launch template lt-ng-a"})
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    leaves_nothing(world, before)
+    assert by_zone(world) == zones
+    again = engine_for(world).run("roll", "roll-3", {})
+    assert json.loads(world.documents["rolls/roll-3/plan.json"])["nodes"] == []
+    assert again.status == "SUCCEEDED"
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("between", [False, True], ids=["comes to the next roll", "comes between the rolls"])
+def test_an_instance_that_is_owed_to_a_forced_roll_is_taken_by_the_start_that_is_printed(
+    between: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R2: the restore keeps the request on record, for a roll that finds no outdated node."""
+    world = serial(0, new_version=False)
+    world.planned = set(world.machines)
+    engine, before, zones = engine_for(world), world.snapshot(), by_zone(world)
+    world.delays.scale_out = NEVER
+    assert engine.run("roll", "roll-1", FORCE).status == "FAILED"
+    desk = Desk(world, engine, monkeypatch)
+    command = next(c for c in printed(world, desk) if " start" in c)
+    capacity_is_back(world)
+    if between:
+        world.advance(120)
+    done = desk.types(command)
+    assert done.exit_code == 0, done.output
+    leaves_nothing(world, before)
+    assert by_zone(world) == zones
+
+
 NEVER = 1e9
 """Seconds: longer than any deadline."""
 
 
-def serial(maximum: int) -> World:
+def serial(maximum: int, *, new_version: bool = True) -> World:
     """Groups whose desired capacity is raised for a replacement, as those that mix purchasing are."""
-    world = shop(SMALL)
+    world = shop(SMALL, new_version=new_version)
     for name, group in world.groups_by_name.items():
         world.groups_by_name[name] = replace(group, mixed_purchasing=True, maximum=max(group.maximum, maximum))
     return world

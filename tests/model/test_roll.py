@@ -126,12 +126,12 @@ def test_a_roll_that_dies_unnoticed_is_taken_over_once_its_lock_runs_out(after: 
     assert world.snapshot() == before
 
 
-def stop_after(engine: Engine, after: int) -> None:
+def stop_after(engine: Engine, after: int, request: dict[str, object] | None = None) -> None:
     """Stops the roll's execution right after its `after`th effect."""
     engine.kills_stop_execution = True
     engine.world.kill_after = after
     with pytest.raises(Stopped):
-        engine.run("roll", "roll-1", {})
+        engine.run("roll", "roll-1", request or {})
     engine.kills_stop_execution = False
 
 

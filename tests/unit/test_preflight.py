@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from eks_rolling.documents.finding import Finding, Severity
-from eks_rolling.observed.aws import Group, GroupInstance, InstanceType, LaunchTemplate, VcpuQuota
+from eks_rolling.observed.aws import Group, GroupInstance, InstanceState, InstanceType, LaunchTemplate, VcpuQuota
 from eks_rolling.observed.kubernetes import (
     ACCEPT,
     STRATEGY_ANNOTATION,
@@ -21,10 +21,19 @@ from eks_rolling.observed.kubernetes import (
     Volume,
     Workload,
 )
-from eks_rolling.observed.marks import AUTOSCALER_REPLICAS, GROUP_MAXIMUM, NODE_TARGETS, outdated
+from eks_rolling.observed.marks import (
+    AUTOSCALER_REPLICAS,
+    GROUP_MAXIMUM,
+    INSTANCE_REPLACES,
+    NODE_LAUNCH,
+    NODE_TARGETS,
+    NODE_UNFIT,
+    outdated,
+)
 from eks_rolling.payloads import RollRequest
 from eks_rolling.plan.checks import ACCEPTABLE, ClusterSnapshot, candidates, findings, resolve
 from eks_rolling.plan.permissions import needed_to_restart
+from eks_rolling.plan.snapshot import begun
 from eks_rolling.redis.groups import CACHE, PART
 from eks_rolling.settings import Autoscaler, AutoscalerMode, RollBack, Settings
 from eks_rolling.steps.plan import PlanOutcome, decide
@@ -623,6 +632,109 @@ class TestReasons:
         assert self.reasons(1.0, RollRequest(force=True)) == ["the request forces it"]
         assert self.reasons(1.0, RollRequest(force=True, nodes=("node-9",))) == []
         assert self.reasons(1.0, RollRequest(nodes=("node-1",))) == []
+
+    PAIR = replace(
+        GROUP,
+        instances=tuple(replace(GROUP.instances[0], id=i, template="lt-1:2") for i in ("i-1", "i-2")),
+    )
+    NEW_NODE = replace(NODE, name="node-2", instance="i-2")
+    LAUNCHED = "an earlier roll has launched its replacement i-2"
+
+    def half_done(self, request: RollRequest, days: int = 0, **more: Any) -> dict[str, str]:
+        """Instance -> reason where an earlier roll launched i-2 to replace i-1, and left both."""
+        given: dict[str, Any] = {
+            "groups": (self.PAIR,),
+            "nodes": (replace(NODE, created=1.0), replace(self.NEW_NODE, created=9 * 86400.0)),
+            "replacements": {"i-1": ("i-2",)},
+        }
+        view = replace(self.CURRENT, **given | more)
+        return {c.instance.id: c.reason for c in candidates(view, resolve(view.groups, view.versions), request, days)}
+
+    def test_that_its_replacement_was_launched_is_one(self) -> None:
+        """R2: nothing is half done for ever, whatever the reason was that the earlier roll had."""
+        assert self.half_done(RollRequest()) == {"i-1": self.LAUNCHED}
+        assert self.half_done(RollRequest(nodes=("node-1",))) == {"i-1": self.LAUNCHED}
+        assert self.half_done(RollRequest(nodes=("node-2",))) == {}
+        assert self.half_done(RollRequest(), replacements={}) == {}
+        assert self.half_done(RollRequest(), groups=(replace(self.PAIR, tags={"eks:nodegroup-name": "ng"}),)) == {}
+
+    def test_an_own_reason_comes_before_that(self) -> None:
+        assert self.half_done(RollRequest(), 5) == {"i-1": "it is 9 days old (max_age_days 5)"}
+        behind = replace(
+            self.PAIR, instances=(replace(self.PAIR.instances[0], template="lt-1:1"), self.PAIR.instances[1])
+        )
+        assert self.half_done(RollRequest(), groups=(behind,)) == {"i-1": ""}
+
+    def test_a_forced_roll_replaces_no_replacement_that_a_node_of_its_plan_goes_onto(self) -> None:
+        """R2: the group would have one instance too many, for good."""
+        assert self.half_done(RollRequest(force=True)) == {"i-1": self.LAUNCHED}
+        assert self.half_done(RollRequest(force=True, nodes=("i-2",))) == {"i-2": "the request forces it"}
+
+    def test_a_node_whose_replacement_is_the_one_to_be_replaced_stays(self) -> None:
+        """Its version was taken back, or its image: the spare instance goes."""
+        back = replace(
+            self.PAIR, instances=(self.PAIR.instances[0], replace(self.PAIR.instances[1], template="lt-1:3"))
+        )
+        assert self.half_done(RollRequest(), groups=(back,)) == {"i-2": ""}
+        assert self.half_done(RollRequest(nodes=("node-1",)), groups=(back,)) == {}
+        images, now = {"i-1": "ami-1", "i-2": "ami-2"}, {"lt-1:2": "ami-1"}
+        assert list(self.half_done(RollRequest(), images=images, images_now=now)) == ["i-2"]
+
+    def test_a_node_whose_replacement_is_unfit_stays(self) -> None:
+        """A person drains that one."""
+        unfit = replace(self.NEW_NODE, unschedulable=True, annotations={NODE_UNFIT: "true"})
+        assert self.half_done(RollRequest(), nodes=(NODE, unfit)) == {}
+        assert self.half_done(RollRequest(force=True), nodes=(NODE, unfit)).keys() == {"i-1", "i-2"}
+
+    @pytest.mark.parametrize(
+        ("mark", "asked"),
+        [
+            ("desired:3:raised@90", True),
+            ("desired:3@90", False),
+            (f"{'0' * 20}-{'1' * 20}-1@90", False),
+            ("desired:3:raised@90 ", False),
+        ],
+    )
+    def test_that_an_instance_is_owed_for_it_is_one(self, mark: str, *, asked: bool) -> None:
+        """R2: a restore keeps such a request on record for the next roll. T1: only one that a roll made."""
+        nodes, reason = (
+            (replace(NODE, annotations={NODE_LAUNCH: mark}),),
+            "an earlier roll has asked for its replacement",
+        )
+        said = self.half_done(RollRequest(), nodes=nodes, replacements={})
+        assert said == ({"i-1": reason} if asked else {})
+        forged = ((NODE.name, NODE_LAUNCH),)
+        assert self.half_done(RollRequest(), nodes=nodes, replacements={}, unproven=forged) == {}
+
+    @pytest.mark.parametrize(
+        ("old", "new", "tag", "state", "found"),
+        [
+            ("InService", "InService", "i-1", "running", True),
+            ("InService", "Pending", "i-1", "pending", True),
+            ("InService", "InService", "i-1", "shutting-down", False),
+            ("InService", "Terminating:Wait", "i-1", "running", False),
+            ("Terminating", "InService", "i-1", "running", False),
+            ("InService", "InService", "i-9", "running", False),
+            ("InService", "InService", "i-2", "running", False),
+            ("InService", "InService", "surplus", "running", False),
+            ("InService", "InService", "", "running", False),
+        ],
+    )
+    def test_both_live_in_one_group_while_a_replacement_is_half_done(
+        self, old: str, new: str, tag: str, state: str, *, found: bool
+    ) -> None:
+        members = tuple(replace(i, lifecycle=said) for i, said in zip(self.PAIR.instances, (old, new), strict=True))
+        states = {
+            "i-1": InstanceState("i-1", "running"),
+            "i-2": InstanceState("i-2", state, {INSTANCE_REPLACES: tag} if tag else {}),
+        }
+        assert begun([replace(self.PAIR, instances=members)], states) == ({"i-1": ("i-2",)} if found else {})
+        apart = [replace(self.PAIR, name=m.id, instances=(m,)) for m in members]
+        assert begun(apart, states) == {}
+
+    def test_instances_that_ec2_does_not_show_are_no_pair(self) -> None:
+        known = {"i-2": InstanceState("i-2", "running", {INSTANCE_REPLACES: "i-1"})}
+        assert begun([self.PAIR], known) == {}
 
     def test_an_outdated_node_has_none_beside_its_version(self) -> None:
         asked = RollRequest(force=True)

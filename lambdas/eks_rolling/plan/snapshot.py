@@ -11,6 +11,7 @@ from eks_rolling.observed.aws import (
     IMAGE_BY_PARAMETER,
     Group,
     GroupInstance,
+    InstanceState,
     InstanceType,
     LaunchTemplate,
     LifecycleHook,
@@ -30,7 +31,7 @@ from eks_rolling.observed.kubernetes import (
     by_instance,
     placeholders,
 )
-from eks_rolling.observed.marks import outdated
+from eks_rolling.observed.marks import INSTANCE_REPLACES, NODE_LAUNCH, NODE_UNFIT, LaunchMark, outdated
 from eks_rolling.observed.network import NetworkPolicy
 from eks_rolling.observed.redis import Stranger
 from eks_rolling.payloads import RollRequest, Targets
@@ -39,6 +40,11 @@ from eks_rolling.plan.permissions import Verb, needed_to_restart
 from eks_rolling.redis.groups import DeclarationProblem, PartSet, RedisGroup
 
 DAY = 24 * 3600
+
+FORCED = "the request forces it"
+
+COMES_OR_RUNS = frozenset({"pending", "running"})
+"""States of an instance that is not on its way out."""
 
 
 class Unseen(StrEnum):
@@ -75,6 +81,8 @@ class ClusterSnapshot:
     """Instance -> its image, of groups whose template names the image by a parameter."""
     images_now: dict[str, str] = field(default_factory=dict)
     """ "lt-id:number" -> the image that its parameter names now; absent where that is not known."""
+    replacements: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Instance -> those that earlier rolls launched to replace it, while all of them live: see `begun`."""
     images_gone: frozenset[str] = frozenset()
     """Images of launch template versions from which nothing launches any more."""
     instance_types: dict[str, InstanceType] = field(default_factory=dict)
@@ -231,23 +239,88 @@ def _number(template: LaunchTemplate, versions: dict[str, tuple[int, int]]) -> s
     return f"{template.id}:{number}"
 
 
+def begun(groups: Iterable[Group], states: Mapping[str, InstanceState]) -> dict[str, tuple[str, ...]]:
+    """Instances whose replacement was launched and that are still there, each with its living replacements.
+
+    `states` as EC2 has them. A replacement is of the same group and bears the tag that only a roll's steps may write
+    [N4]. A roll takes that away once it has ended the old instance, or gives the replacement back: both are there only
+    while a roll is at work, or after one that ended early and had to leave what pods were using.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for group in groups:
+        living = {i.id for i in group.instances if i.alive and i.id in states and states[i.id].state in COMES_OR_RUNS}
+        for new in sorted(living):
+            old = states[new].tags.get(INSTANCE_REPLACES, "")
+            if old in living and old != new:
+                found[old] = (*found.get(old, ()), new)
+    return found
+
+
 def candidates(view: ClusterSnapshot, targets: Targets, request: RollRequest, max_age_days: int = 0) -> list[Candidate]:
     """The instances to replace, zone by zone within a group: in service, asked for, and with a reason: they are
-    outdated, of an image that has been replaced, too old (`max_age_days`, 0 for no limit), or the request forces it."""
-    found = []
+    outdated, of an image that has been replaced, too old (`max_age_days`, 0 for no limit), an earlier roll has begun to
+    replace them, or the request forces it."""
+    found: list[Candidate] = []
     for group in view.groups:
         if group.managed or group.name not in targets:
             continue
+        chosen: list[Candidate] = []
+        taken: set[str] = set()
         for instance in sorted(group.instances, key=lambda i: (i.zone, i.id)):
             node = view.node_of(instance.id)
             asked = not request.nodes or instance.id in request.nodes or (node and node.name in request.nodes)
             if not asked or instance.lifecycle != "InService":
                 continue
-            if outdated(instance, targets[group.name]):
-                found.append(Candidate(instance, group, node))
-            elif reason := _image_moved(instance, view) or _although_current(node, view.now, request, max_age_days):
-                found.append(Candidate(instance, group, node, reason))
+            reason = _no_longer_right(instance, view, targets[group.name], max_age_days)
+            new = _replacement_of(instance, group, view, targets[group.name], max_age_days)
+            if reason is None and new:
+                reason = f"an earlier roll has launched its replacement {new}"
+            elif reason is None and _asked_for(node, view):
+                reason = "an earlier roll has asked for its replacement"
+            elif reason is None and request.force:
+                reason = FORCED
+            if reason is not None:
+                chosen.append(Candidate(instance, group, node, reason))
+                taken.add(new)
+        # A node of the plan goes onto the replacement that it has. To replace that as well would leave one too many.
+        found += [c for c in chosen if c.reason != FORCED or c.instance.id not in taken]
     return found
+
+
+def _no_longer_right(
+    instance: GroupInstance, view: ClusterSnapshot, targets: dict[str, str], max_age_days: int
+) -> str | None:
+    """What is the matter with the instance itself: "" for another version than its group's, None for nothing."""
+    if outdated(instance, targets):
+        return ""
+    return _image_moved(instance, view) or _too_old(view.node_of(instance.id), view.now, max_age_days) or None
+
+
+def _replacement_of(
+    instance: GroupInstance, group: Group, view: ClusterSnapshot, targets: dict[str, str], max_age_days: int
+) -> str:
+    """The replacement that an earlier roll launched for the instance, and that its pods may go to; "" for none.
+
+    Where the replacement is itself to be replaced, because its version was taken back, say, the instance is to stay:
+    the roll gives it back the replacement's pods.
+    """
+    for new in (group.instance(i) for i in view.replacements.get(instance.id, ())):
+        if new is None or _no_longer_right(new, view, targets, max_age_days) is not None:
+            continue
+        node = view.node_of(new.id)
+        # One on which nothing must run is drained by a person: a restore says so.
+        if node is None or not (node.unschedulable and NODE_UNFIT in node.annotations):
+            return new.id
+    return ""
+
+
+def _asked_for(node: Node | None, view: ClusterSnapshot) -> bool:
+    """Whether a group's desired capacity was raised for the node, and nothing came of it: a restore keeps such a
+    request on record for the next roll."""
+    if node is None or (node.name, NODE_LAUNCH) in view.unproven:
+        return False
+    mark = LaunchMark.on(node)
+    return mark is not None and mark.raised
 
 
 def _image_moved(instance: GroupInstance, view: ClusterSnapshot) -> str:
@@ -263,12 +336,10 @@ def by_parameter(data: Mapping[str, Mapping[str, str]]) -> set[str]:
     return {version for version, said in data.items() if said.get("ImageId", "").startswith(IMAGE_BY_PARAMETER)}
 
 
-def _although_current(node: Node | None, now: float, request: RollRequest, max_age_days: int) -> str:
+def _too_old(node: Node | None, now: float, max_age_days: int) -> str:
     # A node without a time of its creation has no age that could be judged.
     age = (now - node.created) / DAY if node and node.created else 0.0
-    if max_age_days and age > max_age_days:
-        return f"it is {int(age)} days old (max_age_days {max_age_days})"
-    return "the request forces it" if request.force else ""
+    return f"it is {int(age)} days old (max_age_days {max_age_days})" if max_age_days and age > max_age_days else ""
 
 
 def moving_pods(view: ClusterSnapshot, chosen: Iterable[Candidate]) -> list[Pod]:

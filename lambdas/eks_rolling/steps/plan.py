@@ -13,7 +13,7 @@ from eks_rolling.documents.plan import kind_of_nodes
 from eks_rolling.errors import MALFORMED, AccessDenied, Permanent, RollError, sentence
 from eks_rolling.migration.asking import NOT_ASKED, in_turn
 from eks_rolling.migration.next_action import look
-from eks_rolling.observed.aws import Group
+from eks_rolling.observed.aws import Group, as_their_groups_say
 from eks_rolling.observed.kubernetes import Node, Pod, Strategy, Workload, as_their_pods_are
 from eks_rolling.observed.marks import AUTOSCALER_REPLICAS, GROUP_MAXIMUM, GROUP_RESUME, NODE_ROLL
 from eks_rolling.observed.redis import Address, Endpoint, Login, Stranger
@@ -26,7 +26,7 @@ from eks_rolling.plan.checks.redis_sentinel import RedisView
 from eks_rolling.plan.checks.rollback import former_versions, goes_back_after
 from eks_rolling.plan.permissions import Verb, needed_to_migrate, needed_to_restart
 from eks_rolling.plan.placement import cramped_stand_ins, stuck_pods
-from eks_rolling.plan.snapshot import Unseen, by_owner, by_parameter
+from eks_rolling.plan.snapshot import Unseen, begun, by_owner, by_parameter
 from eks_rolling.redis.groups import CACHE, PART, Part, RedisGroup, declared
 from eks_rolling.redis.recognition import port_of, redis_evidence
 from eks_rolling.redis.stand_in import LABEL
@@ -191,7 +191,8 @@ def _observe(request: RollRequest, clients: Clients, lists: Executor) -> Cluster
     versions = aws.template_versions(templates)
     data = aws.template_data(_versions_in_use(rollable, versions))
     moving = by_parameter(data)
-    of_moving = [i.id for g in rollable for i in g.instances if i.template in moving]
+    of_moving = {i.id for g in rollable for i in g.instances if i.template in moving}
+    states = as_their_groups_say(rollable, aws.instances([i.id for g in rollable for i in g.instances]))
     images_now = aws.images_now(moving) if moving else {}
     nodes, pods, workloads = nodes_read.result(), pods_read.result(), workloads_read.result()
     redis_groups, problems = declared(workloads)
@@ -216,8 +217,9 @@ def _observe(request: RollRequest, clients: Clients, lists: Executor) -> Cluster
         other_groups=_other_groups(groups, clients) if clients.settings.roll_back.enabled else (),
         template_data=data,
         template_tags=aws.template_tags(templates) if clients.settings.roll_back.enabled else {},
-        images={i: s.image for i, s in aws.instances(of_moving).items()} if of_moving else {},
+        images={i: s.image for i, s in states.items() if i in of_moving},
         images_now=images_now,
+        replacements=begun(rollable, states),
         images_gone=aws.images_gone(_images_in_use(data, images_now)),
         instance_types=aws.instance_types(_types_in_use(rollable, data)),
         volume_limits=limits_read.result(),
