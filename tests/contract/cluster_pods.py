@@ -37,6 +37,9 @@ from tests.waiting import until
 PASSWORD = "correct-horse"
 LOGIN = Login("default", auth="redis-auth")
 NODE_TIMEOUT_MS = 3000
+GRACE_SECONDS = 15.0
+"""A server waits up to 10 s for its replicas (shutdown-timeout)."""
+
 RETURN_SECONDS = 0.5
 """From the end of a pod until its successor starts."""
 
@@ -254,7 +257,12 @@ class Cluster:
             self.pods.pop(pod.name)
             process = self.processes.pop(pod.name)
             process.popen.terminate()
-            process.popen.wait()
+            try:
+                process.popen.wait(GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                # As a kubelet does, to one that stands still, say.
+                process.popen.kill()
+                process.popen.wait()
             if pod.owner is not None:
                 self.after(RETURN_SECONDS, lambda: self.come_back(pod.name, process.directory))
 

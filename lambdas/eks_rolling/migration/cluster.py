@@ -34,6 +34,10 @@ HEARD_SECONDS = 2.0
 """A greeting is sent with the speaker's next tick, a tenth of a second away, and answered at once. By the end of this
 gossip has mostly told everybody, too."""
 
+SILENT_SECONDS = 0.1
+"""After a greeting. Links between nodes hold a second packet back until the first is acknowledged, up to 40 ms: news of
+a failover right after it would come after the former master's own, and slots seem unserved for as long [C1]."""
+
 LISTEN_SECONDS = 0.05
 """Between two looks at whether it was heard: each costs every node a dozen commands."""
 
@@ -152,6 +156,7 @@ def _greet(speaker: ClusterPod, hearers: tuple[ClusterPod, ...], clients: Client
         )
 
     within(HEARD_SECONDS, heard, clients, every=LISTEN_SECONDS)
+    clients.sleep(SILENT_SECONDS)
 
 
 def _take_over(member: ClusterPod, master: ClusterPod, reason: str, clients: Clients) -> Done:
