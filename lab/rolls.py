@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import boto3
+from botocore.config import Config
 
 from eks_rolling import state_names
 from eks_rolling_cli.execution_history import position
@@ -78,7 +79,9 @@ class Rolls:
     def client(self, service: str) -> Any:
         """boto3's client of any service, with an administrator's keys."""
         make: Any = self._session.client
-        return make(service, endpoint_url=self._endpoint)
+        # Throttled like everybody's, and nobody looks again for it.
+        patient = Config(retries={"mode": "standard", "total_max_attempts": 10})
+        return make(service, endpoint_url=self._endpoint, config=patient)
 
     def machine(self, what: str) -> str:
         """The ARN of a state machine: "roll", "node" or "restore". Raises LabError if nothing is deployed."""
