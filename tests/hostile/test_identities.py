@@ -22,6 +22,7 @@ from eks_rolling.payloads import RollRequest
 from eks_rolling.redis.stand_in import FOR_ID, FOR_POD, FOR_ROLE, LABEL
 from eks_rolling.roll.returns import MOST_OF_A_NAMESPACE
 from eks_rolling.steps.plan import PlanOutcome, decide, leftovers, observe
+from tests.hostile.test_objects import RECORDS
 from tests.hostile.worlds import engine_for
 from tests.model.situations import outdated, settings, shards, shop
 from tests.world import World
@@ -132,7 +133,7 @@ SCRIBBLES = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("said", SCRIBBLES)
+@pytest.mark.parametrize("said", [*SCRIBBLES, *RECORDS])
 def test_a_nodes_record_of_whom_it_awaits_is_no_crash(said: str) -> None:
     """A kubelet writes what it likes on its own Node."""
     world = shop((2, 1))

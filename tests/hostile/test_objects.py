@@ -4,7 +4,6 @@ and none speaks for another.
 `tests/contract/test_identities.py` has a real API server take them.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,9 +18,6 @@ from eks_rolling.roll.orphans import OrphanScan, orphans
 from eks_rolling.roll.pending_change import CHANGES, FIRST, LAST, SEEN, PendingChange
 from eks_rolling.settings import DeadNodes
 from eks_rolling.steps.evict import AskAll, DropBudgets, EvictPods, NodeToEmpty, _awaited_owners, decide
-from tests.hostile.worlds import engine_for
-from tests.model.situations import outdated, shop
-from tests.world import World
 
 ODD_TIMES = (
     "0000-12-31T10:00:00Z", "10000-01-01T13:59:59Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", "x",
@@ -101,21 +97,6 @@ def test_what_a_roll_records_is_read_back() -> None:
     bare = Pod("shop", "bare", uid="b")
     noted = returns.noted({}, [*pods, bare], [*pods, bare])
     assert returns.read(returns.written(noted)) == noted
-
-
-@pytest.mark.parametrize("said", RECORDS)
-def test_such_a_record_ends_no_roll(said: str) -> None:
-    world = shop((2, 1))
-
-    def scribble(current: World) -> None:
-        for node in list(current.nodes_by_name.values()):
-            if node.annotations and node.annotations.get(NODE_MOVING) != said and len(current.effects) < 60:
-                current._set_node(replace(node, annotations=dict(node.annotations) | {NODE_MOVING: said}))
-
-    world.watchers.append(scribble)
-    roll = engine_for(world).run("roll", "roll-1", {})
-    assert roll.status == "SUCCEEDED", roll.cause
-    assert outdated(world) == []
 
 
 def budget_of(spec: dict[str, Any]) -> Any:

@@ -13,7 +13,16 @@ from eks_rolling.observed.marks import INSTANCE_REPLACES, NODE_LAUNCH, NODE_TARG
 from eks_rolling.redis.groups import GROUP, PART
 from eks_rolling.roll import lock
 from tests.asl import Stopped
-from tests.hostile.worlds import Call, Frozen, breaker, effect_number, engine_for, recorder, stopped_after
+from tests.hostile.worlds import (
+    Call,
+    Frozen,
+    breaker,
+    effect_number,
+    engine_for,
+    recorder,
+    stopped_after,
+    with_a_replacement_that_drains_for_ever,
+)
 from tests.model.situations import AUTOSCALER, outdated, shop
 from tests.world import Killed, World
 
@@ -583,13 +592,7 @@ def test_a_fault_that_passes_is_waited_for() -> None:
 
 def test_what_never_ends_is_left_behind_before_the_deadline() -> None:
     """R5: the lock is not held for ever for the sake of one thing."""
-    world = stopped_after(effect_number("launch "))
-    # Otherwise pods would find it while the restore waits for the roll's steps, and it would stay.
-    world.new_nodes_never_join = True
-    world.delays.deregistration = 100_000
-    (name,) = {m.group for m in world.machines.values() if m.id not in world.planned}
-    for machine in [m for m in world.machines.values() if m.group == name]:
-        world._register_targets(machine)
+    world = with_a_replacement_that_drains_for_ever()
     left = restored(world)["left_behind"]
     assert any("leaves its load balancers (still so after" in said for said in left)
     assert world.leases[LOCK].holder == ""

@@ -20,7 +20,7 @@ from eks_rolling.steps.plan import MOST_UNREADY, not_waited_for, observe
 from eks_rolling.steps.restore import ROOM
 from eks_rolling.steps.restore import told as told_of_a_restore
 from tests.asl import PAYLOAD_LIMIT
-from tests.hostile.worlds import effect_number, engine_for, stopped_after
+from tests.hostile.worlds import engine_for, with_a_replacement_that_drains_for_ever
 from tests.model.situations import outdated, settings, shop
 from tests.world import World
 
@@ -89,13 +89,7 @@ def test_a_workload_that_was_not_ready_before_holds_no_gate() -> None:
 
 def test_nodes_that_write_their_marks_again_and_again_fill_no_variable() -> None:
     """R5: a restore that waits long says the same of them at each of its looks."""
-    world = stopped_after(effect_number("launch "))
-    # Otherwise pods would find it while the restore waits for the roll's steps, and it would stay.
-    world.new_nodes_never_join = True
-    world.delays.deregistration = 100_000
-    (name,) = {m.group for m in world.machines.values() if m.id not in world.planned}
-    for machine in [m for m in world.machines.values() if m.group == name]:
-        world._register_targets(machine)
+    world = with_a_replacement_that_drains_for_ever()
     long = "n" * 30_000
 
     def scribble(current: World) -> None:

@@ -101,6 +101,19 @@ def stopped_after(effect: int) -> World:
     return world
 
 
+def with_a_replacement_that_drains_for_ever() -> World:
+    """The small shop, with a roll that was stopped once it had launched a replacement, whose target groups never let
+    go of it."""
+    world = stopped_after(effect_number("launch "))
+    # Otherwise pods would find it while the restore waits for the roll's steps, and it would stay.
+    world.new_nodes_never_join = True
+    world.delays.deregistration = 100_000
+    (name,) = {m.group for m in world.machines.values() if m.id not in world.planned}
+    for machine in [m for m in world.machines.values() if m.group == name]:
+        world._register_targets(machine)
+    return world
+
+
 class Frozen:
     """An invocation that stands still at the `at`th of the calls that count, while its roll is stopped and restored.
 

@@ -108,7 +108,9 @@ def test_the_gate_does_not_open_while_a_pod_is_missing_of_which_no_status_tells_
     assert waves[0] == {}
 
 
-def test_a_deployment_that_has_adopted_the_replicaset_of_another_keeps_no_gate_closed() -> None:
+def test_a_deployment_that_has_adopted_the_replicaset_of_another_keeps_no_gate_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Its pods are called after the one that was deleted without them (kubectl delete --cascade=orphan)."""
     world = shop((2, 1), new_version=False)
     former = world.deployment("former", 1)
@@ -117,7 +119,9 @@ def test_a_deployment_that_has_adopted_the_replicaset_of_another_keeps_no_gate_c
     heir = replace(state.workload, owner=replace(former, name="heir"), desired=1, ready=1)
     kinds = world.workloads
     # What is the heir's is still made, and called, by the one that is not listed any more.
-    world.workloads = lambda: [replace(heir, ready=w.ready) if w.owner == former else w for w in kinds()]  # type: ignore[method-assign]
+    monkeypatch.setattr(
+        world, "workloads", lambda: [replace(heir, ready=w.ready) if w.owner == former else w for w in kinds()]
+    )
     with_new_version(world)
     rolled(world)
 

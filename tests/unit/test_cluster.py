@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
@@ -295,7 +296,7 @@ def test_a_greeting_goes_to_where_each_hears_the_others() -> None:
     """C1: each on its own port, wherever the speaker listens."""
     seen = alone(cluster(stand_in=""), T)
     for port, name in enumerate((T, *PODS[:-1]), 7000):
-        seen = view(seen, lambda v, port=port: replace(v, bus_port=port), name)  # type: ignore[misc]
+        seen = view(seen, partial(replace, bus_port=port), name)
     greeted = Greeted(seen, seen, 0.0)
     greeted.greet(seen.stand_ins[0], *seen.pods)
     ports = [7001, 7002, 7003, 7004, 7005, None]
