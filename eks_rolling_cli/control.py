@@ -162,12 +162,13 @@ def abort(target: Target, roll: AtWork = None, reason: Why = "", wait: Wait = Fa
     """
     execution = _running(target, roll)
     _say_headline(target, execution)
-    if not _holds_lock(target, execution) and _had_lock(target, execution):
+    at_work = _holds_lock(target, execution)
+    if not at_work and _had_lock(target, execution):
         _say_over(execution)
         if wait:
             _wait_for_the_end(target, execution)
         return
-    what = "Abort" if _holds_lock(target, execution) else "Cancel, before it changes anything,"
+    what = "Abort" if at_work else "Cancel, before it changes anything,"
     if not confirmed(f"{what} the roll {brief(execution.name)} of {target.place}?", yes=yes):
         declined(f"Nothing was aborted: the roll {brief(execution.name)} continues.")
     # While the question stood, the roll may have ended, or been approved by somebody else and begun.

@@ -36,7 +36,7 @@ def doctor(
         for check in run_checks(target, CHECKS | OF_DEPLOYMENT if deployed else CHECKS, first="credentials"):
             found.append(check)
             if not as_json:
-                output.print(drawn([check]), crop=False) if output.is_terminal else show(drawn([check]))
+                show(drawn([check]))
     if as_json:
         print_json([asdict(c) for c in found])
     if any(c.health is Health.FAIL for c in found):

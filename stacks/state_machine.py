@@ -97,6 +97,7 @@ LONGEST_CAUSE = 1000
 it is on the node's page."""
 
 REASON = "$states.input.reason"
+"""Why a step waits or what it did, in the state after it."""
 
 ANSWER = "$states.result.Payload"
 """A step's answer, in the task that called it."""
@@ -348,22 +349,22 @@ class Roll(Construct):
         report.next(how_did_it_end)
         how_did_it_end.when(
             states.when(f"$failure != null and $failure.Error = '{Aborted.__name__}'"),
-            states.fail("Aborted by a person", jsonata("$failure.Error"), jsonata("$states.input.reason")),
+            states.fail("Aborted by a person", jsonata("$failure.Error"), jsonata(REASON)),
             comment="a person ended it",
         )
         how_did_it_end.when(
             states.when(f"$failure != null and $failure.Error = '{NOT_APPROVED}'"),
-            states.fail("Not approved", NOT_APPROVED, jsonata("$states.input.reason")),
+            states.fail("Not approved", NOT_APPROVED, jsonata(REASON)),
             comment="refused, or no answer",
         )
         how_did_it_end.when(
             states.when("$failure != null"),
-            states.fail("Failed", jsonata("$failure.Error"), jsonata("$states.input.reason")),
+            states.fail("Failed", jsonata("$failure.Error"), jsonata(REASON)),
             comment="a step failed",
         )
         how_did_it_end.when(
             states.when(f"{plan}.outcome = 'blocked' and $not({plan}.dry_run)"),
-            states.fail("Blocked", "Blocked", jsonata("$states.input.reason")),
+            states.fail("Blocked", "Blocked", jsonata(REASON)),
             comment="the plan is blocked",
         )
         how_did_it_end.otherwise(states.succeed("Done"))

@@ -850,7 +850,7 @@ def _budget(item: Json) -> Budget:
         max_unavailable=str(spec.get("maxUnavailable", "")),
         min_available=str(spec.get("minAvailable", "")),
         ours=all(labels.get(k) == v for k, v in OURS.items()) and _made_by_a_roll(spec),
-        fault=_fault(status, "DisruptionAllowed", "False", "SyncFailed"),
+        fault=_condition_says(status, "DisruptionAllowed", "False", "SyncFailed"),
     )
 
 
@@ -863,7 +863,7 @@ FAULT_CHARACTERS = 300
 """Of what a controller says of its object: it names pods, quotas and webhooks."""
 
 
-def _fault(status: Json, kind: str, value: str, reason: str = "") -> str:
+def _condition_says(status: Json, kind: str, value: str, reason: str = "") -> str:
     """What a condition of that type and status says; "" where there is none, or where it has another reason."""
     for condition in status.get("conditions") or ():
         if (condition.get("type"), condition.get("status")) == (kind, value) and reason in {
@@ -898,7 +898,7 @@ def _workload(kind: str, item: Json) -> Workload:
         settled=settled,
         service=spec.get("serviceName") or "",
         paused=bool(spec.get("paused")),
-        fault=_fault(status, "ReplicaFailure", "True"),
+        fault=_condition_says(status, "ReplicaFailure", "True"),
     )
 
 

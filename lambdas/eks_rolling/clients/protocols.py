@@ -490,6 +490,6 @@ class Clients:
     settings: Settings
     now: Clock
     sleep: Callable[[float], None]
-    """Seconds. The switch of a Redis master and the last look before a termination sleep for milliseconds, and a
-    version that was put back is given some seconds to spread; nothing else sleeps."""
+    """Seconds. Redis steps and the last look before a termination sleep for fractions of a second between two looks,
+    and a version that was put back is given some seconds to spread; nothing else sleeps."""
     http: Http

@@ -1,7 +1,7 @@
 """What a roll writes on the things it changes: the original before the change [R1], and whose they are.
 
 A later run finds these and continues from them; a roll's unfinished work is recorded nowhere else. `steps/restore.py`
-removes every one of them [R2], but for NODE_UNFIT.
+removes every one of them [R2], but for NODE_UNFIT, and NODE_LAUNCH where a replacement is still to come.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ NODE_CORDONED = "eks-rolling.io/cordoned"
 """The cordon on this node is ours."""
 
 NODE_UNFIT = "eks-rolling.io/unfit"
-"""Nothing must run on this replacement. Unlike the others it stays, with its cordon, until the node goes or somebody
+"""Nothing must run on this replacement. It stays through a restore, with its cordon, until the node goes or somebody
 uncordons it: a restore says what to do about it."""
 
 NODE_EXCLUDED = "eks-rolling.io/excluded"
@@ -68,7 +68,7 @@ NODE_ANNOTATIONS = (
     NODE_EXCLUDED,
     NODE_SCALE_DOWN,
 )
-"""What a restore takes away."""
+"""What a restore takes away; a NODE_LAUNCH that is owed stays."""
 
 # On Auto Scaling groups and instances: tags. Their values may not hold commas or braces.
 
@@ -258,6 +258,11 @@ def replicas_on(workload: Workload) -> int:
 def registrations_text(targets: Iterable[TargetRegistration]) -> str:
     """What is written on a node that leaves these."""
     return json.dumps([[t.group, t.port, t.classic] for t in targets])
+
+
+def unfit(node: Node) -> bool:
+    """Whether a roll closed the node because nothing must run on it, and it is closed still."""
+    return node.unschedulable and NODE_UNFIT in node.annotations
 
 
 def registrations_on(node: Node) -> tuple[TargetRegistration, ...]:

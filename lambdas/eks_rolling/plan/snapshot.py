@@ -31,7 +31,7 @@ from eks_rolling.observed.kubernetes import (
     by_instance,
     placeholders,
 )
-from eks_rolling.observed.marks import INSTANCE_REPLACES, NODE_LAUNCH, NODE_UNFIT, LaunchMark, outdated
+from eks_rolling.observed.marks import INSTANCE_REPLACES, NODE_LAUNCH, LaunchMark, outdated, unfit
 from eks_rolling.observed.network import NetworkPolicy
 from eks_rolling.observed.redis import Stranger
 from eks_rolling.payloads import RollRequest, Targets
@@ -309,7 +309,7 @@ def _replacement_of(
             continue
         node = view.node_of(new.id)
         # One on which nothing must run is drained by a person: a restore says so.
-        if node is None or not (node.unschedulable and NODE_UNFIT in node.annotations):
+        if node is None or not unfit(node):
             return new.id
     return ""
 

@@ -25,10 +25,10 @@ from eks_rolling.observed.marks import (
     NODE_CORDONED,
     NODE_LAUNCH,
     NODE_ROLL,
-    NODE_UNFIT,
     LaunchMark,
     RaisedMaximum,
     moment,
+    unfit,
 )
 from eks_rolling.redis.stand_in import FOR_POD, LABEL
 from eks_rolling.roll.lock import NAME as LOCK
@@ -187,7 +187,7 @@ def _unfit(view: OrphanScan) -> Iterator[Orphan]:
     """Replacements on which nothing must run, and which no restore could give back, because pods had come to them."""
     going = {i for i, s in view.states.items() if s.state in {"shutting-down", "terminated"}}
     for node in (n for n in view.nodes if n.instance not in going):
-        if node.unschedulable and NODE_UNFIT in node.annotations:
+        if unfit(node):
             yield Orphan(
                 kind="unfit node",
                 object=f"{node.name} ({node.instance}): its kubelet does not fit the control plane",

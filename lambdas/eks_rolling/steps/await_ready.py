@@ -23,7 +23,7 @@ from eks_rolling.observed.kubernetes import (
     minor_version,
     ready_nodes,
 )
-from eks_rolling.observed.marks import INSTANCE_PROTECTED, INSTANCE_REPLACES, NODE_UNFIT, keep_from_scale_down
+from eks_rolling.observed.marks import INSTANCE_PROTECTED, INSTANCE_REPLACES, NODE_UNFIT, keep_from_scale_down, unfit
 from eks_rolling.payloads import Hold, NodeTask, StepResult, backoff
 from eks_rolling.runtime import handler_for
 
@@ -259,7 +259,7 @@ def _close(node: Node, clients: Clients) -> None:
     """Keeps pods off a node on which nothing must run: the first ones would come as soon as it is Ready. By its mark
     every later restore knows that the cordon stays."""
     now = clients.kubernetes.node(node.name)
-    if now is None or now.instance != node.instance or (now.unschedulable and NODE_UNFIT in now.annotations):
+    if now is None or now.instance != node.instance or unfit(now):
         return
     clients.kubernetes.update_node(now, unschedulable=True, annotations={NODE_UNFIT: "true"})
 

@@ -66,6 +66,7 @@ from eks_rolling.observed.marks import (
     VersionPutBack,
     registrations_on,
     replicas_on,
+    unfit,
     with_roll_taint,
 )
 from eks_rolling.payloads import Hold, RestoreTask, StepResult, backoff
@@ -89,11 +90,11 @@ WAIT_SHARE = 0.9
 ROOM = 100_000
 """Bytes of an answer for what was put back, and for what was not, each. Step Functions lets 256 KiB pass."""
 
+LONGEST_LINE = 1000
+"""Characters of one such sentence."""
+
 NAMED = 5
 """Target groups that a sentence names."""
-
-LONGEST_LINE = 1000
-"""Characters of one of them."""
 
 TOKEN_SECONDS = 3600
 """How old a launch request may be to be made again with its client token, which answers with the instance of then."""
@@ -215,11 +216,6 @@ def decide_node(node: Node, *, keep_taints: bool, owed: bool = False) -> NodeRes
         labels={EXCLUDE_LABEL: None} if NODE_EXCLUDED in node.annotations else {},
         uncordon=NODE_CORDONED in node.annotations and not unfit(node),
     )
-
-
-def unfit(node: Node) -> bool:
-    """Whether a roll closed the node because nothing must run on it, and it is closed still."""
-    return node.unschedulable and NODE_UNFIT in node.annotations
 
 
 @dataclass(frozen=True, slots=True)
@@ -424,7 +420,7 @@ def run(task: RestoreTask, clients: Clients) -> StepResult:
 
 
 def told(sentences: Sequence[str]) -> list[str]:
-    """As many as fit between two states, the first ones whole."""
+    """The first ones, as many as fit between two states, each once and at most LONGEST_LINE long."""
     room, listed, known = ROOM, list[str](), list(dict.fromkeys(sentences))
     for said in known:
         each = short(said, LONGEST_LINE)

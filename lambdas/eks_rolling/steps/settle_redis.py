@@ -26,7 +26,9 @@ FAULT_PATIENCE_SECONDS = 300.0
 
 @dataclass(slots=True)
 class SettleProgress:
-    """What this look found and did, as sentences: `holds` is waited for, `unsettled` a person has to bring to an end.
+    """What this look found and did: `holds`, as sentences, is waited for; `unsettled` are the errors of groups that a
+    person has to bring to an end; `unseen`, as sentences, was not looked at. `longest` is for how many seconds any
+    group has waited, `most_tries` how often any action was tried, `first_try` whether one was tried first now.
 
     `patient`: a fault that may pass is waited for; later it counts as one that stays.
     """

@@ -133,8 +133,8 @@ def _configurations(failed: str, former: str, view: ClusterSnapshot) -> tuple[st
     """The same where the group has launch configurations, whose names may be anything."""
     if not former.startswith(CONFIGURATION):
         return "its nodes' launch configuration is gone, or was a launch template", "nothing"
-    if (image := view.image_of(former)) in view.images_gone:
-        return nothing_launches(former, image), "keep images for as long as nodes have them"
+    if gone := _image_gone(former, view):
+        return gone
     if VersionPutBack(failed, former, LONGEST_ROLL).is_legible:
         return None
     return (
@@ -147,6 +147,10 @@ def _gone(former: str, view: ClusterSnapshot) -> tuple[str, str] | None:
     """What of the former version is not there any more, and what to do about it; None where all is."""
     if former not in view.template_data:
         return f"{former} does not exist any more", "keep versions for as long as nodes have them"
+    return _image_gone(former, view)
+
+
+def _image_gone(former: str, view: ClusterSnapshot) -> tuple[str, str] | None:
     if (image := view.image_of(former)) in view.images_gone:
         return nothing_launches(former, image), "keep images for as long as nodes have them"
     return None
