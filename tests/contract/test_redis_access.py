@@ -1,5 +1,6 @@
 """Credentials, permissions, TLS and what is not there, on real servers and sentinels."""
 
+import gc
 import subprocess
 import tempfile
 import time
@@ -169,6 +170,22 @@ def user(real: Real, address: Address, name: str, granted: list[str]) -> Endpoin
 
 def by_name() -> RedisClient:
     return RedisClient(lambda _, name: {"username": name, "password": PASSWORD})
+
+
+def test_a_client_that_is_dropped_closes_its_connections_after_refused_commands(real: Real) -> None:
+    """At once, and not when garbage is collected: until then a server counts them among its clients."""
+    client = by_name()
+    limited = user(real, real.add_server(None), "limited", ["+info", "+ping", "+auth"])
+    gc.collect()
+    gc.disable()
+    try:
+        seen = client.server(limited)
+        assert isinstance(seen, Server)
+        assert seen.denied
+        del client
+        until(real, lambda: "user=limited" not in real.cli(limited.address, "CLIENT", "LIST"), "its connection ends")
+    finally:
+        gc.enable()
 
 
 def test_the_documented_permissions_suffice_on_servers(real: Real) -> None:

@@ -1016,7 +1016,8 @@ def _exchange(connection: Connection, commands: Iterable[Command]) -> list[Reply
         try:
             replies.append(connection.read_response())
         except ResponseError as error:
-            replies.append(error)
+            # With its traceback it would keep this frame, and with that the connection, until garbage is collected.
+            replies.append(error.with_traceback(None))
     return replies
 
 
