@@ -25,13 +25,13 @@ import redis
 from redis.cluster import ClusterNode as StartupNode
 from redis.cluster import RedisCluster
 
-from eks_rolling.clients.redis import RedisClient
 from eks_rolling.observed.kubernetes import Node, Owner, Pod, Selector, Workload
 from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, Login, Role
 from eks_rolling.redis import stand_in
 from eks_rolling.redis.groups import AUTH, GROUP, PART, TLS, Part
 from tests.contract.redis_pods import NEW, OLD, unreplicated
 from tests.contract.redis_sides import Processes, bound_to, granted
+from tests.redis_client import ClosingClient
 from tests.waiting import until
 
 PASSWORD = "correct-horse"
@@ -81,7 +81,7 @@ class Cluster:
         self.secrets = self.secured.secrets if self.secured else {"redis-auth": {"password": PASSWORD}}
         self.login = self.secured.login if self.secured else LOGIN
         self.client_options = self.secured.client_options if self.secured else {}
-        self.client = RedisClient(lambda _namespace, name: self.secrets[name])
+        self.client = ClosingClient(lambda _namespace, name: self.secrets[name])
         self._masters = MASTERS if replicas else MASTERS_ALONE
         self._replica_of = REPLICA_OF if replicas else {}
         self.more_lines: list[str] = []

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from eks_rolling.clients.redis import RedisClient
 from eks_rolling.observed.redis import Address, Endpoint, Login, Sentinel, Server
 from tests import waiting
+from tests.redis_client import ClosingClient
 
 NAME = "main"
 SERVER_PORT, SENTINEL_PORT = 16379, 26379
@@ -32,7 +32,7 @@ class Real:
         self._hosts = itertools.count(1)
         self._keys = itertools.count(1)
         known = secrets or {}
-        self.redis = RedisClient(lambda _, name: known[name])
+        self.redis = ClosingClient(lambda _, name: known[name])
 
     def add_server(self, follows: Address | None = None, *options: str, port: str = "port") -> Address:
         address = Address(f"{self._network}.{next(self._hosts)}", SERVER_PORT)

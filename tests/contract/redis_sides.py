@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from eks_rolling.clients.protocols import Redis
-from eks_rolling.clients.redis import RedisClient
 from eks_rolling.observed.redis import Address, Endpoint, Login, Sentinel, Server
 from lab.controlplane.pki import write_pki
 from lab.paths import REPOSITORY, LabPaths
+from tests.redis_client import ClosingClient
 from tests.redis_world import DOWN_AFTER_SECONDS, FAILOVER_TIMEOUT_SECONDS, QUORUM, RedisWorld
 from tests.waiting import patience
 
@@ -128,7 +128,7 @@ class Processes:
         self.secured = secured
         self.login = replace(LOGIN, tls="redis-tls") if secured else LOGIN
         self.secrets = self._make_secrets()
-        self.client = RedisClient(lambda _namespace, name: self.secrets[name])
+        self.client = ClosingClient(lambda _namespace, name: self.secrets[name])
         self.redis: Redis = self.client
         self.servers = tuple(Endpoint(Address(f"{net}{n}"), self.login, f"default/r-{n}") for n in (1, 2, 3))
         self.sentinels = tuple(

@@ -18,6 +18,7 @@ from eks_rolling.observed.redis import Address, Endpoint, Login, Role, Sentinel,
 from tests.contract.redis_certificates import Authority
 from tests.contract.redis_servers import NAME, Real, at, group, sentinel, sentinels, server, until
 from tests.contract.redis_sides import granted
+from tests.redis_client import ClosingClient
 
 pytestmark = pytest.mark.lab
 
@@ -39,14 +40,14 @@ def real(tmp_path: Path, secrets: Secrets) -> Iterator[Real]:
 
 
 def read(client: object, address: Address, login: Login = AUTH) -> Server:
-    assert isinstance(client, RedisClient)
+    assert isinstance(client, ClosingClient)
     seen = client.server(Endpoint(address, login, "shop/redis-0"))
     assert isinstance(seen, Server), seen
     return seen
 
 
 def watch(client: object, address: Address, login: Login = AUTH) -> Sentinel:
-    assert isinstance(client, RedisClient)
+    assert isinstance(client, ClosingClient)
     seen = client.sentinel(Endpoint(address, login, "shop/sentinel-0"), NAME)
     assert isinstance(seen, Sentinel), seen
     return seen
@@ -68,7 +69,7 @@ def test_a_password_is_used_and_a_wrong_one_named(real: Real, secrets: Secrets) 
     master = real.add_server(None, f"requirepass {PASSWORD}", f"masterauth {PASSWORD}")
     assert read(real.redis, master).can_follow is True
     assert "requires a password" in denial(lambda: real.redis.server(at(master)))
-    wrong = RedisClient(lambda *_: {"password": "wrong"})
+    wrong = ClosingClient(lambda *_: {"password": "wrong"})
     said = denial(lambda: wrong.server(Endpoint(master, AUTH, "shop/redis-0")))
     assert said.startswith("shop/redis-0 does not accept the credentials in Secret shop/redis-auth")
     denial(lambda: wrong.unpause(Endpoint(master, AUTH)))
@@ -89,7 +90,7 @@ def test_a_key_that_is_alone_in_its_secret_is_the_password(real: Real, secrets: 
     assert read(real.redis, real.add_server(None, f"requirepass {PASSWORD}")).role is Role.MASTER
     secrets["redis-auth"] = {"bundle.pem": "-----BEGIN-----\nabc\n-----END-----\n"}
     with pytest.raises(NotFound, match="has no key password"):
-        RedisClient(lambda *_: secrets["redis-auth"]).server(Endpoint(Address("127.0.0.1", 1), AUTH))
+        ClosingClient(lambda *_: secrets["redis-auth"]).server(Endpoint(Address("127.0.0.1", 1), AUTH))
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -103,7 +104,7 @@ def test_a_password_that_was_written_with_the_end_of_its_line_is_used_without(
 
 
 def test_a_secret_without_a_password_is_named() -> None:
-    client = RedisClient(lambda *_: {"pasword": PASSWORD, "user": "shop"})
+    client = ClosingClient(lambda *_: {"pasword": PASSWORD, "user": "shop"})
     with pytest.raises(NotFound, match="Secret shop/redis-auth has no key password"):
         client.server(Endpoint(Address("127.0.0.1", 1), AUTH))
 
@@ -129,7 +130,7 @@ def test_auth_under_another_name_does_not_tell_the_password(real: Real) -> None:
 def test_without_masterauth_a_server_cannot_follow(real: Real) -> None:
     assert read(real.redis, real.add_server(None, f"requirepass {PASSWORD}")).can_follow is False
     closed = real.add_server(None, "user default off", f"user tool on >{PASSWORD} allcommands")
-    client = RedisClient(lambda *_: {"username": "tool", "password": PASSWORD})
+    client = ClosingClient(lambda *_: {"username": "tool", "password": PASSWORD})
     assert read(client, closed).can_follow is False
 
 
@@ -148,7 +149,7 @@ def test_sentinels_take_the_servers_password_their_own_or_none(real: Real, secre
     assert read(real.redis, master).role is Role.MASTER
     assert watch(real.redis, none).current == master
 
-    user = RedisClient(lambda *_: {"username": "tool", "password": PASSWORD})
+    user = ClosingClient(lambda *_: {"username": "tool", "password": PASSWORD})
     assert watch(user, none).current == master
     assert "does not accept" in denial(lambda: user.sentinel(Endpoint(own, AUTH), NAME))
 
@@ -168,13 +169,13 @@ def user(real: Real, address: Address, name: str, granted: list[str]) -> Endpoin
     return Endpoint(address, Login("shop", auth=name))
 
 
-def by_name() -> RedisClient:
-    return RedisClient(lambda _, name: {"username": name, "password": PASSWORD})
+def by_name() -> ClosingClient:
+    return ClosingClient(lambda _, name: {"username": name, "password": PASSWORD})
 
 
 def test_a_client_that_is_dropped_closes_its_connections_after_refused_commands(real: Real) -> None:
     """At once, and not when garbage is collected: until then a server counts them among its clients."""
-    client = by_name()
+    client = RedisClient(lambda *_: {"username": "limited", "password": PASSWORD})
     limited = user(real, real.add_server(None), "limited", ["+info", "+ping", "+auth"])
     gc.collect()
     gc.disable()
@@ -356,10 +357,10 @@ def test_sides_that_do_not_trust_each_other_are_not_silent(
 
 def test_a_secret_without_usable_certificates_is_named(secrets: Secrets) -> None:
     nobody = Endpoint(Address("127.0.0.1", 1), TLS)
-    client = RedisClient(lambda *_: {"ca.crt": "no certificate"})
+    client = ClosingClient(lambda *_: {"ca.crt": "no certificate"})
     with pytest.raises(BadRequest, match="Secret shop/redis-tls holds no usable certificates"):
         client.server(nobody)
-    client = RedisClient(lambda *_: {"tls.crt": "..."})
+    client = ClosingClient(lambda *_: {"tls.crt": "..."})
     with pytest.raises(NotFound, match=r"Secret shop/redis-tls has no key ca\.crt"):
         client.server(nobody)
 
@@ -426,7 +427,7 @@ def test_one_connection_serves_until_it_is_broken_and_is_then_remade(real: Real)
 
 def test_clients_are_disconnected_all_but_the_one_who_asks(real: Real) -> None:
     (master,) = group(real, 0)
-    other = RedisClient(lambda *_: {})
+    other = ClosingClient(lambda *_: {})
     other.offset(at(master))
     real.redis.offset(at(master))
     before = connections(real, master)

@@ -12,7 +12,6 @@ from typing import Any
 from eks_rolling.clients import redis
 from eks_rolling.clients.kubernetes import path_of
 from eks_rolling.clients.protocols import Clients, HttpAnswer
-from eks_rolling.clients.redis import RedisClient
 from eks_rolling.errors import RollError
 from eks_rolling.names import is_label_value, is_object_name
 from eks_rolling.observed import marks
@@ -27,6 +26,7 @@ from eks_rolling.settings import Moment, Settings
 from tests.assembly import HOOK_FUNCTION, HOOK_URL, HOOKS
 from tests.fuzz.wild import Wild
 from tests.hostile.test_redis_answers import INFO, STATE, TABLE, Liar
+from tests.redis_client import ClosingClient
 from tests.world import World
 
 Case = Callable[[Wild], None]
@@ -234,7 +234,7 @@ ODD = (b":1\r\n", b":-5\r\n", b":x\r\n", b"$-1\r\n", b"*-1\r\n", b"+OK\r\n", b"-
 def replies() -> Iterator[Case]:
     """Each look is an answer or a sentence about that pod."""
     with _quickly(), _liar() as liar:
-        client = RedisClient(lambda *_: {})
+        client = ClosingClient(lambda *_: {})
         endpoint = Endpoint(Address("127.0.0.1", liar.port), Login("tenant"), "tenant/evil-0")
 
         def case(wild: Wild) -> None:

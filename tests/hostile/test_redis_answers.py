@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from eks_rolling import runtime
 from eks_rolling.clients import redis
-from eks_rolling.clients.redis import RedisClient
 from eks_rolling.errors import LONGEST_SENTENCE, Refused, RollError, sentence
 from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, Login, Sentinel, Server, Silent, Stranger
 from eks_rolling.payloads import LONGEST_REASON, OrphansTask, StepResult
 from eks_rolling.roll.operator_requests import Honors
 from tests.asl import PAYLOAD_LIMIT
 from tests.model.situations import settings as model_settings
+from tests.redis_client import ClosingClient
 from tests.world import World
 
 INFO = "redis_version:7.2.0\r\nredis_mode:cluster\r\nrun_id:abc\r\nrole:master\r\nmaster_repl_offset:1\r\n"
@@ -111,7 +111,7 @@ def liars() -> Iterator[list[Liar]]:
 
 def ask(liar: Liar, method: str = "cluster_node") -> object:
     """What the client makes of it: an answer, or a sentence of ours."""
-    client = RedisClient(lambda *_: {})
+    client = ClosingClient(lambda *_: {})
     endpoint = Endpoint(Address("127.0.0.1", liar.port), Login("tenant"), "tenant/evil-0")
     more = ("mymaster",) if method in {"sentinel", "current_master"} else ()
     try:

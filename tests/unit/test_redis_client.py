@@ -6,9 +6,10 @@ import pytest
 from redis.exceptions import NoPermissionError, ResponseError
 
 from eks_rolling.clients import redis
-from eks_rolling.clients.redis import RedisClient, read_cluster_node, read_sentinel, read_server
+from eks_rolling.clients.redis import read_cluster_node, read_sentinel, read_server
 from eks_rolling.errors import NotFound, Permanent
 from eks_rolling.observed.redis import Address, Endpoint, Follower, Login, Role, Server
+from tests.redis_client import ClosingClient
 
 ENDPOINT = Endpoint(Address("10.0.0.1"), Login("shop"), "shop/redis-0")
 INFO = "# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\n# Replication\r\nrole:master\r\nmaster_repl_offset:12\r\n"
@@ -230,7 +231,7 @@ def test_a_sentinel_takes_a_name_literally() -> None:
 
 def test_credentials_of_sentinels_default_to_the_servers() -> None:
     def of(secret: dict[str, str]) -> tuple[str, str, bool]:
-        client = RedisClient(lambda *_: secret)
+        client = ClosingClient(lambda *_: secret)
         endpoint = Endpoint(Address("10.0.0.1", 26379), Login("shop", auth="redis"))
         return client._credentials(endpoint, redis._Kind.SENTINEL)
 
@@ -243,14 +244,14 @@ def test_credentials_of_sentinels_default_to_the_servers() -> None:
 @pytest.mark.parametrize("key", ["username", "sentinel-username"])
 @pytest.mark.parametrize("kind", redis._Kind)
 def test_a_user_name_alone_in_a_secret_is_no_password(key: str, kind: redis._Kind) -> None:
-    client = RedisClient(lambda *_: {key: "w"})
+    client = ClosingClient(lambda *_: {key: "w"})
     endpoint = Endpoint(Address("10.0.0.1"), Login("shop", auth="redis"))
     if kind is redis._Kind.SENTINEL:
         assert client._credentials(endpoint, kind) == ("w", "", True)
     else:
         with pytest.raises(NotFound, match="has no key password"):
             client._credentials(endpoint, kind)
-    alone = RedisClient(lambda *_: {"secret": "p"})
+    alone = ClosingClient(lambda *_: {"secret": "p"})
     assert alone._credentials(endpoint, kind)[:2] == ("", "p")
 
 
