@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from eks_rolling.errors import Conflict, Transient
 from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, KnownNode, Role, Server, Silent
+from tests.writes import NONE, Writes
 
 GOSSIP_SECONDS = 1.0
 LATE_SECONDS = 6.0
@@ -42,6 +43,10 @@ class Entry:
     slots: Slots = ()
     heard_at: float = 0.0
 
+    def heard(self, host: str, now: float) -> "Entry":
+        """The same as it was heard of now, from that host. Nodes talk more often than anything else happens."""
+        return Entry(host, self.role, self.master, self.epoch, self.slots, now)
+
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
@@ -60,7 +65,7 @@ class NodeState:
     run_id: str
     volume: str
     table: dict[str, Entry]
-    data: set[int] = field(default_factory=set)
+    data: Writes = NONE
     link_up: bool = False
     synced_at: float = 0.0
     streams_at: float = 0.0
@@ -145,7 +150,7 @@ class ClusterWorld:
     def lost(self) -> set[int]:
         """Acknowledged writes that the owner of their slots does not hold."""
         held = {slots: node.data for slots in self._shards if (node := self._owner(slots))}
-        return {number for number, slots in self.acked.items() if number not in held.get(slots, set())}
+        return {number for number, slots in self.acked.items() if number not in held.get(slots, NONE)}
 
     def copies(self) -> int:
         """Of the shard that has the fewest: nodes that have what its master has, but for the last moment's writes."""
@@ -189,14 +194,14 @@ class ClusterWorld:
                 node.link_up = False
             elif not node.link_up and self.now >= node.synced_at:
                 full = not node.data & master.data
-                node.link_up, node.data = True, set(master.data)
+                node.link_up, node.data = True, master.data
                 node.streams_at = self.now + STREAM_SECONDS if full else self.now
 
     def _replicate(self) -> None:
         for node in self.nodes.values():
             master = self._by_id(node.itself.master) if node.link_up and self.now >= node.streams_at else None
             if master is not None:
-                node.data = set(master.data)
+                node.data = master.data
 
     def _take_over(self, node: NodeState, *, because_dead: bool = False) -> None:
         """Under the old master's pause, with all its data; everybody hears of it by gossip."""
@@ -207,7 +212,7 @@ class ClusterWorld:
         former = node.itself.master
         slots = master.itself.slots if master else node.table[former].slots
         if master is not None:
-            node.data = set(master.data)
+            node.data = master.data
         epoch = max(e.epoch for n in self.nodes.values() for e in n.table.values()) + 1
         node.link_up = False
         self._declare(node, replace(node.itself, role=Role.MASTER, master="", epoch=epoch, slots=slots))
@@ -248,7 +253,7 @@ class ClusterWorld:
             return
         for hearer, speaker in ((other, node), (node, other)):
             news = hearer.table[speaker.id] if self._is_late(hearer) else speaker.itself
-            hearer.table[speaker.id] = replace(news, host=speaker.host, heard_at=self.now)
+            hearer.table[speaker.id] = news.heard(speaker.host, self.now)
             self._claim(hearer, speaker.id)
         for known, entry in node.table.items():
             third = self.nodes.get(entry.host)
@@ -262,8 +267,10 @@ class ClusterWorld:
     def _claim(hearer: NodeState, speaker: str) -> None:
         """Slots have one owner in a table: the one with the newest epoch."""
         claim = hearer.table[speaker]
+        if not claim.slots:
+            return
         for known, entry in hearer.table.items():
-            if claim.slots and known not in {speaker, hearer.id} and entry.slots == claim.slots:
+            if entry.slots == claim.slots and known not in {speaker, hearer.id}:
                 older = known if entry.epoch < claim.epoch else speaker
                 hearer.table[older] = replace(hearer.table[older], slots=())
 
@@ -309,7 +316,7 @@ class ClusterWorld:
                 self.unserved.append(f"{self.now:.0f}: {slots}")
                 continue
             number = len(self.acked) + 1
-            owner.data.add(number)
+            owner.data = owner.data.also(number)
             self.acked[number] = slots
 
     # What steps see
@@ -403,7 +410,7 @@ class ClusterWorld:
             raise Transient(f"{endpoint} refused CLUSTER RESET (can't be called with master nodes containing keys).")
         self._serial += 1
         node.id = f"{self._serial:040x}"
-        node.table, node.data, node.link_up, node.meeting = {node.id: Entry(node.host)}, set(), False, {}
+        node.table, node.data, node.link_up, node.meeting = {node.id: Entry(node.host)}, NONE, False, {}
         self._effect(f"redis CLUSTER RESET on {endpoint}")
 
     def _reachable(self, endpoint: Endpoint) -> NodeState:

@@ -24,6 +24,7 @@ from eks_rolling.observed.redis import (
     Stranger,
 )
 from tests.cluster_world import ClusterWorld
+from tests.writes import NONE, Writes
 
 INFO_SECONDS = 10.0
 INFO_IN_FAILOVER_SECONDS = 1.0
@@ -51,7 +52,7 @@ class ServerState:
     master: str | None = None
     configured: Callable[[], str | None] | None = None
     """Whom its configuration tells it to follow: a name, resolved whenever it connects."""
-    data: set[int] = field(default_factory=set)
+    data: Writes = NONE
     priority: int = 100
     paused_until: float = 0.0
     link_up: bool = False
@@ -166,10 +167,10 @@ class RedisWorld:
     def lost(self) -> set[int]:
         """Acknowledged writes that the master of the end does not hold."""
         named = {s.current for s in self.sentinels.values()}
-        held: set[int] = set()
-        for host in named:
-            held |= self.servers[host].data if host in self.servers else set()
-        return self.acked - held
+        held = NONE
+        for host in named & self.servers.keys():
+            held |= self.servers[host].data
+        return self.acked - set(held)
 
     # Time
 
@@ -197,13 +198,13 @@ class RedisWorld:
                 continue
             elif not server.link_up and now_or_later(self.now, server.synced_at):
                 server.streams_at = self.now + (0.0 if server.data else self.stream_seconds)
-                server.link_up, server.data = True, set(source.data)
+                server.link_up, server.data = True, source.data
 
     def _replicate(self) -> None:
         for _ in range(2):  # replicas of replicas too
             for server in self.servers.values():
                 if server.link_up and self.now >= server.streams_at and server.master in self.servers:
-                    server.data = set(self.servers[server.master].data)
+                    server.data = self.servers[server.master].data
 
     def _promote(self, server: ServerState) -> None:
         if server.master is not None:
@@ -357,7 +358,7 @@ class RedisWorld:
         if server is None or server.role is Role.REPLICA or self.now < server.paused_until:
             return
         self._number += 1
-        server.data.add(self._number)
+        server.data = server.data.also(self._number)
         if self.acked:
             self.longest_stall = max(self.longest_stall, self.now - self.acked_at)
         self.acked.add(self._number)

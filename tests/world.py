@@ -433,6 +433,8 @@ class World:
     def _taint_cordoned(self) -> None:
         """The node lifecycle controller keeps a taint in step with a cordon."""
         for node in list(self.nodes_by_name.values()):
+            if not node.taints and not node.unschedulable:
+                continue
             others = tuple(t for t in node.taints if t != UNSCHEDULABLE)
             wanted = (*others, UNSCHEDULABLE) if node.unschedulable else others
             if node.taints != wanted:
@@ -561,14 +563,22 @@ class World:
                 return state.pod.address
         return ""
 
+    def _by_owner(self) -> dict[Owner | None, list[PodState]]:
+        """The pods of every controller: one pass for all of them."""
+        found: dict[Owner | None, list[PodState]] = {}
+        for state in self.pods_by_name.values():
+            found.setdefault(state.pod.owner, []).append(state)
+        return found
+
     def _run_workloads(self) -> None:
+        pods = self._by_owner()
         for owner, state in self.workloads_by_owner.items():
             if state.daemon:
                 self._run_daemons(owner, state)
             elif owner.kind == "Job":
                 self._run_job(owner, state)
             else:
-                self._run_replicas(owner, state)
+                self._run_replicas(owner, state, pods.get(owner, []))
 
     def _run_daemons(self, owner: Owner, state: WorkloadState) -> None:
         for node in self.nodes_by_name.values():
@@ -583,8 +593,7 @@ class World:
             self.jobs_begun.add(owner)
             self._create_pod(owner, f"{owner.name}-pod", state)
 
-    def _run_replicas(self, owner: Owner, state: WorkloadState) -> None:
-        pods = [p for p in self.pods_by_name.values() if p.pod.owner == owner]
+    def _run_replicas(self, owner: Owner, state: WorkloadState, pods: Sequence[PodState]) -> None:
         active = [p for p in pods if p.gone_at is None]
         wanted = state.workload.desired
         current = [p for p in active if p.revision == state.restarts]
@@ -923,9 +932,9 @@ class World:
     def _run_statuses(self) -> None:
         """Controllers count after the fact: desired (of DaemonSets), Ready, all. Until its containers have ended, a
         StatefulSet counts a pod that is to end; the others leave it out at once."""
-        counts = {}
+        counts, by_owner = {}, self._by_owner()
         for owner, state in self.workloads_by_owner.items():
-            pods = [p for p in self.pods_by_name.values() if p.pod.owner == owner]
+            pods = by_owner.get(owner, [])
             active = pods if owner.kind == "StatefulSet" else [p for p in pods if p.gone_at is None]
             homes = {p.pod.node for p in pods}
             counts[owner] = (

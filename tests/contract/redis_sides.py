@@ -20,6 +20,7 @@ from lab.paths import REPOSITORY, LabPaths
 from tests.redis_client import ClosingClient
 from tests.redis_world import DOWN_AFTER_SECONDS, FAILOVER_TIMEOUT_SECONDS, QUORUM, RedisWorld
 from tests.waiting import patience
+from tests.writes import Writes
 
 NAME = "mymaster"
 PASSWORD = "correct-horse"
@@ -72,7 +73,7 @@ class InMemory:
 
     def write(self, endpoint: Endpoint, times: int) -> None:
         server = self.world.servers[endpoint.address.host]
-        server.data |= set(range(len(server.data), len(server.data) + times))
+        server.data |= Writes.of(range(len(server.data), len(server.data) + times))
 
     def kill(self, endpoint: Endpoint) -> None:
         self.world.servers.pop(endpoint.address.host, None)

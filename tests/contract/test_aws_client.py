@@ -147,7 +147,11 @@ class Session(boto3.session.Session):
         return untyped.client(*names, endpoint_url=self._endpoint, **options)
 
 
-@pytest.fixture(params=["in memory", pytest.param("real", marks=pytest.mark.lab)])
+REAL = pytest.param("real", marks=[pytest.mark.lab, pytest.mark.xdist_group("aws")])
+"""Among all tests of that server, of which there is one then."""
+
+
+@pytest.fixture(params=["in memory", REAL])
 def side(request: pytest.FixtureRequest) -> Side:
     if request.param == "in memory":
         return InMemory()

@@ -74,7 +74,7 @@ class InMemory:
 
     def write(self, name: str) -> None:
         node = self.world.cluster.nodes[self._hosts[name]]
-        node.data.add(len(node.data))
+        node.data = node.data.also(len(node.data))
 
     def pass_time(self) -> None:
         self.world.tick(self.world.now + 0.1)

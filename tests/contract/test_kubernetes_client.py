@@ -30,8 +30,11 @@ from tests.contract.kubernetes_sides import InMemory, Real, Side, node_called, p
 from tests.lab_fixtures import ControlPlane
 from tests.world import UNSCHEDULABLE
 
+REAL = pytest.param("real", marks=[pytest.mark.lab, pytest.mark.xdist_group("control_plane")])
+"""Among all tests of that server, of which there is one then."""
 
-@pytest.fixture(params=["in memory", pytest.param("real", marks=pytest.mark.lab)])
+
+@pytest.fixture(params=["in memory", REAL])
 def side(request: pytest.FixtureRequest) -> Side:
     if request.param == "in memory":
         return InMemory()

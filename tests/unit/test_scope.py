@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.lab_proven import digest, sources
+from scripts.lab_proven import IN_MEMORY, REPOSITORY, digest, sources
 
 SUITE = """
 import pytest
@@ -94,6 +94,7 @@ def test_the_labs_hash_changes_with_its_content_and_with_names_alone(tmp_path: P
     (tmp_path / "lab" / "__pycache__" / "relay.pyc").write_text("b")
     (tmp_path / "tests" / "lab" / "proven.sha256").write_text("c")
     (tmp_path / "README.md").write_text("d")
+    (tmp_path / "tests" / "world.py").write_text("g")
     assert digest(sources(tmp_path), tmp_path) == seen[0]
     code.write_text("e")
     seen.append(digest(sources(tmp_path), tmp_path))
@@ -102,3 +103,12 @@ def test_the_labs_hash_changes_with_its_content_and_with_names_alone(tmp_path: P
     (tmp_path / "tests" / "harness.py").write_text("f")
     seen.append(digest(sources(tmp_path), tmp_path))
     assert len(set(seen)) == 4
+
+
+def test_no_test_of_the_lab_runs_on_the_cluster_in_memory() -> None:
+    """Or a change of it would leave the lab proven that is not."""
+    assert sorted(IN_MEMORY) == sorted(name for name in IN_MEMORY if (REPOSITORY / name).is_file())
+    modules = {name.removesuffix(".py").replace("/", ".") for name in IN_MEMORY}
+    tests = {file: file.read_text() for file in (REPOSITORY / "tests" / "lab").rglob("*.py")}
+    assert tests
+    assert [(file, module) for file, text in tests.items() for module in modules if module in text] == []
