@@ -266,7 +266,7 @@ class Roll(Construct):
         pick = states.call(
             named.SELECT_WAVE,
             "select_wave",
-            {**roll_fields, "waves": jsonata("$waves")},
+            {**roll_fields, "places": jsonata(f"{plan}.places"), "waves": jsonata("$waves")},
             assign={"waves": jsonata("$waves + 1")},
         )
         pick.add_catch(settle.start, errors=["States.ALL"], assign=FAILED)

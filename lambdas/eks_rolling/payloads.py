@@ -130,6 +130,8 @@ class RollTask(Task):
     targets: Targets = {}
     although_current: tuple[str, ...] = ()
     """Those of `nodes` that are replaced although their version is their group's: for their age, or as asked for."""
+    places: dict[str, str] = {}
+    """Those of `nodes` that are spare -> the instance in whose place each is."""
     surge: int = 1
     keep_taints: bool = False
     accept: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
 """Whole rolls on the in-memory world, by the synthesized definition: to the end, killed anywhere, interleaved."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 from eks_rolling.clients.protocols import HttpAnswer
 from eks_rolling.documents.report import Ending, Report
 from eks_rolling.errors import AccessDenied, RollError, Transient
+from eks_rolling.observed.aws import InstanceState
 from eks_rolling.observed.kubernetes import Node, Owner, Taint
-from eks_rolling.observed.marks import HARD_TAINT, INSTANCE_REPLACES
+from eks_rolling.observed.marks import HARD_TAINT, INSTANCE_REPLACES, LaunchMark
 from eks_rolling.payloads import HoldKind
 from eks_rolling.report.messages import Topic
 from eks_rolling.roll.lock import ABORT, PAUSE
@@ -497,6 +499,30 @@ def test_no_instance_is_asked_for_twice_while_other_nodes_of_the_group_are_termi
     assert (execution.status, execution.cause) == ("SUCCEEDED", "")
     assert (outdated(world), by_zone(world)) == ([], zones)
     assert world.snapshot() == before
+
+
+def test_a_capacity_that_somebody_raises_in_that_moment_is_not_set_back() -> None:
+    """N2, N3: it can only be set to a number. To lower it would have AWS end instances of its choice."""
+    world = shop(SMALL)
+    for name, group in world.groups_by_name.items():
+        world.groups_by_name[name] = replace(group, mixed_purchasing=True, maximum=9)
+    engine, described, calls = engine_for(world), world.instances, list[str]()
+    engine.before_call = calls.append
+
+    def instances(ids: Sequence[str]) -> dict[str, InstanceState]:
+        """Between the look at the group and the raise."""
+        found = described(ids)
+        asked = (LaunchMark.on(n) for n in world.nodes() if calls[-1] == "launch_replacement")
+        group = world.groups_by_name["ng-a"]
+        if any(m is not None and not m.raised for m in asked) and group.desired == SMALL[0]:
+            world.groups_by_name["ng-a"] = replace(group, desired=group.desired + 2)
+        return found
+
+    world.instances = instances  # type: ignore[method-assign]
+    execution = engine.run("roll", "roll-1", {})
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    sizes = {name: group.desired for name, group in world.groups_by_name.items()}
+    assert sizes == {"ng-a": SMALL[0] + 2, "ng-b": SMALL[1]}
 
 
 def test_a_node_that_gets_no_instance_gives_up_its_turn_to_launch_one() -> None:

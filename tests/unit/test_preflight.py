@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from eks_rolling.documents.finding import Finding, Severity
+from eks_rolling.documents.plan_text import plan_text
 from eks_rolling.observed.aws import Group, GroupInstance, InstanceState, InstanceType, LaunchTemplate, VcpuQuota
 from eks_rolling.observed.kubernetes import (
     ACCEPT,
@@ -31,6 +32,7 @@ from eks_rolling.observed.marks import (
     outdated,
 )
 from eks_rolling.payloads import RollRequest
+from eks_rolling.plan.build import write
 from eks_rolling.plan.checks import ACCEPTABLE, ClusterSnapshot, candidates, findings, resolve
 from eks_rolling.plan.permissions import needed_to_restart
 from eks_rolling.plan.snapshot import begun
@@ -679,6 +681,17 @@ class TestReasons:
         assert self.half_done(RollRequest(nodes=("node-1",)), groups=(back,)) == {}
         images, now = {"i-1": "ami-1", "i-2": "ami-2"}, {"lt-1:2": "ami-1"}
         assert list(self.half_done(RollRequest(), images=images, images_now=now)) == ["i-2"]
+
+    @pytest.mark.parametrize(("old", "new"), [("i-1", "i-2"), ("i-2", "i-1")])
+    def test_where_a_third_version_outdates_both_the_spare_one_goes_last(self, old: str, new: str) -> None:
+        """R2: nothing is launched for it, which the plan says."""
+        third = replace(self.PAIR, instances=tuple(replace(i, template="lt-1:0") for i in self.PAIR.instances))
+        both = replace(self.CURRENT, groups=(third,), nodes=(NODE, self.NEW_NODE), replacements={old: (new,)})
+        plan = decide(both, RollRequest(), SETTINGS)
+        assert [(c.instance.id, c.place) for c in plan.chosen] == [(old, ""), (new, old)]
+        text = plan_text(write(plan, both, RollRequest(), SETTINGS))
+        assert text.count(f"a spare replacement for {old}: it goes, and none comes") == 1
+        assert "Replacements: 1 in " in text
 
     def test_a_node_whose_replacement_is_unfit_stays(self) -> None:
         """A person drains that one."""

@@ -76,6 +76,9 @@ class PlannedNode(PlanPart):
     wave: int = Field(1, description="counted from 1; the first is a single node if settings.canary says so")
     age_seconds: float | None = None
     reason: str = Field("", description="why, although its version is its group's; empty: the version is another")
+    place: str = Field(
+        "", description="of a spare replacement: the instance that has its place; nothing is launched for this one"
+    )
     before: str = Field("", alias="from", description="lt-id:number")
     to: str = Field("", description="lt-id:number")
     changes: tuple[TemplateChange, ...] = ()

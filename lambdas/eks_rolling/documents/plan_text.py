@@ -29,8 +29,9 @@ def _lines(plan: PlanDocument) -> Iterator[str]:
 
 
 def _summary(plan: PlanDocument) -> Iterator[str]:
-    zones = Counter(n.zone for n in plan.nodes)
-    yield f"Replacements: {', '.join(f'{count} in {zone}' for zone, count in sorted(zones.items()))}."
+    zones = Counter(n.zone for n in plan.nodes if not n.place)
+    replacements = ", ".join(f"{count} in {zone}" for zone, count in sorted(zones.items()))
+    yield f"Replacements: {replacements or 'none'}."
     if plan.in_short:
         yield f"{plan.in_short} It costs about {plan.estimate.transitions:,} state transitions."
     moves = Counter(move.way for node in plan.nodes for move in node.moves)
@@ -59,7 +60,8 @@ def _node(node: PlannedNode) -> str:
     age = f", {spoken(node.age_seconds)} old" if node.age_seconds is not None else ""
     where = f"wave {node.wave}, {node.zone}, {node.group}"
     why = f"; replaced because {node.reason}" if node.reason else ""
-    return f"{node.node}: {where}, version {node.versions}{changed}{age}{why}; moves: {node.what_moves}"
+    spare = f"; a spare replacement for {node.place}: it goes, and none comes" if node.place else ""
+    return f"{node.node}: {where}, version {node.versions}{changed}{age}{why}{spare}; moves: {node.what_moves}"
 
 
 def _findings(title: str, found: list[Finding]) -> Iterator[str]:

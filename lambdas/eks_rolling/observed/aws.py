@@ -122,6 +122,10 @@ class InstanceState:
         return self.state in {"terminated", ""}
 
 
+COMES_OR_RUNS = frozenset({"pending", "running"})
+"""States of an instance that is not on its way out."""
+
+
 def is_new(state: InstanceState | None, now: float) -> bool:
     """Whether AWS may not know the instance, or its tags, everywhere yet; None is one that EC2 does not show at all."""
     return state is None or now - state.launched <= SPREADING_SECONDS

@@ -7,7 +7,8 @@ removes every one of them [R2], but for NODE_UNFIT, and NODE_LAUNCH where a repl
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +84,10 @@ GROUP_PUT_BACK = "eks-rolling/version-put-back"
 a roll back to that version is never rolled back itself, however it was started."""
 
 INSTANCE_REPLACES = "eks-rolling/replaces"
-"""On a replacement: the instance it was launched for."""
+"""On a replacement: the instance it was launched for, or SURPLUS."""
+
+SURPLUS = "surplus"
+"""For an instance that was launched in a zone where none was requested; a node there may take it."""
 
 INSTANCE_PROTECTED = "eks-rolling/protected"
 """The scale-in protection of this instance is ours."""
@@ -303,6 +307,36 @@ def keep_from_scale_down(node: Node, mode: AutoscalerMode) -> dict[str, str | No
     if mode is not AutoscalerMode.ANNOTATE or SCALE_DOWN_DISABLED in node.annotations:
         return {}
     return {SCALE_DOWN_DISABLED: "true", NODE_SCALE_DOWN: "true"}
+
+
+def spares(group: Group, states: Mapping[str, InstanceState]) -> dict[str, str]:
+    """Instances by which the group is larger than its own size, each with the one in whose place it was launched.
+
+    That is a replacement whose old instance is still there. Where the old one is gone and left several, the newest has
+    its place, and the others are spare: rolls that ended early launched them, for versions that are outdated since.
+    `states` as EC2 has them.
+    """
+    placed = {i.id: states[i.id].tags.get(INSTANCE_REPLACES, "") for i in group.instances if i.id in states}
+    alive = {i.id for i in group.instances if i.alive}
+    found = {new: old for new, old in placed.items() if old in alive and old != new}
+    heirs: defaultdict[str, list[str]] = defaultdict(list)
+    for new, old in placed.items():
+        if new in alive and old not in {"", SURPLUS, *alive}:
+            heirs[old].append(new)
+    for several in heirs.values():
+        *earlier, newest = sorted(several, key=lambda i: (states[i].launched, i))
+        found |= dict.fromkeys(earlier, newest)
+    return found
+
+
+def place_of(instance: str, spare: Mapping[str, str]) -> str:
+    """The instance of the group's own size in whose place this one is, by way of others that were replaced in vain;
+    itself if it is no spare."""
+    passed = {instance}
+    while (before := spare.get(instance, "")) and before not in passed:
+        passed.add(before)
+        instance = before
+    return instance
 
 
 def target_of(instance: GroupInstance, targets: dict[str, str]) -> str:

@@ -120,6 +120,7 @@ def _node(
         wave=wave,
         age_seconds=view.now - node.created if node and node.created else None,
         reason=candidate.reason,
+        place=candidate.place,
         before=instance.template,
         to=to,
         changes=_changes(view.template_data, instance.template, to),

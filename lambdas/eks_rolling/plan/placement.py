@@ -114,7 +114,7 @@ class _Simulation:
         self._chosen = [c for c in chosen if c.node is not None and c.node.ready]
         leaving = {c.name for c in self._chosen}
         shapes = _Shapes(view, targets)
-        served = [c for c in self._chosen if c.instance.zone in c.group.zones]
+        served = [c for c in self._chosen if c.instance.zone in c.group.zones and not c.place]
         self._replacement = {c.name: shapes.replacement(c) for c in served}
         self._others = [
             self._filled(n) for n in view.nodes if n.ready and not n.unschedulable and n.name not in leaving
@@ -175,6 +175,8 @@ class _Simulation:
     def _on_own_replacement(self, candidate: Candidate, pod: Pod) -> str:
         """Places the pod there; or why it cannot be."""
         place = self._replacement.get(candidate.name)
+        if candidate.place:
+            return f"node {candidate.name} is in the place of {candidate.place}, and nothing is launched for it"
         if place is None:
             zones = _zones(self._volumes(pod))
             where = f"its volume is in {zones}" if zones else f"node {candidate.name} is in {candidate.instance.zone}"
@@ -200,7 +202,8 @@ class _Simulation:
         return False
 
     def _zone_is_lost(self, candidate: Candidate, pod: Pod) -> bool:
-        return candidate.name not in self._replacement and bool(_zones(self._volumes(pod)))
+        lost = candidate.name not in self._replacement and not candidate.place
+        return lost and bool(_zones(self._volumes(pod)))
 
 
 class _Shapes:

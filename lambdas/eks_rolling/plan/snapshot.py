@@ -7,6 +7,7 @@ from enum import StrEnum
 from functools import cached_property
 
 from eks_rolling.observed.aws import (
+    COMES_OR_RUNS,
     CONFIGURATION,
     IMAGE_BY_PARAMETER,
     Group,
@@ -31,7 +32,7 @@ from eks_rolling.observed.kubernetes import (
     by_instance,
     placeholders,
 )
-from eks_rolling.observed.marks import INSTANCE_REPLACES, NODE_LAUNCH, LaunchMark, outdated, unfit
+from eks_rolling.observed.marks import NODE_LAUNCH, LaunchMark, outdated, place_of, spares, unfit
 from eks_rolling.observed.network import NetworkPolicy
 from eks_rolling.observed.redis import Stranger
 from eks_rolling.payloads import RollRequest, Targets
@@ -42,9 +43,6 @@ from eks_rolling.redis.groups import DeclarationProblem, PartSet, RedisGroup
 DAY = 24 * 3600
 
 FORCED = "the request forces it"
-
-COMES_OR_RUNS = frozenset({"pending", "running"})
-"""States of an instance that is not on its way out."""
 
 
 class Unseen(StrEnum):
@@ -212,6 +210,9 @@ class Candidate:
     node: Node | None
     reason: str = ""
     """Why it is replaced although its version is its group's; "" where the version is another."""
+    place: str = ""
+    """The instance in whose place it was launched by a roll that ended early, if that place is another's: it goes, and
+    nothing is launched for it."""
 
     @property
     def name(self) -> str:
@@ -249,9 +250,8 @@ def begun(groups: Iterable[Group], states: Mapping[str, InstanceState]) -> dict[
     found: dict[str, tuple[str, ...]] = {}
     for group in groups:
         living = {i.id for i in group.instances if i.alive and i.id in states and states[i.id].state in COMES_OR_RUNS}
-        for new in sorted(living):
-            old = states[new].tags.get(INSTANCE_REPLACES, "")
-            if old in living and old != new:
+        for new, old in sorted(spares(group, states).items()):
+            if {new, old} <= living:
                 found[old] = (*found.get(old, ()), new)
     return found
 
@@ -261,6 +261,7 @@ def candidates(view: ClusterSnapshot, targets: Targets, request: RollRequest, ma
     outdated, of an image that has been replaced, too old (`max_age_days`, 0 for no limit), an earlier roll has begun to
     replace them, or the request forces it."""
     found: list[Candidate] = []
+    spare = {new: old for old, several in view.replacements.items() for new in several}
     for group in view.groups:
         if group.managed or group.name not in targets:
             continue
@@ -280,7 +281,8 @@ def candidates(view: ClusterSnapshot, targets: Targets, request: RollRequest, ma
             elif reason is None and request.force:
                 reason = FORCED
             if reason is not None:
-                chosen.append(Candidate(instance, group, node, reason))
+                place = place_of(instance.id, spare) if instance.id in spare else ""
+                chosen.append(Candidate(instance, group, node, reason, place))
                 taken.add(new)
         # A node of the plan goes onto the replacement that it has. To replace that as well would leave one too many.
         found += [c for c in chosen if c.reason != FORCED or c.instance.id not in taken]

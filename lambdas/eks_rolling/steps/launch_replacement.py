@@ -5,23 +5,31 @@ idempotent. Groups it does not serve (on-demand and spot mixed) get their desire
 time under a Lease, and the instance that then appears in the right zone is claimed by a tag.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import AccessDenied, NotFound, Permanent, Refused
-from eks_rolling.observed.aws import Group, InstanceState, is_new
+from eks_rolling.observed.aws import COMES_OR_RUNS, Group, InstanceState, is_new
 from eks_rolling.observed.kubernetes import Node, by_instance
-from eks_rolling.observed.marks import INSTANCE_REPLACES, NODE_LAUNCH, NODE_ROLL, LaunchMark, token_of
+from eks_rolling.observed.marks import (
+    HARD_TAINT,
+    INSTANCE_REPLACES,
+    NODE_LAUNCH,
+    NODE_ROLL,
+    SURPLUS,
+    LaunchMark,
+    place_of,
+    spares,
+    token_of,
+)
 from eks_rolling.payloads import Hold, NodeTask, StepResult, backoff
 from eks_rolling.roll import lock
 from eks_rolling.roll.arrangements import look_again
 from eks_rolling.roll.lock import Busy
 from eks_rolling.roll.proofs import as_proven, prove
 from eks_rolling.runtime import handler_for
-
-SURPLUS = "surplus"
-"""Tag value of an instance that was launched in a zone where none was requested; a node there may take it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +125,7 @@ def _decide_serially(
     if unknown := next((i.id for i in alive if i.id not in states), ""):
         # It may be the one that was asked for, or another node's.
         return Hold(f"EC2 does not know {unknown} everywhere yet")
-    own = group.desired - sum(1 for i in alive if _is_extra(group, states[i.id]))
+    own = group.desired - sum(1 for i in alive if _is_extra(i.id, group, states))
     due = mark is not None and mark.desired is not None and own <= mark.desired
     for instance in alive:
         state = states[instance.id]
@@ -136,11 +144,9 @@ def _decide_serially(
     return RecordLaunch(LaunchMark(now, desired=own))
 
 
-def _is_extra(group: Group, state: InstanceState) -> bool:
+def _is_extra(instance: str, group: Group, states: dict[str, InstanceState]) -> bool:
     """Whether it is beyond the group's own size: a replacement beside its old instance, or one launched elsewhere."""
-    replaces = state.tags.get(INSTANCE_REPLACES, "")
-    old = group.instance(replaces) if replaces else None
-    return replaces == SURPLUS or (old is not None and old.alive)
+    return states[instance].tags.get(INSTANCE_REPLACES) == SURPLUS or instance in spares(group, states)
 
 
 def run(task: NodeTask, clients: Clients) -> StepResult:
@@ -182,38 +188,67 @@ def _launch_for(task: NodeTask, group: Group, node: Node, clients: Clients) -> S
     old = states.get(task.instance)
     if old is None:
         raise Refused(f"EC2 knows instance {task.instance} no longer: it ended by itself; start a new roll.")
-    home = _home(group, states, old, clients)
-    leaving = _leaving(states, old, task.roll, clients)
-    decision = Found(home) if home else decide(group, states, node, old, task.roll, clients.now(), leaving)
+    family = _family(group, states, old, task.roll, clients)
+    home = family.home(old)
+    decision = Found(home) if home else decide(group, states, node, old, task.roll, clients.now(), family.leaving)
     return _act(decision, task, node, states, clients)
 
 
-def _leaving(states: dict[str, InstanceState], old: InstanceState, roll: str, clients: Clients) -> frozenset[str]:
-    """Those launched for this node earlier whose own node is in the plan of the roll."""
-    candidates = {i for i, state in states.items() if state.tags.get(INSTANCE_REPLACES) == old.id}
-    if not candidates:
-        return frozenset()
-    nodes = clients.kubernetes.nodes()
-    return frozenset(n.instance for n in nodes if n.instance in candidates and n.annotations.get(NODE_ROLL) == roll)
+@dataclass(frozen=True, slots=True)
+class Family:
+    """The other instances that earlier rolls launched in the same place of the group as one that is replaced now.
 
+    Rolls were aborted, and what they had launched was in use and stayed. One instance is to be left in the place. To
+    launch another for each would leave the group larger than it was, for good.
 
-def _home(group: Group, states: dict[str, InstanceState], old: InstanceState, clients: Clients) -> str:
-    """The instance that this one was launched to replace, where that is to stay after all; "" for any other.
-
-    A roll was aborted, and what it rolled out was taken back: now the spare instance is the outdated one. Launching
-    another for it would leave the group one larger than it was, for good.
-
-    N3 is not hurt: the capacity "at the start" is what was asked of the group, and the spare is one more, which only
-    the aborted roll asked for. Its pods are evicted within their budgets like any other's.
+    N3 is not hurt: the capacity "at the start" is what was asked of the group, and the others are more, which only
+    those rolls asked for. Their pods are evicted within their budgets like any other's.
     """
-    home = group.instance(old.tags.get(INSTANCE_REPLACES, ""))
-    state = states.get(home.id) if home is not None and home.alive and home.zone == old.zone else None
-    if home is None or state is None or state.state != "running":
-        return ""
-    node = by_instance(clients.kubernetes.nodes()).get(home.id)
-    if node is None or not node.ready or node.unschedulable or node.roll_taint or NODE_ROLL in node.annotations:
-        return ""
-    return home.id
+
+    members: tuple[InstanceState, ...] = ()
+    nodes: Mapping[str, Node] = field(default_factory=dict)
+    leaving: frozenset[str] = frozenset()
+    """Those that the same roll replaces."""
+    spare: frozenset[str] = frozenset()
+    """Those whose place is another's."""
+
+    def home(self, old: InstanceState) -> str:
+        """The one that takes the pods of the `old` instance; "" where a new one has to be launched.
+
+        One that is to stay, if there is any. What is spare goes onto one that is yet to be replaced as well: that one
+        has its replacement launched when it is its turn.
+        """
+        fit = [m for m in self.members if m.zone == old.zone and self._takes_pods(m)]
+        staying = [m.id for m in fit if m.id not in self.leaving]
+        waiting = [m.id for m in fit if old.id in self.spare and self._is_ready(m)]
+        return next(iter((*staying, *waiting)), "")
+
+    def _takes_pods(self, member: InstanceState) -> bool:
+        if member.state not in COMES_OR_RUNS:
+            return False
+        node = self.nodes.get(member.id)
+        if not self._is_ready(member):
+            # A replacement is on its way, and is waited for.
+            return member.id in self.spare and member.id not in self.leaving
+        return node is not None and not node.unschedulable and HARD_TAINT not in node.taints
+
+    def _is_ready(self, member: InstanceState) -> bool:
+        node = self.nodes.get(member.id)
+        return node is not None and node.ready
+
+
+def _family(group: Group, states: dict[str, InstanceState], old: InstanceState, roll: str, clients: Clients) -> Family:
+    spare = spares(group, states)
+    place = place_of(old.id, spare)
+    members = [i.id for i in group.instances if i.alive and i.id != old.id and place_of(i.id, spare) == place]
+    members = [i for i in members if i in states]
+    if not members:
+        return Family()
+    nodes = by_instance(clients.kubernetes.nodes())
+    leaving = frozenset(i for i in members if i in nodes and nodes[i].annotations.get(NODE_ROLL) == roll)
+    # Those whose pods need not move another time come first.
+    ordered = sorted(members, key=lambda i: (i not in nodes or not nodes[i].ready, -states[i].launched, i))
+    return Family(tuple(states[i] for i in ordered), nodes, leaving, frozenset(spare))
 
 
 def _act(
@@ -228,6 +263,14 @@ def _act(
         case Launch(token):
             return _launch(token, task, node, states, clients)
         case RaiseDesired(desired, asked):
+            # It is set to an absolute value, and the look at the instances took a moment. A termination meanwhile would
+            # be undone by it; what somebody else raised, AWS would end again, with pods on it [N2].
+            now = next(iter(clients.aws.groups([task.group])), None)
+            if now is None or now.desired != desired - 1:
+                if now is not None and now.desired > desired:
+                    # Not even this step, run twice, did that: what comes of it is not this node's.
+                    clients.kubernetes.update_node(node, annotations={NODE_LAUNCH: None})
+                return StepResult.wait(f"the desired capacity of {task.group} has just changed", 1)
             clients.aws.set_desired(task.group, desired)
             # Proof, for whoever comes after a crash, that one instance more is this roll's.
             _record(replace(asked, raised=True), task, node, clients)

@@ -78,7 +78,7 @@ def decide(view: ClusterSnapshot, request: RollRequest, settings: Settings) -> P
         outcome, reason = PlanOutcome.DRY_RUN, f"{nodes} would be replaced"
     else:
         outcome, reason = PlanOutcome.ROLL, f"{nodes} will be replaced"
-    ordered = tuple(_masters_last(view, chosen))
+    ordered = tuple(_in_order(view, chosen))
     return PlanDecision(outcome, reason, ordered, tuple(found), targets, tuple(stuck), tuple(former))
 
 
@@ -94,11 +94,12 @@ def redis_to_move(view: ClusterSnapshot, chosen: Sequence[Candidate]) -> list[st
     return [str(r.group) for r in view.redis if r.group in moving]
 
 
-def _masters_last(view: ClusterSnapshot, chosen: list[Candidate]) -> list[Candidate]:
-    """Nodes of Redis masters after all others: their replicas are on new nodes by then, and need not move again."""
+def _in_order(view: ClusterSnapshot, chosen: list[Candidate]) -> list[Candidate]:
+    """Nodes of Redis masters after all others: their replicas are on new nodes by then, and need not move again. Spare
+    instances last: what comes for the one in whose place they are takes their pods as well."""
     masters = {s.owner for r in view.redis for s in r.group.of(Part.MASTER)}
     hosts = {p.node for p in view.pods if p.owner in masters}
-    return sorted(chosen, key=lambda c: c.name in hosts)
+    return sorted(chosen, key=lambda c: (bool(c.place), c.name in hosts))
 
 
 def not_waited_for(view: ClusterSnapshot) -> list[str]:
@@ -146,6 +147,7 @@ def run(task: PlanTask, clients: Clients) -> StepResult:
         unjoined={c.instance.id: c.group.name for c in plan.chosen if c.node is None},
         former={f.group: f.former for f in plan.former},
         although_current=[c.instance.id for c in plan.chosen if c.reason],
+        places={c.instance.id: c.place for c in plan.chosen if c.place},
         surge=request.surge_in(settings),
         approval=settings.approval if request.approval is None else request.approval,
         dry_run=request.dry_run,

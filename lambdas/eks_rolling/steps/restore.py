@@ -7,7 +7,7 @@ is gone is done, and the rest goes on. The lock goes last, so that no other roll
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -66,6 +66,7 @@ from eks_rolling.observed.marks import (
     VersionPutBack,
     registrations_on,
     replicas_on,
+    spares,
     unfit,
     with_roll_taint,
 )
@@ -470,24 +471,16 @@ class Machines:
     """Replacements that were closed to pods in this look."""
 
     @property
-    def unused(self) -> dict[str, Group]:
-        """Replacements whose old instance is still there, with their groups."""
-        found = {}
-        for group in self.groups:
-            for member in group.instances:
-                state = (self.states or {}).get(member.id)
-                replaces = state.tags.get(INSTANCE_REPLACES) if state else None
-                old = group.instance(replaces) if replaces else None
-                if old and old.alive:
-                    found[member.id] = group
-        return found
+    def unused(self) -> dict[str, tuple[Group, str]]:
+        """Replacements whose place in their group is another instance's: the group, and that instance."""
+        return {new: (g, old) for g in self.groups for new, old in spares(g, self.states or {}).items()}
 
     def replacements(self, clients: Clients, progress: RestoreProgress) -> Iterator[Replacement]:
         """The unused ones, each looked at when it is its turn. Without a look at the nodes none can be judged."""
         if self.nodes is None or self.states is None:
             return
         nodes = by_instance(self.nodes)
-        for instance, group in self.unused.items():
+        for instance, (group, _) in self.unused.items():
             if instance in self.closed:
                 # A pod that was bound meanwhile is seen at the next look.
                 continue
@@ -525,8 +518,8 @@ def _close_unneeded(seen: Machines, clients: Clients, progress: RestoreProgress)
     if seen.nodes is None or seen.states is None:
         return seen
     by_id, changed, closed = by_instance(seen.nodes), dict[str, Node](), set[str]()
-    for instance, group in seen.unused.items():
-        node, old = by_id.get(instance), by_id.get(seen.states[instance].tags[INSTANCE_REPLACES])
+    for instance, (group, place) in seen.unused.items():
+        node, old = by_id.get(instance), by_id.get(place)
         if node is None or node.unschedulable or old is None or not old.ready or group.desired - 1 < group.minimum:
             continue
         # Whatever is the matter with one of them is said when it is its turn.
@@ -577,11 +570,25 @@ def _restore_machines(seen: Machines, clients: Clients, progress: RestoreProgres
             # It may be one that a later roll was about to replace: with its taint and without its balancers.
             with progress.piece(f"node {kept.name}"):
                 _restore_node(kept, clients, progress, keep_taints=keep_taints, in_service=True)
+    needed = _name_heirs(seen, clients, progress)
     for group in seen.groups:
         for member in group.instances:
             state = (states or {}).get(member.id)
             if state is not None and state.state == "running":
-                _restore_instance(group, state, unused, clients, progress)
+                _restore_instance(group, state, needed, clients, progress)
+
+
+def _name_heirs(seen: Machines, clients: Clients, progress: RestoreProgress) -> set[str]:
+    """Writes on spare replacements who has their place, where the one that they were launched for is gone: one tag
+    alone would say nothing. Answers whose own tags are needed still."""
+    needed = set(seen.unused)
+    for new, (_, heir) in seen.unused.items():
+        state = (seen.states or {})[new]
+        if state.state == "running" and state.tags[INSTANCE_REPLACES] != heir:
+            tag = partial(clients.aws.tag_instance, new, {INSTANCE_REPLACES: heir})
+            if not progress.did(f"instance {new}", tag):
+                needed.add(heir)
+    return needed
 
 
 def _restore_sizes(seen: Machines, unclear: set[str], clients: Clients, progress: RestoreProgress) -> None:
@@ -771,7 +778,7 @@ def _terminate(seen: Replacement, name: str, clients: Clients, progress: Restore
 
 
 def _restore_instance(
-    group: Group, state: InstanceState, unused: Mapping[str, Group], clients: Clients, progress: RestoreProgress
+    group: Group, state: InstanceState, needed: Collection[str], clients: Clients, progress: RestoreProgress
 ) -> None:
     with progress.piece(f"instance {state.id}"):
         if INSTANCE_PROTECTED in state.tags:
@@ -779,7 +786,7 @@ def _restore_instance(
             clients.aws.untag_instance(state.id, [INSTANCE_PROTECTED])
             progress.restored.append(f"{state.id}: scale-in protection lifted")
     with progress.piece(f"instance {state.id}"):
-        if INSTANCE_REPLACES in state.tags and state.id not in unused:
+        if INSTANCE_REPLACES in state.tags and state.id not in needed:
             clients.aws.untag_instance(state.id, [INSTANCE_REPLACES])
 
 

@@ -1,6 +1,6 @@
 """Pick the next nodes: those of the plan that are still to be replaced. The first wave is one node."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import Refused
@@ -20,10 +20,12 @@ def decide(
     size: int,
     although_current: Collection[str] = (),
     dead: Collection[str] = (),
+    places: Mapping[str, str] | None = None,
 ) -> tuple[list[dict[str, str]], int]:
     """The next wave as tasks for RollNode, in the plan's order, and how many nodes are left before it [N4].
 
-    Those on `dead` nodes come first: what is lost on them keeps budgets from letting any other pod go.
+    Those on `dead` nodes come first: what is lost on them keeps budgets from letting any other pod go. Of an instance
+    and those in its place (`places`) one goes at a time, as each needs another of them to stay.
 
     An instance that has left its group, is shutting down, or lost its node needs nothing any more. Raises Refused where
     two nodes claim one.
@@ -39,8 +41,10 @@ def decide(
         and instance.id in node_of
         and (instance.id in although_current or outdated(instance, targets.get(group.name, {})))
     }
-    ordered = [left[instance] for instance in sorted(planned, key=lambda i: i not in dead) if instance in left]
-    return ordered[:size], len(ordered)
+    ordered = [i for i in sorted(planned, key=lambda i: i not in dead) if i in left]
+    first = {(places or {}).get(i, i): i for i in reversed(ordered)}
+    wave = [left[i] for i in ordered if i in first.values()]
+    return wave[:size], len(ordered)
 
 
 def run(task: RollTask, clients: Clients) -> StepResult:
@@ -49,7 +53,7 @@ def run(task: RollTask, clients: Clients) -> StepResult:
     size = 1 if settings.canary and task.waves == 0 else settings.wave
     nodes = clients.kubernetes.nodes()
     dead = {n.instance for n in nodes if n.dead(settings.dead_nodes, clients.now())}
-    wave, left = decide(groups, nodes, task.nodes, task.targets, size, set(task.although_current), dead)
+    wave, left = decide(groups, nodes, task.nodes, task.targets, size, set(task.although_current), dead, task.places)
     if not wave:
         return StepResult.done("every node of the plan is replaced", wave=[], left=0, ready_nodes=ready_nodes(nodes))
     names = ", ".join(n["node"] for n in wave[:3]) + (" and others" if len(wave) > 3 else "")

@@ -34,8 +34,11 @@ from eks_rolling.observed.marks import (
     NODE_TARGETS,
     NODE_UNFIT,
     SOFT_TAINT,
+    SURPLUS,
     LaunchMark,
+    place_of,
     registrations_on,
+    spares,
     token_of,
     with_roll_taint,
 )
@@ -102,6 +105,33 @@ class TestLaunch:
             assert isinstance(decision, launch_replacement.RecordLaunch)
             assert decision.mark.token == token_of("roll-1", OLD, 1)
 
+    @pytest.mark.parametrize(
+        ("replaces", "gone", "found"),
+        [
+            ({"i-b": "i-a"}, "", {"i-b": "i-a"}),
+            ({"i-b": "i-a", "i-c": "i-a"}, "", {"i-b": "i-a", "i-c": "i-a"}),
+            ({"i-b": "i-a", "i-c": "i-b"}, "", {"i-b": "i-a", "i-c": "i-b"}),
+            # The newest has the place of one that is gone; alone it is no spare.
+            ({"i-b": "i-a"}, "i-a", {}),
+            ({"i-b": "i-a", "i-c": "i-a"}, "i-a", {"i-b": "i-c"}),
+            ({"i-b": "i-a", "i-c": "i-b"}, "i-a", {"i-c": "i-b"}),
+            ({"i-b": "i-a", "i-c": "i-a", "i-d": "i-c"}, "i-a", {"i-b": "i-c", "i-d": "i-c"}),
+            ({"i-b": SURPLUS, "i-c": SURPLUS}, "", {}),
+            ({"i-b": "i-b"}, "", {}),
+        ],
+    )
+    def test_what_is_beyond_a_groups_own_size(self, replaces: dict[str, str], gone: str, found: dict[str, str]) -> None:
+        """R2: whichever of them is ended first, one instance is left of those in one place."""
+        ids = ("i-a", "i-b", "i-c", "i-d")
+        members = (GroupInstance(i, "a", "Terminating" if i == gone else "InService") for i in ids)
+        tags = {i: {INSTANCE_REPLACES: replaces[i]} if i in replaces else {} for i in ids}
+        states = {i: state(i, launched=float(n), tags=tags[i]) for n, i in enumerate(ids)}
+        assert spares(Group("ng", instances=tuple(members)), states) == found
+
+    def test_tags_that_form_a_circle_are_followed_once(self) -> None:
+        """T1."""
+        assert place_of("i-a", {"i-a": "i-b", "i-b": "i-a"}) in {"i-a", "i-b"}
+
     def test_a_replacement_that_has_ended_does_not_count(self) -> None:
         known = state(NEW, tags={INSTANCE_REPLACES: OLD})
         decision = self.decide(group(GroupInstance(NEW, "a", lifecycle="Terminating")), known)
@@ -133,7 +163,7 @@ class TestLaunch:
         noted = replace(NODE, annotations={NODE_LAUNCH: str(LaunchMark(90, desired=1))})
         elsewhere = state(NEW, zone="b", launched=95.0)
         decision = self.decide(group(GroupInstance(NEW, "b"), mixed_purchasing=True, desired=2), elsewhere, node=noted)
-        assert decision == launch_replacement.Claim(NEW, launch_replacement.SURPLUS)
+        assert decision == launch_replacement.Claim(NEW, SURPLUS)
 
     def test_a_mixed_group_that_is_short_is_not_asked_for_one_more_and_what_comes_may_be_anothers(self) -> None:
         """N3, N4: whoever asked for what has not come; the request of an earlier roll counts on."""
@@ -184,7 +214,7 @@ class TestLaunch:
 
     def test_a_mixed_group_at_its_maximum_is_not_raised_again_for_what_came_elsewhere(self) -> None:
         noted = replace(NODE, annotations={NODE_LAUNCH: str(LaunchMark(90, desired=1, raised=True))})
-        elsewhere = state(NEW, zone="b", tags={INSTANCE_REPLACES: launch_replacement.SURPLUS})
+        elsewhere = state(NEW, zone="b", tags={INSTANCE_REPLACES: SURPLUS})
         full = group(GroupInstance(NEW, "b"), mixed_purchasing=True, desired=2, maximum=2)
         assert isinstance(self.decide(full, elsewhere, node=noted), Hold)
 
