@@ -251,7 +251,7 @@ class Engine:
             while waiting and running < limit:
                 running += 1
                 self._push(iterate(*waiting.pop(0)), 0)
-            yield 1
+            yield self.world.tick_seconds
             if full:
                 raise full[0]
         here["result"] = results

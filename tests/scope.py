@@ -1,7 +1,8 @@
 """How much of the tests runs: all of it, what `make test` has time for, or what `make quick` has.
 
     all     `make test-all`: everything, every kill point
-    test    `make test`: not what is marked `long`; of kill points outside a Redis switch a sample
+    test    `make test`: not what is marked `long`; of kill points outside a Redis switch, and of the cases of other
+            tests that are marked so, a sample
     quick   `make quick`: nor what is marked `heavy`; of all kill points a few
 
 A model test kills a roll after its 1st effect, its 2nd, ... to its last. The points are counted when the test runs: a
@@ -23,6 +24,9 @@ SEED = "EKS_ROLLING_SAMPLE_SEED"
 
 SHARES = 16
 """A roll's points are spread over so many tests, which run side by side."""
+
+BESIDE_SWITCHES = 4
+"""Of so many shares one more point is drawn where none is left out of those in the middle of a Redis switch."""
 
 FEW = 3
 """So many cases of each test that kills are left in the quick run."""
@@ -64,9 +68,8 @@ def at_kill_points(
         def shared(share: int, request: pytest.FixtureRequest) -> None:
             scope = request.config.option.scope
             points = list(counted())[::every][share::SHARES]
-            if scope != ALL and points:
-                drawn = dice(request.config, f"{test.__name__} {share}").choice(points)
-                points = [p for p in points if p == drawn or (scope == TEST and p in kept())]
+            if scope != ALL:
+                points = _sample(request.config, test.__name__, share, points, kept() if scope == TEST else frozenset())
             for point in points:
                 print("killed at point", point)
                 test(point)
@@ -78,15 +81,24 @@ def at_kill_points(
     return wrap
 
 
+def _sample(config: pytest.Config, test: str, share: int, points: list[int], kept: frozenset[int]) -> list[int]:
+    """Those that are kept, and one more: of some shares only, where points are kept."""
+    drawing = range(SHARES) if not kept else dice(config, test).sample(range(SHARES), BESIDE_SWITCHES)
+    drawn = dice(config, f"{test} {share}").choice(points) if points and share in drawing else None
+    return [p for p in points if p == drawn or p in kept]
+
+
 def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Takes out what the scope has no time for, the same in every worker."""
     scope = config.option.scope
     if scope == ALL:
         return
+    too_long = ("long", "heavy") if scope == QUICK else ("long",)
+    gone = {item for item in items if any(item.get_closest_marker(mark) for mark in too_long)}
     cases: dict[str, list[str]] = defaultdict(list)
     marks: dict[str, pytest.Mark] = {}
     for item in items:
-        if (mark := item.get_closest_marker("kill_points")) is not None:
+        if item not in gone and (mark := item.get_closest_marker("kill_points")) is not None:
             # Those that say among which others they are drawn are one test's cases, wherever they stand.
             test = mark.kwargs.get("among", item.nodeid.partition("[")[0])
             cases[test].append(item.nodeid)
@@ -95,13 +107,7 @@ def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
     for test, ids in cases.items():
         many = FEW if scope == QUICK else marks[test].kwargs.get("keep", len(ids))
         kept.update(dice(config, test).sample(sorted(ids), min(many, len(ids))))
-    too_long = ("long", "heavy") if scope == QUICK else ("long",)
-    gone = {
-        item
-        for item in items
-        if any(item.get_closest_marker(mark) for mark in too_long)
-        or (item.get_closest_marker("kill_points") is not None and item.nodeid not in kept)
-    }
+    gone |= {i for i in items if i.get_closest_marker("kill_points") is not None and i.nodeid not in kept}
     if gone:
         config.hook.pytest_deselected(items=[item for item in items if item in gone])
         items[:] = [item for item in items if item not in gone]

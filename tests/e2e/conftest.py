@@ -20,7 +20,7 @@ from tests.permissions.collected import DIRECTORY, collect, save
 MANAGED = "managed"
 
 LONGEST_FIRST = (
-    "second", "sentinel", "first", "shards", "demo", "third", "blockers", "workloads", "permissions", "back",
+    "sentinel", "shards", "first", "second", "demo", "third", "blockers", "workloads", "permissions", "back",
 )  # fmt: skip
 """The groups of tests that share a lab, in the order in which workers begin them, so that no long one is left alone
 at the end. pytest-xdist would begin with the group of most tests (--no-loadscope-reorder)."""

@@ -23,11 +23,11 @@ FIRST, SECOND, THIRD = (pytest.mark.xdist_group(name) for name in ("first", "sec
 """The labs of the other tests of whole rolls."""
 
 HELD = [
-    pytest.param("Plan the roll", False, marks=FIRST),
-    pytest.param("Pause what interferes", True, marks=FIRST),
-    pytest.param("Wait for the replacement", False, marks=SECOND),
-    pytest.param("Evict pods", True, marks=SECOND),
-    pytest.param("Terminate the instance", False, marks=THIRD),
+    ("Plan the roll", False),
+    ("Pause what interferes", True),
+    ("Wait for the replacement", False),
+    ("Evict pods", True),
+    ("Terminate the instance", False),
 ]
 """Where a roll is paused, and whether it goes on before it is aborted."""
 
@@ -104,7 +104,7 @@ def test_a_plan_names_the_outdated_nodes_and_a_watcher_comes_and_goes(small_lab:
     assert (verdict.failed, verdict.jobs["lost"]) == (0, 0)
 
 
-@SECOND
+@THIRD
 def test_init_writes_a_file_that_synth_accepts_and_a_plan_takes_as_it_is(small_lab: Operator, tmp_path: Path) -> None:
     file = tmp_path / "eks-rolling.yaml"
     wrote = run(small_lab, "init", "--output", str(file))
@@ -138,6 +138,7 @@ def interrupt(watcher: "subprocess.Popen[str]") -> None:
     os.kill(int(inside), signal.SIGINT)
 
 
+@FIRST
 @pytest.mark.kill_points(keep=1)
 @pytest.mark.parametrize(("state", "goes_on"), HELD)
 def test_a_roll_is_paused_resumed_and_aborted_anywhere_and_everything_is_put_back(

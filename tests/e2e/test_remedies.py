@@ -16,9 +16,7 @@ from tests.e2e.test_command import begin, run
 from tests.e2e.test_stops import nobody_watching
 from tests.waiting import until
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
-
-FIRST, SECOND, THIRD = (pytest.mark.xdist_group(name) for name in ("first", "second", "third"))
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900), pytest.mark.xdist_group("second")]
 
 End = Callable[[Operator], str]
 """Brings a roll to its end; its execution."""
@@ -101,12 +99,12 @@ def restores(operator: Operator, execution: str) -> list[str]:
 
 
 ENDS = [
-    pytest.param(aborted_at("Wait for the replacement"), id="aborted, replacement unused", marks=FIRST),
-    pytest.param(aborted_at("Evict pods"), id="aborted, replacement in use", marks=SECOND),
-    pytest.param(refused("autoscaling:TerminateInstanceInAutoScalingGroup"), id="failed to end", marks=FIRST),
-    pytest.param(stopped_at("Leave the load balancers"), id="stopped", marks=SECOND),
-    pytest.param(without_its_restore("Taint every outdated node"), id="stopped, not restored", marks=THIRD),
-    pytest.param(restore_fails, id="restore failed", marks=FIRST),
+    pytest.param(aborted_at("Wait for the replacement"), id="aborted, replacement unused"),
+    pytest.param(aborted_at("Evict pods"), id="aborted, replacement in use"),
+    pytest.param(refused("autoscaling:TerminateInstanceInAutoScalingGroup"), id="failed to end"),
+    pytest.param(stopped_at("Leave the load balancers"), id="stopped"),
+    pytest.param(without_its_restore("Taint every outdated node"), id="stopped, not restored"),
+    pytest.param(restore_fails, id="restore failed"),
 ]
 
 

@@ -138,6 +138,7 @@ def annotated(operator: Operator, name: str, value: str, *stateful_sets: str) ->
 ALL = ("redis-master", "redis-replica", "redis-sentinel")
 
 
+@pytest.mark.kill_points(keep=2)
 @pytest.mark.parametrize(
     ("annotation", "value", "on", "sentence"),
     [

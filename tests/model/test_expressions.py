@@ -26,6 +26,9 @@ from tests.model.test_roll_back import engine_for as going_back_engine
 from tests.model.test_roll_back import rolled as going_back
 from tests.model.test_roll_back import shop_with_a_bad_version
 
+pytestmark = pytest.mark.xdist_group("expressions")
+"""The rolls whose inputs are recorded run once."""
+
 JUDGE = Path(__file__).resolve().parent.parent / "judges" / "jsonata.mjs"
 INPUTS, OWN = 120, 4
 

@@ -72,6 +72,7 @@ def test_a_roll_that_is_let_go_on_soon_moves_soon() -> None:
 @pytest.mark.parametrize("bake_seconds", [60, 7200, 6 * 3600])
 def test_a_bake_of_hours_costs_each_wave_little(bake_seconds: int) -> None:
     world = shop(SMALL)
+    world.tick_seconds = max(1.0, bake_seconds / 720)
     before = world.snapshot()
     asked = roll_settings().model_dump(mode="json")
     asked |= {

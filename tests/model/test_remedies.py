@@ -232,6 +232,7 @@ WITH_REDIS = [name for name in ENDS if name.startswith(("aborted", "stopped"))]
 
 
 @pytest.mark.heavy
+@pytest.mark.kill_points(keep=24)
 @pytest.mark.parametrize(
     ("case", "name"),
     [*(("shop", name) for name in ENDS), *((case, name) for case in ("cache", "shards") for name in WITH_REDIS)],

@@ -18,6 +18,9 @@ def test_points(point): print("at", point)
 @at_kill_points(lambda: range(1, 65), switches=lambda: range(1, 65))
 def test_switch(point): print("in", point)
 
+@at_kill_points(lambda: range(1, 65), switches=lambda: [1, 2])
+def test_few_switches(point): print("beside", point)
+
 @pytest.mark.kill_points(keep=2)
 @pytest.mark.parametrize("seed", range(5))
 def test_seeds(seed): print("seed", seed)
@@ -27,6 +30,10 @@ def test_one(): print("twin", "one")
 
 @pytest.mark.kill_points(keep=1, among="twins")
 def test_other(): print("twin", "other")
+
+@pytest.mark.kill_points(keep=2)
+@pytest.mark.parametrize("case", [*(pytest.param(n, marks=pytest.mark.long) for n in range(60)), 60, 61])
+def test_most_cases_are_long(case): print("case", case)
 
 @pytest.mark.long
 def test_long(): print("long")
@@ -62,7 +69,7 @@ def ran(directory: Path, scope: str, seed: int) -> list[str]:
 
 
 def _said(output: str) -> list[str]:
-    words = ("at ", "in ", "seed ", "twin ", "long", "heavy")
+    words = ("at ", "in ", "beside ", "seed ", "case ", "twin ", "long", "heavy")
     return [line.lstrip(".") for line in output.splitlines() if line.lstrip(".").startswith(words)]
 
 
@@ -70,9 +77,9 @@ def _said(output: str) -> list[str]:
 @pytest.mark.parametrize(
     ("scope", "expected"),
     [
-        ("all", {"at": 64, "in": 64, "seed": 5, "twin": 2, "long": 1, "heavy": 1}),
-        ("test", {"at": 16, "in": 64, "seed": 2, "twin": 1, "heavy": 1}),
-        ("quick", {"at": 3, "in": 3, "seed": 3, "twin": 2}),
+        ("all", {"at": 64, "in": 64, "beside": 64, "seed": 5, "twin": 2, "case": 62, "long": 1, "heavy": 1}),
+        ("test", {"at": 16, "in": 64, "beside": 2 + 4, "seed": 2, "twin": 1, "case": 2, "heavy": 1}),
+        ("quick", {"at": 3, "in": 3, "beside": 3, "seed": 3, "twin": 2, "case": 2}),
     ],
 )
 def test_how_much_runs_in_each_scope(tmp_path: Path, scope: str, expected: dict[str, int]) -> None:
