@@ -87,6 +87,12 @@ class Group:
         return self.mixed_purchasing or bool(self.configuration)
 
     @property
+    def strays(self) -> int:
+        """How many replacements may come in other zones than in the one that was to get it: asked for one more, AWS
+        launches in one of the zones that have the fewest (EC2 Auto Scaling user guide, instance distribution)."""
+        return max(0, len(self.zones) - 1) if self.launches_serially else 0
+
+    @property
     def managed(self) -> bool:
         """A managed node group's: AWS replaces its nodes, we must not [N4]."""
         return "eks:nodegroup-name" in self.tags

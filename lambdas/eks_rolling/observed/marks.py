@@ -87,7 +87,8 @@ INSTANCE_REPLACES = "eks-rolling/replaces"
 """On a replacement: the instance it was launched for, or SURPLUS."""
 
 SURPLUS = "surplus"
-"""For an instance that was launched in a zone where none was requested; a node there may take it."""
+"""For an instance that was launched in a zone where none was requested; a node there may take it. It is closed to pods
+until then, so that it can be given back."""
 
 INSTANCE_PROTECTED = "eks-rolling/protected"
 """The scale-in protection of this instance is ours."""
@@ -326,6 +327,19 @@ def spares(group: Group, states: Mapping[str, InstanceState]) -> dict[str, str]:
     for several in heirs.values():
         *earlier, newest = sorted(several, key=lambda i: (states[i].launched, i))
         found |= dict.fromkeys(earlier, newest)
+    return found
+
+
+def strays(group: Group, states: Mapping[str, InstanceState]) -> dict[str, str]:
+    """Instances that came in a zone where none was requested, and that no node has taken: each with the oldest instance
+    of its zone, whose replacement it can be; "" where the zone has no other."""
+    placed = {i.id: states[i.id].tags.get(INSTANCE_REPLACES, "") for i in group.instances if i.alive and i.id in states}
+    spare = spares(group, states)
+    taken, found = set(spare.values()), dict[str, str]()
+    own = sorted((i for i in placed if placed[i] != SURPLUS and i not in spare), key=lambda i: (states[i].launched, i))
+    for stray in sorted(i for i in placed if placed[i] == SURPLUS):
+        found[stray] = next((i for i in own if states[i].zone == states[stray].zone and i not in taken), "")
+        taken.add(found[stray])
     return found
 
 

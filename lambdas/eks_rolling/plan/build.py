@@ -183,7 +183,7 @@ def _groups(chosen: Sequence[Candidate], surge: int) -> tuple[GroupRoom, ...]:
             desired=group.desired,
             maximum=group.maximum,
             at_once=min(surge, wanted[name]),
-            raised_to=group.desired + surge if group.maximum < group.desired + surge else None,
+            raised_to=needed if group.maximum < (needed := group.desired + surge + group.strays) else None,
         )
         for name, group in sorted(groups.items())
     )

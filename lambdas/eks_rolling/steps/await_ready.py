@@ -23,7 +23,16 @@ from eks_rolling.observed.kubernetes import (
     minor_version,
     ready_nodes,
 )
-from eks_rolling.observed.marks import INSTANCE_PROTECTED, INSTANCE_REPLACES, NODE_UNFIT, keep_from_scale_down, unfit
+from eks_rolling.observed.marks import (
+    INSTANCE_PROTECTED,
+    INSTANCE_REPLACES,
+    NODE_CORDONED,
+    NODE_ROLL,
+    NODE_UNFIT,
+    SURPLUS,
+    keep_from_scale_down,
+    unfit,
+)
 from eks_rolling.payloads import Hold, NodeTask, StepResult, backoff
 from eks_rolling.runtime import handler_for
 
@@ -231,6 +240,7 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
     member = group.instance(task.replacement) if group else None
     if instance and new:
         _keep(instance, new, member, task, clients)
+    _close_strays(states, everywhere, clients)
     waited = task.waited(clients.now())
     decision = decide(
         task.replacement,
@@ -274,8 +284,20 @@ def _keep(instance: InstanceState, node: Node, member: GroupInstance | None, tas
     if member and member.lifecycle == "InService" and not member.protected:
         clients.aws.tag_instance(instance.id, {INSTANCE_PROTECTED: "true"})
         clients.aws.protect(task.group, instance.id, protected=True)
-    if annotations := keep_from_scale_down(node, clients.settings.autoscaler.mode):
-        clients.kubernetes.update_node(node, annotations=annotations)
+    annotations = keep_from_scale_down(node, clients.settings.autoscaler.mode)
+    closed = NODE_CORDONED in node.annotations and NODE_ROLL not in node.annotations and not unfit(node)
+    if annotations or closed:
+        # It came in this zone when another was needed, and was closed to pods.
+        opened: dict[str, str | None] = {NODE_CORDONED: None} if closed else {}
+        clients.kubernetes.update_node(node, unschedulable=False if closed else None, annotations=annotations | opened)
+
+
+def _close_strays(states: Mapping[str, InstanceState], nodes: Iterable[Node], clients: Clients) -> None:
+    """Keeps pods off what came in a zone where none was needed, so that it can be given back at the end."""
+    for node in nodes:
+        state = states.get(node.instance)
+        if state and state.tags.get(INSTANCE_REPLACES) == SURPLUS and not node.unschedulable:
+            clients.kubernetes.update_node(node, unschedulable=True, annotations={NODE_CORDONED: "true"})
 
 
 handler = handler_for(run, NodeTask)

@@ -53,7 +53,7 @@ def run(task: RollTask, clients: Clients) -> StepResult:
     for group in clients.aws.groups(task.groups) if task.groups else []:
         if group.managed:
             raise Refused(f"Group {group.name} belongs to a managed node group; leave it out.")
-        pause(group, pause_of(group, task.surge), clients)
+        pause(group, pause_of(group, task.surge + group.strays), clients)
     return _pause_autoscaler(clients.settings, clients)
 
 

@@ -67,6 +67,7 @@ from eks_rolling.observed.marks import (
     registrations_on,
     replicas_on,
     spares,
+    strays,
     unfit,
     with_roll_taint,
 )
@@ -472,8 +473,10 @@ class Machines:
 
     @property
     def unused(self) -> dict[str, tuple[Group, str]]:
-        """Replacements whose place in their group is another instance's: the group, and that instance."""
-        return {new: (g, old) for g in self.groups for new, old in spares(g, self.states or {}).items()}
+        """Replacements whose place in their group is another instance's: the group, and that instance; "" for one that
+        came in a zone where none was needed."""
+        states = self.states or {}
+        return {new: (g, old) for g in self.groups for new, old in (spares(g, states) | strays(g, states)).items()}
 
     def replacements(self, clients: Clients, progress: RestoreProgress) -> Iterator[Replacement]:
         """The unused ones, each looked at when it is its turn. Without a look at the nodes none can be judged."""
@@ -579,12 +582,12 @@ def _restore_machines(seen: Machines, clients: Clients, progress: RestoreProgres
 
 
 def _name_heirs(seen: Machines, clients: Clients, progress: RestoreProgress) -> set[str]:
-    """Writes on spare replacements who has their place, where the one that they were launched for is gone: one tag
-    alone would say nothing. Answers whose own tags are needed still."""
+    """Writes on spare replacements who has their place, where the one that they were launched for is gone, or where
+    they came for none: the next roll knows by that what to do with them. Answers whose own tags are needed still."""
     needed = set(seen.unused)
     for new, (_, heir) in seen.unused.items():
         state = (seen.states or {})[new]
-        if state.state == "running" and state.tags[INSTANCE_REPLACES] != heir:
+        if state.state == "running" and heir and state.tags[INSTANCE_REPLACES] != heir:
             tag = partial(clients.aws.tag_instance, new, {INSTANCE_REPLACES: heir})
             if not progress.did(f"instance {new}", tag):
                 needed.add(heir)

@@ -39,6 +39,7 @@ from eks_rolling.observed.marks import (
     place_of,
     registrations_on,
     spares,
+    strays,
     token_of,
     with_roll_taint,
 )
@@ -127,6 +128,26 @@ class TestLaunch:
         tags = {i: {INSTANCE_REPLACES: replaces[i]} if i in replaces else {} for i in ids}
         states = {i: state(i, launched=float(n), tags=tags[i]) for n, i in enumerate(ids)}
         assert spares(Group("ng", instances=tuple(members)), states) == found
+
+    def test_what_came_in_a_zone_where_none_was_needed_can_replace_the_oldest_there(self) -> None:
+        """R2: each another one; none that has a replacement already, or is one."""
+        zones = {"i-a": "a", "i-b": "a", "i-c": "a", "i-d": "b", "i-e": "a", "i-f": "a"}
+        tags = {"i-b": "i-a", "i-d": SURPLUS, "i-e": SURPLUS, "i-f": SURPLUS}
+        group_ = Group("ng", instances=tuple(GroupInstance(i, zone) for i, zone in zones.items()))
+        states = {
+            i: state(i, zone=zone, launched=float(n), tags={INSTANCE_REPLACES: tags[i]} if i in tags else {})
+            for n, (i, zone) in enumerate(zones.items())
+        }
+        assert strays(group_, states) == {"i-d": "", "i-e": "i-c", "i-f": ""}
+
+    @pytest.mark.parametrize(
+        ("zones", "more", "room"),
+        [(("a", "b", "c"), {"mixed_purchasing": True}, 2), (("a",), {"configuration": "lc"}, 0), (("a", "b"), {}, 0)],
+    )
+    def test_where_aws_chooses_the_zone_one_may_come_in_each_other_one(
+        self, zones: tuple[str, ...], more: dict[str, Any], room: int
+    ) -> None:
+        assert group(zones=zones, **more).strays == room
 
     def test_tags_that_form_a_circle_are_followed_once(self) -> None:
         """T1."""

@@ -1,0 +1,88 @@
+"""Groups over several zones whose replacements come where AWS likes: by a raised desired capacity."""
+
+from typing import Any
+
+import pytest
+
+from eks_rolling.observed.kubernetes import Pod
+from eks_rolling.observed.marks import INSTANCE_REPLACES, SURPLUS
+from tests.model.situations import by_zone, outdated
+from tests.model.test_remedies import leaves_nothing
+from tests.model.test_roll import engine_for
+from tests.model.test_spares import later, roll
+from tests.world import ZONES, PodState, World
+
+Json = dict[str, Any]
+
+
+def wide(each: int) -> World:
+    world = World()
+    world.group("ng", ZONES, maximum=2 * each, mixed_purchasing=True)
+    for zone in ZONES:
+        for _ in range(each):
+            world.add_node("ng", zone)
+    world.deployment("web", 2 * each)
+    world.deployment("api", 3)
+    world.budget("web", "web", 1)
+    world.ready()
+    world.new_template_version("ng")
+    world.planned = set(world.machines)
+    return world
+
+
+def finishes(world: World, before: Json, zones: Json, name: str, **request: int) -> None:
+    execution = engine_for(world).run("roll", name, request)
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    leaves_nothing(world, before)
+    assert (outdated(world), by_zone(world)) == ([], zones)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(("each", "surge"), [(1, 1), (2, 2)])
+def test_what_comes_in_another_zone_than_was_needed_is_taken_or_given_back(each: int, surge: int) -> None:
+    """R2, N3."""
+    world = wide(each)
+    before, zones = world.snapshot(), by_zone(world)
+    finishes(world, before, zones, "roll-1", surge=surge)
+
+
+@pytest.mark.heavy
+@pytest.mark.kill_points(keep=3)
+@pytest.mark.parametrize("point", range(1, 16))
+def test_a_roll_aborted_while_it_has_such_an_instance_is_finished_by_the_next(point: int) -> None:
+    """R2, N3: whether pods run on it or not, the next roll takes it, or it is given back."""
+    world = wide(1)
+    before, zones = world.snapshot(), by_zone(world)
+    roll(world, "roll-1", {}, later(8 * point))
+    world.planned = set(world.machines)
+    finishes(world, before, zones, "roll-2")
+
+
+@pytest.mark.heavy
+def test_pods_that_reach_such_an_instance_first_leave_it_to_the_next_roll() -> None:
+    """R2: it stays, as the replacement of a node of its zone."""
+    world = wide(1)
+    before, zones = world.snapshot(), by_zone(world)
+    engine = engine_for(world)
+
+    def occupy(_: str) -> None:
+        """A pod that tolerates a cordon."""
+        for machine in world.machines.values():
+            node = world._node_of(machine.id)
+            if (
+                node
+                and machine.tags.get(INSTANCE_REPLACES) == SURPLUS
+                and node.ready
+                and not any(p.name == "squatter" for p in world.pods())
+            ):
+                pod = Pod("default", "squatter", uid="uid-squatter", node=node.name, ready=True, phase="Running")
+                world.pods_by_name["default", "squatter"] = PodState(pod)
+
+    engine.before_call = occupy
+    assert engine.run("roll", "roll-1", {}).status == "SUCCEEDED"
+    (kept,) = [m.id for m in world.machines.values() if m.alive and INSTANCE_REPLACES in m.tags]
+    assert "stays: it is in use" in world.told[-1].text
+    assert world.machines[kept].tags[INSTANCE_REPLACES] != SURPLUS
+    world.planned = set(world.machines)
+    del world.pods_by_name["default", "squatter"]
+    finishes(world, before, zones, "roll-2")
