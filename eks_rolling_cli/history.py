@@ -4,7 +4,6 @@ import itertools
 import time
 import webbrowser
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Annotated, Any
@@ -69,13 +68,12 @@ def rolls(
     if not found:
         say(f"{target.cluster} has had no roll yet.")
         return
-    show(listed(target.cluster, found, target.typed))
+    show(listed(found, target.typed))
 
 
-def listed(cluster: str, found: list[Json], command: Callable[..., str] | None = None) -> RenderableType:
+def listed(found: list[Json], command: Callable[..., str]) -> RenderableType:
     """Rolls, one per row, with how they ended; if something was left behind, what to do. `command` makes a command
     complete."""
-    command = command or partial(typed, cluster=cluster)
     parts: list[RenderableType] = [Listing(COLUMNS, [_row(each) for each in found])]
     if found and found[0]["left_behind"]:
         parts.append(advice(way_out(command("start"))))

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from eks_rolling.documents.remedies import typed, way_out
+from eks_rolling.documents.remedies import way_out
 from eks_rolling.documents.report import NodePage, Report
 from eks_rolling.wording import counted, short, spoken
 from eks_rolling_cli.format import clock
@@ -16,7 +16,7 @@ from eks_rolling_cli.plan_view import findings_by_severity
 STYLES = {"replaced": "bold green", "nothing": "bold", "dry-run": "bold"}
 
 
-def rendered(document: dict[str, Any], start: str = "") -> RenderableType:
+def rendered(document: dict[str, Any], start: str) -> RenderableType:
     """The summary; the page has the rest. `start` is the command that starts a roll of this cluster."""
     report = Report.model_validate(document)
     parts: list[RenderableType] = [
@@ -25,7 +25,7 @@ def rendered(document: dict[str, Any], start: str = "") -> RenderableType:
     ]
     if report.nodes:
         parts.append(_nodes(report))
-    parts += list(_lists(report, start or typed("start", cluster=report.cluster)))
+    parts += list(_lists(report, start))
     return Group(*parts)
 
 
@@ -59,20 +59,22 @@ def _nodes(report: Report) -> Listing:
     rows = [
         Row(
             (short(node.node), short(node.replacement_node), spoken(node.seconds)),
-            notes=(Text(said),) if (said := node.failure or _longest(node)) else (),
-            style="" if node.outcome == "replaced" else "red",
+            notes=tuple(map(Text, _notes(node))),
+            style="red" if node.failure else "",
         )
         for node in report.nodes
     ]
     return Listing(COLUMNS, rows)
 
 
-def _longest(node: NodePage) -> str:
+def _notes(node: NodePage) -> Iterator[str]:
+    if node.failure:
+        yield f"not replaced: {node.failure}"
     holds = [hold for step in node.steps for hold in step.holds]
-    if not holds:
-        return ""
-    longest = max(holds, key=lambda h: h.seconds)
-    return f"waited longest ({spoken(longest.seconds)}) because: {longest.reason}"
+    # What it failed with says what it waited for.
+    if holds and not node.failed:
+        longest = max(holds, key=lambda h: h.seconds)
+        yield f"waited longest ({spoken(longest.seconds)}) because: {longest.reason}"
 
 
 def _lists(report: Report, start: str) -> Iterator[RenderableType]:

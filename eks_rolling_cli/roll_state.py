@@ -8,8 +8,9 @@ from typing import Any
 
 from eks_rolling import state_names
 from eks_rolling.documents.failure import explain
-from eks_rolling.documents.report import Orphan, untold, way_back
+from eks_rolling.documents.report import NodeEnding, Orphan, untold, way_back
 from eks_rolling.names import node_execution_suffix
+from eks_rolling.report.timeline import node_ending, steps_of, work_of
 from eks_rolling_cli.execution_history import (
     PAUSED,
     Position,
@@ -27,7 +28,7 @@ from eks_rolling_cli.executions import PAGE, Execution, Executions
 Json = dict[str, Any]
 
 DETAILED = 20
-"""Nodes that have ended and are still read one by one, for the names of their replacements."""
+"""Nodes that were replaced and are still read one by one, for the names of their replacements."""
 
 UNREADABLE_SECONDS = 60.0
 """How long to wait before reading again what could not be read: a bucket, or the cluster's lock."""
@@ -43,6 +44,8 @@ class Stage(StrEnum):
     REPLACING = "replacing"
     REPLACED = "replaced"
     FAILED = "failed"
+    ABORTED = "aborted"
+    STOPPED = "stopped"
     UNTOUCHED = "untouched"
 
 
@@ -263,22 +266,42 @@ def _node(
     if child is None:
         return RollNodeState(name, instance, group, zone, wave, Stage.UNTOUCHED if over else Stage.WAITING)
     execution, events = child
-    stages = {"RUNNING": Stage.REPLACING, "SUCCEEDED": Stage.REPLACED}
-    at = position(events)
-    if not execution.running:
-        at = Position(at.state, at.entered, explain({"Error": execution.error, "Cause": execution.cause}))
+    stage = _stage(execution, events)
+    if stage is Stage.UNTOUCHED:
+        return RollNodeState(name, instance, group, zone, wave, stage)
+    at = position(events) if execution.running else _end(execution, events)
     return RollNodeState(
         name,
         instance,
         group,
         zone,
         wave,
-        stages.get(execution.status, Stage.FAILED),
+        stage,
         _replacement(events),
         execution.started,
         execution.ended,
         at,
     )
+
+
+def _end(execution: Execution, events: list[Json]) -> Position:
+    """The last step of the replacement, and why it was the last: its own states follow a failure."""
+    last = work_of(steps_of(events))[-1:]
+    why = explain({"Error": execution.error, "Cause": execution.cause})
+    return Position(last[0].name, last[0].started, why) if last else Position(reason=why)
+
+
+def _stage(execution: Execution, events: list[Json]) -> Stage:
+    stages = {"RUNNING": Stage.REPLACING, "SUCCEEDED": Stage.REPLACED, "ABORTED": Stage.STOPPED}
+    if execution.status != "FAILED":
+        return stages.get(execution.status, Stage.FAILED)
+    match node_ending({"Error": execution.error, "Cause": execution.cause}, steps_of(events)):
+        case NodeEnding.NOT_BEGUN:
+            return Stage.UNTOUCHED
+        case NodeEnding.ABORTED:
+            return Stage.ABORTED
+        case _:
+            return Stage.FAILED
 
 
 def _replacement(events: Iterable[Json]) -> str:
@@ -350,7 +373,8 @@ class RollReader:
         if child.arn not in self._ended:
             if child.status != "SUCCEEDED":
                 child = self._executions.describe(child.arn)
-            self._ended[child.arn] = child, self._executions.history(child.arn) if detailed else []
+            read = detailed or child.status != "SUCCEEDED"
+            self._ended[child.arn] = child, self._executions.history(child.arn) if read else []
         return self._ended[child.arn]
 
     def _plan(self, roll: str, events: list[Json]) -> Json:

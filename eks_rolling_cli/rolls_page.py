@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from eks_rolling.documents.remedies import typed, way_out
+from eks_rolling.documents.remedies import way_out
 from eks_rolling.wording import counted, moment, spoken
 
 Json = dict[str, Any]
@@ -65,7 +65,7 @@ code { font-size: .9em; }
 """
 
 
-def page(cluster: str, place: str, found: list[Json], made: float, start: str = "") -> str:
+def page(cluster: str, place: str, found: list[Json], made: float, start: str) -> str:
     """The page of rolls as `rolls --json` has them; `made` is when, in epoch seconds, `start` the command that starts a
     roll of this cluster."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -74,7 +74,7 @@ def page(cluster: str, place: str, found: list[Json], made: float, start: str = 
         place=place,
         rolls=[_card(each, made) for each in found],
         made=moment(made),
-        remedy=way_out(start or typed("start", cluster=cluster)).split("`"),
+        remedy=way_out(start).split("`"),
         counted=counted,
     )
 

@@ -21,8 +21,13 @@ STYLES = {
     Stage.REPLACING: "yellow",
     Stage.REPLACED: "green",
     Stage.FAILED: "bold red",
+    Stage.ABORTED: "bold magenta",
+    Stage.STOPPED: "bold magenta",
     Stage.UNTOUCHED: "dim",
 }
+
+CUT_SHORT = frozenset({Stage.FAILED, Stage.ABORTED, Stage.STOPPED})
+"""Stages of nodes that were begun and not replaced."""
 
 SHOWN = 24
 """Nodes in the picture; those in work come first, the rest is counted."""
@@ -137,13 +142,14 @@ def _row(seen: RollState, node: RollNodeState) -> Row:
         (
             short(node.node),
             Text(node.stage, style=STYLES[node.stage]),
-            node.at.state if node.stage in {Stage.REPLACING, Stage.FAILED} else "",
+            node.at.state if node.stage in {Stage.REPLACING, *CUT_SHORT} else "",
             _how_long(seen, node),
             short(node.replacement),
             node.zone,
         ),
+        # What ended the roll stands above them all.
         notes=(Text(node.at.reason, style="yellow" if node.stage is Stage.REPLACING else "red"),)
-        if node.at.reason
+        if node.at.reason not in {"", seen.failure}
         else (),
         style="dim" if node.stage in {Stage.WAITING, Stage.UNTOUCHED} else "",
     )
@@ -151,7 +157,9 @@ def _row(seen: RollState, node: RollNodeState) -> Row:
 
 def chosen(seen: RollState, most: int = SHOWN) -> list[RollNodeState]:
     """The nodes that the picture has room for, in the plan's order: what failed or is in work before all others."""
-    weight = {Stage.FAILED: 0, Stage.REPLACING: 1, Stage.WAITING: 2, Stage.REPLACED: 3, Stage.UNTOUCHED: 4}
+    weight = dict.fromkeys(CUT_SHORT, 0) | {
+        Stage.REPLACING: 1, Stage.WAITING: 2, Stage.REPLACED: 3, Stage.UNTOUCHED: 4,
+    }  # fmt: skip
     order = {n.instance: i for i, n in enumerate(seen.nodes)}
     # Of those that are done the latest say most.
     first = sorted(seen.nodes, key=lambda n: (weight[n.stage], -(n.ended or 0) if n.ended else order[n.instance]))[
@@ -219,10 +227,15 @@ def _node_changes(before: RollNodeState | None, node: RollNodeState, seen: RollS
         if before is None or (before.at.state, before.at.reason) != (node.at.state, node.at.reason):
             reason = _with_since(node.at.reason, seen.looked - node.at.held_since)
             yield f"{name}: {node.at.state or 'begun'}" + (f": {reason}" if reason else "")
-    elif node.stage in {Stage.REPLACED, Stage.FAILED} and (before is None or before.stage is not node.stage):
+    elif before is not None and before.stage is node.stage:
+        return
+    elif node.stage is Stage.REPLACED:
         took = f" in {spoken(node.ended - node.began)}" if node.ended and node.began else ""
         by = f" by {short(node.replacement)}" if node.replacement else ""
-        yield f"{name}: replaced{by}{took}" if node.stage is Stage.REPLACED else f"{name}: failed: {node.at.reason}"
+        yield f"{name}: replaced{by}{took}"
+    elif node.stage in CUT_SHORT:
+        where = f" at: {node.at.state}" if node.at.state else ""
+        yield f"{name}: {node.stage}{where}" + (f": {node.at.reason}" if node.at.reason else "")
 
 
 def _with_since(reason: str, seconds: float) -> str:

@@ -33,7 +33,8 @@ def plan(target: Target) -> RenderableType:
 
 def watch(target: Target) -> RenderableType:
     """As `eks-rolling watch` at this moment."""
-    return picture(looker_of(target).look(named(target, None).arn), target.cluster)
+    seen = looker_of(target).look(named(target, None).arn)
+    return picture(seen, target.cluster, start=target.typed("start"))
 
 
 def doctor(target: Target) -> RenderableType:

@@ -6,6 +6,7 @@
     └── Permanent          the workflow goes to Restore
         ├── BadRequest     the input names something unknown, or is malformed
         ├── Refused        what was asked for would break an invariant
+        │   └── NotBegun   another node of the wave was not replaced, and so this one is not begun
         ├── AccessDenied   a permission is missing; the sentence names it
         ├── NotFound       something the step cannot do without is not there
         ├── LockLost       another roll holds the cluster's lock, or the roll was stopped
@@ -48,6 +49,10 @@ class BadRequest(Permanent):
 
 class Refused(Permanent):
     """The request is understood, and following it would not be safe."""
+
+
+class NotBegun(Refused):
+    """A node is left as it is, because another one of its wave was not replaced."""
 
 
 class AccessDenied(Permanent):

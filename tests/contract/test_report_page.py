@@ -69,7 +69,8 @@ def test_the_page_shows_how_a_roll_ended(
 @pytest.mark.parametrize("width", [1200, PHONE])
 def test_the_page_of_all_rolls_is_readable_too(browser: Browser, tmp_path: Path, width: int, scheme: Scheme) -> None:
     file = tmp_path / "rolls.html"
-    file.write_text(rolls_page.page("production", "production (account 123456789012, eu-central-1)", ROLLS, 2e9))
+    place, start = "production (account 123456789012, eu-central-1)", "eks-rolling start --cluster production"
+    file.write_text(rolls_page.page("production", place, ROLLS, 2e9, start))
     seen = look(browser, file, width, scheme)
     assert problems(seen, width) == []
     told = " ".join(seen.text.split())

@@ -1,5 +1,6 @@
 """A roll that is paused, let go on, or aborted at any step, in memory."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache as cache_of
@@ -92,6 +93,8 @@ def test_a_roll_aborted_at_any_step_puts_everything_back_and_the_next_one_finish
     if execution.status == "FAILED":
         assert (execution.error, execution.cause) == ("Aborted", "The roll was aborted: lunch.")
         assert person.asked_at is not None
+        ends = {json.loads(text)["outcome"] for key, text in world.documents.items() if "roll-1/nodes/" in key}
+        assert ends <= {"replaced", "aborted", "not-begun"}
     else:
         # Nothing was left to be aborted: from the settling on a roll only puts things back.
         assert outdated(world) == []

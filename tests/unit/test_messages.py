@@ -115,6 +115,12 @@ def test_nodes_that_failed_and_orphans_are_named() -> None:
     assert "- orphan: taint: node node-7; restore" in text
 
 
+def test_a_node_that_the_abort_ended_is_not_told_as_one_that_failed() -> None:
+    why = "The roll was aborted: lunch."
+    nodes = [NodePage(node=f"node-{i}", instance=f"i-{i}", group="g", outcome="aborted", failure=why) for i in range(9)]
+    assert ended(Ending.ABORTED, reason=why, nodes=nodes).text.count("lunch") == 1
+
+
 def test_what_is_left_behind_is_told_once_and_nothing_is_said_to_be_put_back() -> None:
     """R2: a size that stays raised, and the tag that says so, are one thing."""
     left = "group ng-a keeps the maximum size 5 (was 3) while its desired capacity is 5; the next roll finishes it"

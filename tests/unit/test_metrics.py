@@ -46,6 +46,12 @@ def test_a_node_is_counted_once_however_it_ended() -> None:
     assert names(of_result("record_node", failed, done)) == [(Name.NODES_FAILED, 1, "")]
 
 
+@pytest.mark.parametrize("error", ["Aborted", "NotBegun"])
+def test_a_node_that_a_person_or_another_node_kept_from_being_replaced_has_not_failed(error: str) -> None:
+    aborted = NODE.model_copy(update={"failure": {"Error": error}})
+    assert of_result("record_node", aborted, StepResult.done("said")) == []
+
+
 def test_a_metric_is_a_line_of_the_log_with_the_roll_beside_it(capsys: pytest.CaptureFixture[str]) -> None:
     metrics.emit(
         [Metric(Name.ROLLS_ENDED, part="replaced"), *of_fault(Conflict("x"))], "demo", roll="roll-1", node=None

@@ -142,6 +142,7 @@ def test_every_mark_without_a_living_roll_is_one_with_its_remedy(name: str) -> N
     assert (found.kind, found.object, found.since) == (kind, what, since)
     remedies = {True: "the next roll finishes it: `eks-rolling start ", False: "`eks-rolling restore "}
     assert found.remedy.startswith(remedies[kind == "tag on instance" and "launched" in what])
+    assert found.remedy.count("eks-rolling ") == 1
 
 
 def test_one_remedy_serves_for_everything_that_a_roll_left() -> None:

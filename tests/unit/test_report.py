@@ -122,6 +122,33 @@ class TestTimeline:
     def test_why_an_execution_was_ended_from_outside_is_said(self, event: dict[str, Any], words: str) -> None:
         assert timeline.ending_of([event]) == words
 
+    @pytest.mark.parametrize(
+        ("error", "answers", "ending"),
+        [
+            ("", [], "replaced"),
+            ("Refused", [], "failed"),
+            ("DeadlineExceeded", [{"output": {"requested": True}}], "failed"),
+            ("Aborted", [], "not-begun"),
+            ("Aborted", [{"reason": "the roll is paused: lunch"}], "not-begun"),
+            ("Aborted", [{"output": {"requested": True}}, {"reason": "at its maximum"}], "aborted"),
+            ("NotBegun", [], "not-begun"),
+        ],
+    )
+    def test_a_node_whose_launch_asked_for_nothing_was_not_begun(
+        self, error: str, answers: list[dict[str, Any]], ending: str
+    ) -> None:
+        steps = history(
+            look("Ask the hooks before the node", 1),
+            *(look("Launch the replacement", 10 * i, **answer) for i, answer in enumerate(answers, start=1)),
+            look("Record what was done", 90),
+        )
+        failure = {"Error": error, "Cause": "Why."} if error else None
+        assert timeline.node_ending(failure, steps) == ending
+        later = [*steps, *history(look("Evict pods", 80))]
+        assert timeline.node_ending(failure, later) == (
+            "aborted" if ending == "not-begun" and error == "Aborted" else "failed" if error == "NotBegun" else ending
+        )
+
     def test_nodes_of_waves_are_known(self) -> None:
         wave = [{"instance": "i-1", "node": "n-1", "group": "g"}]
         assert timeline.waves_of(history(look("Pick the next nodes", 1, output={"wave": wave}))) == {"i-1": "n-1"}
@@ -170,6 +197,22 @@ class TestSummary:
         self, plan: dict[str, Any] | None, failure: dict[str, Any] | None, ending: Ending
     ) -> None:
         assert self.of(ReportTask(roll="r", plan=plan, failure=failure)).outcome is ending
+
+    def test_a_node_that_was_not_begun_is_told_as_those_to_which_no_wave_came(self) -> None:
+        aborted = {"Error": "Aborted", "Cause": "The roll was aborted: x."}
+        pages = [
+            NodePage(node=f"n-{i}", instance=f"i-{i}", group="g", outcome=outcome, failure="The roll was aborted: x.")
+            for i, outcome in enumerate(("aborted", "not-begun", "not-begun"))
+        ]
+        plan = {"nodes": [{"node": p.node, "instance": p.instance} for p in pages]}
+        task = ReportTask(roll="r", plan={"output": {"outcome": "roll"}}, failure=aborted)
+        report = summary(task, pages, plan, "demo")
+        assert answers(report)[0].facts == (
+            "0 of 3 nodes replaced",
+            "1 node begun and not replaced",
+            "2 nodes not begun",
+        )
+        assert [line.page is not None for line in node_lines(report)] == [True, False, False]
 
     def test_the_document_survives_the_way_through_json(self) -> None:
         """The command reads what the step wrote."""

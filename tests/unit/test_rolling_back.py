@@ -9,11 +9,11 @@ import pytest
 from eks_rolling.observed.aws import Group, GroupInstance, LaunchTemplate
 from eks_rolling.observed.kubernetes import Node, Taint
 from eks_rolling.observed.marks import GROUP_PUT_BACK, VersionPutBack
-from eks_rolling.payloads import RollRequest
+from eks_rolling.payloads import NodeFailure, RollRequest
 from eks_rolling.plan.checks import ClusterSnapshot, candidates, resolve
 from eks_rolling.plan.checks.rollback import former_versions, goes_back_after, rollback_findings
 from eks_rolling.settings import RollBack, Settings
-from eks_rolling.steps.put_back_version import IsBack, PutBack, Stays, decide, reason_to_stay, tried
+from eks_rolling.steps.put_back_version import IsBack, PutBack, Stays, decide, errors_of, reason_to_stay, tried
 
 TAG = "kubernetes.io/cluster/demo"
 BY_DEFAULT = Settings(cluster="demo", roll_back=RollBack(enabled=True))
@@ -316,6 +316,12 @@ def test_a_canary_whose_old_node_could_not_be_emptied_says_nothing_about_the_ver
     of_nodes: list[str], *, stays: bool
 ) -> None:
     assert bool(reason_to_stay("Refused", 1, of_nodes)) == stays
+
+
+def test_a_node_that_was_not_begun_for_another_ones_sake_says_nothing_about_the_version() -> None:
+    failures = [NodeFailure(node=f"n-{e}", failure={"Error": e}) for e in ("OldNodeHeld", "NotBegun", "Aborted")]
+    assert errors_of(failures) == ["OldNodeHeld"]
+    assert reason_to_stay("Refused", 1, errors_of(failures))
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,16 @@ class Ending(StrEnum):
     NOT_APPROVED = "not-approved"
 
 
+class NodeEnding(StrEnum):
+    """What became of a node for which an execution was started."""
+
+    REPLACED = "replaced"
+    FAILED = "failed"
+    ABORTED = "aborted"
+    NOT_BEGUN = "not-begun"
+    """Before anything was asked for, a person ended the roll, or another node of its wave was not replaced."""
+
+
 class HoldRecord(ReportPart):
     """A stretch of time in which a step gave the same reason to wait."""
 
@@ -138,7 +148,7 @@ class NodePage(ReportPart):
     group: str
     replacement: str = ""
     replacement_node: str = ""
-    outcome: str = "replaced"
+    outcome: str = NodeEnding.REPLACED
     failure: str = ""
     started: float | None = None
     ended: float | None = None
@@ -150,6 +160,14 @@ class NodePage(ReportPart):
     capacity: tuple[Capacity, ...] = ()
     budgets: tuple[BudgetLine, ...] = ()
     calls: tuple[StepCalls, ...] = ()
+
+    @property
+    def begun(self) -> bool:
+        return self.outcome != NodeEnding.NOT_BEGUN
+
+    @property
+    def failed(self) -> bool:
+        return self.outcome == NodeEnding.FAILED
 
     @property
     def seconds(self) -> float:

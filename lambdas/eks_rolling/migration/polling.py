@@ -1,4 +1,4 @@
-"""Short waits that a switch of masters is made of, inside one invocation, each with a deadline."""
+"""Short waits inside one invocation, each with a deadline: a switch of masters is made of them."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -275,7 +275,7 @@ def ending(settings: Settings, report: Report, address: str, plan: Mapping[str, 
     lines = [f"{settings.cluster}: {_sentence(report)}", ""]
     if plan and report.outcome in {Ending.BLOCKED, Ending.DRY_RUN}:
         lines = [plan_text(PlanDocument.model_validate(plan)), ""]
-    lines += [f"- {n.node}: {n.failure}" for n in report.nodes if n.failure]
+    lines += [f"- {n.node}: {n.failure}" for n in report.nodes if n.failed]
     lines += [f"- {said}" for said in report.way_back]
     lines += [f"- left behind: {left}" for left in report.left_behind]
     lines += [f"- orphan: {o.kind}: {o.object}; {o.remedy}" for o in report.untold]

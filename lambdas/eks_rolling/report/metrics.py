@@ -11,6 +11,8 @@ from enum import StrEnum
 
 from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 
+from eks_rolling.documents.failure import error_of
+from eks_rolling.errors import Aborted, NotBegun
 from eks_rolling.payloads import NodeOutcomeTask, Status, StepResult, Task
 
 NAMESPACE = "EksRolling"
@@ -67,6 +69,9 @@ COUNTED: Mapping[str, tuple[Name, MetricUnit]] = {
 }
 """Keys of a step's output that are counted as they are, whichever step answers them."""
 
+UNWANTED = frozenset({Aborted.__name__, NotBegun.__name__})
+"""Errors of nodes that were not replaced, and did not fail either."""
+
 
 @dataclass(frozen=True, slots=True)
 class Metric:
@@ -86,7 +91,7 @@ def of_result(step: str, task: Task, result: StepResult) -> list[Metric]:
     if result.status is Status.WAIT:
         reason = WAITS.get(step, step.replace("_", " "))
         return [*metrics, Metric(Name.WAIT_SECONDS, result.wait_seconds, MetricUnit.Seconds, reason)]
-    if isinstance(task, NodeOutcomeTask):
+    if isinstance(task, NodeOutcomeTask) and error_of(task.failure) not in UNWANTED:
         metrics.append(Metric(Name.NODES_FAILED if task.failure else Name.NODES_REPLACED))
     if step == "take_lock":
         metrics.append(Metric(Name.ROLLS_STARTED))

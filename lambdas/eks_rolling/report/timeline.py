@@ -7,17 +7,19 @@ from datetime import datetime
 from typing import Any
 
 from eks_rolling import state_names
-from eks_rolling.documents.failure import explain, read_json
+from eks_rolling.documents.failure import error_of, explain, read_json
 from eks_rolling.documents.report import (
     BudgetLine,
     BudgetLook,
     Capacity,
     Failover,
     HoldRecord,
+    NodeEnding,
     Refusal,
     StepCalls,
     StepRecord,
 )
+from eks_rolling.errors import Aborted, NotBegun
 from eks_rolling.payloads import HoldKind
 
 KINDS: Mapping[str, HoldKind] = {
@@ -43,6 +45,9 @@ KINDS: Mapping[str, HoldKind] = {
     state_names.TERMINATE: HoldKind.ENDING,
 }
 """What each state waits for, unless its answer says otherwise (`kind`) or names a Redis group."""
+
+AROUND_A_NODE = frozenset({state_names.HOOKS_BEFORE_NODE, state_names.HOOKS_AFTER_NODE, state_names.RECORD})
+"""States of a node's execution that are no part of its replacement."""
 
 FAULTS = frozenset({"TaskFailed", "TaskTimedOut", "TaskSubmitFailed", "TaskStartFailed"})
 """History events of a call that failed, whether it was tried again or not."""
@@ -126,6 +131,26 @@ def steps_of(history: Iterable[dict[str, Any]]) -> list[StepTime]:
             steps[-1].ended = when
     # A step that neither answered nor failed is the one that reads this.
     return [step for step in steps if step.answers or step.faults]
+
+
+def node_ending(failure: Mapping[str, Any] | None, steps: Iterable[StepTime]) -> NodeEnding:
+    """What became of a node whose execution ended with this failure, if with any, after these steps."""
+    error = error_of(failure)
+    if error not in {Aborted.__name__, NotBegun.__name__}:
+        return NodeEnding.FAILED if failure else NodeEnding.REPLACED
+    if not any(map(_begins, work_of(steps))):
+        return NodeEnding.NOT_BEGUN
+    return NodeEnding.ABORTED if error == Aborted.__name__ else NodeEnding.FAILED
+
+
+def work_of(steps: Iterable[StepTime]) -> list[StepTime]:
+    """The steps that replace a node, without what is asked and written down before and after them."""
+    return [s for s in steps if s.name not in AROUND_A_NODE]
+
+
+def _begins(step: StepTime) -> bool:
+    """Whether it may have asked for something: a call whose answer was lost may have, and the last one was refused."""
+    return step.name != state_names.LAUNCH or step.faults > 1 or any(a.output.get("requested") for a in step.answers)
 
 
 def ending_of(history: Iterable[dict[str, Any]]) -> str:

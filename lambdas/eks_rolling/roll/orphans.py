@@ -235,11 +235,7 @@ def _pods_and_budgets(view: OrphanScan) -> Iterator[Orphan]:
     for pod in view.pods:
         if LABEL in pod.labels:
             stands_for = pod.annotations.get(FOR_POD, "a pod")
-            yield Orphan(
-                kind="stand-in",
-                object=f"{pod}, for {stands_for}",
-                remedy=f"{_remedy(view)}; if it stays, {_start(view)} finishes it",
-            )
+            yield Orphan(kind="stand-in", object=f"{pod}, for {stands_for}", remedy=_remedy(view))
     for budget in view.budgets:
         if budget.ours:
             yield Orphan(kind="temporary budget", object=str(budget), remedy=_remedy(view))

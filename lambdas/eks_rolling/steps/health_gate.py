@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from eks_rolling.clients.protocols import Clients, HttpAnswer, Kubernetes
 from eks_rolling.documents.failure import error_of, explain
-from eks_rolling.errors import Aborted, Refused
+from eks_rolling.errors import Aborted, NotBegun, Refused
 from eks_rolling.migration.next_action import Next, look_at_all
 from eks_rolling.observed.kubernetes import (
     Node,
@@ -119,9 +119,11 @@ def run(task: RollTask, clients: Clients) -> StepResult:
     if stopped and (seconds := lock.steps_until(lock.confirm(clients, task.roll)) - clients.now()) > 0:
         # What follows must not come before the last effect of a step that nobody waits for any more [R6].
         return StepResult.wait(f"steps for {', '.join(stopped)} may still be at work", min(seconds, 60))
-    if failed := [f for f in task.failures if error_of(f.failure) != Aborted.__name__]:
+    # One that was not begun for another's sake has nothing to add to what the other says.
+    told = [f for f in task.failures if error_of(f.failure) != NotBegun.__name__] or task.failures
+    if failed := [f for f in told if error_of(f.failure) != Aborted.__name__]:
         raise Refused("; ".join(f"{f.node} was not replaced: {explain(f.failure)}" for f in failed))
-    for aborted in task.failures:
+    for aborted in told:
         raise Aborted(explain(aborted.failure))
     # Asked after the failures: those are what a person who aborts for their sake wants to read.
     if paused := operator_requests.hold_or_abort(lock.confirm(clients, task.roll), clients.now()):

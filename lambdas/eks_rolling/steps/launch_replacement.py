@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.errors import AccessDenied, NotFound, Permanent, Refused
+from eks_rolling.errors import AccessDenied, NotBegun, NotFound, Permanent, Refused
 from eks_rolling.observed.aws import COMES_OR_RUNS, Group, InstanceState, is_new
 from eks_rolling.observed.kubernetes import Node, by_instance
 from eks_rolling.observed.marks import (
@@ -24,7 +24,7 @@ from eks_rolling.observed.marks import (
     spares,
     token_of,
 )
-from eks_rolling.payloads import Hold, NodeTask, StepResult, backoff
+from eks_rolling.payloads import Hold, NodeTask, Status, StepResult, backoff
 from eks_rolling.roll import lock
 from eks_rolling.roll.arrangements import look_again
 from eks_rolling.roll.lock import Busy
@@ -172,7 +172,7 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
         lock.release(clients, task.instance, serial)
         raise
     deadline = clients.settings.deadline("launch_replacement")
-    if result.output or (deadline is not None and task.waited(clients.now()) > deadline):
+    if result.status is Status.DONE or (deadline is not None and task.waited(clients.now()) > deadline):
         # Done, or this was the last look: the next node need not wait until the Lease runs out.
         lock.release(clients, task.instance, serial)
     return result
@@ -184,14 +184,18 @@ def _launch_for(task: NodeTask, group: Group, node: Node, clients: Clients) -> S
     node = as_proven(lease, node, NODE_LAUNCH)
     failed = lease.annotations.get(lock.FAILED)
     if failed and LaunchMark.on(node) is None:
-        raise Refused(f"not started, because {failed} was not replaced")
+        raise NotBegun(f"not started, because {failed} was not replaced")
     old = states.get(task.instance)
     if old is None:
         raise Refused(f"EC2 knows instance {task.instance} no longer: it ended by itself; start a new roll.")
     family = _family(group, states, old, task.roll, clients)
     home = family.home(old)
     decision = Found(home) if home else decide(group, states, node, old, task.roll, clients.now(), family.leaving)
-    return _act(decision, task, node, states, clients)
+    result = _act(decision, task, node, states, clients)
+    if isinstance(decision, Hold):
+        return result
+    # By this the report tells a node that was begun from one that was not.
+    return result.model_copy(update={"output": result.output | {"requested": True}})
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,14 +17,16 @@ from eks_rolling.errors import (
     DeadlineExceeded,
     Interfered,
     LockLost,
+    NotBegun,
     OldNodeHeld,
     Permanent,
     Refused,
     sentence,
 )
+from eks_rolling.migration.polling import within
 from eks_rolling.observed.aws import CONFIGURATION, IMAGE_BY_PARAMETER, Group
 from eks_rolling.observed.marks import GROUP_PUT_BACK, VersionPutBack
-from eks_rolling.payloads import PutBackTask, StepResult, Targets
+from eks_rolling.payloads import NodeFailure, PutBackTask, StepResult, Targets
 from eks_rolling.plan.checks.rollback import DEFAULT, closed_way, nothing_launches, sharing
 from eks_rolling.plan.snapshot import resolve
 from eks_rolling.roll import lock
@@ -34,6 +36,10 @@ from eks_rolling.runtime import handler_for
 SPREADING, SPREADING_LOOK = 20.0, 2.0
 """For how many seconds it is looked whether AWS describes what was changed, and the seconds between two looks. The
 function has a minute, and a look at many groups takes seconds of its own."""
+
+
+SILENT = frozenset({Aborted.__name__, NotBegun.__name__})
+"""Errors that say nothing of the version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,12 @@ def reason_to_stay(failure: str, waves: int, of_nodes: Collection[str] = ()) -> 
     return "a person ended the roll" if failure == Aborted.__name__ else "the roll did not fail at its canary or gate"
 
 
+def errors_of(failures: Iterable[NodeFailure]) -> list[str]:
+    """The errors of those nodes that say something of the version: not of one that another, or a person, kept from
+    being replaced."""
+    return [error for f in failures if (error := error_of(f.failure)) not in SILENT]
+
+
 def decide(
     group: Group, former: str, targets: dict[str, str], versions: dict[str, tuple[int, int]], roll: str
 ) -> Stays | IsBack | PutBack:
@@ -99,8 +111,7 @@ def tried(groups: Iterable[Group], targets: Targets) -> bool:
 
 def run(task: PutBackTask, clients: Clients) -> StepResult:
     """`output.groups` launch their former version again; `output.said` tells what was done about each, as sentences."""
-    of_nodes = [error for f in task.failures if (error := error_of(f.failure)) != Aborted.__name__]
-    if why := reason_to_stay(error_of(task.failure), task.waves, of_nodes):
+    if why := reason_to_stay(error_of(task.failure), task.waves, errors_of(task.failures)):
         return StepResult.done(f"no version is put back: {why}", groups=[], said=[])
     if not task.former:
         return StepResult.done("no version can be put back; the plan says why", groups=[], said=[])
@@ -194,14 +205,15 @@ def _put_back(name: str, everyone: Sequence[Group], task: PutBackTask, clients: 
 def _let_spread(back: Mapping[str, str], clients: Clients) -> None:
     """Waits until AWS describes the groups (name -> version) as they were made: the second roll would take what is
     described late for what somebody has set since (EC2 API guide, eventual consistency)."""
-    until = clients.now() + SPREADING
-    while back and clients.now() < until:
+
+    def described() -> bool:
         groups = clients.aws.groups(sorted(back))
         versions = clients.aws.template_versions([g.template.id for g in groups if g.template])
         now = resolve(groups, versions)
-        if all(now.get(name, {}).get("") == version for name, version in back.items()):
-            return
-        clients.sleep(SPREADING_LOOK)
+        return all(now.get(name, {}).get("") == version for name, version in back.items())
+
+    if back:
+        within(SPREADING, described, clients, every=SPREADING_LOOK)
 
 
 def _launch_again(group: Group, former: str, clients: Clients) -> None:

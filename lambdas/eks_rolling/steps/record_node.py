@@ -22,7 +22,7 @@ def record(task: NodeOutcomeTask, steps: list[StepTime]) -> NodePage:
         group=task.group,
         replacement=task.replacement,
         replacement_node=task.replacement_node,
-        outcome="failed" if task.failure else "replaced",
+        outcome=timeline.node_ending(task.failure, steps),
         failure=explain(task.failure),
         started=steps[0].started if steps else None,
         ended=steps[-1].ended if steps else None,

@@ -15,6 +15,7 @@ from eks_rolling.documents.report import (
     Capacity,
     Ending,
     HoldRecord,
+    NodeEnding,
     NodePage,
     Orphan,
     PlannedReplacement,
@@ -44,15 +45,16 @@ def summary(
     now: float | None = None,
     gaps: tuple[str, ...] = (),
 ) -> Report:
-    """The report as a document. `nodes` are the pages that RollNode executions left, `steps` the roll's own."""
+    """The report as a document. `nodes` are the pages that RollNode executions left, `steps` the roll's own. A node
+    that was not begun is told as those are to which no wave came."""
     steps = steps or []
     failure = explain(task.failure)
-    replaced = [n for n in nodes if n.outcome == "replaced"]
+    replaced = [n for n in nodes if n.outcome == NodeEnding.REPLACED]
     listed = (PlannedReplacement.model_validate(n) for n in plan.get("nodes", []))
     # What never joined is called by its instance; its group replaces it, and it has no page of its own.
     apart = _outcome(task) == "roll"
     planned = tuple(p for p in listed if not (apart and p.node == p.instance))
-    ordered = tuple(sorted(nodes, key=lambda n: n.started or 0))
+    ordered = tuple(sorted((n for n in nodes if n.begun), key=lambda n: n.started or 0))
     # A change may have waited for days before there was anything to do.
     began = [s.started for s in steps if s.name != state_names.RECEIVE_CHANGE] + [n.started for n in nodes if n.started]
     request = plan.get("request") or {}

@@ -1,11 +1,13 @@
 """Sentences on a terminal and off it: folded between words, but no command; and by one console alone."""
 
 import io
+from functools import partial
 
 import pytest
 from rich.console import Console
 from rich.text import Text
 
+from eks_rolling.documents.remedies import typed
 from eks_rolling_cli import cli_context, doctor, history
 from eks_rolling_cli.exits import CommandError, Exit
 from eks_rolling_cli.format import beginning, brief
@@ -14,6 +16,7 @@ from eks_rolling_cli.settings import settings_of
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.targets import FakeTarget
 
+COMMAND = partial(typed, cluster="demo")
 SENTENCE = "→ `eks-rolling start --cluster platform-production` shows a plan and asks; that roll finishes what is left"
 
 
@@ -89,7 +92,7 @@ def test_a_long_name_takes_no_columns_from_how_a_roll_ended() -> None:
         "outcome": "replaced", "began": 1000.0, "ended": 1400.0, "reason": "", "left_behind": [],
     }  # fmt: skip
     written = io.StringIO()
-    Console(file=written, width=80).print(history.listed("demo", [told]))
+    Console(file=written, width=80).print(history.listed([told], COMMAND))
     assert written.getvalue().splitlines()[1].split()[:2] == ["33bacbeb…", "replaced"]
 
 
@@ -99,5 +102,5 @@ def test_a_roll_that_was_aborted_is_not_told_as_failed() -> None:
         "reason": "The roll was aborted.", "left_behind": [],
     }  # fmt: skip
     written = io.StringIO()
-    Console(file=written, width=100).print(history.listed("demo", [told]))
+    Console(file=written, width=100).print(history.listed([told], COMMAND))
     assert "aborted" in written.getvalue().splitlines()[1]

@@ -72,6 +72,53 @@ def test_what_was_not_begun_when_a_roll_ended_is_untouched() -> None:
     assert [n.stage for n in seen.nodes] == [Stage.REPLACED, Stage.UNTOUCHED]
 
 
+LAUNCH, RECORD = "Launch the replacement", "Record what was done"
+ABORT = {"error": "Aborted", "cause": "The roll was aborted: lunch."}
+
+
+def refused(history: History, step: str) -> History:
+    """The step's last call raises, and the execution records that, and ends."""
+    history.enter("Task", step).fault("The roll was aborted: lunch.", "Aborted")
+    history.add("TaskStateExited", stateExitedEventDetails={"name": step, "output": json.dumps({"Error": "Aborted"})})
+    return history.done(RECORD).enter("Fail", "Not replaced")
+
+
+def asked_for() -> History:
+    return History(1080).wait(LAUNCH, "a replacement was requested", requested=True)
+
+
+def test_a_node_is_told_as_failed_only_if_a_step_of_its_own_failed() -> None:
+    """An abort, or another node of the wave, kept those from beginning that had asked for nothing yet."""
+    full = History(1080).wait(LAUNCH, "group workers is at its maximum size 5")
+    lost = full.enter("Task", LAUNCH).fault("the answer was lost")
+    ends = {
+        "i-1": child(refused(History(1080), LAUNCH), "FAILED", **ABORT),
+        "i-2": child(refused(asked_for(), LAUNCH), "FAILED", **ABORT),
+        "i-3": child(refused(asked_for().done("Wait for the replacement"), "Evict pods"), "FAILED", **ABORT),
+        "i-4": child(refused(History(1080), LAUNCH), "FAILED", error="NotBegun", cause="not started, because b ..."),
+    }
+    assert [(n.stage, n.at.state) for n in rolling(ends).nodes] == [
+        (Stage.UNTOUCHED, ""), (Stage.ABORTED, LAUNCH), (Stage.ABORTED, "Evict pods"), (Stage.UNTOUCHED, ""),
+    ]  # fmt: skip
+    ends = {
+        "i-1": child(refused(lost, LAUNCH), "FAILED", **ABORT),
+        "i-2": child(refused(History(1080), LAUNCH), "FAILED", error="Refused", cause="it is no longer instance i-2"),
+        "i-3": child(History(1080).wait("Evict pods", BUDGET), "ABORTED"),
+        "i-4": child(History(1080).wait("Evict pods", BUDGET), "TIMED_OUT"),
+    }
+    assert [n.stage for n in rolling(ends).nodes] == [Stage.ABORTED, Stage.FAILED, Stage.STOPPED, Stage.FAILED]
+
+
+def test_what_ended_a_roll_is_said_once_and_not_beside_each_of_its_nodes() -> None:
+    nodes = {"i-1": replaced(1010, 60), "i-2": child(refused(asked_for(), "Evict pods"), "FAILED", **ABORT)}
+    seen = replace(rolling(nodes), status="FAILED", error="Aborted", failure=ABORT["cause"], ended=1200.0)
+    assert drawn(seen).count("lunch") == 1
+    assert "aborted" in next(line for line in drawn(seen).splitlines() if "Evict pods" in line)
+    lines = list(changes(rolling({}), seen))
+    assert "b: aborted at: Evict pods: The roll was aborted: lunch." in lines
+    assert not any("failed" in line for line in lines)
+
+
 def test_pace_and_time_left_follow_the_nodes_that_were_replaced() -> None:
     seen = rolling({"i-1": replaced(1000, 100), "i-2": child(History(1150).wait("Evict pods", BUDGET))})
     # One node in 200 s, which took 100.5 s; half of the second is left, and two more, two at once.

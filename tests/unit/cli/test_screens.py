@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
+from eks_rolling.documents.remedies import typed
 from eks_rolling_cli import cli_context, explaining, history, plan_view, report_view, watch_view
 from eks_rolling_cli.checks import Check, Health, drawn
 from eks_rolling_cli.roll_state import RollState, Stage, assemble
@@ -32,6 +34,7 @@ BUDGET = (
 )
 LEFT = "group production-workers-blue keeps the maximum size 13 (was 12) while its desired capacity is 13"
 DENIED = f"{ARN} may not call autoscaling:LaunchInstances on group production-workers-blue"
+START = "eks-rolling start --cluster platform-production"
 NAMES = [f"ip-10-120-{i}-{100 + i}.{DOMAIN}" for i in range(1, 5)]
 INSTANCES = [f"i-0{i}a1b2c3d4e5f6a7" for i in range(1, 5)]
 
@@ -111,7 +114,9 @@ def rolls() -> RenderableType:
         "roll": "roll-20261126-021400-1a2b", "execution": "arn", "status": "FAILED", "began": 1000.0, "ended": 1400.0,
         "reason": DENIED, "left_behind": [LEFT], "replaced": 1, "planned": 4, "outcome": "",
     }  # fmt: skip
-    return history.listed("platform-production", [told, {**told, "status": "SUCCEEDED", "left_behind": []}])
+    return history.listed(
+        [told, {**told, "status": "SUCCEEDED", "left_behind": []}], partial(typed, cluster="platform-production")
+    )
 
 
 def report() -> RenderableType:
@@ -126,7 +131,7 @@ def report() -> RenderableType:
         ],
         "restored": ["cluster-autoscaler: back at 1"], "left_behind": [LEFT],
     }  # fmt: skip
-    return report_view.rendered(document)
+    return report_view.rendered(document, START)
 
 
 def explained() -> RenderableType:
@@ -268,8 +273,8 @@ def test_a_command_is_never_broken_by_the_edge(width: int) -> None:
     document = {"cluster": LONG_CLUSTER, "outcome": "blocked", "reason": "blocked", "findings": findings}
     for content in (
         drawn([check]),
-        history.listed(LONG_CLUSTER, [told]),
-        report_view.rendered(report_),
+        history.listed([told], partial(typed, cluster=LONG_CLUSTER)),
+        report_view.rendered(report_, start),
         plan_view.rendered(document, f"Start it with `{start}`."),
     ):
         lines = at(width, content).splitlines()
