@@ -62,6 +62,15 @@ UNFOLDED = 1_000_000
 class Screen(Console):
     """A console on which nothing that others wrote steers the terminal."""
 
+    @property
+    def is_terminal(self) -> bool:
+        """FORCE_COLOR, which many pipelines set, makes no terminal of a pipe: lines would be folded, and drawn over."""
+        return super().is_terminal and self.file.isatty()
+
+    def on_broken_pipe(self) -> None:
+        """The reader of our output has closed it, which is no failure (`errors_as_sentences`)."""
+        raise BrokenPipeError
+
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(lines(segment.text), segment.style)

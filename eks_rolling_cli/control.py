@@ -17,7 +17,7 @@ from eks_rolling_cli.cli_context import aimed, confirmed, declined, say
 from eks_rolling_cli.exits import CommandError, Exit
 from eks_rolling_cli.format import beginning, brief, clock
 from eks_rolling_cli.target import Target
-from eks_rolling_cli.watching import asked_of, follow, named, running
+from eks_rolling_cli.watching import asked_of, follow, holds_lock, named, running
 
 if TYPE_CHECKING:
     from eks_rolling_cli.executions import Execution
@@ -143,7 +143,11 @@ def pause(target: Target, roll: AtWork = None, reason: Why = "", wait: Wait = Fa
 def resume(target: Target, roll: AtWork = None, wait: Wait = False) -> None:
     """Let a paused roll continue."""
     execution = _at_work(target, roll)
-    if "pause" not in asked_of(target, execution.name):
+    asked = asked_of(target, execution.name)
+    if "abort" in asked:
+        said = asked["abort"] or "no reason was given"
+        raise CommandError(f"The roll {brief(execution.name)} cannot go on: it is being aborted: {said}.", Exit.BLOCKED)
+    if "pause" not in asked:
         say(f"The roll {brief(execution.name)} is not paused.")
         return
     _ask(target, execution, "pause", None)
@@ -162,7 +166,7 @@ def abort(target: Target, roll: AtWork = None, reason: Why = "", wait: Wait = Fa
     """
     execution = _running(target, roll)
     _say_headline(target, execution)
-    at_work = _holds_lock(target, execution)
+    at_work = holds_lock(target, execution)
     if not at_work and _had_lock(target, execution):
         _say_over(execution)
         if wait:
@@ -179,7 +183,7 @@ def abort(target: Target, roll: AtWork = None, reason: Why = "", wait: Wait = Fa
         )
     if (why := asked_of(target, execution.name).get("abort")) is not None:
         say(f"The roll {brief(execution.name)} is already being aborted: {why or 'no reason was given'}.")
-    elif _holds_lock(target, execution):
+    elif holds_lock(target, execution):
         _ask(target, execution, "abort", _signed(target, reason))
         say(
             f"The roll {brief(execution.name)} ends as soon as nothing is half done; then it puts back what it can. "
@@ -205,7 +209,7 @@ def _say_over(execution: "Execution") -> None:
 
 def _say_cancelled(target: Target, execution: "Execution") -> None:
     """Whether it had got the lock at the last moment is known only now: nobody takes a lock from a stopped roll."""
-    if _holds_lock(target, execution):
+    if holds_lock(target, execution):
         say(
             f"The roll {brief(execution.name)} was stopped just as it began; a restore puts back what it may have "
             "changed. "
@@ -243,7 +247,7 @@ def _running(target: Target, roll: str | None) -> "Execution":
     rolls = running(target)
     if not rolls:
         raise CommandError(f"No roll of {target.cluster} is running.", Exit.NOT_FOUND)
-    if len(rolls) > 1 and not _holds_lock(target, rolls[-1]):
+    if len(rolls) > 1 and not holds_lock(target, rolls[-1]):
         several = ", ".join(e.name for e in rolls)
         raise CommandError(
             f"Several rolls of {target.cluster} wait, and none is at work: {several}. Name one.", Exit.USAGE
@@ -254,7 +258,7 @@ def _running(target: Target, roll: str | None) -> "Execution":
 def _at_work(target: Target, roll: str | None) -> "Execution":
     """The roll that holds the lock. Raises CommandError."""
     execution = _running(target, roll)
-    if not _holds_lock(target, execution):
+    if not holds_lock(target, execution):
         if _had_lock(target, execution):
             raise CommandError(
                 f"The roll {brief(execution.name)} is about to end: it has put back what it could, and only reports.",
@@ -267,11 +271,6 @@ def _at_work(target: Target, roll: str | None) -> "Execution":
             Exit.BLOCKED,
         )
     return execution
-
-
-def _holds_lock(target: Target, execution: "Execution") -> bool:
-    lease = target.kubernetes.lease(target.lock_name)
-    return lease is not None and lease.holder == execution.name
 
 
 def _had_lock(target: Target, execution: "Execution") -> bool:

@@ -74,11 +74,14 @@ def rolls(
 def listed(found: list[Json], command: Callable[..., str]) -> RenderableType:
     """Rolls, one per row, with how they ended; if something was left behind, what to do. `command` makes a command
     complete."""
+    from eks_rolling_cli.rolls_page import settles
+
     parts: list[RenderableType] = [Listing(COLUMNS, [_row(each) for each in found])]
-    if found and found[0]["left_behind"]:
+    last = next((each for each in found if settles(each)), None)
+    if last and last["left_behind"]:
         parts.append(advice(way_out(command("start"))))
-    elif found and found[0]["status"] not in {"RUNNING", "SUCCEEDED"} and not found[0]["outcome"]:
-        parts.append(advice(f"it left no report: `{command('orphans')}` lists what it left behind"))
+    elif last and last["status"] not in {"RUNNING", "SUCCEEDED"} and not last["outcome"]:
+        parts.append(advice(f"{brief(last['roll'])} left no report: `{command('orphans')}` lists what it left behind"))
     return Group(*parts)
 
 
@@ -157,7 +160,8 @@ def report(
         from eks_rolling_cli.report_view import rendered
 
         show(rendered(document, target.typed("start")))
-    if document.get("left_behind") or document["outcome"] in {"failed", "aborted", "stopped"}:
+    left = document.get("left_behind") or document.get("orphans")
+    if left or document["outcome"] in {"failed", "aborted", "stopped"}:
         raise typer.Exit(Exit.FAILED)
 
 

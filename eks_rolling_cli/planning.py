@@ -17,7 +17,7 @@ from eks_rolling_cli.format import beginning, brief
 from eks_rolling_cli.restoring import restore_after
 from eks_rolling_cli.settings import settings_of
 from eks_rolling_cli.target import Target
-from eks_rolling_cli.watching import ended_holder, follow, leave, running
+from eks_rolling_cli.watching import ended_holder, follow, holds_lock, leave, running
 
 Json = dict[str, Any]
 
@@ -118,10 +118,11 @@ def start(
         _nothing_to_roll(target, yes=yes, detach=detach)
         return
     for other in running(target):
-        say(
-            f"The roll {brief(other.name)} is running; this one would wait until it has ended. "
-            f"`{target.typed('abort', beginning(other.name))}` ends that one."
-        )
+        name, ends = brief(other.name), f"`{target.typed('abort', beginning(other.name))}`"
+        if holds_lock(target, other):
+            say(f"The roll {name} is running; this one would wait until it has ended. {ends} ends that one.")
+        else:
+            say(f"The roll {name} waits, and has changed nothing yet. {ends} cancels that one.")
     if not confirmed(question(target.place, document), yes=yes):
         declined("Nothing was started.")
     more = {"approval": approval} if approval is not None else {}

@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from eks_rolling.documents.remedies import way_out
-from eks_rolling.documents.report import NodePage, Report
+from eks_rolling.documents.report import NodePage, Orphan, Report
 from eks_rolling.wording import counted, short, spoken
 from eks_rolling_cli.format import clock
 from eks_rolling_cli.listing import Column, Listing, Row, advice, joined, whole
@@ -77,12 +77,17 @@ def _notes(node: NodePage) -> Iterator[str]:
         yield f"waited longest ({spoken(longest.seconds)}) because: {longest.reason}"
 
 
+def _orphan(orphan: Orphan) -> str:
+    what = f"{orphan.kind} {orphan.object}"
+    return f"{what}: {orphan.by_hand}" if orphan.by_hand else what
+
+
 def _lists(report: Report, start: str) -> Iterator[RenderableType]:
     for title, style, sentences in (
         ("version", "bold", report.way_back),
         ("restored", "green", report.restored),
         ("left behind", "bold red", report.left_behind),
-        ("orphan", "bold red", tuple(f"{o.kind} {o.object}: {o.remedy}" for o in report.untold)),
+        ("orphan", "bold red", tuple(map(_orphan, report.untold))),
         ("not known", "yellow", report.gaps),
     ):
         for sentence in sentences:

@@ -46,7 +46,8 @@ def _follow_restore(target: Target, arn: str) -> None:
         if not execution.running:
             break
         time.sleep(LOOK_SECONDS)
-    done = [answer.get("output") or {} for _, answer in answers(events, state_names.RESTORE)]
+    answered = [answer for _, answer in answers(events, state_names.RESTORE)]
+    done = [answer.get("output") or {} for answer in answered]
     for each in dict.fromkeys(sentence for d in done for sentence in d.get("restored") or ()):
         tell(f"restored: {each}")
     left = [sentence for d in done[-1:] for sentence in d.get("left_behind") or ()]
@@ -59,4 +60,8 @@ def _follow_restore(target: Target, arn: str) -> None:
         raise CommandError(f"The restore failed: {cause or execution.status}.")
     if left:
         raise typer.Exit(Exit.FAILED)
+    if done and done[-1].get("ours") is False:
+        lease = target.kubernetes.lease(target.lock_name)
+        say(f"Nothing was restored: {answered[-1].get('reason', '')}.")
+        raise typer.Exit(Exit.BLOCKED if lease is not None and lease.holder else Exit.FINE)
     say("Everything is as it was.")

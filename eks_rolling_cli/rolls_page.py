@@ -8,11 +8,24 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from eks_rolling.documents.remedies import way_out
+from eks_rolling.report.messages import CANCELLED
 from eks_rolling.wording import counted, moment, spoken
 
 Json = dict[str, Any]
 
 GOOD = frozenset({"replaced", "nothing", "dry-run"})
+
+UNCHANGED = frozenset({"dry-run", "blocked", "not-approved"})
+"""Outcomes of rolls that never held the lock: what an earlier one left is there still."""
+
+
+def settles(told: Json) -> bool:
+    """Whether what the roll left is what is left of all rolls until then: one that holds the lock takes everything over
+    that earlier ones left, and no other does. A change that left the rest to another roll has no outcome."""
+    cancelled = told["status"] == "ABORTED" and told["reason"].startswith(CANCELLED)
+    left_to_another = (told["status"], told["outcome"]) == ("SUCCEEDED", "")
+    return not cancelled and not left_to_another and told["outcome"] not in UNCHANGED
+
 
 TEMPLATE = """<!doctype html>
 <html lang="en">
@@ -49,7 +62,7 @@ code { font-size: .9em; }
 <p class="soft">{{ roll.facts | join(" · ") }}</p>
 {% if roll.reason %}<p>{{ roll.reason }}</p>{% endif %}
 {% for left in roll.left_behind %}<p class="bad">left behind: {{ left }}</p>{% endfor %}
-{% if roll.left_behind and loop.first %}
+{% if roll.left_behind and roll.last %}
 <p>→ {% for part in remedy %}
 {% if loop.index is even %}<code>{{ part }}</code>{% else %}{{ part }}{% endif %}
 {% endfor %}
@@ -68,11 +81,12 @@ code { font-size: .9em; }
 def page(cluster: str, place: str, found: list[Json], made: float, start: str) -> str:
     """The page of rolls as `rolls --json` has them; `made` is when, in epoch seconds, `start` the command that starts a
     roll of this cluster."""
+    last = next((each["roll"] for each in found if settles(each)), "")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(TEMPLATE).render(
         cluster=cluster,
         place=place,
-        rolls=[_card(each, made) for each in found],
+        rolls=[_card(each, made) | {"last": each["roll"] == last} for each in found],
         made=moment(made),
         remedy=way_out(start).split("`"),
         counted=counted,

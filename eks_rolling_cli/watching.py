@@ -85,6 +85,11 @@ def running(target: Target) -> "list[Execution]":
     return sorted(found, key=lambda e: lease is not None and e.name == lease.holder)
 
 
+def holds_lock(target: Target, execution: "Execution") -> bool:
+    lease = target.kubernetes.lease(target.lock_name)
+    return lease is not None and lease.holder == execution.name
+
+
 def ended_holder(target: Target) -> str:
     """Who holds the lock without an execution that runs, and so will never give it up; "" if nobody does."""
     lease = target.kubernetes.lease(target.lock_name)

@@ -115,6 +115,30 @@ def test_nodes_that_failed_and_orphans_are_named() -> None:
     assert "- orphan: taint: node node-7; restore" in text
 
 
+def test_the_one_command_for_what_is_left_is_told_once_and_with_its_region() -> None:
+    """R2: beside what only a person can do."""
+    orphans = [
+        Orphan(
+            kind="taint on node", object="node-7: taint", remedy="`eks-rolling restore --cluster demo` puts it back"
+        ),
+        Orphan(kind="lock", object="x", remedy="the next roll finishes it: `eks-rolling start --cluster demo`"),
+        Orphan(kind="standby instance", object="i-1 of ng-a", remedy="exit standby, or terminate it"),
+    ]
+    text = ended(Ending.FAILED, orphans=orphans).text
+    assert re.findall(r"eks-rolling (?:start|restore)[^`]*", text) == [
+        "eks-rolling start --cluster demo --region eu-central-1"
+    ]
+    assert "i-1 of ng-a; exit standby, or terminate it" in text
+
+
+def test_one_minute_is_no_minutes_and_half_an_hour_no_hours() -> None:
+    assert hold(SETTINGS, "r", "evict", "n", "why", since=0, now=60).subject == "demo: node n has waited for 1 minute"
+    soon = SETTINGS.model_copy(update={"deadlines": SETTINGS.deadlines.model_copy(update={"approval": 1800})})
+    text = messages.approval(soon, "roll-1", "1 node", "token", []).text
+    assert "Without an answer the roll ends in 30 min." in text
+    assert text.count("--region eu-central-1") == 4
+
+
 def test_a_node_that_the_abort_ended_is_not_told_as_one_that_failed() -> None:
     why = "The roll was aborted: lunch."
     nodes = [NodePage(node=f"node-{i}", instance=f"i-{i}", group="g", outcome="aborted", failure=why) for i in range(9)]

@@ -216,6 +216,11 @@ class Orphan(ReportPart):
     since: str = ""
     remedy: str = ""
 
+    @property
+    def by_hand(self) -> str:
+        """What only a person can do about it; "" where the one command does it that is printed for all that is left."""
+        return "" if "`eks-rolling " in self.remedy else self.remedy
+
 
 def untold(left_behind: Iterable[str], orphans: Iterable[Orphan]) -> tuple[Orphan, ...]:
     """The orphans that no sentence on what was left behind names: a group whose maximum size stays raised, say, is one

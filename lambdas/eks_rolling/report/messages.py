@@ -223,19 +223,19 @@ def begun(settings: Settings, roll: str, nodes: int, plan: PlanDocument | None) 
 
 def approval(settings: Settings, roll: str, reason: str, token: str, plans: list[PlanDocument]) -> Message:
     """A roll waits for a person."""
-    hours = settings.deadlines.approval / 3600
+    there = f" --region {where}" if (where := region(settings)) else ""
     approve, refuse = command(settings, "approve", roll), command(settings, "refuse", roll, "--reason", "WHY")
     lines = [
         f"{settings.cluster}: {reason}.",
         "",
-        f"Nothing has been changed. Without an answer the roll ends in {hours:.0f} hours.",
+        f"Nothing has been changed. Without an answer the roll ends in {spoken(settings.deadlines.approval)}.",
         "",
         f"Approve:  {approve}",
         f"Refuse:   {refuse}",
         "",
         "Without the command:",
-        f"  aws stepfunctions send-task-success --task-output '{{}}' --task-token '{token}'",
-        f"  aws stepfunctions send-task-failure --error Refused --cause 'your reason' --task-token '{token}'",
+        f"  aws stepfunctions send-task-success{there} --task-output '{{}}' --task-token '{token}'",
+        f"  aws stepfunctions send-task-failure{there} --error Refused --cause 'your reason' --task-token '{token}'",
     ]
     for plan in plans:
         lines += ["", plan_text(plan)]
@@ -248,9 +248,9 @@ def approval(settings: Settings, roll: str, reason: str, token: str, plans: list
 def hold(settings: Settings, roll: str, step: str, node: str, reason: str, since: float, now: float) -> Message:
     """A step has held for longer than `notify_hold_minutes`. `since` and `now` are epoch seconds."""
     who = f"node {node}" if node else "the roll"
-    minutes = (now - since) / 60
+    waited = f"has waited for {counted(round((now - since) / 60), 'minute')}"
     lines = [
-        f"{settings.cluster}: {who} has waited for {minutes:.0f} minutes, since {_clock(since)}.",
+        f"{settings.cluster}: {who} {waited}, since {_clock(since)}.",
         "",
         f"It waits because: {reason}",
         f"Step: {step.replace('_', ' ')}",
@@ -265,7 +265,7 @@ def hold(settings: Settings, roll: str, step: str, node: str, reason: str, since
     lines += [f"Look closer:        {each}" for each in explain]
     lines += [f"Watch:              {watch}", f"Gain time:          {pause}", f"End it, put back:   {abort}"]
     return Message(
-        subject(settings.cluster, f"{who} has waited for {minutes:.0f} minutes"), _closed(lines, settings, roll),
+        subject(settings.cluster, f"{who} {waited}"), _closed(lines, settings, roll),
         settings.cluster, roll, Topic.HOLD, Urgency.WARNING, steps=(*explain, watch, pause, abort),
     )  # fmt: skip
 
@@ -278,7 +278,7 @@ def ending(settings: Settings, report: Report, address: str, plan: Mapping[str, 
     lines += [f"- {n.node}: {n.failure}" for n in report.nodes if n.failed]
     lines += [f"- {said}" for said in report.way_back]
     lines += [f"- left behind: {left}" for left in report.left_behind]
-    lines += [f"- orphan: {o.kind}: {o.object}; {o.remedy}" for o in report.untold]
+    lines += ["; ".join(filter(None, (f"- orphan: {o.kind}: {o.object}", o.by_hand))) for o in report.untold]
     lines += _next(settings, report)
     tell = command(settings, "report", report.roll)
     lines += ["", f"Report: {openable(settings, address)}", f"        {tell}"]

@@ -255,6 +255,37 @@ def test_a_second_abort_keeps_the_reason_of_the_first_and_an_ending_roll_is_not_
     assert asked(target) == {lock.ABORT: "wrong image (bob, 02:31 UTC)"}
 
 
+def test_a_roll_that_is_being_aborted_is_not_told_to_go_on(run: Run, target: FakeTarget) -> None:
+    target.fake.add(ROLL, "roll-1", planned("i-1"))
+    hold_lock(target, "roll-1", abort="wrong image (bob, 02:31 UTC)", pause="lunch")
+    done = run("resume")
+    assert (done.exit_code, "it is being aborted: wrong image (bob" in done.stderr) == (Exit.BLOCKED, True)
+
+
+def test_who_starts_beside_a_change_that_waits_is_not_told_to_wait_for_it(run: Run, target: FakeTarget) -> None:
+    """It waits for a window, and holds no lock."""
+    target.fake.add(ROLL, "change-1", History().enter("Task", "Wait for the change to settle"))
+    said = " ".join(run("start", "--yes", "--detach").stderr.split())
+    assert "The roll change-1 waits, and has changed nothing yet" in said
+    assert "`eks-rolling abort change-1 --cluster demo` cancels that one" in said
+    hold_lock(target, "change-1")
+    assert "this one would wait until it has ended" in " ".join(run("start", "--yes", "--detach").stderr.split())
+
+
+@pytest.mark.parametrize(("holder", "code"), [("", Exit.FINE), ("another", Exit.BLOCKED)])
+def test_a_restore_that_restored_nothing_does_not_say_that_all_is_as_it_was(
+    run: Run, target: FakeTarget, monkeypatch: pytest.MonkeyPatch, holder: str, code: Exit
+) -> None:
+    hold_lock(target, holder)
+    history = History().done("Restore", "the reason", restored=[], left_behind=[], ours=False)
+    monkeypatch.setattr(
+        target.fake, "start", lambda _, name, __: target.fake.add(RESTORE, name, history, "SUCCEEDED").arn
+    )
+    done = run("restore", "--roll", "dead")
+    assert (done.exit_code, "Nothing was restored: the reason." in done.stderr) == (code, True)
+    assert "Everything is as it was" not in done.output
+
+
 @pytest.mark.parametrize("fault", ["TaskTimedOut", "TaskDoesNotExist"])
 def test_of_two_that_answer_the_later_is_told_so(fault: str) -> None:
     kinds = {name: type(name, (Exception,), {}) for name in ("TaskTimedOut", "TaskDoesNotExist")}

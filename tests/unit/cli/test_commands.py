@@ -624,6 +624,11 @@ def test_a_report_that_left_something_behind_is_exit_code_1(run: Run, target: Fa
     done = run("report")
     assert done.exit_code == Exit.FAILED
     assert "left behind  group ng-a keeps its maximum" in done.output
+    remedy = "`eks-rolling restore --cluster demo` puts it back"
+    orphan = {"kind": "taint on node", "object": "node-1", "remedy": remedy}
+    target.documents["roll-1", "report.json"] = report | {"orphans": [orphan]}
+    done = run("report")
+    assert (done.exit_code, done.output.count("eks-rolling ")) == (Exit.FAILED, 1)
 
 
 def test_a_roll_without_a_report_says_why(run: Run, target: FakeTarget) -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from eks_rolling.documents.remedies import typed
-from eks_rolling_cli import cli_context, doctor, history
+from eks_rolling_cli import cli_context, doctor, history, rolls_page
 from eks_rolling_cli.exits import CommandError, Exit
 from eks_rolling_cli.format import beginning, brief
 from eks_rolling_cli.listing import folded
@@ -94,6 +94,50 @@ def test_a_long_name_takes_no_columns_from_how_a_roll_ended() -> None:
     written = io.StringIO()
     Console(file=written, width=80).print(history.listed([told], COMMAND))
     assert written.getvalue().splitlines()[1].split()[:2] == ["33bacbeb…", "replaced"]
+
+
+LATER = {
+    "left to another roll": ("SUCCEEDED", ""), "dry run": ("SUCCEEDED", "dry-run"), "blocked": ("FAILED", "blocked"),
+    "not approved": ("FAILED", "not-approved"), "cancelled": ("ABORTED", "stopped"),
+}  # fmt: skip
+"""Rolls that never hold the lock: status and outcome."""
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_what_is_left_has_its_remedy_though_a_later_roll_changed_nothing(name: str) -> None:
+    """R2, on the terminal and on the page."""
+    told = {
+        "roll": "roll-1", "status": "FAILED", "outcome": "aborted", "began": 1000.0, "ended": 1400.0, "reason": "",
+        "left_behind": ["group ng-a keeps its maximum"], "planned": 0, "longest_stall_ms": None, "report": "",
+    }  # fmt: skip
+    status, outcome = LATER[name]
+    later = told | {"roll": "roll-2", "status": status, "outcome": outcome, "left_behind": [], "reason": "aborted: x"}
+    after = later | {"status": "SUCCEEDED", "outcome": "replaced"}
+    for rolls, remedies in (([later, told], 1), ([after, told], 0)):
+        written = io.StringIO()
+        Console(file=written, width=100).print(history.listed(rolls, COMMAND))
+        assert written.getvalue().count("eks-rolling start --cluster demo") == remedies
+        page = rolls_page.page("demo", "demo", rolls, 2000.0, COMMAND("start"))
+        assert page.count("eks-rolling start --cluster demo") == remedies
+
+
+def test_colour_that_a_pipeline_asks_for_makes_no_terminal_of_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    written = io.StringIO()
+    screen = cli_context.Screen(file=written, width=40)
+    assert not screen.is_terminal
+    monkeypatch.setattr(cli_context, "output", screen)
+    cli_context.tell(SENTENCE)
+    assert written.getvalue() == f"{SENTENCE}\n"
+
+
+def test_a_reader_that_closes_the_pipe_is_no_failure() -> None:
+    class Closed(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        cli_context.Screen(file=Closed()).print("a line")
 
 
 def test_a_roll_that_was_aborted_is_not_told_as_failed() -> None:
