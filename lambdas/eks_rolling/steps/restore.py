@@ -101,6 +101,9 @@ NAMED = 5
 TOKEN_SECONDS = 3600
 """How old a launch request may be to be made again with its client token, which answers with the instance of then."""
 
+IF_NOBODYS = "if it is nobody's, drain it and terminate it by hand"
+"""What only a person can do: the runbook has the commands, which leave the group as large as it is to be."""
+
 Seen = TypeVar("Seen")
 
 
@@ -323,12 +326,12 @@ def decide_orphan(
     if not mark.token:
         return Unproven(
             f"{', '.join(inside)} of group {group.name} came up after a replacement of {node.name} was asked for, and "
-            "nothing proves whose it is: it stays; terminate it if it is nobody's"
+            f"nothing proves whose it is: it stays; {IF_NOBODYS}"
         )
     if now > mark.asked_at + TOKEN_SECONDS:
         return Unproven(
             f"{', '.join(inside)} of group {group.name} came up after a replacement of {node.name} was asked for, too "
-            "long ago to ask whose it is: it stays; terminate it if it is nobody's"
+            f"long ago to ask whose it is: it stays; {IF_NOBODYS}"
         )
     return AskAgain(mark.token, member.zone)
 
@@ -348,9 +351,7 @@ def _decide_unseen(
     )
     if patient:
         return MayCome(runs)
-    return (
-        Owed(f"{runs}; the next roll takes it") if proven else Unproven(f"{runs}; terminate it then if it is nobody's")
-    )
+    return Owed(f"{runs}; the next roll takes it") if proven else Unproven(f"{runs}; {IF_NOBODYS} then")
 
 
 def _forged_request(node: Node) -> str:
