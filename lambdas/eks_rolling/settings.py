@@ -399,6 +399,14 @@ class Settings(Strict):
                 )
         return self
 
+    @field_validator("alarms")
+    @classmethod
+    def _names_of_alarms(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name.startswith("arn:"):
+                raise ValueError(f"alarms go by their names, not by their ARNs: {name.rpartition(':alarm:')[2]}")
+        return names
+
     @field_validator("checks")
     @classmethod
     def _checks_fit_a_look(cls, checks: tuple[PageCheck, ...]) -> tuple[PageCheck, ...]:

@@ -193,6 +193,10 @@ def test_a_network_that_can_be_deployed_is_taken() -> None:
         (setting("surge: 2.5"), "it must be a whole number, not 2.5"),
         (setting("alarms: shop-5xx"), 'it must be a list, not "shop-5xx"'),
         (setting("alarms: [5]"), "it must be text, so put it in quotes, not 5"),
+        (
+            setting("alarms: ['arn:aws:cloudwatch:eu-central-1:123456789012:alarm:shop-5xx']"),
+            "alarms go by their names, not by their ARNs: shop-5xx",
+        ),
         (setting("groups: all"), 'it must have settings of its own, each as `name: value`, not "all"'),
         (setting("on_change: false"), "it must be one of off, plan, roll, not false"),
         (setting("on_change: maybe"), 'it must be one of off, plan, roll, not "maybe"'),
