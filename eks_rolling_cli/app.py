@@ -18,9 +18,10 @@ def _no_type(ctx: object) -> None:
 
 
 def _untyped(options: list[Any]) -> list[Any]:
-    """The options, of which those that take no value show no type in the help: `--help` itself, too."""
+    """The options and arguments, of which those that take no value, and those that are named by what they take, show no
+    type in the help: `--help` itself, too."""
     for option in options:
-        if getattr(option, "is_flag", False):
+        if getattr(option, "is_flag", False) or option.param_type_name == "argument":
             # Typer has no setting for it.
             option.display_type_rich = _no_type
     return options

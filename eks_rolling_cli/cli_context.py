@@ -29,28 +29,30 @@ _WHERE = "Where"
 Cluster = Annotated[
     str,
     typer.Option(
-        "--cluster", "-c", help="EKS cluster; by default that of the kubeconfig's context, or the only one there is.",
-        rich_help_panel=_WHERE, show_default=False,
+        "--cluster", "-c", metavar="NAME", show_default=False, rich_help_panel=_WHERE,
+        help="EKS cluster; by default that of the kubeconfig's context, or the only one there is.",
     ),
 ]  # fmt: skip
 Region = Annotated[
-    str, typer.Option("--region", help="AWS region; by default AWS_REGION or the profile's.", rich_help_panel=_WHERE)
-]
+    str, typer.Option("--region", metavar="REGION", help="AWS region; by default AWS_REGION or the profile's.",
+                      rich_help_panel=_WHERE)
+]  # fmt: skip
 Profile = Annotated[
-    str, typer.Option("--profile", help="Profile of your AWS configuration; by default AWS_PROFILE.",
+    str, typer.Option("--profile", metavar="NAME", help="Profile of your AWS configuration; by default AWS_PROFILE.",
                       rich_help_panel=_WHERE)
 ]  # fmt: skip
 Kubeconfig = Annotated[
-    str, typer.Option("--kubeconfig", help="Kubeconfig to use; by default KUBECONFIG or ~/.kube/config, where a "
-                      "context goes to the cluster, else your AWS credentials.", rich_help_panel=_WHERE)
+    str, typer.Option("--kubeconfig", metavar="FILE", help="Kubeconfig to use; by default KUBECONFIG or "
+                      "~/.kube/config, where a context goes to the cluster, else your AWS credentials.",
+                      rich_help_panel=_WHERE)
 ]  # fmt: skip
 Context = Annotated[
-    str, typer.Option("--context", help="Context of the kubeconfig to use, whatever its server is.",
+    str, typer.Option("--context", metavar="NAME", help="Context of the kubeconfig to use, whatever its server is.",
                       rich_help_panel=_WHERE)
 ]  # fmt: skip
 Endpoint = Annotated[
-    str, typer.Option("--endpoint-url", help="Where AWS's APIs are; by default AWS_ENDPOINT_URL, or AWS.",
-                      rich_help_panel=_WHERE)
+    str, typer.Option("--endpoint-url", metavar="URL", rich_help_panel=_WHERE,
+                      help="Where AWS's APIs are; by default AWS_ENDPOINT_URL, or AWS.")
 ]  # fmt: skip
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON, on standard output.")]

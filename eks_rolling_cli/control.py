@@ -26,7 +26,8 @@ TRIES = 10
 """How often the lock is written again when a step renewed it at the same moment."""
 
 Why = Annotated[
-    str, typer.Option("--reason", "-r", help="The reason, shown to everyone who watches and in the report.")
+    str,
+    typer.Option("--reason", "-r", metavar="WHY", help="The reason, shown to everyone who watches and in the report."),
 ]
 Wait = Annotated[bool, typer.Option("--wait", "-w", help="Wait until it has taken effect.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

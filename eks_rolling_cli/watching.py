@@ -55,8 +55,8 @@ def watch(
 ) -> None:
     """Watch a roll: waves, nodes, what each waits for and since when, Redis migrations, pace and time left.
 
-    Ctrl-C detaches, and the roll continues. Ends with the roll: 0 if it succeeded, 1 if it
-    failed, 3 if it was blocked.
+    Ctrl-C detaches, and the roll continues. Ends with the roll: 0 if it succeeded, 1 if it failed, was aborted or
+    stopped, 3 if it was blocked or not approved.
     """
     execution = named(target, roll)
     if once:

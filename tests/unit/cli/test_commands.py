@@ -81,6 +81,8 @@ def test_every_command_has_help_and_says_where_it_looks(run: Run, command: str) 
     assert done.exit_code == Exit.FINE
     for option in ("--cluster", "--region", "--profile", "--kubeconfig", "--context", "--endpoint-url"):
         assert option in done.output
+    assert "<str>" not in done.output
+    assert "<bool>" not in done.output
 
 
 def test_an_unknown_option_is_a_usage_error(run: Run) -> None:
