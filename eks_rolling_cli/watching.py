@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,8 @@ from eks_rolling_cli.listing import INDENT
 from eks_rolling_cli.target import Target
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from eks_rolling_cli.executions import Execution
     from eks_rolling_cli.roll_state import RollReader, RollState
 
@@ -26,9 +29,6 @@ LOOK_SECONDS = 2.0
 
 CALLS_PER_SECOND = 5.0
 LONGEST_RETRY_SECONDS = 30.0
-
-FEWEST_SHOWN = 4
-"""Nodes in the picture, however low the terminal."""
 
 MOST_LEFT_TO_OTHERS = 50
 """How far back the last roll is looked for."""
@@ -302,16 +302,22 @@ class _Drawn(_Lines):
     def _draw(self) -> None:
         from rich.text import Text
 
-        from eks_rolling_cli.watch_view import picture
-
-        # What is higher than the terminal would be cut at its end: a node has two lines, or three while it waits.
-        most = max(FEWEST_SHOWN, (output.height - 12) // 2)
-        note = self._note
         if self._last is None:
-            self._live.update(Text(note), refresh=True)
-            return
-        drawn = picture(self._last, self._cluster, note=note, most=most, start=self._start)
-        self._live.update(drawn, refresh=True)
+            self._live.update(Text(self._note), refresh=True)
+        else:
+            self._live.update(self._fitted(self._last), refresh=True)
+
+    def _fitted(self, seen: "RollState") -> "RenderableType":
+        """With as many nodes as fit: what is higher than the terminal would be cut at its end."""
+        from eks_rolling_cli.watch_view import SHOWN, picture
+
+        def drawn(most: int) -> "RenderableType":
+            return picture(seen, self._cluster, note=self._note, most=most, start=self._start)
+
+        def too_high(most: int) -> bool:
+            return len(output.render_lines(drawn(most), pad=False)) > output.height
+
+        return drawn(max(1, bisect_left(range(1, SHOWN + 1), True, key=too_high)))
 
 
 def _shower(target: Target, *, as_json: bool, lines: bool) -> _Lines:

@@ -27,6 +27,7 @@ from eks_rolling_cli.target import Options
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.histories import History, planned
 from tests.unit.cli.targets import RESTORE, ROLL, FakeTarget
+from tests.unit.cli.test_screens import INSTANCES, rolling
 
 LOCK = lock.lock_name("kube-system")
 
@@ -372,6 +373,25 @@ def test_what_cannot_move_its_cursor_gets_lines(target: FakeTarget, monkeypatch:
         monkeypatch.setattr(watching, "output", console)
         shower = watching._shower(target, as_json=False, lines=False)
         assert isinstance(shower, watching._Drawn) is drawn
+
+
+@pytest.mark.parametrize(("width", "height"), [(60, 24), (80, 24), (80, 50), (200, 24)])
+def test_a_picture_is_no_higher_than_the_terminal(
+    target: FakeTarget, monkeypatch: pytest.MonkeyPatch, width: int, height: int
+) -> None:
+    """Many nodes in work, each with a reason of several lines: fewer are drawn, and the rest are counted."""
+    written = io.StringIO()
+    console = Console(file=written, width=width, height=height, force_terminal=True)
+    monkeypatch.setattr(watching, "output", console)
+    seen = rolling()
+    (working,) = [n for n in seen.nodes if n.instance == INSTANCES[1]]
+    nodes = tuple(replace(working, instance=f"i-{i}", node=f"node-{i}.internal") for i in range(20))
+    shower = watching._Drawn("platform-production", "eks-rolling start")
+    lines = console.render_lines(shower._fitted(replace(seen, nodes=nodes)), pad=False)
+    text = "".join(segment.text for line in lines for segment in line)
+    assert len(lines) <= height
+    assert "Evict pods" in text
+    assert f"and {20 - text.count('internal') - text.count('node-')} replacing" in text
 
 
 # Files and documents
