@@ -114,7 +114,7 @@ class Observability(Construct):
             default_interval=Duration.hours(12),
             widgets=[
                 [
-                    _chart("Rolls and nodes", {**rolls, "nodes not replaced": self._metric(Name.NODES_FAILED)}),
+                    _chart("Rolls and nodes", {**rolls, "nodes failed": self._metric(Name.NODES_FAILED)}),
                     _chart("Rolls by how they ended", {"": self._split(Name.ROLLS_ENDED)}),
                 ],
                 [
