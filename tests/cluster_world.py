@@ -24,7 +24,9 @@ STREAM_SECONDS = 1.0
 RESYNC_SECONDS = 0.2
 TAKE_OVER_SECONDS = 0.07
 BYTES_PER_WRITE = 50
-LAST_WRITES = 15
+LAST_WRITES = 5
+"""A copy may lack so many: those of the moment for which replicas turn to another master."""
+
 BUS_OFFSET = 10_000
 BUS_PORT = 6379 + BUS_OFFSET
 SLOTS = 16384
@@ -74,6 +76,9 @@ class NodeState:
     """With which hosts."""
     bus_port: int = BUS_PORT
     takes_over_at: float | None = None
+    new: bool = True
+    """It was no part of any shard since it started: it gets the whole data set, also one that has it on its volume."""
+    electable: bool = True
 
     @property
     def itself(self) -> Entry:
@@ -94,6 +99,8 @@ class ClusterWorld:
         self.longest_pause = 0.0
         """For which a master held writes back while a replica took over, in seconds."""
         self.failovers = 0
+        self.risks: set[str] = set()
+        """Volumes of nodes that might have been elected while their master sent them nothing yet."""
         self.late = ""
         """The volume of a node that hears nothing new in the first seconds after a failover."""
         self.own_bus_ports = False
@@ -116,6 +123,7 @@ class ClusterWorld:
             state = NodeState(host, node_id, f"run-{self._serial}", volume, {node_id: Entry("")})
         else:
             state = replace(former, host=host, run_id=f"run-{self._serial}", link_up=False, takes_over_at=None)
+            state.new = state.electable = True
             state.table = {i: replace(e, heard_at=self.now) for i, e in former.table.items()}
             state.synced_at = self.now + RESYNC_SECONDS
         state.bus_port = BUS_PORT + self._serial if self.own_bus_ports else BUS_PORT
@@ -140,6 +148,7 @@ class ClusterWorld:
                 replica.link_up = True
         for one in everybody:
             one.table |= {other.id: replace(other.itself, heard_at=self.now) for other in everybody}
+            one.new = False
 
     @staticmethod
     def _declare(node: NodeState, entry: Entry) -> None:
@@ -176,6 +185,7 @@ class ClusterWorld:
                 self._take_over(node)
         self._link()
         self._replicate()
+        self.risks |= {n.volume for n in self.nodes.values() if n.link_up and now < n.streams_at and n.electable}
         if now >= self._gossip_at:
             self._gossip_at = now + GOSSIP_SECONDS
             self._gossip()
@@ -193,9 +203,8 @@ class ClusterWorld:
             if master is None or master.itself.role is Role.REPLICA:
                 node.link_up = False
             elif not node.link_up and self.now >= node.synced_at:
-                full = not node.data & master.data
-                node.link_up, node.data = True, master.data
-                node.streams_at = self.now + STREAM_SECONDS if full else self.now
+                node.streams_at = self.now + STREAM_SECONDS if node.new else self.now
+                node.link_up, node.new, node.data = True, False, master.data
 
     def _replicate(self) -> None:
         for node in self.nodes.values():
@@ -292,10 +301,12 @@ class ClusterWorld:
         node.link_up, node.synced_at = False, self.now + (RESYNC_SECONDS if node.data else SYNC_SECONDS)
 
     def _elect(self) -> None:
-        """A master that failed is replaced by a replica that has its data."""
-        for node in self.nodes.values():
+        """A master that failed is replaced by a replica that was in sync: by any, so by the one that has the least."""
+        for node in sorted(self.nodes.values(), key=lambda n: len(n.data)):
             master = node.itself.master
             if not master or self._by_id(master) is not None or master not in node.table:
+                continue
+            if node.new or not node.electable:
                 continue
             lost = node.table[master]
             if lost.slots and self._fails(lost) and self._owner(lost.slots) is None:
@@ -332,7 +343,8 @@ class ClusterWorld:
             for host in node.meeting
         )
         server = self._server(node, endpoint)
-        return ClusterNode(server, node.id, slots_ok == SLOTS, slots_ok, (*table, *shaken), bus_port=node.bus_port)
+        ok, everyone = slots_ok == SLOTS, (*table, *shaken)
+        return ClusterNode(server, node.id, ok, slots_ok, everyone, bus_port=node.bus_port, electable=node.electable)
 
     def _served(self, node: NodeState) -> int:
         served = {s for n in node.table.values() for s in n.slots if not self._fails_for(node, n)}
@@ -385,6 +397,10 @@ class ClusterWorld:
         self._follow(node, master_id)
         self._effect(f"redis CLUSTER REPLICATE on {endpoint}")
 
+    def set_electable(self, endpoint: Endpoint, expected: Server, *, electable: bool) -> None:
+        self._confirmed(endpoint, expected).electable = electable
+        self._effect(f"redis CONFIG SET on {endpoint}")
+
     def take_over(self, endpoint: Endpoint, expected: Server) -> None:
         node = self._confirmed(endpoint, expected)
         if node.itself.role is Role.MASTER:
@@ -411,6 +427,7 @@ class ClusterWorld:
         self._serial += 1
         node.id = f"{self._serial:040x}"
         node.table, node.data, node.link_up, node.meeting = {node.id: Entry(node.host)}, NONE, False, {}
+        node.new = True
         self._effect(f"redis CLUSTER RESET on {endpoint}")
 
     def _reachable(self, endpoint: Endpoint) -> NodeState:

@@ -462,6 +462,9 @@ class RedisWorld:
     def replicate(self, endpoint: Endpoint, expected: Server, master_id: str) -> None:
         self.cluster.replicate(endpoint, expected, master_id)
 
+    def set_electable(self, endpoint: Endpoint, expected: Server, *, electable: bool) -> None:
+        self.cluster.set_electable(endpoint, expected, electable=electable)
+
     def take_over(self, endpoint: Endpoint, expected: Server) -> None:
         self.cluster.take_over(endpoint, expected)
 

@@ -228,8 +228,8 @@ class Killing:
         if name not in self._changing:
             return call
 
-        def killed_after(*arguments: Any) -> Any:
-            answer = call(*arguments)
+        def killed_after(*arguments: Any, **named: Any) -> Any:
+            answer = call(*arguments, **named)
             what = f"{name} {arguments[0]}"
             if what not in self._died:
                 self._died.append(what)

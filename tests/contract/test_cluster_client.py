@@ -338,13 +338,26 @@ def test_back_elsewhere_with_its_volume_it_is_the_same_node(side: Side) -> None:
     until(side, lambda: known_at("redis-b-0") == here, "until somebody meets it there")
 
 
-def test_a_master_that_dies_fails_and_its_replica_takes_over(side: Side) -> None:
+def test_a_master_that_dies_fails_and_its_replica_takes_over_unless_it_is_held_back(side: Side) -> None:
+    """C1: held back it is not elected; told to, it takes over all the same."""
     dead, slots = node(side, "redis-a-0").id, node(side, "redis-a-0").itself.slots
+    for name in ("redis-b-0", "redis-a-1"):
+        assert node(side, name).electable is True
+        side.redis.set_electable(side.at(name), node(side, name).server, electable=False)
+        assert node(side, name).electable is False
+    side.redis.take_over(side.at("redis-a-1"), node(side, "redis-a-1").server)
+    until(side, lambda: node(side, "redis-a-1").itself.role is Role.MASTER, "it takes over when it is told to")
     side.kill("redis-a-0")
+
+    def has_failed() -> bool:
+        known = node(side, "redis-b-0").knows(dead)
+        return known is not None and known.trouble == "fail"
+
+    until(side, has_failed, "the replica knows that its master has failed")
+    later(side, 1.5)
+    assert node(side, "redis-b-0").itself.role is Role.REPLICA
+    side.redis.set_electable(side.at("redis-b-0"), node(side, "redis-b-0").server, electable=True)
     until(side, lambda: node(side, "redis-b-0").itself.slots == slots, "the replica has its slots")
-    known = node(side, MASTERS[1]).knows(dead)
-    assert known is not None
-    assert known.trouble == "fail"
     assert NODE_TIMEOUT_MS < GIVE_UP_SECONDS * 1000
 
 

@@ -15,7 +15,7 @@ from tests.contract.redis_pods import NEW, Ended, Killing, migrate, wait_until_a
 
 pytestmark = [pytest.mark.timeout(240)]
 
-REDIS_WRITES = {"meet", "replicate", "take_over", "forget", "leave_cluster"}
+REDIS_WRITES = {"meet", "replicate", "set_electable", "take_over", "forget", "leave_cluster"}
 KUBERNETES_WRITES = {"create_stand_in", "delete_pod"}
 
 

@@ -8,10 +8,11 @@ from typing import Any, TypeVar, cast
 
 import pytest
 
+from eks_rolling.errors import AccessDenied
 from eks_rolling.migration.cluster import HEARD_SECONDS, LISTEN_SECONDS, SILENT_SECONDS, perform
 from eks_rolling.observed.kubernetes import Owner, Pod
 from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, KnownNode, Login, Role, Server, Silent
-from eks_rolling.redis.actions import RedisHold, RedisStep, Settled, Stop
+from eks_rolling.redis.actions import Done, RedisHold, RedisStep, Settled, Stop
 from eks_rolling.redis.cluster import (
     REDIRECT_SECONDS,
     Action,
@@ -21,6 +22,7 @@ from eks_rolling.redis.cluster import (
     FailOver,
     Forget,
     Greet,
+    LetBeElected,
     Meet,
     Original,
     RedisClusterState,
@@ -375,6 +377,123 @@ def test_it_becomes_a_replica_of_the_pods_shard() -> None:
     assert (action.member.name, action.master_id) == (T, "id-m-0")
 
 
+@pytest.mark.parametrize(("electable", "held_back"), [(True, True), (False, False), (None, False)])
+def test_it_is_held_back_from_elections_meanwhile(*, electable: bool | None, held_back: bool) -> None:
+    """C1: elected before it gets what is written, it would lose what the shard's other servers have."""
+    seen = view(cluster(stand_in=""), partial(replace, electable=electable), T)
+    action = expect(seen, Replicate, RedisStep.JOIN_STAND_IN, "a replica in the shard of m-0")
+    assert action.held_back is held_back
+
+
+def test_in_sync_it_may_be_elected_before_anything_else_is_waited_for() -> None:
+    """C1: a copy that may not be elected is worth less."""
+    seen = view(server(cluster(stand_in="m-0"), "r-2", link_up=False), partial(replace, electable=True))
+    held_back = view(seen, partial(replace, electable=False), T)
+    action = expect(held_back, LetBeElected, RedisStep.JOIN_STAND_IN, f"{T} has caught up with m-0, and may be elected")
+    assert (action.member.name, action.master.name) == (T, "m-0")
+    expect(seen, RedisHold, RedisStep.FAIL_OVER_TO_STAND_IN, "r-2 has no link to its master")
+    syncing = server(held_back, T, link_up=False)
+    expect(syncing, RedisHold, RedisStep.JOIN_STAND_IN, f"{T} has no link to its master")
+
+
+def test_a_stand_in_whose_pod_may_not_be_elected_stays_as_its_template_has_it() -> None:
+    seen = view(cluster(stand_in="m-0"), partial(replace, electable=False))
+    expect(seen, FailOver, RedisStep.FAIL_OVER_TO_STAND_IN, f"{T} becomes master")
+
+
+class Recorded:
+    """Notes what is done. `lags` get nothing of what their masters write; `denied` is not permitted."""
+
+    def __init__(self, *lags: str, denied: bool = False) -> None:
+        self.lags, self.denied, self.done = lags, denied, list[str]()
+        self.time = 0.0
+
+    def offset(self, endpoint: Endpoint) -> tuple[Role, int]:
+        return (Role.REPLICA, 900) if str(endpoint) in self.lags else (Role.MASTER, 1000)
+
+    def set_electable(self, endpoint: Endpoint, _: Server, *, electable: bool) -> None:
+        if self.denied:
+            raise AccessDenied("not permitted.")
+        self.done.append(f"{endpoint} {'may' if electable else 'may not'} be elected")
+
+    def replicate(self, endpoint: Endpoint, _: Server, master_id: str) -> None:
+        self.done.append(f"{endpoint} follows {master_id}")
+
+    def forget(self, endpoint: Endpoint, node_id: str) -> None:
+        self.done.append(f"{endpoint} forgets {node_id}")
+
+    def leave_cluster(self, endpoint: Endpoint, _: Server) -> None:
+        self.done.append(f"{endpoint} leaves")
+
+    def delete_pod(self, pod: Pod) -> None:
+        self.done.append(f"delete {pod.name}")
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+    def perform(self, action: Action) -> Done:
+        clients = SimpleNamespace(redis=self, kubernetes=self, now=lambda: self.time, sleep=self.sleep)
+        return perform(action, cast(Any, clients))
+
+
+def test_it_is_held_back_before_it_follows() -> None:
+    """C1: where that is not permitted it follows all the same."""
+    seen = view(cluster(stand_in=""), partial(replace, electable=True))
+    permitted, denied = Recorded(), Recorded(denied=True)
+    assert permitted.perform(decide(seen)).acted
+    assert permitted.done == [f"{T} may not be elected", f"{T} follows id-m-0"]
+    assert denied.perform(decide(seen)).acted
+    assert denied.done == [f"{T} follows id-m-0"]
+
+
+def test_it_may_be_elected_once_it_gets_what_is_written() -> None:
+    """C1."""
+    seen = view(view(cluster(stand_in="m-0"), partial(replace, electable=True)), partial(replace, electable=False), T)
+    silent, flows = Recorded(T), Recorded()
+    assert silent.perform(decide(seen)) == Done(
+        f"{T} did not catch up with m-0 within 2.5 s; tried again later", acted=False
+    )
+    assert silent.done == []
+    assert flows.perform(decide(seen)).acted
+    assert flows.done == [f"{T} may be elected"]
+
+
+def standing_in_for_a_replica(*, old: str = "m-0", node: str = "old") -> RedisClusterState:
+    """m-0 is r-0's replica, and its stand-in another one."""
+    seen = cluster(old=old, stand_in="r-0", changed={"m-0": "r-0", "r-0": ""}, role="slave")
+    return replace(view(seen, lambda v: replace(v, table=tuple(_with_slots(n) for n in v.table))), node=node)
+
+
+@pytest.mark.parametrize(
+    ("seen", "copy", "done"),
+    [
+        (standing_in_for_a_replica, T, ["delete m-0"]),
+        (lambda: cluster(stand_in="", changed={"m-0": T, "r-0": T}), "r-0", ["delete m-0"]),
+        (
+            lambda: standing_in_for_a_replica(node=""),
+            "m-0",
+            [f"{n} forgets {id_of(T)}" for n in PODS] + [f"{T} leaves"],
+        ),
+        (
+            lambda: replace(cluster(stand_in="m-0"), node="", waited=REDIRECT_SECONDS),
+            "r-0",
+            [f"{n} forgets {id_of(T)}" for n in PODS] + [f"{T} leaves"],
+        ),
+    ],
+    ids=["a replica goes", "a master's pod goes", "a replica is back", "a master is back"],
+)
+def test_no_copy_goes_before_the_others_get_what_is_written(
+    seen: Callable[[], RedisClusterState], copy: str, done: list[str]
+) -> None:
+    """C1: right after a synchronization the master may send a replica nothing for a second."""
+    silent, flows, action = Recorded(copy), Recorded(), decide(seen())
+    answered = silent.perform(action)
+    assert (answered.acted, silent.done) == (False, [])
+    assert answered.said.startswith(f"{copy} did not catch up with ")
+    assert flows.perform(action).acted
+    assert sorted(flows.done) == sorted(done)
+
+
 def test_one_that_follows_a_stranger_is_corrected() -> None:
     """Redis moves a replica to a master that has none."""
     assert expect(cluster(stand_in="m-1"), Replicate, RedisStep.JOIN_STAND_IN, "").master_id == "id-m-0"
@@ -614,6 +733,25 @@ def test_known_to_nobody_its_pod_is_deleted() -> None:
 def test_a_stand_in_for_nobody_asks_a_person() -> None:
     seen = change(cluster(stand_in="m-0"), T, original=None)
     expect(seen, Stop, None, "m-0-stand-in is a stand-in for a pod that no StatefulSet declares")
+
+
+@pytest.mark.parametrize("phase", ["Failed", "Succeeded"])
+@pytest.mark.parametrize(
+    "seen",
+    [
+        lambda: cluster(stand_in="m-0"),
+        lambda: back(cluster(stand_in="m-0")),
+        lambda: change(cluster(stand_in="", changed={"m-0": T, "r-0": T}), "m-0", pod=None, node=None),
+        lambda: change(cluster(stand_in="m-0"), "r-2", pod=None, node=None),
+    ],
+    ids=["before it takes over", "once the pod is back", "while the pod is away", "while another pod is away"],
+)
+def test_a_stand_in_that_has_ended_is_deleted(seen: Callable[[], RedisClusterState], phase: str) -> None:
+    """C2: evicted by its kubelet, say. No controller makes it again, and what its emptyDir held is gone."""
+    pod = Pod("shop", T, "uid", "new", ready=False, phase=phase)
+    ended = change(seen(), T, pod=pod, endpoint=None, node=None)
+    words = f"{T} is {phase} on new, and does not come back"
+    assert expect(ended, DeletePod, RedisStep.DELETE_STAND_IN, words).pod.uid == "uid"
 
 
 def test_a_stand_in_that_is_not_scheduled_says_why() -> None:

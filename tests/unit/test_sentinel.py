@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from eks_rolling.clients.protocols import Eviction, EvictionStatus
 from eks_rolling.migration.handover import NOBODY
+from eks_rolling.migration.sentinel import perform
 from eks_rolling.observed.kubernetes import Owner, Pod
 from eks_rolling.observed.redis import (
     Address,
@@ -21,7 +24,7 @@ from eks_rolling.observed.redis import (
     Server,
     Silent,
 )
-from eks_rolling.redis.actions import RedisHold, RedisStep, Settled, Stop
+from eks_rolling.redis.actions import Done, RedisHold, RedisStep, Settled, Stop
 from eks_rolling.redis.groups import Part, PartSet, RedisGroup, RefreshBy
 from eks_rolling.redis.sentinel import (
     HURRIED_SECONDS,
@@ -250,6 +253,57 @@ def test_nothing_moves_while_another_replica_is_not_in_sync() -> None:
     expect(seen, RedisHold, RedisStep.MOVE_REPLICA, "r-0 has no link to m-0")
     seen = server(server(group(old=("r-1",)), "m-0", offset=3_000_000), "r-1", offset=3_000_000)
     expect(seen, RedisHold, RedisStep.MOVE_REPLICA, "r-0 is 2,999,000 bytes behind")
+
+
+class Recorded:
+    """Notes which pods go. The servers of `lags` get nothing of what their master writes."""
+
+    def __init__(self, *lags: str) -> None:
+        self.lags, self.gone, self.time = lags, list[str](), 0.0
+
+    def offset(self, endpoint: Endpoint) -> tuple[Role, int]:
+        return Role.REPLICA, 900 if endpoint.address in {at(name) for name in self.lags} else 1000
+
+    def evict(self, pod: Pod) -> Eviction:
+        self.gone.append(f"{pod.name} is evicted")
+        return Eviction(EvictionStatus.EVICTED)
+
+    def delete_pod(self, pod: Pod) -> None:
+        self.gone.append(f"{pod.name} is deleted")
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+    def perform(self, seen: SentinelGroupState) -> Done:
+        clients = SimpleNamespace(redis=self, kubernetes=self, now=lambda: self.time, sleep=self.sleep)
+        return perform(decide(seen), seen, cast(Any, clients))
+
+
+@pytest.mark.parametrize(
+    ("seen", "copy", "gone"),
+    [
+        (lambda: group(old=("r-1",)), "r-0", "r-1 is evicted"),
+        (lambda: group("r-0", old=("m-0",)), "r-1", "m-0 is deleted"),
+    ],
+    ids=["a replica goes", "the master pod goes"],
+)
+def test_no_copy_goes_before_the_others_get_what_is_written(
+    seen: Callable[[], SentinelGroupState], copy: str, gone: str
+) -> None:
+    """S1: right after a synchronization the master may send a replica nothing for a second."""
+    silent, flows = Recorded(copy), Recorded()
+    answered = silent.perform(seen())
+    assert (answered.acted, silent.gone) == (False, [])
+    assert answered.said.startswith(f"{copy} did not catch up with ")
+    assert flows.perform(seen()).acted
+    assert flows.gone == [gone]
+
+
+def test_a_copy_that_goes_itself_need_not_get_anything_nor_any_where_a_sentinel_goes() -> None:
+    leaving, sentinel = Recorded("r-1"), Recorded("r-0", "r-1")
+    assert leaving.perform(group(old=("r-1",))).acted
+    assert sentinel.perform(group(old=("s-1",))).acted
+    assert [*leaving.gone, *sentinel.gone] == ["r-1 is evicted", "s-1 is evicted"]
 
 
 def test_a_busy_group_is_judged_by_what_its_replicas_say_themselves() -> None:

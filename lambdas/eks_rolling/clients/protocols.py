@@ -427,6 +427,10 @@ class Redis(Protocol):
         """CLUSTER REPLICATE."""
         ...
 
+    def set_electable(self, endpoint: Endpoint, expected: Server, *, electable: bool) -> None:
+        """CONFIG SET cluster-replica-no-failover, until the process ends. It may be told to take over all the same."""
+        ...
+
     def take_over(self, endpoint: Endpoint, expected: Server) -> None:
         """CLUSTER FAILOVER on a replica, never FORCE or TAKEOVER; it ends later, or silently does not."""
         ...

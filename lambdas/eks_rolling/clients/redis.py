@@ -111,6 +111,8 @@ SERVER_WRITES: Mapping[str, Command] = {
 }
 """What a roll may have to write on a server, as it is asked after (ACL DRYRUN), never executed."""
 
+NO_FAILOVER = "cluster-replica-no-failover"
+
 CLUSTER_CONFIGURATION = (
     "cluster-announce-ip",
     "cluster-require-full-coverage",
@@ -118,6 +120,7 @@ CLUSTER_CONFIGURATION = (
     "cluster-allow-replica-migration",
     "cluster-announce-bus-port",
     "cluster-preferred-endpoint-type",
+    NO_FAILOVER,
 )
 
 CLUSTER_WRITES: Mapping[str, Command] = {
@@ -384,6 +387,9 @@ class RedisClient:
 
     def replicate(self, endpoint: Endpoint, expected: Server, master_id: str) -> None:
         self._write(endpoint, "CLUSTER REPLICATE", ("CLUSTER", "REPLICATE", master_id), expected)
+
+    def set_electable(self, endpoint: Endpoint, expected: Server, *, electable: bool) -> None:
+        self._write(endpoint, "CONFIG SET", ("CONFIG", "SET", NO_FAILOVER, "no" if electable else "yes"), expected)
 
     def take_over(self, endpoint: Endpoint, expected: Server) -> None:
         self._write(endpoint, "CLUSTER FAILOVER", ("CLUSTER", "FAILOVER"), expected)
@@ -753,6 +759,7 @@ def read_cluster_node(server: Server, state: str, table: str, settings: Mapping[
         node_timeout_ms=_number(timeout) if timeout else None,
         migrates_replicas=_yes(settings.get("cluster-allow-replica-migration")),
         bus_port=None if _number(settings.get("cluster-announce-bus-port") or 0) else _bus_port(itself),
+        electable=None if (never := _yes(settings.get(NO_FAILOVER))) is None else not never,
         tells_names=settings.get("cluster-preferred-endpoint-type") == "hostname",
     )
 

@@ -1,10 +1,11 @@
 """Looks at a Redis Cluster, and does what `cluster.decide` says."""
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import assert_never
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.errors import NotFound
+from eks_rolling.errors import AccessDenied, NotFound
 from eks_rolling.migration.asking import Asking
 from eks_rolling.migration.polling import CAUGHT_UP_SECONDS, asked_after, caught_up, within
 from eks_rolling.observed.kubernetes import Pod
@@ -14,11 +15,13 @@ from eks_rolling.redis.actions import Done, RedisHold, Settled, Stop
 from eks_rolling.redis.cluster import (
     Action,
     ClusterPod,
+    Copy,
     CreateStandIn,
     DeletePod,
     FailOver,
     Forget,
     Greet,
+    LetBeElected,
     Meet,
     Original,
     RedisClusterState,
@@ -99,6 +102,8 @@ def _original(pod: Pod) -> Original | None:
 def perform(action: Action, clients: Clients) -> Done:
     """One action, under the precondition that what it was decided on is still so. Answers what was done."""
     redis = clients.redis
+    if late := _late(_needed(action), clients):
+        return Done(late, acted=False)
     match action:
         case CreateStandIn(member, original):
             _create(member, original, clients)
@@ -110,11 +115,13 @@ def perform(action: Action, clients: Clients) -> Done:
             redis.meet(endpoint, node.server, newcomer.endpoint.address, known.bus_port if known else None)
         case Greet(speaker, hearers):
             _greet(speaker, hearers, clients)
-        case Replicate(member, master_id):
+        case Replicate():
+            _replicate(action, clients)
+        case LetBeElected(member):
             endpoint, node = _known(member)
-            redis.replicate(endpoint, node.server, master_id)
-        case FailOver(member, master):
-            return _take_over(member, master, action.reason, clients)
+            redis.set_electable(endpoint, node.server, electable=True)
+        case FailOver(member):
+            return _take_over(member, action.reason, clients)
         case DeletePod(pod):
             clients.kubernetes.delete_pod(pod)
         case Forget(members, node_id, leaving):
@@ -159,18 +166,44 @@ def _greet(speaker: ClusterPod, hearers: tuple[ClusterPod, ...], clients: Client
     clients.sleep(SILENT_SECONDS)
 
 
-def _take_over(member: ClusterPod, master: ClusterPod, reason: str, clients: Clients) -> Done:
+def _replicate(action: Replicate, clients: Clients) -> None:
+    endpoint, node = _known(action.member)
+    if action.held_back:
+        # Not asked of roles that may not: who may set this may set anything.
+        with suppress(AccessDenied):
+            clients.redis.set_electable(endpoint, node.server, electable=False)
+    clients.redis.replicate(endpoint, node.server, action.master_id)
+
+
+def _take_over(member: ClusterPod, reason: str, clients: Clients) -> Done:
     """Waits for the end: another request would restart what is under way."""
-    (endpoint, node), (source, _) = _known(member), _known(master)
-    if not caught_up(endpoint, source, clients):
-        said = f"{member} did not catch up with {master} within {CAUGHT_UP_SECONDS} s; tried again later"
-        return Done(said, acted=False)
+    endpoint, node = _known(member)
     began = clients.now()
     clients.redis.take_over(endpoint, node.server)
     if not within(TAKE_OVER_SECONDS, lambda: clients.redis.offset(endpoint)[0] is Role.MASTER, clients):
         return Done(f"{member} did not become master within {TAKE_OVER_SECONDS:.0f} s; tried again later")
     stall = clients.now() - began
     return Done(f"{reason} (within {stall:.2f} s)", stall, failed_over=True)
+
+
+def _needed(action: Action) -> tuple[Copy, ...]:
+    """The replicas that have to get what their masters write before the action is done."""
+    match action:
+        case LetBeElected(member, master) | FailOver(member, master):
+            return (Copy(member, master),)
+        case DeletePod(copies=copies) | Forget(copies=copies):
+            return copies
+        case _:
+            return ()
+
+
+def _late(copies: tuple[Copy, ...], clients: Clients) -> str:
+    """Which replica does not get to where its master is now; "" if all do. Raises what the clients raise."""
+    for copy in copies:
+        (endpoint, _), (source, _) = _known(copy.replica), _known(copy.master)
+        if not caught_up(endpoint, source, clients):
+            return f"{copy.replica} did not catch up with {copy.master} within {CAUGHT_UP_SECONDS} s; tried again later"
+    return ""
 
 
 def _forget(members: tuple[ClusterPod, ...], node_id: str, leaving: ClusterPod | None, clients: Clients) -> None:

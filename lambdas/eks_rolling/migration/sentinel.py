@@ -9,7 +9,7 @@ from eks_rolling.errors import NotFound
 from eks_rolling.migration.asking import Asking
 from eks_rolling.migration.handover import cut_off, switch, take_back, tell, untold
 from eks_rolling.migration.learning import learn
-from eks_rolling.migration.polling import asked_after
+from eks_rolling.migration.polling import CAUGHT_UP_SECONDS, asked_after, caught_up
 from eks_rolling.observed.kubernetes import Node, Pod
 from eks_rolling.observed.redis import Endpoint, Role, Sentinel, Server, Silent
 from eks_rolling.redis.actions import Done, RedisHold, RedisStep, Settled, Stop
@@ -127,7 +127,7 @@ def perform(action: Action, seen: SentinelGroupState, clients: Clients) -> Done:
             assert member.endpoint is not None  # noqa: S101 (decided on)
             redis.follow(member.endpoint, server, master.known_as)
         case MovePod(pod):
-            return _move(action, pod, clients)
+            return _move(action, pod, seen, clients)
         case Refresh(watcher, by=RefreshBy.RESTART):
             assert watcher.pod is not None  # noqa: S101 (it answered)
             return _evict(watcher.pod, action.reason, clients)
@@ -157,12 +157,28 @@ def _mark(pod: Pod | None, value: str | None, clients: Clients) -> Pod | None:
     return clients.kubernetes.annotate_pod(pod, {SWITCHING: value})
 
 
-def _move(action: MovePod, pod: Pod, clients: Clients) -> Done:
+def _move(action: MovePod, pod: Pod, seen: SentinelGroupState, clients: Clients) -> Done:
+    if action.step is not RedisStep.MOVE_SENTINEL and (late := _late(pod, seen, clients)):
+        return Done(late, acted=False)
     if action.step is RedisStep.MOVE_MASTER:
         # A budget of one pod would never allow it; its role has been moved away, and that was verified [N1].
         clients.kubernetes.delete_pod(pod)
         return Done(action.reason)
     return _evict(pod, action.reason, clients)
+
+
+def _late(leaving: Pod, seen: SentinelGroupState, clients: Clients) -> str:
+    """Which other replica does not get to where the master is now; "" if all do. Once `leaving` has gone it may be the
+    only copy, and right after a synchronization the master may send it nothing for a second [S1]."""
+    masters = [m for m in seen.members if isinstance(m.server, Server) and m.server.role is Role.MASTER]
+    for member in seen.members:
+        if member in masters or member.pod is None or member.pod.uid == leaving.uid:
+            continue
+        for master in masters:
+            assert member.endpoint is not None and master.endpoint is not None  # noqa: S101, PT018 (all answered)
+            if not caught_up(member.endpoint, master.endpoint, clients):
+                return f"{member} did not catch up with {master} within {CAUGHT_UP_SECONDS} s; tried again later"
+    return ""
 
 
 def _evict(pod: Pod, reason: str, clients: Clients) -> Done:

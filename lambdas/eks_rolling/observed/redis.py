@@ -290,6 +290,8 @@ class ClusterNode:
     migrates_replicas: bool | None = None
     bus_port: int | None = None
     """Where it hears the others, if it does not announce another port."""
+    electable: bool | None = None
+    """Whether it may be elected where its master fails (cluster-replica-no-failover no)."""
     tells_names: bool = False
     """It tells clients host names instead of addresses (cluster-preferred-endpoint-type hostname)."""
 

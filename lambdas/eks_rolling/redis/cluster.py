@@ -100,6 +100,14 @@ class Pair:
         return bool(self.stand_in.node.itself.slots)
 
 
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A replica that has to have what its master has now, before another copy of that goes [C1]."""
+
+    replica: ClusterPod
+    master: ClusterPod
+
+
 # Actions. `step` is the state that does it.
 
 
@@ -135,10 +143,22 @@ class Greet:
 
 @dataclass(frozen=True, slots=True)
 class Replicate:
-    """Make the member a replica of the node with that id."""
+    """Make the member a replica of the node with that id; `held_back` from elections until it has caught up, if it can
+    be."""
 
     member: ClusterPod
     master_id: str
+    reason: str
+    step: RedisStep
+    held_back: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LetBeElected:
+    """Once the replica gets what `master` writes, it may be elected in its place."""
+
+    member: ClusterPod
+    master: ClusterPod
     reason: str
     step: RedisStep
 
@@ -160,6 +180,7 @@ class DeletePod:
     pod: Pod
     reason: str
     step: RedisStep
+    copies: tuple[Copy, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +192,12 @@ class Forget:
     stand_in: ClusterPod | None
     reason: str
     step: RedisStep = RedisStep.REMOVE_STAND_IN
+    copies: tuple[Copy, ...] = ()
 
 
-Action = RedisHold | Stop | CreateStandIn | Meet | Greet | Replicate | FailOver | DeletePod | Forget | Settled
+Action = (
+    RedisHold | Stop | CreateStandIn | Meet | Greet | Replicate | LetBeElected | FailOver | DeletePod | Forget | Settled
+)
 
 
 def decide(seen: RedisClusterState) -> Action:
@@ -366,6 +390,10 @@ def _stood_in(seen: RedisClusterState, stand_in: ClusterPod) -> Action:
             f"{stand_in} is a stand-in for a pod that no StatefulSet declares: "
             "delete it once no node of the cluster lists it"
         )
+    if stand_in.pod.finished and not stand_in.pod.deleting:
+        # Its kubelet evicted it, say: no controller makes it again.
+        ended = f"{stand_in} is {stand_in.pod.phase} on {stand_in.pod.node}, and does not come back: it is deleted"
+        return DeletePod(stand_in.pod, ended, RedisStep.DELETE_STAND_IN)
     others = tuple(m for m in seen.pods if m is not member)
     if (absent := _absent(others, RedisStep.JOIN_STAND_IN)) is not None:
         return absent
@@ -410,17 +438,27 @@ def _leaving(pair: Pair) -> Action:
         return Stop(f"{why}: raise its maxmemory")
     if serves:
         return _fail_over(stand_in, pod, f"{stand_in} becomes master in place of {pod}", step)
-    return DeletePod(pod.pod, f"{stand_in} holds what {pod} holds; {pod} moves", step)
+    copies = _copies(pod, (*pair.others, stand_in))
+    return DeletePod(pod.pod, f"{stand_in} holds what {pod} holds; {pod} moves", step, copies)
 
 
 def _copy_shard(pair: Pair, shard_master: str) -> Action | None:
-    """Until the stand-in is a replica in sync of the shard's master, which has that id."""
-    stand_in, itself = pair.stand_in, pair.stand_in.node.itself
+    """Until the stand-in is a replica in sync of the shard's master, which has that id.
+
+    Right after its synchronization the master may send it nothing for a second. Were it elected then, what was
+    acknowledged since the synchronization began would be lost, though the shard's other servers have it.
+    """
+    stand_in, itself, step = pair.stand_in, pair.stand_in.node.itself, RedisStep.JOIN_STAND_IN
     if itself.role is Role.MASTER or itself.master != shard_master:
         reason = f"{stand_in} becomes a replica in the shard of {pair.pod}"
-        return Replicate(stand_in, shard_master, reason, RedisStep.JOIN_STAND_IN)
-    master = _node_of(shard_master, pair.members)
-    return _behind(stand_in, stand_in.node, master, RedisStep.JOIN_STAND_IN, pair.waited)
+        return Replicate(stand_in, shard_master, reason, step, held_back=stand_in.node.electable is True)
+    if behind := _behind(stand_in, stand_in.node, _node_of(shard_master, pair.members), step, pair.waited):
+        return behind
+    master = _member_of(shard_master, pair.members)
+    # One whose template says no is as its pod is.
+    if master is not None and stand_in.node.electable is False and pair.pod.node.electable is True:
+        return LetBeElected(stand_in, master, f"{stand_in} has caught up with {master}, and may be elected", step)
+    return None
 
 
 def _returned(pair: Pair) -> Action:
@@ -528,7 +566,18 @@ def _remove(pair: Pair) -> Action:
     begun = len(knowing) < len(members)
     if pair.original.role is Role.MASTER and not begun and pair.waited < REDIRECT_SECONDS:
         return RedisHold(f"{stand_in} redirects clients to {pair.pod}", step, REDIRECT_SECONDS - pair.waited)
-    return Forget(members, stand_in.node.id, stand_in, f"every node forgets {stand_in}")
+    return Forget(
+        members, stand_in.node.id, stand_in, f"every node forgets {stand_in}", copies=_copies(pair.pod, members)
+    )
+
+
+def _copies(pod: AnsweringPod, members: tuple[ClusterPod, ...]) -> tuple[Copy, ...]:
+    """The replicas among the members in the shard of the pod, whose own copy is one, or whose stand-in's."""
+    shard_master = pod.node.itself.master or pod.node.id
+    master = _member_of(shard_master, (*members, pod))
+    if master is None:
+        return ()
+    return tuple(Copy(m, master) for m, n in _nodes(members) if n.itself.master == shard_master)
 
 
 def _still_has_slots(node_id: str, members: tuple[ClusterPod, ...]) -> ClusterPod | None:

@@ -73,6 +73,7 @@ REDIS_EFFECTS = frozenset(
         "promote",
         "replicate",
         "reset",
+        "set_electable",
         "take_over",
         "unpause",
     }
