@@ -222,6 +222,11 @@ class TestReading:
         item = {"metadata": metadata, "spec": {"replicas": 1}, "status": {"observedGeneration": 1, "readyReplicas": 1}}
         assert not _workload("Deployment", item).all_ready
 
+    @pytest.mark.parametrize(("ordinals", "first"), [({}, 0), ({"ordinals": {}}, 0), ({"ordinals": {"start": 3}}, 3)])
+    def test_a_stateful_sets_pods_are_counted_from_where_it_says(self, ordinals: dict[str, Any], first: int) -> None:
+        metadata = {"namespace": "s", "name": "w", "uid": "u", "resourceVersion": "1"}
+        assert _workload("StatefulSet", {"metadata": metadata, "spec": {"replicas": 2, **ordinals}}).first == first
+
 
 def entered(name: str, when: float) -> dict[str, Any]:
     return {"type": "TaskStateEntered", "timestamp": when, "stateEnteredEventDetails": {"name": name}}

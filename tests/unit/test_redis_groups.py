@@ -27,6 +27,7 @@ from eks_rolling.redis.groups import (
     endpoint_of,
 )
 from eks_rolling.redis.groups import CACHE as CACHE_ROLE
+from tests.unit.test_cluster import HOST as CLUSTER_HOST
 from tests.unit.test_cluster import cluster, view
 from tests.unit.test_sentinel import GROUP as CACHE
 from tests.unit.test_sentinel import HOST, SMALL, group, holding, server, views
@@ -54,6 +55,14 @@ def problems(workloads: Iterable[Workload]) -> list[str]:
     groups, found = declared(workloads)
     assert groups == []
     return [f"{p.object}: {p.reason}; {p.remedy}" for p in found]
+
+
+def test_pods_are_counted_from_where_their_stateful_set_says() -> None:
+    """S2: with `spec.ordinals.start` another pod than the group's would be waited for, and its last one overlooked."""
+    master, replicas, sentinels = whole()
+    (found,), wrong = declared([master, replace(replicas, first=3), sentinels])
+    assert wrong == []
+    assert [s.pods for s in found.of(Part.MASTER, Part.REPLICA)] == [("m-0",), ("r-3", "r-4")]
 
 
 def test_a_group_is_its_stateful_sets() -> None:
@@ -287,6 +296,22 @@ def test_a_cluster_that_tells_clients_names_blocks_because_a_stand_in_has_none()
     ((code, severity, text),) = about_names(told)
     assert severity == Severity.BLOCKS
     assert "r-1 tells clients names (cluster-preferred-endpoint-type hostname)" in text
+    assert code in ACCEPTABLE
+
+
+def test_nodes_that_announce_other_addresses_than_their_pods_own_block() -> None:
+    """C1: a stand-in made of the same template would announce one where the pod is, or where nobody is."""
+    seen = cluster(old="")
+    moving: set[Owner | None] = {seen.group.sets[0].owner}
+
+    def about(state: RedisClusterState) -> list[tuple[str, Severity, str]]:
+        return [f for f in said(RedisView(seen.group, state), moving=moving) if f[0] == "redis-announced-address"]
+
+    own = view(seen, lambda v: replace(v, announced=CLUSTER_HOST["r-1"]), "r-1")
+    assert about(own) == []
+    ((code, severity, text),) = about(view(own, lambda v: replace(v, announced="203.0.113.7"), "m-1", "r-2"))
+    assert severity == Severity.BLOCKS
+    assert "m-1 announces 203.0.113.7 (cluster-announce-ip), which is not its pod's address" in text
     assert code in ACCEPTABLE
 
 

@@ -897,6 +897,7 @@ def _workload(kind: str, item: Json) -> Workload:
         surges=_surges(kind, spec),
         settled=settled,
         service=spec.get("serviceName") or "",
+        first=(spec.get("ordinals") or {}).get("start", 0),
         paused=bool(spec.get("paused")),
         fault=_condition_says(status, "ReplicaFailure", "True"),
     )

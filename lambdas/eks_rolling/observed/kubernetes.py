@@ -488,6 +488,8 @@ class Workload:
     settled: bool = True
     service: str = ""
     """A StatefulSet's serviceName."""
+    first: int = 0
+    """The ordinal of its first pod (spec.ordinals.start)."""
     paused: bool = False
     """A Deployment that rolls nothing out until it is resumed."""
     fault: str = ""

@@ -276,7 +276,7 @@ def _part_set(workload: Workload) -> PartSet:
     return PartSet(
         owner,
         part,
-        tuple(f"{owner.name}-{ordinal}" for ordinal in range(workload.desired)),
+        tuple(f"{owner.name}-{workload.first + ordinal}" for ordinal in range(workload.desired)),
         int(annotations.get(PORT, DEFAULT_PORTS[part])),
         Login(owner.namespace, annotations.get(AUTH, ""), annotations.get(TLS, "")),
         workload.service,

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from eks_rolling.documents.finding import Finding, blocks, holds, note
-from eks_rolling.observed.redis import ClusterNode, Role, Silent
+from eks_rolling.observed.redis import Address, ClusterNode, Role, Silent
 from eks_rolling.redis.cluster import ClusterPod, RedisClusterState
 
-ACCEPTABLE = frozenset({"redis-endpoint-names"})
+ACCEPTABLE = frozenset({"redis-announced-address", "redis-endpoint-names"})
 """Codes of blockers that a person may accept."""
 
 LONGEST_NODE_TIMEOUT_MS = 30_000
@@ -30,6 +30,16 @@ def cluster_findings(
             "set cluster-preferred-endpoint-type to ip on every pod, or accept it where clients use other names: "
             "accept: redis-endpoint-names",
         )
+    if found := next(((m, node) for m, node in _nodes(seen) if _announces_another(m, node)), None):
+        member, node = found
+        yield blocks(
+            "redis-announced-address",
+            subject,
+            f"{member} announces {node.announced} (cluster-announce-ip), which is not its pod's address: its stand-in, "
+            "made of the same template, would announce one where the pod is, or where nobody is",
+            "announce pods' own addresses (status.podIP), or accept it where the template gives a stand-in an address "
+            "that leads to it: accept: redis-announced-address",
+        )
     slowest = max((t for t in timeouts if t is not None), default=0)
     if slowest > LONGEST_NODE_TIMEOUT_MS:
         yield note(
@@ -44,6 +54,11 @@ def _nodes(seen: RedisClusterState) -> Iterator[tuple[ClusterPod, ClusterNode]]:
     for member in seen.pods:
         if isinstance(member.node, ClusterNode):
             yield member, member.node
+
+
+def _announces_another(member: ClusterPod, node: ClusterNode) -> bool:
+    own = member.endpoint.address.host if member.endpoint else ""
+    return node.announced != "" and Address(node.announced).host != own
 
 
 def _abilities(subject: str, seen: RedisClusterState, not_needed: frozenset[str]) -> Iterator[Finding]:
