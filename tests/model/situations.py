@@ -110,16 +110,16 @@ SHARDS = {"redis-a-0": "redis-b-0", "redis-b-1": "redis-a-1", "redis-a-2": "redi
 """Master -> replica: masters in both zones, and each replica in the other one."""
 
 
-def shards(*, new_version: bool = True) -> World:
+def shards(*, new_version: bool = True, sizes: tuple[int, int] = (2, 2)) -> World:
     """Two groups in a zone each, and a Redis Cluster over both: three masters, three replicas, each with a volume.
 
     A writer is at work on every shard. Each node has a bus port of its own.
     """
     world = World()
     world.redis.cluster.own_bus_ports = True
-    for group, zone in (("ng-a", "zone-a"), ("ng-b", "zone-b")):
-        world.group(group, [zone], maximum=2)
-        for _ in range(2):
+    for group, zone, size in (("ng-a", "zone-a", sizes[0]), ("ng-b", "zone-b", sizes[1])):
+        world.group(group, [zone], maximum=size)
+        for _ in range(size):
             world.add_node(group, zone)
     world.deployment("web", 2)
     world.deployment("cluster-autoscaler", 1, namespace="kube-system")

@@ -1,5 +1,10 @@
 """Whole rolls over a Redis Cluster, in memory: to the end, and killed after every single command."""
 
+import pytest
+
+from eks_rolling.observed.kubernetes import Pod
+from eks_rolling.observed.marks import SOFT_TAINT
+from eks_rolling.redis.stand_in import LABEL
 from tests.model.situations import by_zone, cluster_is_normal, cluster_roles, outdated, shards
 from tests.model.test_roll import engine_for, stop_after
 from tests.scope import at_kill_points
@@ -70,6 +75,32 @@ def test_nobody_forgets_a_stand_in_before_it_knows_who_serves_its_slots() -> Non
     assert (execution.status, execution.cause) == ("SUCCEEDED", "")
     assert world.redis.cluster.unserved == []
     assert cluster_is_normal(world)
+
+
+@pytest.mark.long  # a roll of six nodes; tests/unit/steps/test_inspect_redis.py and test_evict.py have both decisions
+def test_a_stand_in_on_a_node_that_is_emptied_meanwhile_is_not_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C1: it went where no pod of its group is, before that node was closed. The node waits for the migration's end."""
+    world = shards(sizes=(4, 2))
+    before, roles, place = world.snapshot(), cluster_roles(world), world._place
+    fewest, homes = watch_copies(world), set[str]()
+
+    def placed(pod: Pod) -> str:
+        if LABEL not in pod.labels:
+            return place(pod)
+        used = {p.pod.node for p in world.pods_by_name.values() if p.pod.owner and "redis" in p.pod.owner.name}
+        old = (n for n in world.nodes_by_name.values() if n.taints == (SOFT_TAINT,) and n.zone == pod.labels["zone"])
+        home = next((n.name for n in old if n.name not in used), "")
+        homes.add(home)
+        return home or place(pod)
+
+    monkeypatch.setattr(world, "_place", placed)
+    execution = engine_for(world).run("roll", "roll-1", {"surge": 4})
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    assert homes - {""}, "none stood on a node that was to be emptied"
+    assert [e for e in world.effects if e.startswith("evict") and e.endswith("-stand-in")] == []
+    assert (world.redis.cluster.lost(), world.redis.cluster.unserved, fewest) == (set(), [], [2])
+    assert cluster_is_normal(world)
+    assert (outdated(world), cluster_roles(world), world.snapshot()) == ([], roles, before)
 
 
 @at_kill_points(commands_of_a_roll, switches=switching)

@@ -20,6 +20,7 @@ from eks_rolling.payloads import NodeTask, RedisActionTask, Status, StepResult, 
 from eks_rolling.redis import cluster, sentinel
 from eks_rolling.redis.actions import Done, RedisHold, RedisStep, Settled, Stop
 from eks_rolling.redis.groups import RedisGroup, declared
+from eks_rolling.redis.stand_in import LABEL
 from eks_rolling.roll import lock
 
 SHORT_SECONDS = 3.0
@@ -82,9 +83,16 @@ def look_at_all(names: Iterable[str], clients: Clients) -> tuple[list[Next], lis
 
 
 def groups_on(node: str, clients: Clients) -> list[RedisGroup]:
-    """The declared groups that have pods on the node. Raises Refused for a declaration that cannot be followed."""
-    owners = {p.owner for p in clients.kubernetes.pods_on(node) if p.owner and p.owner.kind == "StatefulSet"}
-    return [g for g in _groups_of(owners, clients) if any(g.part_set(owner) for owner in owners)]
+    """The declared groups that have pods on the node, stand-ins too. Raises Refused for a declaration that cannot be
+    followed."""
+    pods = clients.kubernetes.pods_on(node)
+    owners = {p.owner for p in pods if p.owner and p.owner.kind == "StatefulSet"}
+    found = [g for g in _groups_of(owners, clients) if any(g.part_set(owner) for owner in owners)]
+    standing_in = {(p.namespace, p.labels[LABEL]) for p in pods if LABEL in p.labels and not p.stays_with_node}
+    for namespace in sorted({namespace for namespace, _ in standing_in}):
+        groups, _ = declared(clients.kubernetes.stateful_sets(namespace))
+        found += [g for g in groups if (namespace, g.name) in standing_in and g not in found]
+    return found
 
 
 def _groups_of(owners: set[Owner], clients: Clients) -> list[RedisGroup]:

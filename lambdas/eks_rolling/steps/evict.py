@@ -62,6 +62,7 @@ from eks_rolling.plan.checks.other_controllers import autoscalers
 from eks_rolling.plan.checks.workloads import DO_NOT_DISTURB, RESTART_NOT_PERMITTED
 from eks_rolling.plan.permissions import needed_to_restart
 from eks_rolling.redis.groups import GROUP
+from eks_rolling.redis.stand_in import LABEL
 from eks_rolling.roll import lock, returns
 from eks_rolling.runtime import handler_for
 from eks_rolling.wording import counted
@@ -393,10 +394,8 @@ def _why_not(
     one_by_one_busy: bool,
 ) -> Why | None:
     workload = seen.workloads.get(pod.owner) if pod.owner else None
-    if workload and GROUP in workload.annotations:
-        return Why(
-            f"it belongs to Redis group {workload.annotations[GROUP]}, which is migrated, not evicted", HoldKind.REDIS
-        )
+    if migrated := _migrated(pod, workload):
+        return Why(migrated, HoldKind.REDIS)
     if workload and seen.restarts(workload):
         return Why(_restarting(workload, pod, seen))
     if left_alone := _kept_for_a_restart(seen, pod) or seen.came_back(pod) or _awaited(seen, pod):
@@ -422,6 +421,15 @@ def _why_not(
     if _one_by_one(pod) and one_by_one_busy:
         return Why("pods with volumes go one at a time")
     return None
+
+
+def _migrated(pod: Pod, workload: Workload | None) -> str:
+    """Why a pod is left to the migration of a Redis group; "" if it is not."""
+    if LABEL in pod.labels:
+        return f"it stands in for a pod of Redis group {pod.labels[LABEL]}, whose migration ends it"
+    if workload and GROUP in workload.annotations:
+        return f"it belongs to Redis group {workload.annotations[GROUP]}, which is migrated, not evicted"
+    return ""
 
 
 def _kept_for_a_restart(seen: NodeToEmpty, pod: Pod) -> str:

@@ -20,6 +20,7 @@ from eks_rolling.observed.kubernetes import (
 )
 from eks_rolling.observed.marks import HARD_TAINT, NODE_ROLL
 from eks_rolling.payloads import Hold, HoldKind
+from eks_rolling.redis.stand_in import LABEL
 from eks_rolling.steps.evict import (
     Cordon,
     Decision,
@@ -82,6 +83,15 @@ def test_as_many_pods_go_as_the_budget_allows() -> None:
     """N1."""
     pods = [pod("web-1"), pod("web-2"), pod("web-3")]
     assert evicted(decide(seen(*pods, budgets=(budget(allowed=2),)))) == ["web-1", "web-2"]
+
+
+def test_a_stand_in_is_left_to_the_migration_of_its_group() -> None:
+    """C1: it may be the only master of its shard."""
+    stand_in = pod("redis-0-stand-in", None, labels={LABEL: "shards"})
+    words = "it stands in for a pod of Redis group shards, whose migration ends it"
+    assert reason(decide(seen(stand_in))) == f"pod shop/redis-0-stand-in: {words}"
+    ended = replace(stand_in, phase="Failed", ready=False)
+    assert decide(seen(ended, node=replace(NODE, unschedulable=True))) == Empty("the node is empty")
 
 
 def test_an_exhausted_budget_holds_and_is_named_with_its_numbers() -> None:

@@ -5,15 +5,16 @@ from dataclasses import replace
 import pytest
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.migration.next_action import Next
+from eks_rolling.migration.next_action import Next, groups_on
 from eks_rolling.payloads import RedisTask, Status, StepResult
 from eks_rolling.redis.actions import Done, Settled
 from eks_rolling.redis.groups import RedisGroup, RefreshBy, declared
 from eks_rolling.redis.sentinel import Refresh, SentinelGroupState, SentinelPod
+from eks_rolling.redis.stand_in import LABEL
 from eks_rolling.roll import lock
 from eks_rolling.settings import Settings
 from eks_rolling.steps import inspect_redis
-from tests.model.situations import cache
+from tests.model.situations import cache, shards
 
 SETTINGS = Settings(cluster="demo")
 REFRESH = Refresh(SentinelPod("sentinel-0"), "sentinel-0 lists what is gone", RefreshBy.RESET)
@@ -70,6 +71,24 @@ def test_with_nothing_else_to_do_it_waits_for_that_group(
     assert answered.status is Status.WAIT
     assert answered.reason == f"Redis group {node.groups['cache']} is being migrated for first-node"
     assert node.holder("other") == ("roll-1/first-node" if "other" in busy else "")
+
+
+def test_a_node_with_nothing_of_a_group_but_a_stand_in_waits_for_its_migration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C1: the stand-in may be the only master of its shard, and a node without one would be emptied of it."""
+    world = shards(new_version=False)
+    clients = world.clients(SETTINGS)
+    (group,), _ = declared(world.workloads())
+    pods = {p.pod.name: p.pod for p in world.pods_by_name.values()}
+    free = world.add_node("ng-a", "zone-a")
+    assert groups_on(free, clients) == []
+    monkeypatch.setattr(world, "_place", lambda _pod: free)
+    owner = pods["redis-a-0"].owner
+    assert owner is not None
+    clients.kubernetes.create_stand_in(world.workloads_by_owner[owner].workload, pods["redis-a-0"], "zone-a", {})
+    world.advance(5)
+    assert [p.pod.node for p in world.pods_by_name.values() if LABEL in p.pod.labels] == [free]
+    assert groups_on(free, clients) == [group]
+    assert groups_on(pods["redis-a-0"].node, clients) == [group]
 
 
 def test_the_group_at_hand_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
