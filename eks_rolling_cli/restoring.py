@@ -50,7 +50,7 @@ def _follow_restore(target: Target, arn: str) -> None:
     done = [answer.get("output") or {} for answer in answered]
     for each in dict.fromkeys(sentence for d in done for sentence in d.get("restored") or ()):
         tell(f"restored: {each}")
-    left = [sentence for d in done[-1:] for sentence in d.get("left_behind") or ()]
+    left = dict.fromkeys(sentence for d in done for sentence in d.get("left_behind") or ())
     for each in left:
         tell(f"left behind: {each}")
     if left:

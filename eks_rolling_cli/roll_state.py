@@ -255,8 +255,9 @@ def left_behind(events: Iterable[Json], report: Json) -> tuple[str, ...]:
         left = tuple(str(each) for each in report.get("left_behind") or ())
         orphans = untold(left, (Orphan.model_validate(o) for o in report.get("orphans") or ()))
         return (*left, *(f"{o.kind} {o.object}" for o in orphans))
-    restored = answers(events, state_names.RESTORE)[-1:]
-    return tuple(str(each) for _, a in restored for each in (a.get("output") or {}).get("left_behind") or ())
+    restored = answers(events, state_names.RESTORE)
+    told = (str(each) for _, a in restored for each in (a.get("output") or {}).get("left_behind") or ())
+    return tuple(dict.fromkeys(told))
 
 
 def _node(

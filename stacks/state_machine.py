@@ -102,8 +102,25 @@ REASON = "$states.input.reason"
 ANSWER = "$states.result.Payload"
 """A step's answer, in the task that called it."""
 
-APPENDED = jsonata(f"[$distinct($append($restored, {ANSWER}.output.restored))]")
-"""What a restore has put back so far. Each sentence once: what comes back at each look would fill the variable."""
+MOST_TOLD = 20_000
+"""Characters of what a restore's earlier looks told that are kept: a state may assign 256 KiB to all its variables
+(Step Functions developer guide, "Passing data between states with variables"), and an answer has room for 60 KB of
+each (`steps/restore.py`)."""
+
+
+def _told(variable: str, output: str, *, last: bool = False) -> str:
+    """What a restore's looks say in that output, each sentence once: what comes back at each look, or is new at each,
+    would fill the variable. `last`: the last look's own is certain to be among them."""
+    known, new, full = f"${variable}", f"{ANSWER}.output.{output}", f"$length($string(${variable})) > {MOST_TOLD}"
+    told = f"{new}, {full} ? 'and more' : {known}" if last else f"{known}, {full} ? 'and more' : {new}"
+    return jsonata(f"[$distinct($append({told}))]")
+
+
+TOLD_BY_RESTORE = {
+    "restored": _told("restored", "restored"),
+    "leftBehind": _told("leftBehind", "left_behind", last=True),
+}
+"""What a restore has put back so far, and what it had to leave."""
 
 
 class Roll(Construct):
@@ -187,10 +204,7 @@ class Roll(Construct):
             "restore",
             {"keep_taints": jsonata(f"$plan = null ? false : {plan}.keep_taints"), "failure": jsonata("$failure")},
             catch=None,
-            assign={
-                "restored": APPENDED,
-                "leftBehind": jsonata(f"[{ANSWER}.output.left_behind]"),
-            },
+            assign=TOLD_BY_RESTORE,
         )
 
         after = states.hooks(named.HOOKS_AFTER_ROLL, Moment.AFTER_ROLL, {}, settings)
@@ -203,7 +217,9 @@ class Roll(Construct):
             errors=["States.ALL"],
             assign={
                 **KEEP_FIRST,
-                "leftBehind": jsonata(f"['the restore did not finish: ' & {cause_of('$states.errorOutput')}]"),
+                "leftBehind": jsonata(
+                    f"[$append($leftBehind, 'the restore did not finish: ' & {cause_of('$states.errorOutput')})]"
+                ),
             },
         )
         settle = states.step(named.FINISH_MIGRATIONS, "settle_redis", {"failure": jsonata("$failure")}, catch=None)
@@ -677,6 +693,7 @@ class Restore(Construct):
                 "roll": jsonata("$exists($states.input.roll) ? $states.input.roll : $states.context.Execution.Name"),
                 "by": jsonata("$states.context.Execution.Name"),
                 "restored": jsonata("[]"),
+                "leftBehind": jsonata("[]"),
                 "orphans": jsonata("[]"),
                 "unlooked": NULL,
                 "since": NULL,
@@ -694,7 +711,7 @@ class Restore(Construct):
         settle = states.step(named.FINISH_MIGRATIONS, "settle_redis", {"by": jsonata("$by")}, catch=None)
         restore = states.step(
             named.RESTORE, "restore", {"by": jsonata("$by")}, catch=None,
-            assign={"restored": APPENDED},
+            assign=TOLD_BY_RESTORE,
         )  # fmt: skip
         ours = states.choice("Was it ours to restore?")
         rolls = Stack.of(self).format_arn(
@@ -706,7 +723,7 @@ class Restore(Construct):
             {
                 "stopped": jsonata("true"),
                 "restored": jsonata("$restored"),
-                "left_behind": jsonata("[$states.input.output.left_behind]"),
+                "left_behind": jsonata("$leftBehind"),
                 "orphans": jsonata("$orphans"),
                 "unlooked": jsonata("$unlooked"),
                 "execution": jsonata(f"'{rolls}:' & $roll"),

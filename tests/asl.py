@@ -392,9 +392,8 @@ class Scope:
         """All at once, as the language has it: no assignment sees another of the same state."""
         if assignments:
             assigned = {name: self.evaluate(value, here) for name, value in assignments.items()}
-            for value in assigned.values():
-                # A variable may be as large as a payload (Step Functions quotas).
-                _payload(value)
+            # All of a state's together may be as large as a payload (Step Functions quotas).
+            _payload(assigned)
             self._variables |= assigned
 
     def evaluate(self, value: Any, here: Mapping[str, Any]) -> Any:

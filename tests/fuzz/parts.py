@@ -127,7 +127,12 @@ def _plan_with(bad: list[Workload]) -> None:
 
 NODE_MARKS = {
     marks.NODE_ROLL: (ROLL,),
-    marks.NODE_LAUNCH: (f"{'a' * 20}-{'b' * 20}-1@999000", "desired:2@999000", "desired:2:raised@999000"),
+    marks.NODE_LAUNCH: (
+        f"{'a' * 20}-{'b' * 20}-1@999000",
+        "desired:2@999000",
+        "desired:2:raised@999000",
+        "desired:2:raised-3@999000",
+    ),
     marks.NODE_MOVING: ("Deployment default/web | StatefulSet default/db",),
     marks.NODE_ASKED: ('{"u": 1}',),
     marks.NODE_TARGETS: (

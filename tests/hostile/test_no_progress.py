@@ -11,12 +11,20 @@ from typing import Any
 import pytest
 
 from eks_rolling.clients.protocols import Eviction, EvictionStatus
-from eks_rolling.migration import handover
-from eks_rolling.migration.repetition import MOST_HANDOVERS, MOST_TRIES
+from eks_rolling.errors import LockLost, Refused, Transient
+from eks_rolling.migration import handover, next_action
+from eks_rolling.migration.next_action import Next
+from eks_rolling.migration.repetition import MOST_HANDOVERS, MOST_TRIES, TRIES
 from eks_rolling.observed.kubernetes import STRATEGY_ANNOTATION, Budget, Owner, Pod, Selector, Strategy
-from eks_rolling.observed.marks import HARD_TAINT
+from eks_rolling.observed.marks import HARD_TAINT, NODE_CORDONED
+from eks_rolling.payloads import RedisActionTask, StepResult
+from eks_rolling.redis.actions import Done, RedisStep
+from eks_rolling.redis.groups import Part, RedisGroup, RefreshBy, declared
+from eks_rolling.redis.sentinel import RedisPod, Refresh, SentinelGroupState, SentinelPod, Switch
+from eks_rolling.roll import lock
+from eks_rolling.steps.launch_replacement import MOST_AGAIN
 from tests.asl import Execution
-from tests.model.situations import cache, outdated, shards, shop, watch_unavailable
+from tests.model.situations import cache, outdated, settings, shards, shop, watch_unavailable
 from tests.model.test_roll import engine_for
 from tests.world import World
 
@@ -180,6 +188,26 @@ def test_what_nodes_groups_and_pods_do_not_do_ends_in_time_and_is_said(
     assert max(tried.values()) <= 2500
 
 
+def test_a_desired_capacity_that_somebody_sets_back_is_raised_a_few_times_and_then_said() -> None:
+    """N2: to obey a lowered one AWS ends an instance of its choice, undrained."""
+    world = shop((2, 1))
+    world.baseline = None
+    for name, group in world.groups_by_name.items():
+        world.groups_by_name[name] = replace(group, mixed_purchasing=True)
+    sizes = {name: group.desired for name, group in world.groups_by_name.items()}
+
+    def somebody(current: World) -> None:
+        for name, group in current.groups_by_name.items():
+            current.groups_by_name[name] = replace(group, desired=sizes[name])
+
+    world.watchers.append(somebody)
+    roll = ends(world)
+    raised = Counter(e for e in world.effects if e.startswith("desired of "))
+    assert roll.status == "FAILED"
+    assert "somebody sets the desired capacity of group ng-" in roll.cause
+    assert 1 < max(raised.values()) <= 1 + MOST_AGAIN
+
+
 def test_a_node_whose_step_crashed_ends_the_roll_although_the_gate_waits_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -195,3 +223,78 @@ def test_a_node_whose_step_crashed_ends_the_roll_although_the_gate_waits_first(
     assert roll.status == "FAILED"
     assert "was not replaced" in roll.cause
     assert roll.visited.count("Pick the next nodes") <= 2
+
+
+SERVERS = [RedisPod(f"redis-{name}-0", part) for name, part in (("master", Part.MASTER), ("replica", Part.REPLICA))]
+REFRESHES = Refresh(SentinelPod("sentinel-0"), "lists what is gone", RefreshBy.RESET)
+SWITCHES = Switch(SERVERS[0], SERVERS[1], "it is in sync", RedisStep.FAIL_OVER)
+
+
+class Raising:
+    """A group whose next action is always the same one, and raises; the workflow runs its step again and again."""
+
+    def __init__(self, action: Refresh | Switch, fault: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.world = cache(new_version=False)
+        self.clients = self.world.clients(settings())
+        (self.group,), _ = declared(self.world.workloads())
+        lock.acquire(self.clients, "roll-1", lock.lock_name(self.clients.settings.namespace))
+        self.performed = 0
+        self._action, self._fault = action, fault
+        monkeypatch.setattr(next_action, "look", self._look)
+
+    def _look(self, group: RedisGroup, node: str, _: Any, waits: float) -> Next:
+        return Next(group, SentinelGroupState(group, (), (), node, waits), self._action, waits, self._perform)
+
+    def _perform(self) -> Done:
+        self.performed += 1
+        raise self._fault
+
+    def step(self) -> StepResult:
+        given = {"roll": "roll-1", "instance": "i-1", "node": "node-1", "group": "ng-a"}
+        task = RedisActionTask(**given, redis_group=str(self.group), action=self._action.step)
+        return next_action.migrate(task, self.clients)
+
+
+@pytest.mark.parametrize(("action", "most"), [(REFRESHES, MOST_TRIES), (SWITCHES, MOST_HANDOVERS)])
+@pytest.mark.parametrize("fault", [Transient("It is away."), ValueError("malformed")], ids=lambda f: type(f).__name__)
+def test_an_action_that_raises_counts_as_a_try(
+    action: Refresh | Switch, most: int, fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S1: writes may stand still at each try, and the workflow runs a step again after a fault that passes."""
+    group = Raising(action, fault, monkeypatch)
+    for _ in range(most - 1):
+        with pytest.raises(type(fault), match=str(fault)):
+            group.step()
+    with pytest.raises(Refused, match=f"tried {most} times without lasting effect.*{str(fault).rstrip('.')}"):
+        group.step()
+    assert group.performed == most
+
+
+def test_a_step_that_may_not_act_any_more_has_tried_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R4."""
+    group = Raising(SWITCHES, LockLost("This roll has ended."), monkeypatch)
+    with pytest.raises(LockLost):
+        group.step()
+    assert TRIES not in group.world.leases[group.group.lease].annotations
+
+
+@pytest.mark.parametrize("kubelet", [False, True], ids=["a person", "a kubelet, with the mark"])
+def test_a_cordon_that_somebody_takes_back_is_made_a_few_times_and_then_said(*, kubelet: bool) -> None:
+    """N2: pods could be scheduled onto the node. Every look costs events, of which a history has 25,000."""
+    world = shop((2, 1))
+    world.baseline = None
+    opened: Counter[str] = Counter()
+
+    def somebody(current: World) -> None:
+        for node in list(current.nodes_by_name.values()):
+            if node.unschedulable and node.instance in current.planned:
+                opened[node.name] += 1
+                kept = {k: v for k, v in node.annotations.items() if not (kubelet and k == NODE_CORDONED)}
+                current._set_node(replace(node, unschedulable=False, annotations=kept))
+
+    world.watchers.append(somebody)
+    roll = ends(world)
+    assert roll.status == "FAILED"
+    assert any(name in roll.cause for name in opened)
+    assert kubelet or max(opened.values()) < 300
+    assert not any(e.startswith("terminate ") for e in world.effects)

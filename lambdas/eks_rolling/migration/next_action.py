@@ -14,7 +14,7 @@ from eks_rolling.errors import MALFORMED, NotFound, Refused, RollError, Transien
 from eks_rolling.migration import cluster as cluster_migration
 from eks_rolling.migration import sentinel as sentinel_migration
 from eks_rolling.migration.asking import NOT_ASKED, in_turn
-from eks_rolling.migration.repetition import pause_after, tried
+from eks_rolling.migration.repetition import failed, pause_after, tried
 from eks_rolling.observed.kubernetes import Owner
 from eks_rolling.payloads import NodeTask, RedisActionTask, Status, StepResult, backoff
 from eks_rolling.redis import cluster, sentinel
@@ -209,10 +209,20 @@ def answer(step: RedisStep, due: Next, clients: Clients) -> StepResult:
         case _ if action.step is not step:
             return StepResult.done(action.reason, redis=group)
         case _:
-            done = due.perform()
+            done = _performed(due, clients)
             stall = {} if done.stall is None else {"stall_seconds": round(done.stall, 3)}
             tries = tried(action, done, due.group, clients)
             seconds = pause_after(tries) if done.acted else backoff(due.waited, longest=5)
             waiting = StepResult.wait(done.said, seconds, redis=group, switches=done.switches(group), **stall)
             # After a first try another thing is waited for than before. A repetition is no progress.
             return waiting.model_copy(update={"since": clients.now()}) if tries == 1 else waiting
+
+
+def _performed(due: Next, clients: Clients) -> Done:
+    """What was done. Raises what the action raises, which is counted as a try, and Refused where that was one too many:
+    the workflow runs a step again after faults that pass."""
+    try:
+        return due.perform()
+    except (RollError, *MALFORMED) as error:
+        failed(due.action, error, due.group, clients)
+        raise

@@ -11,7 +11,7 @@ from math import isfinite
 from typing import Any
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.errors import Refused
+from eks_rolling.errors import LockLost, Refused, sentence
 from eks_rolling.observed.kubernetes import Lease, Pod
 from eks_rolling.redis.actions import Done
 from eks_rolling.redis.cluster import ClusterPod, FailOver
@@ -74,6 +74,14 @@ def tried(action: Any, done: Done, group: RedisGroup, clients: Clients) -> int:
             f"{done.said}. Find out what prevents or undoes it."
         )
     return tries
+
+
+def failed(action: Any, error: Exception, group: RedisGroup, clients: Clients) -> int:
+    """Counts a try of the action that raised that: writes may have stood still for it, too [S1].
+
+    Answers how many there were; 0 where the roll may not act any more. Raises Refused where there were too many.
+    """
+    return 0 if isinstance(error, LockLost) else tried(action, Done(sentence(error).rstrip(".")), group, clients)
 
 
 def waits_from(now: float) -> dict[str, str]:

@@ -115,7 +115,8 @@ HARD_TAINT = Taint(ROLL_TAINT_KEY, Effect.NO_SCHEDULE)
 
 
 LAUNCH = re.compile(
-    r"(?:(?P<token>[0-9a-f]{20}-[0-9a-f]{20}-[0-9]{1,6})|desired:(?P<desired>[0-9]{1,6})(?P<raised>:raised)?)"
+    r"(?:(?P<token>[0-9a-f]{20}-[0-9a-f]{20}-[0-9]{1,6})"
+    r"|desired:(?P<desired>[0-9]{1,6})(?P<raised>:raised(?:-(?P<again>[1-9]))?)?)"
     r"@(?P<at>[0-9]{1,10})"
 )
 
@@ -152,16 +153,19 @@ class LaunchMark:
     """One request for a replacement: by client `token`, or by raising the desired capacity of a group whose own size,
     without the replacements beside their old instances, is `desired`.
 
-    `raised`: that was done, so one instance of the group is the roll's.
+    `raised`: that was done, so one instance of the group is the roll's; `again`: how often it had to be done anew, as
+    somebody had set the capacity back.
     """
 
     asked_at: float
     token: str = ""
     desired: int | None = None
     raised: bool = False
+    again: int = 0
 
     def __str__(self) -> str:
-        what = self.token if self.desired is None else f"desired:{self.desired}{':raised' if self.raised else ''}"
+        raised = f":raised{f'-{self.again}' if self.again else ''}" if self.raised else ""
+        what = self.token if self.desired is None else f"desired:{self.desired}{raised}"
         return f"{what}@{self.asked_at:.0f}"
 
     @classmethod
@@ -171,7 +175,9 @@ class LaunchMark:
         if read is None:
             return None
         desired = None if read["desired"] is None else int(read["desired"])
-        return cls(float(read["at"]), read["token"] or "", desired, raised=bool(read["raised"]))
+        return cls(
+            float(read["at"]), read["token"] or "", desired, raised=bool(read["raised"]), again=int(read["again"] or 0)
+        )
 
     def belongs_to(self, instance: str) -> bool:
         """Whether a roll, whichever, asks so for that instance; a request to raise a capacity bears no name."""

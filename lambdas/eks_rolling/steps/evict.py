@@ -546,7 +546,9 @@ def act(seen: NodeToEmpty, task: NodeTask, clients: Clients) -> StepResult:
             return StepResult.wait(f"{workload.owner} restarts elsewhere, as its annotation asks", 2)
         case Cordon():
             clients.kubernetes.update_node(seen.node, unschedulable=True, annotations={NODE_CORDONED: "true"})
-            return StepResult.wait("the node is empty and was cordoned", 1)
+            # One that was cordoned before is opened by somebody, who may do so again and again.
+            seconds = backoff(waited) if NODE_CORDONED in seen.node.annotations else 1
+            return StepResult.wait("the node is empty and was cordoned", seconds)
         case EvictServing(pods):
             known = set(registered_as(seen.node, ""))
             addresses = ",".join(sorted((known | {p.address for p in pods}) - {""}))

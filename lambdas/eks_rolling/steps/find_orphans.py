@@ -1,16 +1,17 @@
 """Look for orphans: what rolls that died have left behind, for the report, and by the clock. Changes nothing."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.documents.report import Orphan
 from eks_rolling.errors import Permanent, sentence
 from eks_rolling.legible import short
+from eks_rolling.migration.asking import REQUESTS_SECONDS, in_turn, too_many
 from eks_rolling.observed.aws import as_their_groups_say
 from eks_rolling.observed.kubernetes import Lease, Owner
 from eks_rolling.payloads import OrphansTask, StepResult
-from eks_rolling.redis.groups import broken, declared
+from eks_rolling.redis.groups import BrokenGroup, RedisGroup, broken, declared
 from eks_rolling.roll import lock
 from eks_rolling.roll import pending_change as changes
 from eks_rolling.roll.orphans import OrphanScan, autoscaler_paused_seconds, orphans
@@ -36,7 +37,7 @@ def run(task: OrphansTask, clients: Clients) -> StepResult:
         "; ".join([reason, *unseen]),
         orphans=[o.model_dump(mode="json") for o in told(found)],
         orphans_found=len(found),
-        unseen=unseen,
+        unseen=unseen_told(unseen),
         autoscaler_paused_seconds=autoscaler_paused_seconds(view),
         dead=view.dead,
     )
@@ -52,6 +53,12 @@ def told(found: Iterable[Orphan]) -> list[Orphan]:
     return listed[:MOST]
 
 
+def unseen_told(unseen: Sequence[str]) -> list[str]:
+    """Those that an answer has room for: a tenant may declare Redis groups by the thousand."""
+    rest = [f"and {len(unseen) - MOST_OF_A_KIND} more"] if len(unseen) > MOST_OF_A_KIND else []
+    return [short(each, LONGEST_NAME) for each in unseen[:MOST_OF_A_KIND]] + rest
+
+
 def observe(task: OrphansTask, clients: Clients) -> tuple[OrphanScan, list[str]]:
     """What orphans are found in, and what could not be read, as sentences."""
     settings, kubernetes = clients.settings, clients.kubernetes
@@ -64,11 +71,23 @@ def observe(task: OrphansTask, clients: Clients) -> tuple[OrphanScan, list[str]]
         lock.launch_name(settings.namespace),
     )
     redis, problems = declared(workloads)
-    for name in (*ours, *(group.lease for group in redis), *(group.lease for group in broken(problems))):
+    meant: list[RedisGroup | BrokenGroup] = [*redis, *broken(problems)]
+    late = []
+
+    def read(name: str) -> None:
         try:
             leases.append(kubernetes.lease(name) or Lease(name))
         except Permanent as error:
             unseen.append(f"the Lease {name} could not be read: {sentence(error)}")
+
+    for name in ours:
+        read(name)
+    for group, in_time in in_turn(meant, clients.now, REQUESTS_SECONDS):
+        if in_time:
+            read(group.lease)
+        else:
+            late.append(group)
+    unseen += too_many(late, "Redis group")
     autoscaler = Owner("Deployment", settings.autoscaler.namespace, settings.autoscaler.deployment)
     view = OrphanScan(
         cluster=settings.cluster,

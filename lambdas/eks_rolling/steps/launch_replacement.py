@@ -31,6 +31,9 @@ from eks_rolling.roll.lock import Busy
 from eks_rolling.roll.proofs import as_proven, prove
 from eks_rolling.runtime import handler_for
 
+MOST_AGAIN = 3
+"""How often a desired capacity is raised anew that somebody set back: each time AWS ends an instance of its choice."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -139,6 +142,11 @@ def _decide_serially(
     if group.desired >= group.maximum:
         return Hold(f"group {group.name} is at its maximum size {group.maximum}; raise it")
     if mark is not None and mark.desired == own:
+        if mark.again >= MOST_AGAIN:
+            return Hold(
+                f"somebody sets the desired capacity of group {group.name} back to {group.desired}, which was raised "
+                f"{mark.again + 1} times: find out who, and raise it by one"
+            )
         return RaiseDesired(group.desired + 1, mark)
     # Where somebody lowered the capacity below what was written down, one more than it is now is asked for.
     return RecordLaunch(LaunchMark(now, desired=own))
@@ -277,7 +285,7 @@ def _act(
                 return StepResult.wait(f"the desired capacity of {task.group} has just changed", 1)
             clients.aws.set_desired(task.group, desired)
             # Proof, for whoever comes after a crash, that one instance more is this roll's.
-            _record(replace(asked, raised=True), task, node, clients)
+            _record(replace(asked, raised=True, again=asked.again + asked.raised), task, node, clients)
             return StepResult.wait(f"the desired capacity of {task.group} was raised to {desired}", 5)
         case Claim(instance, value):
             if unknown := _tag(instance, value, states, clients):

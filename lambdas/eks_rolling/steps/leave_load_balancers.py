@@ -20,7 +20,7 @@ from eks_rolling.observed.marks import (
     registrations_on,
     registrations_text,
 )
-from eks_rolling.payloads import Hold, NodeTask, StepResult
+from eks_rolling.payloads import Hold, NodeTask, StepResult, backoff
 from eks_rolling.roll.lock import lock_name
 from eks_rolling.roll.proofs import as_proven, prove
 from eks_rolling.runtime import handler_for
@@ -114,11 +114,11 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
                 annotations={NODE_TARGETS: known} | ({} if excluded else {NODE_EXCLUDED: "true"}),
                 labels={} if excluded else {EXCLUDE_LABEL: "true"},
             )
-            return StepResult.wait("the node's registrations are recorded", 1)
+            return StepResult.wait("the node's registrations are recorded", backoff(waited))
         case Deregister(leaving):
             for target in leaving:
                 aws.deregister(target)
-            return StepResult.wait(f"deregistered from {', '.join(t.name for t in leaving)}", 1)
+            return StepResult.wait(f"deregistered from {', '.join(t.name for t in leaving)}", backoff(waited))
         case Hold(reason, seconds=seconds):
             return StepResult.wait(reason, seconds)
         case Left(reason):

@@ -11,10 +11,10 @@ from eks_rolling.clients.protocols import Clients
 from eks_rolling.documents.finding import Finding, Severity
 from eks_rolling.documents.plan import kind_of_nodes
 from eks_rolling.errors import MALFORMED, AccessDenied, Permanent, RollError, sentence
-from eks_rolling.migration.asking import NOT_ASKED, in_turn
+from eks_rolling.migration.asking import NOT_ASKED, REQUESTS_SECONDS, in_turn
 from eks_rolling.migration.next_action import look
 from eks_rolling.observed.aws import Group, as_their_groups_say
-from eks_rolling.observed.kubernetes import Node, Pod, Strategy, Workload, as_their_pods_are
+from eks_rolling.observed.kubernetes import Node, Owner, Pod, Strategy, Workload, as_their_pods_are
 from eks_rolling.observed.marks import AUTOSCALER_REPLICAS, GROUP_MAXIMUM, GROUP_RESUME, NODE_ROLL
 from eks_rolling.observed.redis import Address, Endpoint, Login, Stranger
 from eks_rolling.payloads import PlanTask, RollRequest, StepResult
@@ -203,7 +203,9 @@ def _observe(request: RollRequest, clients: Clients, lists: Executor) -> Cluster
     judges = _where_granted(judges_read.result, Unseen.JUDGES, unseen)
     clusters = any(g.is_cluster for g in redis_groups)
     policies = _where_granted(kubernetes.network_policies, Unseen.NETWORK_POLICIES, unseen) if clusters else ()
-    not_granted = lacking_for_annotations(redis_groups, workloads, clients)
+    grants = Grants(clients)
+    redis = _look_at_all(redis_groups, nodes, pods, grants, clients)
+    ask_for_restarts(workloads, grants, clients)
     view = ClusterSnapshot(
         groups=tuple(groups),
         nodes=tuple(nodes),
@@ -213,7 +215,7 @@ def _observe(request: RollRequest, clients: Clients, lists: Executor) -> Cluster
         volumes=tuple(volumes_read.result()),
         versions=versions,
         free_addresses={g.name: aws.free_addresses(g) for g in rollable},
-        redis=_look_at_all(redis_groups, nodes, pods, not_granted, clients),
+        redis=redis,
         redis_problems=tuple(problems),
         left_out=left_out,
         other_groups=_other_groups(groups, clients) if clients.settings.roll_back.enabled else (),
@@ -228,7 +230,7 @@ def _observe(request: RollRequest, clients: Clients, lists: Executor) -> Cluster
         quota=aws.vcpu_quota(),
         services=tuple(services_read.result()),
         network_policies=policies,
-        not_granted=not_granted,
+        not_granted=frozenset(grants.lacking),
         unproven=unproven_marks(nodes, clients),
         hooks=tuple(aws.lifecycle_hooks([g.name for g in rollable])),
         cron_jobs=cron_jobs,
@@ -260,21 +262,44 @@ def unproven_marks(nodes: Iterable[Node], clients: Clients) -> tuple[tuple[str, 
     return tuple(unproven(lease, nodes))
 
 
-def lacking_for_annotations(
-    redis: Iterable[RedisGroup], workloads: Iterable[Workload], clients: Clients
-) -> frozenset[Verb]:
-    """What annotations ask for, and the functions may not do in that namespace. Nothing where the caller may not ask,
-    such as a person who plans locally: the roll's own plan asks again."""
+class Grants:
+    """What annotations ask for, and the functions may not do in that namespace: `lacking`, of what was asked.
+
+    Nothing where the caller may not ask, such as a person who plans locally: the roll's own plan asks again.
+    """
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+        self._answered: dict[Verb, bool] = {}
+        self._may_ask = True
+        self.lacking: set[Verb] = set()
+
+    def lacks(self, verb: Verb) -> bool:
+        """Asked once: what several groups of a namespace need is the same."""
+        if self._may_ask and verb not in self._answered:
+            try:
+                self._answered[verb] = self._clients.kubernetes.group_may(verb)
+            except AccessDenied:
+                self._may_ask = False
+                self.lacking.clear()
+        if not self._may_ask or self._answered[verb]:
+            return False
+        self.lacking.add(verb)
+        return True
+
+
+def ask_for_restarts(workloads: Iterable[Workload], grants: Grants, clients: Clients) -> None:
+    """Whether what asks for a restart may have one. What was not asked, as a tenant has thousands, may have none."""
     restarting = [
         w.owner
         for w in workloads
         if w.owner.kind == "Deployment" and w.strategy is Strategy.RESTART and (w.desired or w.current)
     ]
-    asked = [*map(needed_to_restart, restarting), *(verb for group in redis for verb in needed_to_migrate(group))]
-    try:
-        return frozenset(verb for verb in asked if not clients.kubernetes.group_may(verb))
-    except AccessDenied:
-        return frozenset()
+    for owner, in_time in in_turn(restarting, clients.now, REQUESTS_SECONDS):
+        if in_time:
+            grants.lacks(needed_to_restart(owner))
+        else:
+            grants.lacking.add(needed_to_restart(owner))
 
 
 ASKED = 40
@@ -348,22 +373,23 @@ def _images_in_use(data: Mapping[str, Mapping[str, str]], now: Mapping[str, str]
 
 
 def _look_at_all(
-    groups: Sequence[RedisGroup], nodes: list[Node], pods: list[Pod], not_granted: frozenset[Verb], clients: Clients
+    groups: Sequence[RedisGroup], nodes: list[Node], pods: list[Pod], grants: Grants, clients: Clients
 ) -> tuple[RedisView, ...]:
     """In the groups' order. One whose turn comes too late is not looked at: silent servers fail nobody else's plan."""
-    found: dict[RedisGroup, RedisView] = {}
+    found: dict[str, RedisView] = {}
     zones = {n.name: n.zone for n in nodes}
+    members = defaultdict[Owner | None, list[Pod]](list)
+    for pod in pods:
+        members[pod.owner].append(pod)
     for group, in_time in in_turn(groups, clients.now):
-        placed = tuple((p.name, zones.get(p.node, "")) for p in pods if group.part_set(p.owner))
+        placed = tuple((p.name, zones.get(p.node, "")) for s in group.sets for p in members.get(s.owner, ()))
         late = RedisView(group, fault=NOT_ASKED, zones=placed)
-        found[group] = _look_at(group, placed, not_granted, clients) if in_time else late
-    return tuple(found[group] for group in groups)
+        found[str(group)] = _look_at(group, placed, grants, clients) if in_time else late
+    return tuple(found[str(group)] for group in groups)
 
 
-def _look_at(
-    group: RedisGroup, placed: tuple[tuple[str, str], ...], not_granted: frozenset[Verb], clients: Clients
-) -> RedisView:
-    if missing := sorted(not_granted.intersection(needed_to_migrate(group))):
+def _look_at(group: RedisGroup, placed: tuple[tuple[str, str], ...], grants: Grants, clients: Clients) -> RedisView:
+    if missing := sorted(verb for verb in needed_to_migrate(group) if grants.lacks(verb)):
         return RedisView(group, fault=f"the functions may not {', '.join(map(str, missing))}", zones=placed)
     try:
         lease = clients.kubernetes.lease(group.lease)

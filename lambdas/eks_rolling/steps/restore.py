@@ -25,6 +25,7 @@ from eks_rolling.errors import (
     sentence,
 )
 from eks_rolling.legible import short
+from eks_rolling.migration.asking import REQUESTS_SECONDS, in_turn, too_many
 from eks_rolling.observed.aws import (
     SPREADING_SECONDS,
     Group,
@@ -89,8 +90,9 @@ FAULT_PATIENCE_SECONDS = 300
 WAIT_SHARE = 0.9
 """The part of the deadline after which nothing is waited for any more: the lock goes, and it is said what stays."""
 
-ROOM = 100_000
-"""Bytes of an answer for what was put back, and for what was not, each. Step Functions lets 256 KiB pass."""
+ROOM = 60_000
+"""Bytes of an answer for what was put back, and for what was not, each. Step Functions lets 256 KiB pass, and
+the report is given both beside the plan and what is left behind."""
 
 LONGEST_LINE = 1000
 """Characters of one such sentence."""
@@ -413,8 +415,13 @@ def run(task: RestoreTask, clients: Clients) -> StepResult:
     nodes = progress.look("the nodes, at the end,", clients.kubernetes.nodes)
     looked = ready_nodes(nodes or [])
     if progress.waiting:
-        said = told(progress.restored + progress.once)
-        return StepResult.wait("; ".join(progress.waiting), backoff(waited), restored=said, ready_nodes=looked)
+        return StepResult.wait(
+            "; ".join(progress.waiting),
+            backoff(waited),
+            restored=told(progress.restored),
+            left_behind=told(progress.once),
+            ready_nodes=looked,
+        )
     proofs = proofs_still_needed(ended, nodes)
     lock.release(clients, task.by or task.roll, lock.lock_name(clients.settings.namespace), proofs)
     left = told(progress.left + progress.once)
@@ -449,11 +456,7 @@ def _restore_all(task: RestoreTask, clients: Clients, progress: RestoreProgress,
     for group in seen.groups:
         _resume_processes(group, clients, progress)
     _restore_machines(seen, clients, progress, keep_taints=keep_taints)
-    for budget in progress.look("the disruption budgets", clients.kubernetes.budgets) or []:
-        if budget.ours:
-            with progress.piece(f"temporary budget {budget}"):
-                clients.kubernetes.delete_budget(budget)
-                progress.restored.append(f"temporary budget {budget} removed")
+    _remove_budgets(clients, progress)
     _say_half_moved(task.roll, clients, progress)
     if task.by:
         _say_put_back(task.roll, seen, progress)
@@ -838,18 +841,38 @@ def _restore_autoscaler(clients: Clients, progress: RestoreProgress) -> None:
             progress.restored.append(f"cluster-autoscaler: stays at {replicas}, set by somebody during the roll")
 
 
+def _remove_budgets(clients: Clients, progress: RestoreProgress) -> None:
+    """Those that bear our label: a tenant may make thousands, and what this look has no time for the next one finds."""
+    found = progress.look("the disruption budgets", clients.kubernetes.budgets) or []
+    late = []
+    for budget, in_time in in_turn((b for b in found if b.ours), clients.now, REQUESTS_SECONDS):
+        if not in_time:
+            late.append(budget)
+            continue
+        with progress.piece(f"temporary budget {budget}"):
+            clients.kubernetes.delete_budget(budget)
+            progress.restored.append(f"temporary budget {budget} removed")
+    progress.waiting += too_many(late, "temporary budget", "removed yet")
+
+
 def _say_half_moved(roll: str, clients: Clients, progress: RestoreProgress) -> None:
     """Redis groups that the step before could not bring back to normal; their Leases are still held."""
     workloads = progress.look("the workloads", clients.kubernetes.workloads) or []
     groups, problems = declared(workloads)
-    said: list[tuple[RedisGroup | BrokenGroup, str]] = [
-        *((group, f"Redis group {group} is half moved; the next roll finishes its migration") for group in groups),
-        *((group, f"{group.half_moved}; then start a roll") for group in broken(problems)),
-    ]
-    for group, half_moved in said:
+    meant: list[RedisGroup | BrokenGroup] = [*groups, *broken(problems)]
+    late = []
+    for group, in_time in in_turn(meant, clients.now, REQUESTS_SECONDS):
+        if not in_time:
+            late.append(group)
+            continue
         with progress.piece(f"Redis group {group}"):
             if lock.begun_by(clients.kubernetes.lease(group.lease), roll, clients.now()):
-                progress.left.append(half_moved)
+                progress.left.append(
+                    f"{group.half_moved}; then start a roll"
+                    if isinstance(group, BrokenGroup)
+                    else f"Redis group {group} is half moved; the next roll finishes its migration"
+                )
+    progress.left += too_many(late, "Redis group")
 
 
 def _say_put_back(roll: str, seen: Machines, progress: RestoreProgress) -> None:

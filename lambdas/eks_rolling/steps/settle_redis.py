@@ -9,9 +9,9 @@ from typing import Any
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import MALFORMED, AccessDenied, LockLost, Refused, RollError, Transient, sentence
-from eks_rolling.migration.asking import NOT_ASKED, in_turn
+from eks_rolling.migration.asking import LOOKS_SECONDS, NOT_ASKED, REQUESTS_SECONDS, in_turn, too_many
 from eks_rolling.migration.next_action import Next, look
-from eks_rolling.migration.repetition import pause_after, refuse_more, tried, waited, waits_from
+from eks_rolling.migration.repetition import failed, pause_after, refuse_more, tried, waited, waits_from
 from eks_rolling.observed.kubernetes import Lease
 from eks_rolling.payloads import SettleTask, StepResult, backoff
 from eks_rolling.redis.actions import Done, RedisHold, Settled, Stop
@@ -87,18 +87,27 @@ def _look_at_all(task: SettleTask, clients: Clients, progress: SettleProgress) -
     """One look at each group that is declared, also at those of which no more can be seen than that they were begun."""
     groups, problems = declared(clients.kubernetes.workloads())
     # Each look begins with another one, so that slow ones keep none from its turn.
-    first = int(clients.now()) % len(groups) if groups else 0
+    began = clients.now()
+    first = int(began) % len(groups) if groups else 0
+    late = list[RedisGroup | BrokenGroup]()
     for group, in_time in in_turn([*groups[first:], *groups[:first]], clients.now):
+        if clients.now() > began + LOOKS_SECONDS + REQUESTS_SECONDS:
+            late.append(group)
+            continue
         try:
             _settle(group, task, clients, progress, in_time=in_time)
         except (RollError, *MALFORMED) as error:
             progress.failed(group, error)
-    for meant in broken(problems):
+    for meant, in_time in in_turn(broken(problems), clients.now, REQUESTS_SECONDS):
+        if not in_time:
+            late.append(meant)
+            continue
         try:
             if _begun(meant, task, clients, progress):
                 raise Refused(f"{meant.half_moved}.")
         except (RollError, *MALFORMED) as error:
             progress.failed(meant, error)
+    progress.unseen += too_many(late, "Redis group")
 
 
 def _settle(group: RedisGroup, task: SettleTask, clients: Clients, progress: SettleProgress, *, in_time: bool) -> None:
@@ -146,19 +155,14 @@ def _begun(
 
 
 def _performed(due: Next, group: RedisGroup, clients: Clients, progress: SettleProgress) -> Done:
-    """What was done, if anything was due. Raises what the action raises, which is counted as a try.
-
-    Writes may have stood still for it, too [S1]. Raises Refused where that was one try too many.
-    """
+    """What was done, if anything was due. Raises what the action raises, which is counted as a try, and Refused where
+    that was one too many."""
     if isinstance(due.action, RedisHold):
         return Done(due.action.reason, acted=False)
     try:
         return due.perform()
-    except LockLost:
-        raise
     except (RollError, *MALFORMED) as error:
-        tries = tried(due.action, Done(sentence(error).rstrip(".")), group, clients)
-        progress.most_tries = max(progress.most_tries, tries)
+        progress.most_tries = max(progress.most_tries, failed(due.action, error, group, clients))
         raise
 
 

@@ -17,6 +17,7 @@ from eks_rolling.settings import ENVIRONMENT_VARIABLE, Settings
 from eks_rolling_cli import cli_context as frame
 from eks_rolling_cli import control, planning
 from eks_rolling_cli.exits import MEANINGS, CommandError, Exit
+from eks_rolling_cli.roll_state import left_behind
 from tests.model.situations import shop
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.histories import History, begun, planned
@@ -685,6 +686,28 @@ def test_a_restore_follows_the_dead_roll_and_says_what_it_put_back(
     assert done.exit_code == Exit.FINE
     assert target.fake.started[0][2] == {"roll": "dead"}
     assert "restored: cluster-autoscaler: back at 1" in done.output
+
+
+@pytest.mark.parametrize("last", [[], ["group ng-a keeps its maximum"]])
+def test_what_an_earlier_look_had_to_leave_is_told_at_the_end(
+    last: list[str], monkeypatch: pytest.MonkeyPatch, run: Run, target: FakeTarget
+) -> None:
+    """R2: the mark goes in the look that tells of it, and no later one finds it."""
+    hold_lock(target, "dead")
+    forged = "The annotation of node-1 was written by no roll"
+    history = History().wait("Restore", "node-2 leaves its load balancers", restored=[], left_behind=[forged])
+    history.done("Restore", restored=[], left_behind=last)
+
+    def start(machine: str, name: str, given: dict[str, object]) -> str:
+        return target.fake.add(RESTORE, name, history, "SUCCEEDED").arn
+
+    monkeypatch.setattr(target.fake, "start", start)
+    done = run("restore")
+    assert done.exit_code == Exit.FAILED
+    assert [line for line in done.output.splitlines() if line.startswith("left behind: ")] == [
+        f"left behind: {said}" for said in [forged, *last]
+    ]
+    assert left_behind(history.events, {}) == (forged, *last)
 
 
 def test_a_change_that_waits_for_a_window_keeps_nobody_from_restoring(run: Run, target: FakeTarget) -> None:
