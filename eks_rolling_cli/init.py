@@ -1,6 +1,6 @@
 """`init`: a settings file to begin with, out of what there is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from eks_rolling import legible
 from eks_rolling_cli.cli_context import aimed, errors, say, written
 from eks_rolling_cli.exits import CommandError, Exit
 from eks_rolling_cli.finding_settings import Discovery, chosen_subnets, discover
@@ -84,9 +85,9 @@ def _lines(found: Discovery) -> Iterator[str]:
     yield f'  - cluster: "{found.cluster}"'
     yield from _network(found)
     if found.groups:
-        yield "    # All groups tagged for the cluster are rolled. Found: " + ", ".join(found.groups)
+        yield "    # All groups tagged for the cluster are rolled. Found: " + _on_one_line(found.groups)
     if found.managed:
-        yield "    # Managed node groups are AWS's to replace, and left alone: " + ", ".join(found.managed)
+        yield "    # Managed node groups are AWS's to replace, and left alone: " + _on_one_line(found.managed)
     yield from _autoscaler(found)
     if found.redis:
         yield "    # Redis groups are declared by annotations (docs/redis.md). Found: " + ", ".join(found.redis)
@@ -96,6 +97,12 @@ def _lines(found: Discovery) -> Iterator[str]:
     yield "    on_change: plan"
     yield "    # Nodes replaced at the same time, after a first one alone."
     yield "    surge: 2"
+
+
+def _on_one_line(names: Iterable[str]) -> str:
+    """Names of groups may hold line breaks, and what follows one would be a setting (API reference of
+    CreateAutoScalingGroup)."""
+    return legible.line(" ".join(", ".join(names).split()))
 
 
 def _network(found: Discovery) -> Iterator[str]:

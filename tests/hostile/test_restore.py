@@ -8,10 +8,20 @@ from typing import Any
 import pytest
 
 from eks_rolling.errors import AccessDenied, NotFound, Permanent, Transient
-from eks_rolling.observed.kubernetes import Owner
-from eks_rolling.observed.marks import INSTANCE_REPLACES, NODE_LAUNCH, NODE_TARGETS, token_of
+from eks_rolling.observed.kubernetes import Node, Owner
+from eks_rolling.observed.marks import (
+    EXCLUDE_LABEL,
+    INSTANCE_REPLACES,
+    NODE_EXCLUDED,
+    NODE_LAUNCH,
+    NODE_SCALE_DOWN,
+    NODE_TARGETS,
+    SCALE_DOWN_DISABLED,
+    token_of,
+)
 from eks_rolling.redis.groups import GROUP, PART
 from eks_rolling.roll import lock
+from eks_rolling.steps.restore import decide_node
 from tests import scope
 from tests.asl import Stopped
 from tests.hostile.worlds import (
@@ -382,6 +392,17 @@ def test_an_autoscaler_that_somebody_scales_in_mid_roll_stays_so_and_is_said() -
     state.workload = replace(state.workload, desired=3)
     assert "cluster-autoscaler: stays at 3, set by somebody during the roll" in report_of_restore(world)["restored"]
     assert world.workloads_by_owner[AUTOSCALER].workload.desired == 3
+
+
+@pytest.mark.parametrize("theirs", [False, True])
+def test_what_somebody_writes_in_the_place_of_a_rolls_value_on_a_node_stays(*, theirs: bool) -> None:
+    """R1."""
+    value = "false" if theirs else "true"
+    marks = {NODE_SCALE_DOWN: "true", SCALE_DOWN_DISABLED: value, NODE_EXCLUDED: "true"}
+    undo = decide_node(Node("node-1", annotations=marks, labels={EXCLUDE_LABEL: value}), keep_taints=False)
+    assert undo is not None
+    assert (SCALE_DOWN_DISABLED in undo.annotations, EXCLUDE_LABEL in undo.labels) == (not theirs, not theirs)
+    assert {NODE_SCALE_DOWN, NODE_EXCLUDED} <= undo.annotations.keys()
 
 
 def report_of_restore(world: World) -> dict[str, list[str]]:

@@ -209,7 +209,8 @@ def decide_node(node: Node, *, keep_taints: bool, owed: bool = False) -> NodeRes
     marks: dict[str, str | None] = {
         key: None for key in NODE_ANNOTATIONS if key in node.annotations and key not in kept
     }
-    if NODE_SCALE_DOWN in node.annotations:
+    # Another value than the roll's was written by somebody since, and is theirs.
+    if NODE_SCALE_DOWN in node.annotations and node.annotations.get(SCALE_DOWN_DISABLED, "true") == "true":
         marks[SCALE_DOWN_DISABLED] = None
     if NODE_UNFIT in node.annotations and not node.unschedulable:
         # Somebody has opened the node since.
@@ -220,7 +221,9 @@ def decide_node(node: Node, *, keep_taints: bool, owed: bool = False) -> NodeRes
     return NodeRestore(
         taints=with_roll_taint(node, None) if untaint else None,
         annotations=marks,
-        labels={EXCLUDE_LABEL: None} if NODE_EXCLUDED in node.annotations else {},
+        labels={EXCLUDE_LABEL: None}
+        if NODE_EXCLUDED in node.annotations and node.labels.get(EXCLUDE_LABEL, "true") == "true"
+        else {},
         uncordon=NODE_CORDONED in node.annotations and not unfit(node),
     )
 

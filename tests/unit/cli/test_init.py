@@ -50,6 +50,14 @@ def test_what_was_found_is_a_file_that_synth_accepts() -> None:
     assert described.on_change == "plan"
 
 
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\u2028", "\x85"])
+def test_a_name_with_a_line_break_is_no_setting(end: str) -> None:
+    """T1: an Auto Scaling group may be called so."""
+    name = f"workers{end}    surge: 40{end}    on_change: roll{end}    #"
+    (described,), problems = check(init.settings_text(replace(EVERYTHING, groups=(name,), managed=(name,))))
+    assert (problems, described.surge, described.on_change) == ([], 2, "plan")
+
+
 @pytest.mark.parametrize(
     "found",
     [
