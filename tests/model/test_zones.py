@@ -38,12 +38,39 @@ def finishes(world: World, before: Json, zones: Json, name: str, **request: int)
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize(("each", "surge"), [(1, 1), (2, 2)])
-def test_what_comes_in_another_zone_than_was_needed_is_taken_or_given_back(each: int, surge: int) -> None:
-    """R2, N3."""
+@pytest.mark.parametrize(("each", "surge", "scale_out"), [(1, 1, 0), (2, 2, 0), (2, 2, 120)])
+def test_what_comes_in_another_zone_than_was_needed_is_taken_or_given_back(
+    each: int, surge: int, scale_out: int
+) -> None:
+    """R2, N3: also if it is Ready long before the one that was needed comes."""
     world = wide(each)
+    world.delays.scale_out = scale_out
     before, zones = world.snapshot(), by_zone(world)
     finishes(world, before, zones, "roll-1", surge=surge)
+
+
+@pytest.mark.heavy
+def test_pods_made_while_the_one_that_was_needed_is_waited_for_go_elsewhere() -> None:
+    """R2: or a surplus instance could not be given back."""
+    world = wide(1)
+    world.delays.scale_out = 120
+    before, zones = world.snapshot(), by_zone(world)
+    engine, looks = engine_for(world), list[str]()
+
+    def scale_up(step: str) -> None:
+        strays = [m.id for m in world.machines.values() if m.tags.get(INSTANCE_REPLACES) == SURPLUS]
+        nodes = [n for n in world.nodes() if n.instance in strays and n.ready]
+        if step == "launch_replacement" and nodes:
+            looks.append(step)
+            if len(looks) == 2:
+                world.deployment("late", 2)
+
+    engine.before_call = scale_up
+    execution = engine.run("roll", "roll-1", {})
+    assert (execution.status, execution.cause, len(looks) > 1) == ("SUCCEEDED", "", True)
+    before["workloads"] = world.snapshot()["workloads"]
+    leaves_nothing(world, before)
+    assert (outdated(world), by_zone(world)) == ([], zones)
 
 
 @pytest.mark.heavy

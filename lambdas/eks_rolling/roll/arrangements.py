@@ -5,20 +5,23 @@ Somebody may change it in mid-roll: a person, GitOps, another tool. The gate and
 it, and arrange it again or hold, as `on_interference` has it. The records of the originals stay as they are [R1].
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.observed.aws import Group
+from eks_rolling.observed.aws import Group, InstanceState
 from eks_rolling.observed.kubernetes import Node, Owner, Taint, Workload
 from eks_rolling.observed.marks import (
     AUTOSCALER_PAUSED_AT,
     AUTOSCALER_REPLICAS,
     GROUP_MAXIMUM,
     GROUP_RESUME,
+    INSTANCE_REPLACES,
     INTERFERING_PROCESSES,
+    NODE_CORDONED,
     NODE_ROLL,
     SOFT_TAINT,
+    SURPLUS,
     RaisedMaximum,
     keep_from_scale_down,
     with_roll_taint,
@@ -165,3 +168,11 @@ def _arrange(seen: Arranged, clients: Clients) -> None:
     for node in seen.nodes:
         if mark := mark_of(node, seen.roll, seen.mode):
             clients.kubernetes.update_node(node, taints=mark.taints, annotations=mark.annotations)
+
+
+def close_strays(states: Mapping[str, InstanceState], nodes: Iterable[Node], clients: Clients) -> None:
+    """Keeps pods off what came in a zone where none was needed, until a node there takes it: it can be given back."""
+    for node in nodes:
+        state = states.get(node.instance)
+        if state and state.tags.get(INSTANCE_REPLACES) == SURPLUS and not node.unschedulable:
+            clients.kubernetes.update_node(node, unschedulable=True, annotations={NODE_CORDONED: "true"})

@@ -29,11 +29,11 @@ from eks_rolling.observed.marks import (
     NODE_CORDONED,
     NODE_ROLL,
     NODE_UNFIT,
-    SURPLUS,
     keep_from_scale_down,
     unfit,
 )
 from eks_rolling.payloads import Hold, NodeTask, StepResult, backoff
+from eks_rolling.roll.arrangements import close_strays
 from eks_rolling.runtime import handler_for
 
 
@@ -240,7 +240,7 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
     member = group.instance(task.replacement) if group else None
     if instance and new:
         _keep(instance, new, member, task, clients)
-    _close_strays(states, everywhere, clients)
+    close_strays(states, everywhere, clients)
     waited = task.waited(clients.now())
     decision = decide(
         task.replacement,
@@ -290,14 +290,6 @@ def _keep(instance: InstanceState, node: Node, member: GroupInstance | None, tas
         # It came in this zone when another was needed, and was closed to pods.
         opened: dict[str, str | None] = {NODE_CORDONED: None} if closed else {}
         clients.kubernetes.update_node(node, unschedulable=False if closed else None, annotations=annotations | opened)
-
-
-def _close_strays(states: Mapping[str, InstanceState], nodes: Iterable[Node], clients: Clients) -> None:
-    """Keeps pods off what came in a zone where none was needed, so that it can be given back at the end."""
-    for node in nodes:
-        state = states.get(node.instance)
-        if state and state.tags.get(INSTANCE_REPLACES) == SURPLUS and not node.unschedulable:
-            clients.kubernetes.update_node(node, unschedulable=True, annotations={NODE_CORDONED: "true"})
 
 
 handler = handler_for(run, NodeTask)

@@ -26,7 +26,7 @@ from eks_rolling.observed.marks import (
 )
 from eks_rolling.payloads import Hold, NodeTask, Status, StepResult, backoff
 from eks_rolling.roll import lock
-from eks_rolling.roll.arrangements import look_again
+from eks_rolling.roll.arrangements import close_strays, look_again
 from eks_rolling.roll.lock import Busy
 from eks_rolling.roll.proofs import as_proven, prove
 from eks_rolling.runtime import handler_for
@@ -196,6 +196,8 @@ def _launch_for(task: NodeTask, group: Group, node: Node, clients: Clients) -> S
     old = states.get(task.instance)
     if old is None:
         raise Refused(f"EC2 knows instance {task.instance} no longer: it ended by itself; start a new roll.")
+    if any(state.tags.get(INSTANCE_REPLACES) == SURPLUS for state in states.values()):
+        close_strays(states, clients.kubernetes.nodes(), clients)
     family = _family(group, states, old, task.roll, clients)
     home = family.home(old)
     decision = Found(home) if home else decide(group, states, node, old, task.roll, clients.now(), family.leaving)
