@@ -1,6 +1,7 @@
 """The report: what it makes of a history, and what its page says of it."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -279,6 +280,14 @@ class TestPage:
         axis = Axis.of(report)
         assert axis
         assert len(charts.node_rows(report, axis)) == charts.ROWS_SHOWN
+
+    @pytest.mark.parametrize(("seconds", "desk", "phone"), [(5, False, False), (10, True, False), (30, True, True)])
+    def test_a_word_stands_only_on_a_bar_that_it_fits(self, seconds: int, *, desk: bool, phone: bool) -> None:
+        """A first wave of one node is short beside the others."""
+        wave = [reports.step("Replace node", 0, seconds), reports.step("Restore", seconds, 100)]
+        html = page(reports.replaced().model_copy(update={"steps": tuple(wave), "nodes": ()}))
+        (classes, word), *_ = re.findall(r'<i class="([^"]*wave[^"]*)"[^>]*>([^<]*)</i>', html)
+        assert (word == "wave 1", " big" in classes) == (desk, phone)
 
     @pytest.mark.parametrize("name", reports.ALL)
     def test_every_page_is_whole_and_fetches_nothing(self, name: str) -> None:

@@ -22,7 +22,7 @@ BUDGETS_SHOWN = 12
 
 
 LETTER_WIDTH = 3.0
-"""Per cent of the timeline that a letter needs."""
+"""Per cent of the timeline that a letter needs; a word needs 0.9 for each of its own, on a phone 2.4."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ def _bars(steps: Iterable[StepRecord], axis: Axis) -> tuple[Bar, ...]:
 def _bar(axis: Axis, begin: float, end: float, kind: str, title: str, word: str = "") -> Bar:
     left = axis.at(begin)
     width = max(0.15, axis.at(end) - left)
-    return Bar(left, width, kind, title, word if width >= LETTER_WIDTH else "")
+    return Bar(left, width, kind, title, word if width >= max(LETTER_WIDTH, 0.9 * len(word)) else "")
 
 
 def roll_row(report: Report, axis: Axis) -> ChartRow | None:
