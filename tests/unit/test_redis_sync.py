@@ -19,6 +19,7 @@ MASTER = replace(REPLICA, role=Role.MASTER, used_bytes=200_000_000)
         (5_000, 0, 3.0, "r synchronizes, 5,000 bytes left"),
         (150_000_000, 50_000_000, 2.0, "r synchronizes, 150,000,000 bytes left, 25.0 MB/s"),
         (None, 50_000_000, 2.0, "r synchronizes, about 150,000,000 bytes left, 25.0 MB/s"),
+        (150_000_000, 50_000_000, 0.0001, "r synchronizes, 150,000,000 bytes left"),
         (None, 250_000_000, 10.0, "r synchronizes, about 0 bytes left, 25.0 MB/s"),
     ],
 )

@@ -5,6 +5,9 @@ from eks_rolling.redis.actions import RedisHold, RedisStep
 
 LONGEST_LOOK_SECONDS = 30.0
 
+SHORTEST_RATE_SECONDS = 1.0
+"""A wait that has just begun says nothing of a rate: what was read may have been read before it."""
+
 
 def held_up(source: Server | None) -> str:
     """Why a synchronization may begin again and again: `source`, the master, cannot take the snapshot that it sends, or
@@ -31,7 +34,7 @@ def synchronizing(name: str, server: Server, source: Server | None, waited: floa
     left, about = server.sync_left, ""
     if left is None and source is not None and server.sync_read:
         left, about = max(0, source.used_bytes - server.sync_read), "about "
-    rate = server.sync_read / waited if waited > 0 else 0.0
+    rate = server.sync_read / waited if waited >= SHORTEST_RATE_SECONDS else 0.0
     said = f"{name} synchronizes"
     if left is not None:
         said += f", {about}{left:,} bytes left"
