@@ -76,6 +76,9 @@ START_RETRIED = (
 )
 """Faults after which an execution is started again: its name makes that safe, for a running one answers for it."""
 
+ALREADY_THERE = "StepFunctions.ExecutionAlreadyExistsException"
+"""What a start by a name is refused with that an execution had which has ended."""
+
 CALL_TIMEOUT = Duration.minutes(3)
 """Longer than any function's own timeout: what Step Functions waits for an answer that was lost."""
 
@@ -455,18 +458,11 @@ class Roll(Construct):
             outputs={},
             assign={"rollback": jsonata(name)},
         )
-        start.add_retry(
-            errors=list(START_RETRIED),
-            interval=Duration.seconds(2),
-            backoff_rate=2,
-            max_attempts=6,
-            max_delay=Duration.seconds(30),
-            jitter_strategy=sfn.JitterType.FULL,
-        )
+        _started_again(start)
         # An answer was lost, and the second roll has ended meanwhile.
         start.add_catch(
             report,
-            errors=["StepFunctions.ExecutionAlreadyExistsException"],
+            errors=[ALREADY_THERE],
             outputs={},
             assign={"rollback": jsonata(name)},
         )
@@ -501,14 +497,7 @@ class Roll(Construct):
             ),
             outputs={"node": jsonata("$states.input.node")},
         )
-        child.add_retry(
-            errors=list(START_RETRIED),
-            interval=Duration.seconds(2),
-            backoff_rate=2,
-            max_attempts=6,
-            max_delay=Duration.seconds(30),
-            jitter_strategy=sfn.JitterType.FULL,
-        )
+        _started_again(child)
         not_replaced = states.state("Node not replaced")
         child.add_catch(
             not_replaced,
@@ -543,7 +532,7 @@ class RollNode(Construct):
         }
 
         started_by = states.choice("Started by a roll?")
-        own_roll = self._start_roll(states, roll_name)
+        own_roll = self._start_roll(states, roll_name, states.succeed("A roll was started for this node"))
         begin = states.state(
             "Read which node",
             assign={
@@ -589,7 +578,6 @@ class RollNode(Construct):
 
         started_by.when(states.when("$exists($states.input.roll)"), begin, comment="by a roll")
         started_by.otherwise(own_roll)
-        own_roll.next(states.succeed("A roll was started for this node"))
         begin.next(before.start if before else launch.start)
         if before:
             before.then(launch.start)
@@ -648,8 +636,11 @@ class RollNode(Construct):
         return RedisPart(look.start, what)
 
     @staticmethod
-    def _start_roll(states: "StateFactory", roll_name: str) -> tasks.StepFunctionsStartExecution:
-        """By hand, for one node: the same as a roll that names it, with lock, plan and restore."""
+    def _start_roll(
+        states: "StateFactory", roll_name: str, started: sfn.IChainable
+    ) -> tasks.StepFunctionsStartExecution:
+        """By hand, for one node: the same as a roll that names it, with lock, plan and restore. Its name is made of
+        this execution's, so that none is started twice."""
         # The roll's machine needs this one's ARN, so this one knows the roll's by its name.
         arn = Stack.of(states.scope).format_arn(
             service="states",
@@ -658,13 +649,19 @@ class RollNode(Construct):
             arn_format=ArnFormat.COLON_RESOURCE_NAME,
         )
         node = "$exists($states.input.instance) ? $states.input.instance : $states.input.node"
-        return tasks.StepFunctionsStartExecution.jsonata(
+        start = tasks.StepFunctionsStartExecution.jsonata(
             states.scope,
             "Task Start a roll",
             state_name="Start a roll for this node",
             state_machine=sfn.StateMachine.from_state_machine_arn(states.scope, "Roll", arn),
+            name=jsonata("'node-' & $substring($states.context.Execution.Name, 0, 75)"),
             input=sfn.TaskInput.from_object({"nodes": [jsonata(node)]}),
         )
+        _started_again(start)
+        # An answer was lost, and the roll has ended meanwhile.
+        start.add_catch(started, errors=[ALREADY_THERE])
+        start.next(started)
+        return start
 
 
 class Restore(Construct):
@@ -828,6 +825,18 @@ def _not_approved(settings: Settings) -> dict[str, str]:
     why = f"$states.errorOutput.Error = 'States.Timeout' ? {late} : $states.errorOutput.Cause"
     cause = f"'The roll was not approved: ' & ({why}) & '. Nothing was changed.'"
     return {**FAILED, "failure": jsonata(f"{{'Error': '{NOT_APPROVED}', 'Cause': {cause}}}")}
+
+
+def _started_again(start: tasks.StepFunctionsStartExecution) -> None:
+    """Has an execution started again after faults that pass; its name keeps it from being started twice."""
+    start.add_retry(
+        errors=list(START_RETRIED),
+        interval=Duration.seconds(2),
+        backoff_rate=2,
+        max_attempts=6,
+        max_delay=Duration.seconds(30),
+        jitter_strategy=sfn.JitterType.FULL,
+    )
 
 
 def _once(output: str, variable: str) -> str:

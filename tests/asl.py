@@ -313,11 +313,11 @@ class Engine:
                     raise StateFault(*self.refusal)
                 return {"approved_by": "ana"}
             return {"Payload": payload}
-        if service == "states:startExecution" and "Name" in arguments:
+        if service == "states:startExecution":
             return self._start_beside(re.split("[:-]", arguments["StateMachineArn"])[-1], arguments)
         if service.startswith("states:startExecution"):
             machine = re.split("[:-]", arguments["StateMachineArn"])[-1]
-            child = Execution(machine, arguments.get("Name", "by-hand"), arguments["Input"])
+            child = Execution(machine, arguments["Name"], arguments["Input"])
             yield from self._execute(child)
             if child.status != "SUCCEEDED":
                 document = {"Status": child.status, "Error": child.error, "Cause": child.cause}

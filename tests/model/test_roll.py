@@ -2,8 +2,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,7 +20,7 @@ from eks_rolling.payloads import HoldKind
 from eks_rolling.report.messages import Topic
 from eks_rolling.roll.lock import ABORT, PAUSE
 from eks_rolling.settings import PageCheck
-from tests.asl import Engine, Execution, Stopped
+from tests.asl import Engine, Execution, StateFault, Stopped
 from tests.assembly import synthesize
 from tests.model.situations import AUTOSCALER, by_zone, outdated, shop, watch_unavailable
 from tests.model.situations import settings as roll_settings
@@ -476,7 +477,30 @@ def test_a_roll_node_started_by_hand_becomes_a_roll_for_that_node() -> None:
     engine = engine_for(world)
     node = next(iter(world.nodes_by_name))
     assert engine.run("node", "by-hand", {"node": node}).status == "SUCCEEDED"
+    (started,) = engine.beside
+    engine.follow(started)
+    assert (started.name, started.status) == ("node-by-hand", "SUCCEEDED")
     assert len(outdated(world)) == 5
+
+
+def test_a_roll_for_a_node_is_started_once_although_no_answer_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R3."""
+    world = shop()
+    engine, start, lost = engine_for(world), Engine._start_beside, list[str]()
+
+    def losing(self: Engine, machine: str, arguments: Mapping[str, Any]) -> dict[str, str]:
+        answer = start(self, machine, arguments)
+        if not lost:
+            lost.append(machine)
+            raise StateFault("StepFunctions.SdkClientException", "the connection broke")
+        return answer
+
+    monkeypatch.setattr(Engine, "_start_beside", losing)
+    execution = engine.run("node", "by-hand", {"node": next(iter(world.nodes_by_name))})
+    assert (execution.status, lost) == ("SUCCEEDED", ["roll"])
+    (started,) = engine.beside
+    engine.follow(started)
+    assert (started.status, len(outdated(world))) == ("SUCCEEDED", 5)
 
 
 def test_groups_that_mix_on_demand_and_spot_are_raised_one_at_a_time() -> None:
