@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,6 +19,10 @@ Status = Literal["RUNNING", "SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED", "PEND
 
 PAGE = 1000
 """Events, or executions, per request: the most that is answered."""
+
+SPREADING_SECONDS = 60.0
+"""How long Step Functions may not know an execution that was just started: what it describes is eventually consistent
+(API reference of DescribeExecution)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,8 @@ class Executions:
     def __init__(self, client: "SFNClient") -> None:
         self._client = client
         self._seen: dict[str, list[Json]] = {}
+        self._begun: dict[str, Execution] = {}
+        """Those that were started here."""
 
     def machines(self) -> dict[str, str]:
         """Every state machine of the region: name -> ARN."""
@@ -79,8 +86,16 @@ class Executions:
                     )
 
     def describe(self, arn: str) -> Execution:
-        with _translated(f"describe execution {arn}"):
-            item = self._client.describe_execution(executionArn=arn)
+        """An execution, as running where it was just started here and Step Functions does not know it yet."""
+        from eks_rolling.errors import NotFound
+
+        try:
+            with _translated(f"describe execution {arn}"):
+                item = self._client.describe_execution(executionArn=arn)
+        except NotFound:
+            if begun := self._just_begun(arn):
+                return begun
+            raise
         stopped = item.get("stopDate")
         return Execution(
             arn,
@@ -95,7 +110,22 @@ class Executions:
         )
 
     def history(self, arn: str) -> list[Json]:
-        """An execution's events, oldest first. Those that were read before are remembered."""
+        """An execution's events, oldest first. Those that were read before are remembered; there are none of one that
+        was just started here and that Step Functions does not know yet."""
+        from eks_rolling.errors import NotFound
+
+        try:
+            return self._history(arn)
+        except NotFound:
+            if self._just_begun(arn):
+                return []
+            raise
+
+    def _just_begun(self, arn: str) -> Execution | None:
+        begun = self._begun.get(arn)
+        return begun if begun and time.time() - begun.started < SPREADING_SECONDS else None
+
+    def _history(self, arn: str) -> list[Json]:
         seen = self._seen.setdefault(arn, [])
         last = seen[-1]["id"] if seen else 0
         fresh: list[Json] = []
@@ -113,9 +143,11 @@ class Executions:
     def start(self, machine: str, name: str, given: Json) -> str:
         """Starts an execution; its ARN."""
         with _translated("start an execution"):
-            return self._client.start_execution(stateMachineArn=machine, name=name, input=json.dumps(given))[
+            arn = self._client.start_execution(stateMachineArn=machine, name=name, input=json.dumps(given))[
                 "executionArn"
             ]
+        self._begun[arn] = Execution(arn, name, "RUNNING", time.time(), input=given)
+        return arn
 
     def stop(self, arn: str, cause: str) -> None:
         with _translated(f"stop execution {arn}"):

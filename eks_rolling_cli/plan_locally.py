@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import typer
@@ -68,15 +69,16 @@ def plan_there(target: Target, name: str, request: Json) -> tuple[Json, Json]:
     """The same of a dry run of the deployed workflow, which sees what its functions see. Raises CommandError."""
     from eks_rolling.documents.failure import explain
     from eks_rolling_cli.execution_history import plan_answer
+    from eks_rolling_cli.watching import patiently
 
     arn = target.executions.start(target.machine("roll"), name, request | {"dry_run": True, "trigger": target.who})
     try:
-        while (execution := target.executions.describe(arn)).running:
+        while (execution := patiently(partial(target.executions.describe, arn), say)).running:
             time.sleep(DRY_RUN_LOOK_SECONDS)
     except KeyboardInterrupt:
         say(f"Detached: the dry run {name} continues; it changes nothing.")
         raise typer.Exit(Exit.INTERRUPTED) from None
-    answer = plan_answer(target.executions.history(arn))
+    answer = plan_answer(patiently(partial(target.executions.history, arn), say))
     document = target.document(name, "plan.json")
     if not document:
         cause = explain({"Error": execution.error, "Cause": execution.cause})

@@ -1,6 +1,7 @@
 """A restore that a person starts, followed to its end."""
 
 import time
+from functools import partial
 
 import typer
 
@@ -12,7 +13,7 @@ from eks_rolling_cli.execution_history import answers, position
 from eks_rolling_cli.executions import new_name
 from eks_rolling_cli.exits import CommandError, Exit
 from eks_rolling_cli.target import Target
-from eks_rolling_cli.watching import LOOK_SECONDS
+from eks_rolling_cli.watching import LOOK_SECONDS, patiently
 
 
 def restore_after(target: Target, dead: str, *, detach: bool = False) -> None:
@@ -36,8 +37,9 @@ def restore_after(target: Target, dead: str, *, detach: bool = False) -> None:
 def _follow_restore(target: Target, arn: str) -> None:
     told = ""
     while True:
-        execution = target.executions.describe(arn)
-        events = target.executions.history(arn)
+        # The execution first: what it has done by then is in the history that is read after it.
+        execution = patiently(partial(target.executions.describe, arn), say)
+        events = patiently(partial(target.executions.history, arn), say)
         at = position(events)
         line = f"{at.state}: {at.reason}" if at.reason else at.state
         if line and line != told:

@@ -4,7 +4,7 @@ import itertools
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from eks_rolling_cli.roll_state import RollReader, RollState
 
 Json = dict[str, Any]
+Seen = TypeVar("Seen")
 
 LOOK_SECONDS = 2.0
 """Between two looks; more while many nodes are in work, so that few calls are made a second."""
@@ -161,7 +162,7 @@ def follow(
     try:
         with shower:
             while True:
-                seen = _look_patiently(looker, arn, shower.say)
+                seen = patiently(lambda: looker.look(arn), shower.say)
                 shower.show(seen)
                 if not seen.running or until(seen):
                     break
@@ -207,14 +208,14 @@ def exit_of(seen: "RollState") -> Exit:
     return Exit.BLOCKED if seen.error in {"Blocked", "NotApproved"} else Exit.FAILED
 
 
-def _look_patiently(looker: "RollReader", arn: str, say_line: Callable[[str], None]) -> "RollState":
+def patiently(look: Callable[[], Seen], say_line: Callable[[str], None]) -> Seen:
     """Looks until it works: a watcher outlives lost connections and throttling."""
     from eks_rolling.errors import Transient
 
     wait, failed = LOOK_SECONDS, False
     while True:
         try:
-            seen = looker.look(arn)
+            seen = look()
         except Transient as error:
             say_line(f"no connection: {' '.join(str(error).split())} Trying again in {wait:.0f} s.")
             failed = True

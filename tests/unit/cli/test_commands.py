@@ -16,6 +16,7 @@ from eks_rolling.roll import lock
 from eks_rolling.settings import ENVIRONMENT_VARIABLE, Settings
 from eks_rolling_cli import cli_context as frame
 from eks_rolling_cli import control, planning
+from eks_rolling_cli.executions import Execution
 from eks_rolling_cli.exits import MEANINGS, CommandError, Exit
 from eks_rolling_cli.roll_state import left_behind
 from tests.model.situations import shop
@@ -681,9 +682,20 @@ def test_a_restore_follows_the_dead_roll_and_says_what_it_put_back(
         target.fake.started.append((machine, name, dict(given)))
         return target.fake.add(RESTORE, name, history, "SUCCEEDED").arn
 
+    # The restore goes on whether it can be seen or not.
+    faults = [Transient("Cannot describe it now: ThrottlingException: slow down.")]
+    describe = target.fake.describe
+
+    def throttled(arn: str) -> Execution:
+        if faults:
+            raise faults.pop()
+        return describe(arn)
+
     monkeypatch.setattr(target.fake, "start", start)
+    monkeypatch.setattr(target.fake, "describe", throttled)
+    monkeypatch.setattr("time.sleep", lambda _: None)
     done = run("restore")
-    assert done.exit_code == Exit.FINE
+    assert (done.exit_code, faults) == (Exit.FINE, [])
     assert target.fake.started[0][2] == {"roll": "dead"}
     assert "restored: cluster-autoscaler: back at 1" in done.output
 

@@ -4,6 +4,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, cast
 
+import pytest
+from botocore.exceptions import ClientError
+
+from eks_rolling.errors import NotFound
 from eks_rolling_cli.executions import Executions
 
 Json = dict[str, Any]
@@ -44,6 +48,38 @@ def test_only_events_that_came_since_are_asked_for() -> None:
     assert [e["id"] for e in executions.history("arn")] == list(range(1, 2531))
     assert client.handed_out == 2600
     assert executions.history("arn")[-1]["timestamp"] == 2530.0
+
+
+class Lagging:
+    """Step Functions that does not know any execution yet."""
+
+    def start_execution(self, **asked: str) -> Json:
+        return {"executionArn": f"arn:{asked['name']}"}
+
+    def describe_execution(self, **_: str) -> Json:
+        raise ClientError({"Error": {"Code": "ExecutionDoesNotExist", "Message": "no such"}}, "DescribeExecution")
+
+    def get_paginator(self, _: str) -> "Lagging":
+        return self
+
+    def paginate(self, **_: Any) -> Iterator[Json]:
+        raise ClientError({"Error": {"Code": "ExecutionDoesNotExist", "Message": "no such"}}, "GetExecutionHistory")
+
+
+def test_what_was_just_started_runs_although_nothing_knows_it_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Step Functions describes is eventually consistent (API reference of DescribeExecution)."""
+    executions = Executions(cast(Any, Lagging()))
+    arn = executions.start("machine", "roll-1", {"nodes": ["node-1"]})
+    begun = executions.describe(arn)
+    assert (begun.name, begun.running, begun.input) == ("roll-1", True, {"nodes": ["node-1"]})
+    assert executions.history(arn) == []
+    for read in (executions.describe, executions.history):
+        with pytest.raises(NotFound):
+            read("arn:of-somebody-else")
+    monkeypatch.setattr("time.time", lambda: begun.started + 61)
+    for read in (executions.describe, executions.history):
+        with pytest.raises(NotFound):
+            read(arn)
 
 
 def test_an_empty_history_is_no_fault() -> None:
