@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from aws_cdk import Duration, Stack
+from aws_cdk import Duration
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
 from aws_cdk import aws_lambda as lambda_
@@ -173,11 +173,15 @@ class Observability(Construct):
         )
 
     def _sum(self, metric_name: str, of: str = "SUM") -> cloudwatch.MathExpression:
-        """A metric over all functions, which are the stack's: their names begin with its own."""
+        """A metric over all functions. Not searched for by the beginning of their names: CloudFormation cuts that where
+        the names would be too long, and other stacks' may begin alike."""
         statistic = "Maximum" if of == "MAX" else "Sum"
-        searched = f'{{AWS/Lambda,FunctionName}} MetricName="{metric_name}" {Stack.of(self).stack_name}'
+        metrics: dict[str, cloudwatch.IMetric] = {
+            f"{metric_name.lower()}{number}": function.metric(metric_name, statistic=statistic, period=MINUTES)
+            for number, function in enumerate(self._functions.values())
+        }
         return cloudwatch.MathExpression(
-            expression=f"{of}(SEARCH('{searched}', '{statistic}', 300))", using_metrics={}, period=MINUTES
+            expression=f"{of}([{', '.join(metrics)}])", using_metrics=metrics, period=MINUTES
         )
 
 

@@ -1,6 +1,7 @@
 """The dashboard and the alarms: every metric is shown, whatever a person must look at rings."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -28,6 +29,16 @@ def functions_of(alarm: dict[str, Any]) -> set[str]:
 def test_every_metric_is_on_the_dashboard(name: Name) -> None:
     (dashboard,) = synthesize().of_type("AWS::CloudWatch::Dashboard").values()
     assert f'"{name}' in json.dumps(dashboard).replace("\\", "")
+
+
+def test_every_function_is_on_the_dashboard_whatever_its_name_is_cut_to() -> None:
+    """CloudFormation cuts the stack's name where a function's would be longer than 64 characters."""
+    (dashboard,) = synthesize().of_type("AWS::CloudWatch::Dashboard").values()
+    _, parts = dashboard["DashboardBody"]["Fn::Join"]
+    for metric in ("Errors", "Throttles", "Duration"):
+        begins = f'["AWS/Lambda","{metric}","FunctionName","'
+        shown = [after["Ref"] for before, after in pairwise(parts) if str(before).endswith(begins)]
+        assert sorted(shown) == sorted(synthesize().of_type("AWS::Lambda::Function")), metric
 
 
 def test_every_alarm_sends_a_sentence_to_the_topic_and_is_quiet_without_data() -> None:
