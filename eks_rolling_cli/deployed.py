@@ -22,8 +22,36 @@ Json = dict[str, Any]
 READERS = 8
 """Functions and roles that are asked about at the same time."""
 
-WITHOUT_CLUSTER = frozenset({"ask_approval", "report"})
-"""The steps that do not talk to Kubernetes, and so need no access entry (`stacks/functions.py`)."""
+GROUPS = {
+    "await_load_balancers": "look lock",
+    "await_ready": "look lock nodes",
+    "await_volumes": "look lock",
+    "check_permissions": "check",
+    "evict": "look lock nodes evict restart",
+    "find_orphans": "look redis-look",
+    "health_gate": "look lock pause nodes redis-look",
+    "inspect_redis": "look lock redis-look redis",
+    "launch_replacement": "look lock pause nodes",
+    "leave_load_balancers": "look lock nodes",
+    "migrate_cluster": "look lock redis-look redis",
+    "migrate_sentinel": "look lock redis-look redis",
+    "pause_interference": "look lock pause",
+    "plan": "look check redis-look",
+    "put_back_version": "lock",
+    "receive_change": "lock",
+    "record_node": "lock",
+    "replace_unjoined": "look lock",
+    "restore": "look lock pause nodes evict restore",
+    "run_hooks": "lock",
+    "select_wave": "look lock",
+    "settle_redis": "look lock redis-look redis",
+    "taint_no_schedule": "look lock nodes",
+    "taint_nodes": "look lock nodes",
+    "take_lock": "lock",
+    "terminate": "look lock evict",
+}
+"""Step -> the groups, eks-rolling-..., in which its access entry makes it a member (`stacks/functions.py`). The other
+steps do not talk to Kubernetes, and need none."""
 
 MANY_TARGET_GROUPS = 300
 """A look asks each that could lead to a node; ELB answers ten a second, and a function has a minute."""
@@ -34,7 +62,68 @@ CONCURRENCY = ("lambda", "L-B99A9384")
 ENDPOINTS = ("autoscaling", "ec2", "eks", "elasticloadbalancing", "s3", "sns", "states")
 """The services that functions call in any roll, as VPC endpoints are called (docs/private-networks.md)."""
 
-ANYWHERE = ("0.0.0.0/0", "::/0")
+ANYWHERE = "0.0.0.0/0"
+"""By IPv6 alone functions do not come to AWS: they call its endpoints by their usual names, which have no such address.
+"""
+
+IN_FORCE = frozenset({"CREATE_COMPLETE", "IMPORT_COMPLETE", "UPDATE_COMPLETE", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"})
+"""States of a stack whose last deployment succeeded (CloudFormation user guide, stack status codes)."""
+
+FORMER_IN_FORCE = frozenset({"IMPORT_ROLLBACK_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"})
+"""Those of one whose last deployment failed, so that everything is as it was before."""
+
+
+def _stack(target: Target) -> str:
+    """Whether the last deployment succeeded: one that failed half-way may have left things of two versions."""
+    name = stack_name(target.cluster)
+    stack = _described_stack(target.session.client("cloudformation"), name)
+    status, why = stack["StackStatus"], stack.get("StackStatusReason", "")
+    said = f"{name} is {status}{f': {why}' if why else ''}"
+    if status in IN_FORCE:
+        return f"{name} is {status}"
+    if status.endswith("_IN_PROGRESS"):
+        raise Unwell(said, "wait until the deployment has ended", Health.WARN)
+    events = f"`aws cloudformation describe-stack-events --stack-name {name}` says why"
+    if status in FORMER_IN_FORCE:
+        raise Unwell(f"{said}; what was deployed before is in force", f"{events}; then deploy again", Health.WARN)
+    if status == "UPDATE_ROLLBACK_FAILED":
+        again = f"`aws cloudformation continue-update-rollback --stack-name {name}`, then deploy again"
+        raise Unwell(said, f"{events}; {again}")
+    raise Unwell(said, f"{events}; then deploy again: npx cdk deploy --all")
+
+
+def _described_stack(cloudformation: Any, name: str) -> Json:
+    """Raises Unwell where there is none of that name."""
+    from botocore.exceptions import ClientError
+
+    try:
+        (stack,) = cloudformation.describe_stacks(StackName=name)["Stacks"]
+    except ClientError as error:
+        said = error.response["Error"]
+        if said.get("Code") != "ValidationError" or "does not exist" not in said.get("Message", ""):
+            raise
+        raise Unwell(
+            f"CloudFormation knows no stack {name}", "look by which name or tool it was deployed", Health.WARN
+        ) from error
+    return dict(stack)
+
+
+def _message_key(target: Target) -> str:
+    """Whether messages can be encrypted: without their key none is sent, and nobody is asked for approval."""
+    topic = target.settings.topic
+    key = target.session.client("sns").get_topic_attributes(TopicArn=topic)["Attributes"].get("KmsMasterKeyId", "")
+    if not key:
+        raise Unwell("messages are not encrypted any more", "deploy the stack again: npx cdk deploy --all", Health.WARN)
+    described = target.session.client("kms").describe_key(KeyId=key)["KeyMetadata"]
+    identity, state = described["KeyId"], described["KeyState"]
+    if state == "PendingDeletion":
+        cancel = f"`aws kms cancel-key-deletion --key-id {identity}`, then `aws kms enable-key --key-id {identity}`"
+        raise Unwell(f"the key of messages, {identity}, is about to be deleted: none is sent", cancel)
+    if state != "Enabled":
+        raise Unwell(
+            f"the key of messages, {identity}, is {state}: none is sent", f"`aws kms enable-key --key-id {identity}`"
+        )
+    return f"messages are encrypted with {identity}"
 
 
 def _step(function: Json) -> str:
@@ -74,13 +163,36 @@ def _entries(target: Target) -> str:
     eks = target.session.client("eks")
     pages = eks.get_paginator("list_access_entries").paginate(clusterName=target.cluster)
     known = {arn for page in pages for arn in page["accessEntries"]}
-    missing = [f for f in target.functions if _step(f) not in WITHOUT_CLUSTER and f["Role"] not in known]
-    if missing:
+    talking = [f for f in target.functions if _step(f) in GROUPS]
+    if missing := [f for f in talking if f["Role"] not in known]:
         raise Unwell(
             f"no access entry for the role of {', '.join(sorted(_step(f) for f in missing))}",
             "deploy the stack again: npx cdk deploy --all",
         )
-    return f"the cluster knows the roles of {counted(len(target.functions) - len(WITHOUT_CLUSTER), 'function')}"
+
+    def groups(function: Json) -> set[str]:
+        found = eks.describe_access_entry(clusterName=target.cluster, principalArn=function["Role"])
+        return set(found["accessEntry"].get("kubernetesGroups") or ())
+
+    with ThreadPoolExecutor(READERS) as readers:
+        has = dict(zip(map(_step, talking), readers.map(groups, talking), strict=True))
+    wanted = {step: {f"eks-rolling-{name}" for name in GROUPS[step].split()} for step in has}
+    # A deployment changes nothing that its template does not change.
+    remedy = (
+        "give it its groups back, as stacks/functions.py names them: `aws eks update-access-entry --cluster-name "
+        f"{target.cluster} --principal-arn ROLE --kubernetes-groups GROUPS`"
+    )
+    if lacking := _differences("is not in", wanted, has):
+        raise Unwell(f"access entries were changed: {lacking}", remedy)
+    if more := _differences("is also in", has, wanted):
+        raise Unwell(f"access entries were changed: {more}", remedy, Health.WARN)
+    return f"the cluster knows the roles of {counted(len(talking), 'function')}"
+
+
+def _differences(words: str, some: dict[str, set[str]], others: dict[str, set[str]]) -> str:
+    """Which steps have groups in `some` that they do not have in `others`."""
+    found = {step: sorted(some[step] - others[step]) for step in sorted(some)}
+    return "; ".join(f"{step} {words} {', '.join(groups)}" for step, groups in found.items() if groups)
 
 
 def _denied(target: Target) -> str:
@@ -239,8 +351,7 @@ def _services(settings: "Settings") -> set[str]:
 
 def _is_default(route: Json) -> bool:
     """Whether it leads anywhere. One whose NAT gateway was deleted stays in its table, and leads nowhere."""
-    anywhere = route.get("DestinationCidrBlock", route.get("DestinationIpv6CidrBlock")) in ANYWHERE
-    return anywhere and route.get("State") != "blackhole"
+    return route.get("DestinationCidrBlock") == ANYWHERE and route.get("State") != "blackhole"
 
 
 def _serves(endpoint: Json, tables: Collection[str]) -> bool:
@@ -313,6 +424,7 @@ def _dry_run(target: Target) -> str:
 
 
 CHECKS: dict[str, Look] = {
+    "stack": _stack,
     "functions": _active,
     "access entries": _entries,
     "organization": _denied,
@@ -320,6 +432,7 @@ CHECKS: dict[str, Look] = {
     "log groups": _log_groups,
     "alarms": _alarms,
     "gate": _gate,
+    "message key": _message_key,
     "subscribers": _subscribers,
     "target groups": _target_groups,
     "concurrency": _concurrency,

@@ -191,14 +191,26 @@ def _triggers(target: Target) -> str:
 
 def _trail(target: Target) -> str:
     """Whether some trail that runs records what changes: without one a new template version starts nothing."""
+    from botocore.exceptions import ClientError
+
     cloudtrail = target.session.client("cloudtrail")
-    trails = cloudtrail.describe_trails(includeShadowTrails=True)["trailList"]
-    for trail in trails:
+    unseen = []
+    for trail in cloudtrail.describe_trails(includeShadowTrails=True)["trailList"]:
         arn = trail["TrailARN"]
-        if cloudtrail.get_trail_status(Name=arn)["IsLogging"] and _records(
-            cloudtrail.get_event_selectors(TrailName=arn)
-        ):
-            return f"trail {trail['Name']} records changes"
+        try:
+            if cloudtrail.get_trail_status(Name=arn)["IsLogging"] and _records(
+                cloudtrail.get_event_selectors(TrailName=arn)
+            ):
+                return f"trail {trail['Name']} records changes"
+        except ClientError as error:
+            # An organization's trail, say, which is its management account's: another may do.
+            unseen.append(f"{trail['Name']}: {error}")
+    if unseen:
+        raise Unwell(
+            f"whether changes are recorded cannot be told: {'; '.join(unseen)}",
+            "ask who looks after the trail whether it records write management events of EC2 and Auto Scaling",
+            Health.WARN,
+        )
     raise Unwell(
         "no trail is running that records write management events",
         "start one, or start rolls manually: a changed launch template starts none",
@@ -206,18 +218,44 @@ def _trail(target: Target) -> str:
     )
 
 
+CHANGES = tuple(
+    {"eventCategory": "Management", "readOnly": "false", "eventSource": source, "eventName": name}
+    for source, name in (
+        ("ec2.amazonaws.com", "CreateLaunchTemplateVersion"),
+        ("ec2.amazonaws.com", "ModifyLaunchTemplate"),
+        ("autoscaling.amazonaws.com", "UpdateAutoScalingGroup"),
+    )
+)
+"""The records that start rolls (`stacks/triggers.py`), as selectors see them."""
+
+
 def _records(selectors: Json) -> bool:
-    """Whether these record management events that write (CloudTrail API reference, EventSelector)."""
+    """Whether these record every change that starts a roll (CloudTrail API reference, EventSelector)."""
     if any(
         s.get("IncludeManagementEvents", True) and s.get("ReadWriteType", "All") in {"All", "WriteOnly"}
         for s in selectors.get("EventSelectors") or ()
     ):
         return True
-    for selector in selectors.get("AdvancedEventSelectors") or ():
-        fields = {f["Field"]: f.get("Equals", []) for f in selector["FieldSelectors"]}
-        if "Management" in fields.get("eventCategory", ()) and fields.get("readOnly", ["false"]) == ["false"]:
-            return True
-    return False
+    advanced = [s["FieldSelectors"] for s in selectors.get("AdvancedEventSelectors") or ()]
+    return all(any(all(_selects(field, change) for field in fields) for fields in advanced) for change in CHANGES)
+
+
+def _selects(field: Json, change: dict[str, str]) -> bool:
+    """One field's operators; a field that is not known here selects some records only, unless it only leaves out
+    (CloudTrail API reference, AdvancedFieldSelector)."""
+    value = change.get(field["Field"])
+    if value is None:
+        return not any(field.get(operator) for operator in ("Equals", "StartsWith", "EndsWith"))
+
+    def any_of(prefix: str) -> bool:
+        return (
+            value in (field.get(f"{prefix}Equals") or ())
+            or any(value.startswith(each) for each in field.get(f"{prefix}StartsWith") or ())
+            or any(value.endswith(each) for each in field.get(f"{prefix}EndsWith") or ())
+        )
+
+    asked = any(field.get(operator) for operator in ("Equals", "StartsWith", "EndsWith"))
+    return (any_of("") or not asked) and not any_of("Not")
 
 
 # The cluster's own state

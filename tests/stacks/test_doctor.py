@@ -2,14 +2,16 @@
 
 import json
 
-from eks_rolling_cli.deployed import WITHOUT_CLUSTER
+from eks_rolling_cli.deployed import GROUPS
 from eks_rolling_cli.doctor import TRIGGERS
-from stacks.functions import HOOKS, STEPS
+from stacks.functions import HOOKS, ROLLBACK, STEPS, UNJOINED
 from tests.assembly import synthesize
 
 
-def test_the_functions_without_an_access_entry_are_those_that_do_not_talk_to_kubernetes() -> None:
-    assert {step for step, permissions in {**STEPS, **HOOKS}.items() if not permissions.kubernetes} == WITHOUT_CLUSTER
+def test_the_groups_that_it_looks_for_are_those_of_the_access_entries() -> None:
+    steps = {**STEPS, **HOOKS, **ROLLBACK, **UNJOINED}
+    wanted = {step: {f"eks-rolling-{name}" for name in names.split()} for step, names in GROUPS.items()}
+    assert wanted == {step: set(p.kubernetes) for step, p in steps.items() if p.kubernetes}
 
 
 def test_the_rules_that_it_looks_for_are_those_of_the_stack() -> None:

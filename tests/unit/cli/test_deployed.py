@@ -229,6 +229,14 @@ def test_a_way_out_whose_gateway_was_deleted_is_none(target: FakeTarget, state: 
     assert line(target, "way out", **routes(out), describe_vpc_endpoints={"VpcEndpoints": []}).health is health
 
 
+def test_a_way_out_by_ipv6_alone_leads_not_to_aws(target: FakeTarget) -> None:
+    target.__dict__["functions"] = [function("plan", VpcConfig=PLACE)]
+    out = {"DestinationIpv6CidrBlock": "::/0", "EgressOnlyInternetGatewayId": "eigw-1", "State": "active"}
+    found = line(target, "way out", **routes(out), describe_vpc_endpoints={"VpcEndpoints": []})
+    assert found.health is Health.FAIL
+    assert found.said.startswith("subnet-1 has no way out, and the VPC no endpoint for autoscaling")
+
+
 @pytest.mark.parametrize(("count", "health"), [(300, Health.OK), (301, Health.WARN)])
 def test_target_groups_are_counted_as_a_look_asks_them(target: FakeTarget, count: int, health: Health) -> None:
     led = [{"TargetType": "instance", "LoadBalancerArns": ["arn:lb"]}] * count
@@ -266,3 +274,101 @@ def test_subnets_without_a_free_address_are_named(target: FakeTarget) -> None:
     found = line(target, "way out", **answers)
     assert found.health is Health.WARN
     assert found.said == "subnet-1 has no free address: an idle function could not be started again"
+
+
+@pytest.mark.parametrize(
+    ("status", "health", "remedy"),
+    [
+        ("CREATE_COMPLETE", Health.OK, ""),
+        ("UPDATE_COMPLETE", Health.OK, ""),
+        ("UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", Health.OK, ""),
+        ("UPDATE_IN_PROGRESS", Health.WARN, "wait until the deployment has ended"),
+        ("UPDATE_ROLLBACK_IN_PROGRESS", Health.WARN, "wait until the deployment has ended"),
+        ("UPDATE_ROLLBACK_COMPLETE", Health.WARN, "describe-stack-events --stack-name EksRolling-demo"),
+        ("UPDATE_ROLLBACK_FAILED", Health.FAIL, "continue-update-rollback --stack-name EksRolling-demo"),
+        ("UPDATE_FAILED", Health.FAIL, "npx cdk deploy --all"),
+        ("ROLLBACK_COMPLETE", Health.FAIL, "npx cdk deploy --all"),
+        ("DELETE_FAILED", Health.FAIL, "npx cdk deploy --all"),
+    ],
+)
+def test_a_deployment_that_failed_is_told_with_what_is_in_force(
+    target: FakeTarget, status: str, health: Health, remedy: str
+) -> None:
+    stack = {"StackStatus": status, "StackStatusReason": "the principalArn is invalid"}
+    found = line(target, "stack", describe_stacks={"Stacks": [stack]})
+    assert found.health is health
+    assert found.said.startswith(f"EksRolling-demo is {status}")
+    assert remedy in found.remedy
+    assert ("the principalArn is invalid" in found.said) == (health is not Health.OK)
+    assert ("what was deployed before is in force" in found.said) == (status == "UPDATE_ROLLBACK_COMPLETE")
+
+
+@pytest.mark.parametrize(
+    ("state", "health", "remedy"),
+    [
+        ("Enabled", Health.OK, ""),
+        ("Disabled", Health.FAIL, "`aws kms enable-key --key-id key-1`"),
+        ("PendingDeletion", Health.FAIL, "`aws kms cancel-key-deletion --key-id key-1`"),
+    ],
+)
+def test_a_key_without_which_no_message_is_sent_is_named(
+    target: FakeTarget, state: str, health: Health, remedy: str
+) -> None:
+    answers = {
+        "get_topic_attributes": {"Attributes": {"KmsMasterKeyId": "arn:aws:kms:eu-central-1:1:key/key-1"}},
+        "describe_key": {"KeyMetadata": {"KeyId": "key-1", "KeyState": state}},
+    }
+    found = line(target, "message key", **answers)
+    assert found.health is health
+    assert remedy in found.remedy
+
+
+def test_a_topic_whose_key_was_taken_away_is_told(target: FakeTarget) -> None:
+    found = line(target, "message key", get_topic_attributes={"Attributes": {}})
+    assert (found.health, found.said) == (Health.WARN, "messages are not encrypted any more")
+
+
+@pytest.mark.parametrize(
+    ("groups", "health", "said"),
+    [
+        (["eks-rolling-look", "eks-rolling-check", "eks-rolling-redis-look"], Health.OK, "the roles of 1 function"),
+        (["eks-rolling-look", "eks-rolling-check"], Health.FAIL, "plan is not in eks-rolling-redis-look"),
+        ([], Health.FAIL, "plan is not in eks-rolling-check, eks-rolling-look, eks-rolling-redis-look"),
+        (
+            ["eks-rolling-look", "eks-rolling-check", "eks-rolling-redis-look", "admins"],
+            Health.WARN,
+            "plan is also in admins",
+        ),
+    ],
+)
+def test_an_access_entry_has_the_groups_that_its_step_needs_and_no_others(
+    target: FakeTarget, groups: list[str], health: Health, said: str
+) -> None:
+    target.__dict__["functions"] = [function("plan"), function("report")]
+    answers: Json = {
+        "list_access_entries": {"accessEntries": [ROLE]},
+        "describe_access_entry": {"accessEntry": {"kubernetesGroups": groups}},
+    }
+    found = line(target, "access entries", **answers)
+    assert (found.health, bool(found.remedy)) == (health, health is not Health.OK)
+    assert said in found.said
+
+
+def test_a_stack_by_another_name_is_told_from_one_that_may_not_be_seen(target: FakeTarget) -> None:
+    class Refusing:
+        def __init__(self, code: str, message: str) -> None:
+            self._error: Any = {"Error": {"Code": code, "Message": message}}
+
+        def client(self, *_: Any, **__: Any) -> Any:
+            def describe(**_: str) -> Json:
+                raise ClientError(self._error, "DescribeStacks")
+
+            return SimpleNamespace(describe_stacks=describe)
+
+    for code, message, said in (
+        ("ValidationError", "Stack with id EksRolling-demo does not exist", "knows no stack EksRolling-demo"),
+        ("AccessDenied", "not authorized", "cannot be checked"),
+    ):
+        target.__dict__["session"] = Refusing(code, message)
+        (found,) = run_checks(target, {"stack": CHECKS["stack"]})
+        assert (found.health, said in found.said) == (Health.WARN, True)

@@ -172,3 +172,70 @@ def test_what_is_gone_is_told_from_what_may_not_be_seen(
     error = ClientError({"Error": {"Code": code, "Message": "no"}}, "ListSubscriptionsByTopic")
     (check,) = run_checks(target, {"messages": raising(error)})
     assert (check.health, check.remedy) == (health, remedy)
+
+
+MANAGEMENT: dict[str, object] = {"Field": "eventCategory", "Equals": ["Management"]}
+OTHERS = ["kms.amazonaws.com", "rdsdata.amazonaws.com"]
+
+
+def advanced(*fields: dict[str, object]) -> dict[str, object]:
+    return {"AdvancedEventSelectors": [{"FieldSelectors": [MANAGEMENT, *fields]}]}
+
+
+class Trails:
+    """CloudTrail with these trails: what each records, or the code with which it refuses to say."""
+
+    def __init__(self, trails: dict[str, dict[str, object] | str]) -> None:
+        self._trails = trails
+
+    def describe_trails(self, **_: object) -> dict[str, object]:
+        return {"trailList": [{"Name": name, "TrailARN": name} for name in self._trails]}
+
+    def get_trail_status(self, **_: object) -> dict[str, object]:
+        return {"IsLogging": True}
+
+    def get_event_selectors(self, **asked: str) -> dict[str, object]:
+        said = self._trails[asked["TrailName"]]
+        if isinstance(said, str):
+            raise ClientError({"Error": {"Code": said, "Message": "of the organization"}}, "GetEventSelectors")
+        return said
+
+
+def trail_line(target: FakeTarget, **trails: dict[str, object] | str) -> Check:
+    target.__dict__["session"] = SimpleNamespace(client=lambda *_, **__: Trails(trails))
+    (check,) = run_checks(target, {"CloudTrail": CHECKS["CloudTrail"]})
+    return check
+
+
+@pytest.mark.parametrize(
+    ("selectors", "records"),
+    [
+        (advanced(), True),
+        (advanced({"Field": "readOnly", "Equals": ["false"]}), True),
+        (advanced({"Field": "readOnly", "Equals": ["true"]}), False),
+        (advanced({"Field": "readOnly", "NotEquals": ["true"]}), True),
+        (advanced({"Field": "eventSource", "NotEquals": OTHERS}), True),
+        (advanced({"Field": "eventSource", "NotEquals": ["ec2.amazonaws.com"]}), False),
+        (advanced({"Field": "eventSource", "NotStartsWith": ["autoscaling."]}), False),
+        (advanced({"Field": "eventSource", "Equals": ["iam.amazonaws.com"]}), False),
+        (advanced({"Field": "eventSource", "Equals": ["ec2.amazonaws.com"]}), False),
+        (advanced({"Field": "eventSource", "Equals": ["ec2.amazonaws.com", "autoscaling.amazonaws.com"]}), True),
+        (advanced({"Field": "eventName", "NotEndsWith": ["Group"]}), False),
+        (advanced({"Field": "userIdentity.arn", "StartsWith": ["arn:aws:sts::1:assumed-role/audited"]}), False),
+        (advanced({"Field": "userIdentity.arn", "NotEquals": ["arn:aws:sts::1:assumed-role/robot"]}), True),
+        ({"AdvancedEventSelectors": []}, False),
+    ],
+)
+def test_a_trail_has_to_record_the_changes_of_launch_templates_and_of_groups(
+    target: FakeTarget, selectors: dict[str, object], records: bool
+) -> None:
+    assert trail_line(target, mine=selectors).health is (Health.OK if records else Health.WARN)
+
+
+def test_a_trail_that_may_not_be_seen_hides_none_that_records(target: FakeTarget) -> None:
+    """An organization's trail is its management account's."""
+    assert trail_line(target, theirs="AccessDeniedException", mine=advanced()).said == "trail mine records changes"
+    found = trail_line(target, theirs="AccessDeniedException")
+    assert found.health is Health.WARN
+    assert "theirs" in found.said
+    assert "cannot be told" in found.said
