@@ -20,6 +20,7 @@ LAUNCHES = (
     *(("launchTemplate", field) for field in _TEMPLATE),
     *(("mixedInstancesPolicy", "launchTemplate", "launchTemplateSpecification", field) for field in _TEMPLATE),
     ("mixedInstancesPolicy", "launchTemplate", "overrides", "instanceType"),
+    ("mixedInstancesPolicy", "launchTemplate", "overrides", "imageId"),
     ("mixedInstancesPolicy", "launchTemplate", "overrides", "instanceRequirements", "vCpuCount", "min"),
     *(("mixedInstancesPolicy", "launchTemplate", "overrides", "launchTemplateSpecification", f) for f in _TEMPLATE),
 )

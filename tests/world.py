@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from eks_rolling.clients.protocols import Clients, Eviction, EvictionStatus, HttpAnswer, Launched
-from eks_rolling.errors import AccessDenied, BadRequest, Conflict, NotFound, Permanent
+from eks_rolling.errors import AccessDenied, BadRequest, Conflict, NotFound, Permanent, Transient
 from eks_rolling.names import is_object_name
 from eks_rolling.observed.aws import (
     CONFIGURATION,
@@ -1197,8 +1197,14 @@ class World:
         self._effect(f"untag {instance}")
 
     def protect(self, group: str, instance: str, *, protected: bool) -> None:
+        self._may_protect(instance)
         self.machines[instance].protected = protected
         self._effect(f"protect {instance}: {protected}")
+
+    def _may_protect(self, instance: str) -> None:
+        """As Auto Scaling has it, whatever the group was last described with."""
+        if (lifecycle := self.machines[instance].lifecycle) not in {"InService", "Standby"}:
+            raise Transient(f"Cannot change scale-in protection of {instance} now: it is {lifecycle}.")
 
     def terminate(self, instance: str) -> None:
         machine = self.machines.get(instance)
@@ -1284,6 +1290,7 @@ class World:
             self._effect(f"deregister {target.instance} from {target.name}")
 
     def rehearse_restore(self, group: Group, instance: GroupInstance, registered: Sequence[TargetRegistration]) -> None:
+        self._may_protect(instance.id)
         if self.cannot_restore:
             raise AccessDenied(self.cannot_restore)
 

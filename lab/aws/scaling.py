@@ -20,11 +20,15 @@ _PAGE = 100
 _NAMED = 50
 """Groups that one request may name by default (API reference of DescribeAutoScalingGroups)."""
 
+_PROTECTABLE = frozenset({"InService", "EnteringStandby", "Standby"})
+"""Lifecycle states in which an instance's protection from scale-in may be changed."""
+
 
 def install(fleet: Fleet) -> None:
     """Lets the fleet do what moto's groups and instances do by themselves."""
     _install_instances(fleet)
     _install_capacity(fleet)
+    _install_protection()
     _install_membership(fleet)
     _install_activities(fleet)
     _install_settling(fleet)
@@ -74,6 +78,20 @@ def _install_capacity(fleet: Fleet) -> None:
     replace(FakeAutoScalingGroup, "set_desired_capacity", set_desired_capacity)
     replace(AutoScalingBackend, "terminate_instance", terminate_instance)
     around(AutoScalingBackend, "resume_processes", resume_processes)
+
+
+def _install_protection() -> None:
+    """AWS protects no instance that comes or goes, and takes no protection from one."""
+
+    def set_instance_protection(original: Any, self: Any, group_name: str, ids: list[str], *args: Any) -> None:
+        for state in self.autoscaling_groups[group_name].instance_states:
+            if state.instance.id in ids and state.lifecycle_state not in _PROTECTABLE:
+                raise ValidationError(
+                    f"The instance {state.instance.id} is not in InService or EnteringStandby or Standby."
+                )
+        original(self, group_name, ids, *args)
+
+    around(AutoScalingBackend, "set_instance_protection", set_instance_protection)
 
 
 def _install_membership(fleet: Fleet) -> None:

@@ -6,7 +6,10 @@ import pytest
 
 from eks_rolling.observed.aws import LifecycleHook
 from eks_rolling.observed.kubernetes import Effect
+from eks_rolling.payloads import RestoreTask
+from eks_rolling.roll import lock
 from eks_rolling.roll.lock import ABORT
+from eks_rolling.roll.restore_dry_run import rehearse
 from tests.asl import Engine, Execution
 from tests.assembly import synthesize
 from tests.model.situations import outdated, shop
@@ -107,6 +110,19 @@ def test_an_instance_in_standby_loses_its_marks_and_is_not_registered() -> None:
         assert node is not None
         assert not [key for key in node.annotations if "eks-rolling" in key]
         assert not [key for key in world.targets if key[1] == machine.id]
+
+
+def test_a_restore_is_rehearsed_on_an_instance_that_neither_comes_nor_goes() -> None:
+    """R2: AWS changes the protection of none that is Pending, as one is that comes back from Standby."""
+    world = shop(SMALL)
+    clients = world.clients(roll_settings())
+    lock.acquire(clients, "roll-1", lock.lock_name("kube-system"))
+    coming, *others = sorted(m.id for m in world.machines.values() if m.group == "ng-a")
+    world.machines[coming].state, world.machines[coming].changes_at = "pending", world.time + 60
+    task = RestoreTask(roll="roll-1", rehearse=True, groups=("ng-a",), nodes=(coming, *others))
+    assert rehearse(task, clients).reason == "what the roll changes on group ng-a can be put back"
+    task = RestoreTask(roll="roll-1", rehearse=True, groups=("ng-a",), nodes=(coming,))
+    assert "has an instance to replace" in rehearse(task, clients).reason
 
 
 @pytest.mark.parametrize("seconds", [100_000.0, 300.0])

@@ -1,6 +1,6 @@
 """Rolls in AWS's ordinary weather: sleeping functions, instances that nobody knows yet, services that are busy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 
@@ -74,6 +74,24 @@ def test_a_new_instance_is_given_time_until_ec2_knows_it(settling_seconds: float
     assert (execution.status, execution.cause) == ("SUCCEEDED", "")
     assert (outdated(world), by_zone(world), launches(world)) == ([], zones, 3)
     assert world.snapshot() == before
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(5.0, "SUCCEEDED"), (10_000.0, "FAILED")])
+def test_a_version_that_was_just_made_is_given_time_until_ec2_describes_it(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, status: str
+) -> None:
+    """What the new nodes would get has to be there: to find out by launching would take until the deadline."""
+    world = shop(SMALL)
+    described, known = World.template_data, world.time + seconds
+
+    def lagging(self: World, versions: Iterable[str]) -> dict[str, dict[str, str]]:
+        return {v: said for v, said in described(self, versions).items() if v.endswith(":1") or self.time >= known}
+
+    monkeypatch.setattr(World, "template_data", lagging)
+    execution = engine_for(world).run("roll", "roll-1", {})
+    assert execution.status == status
+    assert ("what it launches does not exist any more" in execution.cause) == (status == "FAILED")
+    assert bool(outdated(world)) == (status == "FAILED")
 
 
 def test_a_permission_to_tag_that_is_really_missing_is_told() -> None:

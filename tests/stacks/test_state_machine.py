@@ -14,8 +14,17 @@ from eks_rolling import errors, state_names
 from eks_rolling.redis.actions import RedisStep
 from eks_rolling.report.timeline import KINDS
 from eks_rolling.settings import Deadlines, Settings
+from eks_rolling.steps.plan import MOST_UNREADY
 from stacks.functions import HOOKS, ROLLBACK, STEPS, UNJOINED
-from stacks.state_machine import LONGEST_CAUSE, READY_SECONDS, REDIS_STATES, RETRIED, START_RETRIED, UNREADY
+from stacks.state_machine import (
+    ALREADY_THERE,
+    LONGEST_CAUSE,
+    READY_SECONDS,
+    REDIS_STATES,
+    RETRIED,
+    START_RETRIED,
+    UNREADY,
+)
 from tests.assembly import DOCUMENT, HOOK_FUNCTION, Assembly, synthesize, with_hooks
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -94,12 +103,23 @@ def test_every_error_that_lambda_models_for_a_call_is_sorted() -> None:
     assert not retried & NEVER_RETRIED
 
 
-def test_a_nodes_execution_is_started_again_after_faults_that_pass_and_by_name() -> None:
-    (state,) = (state for name, state in tasks("roll") if name == "Replace node")
-    assert "Name" in state["Arguments"]
-    (retry,) = state["Retry"]
-    assert retry["ErrorEquals"] == list(START_RETRIED)
-    assert not {"States.ALL", "States.TaskFailed"} & set(retry["ErrorEquals"])
+def test_every_execution_is_started_again_after_faults_that_pass_and_by_name() -> None:
+    """By its name none is started twice."""
+    starting = [
+        (name, state)
+        for machine in MACHINES
+        for name, state in tasks(machine, with_hooks())
+        if ":startExecution" in state["Resource"]
+    ]
+    assert {name for name, _ in starting} == {"Replace node", "Start a roll for this node", state_names.START_ROLLBACK}
+    for name, state in starting:
+        assert "Execution.Name" in state["Arguments"]["Name"] or "$roll" in state["Arguments"]["Name"], name
+        (retry,) = state["Retry"]
+        assert retry["ErrorEquals"] == list(START_RETRIED), name
+        assert not {"States.ALL", "States.TaskFailed"} & set(retry["ErrorEquals"])
+        # An answer was lost, and what was started has ended meanwhile. A node's is waited for.
+        already = [c for c in state["Catch"] if c["ErrorEquals"] == [ALREADY_THERE]]
+        assert bool(already) == (name != "Replace node"), name
 
 
 def test_every_step_of_a_roll_that_fails_leads_to_restore_or_before_the_lock_to_the_report() -> None:
@@ -282,7 +302,8 @@ def test_what_every_node_of_the_largest_wave_failed_with_fits_into_a_state() -> 
         "StopDate": 1732700000000,
     }  # fmt: skip
     failure = {"node": "n" * 63, "failure": {"Error": "States.TaskFailed", "Cause": json.dumps(child)}}
-    plan = 1000 * len('"i-0123456789abcdef0",') * 2
+    # Forced, so that each is named twice; and as many workloads are not Ready as the plan has room for.
+    plan = 1000 * len('"i-0123456789abcdef0", ') * 2 + MOST_UNREADY * len(f'"{"d" * 16}", ')
     assert largest * len(json.dumps(failure)) + plan < 262_144
     (not_replaced,) = [state for name, state in states(synthesize().definition("node")) if name == "Not replaced"]
     assert f"0, {LONGEST_CAUSE})" in not_replaced["Cause"]

@@ -139,6 +139,14 @@ def test_each_sort_has_its_fault(code: str, fault: type[Exception]) -> None:
     assert caught.type is fault
 
 
+def test_an_instance_that_comes_or_goes_is_protected_later() -> None:
+    """Groups are described as they were a moment ago, so that no look before the call can tell."""
+    said = "The instance i-1 is not in InService or EnteringStandby or Standby."
+    with pytest.raises(Transient, match="is not in InService") as caught, translated("change scale-in protection"):
+        raise ClientError({"Error": {"Code": "ValidationError", "Message": said}}, "SetInstanceProtection")
+    assert caught.type is Transient
+
+
 @pytest.mark.parametrize("code", ["ResourceNotReadyException", "TooManyRequestsException", "ENILimitReachedException"])
 def test_a_function_that_could_not_be_called_yet_is_told_from_one_that_failed(
     monkeypatch: pytest.MonkeyPatch, code: str

@@ -9,6 +9,7 @@ from botocore.exceptions import ClientError
 
 from eks_rolling.clients.aws import AwsClient
 from eks_rolling.errors import AccessDenied, NotFound
+from eks_rolling.observed.aws import Group
 
 Json = dict[str, Any]
 
@@ -19,6 +20,8 @@ TAKES = {
     "DescribeLaunchConfigurations": 50,
     "DescribeImages": 200,
     "DescribeInstances": 200,
+    "DescribeLaunchTemplates": 200,
+    "DescribeSubnets": 200,
 }
 """Names or values in a request (API references)."""
 
@@ -31,7 +34,9 @@ DELETED = "deleted"
 def named(asked: Json) -> list[str]:
     """What a request asks for."""
     filtered = [value for each in asked.get("Filters", ()) for value in each["Values"]]
-    by_name = ("AutoScalingGroupNames", "AlarmNames", "InstanceTypes", "LaunchConfigurationNames")
+    by_name = (
+        "AutoScalingGroupNames", "AlarmNames", "InstanceTypes", "LaunchConfigurationNames", "LaunchTemplateIds",
+    )  # fmt: skip
     return [*filtered, *(value for key in by_name for value in asked.get(key, ()))]
 
 
@@ -63,8 +68,20 @@ class Account:
                 return versions(asked["Versions"])
             case "DescribeAlarms":
                 return self._alarms(names, asked["AlarmTypes"])
+            case _:
+                return self._of_ec2(operation, asked, names)
+
+    def _of_ec2(self, operation: str, asked: Json, names: list[str]) -> Json:
+        match operation:
             case "DescribeInstanceTypes":
-                return {"InstanceTypes": [kind(name) for name in names]}
+                there(operation, "InstanceType", asked)
+                return {"InstanceTypes": [kind(name) for name in names if name != DELETED]}
+            case "DescribeLaunchTemplates":
+                ids = there(operation, "LaunchTemplateId", asked)
+                return {"LaunchTemplates": [launch_template(each) for each in ids]}
+            case "DescribeSubnets":
+                there(operation, "SubnetId", asked)
+                return {"Subnets": [subnet(name) for name in names if name != DELETED]}
             case "DescribeImages":
                 assert asked["IncludeDeprecated"] is True, "other owners' deprecated images launch too"
                 return {"Images": [image(name) for name in names if "gone" not in name]}
@@ -78,6 +95,23 @@ class Account:
         logs = [alarm for alarm in told if alarm["AlarmName"] == LOG_ALARM]
         answer = {"MetricAlarms": [alarm for alarm in told if alarm not in logs], "LogAlarms": logs}
         return {f"{each}s": answer.get(f"{each}s", []) for each in kinds}
+
+
+def there(operation: str, what: str, asked: Json) -> list[str]:
+    """What is asked for by its id, which EC2 refuses for the sake of one that it does not know."""
+    ids: list[str] = asked.get(f"{what}s", [])
+    if DELETED in ids:
+        raise ClientError({"Error": {"Code": f"Invalid{what}.NotFound", "Message": "it does not exist"}}, operation)
+    return ids
+
+
+def launch_template(identity: str) -> Json:
+    tags = [{"Key": "team", "Value": "shop"}]
+    return {"LaunchTemplateId": identity, "LatestVersionNumber": 2, "DefaultVersionNumber": 1, "Tags": tags}
+
+
+def subnet(identity: str) -> Json:
+    return {"SubnetId": identity, "AvailabilityZone": "a", "AvailableIpAddressCount": 5}
 
 
 def group(name: str) -> Json:
@@ -124,6 +158,21 @@ def client() -> AwsClient:
 def test_any_number_of_groups_is_asked_for_by_name(account: Account, client: AwsClient, count: int) -> None:
     names = [f"ng-{number:03}" for number in range(count)]
     assert [g.name for g in client.groups([*names, names[0]])] == names
+
+
+@pytest.mark.parametrize("count", [0, 1, 200, 201, 450])
+def test_any_number_of_templates_is_described(account: Account, client: AwsClient, count: int) -> None:
+    ids = [f"lt-{number:03}" for number in range(count)]
+    assert client.template_versions(ids) == dict.fromkeys(ids, (2, 1))
+
+
+def test_a_template_a_subnet_and_a_type_that_are_gone_hide_no_others(account: Account, client: AwsClient) -> None:
+    """What is the matter with one group keeps nobody from planning a roll of the others."""
+    assert client.template_versions(["lt-1", DELETED, "lt-2"]) == {"lt-1": (2, 1), "lt-2": (2, 1)}
+    assert client.template_tags([DELETED, "lt-2"]) == {"lt-2": {"team": "shop"}}
+    assert client.free_addresses(Group("ng", subnets=("subnet-1", DELETED))) == {"a": 5}
+    assert client.free_addresses(Group("ng")) == {}
+    assert list(client.instance_types(["m6i.large", DELETED])) == ["m6i.large"]
 
 
 @pytest.mark.parametrize("count", [1, 100, 101, 250])

@@ -4,13 +4,14 @@ from dataclasses import replace
 from typing import Any
 
 import boto3
+import botocore.session
 import pytest
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
-from eks_rolling.clients.aws import AwsClient, _group
+from eks_rolling.clients.aws import KNOWN_FEATURES, KNOWN_IN_OVERRIDES, AwsClient, _group
 from eks_rolling.documents.finding import Severity
-from eks_rolling.observed.aws import Group, GroupInstance
+from eks_rolling.observed.aws import Group, GroupInstance, LaunchTemplate
 from eks_rolling.observed.marks import outdated
 from eks_rolling.payloads import RollRequest
 from eks_rolling.plan.checks import resolve
@@ -89,6 +90,25 @@ def test_an_override_by_type_is_right_for_that_type_alone() -> None:
     assert outdated_of(group) == ["i-wrong", "i-wrong-too"]
 
 
+@pytest.mark.parametrize("version", ["$Latest", "$Default"])
+def test_of_a_template_that_was_deleted_nobody_can_tell_which_nodes_are_outdated(version: str) -> None:
+    """And the other groups are rolled all the same."""
+    gone = replace(GROUP, name="gone", template=LaunchTemplate("lt-gone", version))
+    gone = replace(gone, instances=(GroupInstance("i-9", "a", template="lt-gone:3", type="m6i.large"),))
+    view = replace(CLEAN, groups=(GROUP, gone))
+    plan = decide(view, RollRequest(), SETTINGS)
+    assert (plan.outcome, [c.instance.id for c in plan.chosen]) == (PlanOutcome.ROLL, ["i-1"])
+    assert [(f.code, f.severity, f.object) for f in plan.findings] == [("version-gone", Severity.NOTE, "group gone")]
+    assert "lt-gone" in plan.findings[0].reason
+    assert decide(view, RollRequest(groups=("gone",)), SETTINGS).outcome is PlanOutcome.BLOCKED
+
+
+def test_an_override_whose_own_template_was_deleted_leaves_its_group_alone_too() -> None:
+    own = replace(GROUP, overrides=(("m6g.large", LaunchTemplate("lt-arm", "$Latest")),))
+    assert resolve([own], {"lt-1": (2, 1)}) == {}
+    assert resolve([own], {"lt-1": (2, 1), "lt-arm": (5, 1)})["ng"] == {"": "lt-1:2", "m6g.large": "lt-arm:5"}
+
+
 def test_an_instance_is_outdated_whose_launch_configuration_is_not_its_groups() -> None:
     group = described(
         instance("i-new", "m6i.large", LaunchConfigurationName="lc-2"),
@@ -108,6 +128,13 @@ def test_an_instance_is_outdated_whose_launch_configuration_is_not_its_groups() 
         ({"TrafficSources": [{"Identifier": "tg", "Type": "vpc-lattice"}]}, "traffic source of type vpc-lattice"),
         ({"Status": "Delete in progress"}, "it is being deleted"),
         ({"SomethingNew": {"Really": True}}, "the feature SomethingNew"),
+        ({"Operator": {"Principal": "ecs.amazonaws.com"}}, "the feature Operator"),
+        (mixed({"InstanceType": "m6i.large", "ImageId": "ami-2"}), "the field ImageId of an override"),
+        (mixed({"InstanceType": "m6i.large", "SomethingNew": "x"}), "the field SomethingNew of an override"),
+        (
+            {"InstanceLifecyclePolicy": {"RetentionTriggers": {"TerminateHookAbandon": "retain"}}},
+            "a lifecycle policy that retains instances",
+        ),
     ],
 )
 def test_a_feature_that_a_roll_does_not_know_is_refused_by_name(feature: dict[str, Any], named: str) -> None:
@@ -123,6 +150,19 @@ def test_usual_features_are_known() -> None:
     usual = {"TrafficSources": [{"Identifier": "a", "Type": "elbv2"}], "DesiredCapacityType": "units"}
     more = {"MaxInstanceLifetime": 0, "CapacityRebalance": True, "InstanceMaintenancePolicy": {}}
     assert described(**usual, **more).unhandled == ()
+    for policy in ({}, {"RetentionTriggers": {}}, {"RetentionTriggers": {"TerminateHookAbandon": "terminate"}}):
+        assert described(InstanceLifecyclePolicy=policy).unhandled == ()
+
+
+REFUSED, REFUSED_IN_OVERRIDES = {"Operator"}, {"ImageId"}
+"""What only AWS's own service may change, and what launches something else than the template says."""
+
+
+def test_every_field_that_the_model_has_is_known_or_refused() -> None:
+    """A new botocore with a new field fails here until somebody has decided."""
+    model: Any = botocore.session.get_session().get_service_model("autoscaling")
+    assert set(model.shape_for("AutoScalingGroup").members) - KNOWN_FEATURES == REFUSED
+    assert set(model.shape_for("LaunchTemplateOverrides").members) - KNOWN_IN_OVERRIDES == REFUSED_IN_OVERRIDES
 
 
 def test_features_by_which_aws_replaces_instances_itself_are_read() -> None:

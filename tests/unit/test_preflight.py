@@ -200,6 +200,7 @@ BLOCKS, HOLDS, NOTE = Severity.BLOCKS, Severity.HOLDS, Severity.NOTE
             "group ng",
             lambda v: replace(v, template_data={"lt-1:2": {"ImageId": "resolve:ssm:/image"}}),
         ),
+        ("version-gone", BLOCKS, "group ng", lambda v: replace(v, versions_gone=frozenset({"lt-1:2"}))),
         ("image-gone", BLOCKS, "group ng", image("ami-2", gone="ami-2")),
         (
             "image-gone",

@@ -120,7 +120,7 @@ def test_the_record_of_any_rolls_name_is_read_again(roll: str) -> None:
             "image ami-1 of lt-1:1 is gone, so nothing could be launched",
         ),
         (
-            with_group(overrides=(("m6g.large", LaunchTemplate("lt-2", "$Default")),)),
+            with_group(overrides=(("m6g.large", LaunchTemplate("lt-2", "1")),)),
             "its overrides have launch templates of their own",
         ),
         (replace(VIEW, template_tags={"lt-1": {TAG: "no"}}), f"launch template lt-1 is not tagged {TAG}"),

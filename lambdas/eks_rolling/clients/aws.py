@@ -79,6 +79,9 @@ FILTER_VALUES = 200
 GROUP_NAMES = 50
 """Groups that DescribeAutoScalingGroups takes by name (API reference)."""
 
+TEMPLATE_IDS = 200
+"""Launch templates that one request asks for, the most of a page (API reference)."""
+
 CONFIGURATION_NAMES = 50
 """Launch configurations that one request asks for, the most of a page (API reference)."""
 
@@ -119,6 +122,7 @@ KNOWN_FEATURES = frozenset(
         "HealthCheckGracePeriod",
         "HealthCheckType",
         "InstanceMaintenancePolicy",
+        "InstanceLifecyclePolicy",
         "Instances",
         "LaunchConfigurationName",
         "LaunchTemplate",
@@ -141,6 +145,11 @@ KNOWN_FEATURES = frozenset(
 )
 """Fields of a group that a roll reads, or that do not concern it (API reference, AutoScalingGroup)."""
 
+KNOWN_IN_OVERRIDES = frozenset(
+    {"InstanceType", "WeightedCapacity", "LaunchTemplateSpecification", "InstanceRequirements"}
+)
+"""Fields of an override of a mixed instances policy that a roll reads (API reference, LaunchTemplateOverrides)."""
+
 NODE_ARCHITECTURES = {"x86_64": "amd64", "arm64": "arm64"}
 """EC2's name of an architecture -> what a kubelet labels its node with."""
 
@@ -148,6 +157,10 @@ STANDARD_FAMILY = re.compile(r"(a|c|d|h|i|im|is|m|r|t|z)\d")
 
 GONE_MESSAGE = re.compile(r"(?i)\b(?:AutoScalingGroup name|group|instance)\b.*\bnot found\b")
 """What was there when it was looked at, and is not any more: Auto Scaling says so by a ValidationError."""
+
+COMING_OR_GOING = re.compile(r"(?i)\bis not in InService\b")
+"""An instance that comes or goes, whatever its group was last described with: Auto Scaling changes the protection of
+none that is Pending or Terminating, and says so by a ValidationError."""
 
 NOT_SIGNED_IN = frozenset(
     {
@@ -181,6 +194,8 @@ def translated(doing: str) -> Iterator[None]:
                 raise NotFound(f"Cannot {doing}: {code}: {message}") from error
             case Sort.PERMANENT if code == "ValidationError" and GONE_MESSAGE.search(message):
                 raise NotFound(f"Cannot {doing}: {code}: {message}") from error
+            case Sort.PERMANENT if code == "ValidationError" and COMING_OR_GOING.search(message):
+                raise Transient(f"Cannot {doing} now: {code}: {message}") from error
             case Sort.PERMANENT:
                 raise Permanent(f"Cannot {doing}: {code}: {message}") from error
     except NoCredentialsError as error:
@@ -334,12 +349,18 @@ class AwsClient:
         return {t["LaunchTemplateId"]: {tag["Key"]: tag["Value"] for tag in t.get("Tags", ())} for t in described}
 
     def _templates(self, ids: Iterable[str]) -> "list[LaunchTemplateTypeDef]":
-        wanted = sorted(set(ids))
-        if not wanted:
-            return []
-        with translated(f"describe launch templates {', '.join(wanted)}"):
-            pages = self._ec2.get_paginator("describe_launch_templates").paginate(LaunchTemplateIds=wanted)
-            return [t for page in pages for t in page["LaunchTemplates"]]
+        return [t for batch in _batches(sorted(set(ids)), TEMPLATE_IDS) for t in self._known_templates(batch)]
+
+    def _known_templates(self, ids: list[str]) -> "list[LaunchTemplateTypeDef]":
+        try:
+            with translated(f"describe launch templates {', '.join(ids)}"):
+                pages = self._ec2.get_paginator("describe_launch_templates").paginate(LaunchTemplateIds=ids)
+                return [t for page in pages for t in page["LaunchTemplates"]]
+        except AccessDenied:
+            raise
+        except Permanent:
+            # One of them is gone: for its sake EC2 tells of none.
+            return [] if len(ids) == 1 else [t for each in ids for t in self._known_templates([each])]
 
     def set_default_version(self, template: str, number: str) -> None:
         with translated(f"make version {number} the default of launch template {template}"):
@@ -434,11 +455,13 @@ class AwsClient:
 
     def instance_types(self, names: Iterable[str]) -> dict[str, InstanceType]:
         found: dict[str, InstanceType] = {}
-        # 100 names at most in a request (API reference).
-        for names_of_batch in _batches(sorted(set(names)), 100):
-            batch: Any = names_of_batch
+        # 100 in a page (API reference). A filter, unlike InstanceTypes, does not fail for one that the region lacks.
+        for batch in _batches(sorted(set(names)), 100):
             with translated(f"describe instance types {', '.join(batch)}"):
-                for item in self._ec2.describe_instance_types(InstanceTypes=batch)["InstanceTypes"]:
+                pages = self._ec2.get_paginator("describe_instance_types").paginate(
+                    Filters=[{"Name": "instance-type", "Values": batch}]
+                )
+                for item in (item for page in pages for item in page["InstanceTypes"]):
                     memory = item["MemoryInfo"]["SizeInMiB"] << 20
                     name = str(item["InstanceType"])
                     found[name] = InstanceType(name, item["VCpuInfo"]["DefaultVCpus"], memory, _architecture(item))
@@ -459,13 +482,16 @@ class AwsClient:
         return VcpuQuota(limit=answer["Quota"]["Value"], used=used)
 
     def free_addresses(self, group: Group) -> dict[str, int]:
-        if not group.subnets:
-            return {}
         free: dict[str, int] = {}
-        with translated(f"describe the subnets of {group.name}"):
-            for subnet in self._ec2.describe_subnets(SubnetIds=list(group.subnets))["Subnets"]:
-                zone = subnet["AvailabilityZone"]
-                free[zone] = free.get(zone, 0) + subnet["AvailableIpAddressCount"]
+        # A filter, unlike SubnetIds, does not fail for one that was deleted.
+        for batch in _batches(group.subnets, FILTER_VALUES):
+            with translated(f"describe the subnets of {group.name}"):
+                pages = self._ec2.get_paginator("describe_subnets").paginate(
+                    Filters=[{"Name": "subnet-id", "Values": batch}]
+                )
+                for subnet in (subnet for page in pages for subnet in page["Subnets"]):
+                    zone = subnet["AvailabilityZone"]
+                    free[zone] = free.get(zone, 0) + subnet["AvailableIpAddressCount"]
         return free
 
     def launch(self, group: str, zone: str, token: str) -> Launched:
@@ -896,6 +922,11 @@ def _unhandled(item: Any) -> Iterator[str]:
     overrides = ((item.get("MixedInstancesPolicy") or {}).get("LaunchTemplate") or {}).get("Overrides") or ()
     if any(o.get("WeightedCapacity") for o in overrides):
         yield "weighted capacity: its sizes are units, not instances"
+    for field in sorted({key for o in overrides for key, value in o.items() if value} - KNOWN_IN_OVERRIDES):
+        yield f"the field {field} of an override, by which it launches something else than its template says"
+    kept = (item.get("InstanceLifecyclePolicy") or {}).get("RetentionTriggers") or {}
+    if any(action != "terminate" for action in kept.values()):
+        yield "a lifecycle policy that retains instances instead of terminating them"
     if (unit := item.get("DesiredCapacityType", "units")) != "units":
         yield f"desired capacity in {unit}: its sizes are not instances"
     for source in item.get("TrafficSources") or ():
@@ -903,5 +934,5 @@ def _unhandled(item: Any) -> Iterator[str]:
             yield f"traffic source of type {source['Type']}"
     if status := item.get("Status"):
         yield f"it is being deleted ({status})"
-    for feature in sorted(item.keys() - KNOWN_FEATURES):
+    for feature in sorted(name for name, value in item.items() if value and name not in KNOWN_FEATURES):
         yield f"the feature {feature}"

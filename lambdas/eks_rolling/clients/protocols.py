@@ -241,11 +241,11 @@ class Aws(Protocol):
     def lifecycle_hooks(self, groups: Iterable[str]) -> list[LifecycleHook]: ...
 
     def template_versions(self, ids: Iterable[str]) -> dict[str, tuple[int, int]]:
-        """Per launch template id: (latest, default) version numbers. Raises Permanent for an unknown id."""
+        """Per launch template id: (latest, default) version numbers. One that does not exist is absent."""
         ...
 
     def template_tags(self, ids: Iterable[str]) -> dict[str, dict[str, str]]:
-        """Per launch template id the template's own tags. Raises Permanent for an unknown id."""
+        """Per launch template id the template's own tags. One that does not exist is absent."""
         ...
 
     def set_default_version(self, template: str, number: str) -> None:
@@ -277,7 +277,7 @@ class Aws(Protocol):
         ...
 
     def instance_types(self, names: Iterable[str]) -> dict[str, InstanceType]:
-        """EC2's instance types of these names. Raises Permanent for an unknown one."""
+        """EC2's instance types of these names. One that the region does not have is absent."""
         ...
 
     def vcpu_quota(self) -> VcpuQuota:
@@ -285,7 +285,7 @@ class Aws(Protocol):
         ...
 
     def free_addresses(self, group: Group) -> dict[str, int]:
-        """Free private addresses per zone in the group's subnets."""
+        """Free private addresses per zone in the group's subnets, as far as they exist."""
         ...
 
     def launch(self, group: str, zone: str, token: str) -> Launched:
@@ -495,5 +495,5 @@ class Clients:
     now: Clock
     sleep: Callable[[float], None]
     """Seconds. Redis steps and the last look before a termination sleep for fractions of a second between two looks,
-    and a version that was put back is given some seconds to spread; nothing else sleeps."""
+    and a version that was put back, or made a moment ago, is given some seconds to spread; nothing else sleeps."""
     http: Http

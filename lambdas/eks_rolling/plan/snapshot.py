@@ -73,6 +73,8 @@ class ClusterSnapshot:
     """The cluster's other groups, which the request or the settings leave out; none where nothing is ever put back."""
     template_data: dict[str, dict[str, str]] = field(default_factory=dict)
     """ "lt-id:number" or "lc:NAME" -> what that version or launch configuration says, field by field."""
+    versions_gone: frozenset[str] = frozenset()
+    """Of what groups would launch, "lt-id:number" or "lc:NAME": what does not exist any more."""
     template_tags: dict[str, dict[str, str]] = field(default_factory=dict)
     """Launch template -> its own tags; empty where no version is ever put back."""
     images: dict[str, str] = field(default_factory=dict)
@@ -223,15 +225,22 @@ def resolve(groups: Iterable[Group], versions: dict[str, tuple[int, int]]) -> Ta
     """What each group would launch now: instance type -> "lt-id:number", "" for types without an override.
 
     $Latest and $Default are resolved here, once per roll, so that a version made meanwhile does not move the target.
+    A group is absent whose template does not exist, unless it names the version: none of its nodes is outdated then.
     """
     targets: Targets = {}
     for group in groups:
         if group.configuration:
             targets[group.name] = {"": f"{CONFIGURATION}{group.configuration}"}
-        elif group.template:
+        elif group.template and not unresolved(group, versions):
             own = {"": _number(group.template, versions)}
             targets[group.name] = own | {kind: _number(t, versions) for kind, t in group.overrides}
     return targets
+
+
+def unresolved(group: Group, versions: dict[str, tuple[int, int]]) -> list[str]:
+    """The group's launch templates that do not exist, of which it launches whichever version they have."""
+    named = (*([group.template] if group.template else ()), *(t for _, t in group.overrides))
+    return sorted({t.id for t in named if t.version in {"$Latest", "$Default"} and t.id not in versions})
 
 
 def _number(template: LaunchTemplate, versions: dict[str, tuple[int, int]]) -> str:

@@ -14,7 +14,8 @@ def rehearse(task: RestoreTask, clients: Clients) -> StepResult:
     """On one group of the plan and an instance that the roll replaces. Raises AccessDenied naming what is missing."""
     lock.confirm(clients, task.roll)
     for group in clients.aws.groups(task.groups) if task.groups else []:
-        instance = next((i for i in group.instances if i.id in task.nodes and i.alive), None)
+        # Auto Scaling changes the protection of none that comes or goes.
+        instance = next((i for i in group.instances if i.id in task.nodes and i.lifecycle == "InService"), None)
         if instance is None or group.managed:
             continue
         registered = [t for t in clients.aws.targets_of([instance.id]) if t.state == "healthy"]

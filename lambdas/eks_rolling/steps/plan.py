@@ -41,8 +41,12 @@ T = TypeVar("T")
 NAMED = 20
 """Blockers that a sentence names; the others are in the plan's document."""
 
-MOST_UNREADY = 6000
-"""Workloads that are not Ready, which anybody may make: twenty bytes each of the 256 KiB that an answer may have."""
+MOST_UNREADY = 3000
+"""Workloads that are not Ready, which anybody may make: twenty bytes each of the 256 KiB that a state may have. The
+gate is told of them beside the plan's nodes and what a whole wave failed with."""
+
+SPREADING, SPREADING_LOOK = 10.0, 2.0
+"""For how many seconds EC2 is asked again for a version that it does not know, and the seconds between two looks."""
 
 LISTERS = 3
 """Kinds that are listed at the same time. More would be held back by the server's fairness, and need more memory."""
@@ -191,7 +195,7 @@ def _observe(request: RollRequest, clients: Clients, lists: Executor) -> Cluster
     rollable = [g for g in groups if not g.managed]
     templates = [t.id for g in rollable for t in (g.template, *(t for _, t in g.overrides)) if t]
     versions = aws.template_versions(templates)
-    data = aws.template_data(_versions_in_use(rollable, versions))
+    data = _described(rollable, versions, clients)
     moving = by_parameter(data)
     of_moving = {i.id for g in rollable for i in g.instances if i.template in moving}
     states = as_their_groups_say(rollable, aws.instances([i.id for g in rollable for i in g.instances]))
@@ -220,6 +224,7 @@ def _observe(request: RollRequest, clients: Clients, lists: Executor) -> Cluster
         left_out=left_out,
         other_groups=_other_groups(groups, clients) if clients.settings.roll_back.enabled else (),
         template_data=data,
+        versions_gone=_launched(rollable, versions) - data.keys(),
         template_tags=aws.template_tags(templates) if clients.settings.roll_back.enabled else {},
         images={i: s.image for i, s in states.items() if i in of_moving},
         images_now=images_now,
@@ -354,10 +359,23 @@ def _strangers(view: ClusterSnapshot, moving: Iterable[Pod]) -> dict[str, deque[
     return found
 
 
-def _versions_in_use(groups: Sequence[Group], versions: dict[str, tuple[int, int]]) -> set[str]:
-    """The launch template versions that instances run or would get."""
-    wanted = {number for own in resolve(groups, versions).values() for number in own.values()}
-    return wanted | {i.template for g in groups for i in g.instances if i.template}
+def _launched(groups: Sequence[Group], versions: dict[str, tuple[int, int]]) -> frozenset[str]:
+    """The launch template versions that new instances would get."""
+    return frozenset(number for own in resolve(groups, versions).values() for number in own.values())
+
+
+def _described(
+    groups: Sequence[Group], versions: dict[str, tuple[int, int]], clients: Clients
+) -> dict[str, dict[str, str]]:
+    """What the versions say that instances run or would get. A version that somebody has just made, which is what this
+    roll may be about, is not known everywhere at once (EC2 API guide, eventual consistency)."""
+    launched = _launched(groups, versions)
+    data = clients.aws.template_data(launched | {i.template for g in groups for i in g.instances if i.template})
+    until = clients.now() + SPREADING
+    while (missing := launched - data.keys()) and clients.now() < until:
+        clients.sleep(SPREADING_LOOK)
+        data |= clients.aws.template_data(missing)
+    return data
 
 
 def _types_in_use(groups: Sequence[Group], data: dict[str, dict[str, str]]) -> set[str]:

@@ -297,6 +297,8 @@ def test_lifecycle_hooks_hold_an_instance_until_they_are_completed(aws: Server) 
     (instance,) = launch(aws, "hooked")["Instances"][0]["InstanceIds"]
     until(lambda: instance in members(aws, "hooked", "Pending:Wait"), "the hook holds the new instance")
     assert aws.instance(instance)["state"] == "running"
+    with refused(aws, "is not in InService or EnteringStandby or Standby"):
+        client.set_instance_protection(AutoScalingGroupName="hooked", InstanceIds=[instance], ProtectedFromScaleIn=True)
     client.record_lifecycle_action_heartbeat(
         AutoScalingGroupName="hooked", LifecycleHookName="coming", InstanceId=instance
     )

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from eks_rolling.documents.finding import Finding, Severity, blocks, holds, note
 from eks_rolling.names import CLUSTER_TAG_VALUES, cluster_tag
-from eks_rolling.observed.aws import BY_ATTRIBUTES, Group
+from eks_rolling.observed.aws import BY_ATTRIBUTES, CONFIGURATION, Group
 from eks_rolling.observed.marks import (
     GROUP_MAXIMUM,
     GROUP_PUT_BACK,
@@ -15,7 +15,7 @@ from eks_rolling.observed.marks import (
     MOST_TAGS,
 )
 from eks_rolling.payloads import RollRequest, Targets
-from eks_rolling.plan.snapshot import DAY, Candidate, ClusterSnapshot, by_parameter, resolve
+from eks_rolling.plan.snapshot import DAY, Candidate, ClusterSnapshot, by_parameter, resolve, unresolved
 from eks_rolling.settings import Deadlines, Settings
 from eks_rolling.wording import counted
 
@@ -41,6 +41,7 @@ def group_findings(
             found = (
                 *_ability(group, settings),
                 *_tag_of_new_instances(view, group, settings),
+                *_version_of_new_instances(view, group),
                 *_image_of_new_instances(view, group),
                 *_room_for_tags(view, group, settings),
                 *_others_at_work(group),
@@ -93,6 +94,19 @@ def _tag_of_new_instances(view: ClusterSnapshot, group: Group, settings: Setting
             f"group {group.name}",
             f"its tag {key} is not for its new instances, so no step may touch a replacement",
             "give the tag PropagateAtLaunch, or have the launch template tag instances",
+        )
+
+
+def _version_of_new_instances(view: ClusterSnapshot, group: Group) -> Iterator[Finding]:
+    """Every launch would fail, and of a template without any version nobody can tell which nodes are outdated."""
+    launches = resolve([group], view.versions).get(group.name, {}).values()
+    gone = {v.removeprefix(CONFIGURATION) for v in launches if v in view.versions_gone}
+    for what in (*unresolved(group, view.versions), *sorted(gone)):
+        yield blocks(
+            "version-gone",
+            f"group {group.name}",
+            f"what it launches does not exist any more: {what}",
+            "point the group at a launch template and a version that exist",
         )
 
 
