@@ -15,7 +15,7 @@ from eks_rolling.documents.report import Ending, Report
 from eks_rolling.errors import AccessDenied, RollError, Transient
 from eks_rolling.observed.aws import InstanceState
 from eks_rolling.observed.kubernetes import Node, Owner, Taint
-from eks_rolling.observed.marks import HARD_TAINT, INSTANCE_REPLACES, LaunchMark
+from eks_rolling.observed.marks import GROUP_RESUME, HARD_TAINT, INSTANCE_REPLACES, LaunchMark
 from eks_rolling.payloads import HoldKind
 from eks_rolling.report.messages import Topic
 from eks_rolling.roll.lock import ABORT, PAUSE
@@ -481,6 +481,25 @@ def test_a_roll_node_started_by_hand_becomes_a_roll_for_that_node() -> None:
     engine.follow(started)
     assert (started.name, started.status) == ("node-by-hand", "SUCCEEDED")
     assert len(outdated(world)) == 5
+
+
+def test_what_a_roll_suspended_is_resumed_although_its_record_is_removed_in_the_middle() -> None:
+    """R2: Terraform takes tags away that it does not know."""
+    world = shop(SMALL)
+    before, removed = world.snapshot(), list[str]()
+
+    def prune(current: World) -> None:
+        for name, group in current.groups_by_name.items():
+            if GROUP_RESUME in group.tags and name not in removed and launches(current):
+                removed.append(name)
+                tags = {key: value for key, value in group.tags.items() if key != GROUP_RESUME}
+                current.groups_by_name[name] = replace(group, tags=tags)
+
+    world.watchers.append(prune)
+    execution = engine_for(world).run("roll", "roll-1", {})
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    assert sorted(removed) == ["ng-a", "ng-b"]
+    assert world.snapshot() == before
 
 
 def test_a_roll_for_a_node_is_started_once_although_no_answer_comes(monkeypatch: pytest.MonkeyPatch) -> None:

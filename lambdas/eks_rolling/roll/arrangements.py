@@ -39,10 +39,16 @@ class GroupPause:
     maximum: int | None = None
 
 
-def pause_of(group: Group, surge: int) -> GroupPause:
-    """What is still missing on the group. A record that is there already is kept: its reading was the original's."""
+def pause_of(group: Group, surge: int, *, again: bool = False) -> GroupPause:
+    """What is still missing on the group. A record that is there already is kept: its reading was the original's.
+
+    `again`: the roll has paused the group before. Where its record was removed since, whatever is suspended counts as
+    suspended by the roll: else nobody would resume it.
+    """
     suspend = INTERFERING_PROCESSES - group.suspended
     remembered = frozenset(group.tags.get(GROUP_RESUME, "-").split()) - {"-"}
+    if again and GROUP_RESUME not in group.tags:
+        remembered = INTERFERING_PROCESSES & group.suspended
     tags = {}
     if GROUP_RESUME not in group.tags or suspend - remembered:
         tags[GROUP_RESUME] = " ".join(sorted(remembered | suspend)) or "-"
@@ -164,7 +170,7 @@ def _arrange(seen: Arranged, clients: Clients) -> None:
     if seen.autoscaler is not None and seen.autoscaler.desired > 0:
         scale_to_zero(seen.autoscaler, clients)
     for group in seen.groups:
-        pause(group, pause_of(group, seen.surge), clients)
+        pause(group, pause_of(group, seen.surge, again=True), clients)
     for node in seen.nodes:
         if mark := mark_of(node, seen.roll, seen.mode):
             clients.kubernetes.update_node(node, taints=mark.taints, annotations=mark.annotations)

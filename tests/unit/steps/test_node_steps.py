@@ -617,6 +617,12 @@ class TestPauseAndRestore:
         pause = arrangements.pause_of(paused, surge=2)
         assert (pause.tags, pause.suspend, pause.maximum) == ({GROUP_MAXIMUM: "3 to 5"}, frozenset(), 5)
 
+    @pytest.mark.parametrize("suspended", [INTERFERING_PROCESSES, INTERFERING_PROCESSES - {"AZRebalance"}])
+    def test_what_a_roll_suspended_is_resumed_although_its_record_was_removed(self, suspended: frozenset[str]) -> None:
+        """R2: a tool that prunes tags which it does not know, in mid-roll."""
+        bare = group(suspended=suspended, maximum=10)
+        assert set(arrangements.pause_of(bare, surge=1, again=True).tags[GROUP_RESUME].split()) == INTERFERING_PROCESSES
+
     def test_a_maximum_that_somebody_set_since_is_the_one_to_put_back(self) -> None:
         """R1."""
         theirs = group(desired=5, maximum=6, tags={GROUP_RESUME: "-", GROUP_MAXIMUM: "3 to 4"})
