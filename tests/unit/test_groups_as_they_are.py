@@ -150,7 +150,8 @@ def test_usual_features_are_known() -> None:
     usual = {"TrafficSources": [{"Identifier": "a", "Type": "elbv2"}], "DesiredCapacityType": "units"}
     more = {"MaxInstanceLifetime": 0, "CapacityRebalance": True, "InstanceMaintenancePolicy": {}}
     assert described(**usual, **more).unhandled == ()
-    for policy in ({}, {"RetentionTriggers": {}}, {"RetentionTriggers": {"TerminateHookAbandon": "terminate"}}):
+    policies: list[Any] = [{}, {"RetentionTriggers": {}}, {"RetentionTriggers": {"TerminateHookAbandon": "terminate"}}]
+    for policy in policies:
         assert described(InstanceLifecyclePolicy=policy).unhandled == ()
 
 
