@@ -94,11 +94,9 @@ def _stack(target: Target) -> str:
 
 def _described_stack(cloudformation: Any, name: str) -> Json:
     """Raises Unwell where there is none of that name."""
-    from botocore.exceptions import ClientError
-
     try:
         (stack,) = cloudformation.describe_stacks(StackName=name)["Stacks"]
-    except ClientError as error:
+    except cloudformation.exceptions.ClientError as error:
         said = error.response["Error"]
         if said.get("Code") != "ValidationError" or "does not exist" not in said.get("Message", ""):
             raise

@@ -191,8 +191,6 @@ def _triggers(target: Target) -> str:
 
 def _trail(target: Target) -> str:
     """Whether some trail that runs records what changes: without one a new template version starts nothing."""
-    from botocore.exceptions import ClientError
-
     cloudtrail = target.session.client("cloudtrail")
     unseen = []
     for trail in cloudtrail.describe_trails(includeShadowTrails=True)["trailList"]:
@@ -202,7 +200,7 @@ def _trail(target: Target) -> str:
                 cloudtrail.get_event_selectors(TrailName=arn)
             ):
                 return f"trail {trail['Name']} records changes"
-        except ClientError as error:
+        except cloudtrail.exceptions.ClientError as error:
             # An organization's trail, say, which is its management account's: another may do.
             unseen.append(f"{trail['Name']}: {error}")
     if unseen:

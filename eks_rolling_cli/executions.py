@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from eks_rolling.documents.failure import read_json
 
@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     from mypy_boto3_stepfunctions.type_defs import HistoryEventTypeDef
 
 Json = dict[str, Any]
+Seen = TypeVar("Seen")
 Status = Literal["RUNNING", "SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED", "PENDING_REDRIVE"]
 
 PAGE = 1000
 """Events, or executions, per request: the most that is answered."""
+
+RETRY_SECONDS, LONGEST_RETRY_SECONDS = 2.0, 30.0
+"""Until a look that failed is made again: at first, and at most."""
 
 SPREADING_SECONDS = 60.0
 """How long Step Functions may not know an execution that was just started: what it describes is eventually consistent
@@ -45,6 +49,25 @@ class Execution:
     @property
     def running(self) -> bool:
         return self.status == "RUNNING"
+
+
+def patiently(look: Callable[[], Seen], say_line: Callable[[str], None]) -> Seen:
+    """Looks until it works: whoever follows an execution outlives lost connections and throttling."""
+    from eks_rolling.errors import Transient
+
+    wait, failed = RETRY_SECONDS, False
+    while True:
+        try:
+            seen = look()
+        except Transient as error:
+            say_line(f"no connection: {' '.join(str(error).split())} Trying again in {wait:.0f} s.")
+            failed = True
+            time.sleep(wait)
+            wait = min(LONGEST_RETRY_SECONDS, wait * 2)
+        else:
+            if failed:
+                say_line("connected again")
+            return seen
 
 
 def new_name(what: str = "roll") -> str:

@@ -69,7 +69,7 @@ def plan_there(target: Target, name: str, request: Json) -> tuple[Json, Json]:
     """The same of a dry run of the deployed workflow, which sees what its functions see. Raises CommandError."""
     from eks_rolling.documents.failure import explain
     from eks_rolling_cli.execution_history import plan_answer
-    from eks_rolling_cli.watching import patiently
+    from eks_rolling_cli.executions import patiently
 
     arn = target.executions.start(target.machine("roll"), name, request | {"dry_run": True, "trigger": target.who})
     try:

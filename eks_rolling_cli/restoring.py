@@ -10,10 +10,10 @@ from eks_rolling.documents.failure import explain
 from eks_rolling.documents.remedies import way_out
 from eks_rolling_cli.cli_context import say, tell
 from eks_rolling_cli.execution_history import answers, position
-from eks_rolling_cli.executions import new_name
+from eks_rolling_cli.executions import new_name, patiently
 from eks_rolling_cli.exits import CommandError, Exit
 from eks_rolling_cli.target import Target
-from eks_rolling_cli.watching import LOOK_SECONDS, patiently
+from eks_rolling_cli.watching import LOOK_SECONDS
 
 
 def restore_after(target: Target, dead: str, *, detach: bool = False) -> None:

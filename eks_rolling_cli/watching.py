@@ -3,33 +3,33 @@
 import itertools
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from eks_rolling import state_names
 from eks_rolling.documents.remedies import way_out
 from eks_rolling_cli.cli_context import aimed, output, print_line, say, show, tell
+from eks_rolling_cli.executions import patiently
 from eks_rolling_cli.exits import CommandError, Exit
 from eks_rolling_cli.format import beginning, brief
 from eks_rolling_cli.listing import INDENT
 from eks_rolling_cli.target import Target
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from rich.console import RenderableType
 
     from eks_rolling_cli.executions import Execution
     from eks_rolling_cli.roll_state import RollReader, RollState
 
 Json = dict[str, Any]
-Seen = TypeVar("Seen")
 
 LOOK_SECONDS = 2.0
 """Between two looks; more while many nodes are in work, so that few calls are made a second."""
 
 CALLS_PER_SECOND = 5.0
-LONGEST_RETRY_SECONDS = 30.0
 
 MOST_LEFT_TO_OTHERS = 50
 """How far back the last roll is looked for."""
@@ -206,25 +206,6 @@ def exit_of(seen: "RollState") -> Exit:
     if seen.running or seen.status == "SUCCEEDED":
         return Exit.FINE
     return Exit.BLOCKED if seen.error in {"Blocked", "NotApproved"} else Exit.FAILED
-
-
-def patiently(look: Callable[[], Seen], say_line: Callable[[str], None]) -> Seen:
-    """Looks until it works: a watcher outlives lost connections and throttling."""
-    from eks_rolling.errors import Transient
-
-    wait, failed = LOOK_SECONDS, False
-    while True:
-        try:
-            seen = look()
-        except Transient as error:
-            say_line(f"no connection: {' '.join(str(error).split())} Trying again in {wait:.0f} s.")
-            failed = True
-            time.sleep(wait)
-            wait = min(LONGEST_RETRY_SECONDS, wait * 2)
-        else:
-            if failed:
-                say_line("connected again")
-            return seen
 
 
 class _Lines:

@@ -25,6 +25,7 @@ def run(target: FakeTarget, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs the command as from a shell, in which nobody answers questions unless `input` does."""
     monkeypatch.setattr(frame, "Target", lambda _: target)
     monkeypatch.setattr("eks_rolling_cli.watching.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("eks_rolling_cli.executions.RETRY_SECONDS", 0.0)
 
     def run(*arguments: str, **options: Any) -> Result:
         return CliRunner().invoke(app, list(arguments), **options)

@@ -19,6 +19,8 @@ ROLE = "arn:aws:iam::123456789012:role/EksRolling-demo-PlanRole"
 class Client:
     """Answers each call, by its name, with what it was given; paginators answer one page of it."""
 
+    exceptions = SimpleNamespace(ClientError=ClientError)
+
     def __init__(self, answers: Json) -> None:
         self._answers = answers
 
@@ -363,7 +365,7 @@ def test_a_stack_by_another_name_is_told_from_one_that_may_not_be_seen(target: F
             def describe(**_: str) -> Json:
                 raise ClientError(self._error, "DescribeStacks")
 
-            return SimpleNamespace(describe_stacks=describe)
+            return SimpleNamespace(describe_stacks=describe, exceptions=SimpleNamespace(ClientError=ClientError))
 
     for code, message, said in (
         ("ValidationError", "Stack with id EksRolling-demo does not exist", "knows no stack EksRolling-demo"),

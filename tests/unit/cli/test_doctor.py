@@ -185,6 +185,8 @@ def advanced(*fields: dict[str, object]) -> dict[str, object]:
 class Trails:
     """CloudTrail with these trails: what each records, or the code with which it refuses to say."""
 
+    exceptions = SimpleNamespace(ClientError=ClientError)
+
     def __init__(self, trails: dict[str, dict[str, object] | str]) -> None:
         self._trails = trails
 
