@@ -162,6 +162,8 @@ class NodeToEmpty:
 
     not_restartable: frozenset[Owner] = frozenset()
     """Workloads that ask for a restart where no Role lets this step do it."""
+    stand_ins: frozenset[str] = frozenset()
+    """UIDs of pods that stand in for one of a Redis group."""
 
     def restarts(self, workload: Workload | None) -> bool:
         """Whether its pods leave by a restart: it asks for that, and this step may do it."""
@@ -394,7 +396,7 @@ def _why_not(
     one_by_one_busy: bool,
 ) -> Why | None:
     workload = seen.workloads.get(pod.owner) if pod.owner else None
-    if migrated := _migrated(pod, workload):
+    if migrated := _migrated(seen, pod, workload):
         return Why(migrated, HoldKind.REDIS)
     if workload and seen.restarts(workload):
         return Why(_restarting(workload, pod, seen))
@@ -423,9 +425,9 @@ def _why_not(
     return None
 
 
-def _migrated(pod: Pod, workload: Workload | None) -> str:
+def _migrated(seen: NodeToEmpty, pod: Pod, workload: Workload | None) -> str:
     """Why a pod is left to the migration of a Redis group; "" if it is not."""
-    if LABEL in pod.labels:
+    if pod.uid in seen.stand_ins:
         return f"it stands in for a pod of Redis group {pod.labels[LABEL]}, whose migration ends it"
     if workload and GROUP in workload.annotations:
         return f"it belongs to Redis group {workload.annotations[GROUP]}, which is migrated, not evicted"
@@ -629,7 +631,18 @@ def observe(task: NodeTask, clients: Clients) -> NodeToEmpty:
         placeholders=placeholders(low, kubernetes.services()) if low else frozenset(),
         shared=shared,
         not_restartable=denied,
+        stand_ins=frozenset(_stand_ins(pods, clients)),
     )
+
+
+def _stand_ins(pods: Iterable[Pod], clients: Clients) -> Iterator[str]:
+    """Those that a StatefulSet's group has: with the label alone, which anybody may give to a pod, it is as any other.
+    Of a group that is declared wrongly meanwhile, too."""
+    for pod in pods:
+        if LABEL in pod.labels and not pod.stays_with_node:
+            sets = clients.kubernetes.stateful_sets(pod.namespace)
+            if any(s.annotations.get(GROUP) == pod.labels[LABEL] for s in sets):
+                yield pod.uid
 
 
 def _may_not_be_restarted(workload: Workload, clients: Clients) -> bool:

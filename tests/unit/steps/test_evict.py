@@ -19,7 +19,7 @@ from eks_rolling.observed.kubernetes import (
     placeholders,
 )
 from eks_rolling.observed.marks import HARD_TAINT, NODE_ROLL
-from eks_rolling.payloads import Hold, HoldKind
+from eks_rolling.payloads import Hold, HoldKind, NodeTask
 from eks_rolling.redis.stand_in import LABEL
 from eks_rolling.steps.evict import (
     Cordon,
@@ -33,8 +33,11 @@ from eks_rolling.steps.evict import (
     Restart,
     decide,
     describe_budgets,
+    observe,
     restart_mark,
 )
+from tests.model.situations import settings, shards
+from tests.world import PodState
 
 NODE = Node("old", taints=(HARD_TAINT,), annotations={NODE_ROLL: "roll-1"})
 WEB = Owner("Deployment", "shop", "web")
@@ -89,9 +92,19 @@ def test_a_stand_in_is_left_to_the_migration_of_its_group() -> None:
     """C1: it may be the only master of its shard."""
     stand_in = pod("redis-0-stand-in", None, labels={LABEL: "shards"})
     words = "it stands in for a pod of Redis group shards, whose migration ends it"
-    assert reason(decide(seen(stand_in))) == f"pod shop/redis-0-stand-in: {words}"
-    ended = replace(stand_in, phase="Failed", ready=False)
-    assert decide(seen(ended, node=replace(NODE, unschedulable=True))) == Empty("the node is empty")
+    assert reason(decide(seen(stand_in, stand_ins=frozenset({stand_in.uid})))) == f"pod shop/redis-0-stand-in: {words}"
+
+
+def test_only_with_its_label_a_pod_stands_in_for_nobody() -> None:
+    """N1: anybody may write the label; then its eviction is asked for like any other's."""
+    world = shards(new_version=False)
+    node = next(iter(world.nodes_by_name))
+    made_of = [("real", "shards", "Running"), ("forged", "nothing", "Running"), ("ended", "shards", "Failed")]
+    for name, group, phase in made_of:
+        made = Pod("default", name, f"uid-{name}", node, labels={LABEL: group}, phase=phase, resource_version="1")
+        world.pods_by_name["default", name] = PodState(made, world.time)
+    found = observe(NodeTask(roll="roll-1", node=node, instance="i-1", group="ng-a"), world.clients(settings()))
+    assert found.stand_ins == {"uid-real"}
 
 
 def test_an_exhausted_budget_holds_and_is_named_with_its_numbers() -> None:
