@@ -1,5 +1,6 @@
 """What decisions see of AWS: Auto Scaling groups, instances, launch templates and load balancer targets."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -88,9 +89,14 @@ class Group:
 
     @property
     def strays(self) -> int:
-        """How many replacements may come in other zones than in the one that was to get it: asked for one more, AWS
-        launches in one of the zones that have the fewest (EC2 Auto Scaling user guide, instance distribution)."""
-        return max(0, len(self.zones) - 1) if self.launches_serially else 0
+        """How many replacements may come in other zones before one comes in the zone that is to get it: asked for one
+        more, AWS launches in one of those that have the fewest (EC2 Auto Scaling user guide, instance distribution)."""
+        if not self.launches_serially:
+            return 0
+        counts = Counter(dict.fromkeys(self.zones, 0))
+        counts.update(i.zone for i in self.instances if i.alive and i.zone in counts)
+        fullest = max(counts.values(), default=0)
+        return sum(fullest + 1 - count for count in counts.values()) - 1 if fullest else 0
 
     @property
     def managed(self) -> bool:

@@ -141,13 +141,25 @@ class TestLaunch:
         assert strays(group_, states) == {"i-d": "", "i-e": "i-c", "i-f": ""}
 
     @pytest.mark.parametrize(
-        ("zones", "more", "room"),
-        [(("a", "b", "c"), {"mixed_purchasing": True}, 2), (("a",), {"configuration": "lc"}, 0), (("a", "b"), {}, 0)],
+        ("zones", "instances", "room"),
+        [
+            ("abc", "abc", 2),
+            ("abc", "a", 4),
+            ("ab", "abb", 2),
+            ("a", "aaa", 0),
+            ("ab", "aab", 2),
+            ("ab", "", 0),
+            ("", "", 0),
+        ],
     )
-    def test_where_aws_chooses_the_zone_one_may_come_in_each_other_one(
-        self, zones: tuple[str, ...], more: dict[str, Any], room: int
+    def test_where_aws_chooses_the_zone_others_may_come_before_the_one_that_is_needed(
+        self, zones: str, instances: str, room: int
     ) -> None:
-        assert group(zones=zones, **more).strays == room
+        """Until the zone has fewer than every other one: where all have as many, AWS may choose any."""
+        members = tuple(GroupInstance(f"i-{n}", zone) for n, zone in enumerate(instances))
+        spread = Group("ng", zones=tuple(zones), instances=members)
+        assert replace(spread, mixed_purchasing=True).strays == replace(spread, configuration="lc").strays == room
+        assert spread.strays == 0
 
     def test_tags_that_form_a_circle_are_followed_once(self) -> None:
         """T1."""
