@@ -222,6 +222,19 @@ class TestReading:
         item = {"metadata": metadata, "spec": {"replicas": 1}, "status": {"observedGeneration": 1, "readyReplicas": 1}}
         assert not _workload("Deployment", item).all_ready
 
+    @pytest.mark.parametrize(
+        ("revisions", "updated", "pending"),
+        [(("a", "a"), 0, False), (("a", "b"), 1, True), (("a", "b"), 3, False), ((None, None), 0, False)],
+    )
+    def test_a_stateful_set_is_pending_until_all_pods_have_its_template(
+        self, revisions: tuple[str, str], updated: int, *, pending: bool
+    ) -> None:
+        """With OnDelete the two revisions stay apart for ever."""
+        metadata = {"namespace": "s", "name": "w", "uid": "u", "resourceVersion": "1"}
+        status = {"currentRevision": revisions[0], "updateRevision": revisions[1], "updatedReplicas": updated}
+        item = {"metadata": metadata, "spec": {"replicas": 3}, "status": {**status, "replicas": 3}}
+        assert _workload("StatefulSet", item).pending is pending
+
     @pytest.mark.parametrize(("ordinals", "first"), [({}, 0), ({"ordinals": {}}, 0), ({"ordinals": {"start": 3}}, 3)])
     def test_a_stateful_sets_pods_are_counted_from_where_it_says(self, ordinals: dict[str, Any], first: int) -> None:
         metadata = {"namespace": "s", "name": "w", "uid": "u", "resourceVersion": "1"}

@@ -898,9 +898,16 @@ def _workload(kind: str, item: Json) -> Workload:
         settled=settled,
         service=spec.get("serviceName") or "",
         first=(spec.get("ordinals") or {}).get("start", 0),
+        pending=_is_pending(status),
         paused=bool(spec.get("paused")),
         fault=_condition_says(status, "ReplicaFailure", "True"),
     )
+
+
+def _is_pending(status: Json) -> bool:
+    """With OnDelete a StatefulSet's current revision never becomes the one that it was updated to: its pods tell."""
+    revisions = status.get("currentRevision"), status.get("updateRevision")
+    return revisions[0] != revisions[1] and status.get("updatedReplicas", 0) < status.get("replicas", 0)
 
 
 def _surges(kind: str, spec: Json) -> bool:

@@ -490,6 +490,8 @@ class Workload:
     """A StatefulSet's serviceName."""
     first: int = 0
     """The ordinal of its first pod (spec.ordinals.start)."""
+    pending: bool = False
+    """Some pods of a StatefulSet have not the template that it has now."""
     paused: bool = False
     """A Deployment that rolls nothing out until it is resumed."""
     fault: str = ""

@@ -29,6 +29,8 @@ from eks_rolling.plan.checks.redis_network import ACCEPTABLE as ACCEPTABLE_NETWO
 from eks_rolling.plan.checks.redis_network import network_findings
 from eks_rolling.plan.checks.redis_sentinel import ACCEPTABLE as ACCEPTABLE_REDIS
 from eks_rolling.plan.checks.redis_sentinel import redis_findings
+from eks_rolling.plan.checks.redis_template import ACCEPTABLE as ACCEPTABLE_TEMPLATE
+from eks_rolling.plan.checks.redis_template import template_findings
 from eks_rolling.plan.checks.request import request_findings
 from eks_rolling.plan.checks.rollback import rollback_findings
 from eks_rolling.plan.checks.scheduling import (
@@ -83,6 +85,7 @@ ACCEPTABLE = (
     | ACCEPTABLE_REDIS
     | ACCEPTABLE_CLUSTER
     | ACCEPTABLE_NETWORK
+    | ACCEPTABLE_TEMPLATE
 )
 """Codes of findings that a person may accept, of all objects or as CODE:OBJECT. The others cannot be rolled over."""
 
@@ -166,6 +169,7 @@ def _all(
     yield from undeclared_redis(view, others)
     yield from redis_findings(view.redis, view.redis_problems, {p.owner for p in pods})
     yield from network_findings(view, {p.owner for p in pods})
+    yield from template_findings(view, {p.owner for p in pods})
     yield from other_controller_findings(view, settings)
     yield from admission_findings(view, pods)
     yield from cron_job_findings(view, settings.batch_seconds) if chosen else ()
