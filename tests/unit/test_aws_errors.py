@@ -15,7 +15,7 @@ from botocore.parsers import ResponseParserError
 from eks_rolling.clients import aws, aws_errors, eks
 from eks_rolling.clients.aws import AwsClient, translated
 from eks_rolling.clients.aws_errors import CODES, Sort, sort
-from eks_rolling.clients.protocols import HttpAnswer
+from eks_rolling.clients.protocols import HttpAnswer, Launched
 from eks_rolling.errors import AccessDenied, NotFound, Permanent, Transient
 
 CLIENTS = {
@@ -137,6 +137,48 @@ def test_each_sort_has_its_fault(code: str, fault: type[Exception]) -> None:
     with pytest.raises(fault, match=f"Cannot do it.*{code}") as caught, translated("do it"):
         raise ClientError({"Error": {"Code": code, "Message": "so"}}, "CreateTags")
     assert caught.type is fault
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "The instance i-1 is not part of Auto Scaling group ng-a.",
+        "Instance Id not found - No managed instance found for instance ID: i-1",
+        "AutoScalingGroup name not found - AutoScalingGroup 'ng-a' not found",
+    ],
+)
+def test_what_has_left_its_group_is_gone(said: str) -> None:
+    """A restore has nothing to put back there, and leaves nothing behind."""
+    with pytest.raises(NotFound), translated("change scale-in protection"):
+        raise ClientError({"Error": {"Code": "ValidationError", "Message": said}}, "SetInstanceProtection")
+
+
+@pytest.mark.parametrize(
+    ("code", "fault"),
+    [
+        ("InsufficientInstanceCapacity", None),
+        ("VcpuLimitExceeded", None),
+        ("ValidationError", None),
+        ("AccessDenied", AccessDenied),
+        ("IdempotentParameterMismatch", Permanent),
+        ("ResourceContention", Transient),
+    ],
+)
+def test_a_launch_that_is_refused_for_want_of_capacity_is_asked_for_again_with_another_token(
+    monkeypatch: pytest.MonkeyPatch, code: str, fault: type[Exception] | None
+) -> None:
+    """Whether it is refused, or answered without an instance."""
+
+    def refuse(_: Any, operation: str, __: Any) -> Any:
+        raise ClientError({"Error": {"Code": code, "Message": "no"}}, operation)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", refuse)
+    client = AwsClient("demo", session=boto3.session.Session("none", "none", region_name="eu-central-1"))
+    if fault is None:
+        assert client.launch("ng-a", "zone-a", "token-1") == Launched(error=code, message="no")
+    else:
+        with pytest.raises(fault):
+            client.launch("ng-a", "zone-a", "token-1")
 
 
 def test_an_instance_that_comes_or_goes_is_protected_later() -> None:

@@ -150,12 +150,30 @@ KNOWN_IN_OVERRIDES = frozenset(
 )
 """Fields of an override of a mixed instances policy that a roll reads (API reference, LaunchTemplateOverrides)."""
 
+NO_CAPACITY = frozenset(
+    {
+        "InsufficientFreeAddressesInSubnet",
+        "InsufficientHostCapacity",
+        "InsufficientInstanceCapacity",
+        "InsufficientReservedInstanceCapacity",
+        "InsufficientVolumeCapacity",
+        "InstanceLimitExceeded",
+        "MaxSpotInstanceCountExceeded",
+        "SpotMaxPriceTooLow",
+        "VcpuLimitExceeded",
+    }
+)
+"""With what EC2 refuses a launch that may succeed later (EC2 API guide, error codes). LaunchInstances lists them beside
+no instance; should the call be refused with one instead, it means the same."""
+
 NODE_ARCHITECTURES = {"x86_64": "amd64", "arm64": "arm64"}
 """EC2's name of an architecture -> what a kubelet labels its node with."""
 
 STANDARD_FAMILY = re.compile(r"(a|c|d|h|i|im|is|m|r|t|z)\d")
 
-GONE_MESSAGE = re.compile(r"(?i)\b(?:AutoScalingGroup name|group|instance)\b.*\bnot found\b")
+GONE_MESSAGE = re.compile(
+    r"(?i)\b(?:AutoScalingGroup name|group|instance)\b.*\bnot found\b|\bis not part of Auto Scaling group\b"
+)
 """What was there when it was looked at, and is not any more: Auto Scaling says so by a ValidationError."""
 
 COMING_OR_GOING = re.compile(r"(?i)\bis not in InService\b")
@@ -505,10 +523,11 @@ class AwsClient:
                     RetryStrategy="none",
                 )
             except ClientError as error:
-                if error.response["Error"].get("Code") != "ValidationError":
+                code = error.response["Error"].get("Code", "")
+                # A ValidationError is mostly no room below the maximum; another instance may terminate soon.
+                if code != "ValidationError" and code not in NO_CAPACITY:
                     raise
-                # Mostly no room below the maximum; another instance may terminate soon.
-                return Launched(error="ValidationError", message=error.response["Error"].get("Message", ""))
+                return Launched(error=code, message=error.response["Error"].get("Message", ""))
         launched = [i for batch in answer.get("Instances", []) for i in batch.get("InstanceIds", [])]
         if launched:
             return Launched(instance=launched[0])
