@@ -165,13 +165,14 @@ def marked() -> Iterator[Case]:
         world = cluster()
         _mark(world, wild)
         world.effects.clear()
+        bore = {machine.id for machine in world.machines.values() if marks.INSTANCE_REPLACES in machine.tags}
         by = wild.chance(0.5)
         _restore(world, {"roll": ROLL} | ({"by": "watchdog-1"} if by else {}))
         theirs = {f"tag {name}" for name in world.groups_by_name}
         # Instances bear tags that only our roles may write, by which one may be terminated; no node's mark launches,
-        # claims or registers.
+        # claims or registers. Who has the place of one that bears such a tag is written there.
         only(world, "lease ", "update node ", f"update {AUTOSCALER}", "resume ", "untag ", "maximum of ", "protect ",
-             "terminate ", "evict ", *theirs)  # fmt: skip
+             "terminate ", "evict ", *theirs, *(f"tag {instance}: " for instance in bore))  # fmt: skip
         assert not world.leases[LOCK].holder
         tagged = {machine.id for machine in world.machines.values() if marks.INSTANCE_REPLACES in machine.tags}
         left = [n for n in world.nodes_by_name.values() if n.annotations.keys() & {*marks.NODE_ANNOTATIONS}]
@@ -183,7 +184,7 @@ def marked() -> Iterator[Case]:
 
 
 def _mark(world: World, wild: Wild) -> None:
-    ids = sorted(world.machines)
+    ids = [*sorted(world.machines), marks.SURPLUS]
     for node in list(world.nodes_by_name.values()):
         found = wild.some(list(NODE_MARKS), lambda key: wild.near(NODE_MARKS[key]))
         cordoned = marks.NODE_CORDONED in found and wild.chance(0.5)
@@ -191,7 +192,9 @@ def _mark(world: World, wild: Wild) -> None:
         world._set_node(replace(node, annotations=found, taints=taints, unschedulable=cordoned))
     group = world.groups_by_name["ng-a"]
     tags = wild.some(list(ACCOUNT_MARKS), lambda key: wild.near(ACCOUNT_MARKS[key]))
-    world.groups_by_name["ng-a"] = replace(group, tags=group.tags | tags, maximum=wild.dice.choice((3, 5)))
+    world.groups_by_name["ng-a"] = replace(
+        group, tags=group.tags | tags, maximum=wild.dice.choice((3, 5)), mixed_purchasing=wild.chance(0.3)
+    )
     for machine in world.machines.values():
         machine.tags = wild.some((marks.INSTANCE_REPLACES, marks.INSTANCE_PROTECTED), lambda _: wild.near(ids), 0.2)
     if wild.chance(0.5):
