@@ -16,6 +16,7 @@ from eks_rolling import state_names
 from eks_rolling.documents.failure import explain
 from eks_rolling.documents.remedies import typed, way_out
 from eks_rolling.documents.report import Report
+from eks_rolling.report.timeline import ending_of
 from eks_rolling.wording import spoken
 from eks_rolling_cli.cli_context import AsJson, aimed, print_json, say, show, tell, written
 from eks_rolling_cli.execution_history import answers
@@ -101,7 +102,7 @@ def _summarize(target: Target, listed: "Execution") -> Json:
     except NotFound:
         # Step Functions has forgotten it since it was listed; its report may be there.
         execution, events = listed, []
-    reason = explain({"Error": execution.error, "Cause": execution.cause})
+    reason = explain({"Error": execution.error, "Cause": execution.cause}) or ending_of(events)
     if not reason:
         reason = next((str(said[-1][1].get("reason", "")) for s in TELLING if (said := answers(events, s))), "")
     written = {} if execution.running else target.document(execution.name, "report.json")

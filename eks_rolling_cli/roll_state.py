@@ -10,7 +10,7 @@ from eks_rolling import state_names
 from eks_rolling.documents.failure import explain
 from eks_rolling.documents.report import NodeEnding, Orphan, untold, way_back
 from eks_rolling.names import node_execution_suffix
-from eks_rolling.report.timeline import node_ending, steps_of, work_of
+from eks_rolling.report.timeline import ending_of, node_ending, steps_of, work_of
 from eks_rolling_cli.execution_history import (
     PAUSED,
     Position,
@@ -226,7 +226,7 @@ def assemble(
         plan=str(answer.get("reason", "")),
         result=next((str(a.get("reason", "")) for _, a in answers(events, state_names.REPORT)), ""),
         error=execution.error,
-        failure=explain({"Error": execution.error, "Cause": execution.cause}),
+        failure=explain({"Error": execution.error, "Cause": execution.cause}) or ending_of(events),
         surge=int(output.get("surge") or 1),
         waves=begun,
         nodes=tuple(

@@ -262,7 +262,11 @@ class Engine:
         self, name: str, state: Mapping[str, Any], here: dict[str, Any], scope: "Scope", execution: Execution
     ) -> Run:
         execution.events.append(
-            {"type": "TaskStateEntered", "timestamp": self.world.time, "stateEnteredEventDetails": {"name": name}}
+            {
+                "type": "TaskStateEntered",
+                "timestamp": self.world.time,
+                "stateEnteredEventDetails": {"name": name, "input": json.dumps(here["input"])},
+            }
         )
         try:
             here["result"] = yield from self._retried(state, here, scope, execution)

@@ -150,9 +150,13 @@ class TestTimeline:
             "aborted" if ending == "not-begun" and error == "Aborted" else "failed" if error == "NotBegun" else ending
         )
 
-    def test_nodes_of_waves_are_known(self) -> None:
-        wave = [{"instance": "i-1", "node": "n-1", "group": "g"}]
-        assert timeline.waves_of(history(look("Pick the next nodes", 1, output={"wave": wave}))) == {"i-1": "n-1"}
+    def test_the_nodes_that_a_roll_began_are_those_whose_executions_it_started(self) -> None:
+        """A wave is longer than its surge: of the rest there is nothing to record when a roll is stopped."""
+        begun = entered("Replace node", 2.0)
+        begun["stateEnteredEventDetails"]["input"] = json.dumps({"instance": "i-1", "node": "n-1", "group": "g"})
+        wave = [{"instance": f"i-{i}", "node": f"n-{i}", "group": "g"} for i in (1, 2)]
+        events = [*look("Pick the next nodes", 1, output={"wave": wave}), begun]
+        assert timeline.begun_of(events) == {"i-1": "n-1"}
 
 
 class TestReadyNodes:

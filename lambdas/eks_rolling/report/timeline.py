@@ -178,9 +178,11 @@ def approver_of(history: Iterable[dict[str, Any]]) -> str:
     return ""
 
 
-def waves_of(steps: Iterable[StepTime]) -> dict[str, str]:
-    """The nodes of the waves that a roll began: instance -> node."""
-    return {task["instance"]: task["node"] for _, answer in _answers(steps) for task in answer.output.get("wave", ())}
+def begun_of(history: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """The nodes for which a roll started an execution, instance -> node: of a wave only as many as its surge."""
+    entered = (e["stateEnteredEventDetails"] for e in history if e["type"] == "TaskStateEntered")
+    nodes = [read_json(d.get("input", "")) for d in entered if d["name"] == state_names.REPLACE_NODE]
+    return {str(node["instance"]): str(node.get("node", "")) for node in nodes if "instance" in node}
 
 
 def _note(step: StepTime, answer: dict[str, Any], when: float) -> None:

@@ -2,7 +2,8 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from eks_rolling import state_names
@@ -202,16 +203,17 @@ def run(task: ReportTask, clients: Clients) -> StepResult:
         if task.restored or task.left_behind:
             notify(clients, messages.restored(clients.settings, task.roll, task.restored, task.left_behind))
         return StepResult.done("the roll has already written its report")
-    steps, ending, approver, gaps = _own_steps(task, clients)
+    own = _own_history(task, clients)
+    steps, ending, gaps = own.steps, own.ending, own.gaps
     if task.stopped and steps and not ending:
         return StepResult.done("the roll has not ended, and will write its own report")
     recorded = {n.instance for n in nodes}
-    if unknown := [node for instance, node in timeline.waves_of(steps).items() if instance not in recorded]:
+    if unknown := [node for instance, node in own.begun.items() if instance not in recorded]:
         gaps = (*gaps, f"What was done to {', '.join(unknown)} is not in this report: its record was not there yet.")
     if task.unlooked:
         gaps = (*gaps, f"This report did not check what is left behind. {explain(task.unlooked)}")
     report = summary(task, nodes, plan, clients.settings.cluster, steps, clients.now(), gaps)
-    report = report.model_copy(update={"approved_by": approver})
+    report = report.model_copy(update={"approved_by": own.approver})
     if task.stopped:
         report = report.model_copy(update={"reason": ending or "The roll ended without a reason."})
     aws.save(f"{prefix}/report.json", report.model_dump_json(indent=2, by_alias=True), "application/json")
@@ -220,18 +222,32 @@ def run(task: ReportTask, clients: Clients) -> StepResult:
     return StepResult.done(report.reason, outcome=report.outcome, report=address, replaced=report.replaced)
 
 
-def _own_steps(task: ReportTask, clients: Clients) -> tuple[list[StepTime], str, str, tuple[str, ...]]:
-    """The roll's own steps, why it ended if from outside, who approved it, and gaps.
+@dataclass(frozen=True, slots=True)
+class OwnHistory:
+    """What the roll's own execution did: `ending` is why it ended if from outside, `begun` its nodes, instance -> node,
+    `gaps` what could not be read."""
 
-    A history that cannot be read ends no report.
-    """
+    steps: list[StepTime] = field(default_factory=list)
+    ending: str = ""
+    approver: str = ""
+    begun: Mapping[str, str] = field(default_factory=dict)
+    gaps: tuple[str, ...] = ()
+
+
+def _own_history(task: ReportTask, clients: Clients) -> OwnHistory:
+    """A history that cannot be read ends no report."""
     if not task.execution:
-        return [], "", "", ()
+        return OwnHistory()
     try:
         history = clients.aws.history(task.execution)
     except Permanent as error:
-        return [], "", "", (f"The roll's own steps are not in this report. {sentence(error)}",)
-    return timeline.steps_of(history), timeline.ending_of(history), timeline.approver_of(history), ()
+        return OwnHistory(gaps=(f"The roll's own steps are not in this report. {sentence(error)}",))
+    return OwnHistory(
+        timeline.steps_of(history),
+        timeline.ending_of(history),
+        timeline.approver_of(history),
+        timeline.begun_of(history),
+    )
 
 
 handler = handler_for(run, ReportTask, locked=False)

@@ -724,7 +724,8 @@ def _give_back(seen: Replacement, clients: Clients, progress: RestoreProgress) -
         case "keep" if node and unfit(node):
             _say_unfit(node, seen.pods, progress)
         case "keep":
-            progress.left.append(f"{name}, launched for a node that was not replaced, stays: it is in use")
+            on = f"node {node.name}, instance {seen.instance.id}" if node else f"instance {seen.instance.id}"
+            progress.left.append(f"{on}, launched for a node that was not replaced, stays: it is in use")
         case "uncordon" if node:
             clients.kubernetes.update_node(node, unschedulable=False, annotations={NODE_CORDONED: None})
             progress.waiting.append(f"{name} is in use and stays")

@@ -119,6 +119,15 @@ def test_what_ended_a_roll_is_said_once_and_not_beside_each_of_its_nodes() -> No
     assert not any("failed" in line for line in lines)
 
 
+def test_a_roll_that_was_stopped_is_not_explained_by_its_plan() -> None:
+    """The console stops an execution without a cause."""
+    history = begun(planned("i-1"), {"i-1": "a"}).add("ExecutionAborted")
+    seen = assemble(execution("roll-1", 1000, "ABORTED", 1100.0), history.events, {}, plan={}, asked={}, looked=1200)
+    assert seen.failure == "The roll's execution was stopped."
+    lines = list(changes(rolling({}), seen))
+    assert any(line.startswith("stopped after") and line.endswith(seen.failure) for line in lines)
+
+
 def test_pace_and_time_left_follow_the_nodes_that_were_replaced() -> None:
     seen = rolling({"i-1": replaced(1000, 100), "i-2": child(History(1150).wait("Evict pods", BUDGET))})
     # One node in 200 s, which took 100.5 s; half of the second is left, and two more, two at once.
