@@ -28,6 +28,7 @@ UNSEEN: Mapping[str, frozenset[str]] = {
     "it is stored, for whoever reads plan.json": frozenset({"stays", "assumptions"}),
     "the SDK reads it": frozenset({"ca_cert_data", "retries", "event_name"}),
     "CDK calls it": frozenset({"try_bundle"}),
+    "Rich calls it": frozenset({"on_broken_pipe"}),
     "contract tests compare it with what the other side says": frozenset({"link_ok", "abandons"}),
 }
 """Why vulture sees no use -> names."""
