@@ -69,8 +69,11 @@ def _checked(name: str, look: Look, target: Target) -> Check:
     except (CommandError, RollError) as error:
         return Check(name, Health.FAIL, _first_sentence(sentence(error)), _rest(str(error)))
     except (BotoCoreError, ClientError) as error:
-        if isinstance(error, ClientError) and sort_of(error) is Sort.GONE:
+        sort = sort_of(error) if isinstance(error, ClientError) else Sort.TRANSIENT
+        if sort is Sort.GONE:
             return Check(name, Health.FAIL, f"it is gone: {error}", "deploy the stack again: npx cdk deploy --all")
+        if sort is Sort.TRANSIENT:
+            return Check(name, Health.WARN, f"cannot be checked now: {error}", "try again in a moment")
         return Check(name, Health.WARN, f"cannot be checked: {error}", "ask for the permission to see it")
 
 

@@ -164,11 +164,15 @@ class Executions:
         return list(seen)
 
     def start(self, machine: str, name: str, given: Json) -> str:
-        """Starts an execution; its ARN."""
+        """Starts an execution, whose name nobody else uses (`new_name`); its ARN."""
         with _translated("start an execution"):
-            arn = self._client.start_execution(stateMachineArn=machine, name=name, input=json.dumps(given))[
-                "executionArn"
-            ]
+            try:
+                arn = self._client.start_execution(stateMachineArn=machine, name=name, input=json.dumps(given))[
+                    "executionArn"
+                ]
+            except self._client.exceptions.ExecutionAlreadyExists:
+                # The SDK has asked again after an answer that was lost, and what it had started has ended meanwhile.
+                arn = f"{machine.replace(':stateMachine:', ':execution:', 1)}:{name}"
         self._begun[arn] = Execution(arn, name, "RUNNING", time.time(), input=given)
         return arn
 

@@ -161,7 +161,7 @@ def test_each_kind_of_rule_is_there_and_enabled(target: FakeTarget) -> None:
     ("code", "health", "remedy"),
     [
         ("AccessDenied", Health.WARN, "ask for the permission to see it"),
-        ("ThrottlingException", Health.WARN, "ask for the permission to see it"),
+        ("ThrottlingException", Health.WARN, "try again in a moment"),
         ("NotFound", Health.FAIL, "deploy the stack again: npx cdk deploy --all"),
         ("ResourceNotFoundException", Health.FAIL, "deploy the stack again: npx cdk deploy --all"),
     ],

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -50,8 +51,14 @@ def test_only_events_that_came_since_are_asked_for() -> None:
     assert executions.history("arn")[-1]["timestamp"] == 2530.0
 
 
+class AlreadyExistsError(ClientError):
+    """As the SDK makes one for each code of a service."""
+
+
 class Lagging:
     """Step Functions that does not know any execution yet."""
+
+    exceptions = SimpleNamespace(ExecutionAlreadyExists=AlreadyExistsError)
 
     def start_execution(self, **asked: str) -> Json:
         return {"executionArn": f"arn:{asked['name']}"}
@@ -80,6 +87,18 @@ def test_what_was_just_started_runs_although_nothing_knows_it_yet(monkeypatch: p
     for read in (executions.describe, executions.history):
         with pytest.raises(NotFound):
             read(arn)
+
+
+def test_a_start_whose_answer_was_lost_is_the_one_that_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK asks again; a dry run may have ended by then, and its name is taken."""
+
+    def refuse(_: Lagging, **__: str) -> Json:
+        raise AlreadyExistsError({"Error": {"Code": "ExecutionAlreadyExists", "Message": "taken"}}, "StartExecution")
+
+    monkeypatch.setattr(Lagging, "start_execution", refuse)
+    machine = "arn:aws:states:eu-central-1:123456789012:stateMachine:eks-rolling-demo-roll"
+    arn = Executions(cast(Any, Lagging())).start(machine, "plan-1", {})
+    assert arn == "arn:aws:states:eu-central-1:123456789012:execution:eks-rolling-demo-roll:plan-1"
 
 
 def test_an_empty_history_is_no_fault() -> None:
