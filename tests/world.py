@@ -815,7 +815,7 @@ class World:
         pods = (p.pod for p in self.pods_by_name.values())
         return [p for p in pods if p.namespace == namespace and p.labels.get(LABEL) == group and not p.mirror]
 
-    def create_stand_in(self, workload: Workload, pod: Pod, zone: str, marks: Mapping[str, str]) -> None:
+    def create_stand_in(self, workload: Workload, pod: Pod, zone: str, marks: Mapping[str, str]) -> str:
         state = self.workloads_by_owner.get(workload.owner)
         if state is None:
             raise NotFound(f"{workload.owner} is gone.")
@@ -840,6 +840,7 @@ class World:
         elif name not in {p.name for p in self.stand_ins(pod.namespace, workload.annotations[GROUP])}:
             raise Permanent(f"Pod {pod.namespace}/{name} has the name of a stand-in and is none: delete it.")
         self._effect(f"create redis pod {name}")
+        return ""
 
     def annotate_pod(self, pod: Pod, annotations: Mapping[str, str | None]) -> Pod:
         state = self.pods_by_name.get((pod.namespace, pod.name))

@@ -241,13 +241,14 @@ class Cluster:
     def node(self, _name: str) -> Node | None:
         return None
 
-    def create_stand_in(self, _workload: Workload, pod: Pod, _zone: str, marks: Mapping[str, str]) -> None:
+    def create_stand_in(self, _workload: Workload, pod: Pod, _zone: str, marks: Mapping[str, str]) -> str:
         name = stand_in.name_for(pod.name)
         with self._lock:
             if name not in self.pods:
                 self.created.append(name)
                 self.start(name, self._root / f"{name}-{next(self._serial)}")
                 self.pods[name] = self._pod(name, NEW, marks)
+        return ""
 
     def delete_pod(self, pod: Pod) -> None:
         """A StatefulSet's comes back a moment later, elsewhere, with its volume."""

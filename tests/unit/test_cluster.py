@@ -10,7 +10,7 @@ import pytest
 
 from eks_rolling.errors import AccessDenied
 from eks_rolling.migration.cluster import HEARD_SECONDS, LISTEN_SECONDS, SILENT_SECONDS, perform
-from eks_rolling.observed.kubernetes import Owner, Pod
+from eks_rolling.observed.kubernetes import Owner, Pod, Workload
 from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, KnownNode, Login, Role, Server, Silent
 from eks_rolling.redis.actions import Done, RedisHold, RedisStep, Settled, Stop
 from eks_rolling.redis.cluster import (
@@ -733,6 +733,17 @@ def test_known_to_nobody_its_pod_is_deleted() -> None:
 def test_a_stand_in_for_nobody_asks_a_person() -> None:
     seen = change(cluster(stand_in="m-0"), T, original=None)
     expect(seen, Stop, None, "m-0-stand-in is a stand-in for a pod that no StatefulSet declares")
+
+
+@pytest.mark.parametrize("denied", ["", "exceeded quota: small, requested: pods=1, used: pods=6, limited: pods=6"])
+def test_a_stand_in_that_its_namespace_does_not_take_is_waited_for_with_the_reason(denied: str) -> None:
+    """C1: nothing has changed yet; a quota has room again when another pod ends."""
+    made = SimpleNamespace(
+        workload=lambda owner: Workload(owner), node=lambda _: None, create_stand_in=lambda *_: denied
+    )
+    done = perform(decide(cluster()), cast(Any, SimpleNamespace(kubernetes=made, redis=None)))
+    assert done.acted is (denied == "")
+    assert done.said == (f"no stand-in can be made for m-0: {denied}" if denied else "master m-0 gets a stand-in")
 
 
 @pytest.mark.parametrize("phase", ["Failed", "Succeeded"])

@@ -66,6 +66,19 @@ MAY_NOT = (
 )
 
 
+NO_POD = 'pods "redis-0-stand-in" is forbidden: exceeded quota: small, requested: pods=1, used: pods=6, limited: pods=6'
+RESTRICTED = (
+    'pods "redis-0-stand-in" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true (pod or '
+    'container "redis" must set securityContext.runAsNonRoot=true)'
+)
+MAY_MAKE_NO_POD = 'pods is forbidden: User "roll" cannot create resource "pods" in API group "" in the namespace "shop"'
+
+
+@pytest.mark.parametrize(("status", "message"), [(403, NO_POD), (403, RESTRICTED), (400, WEBHOOK)])
+def test_a_stand_in_that_a_namespace_does_not_take_is_denied_with_its_words(status: int, message: str) -> None:
+    assert read_denial(status, {"message": message}, fault) == message
+
+
 @pytest.mark.parametrize(
     ("status", "message"), [(403, NO_BUDGET), (403, ENDING), (400, WEBHOOK), (422, POLICY), (403, POLICY)]
 )
@@ -75,7 +88,12 @@ def test_a_budget_that_a_namespace_does_not_take_is_denied_with_its_words(status
 
 @pytest.mark.parametrize(
     ("status", "message", "error"),
-    [(403, MAY_NOT, AccessDenied), (422, "invalid", Permanent), (500, "etcd", Transient)],
+    [
+        (403, MAY_NOT, AccessDenied),
+        (403, MAY_MAKE_NO_POD, AccessDenied),
+        (422, "invalid", Permanent),
+        (500, "etcd", Transient),
+    ],
 )
 def test_what_is_about_the_caller_or_the_server_is_a_fault(status: int, message: str, error: type[Exception]) -> None:
     with pytest.raises(error):

@@ -75,7 +75,7 @@ DENIAL = re.compile(
 """How the API server tells of webhooks and policies that said no, and of a webhook that could not be asked (apiserver,
 pkg/admission/plugin)."""
 
-NOT_ALLOWED = re.compile(r'User ".*?" cannot create resource "(pods/eviction|poddisruptionbudgets)"')
+NOT_ALLOWED = re.compile(r'User ".*?" cannot create resource "(pods|pods/eviction|poddisruptionbudgets)"')
 """How it tells of a missing permission (apiserver, endpoints/handlers/responsewriters/errors.go)."""
 
 LONGEST_WORDS = 300
@@ -259,7 +259,7 @@ class KubernetesClient:
         # Any kubelet may create a mirror pod in any namespace; who connects to one tells it the group's password.
         return [pod for pod in map(_pod, found) if not pod.mirror]
 
-    def create_stand_in(self, workload: Workload, pod: Pod, zone: str, marks: Mapping[str, str]) -> None:
+    def create_stand_in(self, workload: Workload, pod: Pod, zone: str, marks: Mapping[str, str]) -> str:
         owner = workload.owner
         item = self._get(_workload_path(owner.kind, owner.namespace, owner.name))
         if item is None:
@@ -269,11 +269,12 @@ class KubernetesClient:
         group = workload.annotations[GROUP]
         body = manifest(item, group, pod.name, zone, marks, stand_in_labels(workload.annotations))
         status, answer, _ = self._request("POST", path_of(CORE, "pods", namespace=owner.namespace), body)
-        if status not in {201, 409}:
-            raise self._fault(status, answer, f"create the pod {owner.namespace}/{body['metadata']['name']}")
         name = body["metadata"]["name"]
+        if status not in {201, 409}:
+            return read_denial(status, answer, self._fault, f"create the pod {owner.namespace}/{name}")
         if status == 409 and name not in {p.name for p in self.stand_ins(owner.namespace, group)}:
             raise Permanent(f"Pod {owner.namespace}/{name} has the name of a stand-in and is none: delete it.")
+        return ""
 
     def annotate_pod(self, pod: Pod, annotations: Mapping[str, str | None]) -> Pod:
         metadata = {"resourceVersion": pod.resource_version, "uid": pod.uid, "annotations": dict(annotations)}

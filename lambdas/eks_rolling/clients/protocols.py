@@ -181,11 +181,12 @@ class Kubernetes(Protocol):
         """The group's stand-ins, by their label."""
         ...
 
-    def create_stand_in(self, workload: Workload, pod: Pod, zone: str, marks: Mapping[str, str]) -> None:
+    def create_stand_in(self, workload: Workload, pod: Pod, zone: str, marks: Mapping[str, str]) -> str:
         """Creates the pod that stands in for `pod`, with these annotations (`eks_rolling.redis.stand_in`).
 
-        It may be there already. Raises NotFound when the workload is gone, Conflict when it changed since it was
-        observed, Permanent where another pod has the name.
+        It may be there already. Answers the words with which admission or a quota denies it, "" if it is there. Raises
+        NotFound when the workload is gone, Conflict when it changed since it was observed, Permanent where another pod
+        has the name.
         """
         ...
 

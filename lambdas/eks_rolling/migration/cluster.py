@@ -105,8 +105,8 @@ def perform(action: Action, clients: Clients) -> Done:
     if late := _late(_needed(action), clients):
         return Done(late, acted=False)
     match action:
-        case CreateStandIn(member, original):
-            _create(member, original, clients)
+        case CreateStandIn():
+            return _create(action, clients)
         case Meet(by, newcomer):
             # CLUSTER MEET takes no names, and the pod's address is what the others reach it by.
             assert newcomer.endpoint is not None  # noqa: S101 (it answered)
@@ -133,7 +133,8 @@ def perform(action: Action, clients: Clients) -> Done:
     return Done(action.reason)
 
 
-def _create(member: ClusterPod, original: Original, clients: Clients) -> None:
+def _create(action: CreateStandIn, clients: Clients) -> Done:
+    member, original = action.member, action.original
     assert member.pod is not None  # noqa: S101 (decided on)
     assert member.pod.owner is not None  # noqa: S101 (a StatefulSet's)
     workload = clients.kubernetes.workload(member.pod.owner)
@@ -141,7 +142,9 @@ def _create(member: ClusterPod, original: Original, clients: Clients) -> None:
         raise NotFound(f"{member.pod.owner} is gone while its Redis Cluster is migrated: create it again.")
     node = clients.kubernetes.node(member.pod.node)
     marks = stand_in.marks(original.pod, original.id, original.role)
-    clients.kubernetes.create_stand_in(workload, member.pod, node.zone if node else "", marks)
+    if denied := clients.kubernetes.create_stand_in(workload, member.pod, node.zone if node else "", marks):
+        return Done(f"no stand-in can be made for {member}: {denied}", acted=False)
+    return Done(action.reason)
 
 
 def _greet(speaker: ClusterPod, hearers: tuple[ClusterPod, ...], clients: Clients) -> None:
