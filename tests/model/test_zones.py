@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 
 from eks_rolling.observed.kubernetes import Pod
-from eks_rolling.observed.marks import INSTANCE_REPLACES, SURPLUS
+from eks_rolling.observed.marks import INSTANCE_REPLACES, SURPLUS, LaunchMark
+from tests.asl import Stopped
 from tests.model.situations import by_zone, outdated
 from tests.model.test_remedies import leaves_nothing
 from tests.model.test_roll import engine_for
 from tests.model.test_spares import later, roll
-from tests.world import ZONES, PodState, World
+from tests.world import ZONES, Killed, PodState, World
 
 Json = dict[str, Any]
 
@@ -103,7 +104,6 @@ def test_pods_that_reach_such_an_instance_first_leave_it_to_the_next_roll() -> N
     engine = engine_for(world)
 
     def occupy(_: str) -> None:
-        """A pod that tolerates a cordon."""
         for machine in world.machines.values():
             node = world._node_of(machine.id)
             if (
@@ -112,8 +112,7 @@ def test_pods_that_reach_such_an_instance_first_leave_it_to_the_next_roll() -> N
                 and node.ready
                 and not any(p.name == "squatter" for p in world.pods())
             ):
-                pod = Pod("default", "squatter", uid="uid-squatter", node=node.name, ready=True, phase="Running")
-                world.pods_by_name["default", "squatter"] = PodState(pod)
+                squat(world, node.name)
 
     engine.before_call = occupy
     assert engine.run("roll", "roll-1", {}).status == "SUCCEEDED"
@@ -123,3 +122,40 @@ def test_pods_that_reach_such_an_instance_first_leave_it_to_the_next_roll() -> N
     world.planned = set(world.machines)
     del world.pods_by_name["default", "squatter"]
     finishes(world, before, zones, "roll-2")
+
+
+@pytest.mark.heavy
+def test_what_came_in_another_zone_for_a_roll_that_died_replaces_no_node_of_the_zone_that_needed_one() -> None:
+    """R2, N3: volumes stay in their zone."""
+    world = wide(1, 1)
+    before, zones = world.snapshot(), by_zone(world)
+    engine, unclaimed = engine_for(world), list[str]()
+    engine.kills_stop_execution = True
+
+    def die(step: str) -> None:
+        """Once an instance came in another zone than that of the node for which it was asked."""
+        asked = {n.zone for n in world.nodes() if (mark := LaunchMark.on(n)) is not None and mark.raised}
+        new = (m for i, m in world.machines.items() if i not in world.planned and not m.tags and m.zone not in asked)
+        if step == "launch_replacement" and asked and (machine := next(new, None)):
+            unclaimed.append(machine.id)
+            raise Killed
+
+    engine.before_call = die
+    with pytest.raises(Stopped):
+        engine.run("roll", "roll-1", {})
+    (stray,) = unclaimed
+    world.advance(300)
+    squat(world, f"node-{stray}")
+    engine = engine_for(world)
+    engine.run("restore", "watchdog-1", {"roll": "roll-1"})
+    beside = world.machines[stray].tags[INSTANCE_REPLACES]
+    assert world.machines[beside].zone == world.machines[stray].zone
+    world.planned = set(world.machines)
+    del world.pods_by_name["default", "squatter"]
+    finishes(world, before, zones, "roll-2")
+
+
+def squat(world: World, node: str) -> None:
+    """A pod that tolerates a cordon."""
+    pod = Pod("default", "squatter", uid="uid-squatter", node=node, ready=True, phase="Running")
+    world.pods_by_name["default", "squatter"] = PodState(pod)

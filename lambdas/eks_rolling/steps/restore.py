@@ -62,6 +62,7 @@ from eks_rolling.observed.marks import (
     NODE_TARGETS,
     NODE_UNFIT,
     SCALE_DOWN_DISABLED,
+    SURPLUS,
     LaunchMark,
     RaisedMaximum,
     VersionPutBack,
@@ -273,9 +274,11 @@ class AskAgain:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The group's desired capacity was raised for the node, and this instance came of it."""
+    """The group's desired capacity was raised for the node, and this instance came of it. `value`: the node's own
+    instance, or SURPLUS where it came in another zone: volumes stay in theirs."""
 
     instance: str
+    value: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +328,7 @@ def decide_orphan(
         return _decide_unseen(node, group, now, max(over, mark.asked_at), proven=mark.raised, patient=patient)
     inside = [i.id for i in came if i.zone == member.zone]
     if mark.raised and came:
-        return Claim((inside or [i.id for i in came])[0])
+        return Claim(inside[0], node.instance) if inside else Claim(came[0].id, SURPLUS)
     if not inside:
         return None
     if not mark.token:
@@ -692,8 +695,8 @@ def _claim_orphan(
             progress.left.append(reason)
             progress.owed.add(node.name)
             return {}
-        case Claim(instance):
-            found = instance
+        case Claim(instance, value):
+            found, replaces = instance, value
         case AskAgain(token, zone):
             answer = clients.aws.launch(group.name, zone, token)
             if not answer.instance:
@@ -702,11 +705,11 @@ def _claim_orphan(
                     f"{answer.error}: {answer.message}"
                 )
                 return {}
-            found = answer.instance
+            found, replaces = answer.instance, node.instance
         case _:
             return {}
     try:
-        clients.aws.tag_instance(found, {INSTANCE_REPLACES: node.instance})
+        clients.aws.tag_instance(found, {INSTANCE_REPLACES: replaces})
     except (AccessDenied, NotFound) as error:
         # EC2 is eventually consistent (EC2 API guide): a new instance and its tags are not known everywhere at once.
         if isinstance(error, AccessDenied) and not is_new(states.get(found), clients.now()):
@@ -715,7 +718,7 @@ def _claim_orphan(
     if found not in states:
         progress.waiting.append(f"{found}, launched for {node.name}, comes up")
         return {}
-    return {found: replace(states[found], tags=states[found].tags | {INSTANCE_REPLACES: node.instance})}
+    return {found: replace(states[found], tags=states[found].tags | {INSTANCE_REPLACES: replaces})}
 
 
 def _give_back(seen: Replacement, clients: Clients, progress: RestoreProgress) -> None:
