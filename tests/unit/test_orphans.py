@@ -19,6 +19,7 @@ from eks_rolling.observed.marks import (
     NODE_ROLL,
     NODE_UNFIT,
     SOFT_TAINT,
+    SURPLUS,
     LaunchMark,
     token_of,
 )
@@ -92,6 +93,12 @@ MARKS = {
         "tag on group",
         "workers: processes AZRebalance are to be resumed",
         "",
+    ),
+    "replacement that came in another zone": (
+        tagged(**{INSTANCE_REPLACES: SURPLUS}),
+        "tag on instance",
+        "i-1: launched in a zone where none was needed",
+        "1970-01-01 01:00:00 UTC",
     ),
     "replacement": (
         tagged(**{INSTANCE_REPLACES: "i-0"}),

@@ -25,6 +25,7 @@ from eks_rolling.observed.marks import (
     NODE_CORDONED,
     NODE_LAUNCH,
     NODE_ROLL,
+    SURPLUS,
     LaunchMark,
     RaisedMaximum,
     moment,
@@ -216,10 +217,11 @@ def _instances(view: OrphanScan) -> Iterator[Orphan]:
             continue
         if replaces := state.tags.get(INSTANCE_REPLACES):
             old = view.states.get(replaces)
-            lives = old is not None and old.state == "running"
+            lives = ", which is still there" if old is not None and old.state == "running" else ""
+            for_whom = "in a zone where none was needed" if replaces == SURPLUS else f"to replace {replaces}{lives}"
             yield Orphan(
                 kind="tag on instance",
-                object=f"{state.id}: launched to replace {replaces}{', which is still there' if lives else ''}",
+                object=f"{state.id}: launched {for_whom}",
                 since=_time(state.launched),
                 remedy=_remedy(view),
             )
