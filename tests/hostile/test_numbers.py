@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from eks_rolling.errors import AccessDenied
+from eks_rolling.observed.aws import Group, GroupInstance, InstanceState
 from eks_rolling.observed.kubernetes import STRATEGY_ANNOTATION, Budget, Selector, Strategy
+from eks_rolling.observed.marks import INSTANCE_REPLACES
 from eks_rolling.payloads import RollRequest
 from eks_rolling.plan.permissions import needed_to_restart
 from eks_rolling.redis.groups import GROUP, PART, Part, declared
@@ -203,3 +205,33 @@ def test_budgets_that_a_tenant_makes_again_and_again_neither_hold_a_restore_nor_
     report = json.loads(world.documents["rolls/roll-1/report.json"])
     assert report["restored"][-1] == "and more"
     assert [s for s in report["left_behind"] if "temporary budgets in tenant-x were not removed yet" in s]
+
+
+def test_many_replacements_that_cost_seconds_each_end_no_restore(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R5: in a region of many target groups; each look begins with another one, so that each has its turn."""
+    world = shop((2, 1), new_version=False)
+    clients = world.clients(settings())
+    pairs = [(f"i-old{n}", f"i-new{n}") for n in range(40)]
+    states = {
+        instance: InstanceState(instance, "running", {INSTANCE_REPLACES: old} if instance == new else {})
+        for old, new in pairs
+        for instance in (old, new)
+    }
+    group = Group("ng-a", instances=tuple(GroupInstance(each, "zone-a") for each in states))
+    seen, looked, waits = restore.Machines([group], [], states), set[str](), 0
+
+    def look_at(state: InstanceState, group: Group, *_: object) -> restore.Replacement:
+        world.time += 7
+        looked.add(state.id)
+        return restore.Replacement(state, group, None, (), ())
+
+    monkeypatch.setattr(restore, "_look_at", look_at)
+    for _ in range(20):
+        began, progress = world.time, restore.RestoreProgress()
+        taken = list(seen.replacements(clients, progress))
+        assert world.time - began < SIZES["restore"].timeout / 2
+        assert len(taken) + len(progress.waiting) == len(pairs)
+        waits += len(progress.waiting)
+        world.time += 6
+    assert waits
+    assert looked == {new for _, new in pairs}

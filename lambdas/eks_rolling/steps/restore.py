@@ -98,6 +98,10 @@ the report is given both beside the plan and what is left behind."""
 LONGEST_LINE = 1000
 """Characters of one such sentence."""
 
+REPLACEMENTS_SECONDS = 60.0
+"""How long one look takes up replacements that were not needed: in a region of many target groups each costs seconds,
+and one whose pods serve is watched until they have ended. The function has other things to do, too."""
+
 NAMED = 5
 """Target groups that a sentence names."""
 
@@ -492,10 +496,14 @@ class Machines:
         """The unused ones, each looked at when it is its turn. Without a look at the nodes none can be judged."""
         if self.nodes is None or self.states is None:
             return
-        nodes = by_instance(self.nodes)
-        for instance, (group, _) in self.unused.items():
-            if instance in self.closed:
-                # A pod that was bound meanwhile is seen at the next look.
+        nodes, began = by_instance(self.nodes), clients.now()
+        # A pod that was bound to a closed one meanwhile is seen at the next look.
+        unused = [(instance, group) for instance, (group, _) in self.unused.items() if instance not in self.closed]
+        # Each look begins with another one, so that slow ones keep none from its turn.
+        first = int(began) % len(unused) if unused else 0
+        for instance, group in [*unused[first:], *unused[:first]]:
+            if clients.now() > began + REPLACEMENTS_SECONDS:
+                progress.waiting.append(f"{instance}, which was not needed, has yet to be looked at")
                 continue
             node, state = nodes.get(instance), self.states[instance]
             found: list[Replacement] = []
