@@ -8,10 +8,9 @@ unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 PYTEST := $(BIN)/python -m pytest
 LAB := $(BIN)/python -m lab
-# Tests on labs wait for most of their time; whole rolls need a core almost to themselves.
 CORES := $(shell nproc)
+# Tests on labs wait for most of their time.
 WAITING := $(shell echo $$(( 3 * $(CORES) )))
-ROLLING := $(shell echo $$(( $(CORES) + 1 )))
 SEED ?=
 N ?= 20
 TESTS ?= tests/contract tests/lab tests/e2e
@@ -71,8 +70,7 @@ bench-command: control-plane ## How long `eks-rolling plan` takes on the demo's 
 
 .PHONY: test
 test: lint control-plane ## Everything that CI runs: proves the product, and the lab where that has changed (SEED=1 draws a sample again)
-	$(PYTEST) -n $(WAITING) --dist loadgroup --scope=test $(SAMPLE) tests/contract tests/hostile tests/model tests/stacks tests/unit
-	$(PYTEST) -n $(ROLLING) --dist loadgroup --no-loadscope-reorder --scope=test $(SAMPLE) tests/e2e
+	@$(BIN)/python -m scripts.side_by_side --scope=test $(SAMPLE)
 	@$(BIN)/python -m scripts.lab_proven || $(MAKE) --no-print-directory test-lab
 
 .PHONY: test-lab
@@ -82,8 +80,7 @@ test-lab: control-plane ## The lab alone: that it behaves as a cluster and an AW
 
 .PHONY: test-all
 test-all: lint control-plane ## All tests: every kill point, every whole roll, the lab, and what rolls called against what is granted
-	$(PYTEST) -n $(WAITING) --dist loadgroup tests/contract tests/hostile tests/model tests/stacks tests/unit
-	$(PYTEST) -n $(ROLLING) --dist loadgroup --no-loadscope-reorder tests/e2e
+	@$(BIN)/python -m scripts.side_by_side --scope=all $(SAMPLE)
 	$(PYTEST) tests/permissions
 	@$(MAKE) --no-print-directory test-lab
 

@@ -1,0 +1,160 @@
+"""Runs the tests of the product in three parts, side by side: `python -m scripts.side_by_side [--sample-seed=N] ...`.
+
+Options go to pytest. Whole rolls in labs wait for most of their time, tests on real servers for half of it. The tests
+that only compute are begun with them at a lower priority: they take what the others leave of the cores, and nothing
+that those would need in time. One seed draws all samples. What each part prints comes in one piece, in the order below.
+Exits 1 if one part fails, 130 once an interruption has ended all of them.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import BinaryIO
+
+SEED = "--sample-seed="
+INTERRUPTED = 130
+_PAUSE_SECONDS = 0.2
+DECISIONS = ("tests/hostile", "tests/model", "tests/stacks", "tests/unit")
+_NICE_TIMEOUT_SECONDS = 1200
+"""Of a test to which the others leave little of a core."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Tests that run on processes of their own."""
+
+    name: str
+    command: tuple[str, ...]
+    niceness: int = 0
+
+
+@dataclass
+class Running:
+    """A part at work. What it prints is in a file until its turn has come."""
+
+    part: Part
+    process: "subprocess.Popen[bytes]"
+    output: BinaryIO
+    passed_on: int = 0
+    """So many bytes of it."""
+
+
+def parts(cores: int, gigabytes: float, options: Sequence[str]) -> tuple[Part, ...]:
+    """How the tests are divided on a machine of that size.
+
+    A lab of a whole roll wants most of a core and two gigabytes, a process of the others half of one.
+    """
+
+    def pytest(workers: int, *arguments: str) -> tuple[str, ...]:
+        return (sys.executable, "-m", "pytest", "-n", str(workers), "--dist", "loadgroup", *options, *arguments)
+
+    rolling = max(1, min(cores + 1, int(gigabytes / 3)))
+    waiting = max(1, min(2 * cores, int(gigabytes / 2)))
+    return (
+        Part("clients", pytest(waiting, "tests/contract")),
+        Part("decisions", pytest(cores, f"--timeout={_NICE_TIMEOUT_SECONDS}", *DECISIONS), niceness=5),
+        Part("rolls", pytest(rolling, "--no-loadscope-reorder", "tests/e2e")),
+    )
+
+
+def with_seed(options: Iterable[str]) -> list[str]:
+    """The options, with a seed if they have none: every part draws its sample with the same."""
+    given = list(options)
+    drawn = [] if any(o.startswith(SEED) for o in given) else [f"{SEED}{random.SystemRandom().randrange(10**6)}"]
+    return [*given, *drawn]
+
+
+def run(wanted: Iterable[Part], to: BinaryIO) -> int:
+    """Runs them side by side, and writes what they say one after the other. Answers the exit code."""
+    began = time.monotonic()
+    with ExitStack() as stack:
+        running: list[Running] = []
+        try:
+            # One by one: what has begun when an interruption comes is ended.
+            running.extend(_start(part, stack.enter_context(TemporaryFile())) for part in wanted)
+            ended = [(each.part.name, _told(each, to)) for each in running]
+        except KeyboardInterrupt:
+            _interrupt(running)
+            for each in running:
+                _told(each, to)
+            return INTERRUPTED
+    failed = [name for name, code in ended if code]
+    verdict = f"failed: {', '.join(failed)}" if failed else "all passed"
+    to.write(f"\n{len(ended)} parts in {(time.monotonic() - began) / 60:.1f} minutes: {verdict}\n".encode())
+    to.flush()
+    return 1 if failed else 0
+
+
+def _start(part: Part, output: BinaryIO) -> Running:
+    # A group of its own: an interruption reaches all of its processes, once.
+    process = subprocess.Popen(
+        ["nice", "-n", str(part.niceness), *part.command],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    return Running(part, process, output)
+
+
+def _told(each: Running, to: BinaryIO) -> int:
+    """Passes on what the part has said and says, until it has ended; its exit code."""
+    if not each.passed_on:
+        to.write(f"\n{each.part.name}: {' '.join(each.part.command)}\n".encode())
+    while True:
+        code = each.process.poll()
+        said = os.pread(each.output.fileno(), 1 << 20, each.passed_on)
+        each.passed_on += len(said)
+        to.write(said)
+        to.flush()
+        if not said and code is not None:
+            return code
+        if not said:
+            time.sleep(_PAUSE_SECONDS)
+
+
+def _interrupt(running: Iterable[Running]) -> None:
+    """Has every part end its labs and itself, as Ctrl-C does; a second one ends them at once."""
+    alive = [each.process for each in running if each.process.poll() is None]
+    for process in alive:
+        os.killpg(process.pid, signal.SIGINT)
+    try:
+        for process in alive:
+            process.wait()
+    except KeyboardInterrupt:
+        for process in alive:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def hear_interruptions() -> None:
+    """Ctrl-C, a cancelled job and a closed terminal are the same to us. Parts hear it even if whoever started us in the
+    background had it ignored: a handler, unlike that, is not inherited."""
+    for interruption in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(interruption, signal.default_int_handler)
+
+
+def _gigabytes() -> float:
+    """That are free for processes."""
+    (line,) = [line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable")]
+    return int(line.split()[1]) / 1024**2
+
+
+def main() -> int:
+    hear_interruptions()
+    options = with_seed(sys.argv[1:])
+    print("clients, decisions and rolls side by side:", *options, flush=True)
+    return run(parts(len(os.sched_getaffinity(0)), _gigabytes(), options), sys.stdout.buffer)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
