@@ -77,7 +77,7 @@ def position(events: Iterable[Json]) -> Position:
             said = told if answer.get("status") == "wait" else ""
             if said != reason:
                 # Counting down is one hold, not many.
-                same = _without_numbers(said) == _without_numbers(reason)
+                same = without_numbers(said) == without_numbers(reason)
                 reason, held_since = said, held_since if same and said else when
         elif kind == "TaskFailed" and not loop:
             fault = event["taskFailedEventDetails"]
@@ -96,7 +96,7 @@ def position(events: Iterable[Json]) -> Position:
     )
 
 
-def _without_numbers(text: str) -> str:
+def without_numbers(text: str) -> str:
     return "".join(c for c in text if not c.isdigit())
 
 

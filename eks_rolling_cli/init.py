@@ -49,8 +49,7 @@ def init(
     say(f"Written to {file}:")
     for line in told(found):
         say(f"  {line}")
-    again = target.typed("plan", *([] if file == USUAL_FILE else ["--settings", quote(str(file))]))
-    say(f"Look it through, then `{again}`, which uses it until something is deployed.")
+    say(f"Look it through, then `{target.typed('plan', '--settings', quote(str(file)))}` plans with it.")
 
 
 def told(found: Discovery) -> Iterator[str]:

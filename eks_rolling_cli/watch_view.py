@@ -12,6 +12,7 @@ from rich.text import Text
 from eks_rolling.documents.remedies import typed, way_out
 from eks_rolling.wording import counted, short, spoken
 from eks_rolling_cli.cli_context import UNFOLDED
+from eks_rolling_cli.execution_history import Position, without_numbers
 from eks_rolling_cli.format import brief, clock, size
 from eks_rolling_cli.listing import Column, Fitted, Listing, Row, advice, indented, joined
 from eks_rolling_cli.roll_state import RollNodeState, RollState, Stage
@@ -196,7 +197,7 @@ def changes(before: RollState | None, after: RollState, start: str = typed("star
         yield f"{began}: {after.plan}" if after.plan else began
     elif after.plan and not before.plan:
         yield f"plan: {after.plan}"
-    if before is None or (before.at.state, before.at.reason) != (after.at.state, after.at.reason):
+    if before is None or _is_news(before.at, after.at, before.looked, after.looked):
         reason = _with_since(after.at.reason, after.looked - after.at.held_since)
         yield f"{after.at.state or 'starting'}" + (f": {reason}" if reason else "")
     for what, why in after.asked.items():
@@ -208,7 +209,7 @@ def changes(before: RollState | None, after: RollState, start: str = typed("star
         yield "the request to pause was withdrawn"
     known = {n.instance: n for n in before.nodes} if before else {}
     for node in after.nodes:
-        yield from _node_changes(known.get(node.instance), node, after)
+        yield from _node_changes(known.get(node.instance), node, before, after)
     if not after.running and (before is None or before.running):
         took = spoken((after.ended or after.looked) - after.began)
         count = f"; {after.replaced} of {counted(len(after.nodes), 'node')} replaced" if after.nodes else ""
@@ -221,13 +222,23 @@ def changes(before: RollState | None, after: RollState, start: str = typed("star
             yield way_out(start)
 
 
-def _node_changes(before: RollNodeState | None, node: RollNodeState, seen: RollState) -> Iterator[str]:
+def _is_news(before: Position, after: Position, looked: float, looks: float) -> bool:
+    """Whether it is elsewhere, or waits for something else. What only counts, up or down, is told once a minute."""
+    if (before.state, without_numbers(before.reason)) != (after.state, without_numbers(after.reason)):
+        return True
+    minutes = (looked - after.held_since) // 60, (looks - after.held_since) // 60
+    return before.reason != after.reason and minutes[0] != minutes[1]
+
+
+def _node_changes(
+    was: RollNodeState | None, node: RollNodeState, before: RollState | None, seen: RollState
+) -> Iterator[str]:
     name = short(node.node)
     if node.stage is Stage.REPLACING:
-        if before is None or (before.at.state, before.at.reason) != (node.at.state, node.at.reason):
+        if was is None or before is None or _is_news(was.at, node.at, before.looked, seen.looked):
             reason = _with_since(node.at.reason, seen.looked - node.at.held_since)
             yield f"{name}: {node.at.state or 'begun'}" + (f": {reason}" if reason else "")
-    elif before is not None and before.stage is node.stage:
+    elif was is not None and was.stage is node.stage:
         return
     elif node.stage is Stage.REPLACED:
         took = f" in {spoken(node.ended - node.began)}" if node.ended and node.began else ""

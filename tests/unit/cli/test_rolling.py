@@ -1,5 +1,6 @@
 """A roll put together out of its executions, and the picture and the lines that are made of it."""
 
+import itertools
 import json
 from dataclasses import replace
 from io import StringIO
@@ -190,6 +191,22 @@ def test_lines_tell_changes_once() -> None:
         "a: replaced by new in 60 s",
         "b: Leave the load balancers: draining (for 2 min)",
     ]
+
+
+def test_what_only_counts_down_is_told_once_a_minute() -> None:
+    """A roll may wait for hours for another one."""
+
+    def counting(seconds: int) -> RollState:
+        history = History(1010)
+        for left in range(seconds):
+            history.wait("Take the lock", f"roll-0 is running (its lock expires in {90 - left % 9} s)", seconds=0.5)
+        return replace(rolling({"i-2": child(history)}), looked=history.at)
+
+    seen = [counting(seconds) for seconds in range(1, 200)]
+    told = [line for a, b in itertools.pairwise(seen) for line in changes(a, b)]
+    assert [line.rpartition(" (for ")[2] for line in told] == ["60 s)", "2 min)", "3 min)"]
+    other = replace(seen[-1], at=replace(seen[-1].at, state="Restore"))
+    assert list(changes(seen[-1], other)) == ["Restore"]
 
 
 def test_that_a_roll_gives_its_lock_back_withdraws_no_abort() -> None:
