@@ -163,7 +163,9 @@ def _node_lines(found: Json) -> Iterable[str]:
         yield f"to be replaced because {node['reason']}; it runs what its group would launch now"
     else:
         yield "not outdated: it runs what its group would launch now, or belongs to no group that is rolled"
-    if roll and roll["replacement"] == node["name"]:
+    if roll and roll["replacement"] == node["name"] and roll["stage"] == "replaced":
+        yield f"it has replaced {roll['replaces']} in the running roll"
+    elif roll and roll["replacement"] == node["name"]:
         yield f"it replaces {roll['replaces']} in the running roll, which is at: {roll['step']}"
     elif roll:
         yield f"in the running roll: {roll['stage']}" + (f", at: {roll['step']}" if roll["step"] else "")

@@ -800,6 +800,17 @@ def test_a_node_in_a_running_roll_is_explained_by_what_holds_it(run: Run, target
     assert ": budget shop/web needs 5 healthy pods" in said
 
 
+def test_a_node_that_has_replaced_another_is_not_told_to_be_at_it(run: Run, target: FakeTarget) -> None:
+    old, new = target.world.nodes()[:2]
+    history = History().done("Launch the replacement", replacement=new.instance)
+    history.done("Wait for the replacement", replacement_node=new.name).done("Terminate the instance")
+    target.fake.add(NODE, f"{old.instance}-roll-1", history, "SUCCEEDED")
+    target.fake.add(ROLL, "roll-1", begun(planned(old.instance), {old.instance: old.name}))
+    said = " ".join(run("explain", new.name).output.split())
+    assert f"it has replaced {old.name} in the running roll" in said
+    assert "Terminate" not in said
+
+
 def test_what_is_not_there_cannot_be_explained(run: Run) -> None:
     assert run("explain", "nobody").exit_code == Exit.NOT_FOUND
 
