@@ -1,5 +1,7 @@
 """The pod that stands in for a node of a Redis Cluster, as it is made of the StatefulSet's template [C3]."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from eks_rolling.observed.redis import Role
@@ -27,12 +29,15 @@ POD_SPEC: dict[str, Any] = {
 }
 
 
-def made(**spec: Any) -> dict[str, Any]:
+def made(annotations: Mapping[str, str] = MappingProxyType({}), **spec: Any) -> dict[str, Any]:
     stateful_set = {
         "metadata": {"name": "redis-a", "namespace": "shop"},
         "spec": {
             "template": {
-                "metadata": {"labels": {"app": "redis"}, "annotations": {"prometheus.io/scrape": "true"}},
+                "metadata": {
+                    "labels": {"app": "redis"},
+                    "annotations": {"prometheus.io/scrape": "true", **annotations},
+                },
                 "spec": {**POD_SPEC, **spec},
             },
             "volumeClaimTemplates": [{"metadata": {"name": "data"}}],
@@ -64,6 +69,15 @@ def test_it_says_for_whom_it_stands_in() -> None:
         "eks-rolling.io/stands-in-for-id": "id-1",
         "eks-rolling.io/stands-in-for-role": "master",
     }
+
+
+def test_who_removes_nodes_is_asked_to_leave_it_alone_whatever_its_template_says() -> None:
+    """C1: people let cluster-autoscaler evict pods with an emptyDir; this one may be the only master of its shard."""
+    evictable = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "true", "team": "shop"}
+    said = made(annotations=evictable)["metadata"]["annotations"]
+    assert said["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
+    assert said["karpenter.sh/do-not-disrupt"] == "true"
+    assert said["team"] == "shop"
 
 
 def test_its_labels_are_its_own() -> None:

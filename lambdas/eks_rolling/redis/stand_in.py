@@ -2,14 +2,15 @@
 
 It is made of the StatefulSet's own template, so that it is configured as the pod is, and differs in what would bind it:
 an emptyDir for each claim, labels of its own that no budget, Service, StatefulSet or spread rule selects [C3], the
-pod's zone, and no toleration that would let it onto a node that is being emptied.
+pod's zone, and no toleration that would let it onto a node that is being emptied. Whoever removes nodes is asked to
+leave it alone: it may be the only master of its shard, and no controller makes it again.
 """
 
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from eks_rolling.observed.kubernetes import ROLL_TAINT_KEY
+from eks_rolling.observed.kubernetes import ROLL_TAINT_KEY, UNDISTURBED
 from eks_rolling.observed.redis import Role
 
 Json = dict[str, Any]
@@ -59,7 +60,7 @@ def manifest(
             "name": name_for(pod),
             "namespace": stateful_set["metadata"]["namespace"],
             "labels": {**labels, LABEL: group},
-            "annotations": {**kept, **annotations},
+            "annotations": {**kept, **dict(UNDISTURBED), **annotations},
         },
         "spec": spec,
     }
