@@ -266,7 +266,7 @@ def _at_work(target: Target, roll: str | None) -> "Execution":
                 Exit.NOT_FOUND,
             )
         raise CommandError(
-            f"The roll {brief(execution.name)} has not begun to change anything: it cannot be paused. "
+            f"The roll {brief(execution.name)} has not begun to change anything: there is nothing to pause. "
             f"`{target.typed('watch', beginning(execution.name))}` says what it waits for; "
             f"`{target.typed('abort', beginning(execution.name))}` ends it.",
             Exit.BLOCKED,

@@ -179,8 +179,11 @@ def _reported(target: Target, roll: str | None) -> tuple[str, Json]:
         raise
     if document := target.document(execution.name, "report.json"):
         return execution.name, document
-    why = "it is still running" if execution.running else "it was stopped, or could not write it"
-    raise CommandError(f"The roll {execution.name} has left no report: {why}.", Exit.NOT_FOUND)
+    why = "it was stopped, or could not write it"
+    if execution.running:
+        watch, rolls = target.typed("watch", beginning(execution.name)), target.typed("rolls")
+        why = f"it is still running. `{watch}` shows it, `{rolls}` lists earlier ones"
+    raise CommandError(f"The roll {brief(execution.name)} has left no report: {why}.", Exit.NOT_FOUND)
 
 
 @aimed
