@@ -10,7 +10,7 @@ from eks_rolling.wording import counted
 from eks_rolling_cli.checks import Health, Look, Unwell, drawn, run_checks
 from eks_rolling_cli.cli_context import AsJson, aimed, errors, output, print_json, show
 from eks_rolling_cli.exits import Exit
-from eks_rolling_cli.format import clock
+from eks_rolling_cli.format import beginning, brief, clock
 from eks_rolling_cli.target import Target
 
 Json = dict[str, Any]
@@ -135,9 +135,10 @@ def _machines(target: Target) -> str:
 
 def _settings(target: Target) -> str:
     settings = target.settings
-    changed = str(target.function.get("LastModified", "")).partition(".")[0]
+    # Lambda gives it in UTC: 2026-11-27T17:06:03.000+0000.
+    changed = str(target.function.get("LastModified", "")).partition(".")[0].replace("T", " ")
     return f"surge {settings.surge}, waves of {settings.wave}, approval {'on' if settings.approval else 'off'}" + (
-        f"; deployed {changed}" if changed else ""
+        f"; deployed {changed} UTC" if changed else ""
     )
 
 
@@ -268,7 +269,7 @@ def _lock(target: Target) -> str:
     if lease is None or not lease.holder:
         return "no roll holds the lock"
     if lease.holder in {e.name for e in running(target)}:
-        return f"the roll {lease.holder} is running"
+        return f"the roll {brief(lease.holder)} is running"
     if lease.expired(time.time()):
         raise Unwell(
             f"{lease.holder} died holding the lock, silent since {clock(lease.renewed)}",
@@ -286,10 +287,18 @@ ODD_TOLD = 5
 def _plan(target: Target) -> str:
     from eks_rolling_cli.plan_locally import plan_here
     from eks_rolling_cli.settings import settings_of
+    from eks_rolling_cli.watching import holds_lock, running
 
-    _, document = plan_here(target, settings_of(target)[0], {})
+    settings, deployed = settings_of(target)
+    _, document = plan_here(target, settings, {})
     redis = document.get("redis") or []
     silent = [str(g["group"]) for g in redis if not g.get("healthy")]
+    if silent and deployed and (moving := [e.name for e in running(target) if holds_lock(target, e)]):
+        raise Unwell(
+            f"Redis groups are not in their normal state while the roll {brief(moving[0])} runs: {', '.join(silent)}",
+            f"check again after its end; `{target.typed('watch', beginning(moving[0]))}` shows it",
+            Health.WARN,
+        )
     if silent:
         raise Unwell(
             f"Redis does not look healthy from here: {', '.join(silent)}",

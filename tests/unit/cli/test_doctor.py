@@ -67,6 +67,20 @@ def test_a_lock_without_a_living_roll_asks_for_a_restore(target: FakeTarget) -> 
     assert lock_line(target)[:2] == (Health.OK, "the roll roll-1 is running")
 
 
+def test_a_redis_group_that_a_roll_is_moving_is_not_told_to_be_out_of_reach(
+    target: FakeTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = {"nodes": [], "redis": [{"group": "shop/shards", "healthy": False}]}
+    monkeypatch.setattr("eks_rolling_cli.plan_locally.plan_here", lambda *_: ({}, plan))
+    (check,) = run_checks(target, {"plan": CHECKS["plan"]})
+    assert check.said == "Redis does not look healthy from here: shop/shards"
+    target.fake.add(ROLL, "roll-1", planned("i-1"))
+    target.world.put_lease(Lease(lock.lock_name("kube-system"), "roll-1", 0.0, 180.0))
+    (check,) = run_checks(target, {"plan": CHECKS["plan"]})
+    assert (check.health, "while the roll roll-1 runs: shop/shards" in check.said) == (Health.WARN, True)
+    assert "eks-rolling watch roll-1 --cluster demo" in check.remedy
+
+
 @pytest.mark.parametrize(
     ("api_group", "resource", "health"),
     [
