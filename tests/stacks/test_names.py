@@ -13,7 +13,7 @@ from eks_rolling.settings import Settings
 from eks_rolling_cli.target import region_of
 from eks_rolling_config.file import Described, Network, check
 from lab.application import assembly
-from tests.assembly import NETWORK
+from tests.assembly import NETWORK, synthesize
 
 NAMES = ["a", "9lives", "with_underscores_", "MiXed-Case_1", "a" * 88, "b" * 100, "c" * 99 + "_", "d_" * 50]
 """1 to 100 letters, digits, hyphens and underscores, the first no hyphen (API reference of CreateCluster)."""
@@ -121,7 +121,7 @@ def test_a_cluster_of_both_address_families_has_functions_of_both() -> None:
 
 def test_access_entries_come_after_their_functions() -> None:
     """EKS refuses a role that IAM has not spread yet."""
-    made = template({"settings": {"cluster": "demo"}})["Resources"]
+    made = synthesize().template["Resources"]
     entries = {name: r for name, r in made.items() if r["Type"] == "AWS::EKS::AccessEntry"}
     assert entries
     for name, entry in entries.items():
