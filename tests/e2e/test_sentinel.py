@@ -138,7 +138,7 @@ def annotated(operator: Operator, name: str, value: str, *stateful_sets: str) ->
 ALL = ("redis-master", "redis-replica", "redis-sentinel")
 
 
-@pytest.mark.kill_points(keep=2)
+@pytest.mark.long  # tests/unit and tests/contract have every sentence; the lab would be started for these alone
 @pytest.mark.parametrize(
     ("annotation", "value", "on", "sentence"),
     [
