@@ -14,6 +14,7 @@ from eks_rolling.observed.aws import LaunchTemplate
 from eks_rolling.observed.marks import INSTANCE_REPLACES
 from eks_rolling.roll.lock import ABORT
 from tests.asl import Execution, Stopped
+from tests.model import test_dead_nodes
 from tests.model.situations import by_zone, shop
 from tests.model.test_remedies import leaves_nothing
 from tests.model.test_roll import SMALL, engine_for
@@ -246,3 +247,22 @@ def test_after_any_history_of_rolls_that_ended_one_that_does_not_leaves_every_gr
         else:
             stop_after(world, f"roll-{number}", chance.randint(5, 80))
     finishes(world, before, zones)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("spare", [False, True], ids=["the old one", "the spare one"])
+def test_one_of_the_two_that_is_dead_goes_first_onto_the_other_or_its_replacement(*, spare: bool) -> None:
+    """R2, N2: what is lost on it keeps budgets from letting pods of the other go."""
+    world = several()
+    before, zones = world.snapshot(), by_zone(world)
+    new_version(world)
+    assert roll(world, "roll-1", {}, once_in_use).error == "Aborted"
+    (new,) = spare_ones(world)
+    dead = new if spare else world.machines[new].tags[INSTANCE_REPLACES]
+    new_version(world)
+    world.stop_kubelet(f"node-{dead}")
+    world.advance(700)
+    execution = test_dead_nodes.engine_for(world).run("roll", "roll-2", {})
+    assert (execution.status, execution.cause) == ("SUCCEEDED", "")
+    leaves_nothing(world, before)
+    assert (outdated_ones(world), by_zone(world), spare_ones(world)) == ([], zones, [])
