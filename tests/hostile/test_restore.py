@@ -140,7 +140,7 @@ def what_one_broken_call_spoils(
     }
     said = set(output["left_behind"]) - usual
     # A replacement that could not be closed is kept by cluster-autoscaler's pod, and said to be in use.
-    named = (str(error), f"{name}, launched for") if method == "update_node" else (str(error),)
+    named = (str(error), f"node {name}, instance ") if method == "update_node" else (str(error),)
     if different and not isinstance(error, NotFound) and not any(word in one for one in said for word in named):
         spoilt["not said"] = (different, said)
     kept = method == "update_node" and any("launched for a node that was not replaced" in one for one in said)
