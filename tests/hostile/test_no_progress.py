@@ -270,6 +270,32 @@ def test_an_action_that_raises_counts_as_a_try(
     assert group.performed == most
 
 
+@pytest.mark.parametrize("actions", [1, 2, 3])
+def test_what_was_done_in_an_invocation_is_not_done_in_it_for_ever(
+    actions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T1: a tenant takes the count of tries from its group's Lease, and undoes each action."""
+    group = Raising(REFRESHES, Transient("It is away."), monkeypatch)
+
+    def look(declared: RedisGroup, node: str, _: Any, waits: float) -> Next:
+        action = replace(REFRESHES, watcher=SentinelPod(f"sentinel-{group.performed % actions}"))
+        return Next(declared, SentinelGroupState(declared, (), (), node, waits), action, waits, perform)
+
+    def perform() -> Done:
+        group.performed += 1
+        assert group.performed < 20
+        return Done("it was refreshed")
+
+    def tenant(current: World) -> None:
+        if lease := current.leases.get(group.group.lease):
+            current.leases[group.group.lease] = replace(lease, annotations={})
+
+    monkeypatch.setattr(next_action, "look", look)
+    group.world.watchers.append(tenant)
+    assert group.step().status == "wait"
+    assert group.performed == actions + 1
+
+
 def test_a_step_that_may_not_act_any_more_has_tried_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """R4."""
     group = Raising(SWITCHES, LockLost("This roll has ended."), monkeypatch)

@@ -14,7 +14,7 @@ from eks_rolling.errors import MALFORMED, NotFound, Refused, RollError, Transien
 from eks_rolling.migration import cluster as cluster_migration
 from eks_rolling.migration import sentinel as sentinel_migration
 from eks_rolling.migration.asking import NOT_ASKED, in_turn
-from eks_rolling.migration.repetition import failed, pause_after, tried
+from eks_rolling.migration.repetition import failed, key_of, pause_after, tried
 from eks_rolling.observed.kubernetes import Owner
 from eks_rolling.payloads import NodeTask, RedisActionTask, Status, StepResult, backoff
 from eks_rolling.redis import cluster, sentinel
@@ -136,9 +136,11 @@ def migrate(task: RedisActionTask, clients: Clients) -> StepResult:
         said = busy_with(group, taken, task)
         return StepResult.wait(said, min(taken.seconds + 1, 10), redis=str(group))
     began, step = clients.now(), RedisStep(task.action)
-    answered = answer(step, _look_until(step, group, task, clients), clients)
+    last = _look_until(step, group, task, clients)
+    answered, done = answer(step, last, clients), set[str]()
     # After a first try of anything the wait begins anew.
     while answered.since is not None and clients.now() - began < QUICK_SECONDS:
+        done.add(key_of(last.action))
         due = _next(step, group, task, clients)
         if due is None or isinstance(due.action, Stop):
             return answered
@@ -150,10 +152,10 @@ def migrate(task: RedisActionTask, clients: Clients) -> StepResult:
             return answered
         further = answer(step, due, clients)
         told = further.model_copy(update={"reason": f"{answered.reason}; {further.reason}"})
-        if further.since is None:
-            # A repetition is no progress; what was done before it is.
+        if further.since is None or key_of(due.action) in done:
+            # A repetition is no progress; what was done before it is. A tenant may take the count from the Lease.
             return told.model_copy(update={"since": answered.since})
-        answered = told
+        answered, last = told, due
     return answered
 
 

@@ -38,7 +38,7 @@ LONGEST_PAUSE = 30.0
 
 def refuse_more(action: Any, lease: Lease, group: RedisGroup) -> None:
     """Raises Refused where the action was tried once too often already, as the group's Lease says."""
-    tries = _read(lease.annotations.get(TRIES, "")).get(_key(action), 0)
+    tries = _read(lease.annotations.get(TRIES, "")).get(key_of(action), 0)
     if tries > _most(action):
         raise Refused(
             f"Redis group {group}: tried {tries} times without lasting effect: {action.reason}. Find out what "
@@ -61,7 +61,7 @@ def tried(action: Any, done: Done, group: RedisGroup, clients: Clients) -> int:
     if lease is None:
         return 1
     known = _read(lease.annotations.get(TRIES, ""))
-    key = _key(action)
+    key = key_of(action)
     tries = known.get(key, 0) + 1
     written = {TRIES: json.dumps(known | {key: tries}, sort_keys=True)}
     if tries == 1:
@@ -116,7 +116,7 @@ def _read(text: str) -> dict[str, int]:
     return {k: v for k, v in known.items() if isinstance(v, int) and 0 < v < MANY} if isinstance(known, dict) else {}
 
 
-def _key(action: Any) -> str:
+def key_of(action: Any) -> str:
     """What is done to whom: a pod that comes back is the same one here."""
     return " ".join([action.step, type(action).__name__, *_pods(action)])
 
