@@ -1,9 +1,9 @@
 """Runs the tests of the product in three parts, side by side: `python -m scripts.side_by_side [--sample-seed=N] ...`.
 
 Options go to pytest. Whole rolls in labs wait for most of their time, tests on real servers for half of it. The tests
-that only compute are begun with them at a lower priority: they take what the others leave of the cores, and nothing
-that those would need in time. One seed draws all samples. What each part prints comes in one piece, in the order below.
-Exits 1 if one part fails, 130 once an interruption has ended all of them.
+that only compute begin beside the rolls, at the lowest priority: they take what is left of the cores, and nothing that
+the others would need in time. Those on real servers follow them. One seed draws all samples. What each part prints
+comes in one piece, in the order below. Exits 1 if one part fails, 130 once an interruption has ended all of them.
 """
 
 import os
@@ -34,6 +34,8 @@ class Part:
     name: str
     command: tuple[str, ...]
     niceness: int = 0
+    follows: bool = False
+    """It begins when the one before it has ended."""
 
 
 @dataclass
@@ -59,8 +61,8 @@ def parts(cores: int, gigabytes: float, options: Sequence[str]) -> tuple[Part, .
     rolling = max(1, min(cores + 1, int(gigabytes / 3)))
     waiting = max(1, min(2 * cores, int(gigabytes / 2)))
     return (
-        Part("clients", pytest(waiting, "tests/contract")),
-        Part("decisions", pytest(cores, f"--timeout={_NICE_TIMEOUT_SECONDS}", *DECISIONS), niceness=5),
+        Part("decisions", pytest(cores, f"--timeout={_NICE_TIMEOUT_SECONDS}", *DECISIONS), niceness=19),
+        Part("clients", pytest(waiting, "tests/contract"), follows=True),
         Part("rolls", pytest(rolling, "--no-loadscope-reorder", "tests/e2e")),
     )
 
@@ -72,18 +74,23 @@ def with_seed(options: Iterable[str]) -> list[str]:
     return [*given, *drawn]
 
 
-def run(wanted: Iterable[Part], to: BinaryIO) -> int:
+def run(wanted: Sequence[Part], to: BinaryIO) -> int:
     """Runs them side by side, and writes what they say one after the other. Answers the exit code."""
     began = time.monotonic()
+    running: dict[str, Running] = {}
+    ended: list[tuple[str, int]] = []
     with ExitStack() as stack:
-        running: list[Running] = []
         try:
-            # One by one: what has begun when an interruption comes is ended.
-            running.extend(_start(part, stack.enter_context(TemporaryFile())) for part in wanted)
-            ended = [(each.part.name, _told(each, to)) for each in running]
+            for part in wanted:
+                if not part.follows:
+                    running[part.name] = _start(part, stack.enter_context(TemporaryFile()))
+            for part in wanted:
+                if part.follows:
+                    running[part.name] = _start(part, stack.enter_context(TemporaryFile()))
+                ended.append((part.name, _told(running[part.name], to)))
         except KeyboardInterrupt:
-            _interrupt(running)
-            for each in running:
+            _interrupt(running.values())
+            for each in running.values():
                 _told(each, to)
             return INTERRUPTED
     failed = [name for name, code in ended if code]
