@@ -130,7 +130,9 @@ def _decide_serially(
         return Hold(f"EC2 does not know {unknown} everywhere yet")
     own = group.desired - sum(1 for i in alive if _is_extra(i.id, group, states))
     due = mark is not None and mark.desired is not None and own <= mark.desired
-    for instance in alive:
+    # Nothing tells what came of a request from what somebody asked for meanwhile: before one elsewhere counts as its
+    # answer, one in the right zone does [N4].
+    for instance in sorted(alive, key=lambda i: i.zone != old.zone):
         state = states[instance.id]
         if state.tags.get(INSTANCE_REPLACES) == SURPLUS and instance.zone == old.zone:
             return Claim(instance.id, old.id)
@@ -292,6 +294,10 @@ def _act(
         case Claim(instance, value):
             if unknown := _tag(instance, value, states, clients):
                 return unknown
+            if value == SURPLUS and (request := LaunchMark.on(node)):
+                # It was the answer: nobody set the capacity back, and whatever else came by now is not this node's.
+                # Dying before this is harmless: the capacity is then raised anew as if somebody had set it back.
+                _record(replace(request, asked_at=clients.now(), raised=False, again=0), task, node, clients)
             return StepResult.wait(f"{instance} came up for {value}", 1)
         case Hold(reason):
             return StepResult.wait(reason, backoff(task.waited(clients.now()), first=5, longest=30))
