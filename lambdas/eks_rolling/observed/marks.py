@@ -188,8 +188,16 @@ class LaunchMark:
         return not self.token or self.token.split("-")[0] == _digest(roll)
 
     def may_be_answered_by(self, state: InstanceState) -> bool:
-        """Whether the instance came after the request and is no other node's. EC2's launch times are whole seconds."""
-        return INSTANCE_REPLACES not in state.tags and state.launched >= self.asked_at - 1
+        """Whether the instance came after the request and is no other node's."""
+        return INSTANCE_REPLACES not in state.tags and self.precedes(state)
+
+    def is_answered_by(self, state: InstanceState, instance: str) -> bool:
+        """Whether it came after the request as the replacement of that `instance`: an earlier roll's may be in use."""
+        return state.tags.get(INSTANCE_REPLACES) == instance and self.precedes(state)
+
+    def precedes(self, state: InstanceState) -> bool:
+        """Whether the instance came after the request. EC2's launch times are whole seconds."""
+        return state.launched >= self.asked_at - 1
 
 
 def registered_as(node: Node | None, instance: str) -> list[str]:

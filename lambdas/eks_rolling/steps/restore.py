@@ -318,12 +318,8 @@ def decide_orphan(
     fewer instances than were asked of it is waited for.
     """
     mark, member = LaunchMark.on(node), group.instance(node.instance)
-    claimed = (i for i in group.instances if i.id in states)
-    if (
-        mark is None
-        or member is None
-        or any(states[i.id].tags.get(INSTANCE_REPLACES) == node.instance for i in claimed)
-    ):
+    known = [states[i.id] for i in group.instances if i.id in states]
+    if mark is None or member is None or any(mark.is_answered_by(state, node.instance) for state in known):
         return None
     if not mark.belongs_to(node.instance):
         return Unproven(_forged_request(node))

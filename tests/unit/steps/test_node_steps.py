@@ -635,6 +635,19 @@ class TestPauseAndRestore:
         bare = group(suspended=suspended, maximum=10)
         assert set(arrangements.pause_of(bare, surge=1, again=True).tags[GROUP_RESUME].split()) == INTERFERING_PROCESSES
 
+    @pytest.mark.parametrize("raised", [False, True])
+    def test_an_earlier_rolls_replacement_in_use_answers_no_later_request(self, *, raised: bool) -> None:
+        """R2, R3: a roll launched another for the same node, and died before it tagged that."""
+        mark = LaunchMark(90, desired=2, raised=True) if raised else LaunchMark(90, token=token_of("roll-2", OLD, 1))
+        node = replace(NODE, annotations={NODE_LAUNCH: str(mark)})
+        grown = group(GroupInstance("i-1st", "a"), GroupInstance(NEW, "a"), mixed_purchasing=raised)
+        first = state("i-1st", launched=40.0, tags={INSTANCE_REPLACES: OLD})
+        for tags in ({}, {INSTANCE_REPLACES: OLD}):
+            states = {s.id: s for s in (state(OLD), first, state(NEW, launched=89.0, tags=tags))}
+            found = restore.decide_orphan(node, grown, states, 100.0, 95.0, patient=True)
+            claim = restore.Claim(NEW, OLD) if raised else restore.AskAgain(mark.token, "a")
+            assert found == (None if tags else claim)
+
     def test_a_maximum_that_somebody_set_since_is_the_one_to_put_back(self) -> None:
         """R1."""
         theirs = group(desired=5, maximum=6, tags={GROUP_RESUME: "-", GROUP_MAXIMUM: "3 to 4"})
