@@ -6,9 +6,11 @@ it, and arrange it again or hold, as `on_interference` has it. The records of th
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from eks_rolling.clients.protocols import Clients
+from eks_rolling.errors import NotFound
 from eks_rolling.observed.aws import Group, InstanceState
 from eks_rolling.observed.kubernetes import Node, Owner, Taint, Workload
 from eks_rolling.observed.marks import (
@@ -177,8 +179,13 @@ def _arrange(seen: Arranged, clients: Clients) -> None:
 
 
 def close_strays(states: Mapping[str, InstanceState], nodes: Iterable[Node], clients: Clients) -> None:
-    """Keeps pods off what came in a zone where none was needed, until a node there takes it: it can be given back."""
+    """Keeps pods off what came in a zone where none was needed, until a node there takes it: it can be given back.
+
+    Raises Conflict: the step is run again.
+    """
     for node in nodes:
         state = states.get(node.instance)
         if state and state.tags.get(INSTANCE_REPLACES) == SURPLUS and not node.unschedulable:
-            clients.kubernetes.update_node(node, unschedulable=True, annotations={NODE_CORDONED: "true"})
+            # One that goes meanwhile is nobody's concern, least of all the node's that waits.
+            with suppress(NotFound):
+                clients.kubernetes.update_node(node, unschedulable=True, annotations={NODE_CORDONED: "true"})

@@ -240,7 +240,8 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
     member = group.instance(task.replacement) if group else None
     if instance and new:
         _keep(instance, new, member, task, clients)
-    close_strays(states, everywhere, clients)
+    # EC2 may show for a while what the replacement was tagged before it was taken.
+    close_strays({i: s for i, s in states.items() if i != task.replacement}, everywhere, clients)
     waited = task.waited(clients.now())
     decision = decide(
         task.replacement,

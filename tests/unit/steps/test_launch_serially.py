@@ -20,8 +20,9 @@ from eks_rolling.observed.marks import (
 )
 from eks_rolling.payloads import NodeTask, Status
 from eks_rolling.roll import lock
+from eks_rolling.roll.arrangements import close_strays
 from eks_rolling.settings import Settings
-from eks_rolling.steps import launch_replacement
+from eks_rolling.steps import await_ready, launch_replacement
 from tests.world import ZONES, World
 
 SETTINGS = Settings(cluster="demo")
@@ -135,3 +136,26 @@ def test_a_step_that_dies_before_it_notes_that_its_request_was_answered_elsewher
     assert died == [launching.node.name]
     assert launching.world.machines[new].zone == launching.node.zone
     assert launching.raises() == len(launching.came())
+
+
+def test_a_node_that_goes_while_it_is_closed_keeps_no_other_open() -> None:
+    """R5: it ended another node's wait, and with it the roll."""
+    launching = Launching(1, 1)
+    launching.looks()
+    launching.world.advance(120)
+    (stray,) = [i for i, value in launching.came().items() if value == SURPLUS]
+    node = next(n for n in launching.world.nodes() if n.instance == stray)
+    gone, states = replace(node, name="gone"), launching.world.instances([stray])
+    close_strays(states, [replace(gone, unschedulable=False), replace(node, unschedulable=False)], launching.clients)
+    assert launching.world.nodes_by_name[node.name].unschedulable
+
+
+def test_a_replacement_that_ec2_still_shows_as_surplus_is_not_closed_again() -> None:
+    """R2: its tag was just written; the node would stay closed while pods are evicted to it."""
+    launching = Launching(1, 1)
+    new = launching.looks()
+    launching.world.advance(120)
+    launching.world.machines[new].tags[INSTANCE_REPLACES] = SURPLUS
+    await_ready.run(launching.task.model_copy(update={"replacement": new}), launching.clients)
+    closed = {n.instance for n in launching.world.nodes() if n.unschedulable}
+    assert (new in closed, len(closed)) == (False, 1)
