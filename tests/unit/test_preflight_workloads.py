@@ -21,6 +21,8 @@ from eks_rolling.observed.kubernetes import (
     Workload,
 )
 from eks_rolling.payloads import RollRequest
+from eks_rolling.redis.groups import DeclarationProblem
+from eks_rolling.redis.stand_in import LABEL
 from eks_rolling.settings import Autoscaler, AutoscalerMode, Settings
 from tests.unit.test_preflight import AUTOSCALER, CLEAN, WEB, WEB_POD, found
 
@@ -44,6 +46,15 @@ def test_each_is_told_once_with_a_remedy(pod: Pod, code: str, severity: Severity
     (finding,) = found(replace(CLEAN, pods=(pod, *others)))
     assert (finding.code, finding.severity, finding.object) == (code, severity, subject)
     assert finding.remedy
+
+
+def test_a_stand_in_of_no_declared_group_blocks_as_any_pod_that_asks_not_to_be_disturbed() -> None:
+    """R1: nobody migrates it, and it may be the only one that has its data."""
+    pod = replace(WEB_POD, annotations=ASKS, labels={**WEB_POD.labels, LABEL: "cache"})
+    (finding,) = found(replace(CLEAN, pods=(pod,)))
+    assert (finding.code, finding.severity) == ("do-not-disturb", Severity.BLOCKS)
+    wrong = DeclarationProblem("StatefulSet shop/cache", "its part is none", "correct it", group="shop/cache")
+    assert "do-not-disturb" not in {f.code for f in found(replace(CLEAN, pods=(pod,), redis_problems=(wrong,)))}
 
 
 @pytest.mark.parametrize(

@@ -631,18 +631,20 @@ def observe(task: NodeTask, clients: Clients) -> NodeToEmpty:
         placeholders=placeholders(low, kubernetes.services()) if low else frozenset(),
         shared=shared,
         not_restartable=denied,
-        stand_ins=frozenset(_stand_ins(pods, clients)),
+        stand_ins=_stand_ins(pods, clients),
     )
 
 
-def _stand_ins(pods: Iterable[Pod], clients: Clients) -> Iterator[str]:
+def _stand_ins(pods: Iterable[Pod], clients: Clients) -> frozenset[str]:
     """Those that a StatefulSet's group has: with the label alone, which anybody may give to a pod, it is as any other.
     Of a group that is declared wrongly meanwhile, too."""
-    for pod in pods:
-        if LABEL in pod.labels and not pod.stays_with_node:
-            sets = clients.kubernetes.stateful_sets(pod.namespace)
-            if any(s.annotations.get(GROUP) == pod.labels[LABEL] for s in sets):
-                yield pod.uid
+    labelled = [p for p in pods if LABEL in p.labels and not p.stays_with_node]
+    groups = {
+        (namespace, workload.annotations.get(GROUP))
+        for namespace in {p.namespace for p in labelled}
+        for workload in clients.kubernetes.stateful_sets(namespace)
+    }
+    return frozenset(p.uid for p in labelled if (p.namespace, p.labels[LABEL]) in groups)
 
 
 def _may_not_be_restarted(workload: Workload, clients: Clients) -> bool:

@@ -130,13 +130,19 @@ def _is_accepted(finding: Finding, accepted: set[str], view: ClusterSnapshot) ->
     return finding.code in accepted - ONE_AT_A_TIME
 
 
+def _is_stand_in(view: ClusterSnapshot, pod: Pod) -> bool:
+    """Of a group that is declared, even wrongly. Others that bear the label nobody migrates; they may have its data."""
+    group = f"{pod.namespace}/{pod.labels.get(LABEL, '')}"
+    return group in {str(r.group) for r in view.redis} | {p.group for p in view.redis_problems}
+
+
 def _all(
     view: ClusterSnapshot, request: RollRequest, settings: Settings, chosen: Sequence[Candidate], stuck: Sequence[Stuck]
 ) -> Iterator[Finding]:
     pods = moving_pods(view, chosen)
-    # A stand-in that a dead roll left is dealt with before anything else is.
     paused = paused_autoscaler(settings)
-    others = [p for p in pods if LABEL not in p.labels and p.owner != paused and view.redis_set(p.owner) is None]
+    # A stand-in that a dead roll left is dealt with before anything else is.
+    others = [p for p in pods if not _is_stand_in(view, p) and p.owner != paused and view.redis_set(p.owner) is None]
     yield from request_findings(view, request, settings, ACCEPTABLE, ONE_AT_A_TIME)
     yield from rollback_findings(view, request, resolve(view.groups, view.versions))
     yield from group_findings(view, request, settings, {c.group.name for c in chosen} | set(request.groups))
