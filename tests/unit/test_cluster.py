@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 
 import pytest
 
-from eks_rolling.errors import AccessDenied
+from eks_rolling.errors import AccessDenied, Transient
 from eks_rolling.migration.cluster import HEARD_SECONDS, LISTEN_SECONDS, SILENT_SECONDS, perform
 from eks_rolling.observed.kubernetes import Owner, Pod, Workload
 from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, KnownNode, Login, Role, Server, Silent
@@ -402,13 +402,16 @@ def test_a_stand_in_whose_pod_may_not_be_elected_stays_as_its_template_has_it() 
 
 
 class Recorded:
-    """Notes what is done. `lags` get nothing of what their masters write; `denied` is not permitted."""
+    """Notes what is done. `lags` get nothing of what their masters write; `denied` is not permitted; `away` says
+    nothing for a moment."""
 
-    def __init__(self, *lags: str, denied: bool = False) -> None:
-        self.lags, self.denied, self.done = lags, denied, list[str]()
+    def __init__(self, *lags: str, denied: bool = False, away: str = "") -> None:
+        self.lags, self.denied, self.away, self.done = lags, denied, away, list[str]()
         self.time = 0.0
 
     def offset(self, endpoint: Endpoint) -> tuple[Role, int]:
+        if str(endpoint) == self.away:
+            raise Transient(f"{endpoint} does not answer.")
         return (Role.REPLICA, 900) if str(endpoint) in self.lags else (Role.MASTER, 1000)
 
     def set_electable(self, endpoint: Endpoint, _: Server, *, electable: bool) -> None:
@@ -490,6 +493,8 @@ def test_no_copy_goes_before_the_others_get_what_is_written(
     answered = silent.perform(action)
     assert (answered.acted, silent.done) == (False, [])
     assert answered.said.startswith(f"{copy} did not catch up with ")
+    # A look that fails is no try of the action.
+    assert Recorded(away=copy).perform(action) == Done(f"{copy} does not answer", acted=False)
     assert flows.perform(action).acted
     assert sorted(flows.done) == sorted(done)
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from eks_rolling.clients.protocols import Eviction, EvictionStatus
+from eks_rolling.errors import Transient
 from eks_rolling.migration.handover import NOBODY
 from eks_rolling.migration.sentinel import perform
 from eks_rolling.observed.kubernetes import Owner, Pod
@@ -256,12 +257,15 @@ def test_nothing_moves_while_another_replica_is_not_in_sync() -> None:
 
 
 class Recorded:
-    """Notes which pods go. The servers of `lags` get nothing of what their master writes."""
+    """Notes which pods go. The servers of `lags` get nothing of what their master writes; `away` says nothing for a
+    moment."""
 
-    def __init__(self, *lags: str) -> None:
-        self.lags, self.gone, self.time = lags, list[str](), 0.0
+    def __init__(self, *lags: str, away: str = "") -> None:
+        self.lags, self.away, self.gone, self.time = lags, away, list[str](), 0.0
 
     def offset(self, endpoint: Endpoint) -> tuple[Role, int]:
+        if self.away and endpoint.address == at(self.away):
+            raise Transient(f"{self.away} does not answer.")
         return Role.REPLICA, 900 if endpoint.address in {at(name) for name in self.lags} else 1000
 
     def evict(self, pod: Pod) -> Eviction:
@@ -295,6 +299,8 @@ def test_no_copy_goes_before_the_others_get_what_is_written(
     answered = silent.perform(seen())
     assert (answered.acted, silent.gone) == (False, [])
     assert answered.said.startswith(f"{copy} did not catch up with ")
+    # A look that fails is no try of the action.
+    assert Recorded(away=copy).perform(seen()) == Done(f"{copy} does not answer", acted=False)
     assert flows.perform(seen()).acted
     assert flows.gone == [gone]
 

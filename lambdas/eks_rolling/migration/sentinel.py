@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.errors import NotFound
+from eks_rolling.errors import NotFound, Transient, sentence
 from eks_rolling.migration.asking import Asking
 from eks_rolling.migration.handover import cut_off, switch, take_back, tell, untold
 from eks_rolling.migration.learning import learn
@@ -176,7 +176,12 @@ def _late(leaving: Pod, seen: SentinelGroupState, clients: Clients) -> str:
             continue
         for master in masters:
             assert member.endpoint is not None and master.endpoint is not None  # noqa: S101, PT018 (all answered)
-            if not caught_up(member.endpoint, master.endpoint, clients):
+            try:
+                late = not caught_up(member.endpoint, master.endpoint, clients)
+            except Transient as error:
+                # Nothing was tried yet that a count should know of.
+                return sentence(error).rstrip(".")
+            if late:
                 return f"{member} did not catch up with {master} within {CAUGHT_UP_SECONDS} s; tried again later"
     return ""
 
