@@ -70,7 +70,7 @@ class Screen(Console):
         return super().is_terminal and self.file.isatty()
 
     def on_broken_pipe(self) -> None:
-        """The reader of our output has closed it, which is no failure (`errors_as_sentences`)."""
+        """The reader of our output has closed it, which ends the command (`errors_as_sentences`)."""
         raise BrokenPipeError
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
@@ -123,9 +123,10 @@ def errors_as_sentences() -> Iterator[None]:
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None
     except BrokenPipeError:
-        # The reader of our output has closed it; Python must not complain.
+        # The reader of our output has closed it, and Python must not complain. Nobody was told the rest, and a roll
+        # that was followed may fail yet: that is no success.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(Exit.FINE) from None
+        raise typer.Exit(Exit.INTERRUPTED) from None
     except ModuleNotFoundError as error:
         if not (sentence := missing_package(error)):
             raise

@@ -24,7 +24,7 @@ MEANINGS = {
     Exit.BLOCKED: "the plan is blocked, or the request is refused",
     Exit.NOT_FOUND: "something is not there or cannot be reached",
     Exit.DENIED: "access is denied",
-    Exit.INTERRUPTED: "interrupted, or answered with no",
+    Exit.INTERRUPTED: "interrupted, its output was closed, or answered with no",
 }
 
 

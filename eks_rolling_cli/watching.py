@@ -170,9 +170,9 @@ def follow(
     except KeyboardInterrupt:
         say(_detached(target, beginning(arn.rpartition(":")[2]), seen))
         raise typer.Exit(Exit.INTERRUPTED) from None
-    except RollError:
-        if seen is not None:
-            # Credentials have expired, say: the error that follows is this command's, not the roll's.
+    except (RollError, BrokenPipeError):
+        if seen is not None and seen.running:
+            # Credentials have expired, say, or `head` has enough: that is this command's end, not the roll's.
             say(_detached(target, beginning(arn.rpartition(":")[2]), seen))
         raise
     return seen

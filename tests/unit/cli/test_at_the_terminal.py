@@ -3,7 +3,9 @@ that expire, a terminal that cannot draw, a folder that is not there; and every 
 
 import io
 import json
+import os
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -347,6 +349,22 @@ def test_who_stops_watching_is_told_what_becomes_of_the_roll(
     done = run("watch")
     assert done.exit_code == Exit.INTERRUPTED
     assert said in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_closed_pipe_is_no_success_of_the_roll_that_is_followed(
+    target: FakeTarget, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, as_json: bool
+) -> None:
+    """`eks-rolling start --yes | head` would let a pipeline go on while the roll runs, or fails."""
+    arn = target.fake.add(ROLL, "roll-1", planned("i-1")).arn
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        with pytest.raises(typer.Exit) as ended, cli_context.errors_as_sentences():
+            watching.follow(cast(Any, target), arn, as_json=as_json)
+    assert ended.value.exit_code == Exit.INTERRUPTED
+    assert "the roll roll-1 continues" in capsys.readouterr().err
 
 
 def test_who_stops_waiting_for_a_restore_is_told_that_it_goes_on(
