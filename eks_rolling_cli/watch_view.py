@@ -33,6 +33,9 @@ CUT_SHORT = frozenset({Stage.FAILED, Stage.ABORTED, Stage.STOPPED})
 SHOWN = 24
 """Nodes in the picture; those in work come first, the rest is counted."""
 
+COUNTED_SECONDS = 60
+"""After so long a reason is told again in which only numbers have changed."""
+
 FRAMED = 72
 """Columns from which on there is room for a frame."""
 
@@ -190,14 +193,22 @@ def _redis_line(node: RollNodeState) -> Text:
     return line
 
 
-def changes(before: RollState | None, after: RollState, start: str = typed("start", cluster="")) -> Iterator[str]:
-    """What an operator would want to be told between two looks, a line each; `start` as for `picture`."""
+Told = dict[str, tuple[Position, float]]
+"""What was told last, of the roll ("") and of each node, by its instance: where it was, and when that was seen."""
+
+
+def changes(
+    before: RollState | None, after: RollState, start: str = typed("start", cluster=""), told: Told | None = None
+) -> Iterator[str]:
+    """What an operator would want to be told between two looks, a line each; `start` as for `picture`. Keeps in `told`
+    what it tells: who looks again and again gives the same at each look."""
+    told = {} if told is None else told
     if before is None:
         began = f"roll {after.roll}, started at {clock(after.began)} by {after.trigger}"
         yield f"{began}: {after.plan}" if after.plan else began
     elif after.plan and not before.plan:
         yield f"plan: {after.plan}"
-    if before is None or _is_news(before.at, after.at, before.looked, after.looked):
+    if _is_news(told, "", before.at if before else None, after.at, before, after):
         reason = _with_since(after.at.reason, after.looked - after.at.held_since)
         yield f"{after.at.state or 'starting'}" + (f": {reason}" if reason else "")
     for what, why in after.asked.items():
@@ -209,7 +220,7 @@ def changes(before: RollState | None, after: RollState, start: str = typed("star
         yield "the request to pause was withdrawn"
     known = {n.instance: n for n in before.nodes} if before else {}
     for node in after.nodes:
-        yield from _node_changes(known.get(node.instance), node, before, after)
+        yield from _node_changes(known.get(node.instance), node, before, after, told)
     if not after.running and (before is None or before.running):
         took = spoken((after.ended or after.looked) - after.began)
         count = f"; {after.replaced} of {counted(len(after.nodes), 'node')} replaced" if after.nodes else ""
@@ -222,20 +233,26 @@ def changes(before: RollState | None, after: RollState, start: str = typed("star
             yield way_out(start)
 
 
-def _is_news(before: Position, after: Position, looked: float, looks: float) -> bool:
-    """Whether it is elsewhere, or waits for something else. What only counts, up or down, is told once a minute."""
-    if (before.state, without_numbers(before.reason)) != (after.state, without_numbers(after.reason)):
-        return True
-    minutes = (looked - after.held_since) // 60, (looks - after.held_since) // 60
-    return before.reason != after.reason and minutes[0] != minutes[1]
+def _is_news(
+    told: Told, subject: str, was: Position | None, now: Position, before: RollState | None, after: RollState
+) -> bool:
+    """Whether it is elsewhere, or waits for something else, than was told last. What only counts, up or down, is told
+    once a minute."""
+    if was is not None and before is not None:
+        last, when = told.setdefault(subject, (was, before.looked))
+        same = (last.state, without_numbers(last.reason)) == (now.state, without_numbers(now.reason))
+        if same and (last.reason == now.reason or after.looked - when < COUNTED_SECONDS):
+            return False
+    told[subject] = now, after.looked
+    return True
 
 
 def _node_changes(
-    was: RollNodeState | None, node: RollNodeState, before: RollState | None, seen: RollState
+    was: RollNodeState | None, node: RollNodeState, before: RollState | None, seen: RollState, told: Told
 ) -> Iterator[str]:
     name = short(node.node)
     if node.stage is Stage.REPLACING:
-        if was is None or before is None or _is_news(was.at, node.at, before.looked, seen.looked):
+        if _is_news(told, node.instance, was.at if was else None, node.at, before, seen):
             reason = _with_since(node.at.reason, seen.looked - node.at.held_since)
             yield f"{name}: {node.at.state or 'begun'}" + (f": {reason}" if reason else "")
     elif was is not None and was.stage is node.stage:

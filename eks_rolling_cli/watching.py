@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from eks_rolling_cli.executions import Execution
     from eks_rolling_cli.roll_state import RollReader, RollState
+    from eks_rolling_cli.watch_view import Told
 
 Json = dict[str, Any]
 
@@ -215,6 +216,7 @@ class _Lines:
         self._cluster = cluster
         self._start = start
         self._last: RollState | None = None
+        self._told: Told = {}
 
     def __enter__(self) -> "_Lines":
         return self
@@ -230,7 +232,7 @@ class _Lines:
     def show(self, seen: "RollState") -> None:
         from eks_rolling_cli.watch_view import changes
 
-        for line in changes(self._last, seen, self._start):
+        for line in changes(self._last, seen, self._start, self._told):
             self.say(line)
         self._last = seen
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from rich.console import Console
 
+from eks_rolling_cli.execution_history import Position
 from eks_rolling_cli.executions import Execution
 from eks_rolling_cli.roll_state import RollState, Stage, assemble
-from eks_rolling_cli.watch_view import changes, chosen, picture
+from eks_rolling_cli.watch_view import Told, changes, chosen, picture
 from tests.unit.cli.histories import History, begun, planned
 
 Json = dict[str, Any]
@@ -203,10 +204,31 @@ def test_what_only_counts_down_is_told_once_a_minute() -> None:
         return replace(rolling({"i-2": child(history)}), looked=history.at)
 
     seen = [counting(seconds) for seconds in range(1, 200)]
-    told = [line for a, b in itertools.pairwise(seen) for line in changes(a, b)]
+    known: Told = {}
+    told = [line for a, b in itertools.pairwise(seen) for line in changes(a, b, told=known)]
     assert [line.rpartition(" (for ")[2] for line in told] == ["60 s)", "2 min)", "3 min)"]
     other = replace(seen[-1], at=replace(seen[-1].at, state="Restore"))
     assert list(changes(seen[-1], other)) == ["Restore"]
+
+
+def test_what_counts_seldom_is_told_too() -> None:
+    """A pod or two become ready every few minutes: no minute ends between the look before and the look after."""
+
+    seen = rolling({"i-2": child(History(1010).wait("Evict pods", BUDGET))})
+
+    def at(seconds: int) -> RollState:
+        ready = sum(seconds >= moment for moment in (90, 100, 210, 250))
+        here = Position("Await readiness", 1000.0, f"{ready} of 6 pods are ready", held_since=1000.0)
+        nodes = tuple(replace(n, at=here) if n.instance == "i-2" else n for n in seen.nodes)
+        return replace(seen, at=here, nodes=nodes, looked=1000.0 + seconds)
+
+    known: Told = {}
+    told = list(changes(None, at(1), told=known))
+    for looked in range(3, 400, 2):
+        told += changes(at(looked - 2), at(looked), told=known)
+    counted = ["0 of 6", "1 of 6", "2 of 6", "3 of 6", "4 of 6"]
+    for what in ("Await readiness: ", "b: Await readiness: "):
+        assert [line.removeprefix(what)[:6] for line in told if line.startswith(what)] == counted
 
 
 def test_that_a_roll_gives_its_lock_back_withdraws_no_abort() -> None:
