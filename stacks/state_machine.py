@@ -110,13 +110,18 @@ MOST_TOLD = 20_000
 (Step Functions developer guide, "Passing data between states with variables"), and an answer has room for 60 KB of
 each (`steps/restore.py`)."""
 
+FIRST_TOLD = 20
+"""Sentences of its first looks that are kept once those are too many: each has up to 1,000 characters."""
+
 
 def _told(variable: str, output: str, *, last: bool = False) -> str:
     """What a restore's looks say in that output, each sentence once: what comes back at each look, or is new at each,
-    would fill the variable. `last`: the last look's own is certain to be among them."""
+    would fill the variable. `last`: of many, those told first are kept, and the last look's own."""
     known, new, full = f"${variable}", f"{ANSWER}.output.{output}", f"$length($string(${variable})) > {MOST_TOLD}"
-    told = f"{new}, {full} ? 'and more' : {known}" if last else f"{known}, {full} ? 'and more' : {new}"
-    return jsonata(f"[$distinct($append({told}))]")
+    if not last:
+        return jsonata(f"[$distinct($append({known}, {full} ? 'and more' : {new}))]")
+    first = f"{known}[[0..{FIRST_TOLD - 1}]]"
+    return jsonata(f"[$distinct({full} ? $append($append({first}, {new}), 'and more') : $append({known}, {new}))]")
 
 
 TOLD_BY_RESTORE = {

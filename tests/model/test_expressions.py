@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from eks_rolling.roll.lock import ABORT
+from stacks.state_machine import MOST_TOLD, TOLD_BY_RESTORE
 from tests.asl import Engine, Scope, StateFault
 from tests.assembly import synthesize, with_hooks
 from tests.model.situations import cache as redis_cache
@@ -169,6 +170,31 @@ def test_both_engines_answer_the_same_to_every_expression_on_every_input() -> No
     assert len(questions) > 10_000
     wrong = [(questions[i][0], mine[i], reference[i]) for i in different(mine, reference)]
     assert wrong[:3] == []
+
+
+@pytest.mark.parametrize("length", [90, 1000])
+def test_what_a_long_restore_had_to_leave_first_and_last_is_told(length: int) -> None:
+    """R2: what is left is told once, by the look that had to leave it, and there may be thousands of looks."""
+
+    def look(number: int) -> list[str]:
+        return [f"{number}: {'x' * length}", "stays"]
+
+    expression = TOLD_BY_RESTORE["leftBehind"][2:-2].strip()
+    told: list[str] = []
+    for number in range(3 * MOST_TOLD // length):
+        (answer,) = ours([(expression, told_after(told, look(number)))])
+        told = answer["value"]
+    assert told[:2] == look(0)
+    assert {*look(number)} <= {*told}
+    assert "and more" in told
+    assert len(json.dumps(told)) < 2 * MOST_TOLD
+    questions = [(expression, told_after(before, look(7))) for before in ([], ["one"], told, [*told, *look(8) * 9])]
+    assert ours(questions) == theirs(questions)
+
+
+def told_after(before: list[str], look: list[str]) -> dict[str, Any]:
+    """The variables as a restore's look answers."""
+    return {"leftBehind": before, "states": {"result": {"Payload": {"output": {"left_behind": look}}}}}
 
 
 def test_every_expression_has_a_value_for_some_input() -> None:
