@@ -85,7 +85,8 @@ def write(
 
 
 def waves(nodes: int, settings: Settings) -> list[int]:
-    """The wave of each node of the plan, in its order (`select_wave` cuts it so)."""
+    """The wave of each node of the plan, in its order, as `select_wave` cuts it. Only an estimate for a spare
+    replacement: that comes a wave later where its wave would have the node in whose place it is."""
     first = 1 if settings.canary else settings.wave
     return [1 if index < first else 2 + (index - first) // settings.wave for index in range(nodes)]
 
