@@ -34,6 +34,8 @@ from eks_rolling.observed.marks import (
 from eks_rolling.payloads import RollRequest
 from eks_rolling.plan.build import write
 from eks_rolling.plan.checks import ACCEPTABLE, ClusterSnapshot, candidates, findings, resolve
+from eks_rolling.plan.checks.groups import capacity_findings
+from eks_rolling.plan.checks.scheduling import vcpus_needed
 from eks_rolling.plan.permissions import needed_to_restart
 from eks_rolling.plan.snapshot import begun
 from eks_rolling.redis.groups import CACHE, PART
@@ -693,6 +695,26 @@ class TestReasons:
         text = plan_text(write(plan, both, RollRequest(), SETTINGS))
         assert text.count(f"a spare replacement for {old}: it goes, and none comes") == 1
         assert "Replacements: 1 in " in text
+
+    def test_what_only_ends_a_spare_one_needs_no_address_no_vcpu_and_no_room(self) -> None:
+        """R2: with no address left, the plan that would give one back must not be blocked."""
+        third = replace(self.PAIR, instances=tuple(replace(i, template="lt-1:0") for i in self.PAIR.instances))
+        both = replace(self.CURRENT, groups=(third,), nodes=(NODE, self.NEW_NODE), replacements={"i-1": ("i-2",)})
+        full = replace(
+            both,
+            free_addresses={third.name: {i.zone: 0 for i in third.instances}},
+            instance_types={i.type: InstanceType(i.type, 2, 8 << 30) for i in third.instances},
+        )
+        chosen = decide(both, RollRequest(), SETTINGS).chosen
+        spare = [c for c in chosen if c.place]
+        assert [len(chosen), len(spare)] == [2, 1]
+        found = {n: [f.code for f in capacity_findings(full, some, 1)] for n, some in ((2, chosen), (1, spare))}
+        assert ["no-addresses" in found[n] for n in (2, 1)] == [True, False]
+        assert [vcpus_needed(full, some, 2) for some in (chosen, spare)] == [2, 0]
+        plan = replace(decide(both, RollRequest(), SETTINGS), chosen=tuple(spare))
+        document = write(plan, full, RollRequest(), SETTINGS)
+        assert document.zones == ()
+        assert [(g.at_once, q.needed) for g, q in zip(document.groups, document.quotas, strict=True)] == [(0, 0)]
 
     def test_a_node_whose_replacement_is_unfit_stays(self) -> None:
         """A person drains that one."""

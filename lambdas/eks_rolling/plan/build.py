@@ -162,7 +162,7 @@ def _move(pod: Pod, view: ClusterSnapshot, roles: dict[str, dict[str, object]], 
 
 
 def _zones(chosen: Sequence[Candidate], view: ClusterSnapshot, surge: int) -> tuple[ZoneRoom, ...]:
-    wanted = Counter((c.group.name, c.instance.zone) for c in chosen)
+    wanted = Counter((c.group.name, c.instance.zone) for c in chosen if c.launches)
     return tuple(
         ZoneRoom(
             group=group,
@@ -176,7 +176,7 @@ def _zones(chosen: Sequence[Candidate], view: ClusterSnapshot, surge: int) -> tu
 
 
 def _groups(chosen: Sequence[Candidate], surge: int) -> tuple[GroupRoom, ...]:
-    wanted = Counter(c.group.name for c in chosen)
+    wanted = Counter(c.group.name for c in chosen if c.launches)
     groups = {c.group.name: c.group for c in chosen}
     return tuple(
         GroupRoom(

@@ -220,6 +220,11 @@ class Candidate:
     def name(self) -> str:
         return self.node.name if self.node else self.instance.id
 
+    @property
+    def launches(self) -> bool:
+        """Whether a replacement is launched for it."""
+        return not self.place
+
 
 def resolve(groups: Iterable[Group], versions: dict[str, tuple[int, int]]) -> Targets:
     """What each group would launch now: instance type -> "lt-id:number", "" for types without an override.

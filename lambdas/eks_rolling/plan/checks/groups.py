@@ -216,6 +216,7 @@ def hook_findings(view: ClusterSnapshot, chosen: Sequence[Candidate], deadlines:
 
 
 def _addresses(view: ClusterSnapshot, group: str, members: list[Candidate], surge: int) -> Iterator[Finding]:
+    members = [c for c in members if c.launches]
     for zone, count in sorted(Counter(c.instance.zone for c in members).items()):
         free = view.free_addresses.get(group, {}).get(zone)
         nodes = [c.node.name for c in members if c.node and c.instance.zone == zone]

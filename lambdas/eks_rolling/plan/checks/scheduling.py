@@ -92,5 +92,6 @@ def quota_findings(view: ClusterSnapshot, chosen: Sequence[Candidate], surge: in
 
 def vcpus_needed(view: ClusterSnapshot, chosen: Sequence[Candidate], surge: int) -> int:
     """vCPUs of the largest replacements that exist at a time beside what they replace."""
-    sizes = sorted(view.instance_types[c.instance.type].vcpus for c in chosen if c.instance.type in view.instance_types)
+    launching = [c.instance.type for c in chosen if c.launches]
+    sizes = sorted(view.instance_types[kind].vcpus for kind in launching if kind in view.instance_types)
     return sum(sizes[-surge:])
