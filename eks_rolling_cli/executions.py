@@ -1,6 +1,7 @@
 """Executions of the deployed state machines, as Step Functions reports them. Read repeatedly, each event once."""
 
 import json
+import math
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -51,15 +52,20 @@ class Execution:
         return self.status == "RUNNING"
 
 
-def patiently(look: Callable[[], Seen], say_line: Callable[[str], None]) -> Seen:
-    """Looks until it works: whoever follows an execution outlives lost connections and throttling."""
+def patiently(look: Callable[[], Seen], say_line: Callable[[str], None], *, patience: float = math.inf) -> Seen:
+    """Looks until it works: whoever follows an execution outlives lost connections and throttling.
+
+    Raises Transient after `patience` seconds without an answer.
+    """
     from eks_rolling.errors import Transient
 
-    wait, failed = RETRY_SECONDS, False
+    wait, failed, began = RETRY_SECONDS, False, time.monotonic()
     while True:
         try:
             seen = look()
         except Transient as error:
+            if time.monotonic() - began >= patience:
+                raise
             say_line(f"no connection: {' '.join(str(error).split())} Trying again in {wait:.0f} s.")
             failed = True
             time.sleep(wait)

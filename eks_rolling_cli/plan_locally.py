@@ -20,6 +20,9 @@ Json = dict[str, Any]
 
 DRY_RUN_LOOK_SECONDS = 1.0
 
+PATIENCE_SECONDS = 300.0
+"""Without an answer: a dry run is no roll that has to be followed to its end."""
+
 
 class _Reading:
     """An account in which writes to the bucket are kept in memory, and no message is sent."""
@@ -66,19 +69,23 @@ def _step_here(name: str, event: Json, target: Target, settings: "Settings") -> 
 
 
 def plan_there(target: Target, name: str, request: Json) -> tuple[Json, Json]:
-    """The same of a dry run of the deployed workflow, which sees what its functions see. Raises CommandError."""
+    """The same of a dry run of the deployed workflow, which sees what its functions see.
+
+    Raises CommandError, RollError.
+    """
     from eks_rolling.documents.failure import explain
     from eks_rolling_cli.execution_history import plan_answer
     from eks_rolling_cli.executions import patiently
 
     arn = target.executions.start(target.machine("roll"), name, request | {"dry_run": True, "trigger": target.who})
+    look = partial(target.executions.describe, arn)
     try:
-        while (execution := patiently(partial(target.executions.describe, arn), say)).running:
+        while (execution := patiently(look, say, patience=PATIENCE_SECONDS)).running:
             time.sleep(DRY_RUN_LOOK_SECONDS)
     except KeyboardInterrupt:
         say(f"Detached: the dry run {name} continues; it changes nothing.")
         raise typer.Exit(Exit.INTERRUPTED) from None
-    answer = plan_answer(patiently(partial(target.executions.history, arn), say))
+    answer = plan_answer(patiently(partial(target.executions.history, arn), say, patience=PATIENCE_SECONDS))
     document = target.document(name, "plan.json")
     if not document:
         cause = explain({"Error": execution.error, "Cause": execution.cause})

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import Result
@@ -593,6 +594,27 @@ def test_watch_outlives_a_lost_connection(monkeypatch: pytest.MonkeyPatch, run: 
     assert done.exit_code == Exit.FINE
     assert "no connection: the endpoint cannot be reached. Trying again" in done.output
     assert "connected again" in done.output
+
+
+def test_a_dry_run_of_which_aws_tells_nothing_is_not_awaited_for_ever(
+    monkeypatch: pytest.MonkeyPatch, run: Run, target: FakeTarget
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+
+    def sleep(_: float) -> None:
+        clock.now += 100.0
+        assert clock.now < 1000.0
+
+    monkeypatch.setattr("eks_rolling_cli.executions.time", SimpleNamespace(sleep=sleep, monotonic=lambda: clock.now))
+
+    def unreachable(_: str) -> object:
+        raise Transient("the endpoint cannot be reached.")
+
+    monkeypatch.setattr(target.fake, "describe", unreachable)
+    monkeypatch.setattr(target.fake, "start", lambda *_: "arn")
+    done = run("plan", "--deployed")
+    assert done.exit_code == Exit.NOT_FOUND
+    assert (done.output.count("Trying again"), clock.now) == (3, 300.0)
 
 
 def test_interrupting_a_watcher_says_that_the_roll_goes_on(
