@@ -58,7 +58,7 @@ def run_checks(target: Target, checks: dict[str, Look], first: str = "") -> Iter
 def _checked(name: str, look: Look, target: Target) -> Check:
     from botocore.exceptions import BotoCoreError, ClientError
 
-    from eks_rolling.clients.aws import sort_of
+    from eks_rolling.clients.aws import SIGN_IN, sort_of
     from eks_rolling.clients.aws_errors import Sort
     from eks_rolling.errors import RollError, sentence
 
@@ -68,6 +68,8 @@ def _checked(name: str, look: Look, target: Target) -> Check:
         return Check(name, found.health, str(found), found.remedy)
     except (CommandError, RollError) as error:
         return Check(name, Health.FAIL, _first_sentence(sentence(error)), _rest(str(error)))
+    except SIGN_IN as error:
+        return Check(name, Health.FAIL, f"cannot be checked: {str(error).rstrip('.')}", "sign in to AWS again")
     except (BotoCoreError, ClientError) as error:
         sort = sort_of(error) if isinstance(error, ClientError) else Sort.TRANSIENT
         if sort is Sort.GONE:

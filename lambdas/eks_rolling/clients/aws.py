@@ -196,6 +196,10 @@ NOT_AUTHORIZED = re.compile(
 )
 
 
+SIGN_IN = (NoCredentialsError, CredentialRetrievalError, SSOError, TokenRetrievalError)
+"""Faults that last until somebody signs in."""
+
+
 @contextmanager
 def translated(doing: str) -> Iterator[None]:
     """Turns botocore's errors into ours; `doing` completes "Cannot ...", e.g. "describe Auto Scaling group a"."""
@@ -218,7 +222,7 @@ def translated(doing: str) -> Iterator[None]:
                 raise Permanent(f"Cannot {doing}: {code}: {message}") from error
     except NoCredentialsError as error:
         raise AccessDenied(f"Cannot {doing}: no AWS credentials were found. Sign in.") from error
-    except (CredentialRetrievalError, SSOError, TokenRetrievalError) as error:
+    except SIGN_IN as error:
         raise AccessDenied(f"Cannot {doing}: {str(error).rstrip('.')}. Sign in again.") from error
     except (BotoCoreError, ResponseParserError) as error:
         # A proxy's page of HTML, say, where an answer should be.

@@ -5,7 +5,15 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    TokenRetrievalError,
+    UnauthorizedSSOTokenError,
+)
 
 from eks_rolling.errors import AccessDenied
 from eks_rolling.observed.kubernetes import Lease
@@ -184,6 +192,23 @@ def test_what_is_gone_is_told_from_what_may_not_be_seen(
     target: FakeTarget, code: str, health: Health, remedy: str
 ) -> None:
     error = ClientError({"Error": {"Code": code, "Message": "no"}}, "ListSubscriptionsByTopic")
+    (check,) = run_checks(target, {"messages": raising(error)})
+    assert (check.health, check.remedy) == (health, remedy)
+
+
+@pytest.mark.parametrize(
+    ("error", "health", "remedy"),
+    [
+        (NoCredentialsError(), Health.FAIL, "sign in to AWS again"),
+        (CredentialRetrievalError(provider="sso", error_msg="expired"), Health.FAIL, "sign in to AWS again"),
+        (UnauthorizedSSOTokenError(), Health.FAIL, "sign in to AWS again"),
+        (TokenRetrievalError(provider="sso", error_msg="expired"), Health.FAIL, "sign in to AWS again"),
+        (ConnectTimeoutError(endpoint_url="https://sns"), Health.WARN, "try again in a moment"),
+    ],
+)
+def test_whom_aws_does_not_know_is_not_told_to_try_again(
+    target: FakeTarget, error: BotoCoreError, health: Health, remedy: str
+) -> None:
     (check,) = run_checks(target, {"messages": raising(error)})
     assert (check.health, check.remedy) == (health, remedy)
 
