@@ -12,15 +12,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import BinaryIO
 
 SEED = "--sample-seed="
 INTERRUPTED = 130
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PAUSE_SECONDS = 0.2
 DECISIONS = ("tests/hostile", "tests/model", "tests/stacks", "tests/unit")
 _NICE_TIMEOUT_SECONDS = 1200
@@ -83,10 +85,10 @@ def run(wanted: Sequence[Part], to: BinaryIO) -> int:
         try:
             for part in wanted:
                 if not part.follows:
-                    running[part.name] = _start(part, stack.enter_context(TemporaryFile()))
+                    _begin(part, running, stack)
             for part in wanted:
                 if part.follows:
-                    running[part.name] = _start(part, stack.enter_context(TemporaryFile()))
+                    _begin(part, running, stack)
                 ended.append((part.name, _told(running[part.name], to)))
         except KeyboardInterrupt:
             _interrupt(running.values())
@@ -100,14 +102,32 @@ def run(wanted: Sequence[Part], to: BinaryIO) -> int:
     return 1 if failed else 0
 
 
-def _start(part: Part, output: BinaryIO) -> Running:
-    # A group of its own: an interruption reaches all of its processes, once.
+def _begin(part: Part, running: dict[str, Running], stack: ExitStack) -> None:
+    """What has begun when an interruption comes is ended."""
+    output = stack.enter_context(TemporaryFile())
+    with _uninterrupted() as mask:
+        running[part.name] = _start(part, output, mask)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[set[int]]:
+    """Interruptions come afterwards: of what has begun in here, everybody knows by then. Gives the mask from before."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTIONS)
+    try:
+        yield {*mask}
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _start(part: Part, output: BinaryIO, mask: set[int]) -> Running:
+    # A group of its own: an interruption reaches all of its processes, once. They would inherit what is blocked here.
     process = subprocess.Popen(
         ["nice", "-n", str(part.niceness), *part.command],
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        preexec_fn=partial(signal.pthread_sigmask, signal.SIG_SETMASK, mask),
     )
     return Running(part, process, output)
 
@@ -146,7 +166,7 @@ def _interrupt(running: Iterable[Running]) -> None:
 def hear_interruptions() -> None:
     """Ctrl-C, a cancelled job and a closed terminal are the same to us. Parts hear it even if whoever started us in the
     background had it ignored: a handler, unlike that, is not inherited."""
-    for interruption in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for interruption in INTERRUPTIONS:
         signal.signal(interruption, signal.default_int_handler)
 
 

@@ -100,6 +100,45 @@ def test_an_interruption_lets_each_end_what_it_began(tmp_path: Path, sent: signa
     assert {path.name for path in tmp_path.iterdir()} == {"one", "other", "one-ended", "other-ended"}
 
 
+AT_ONCE = """
+import os, signal, subprocess, sys
+from scripts import side_by_side
+from tests.unit.test_side_by_side import part
+side_by_side.hear_interruptions()
+started = []
+class Interrupted(subprocess.Popen):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        started.append(self)
+        os.kill(os.getpid(), signal.{})
+subprocess.Popen = Interrupted
+code = side_by_side.run([part("one", "time.sleep(600)"), part("other", "")], sys.stdout.buffer)
+left = [process for process in started if process.poll() is None]
+for process in left:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+print(f"said {{len(left)}} of {{len(started)}} left")
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interruption_while_one_is_started_leaves_it_not(tmp_path: Path, sent: signal.Signals) -> None:
+    """It is in a session of its own: nobody else would end it."""
+    root = str(Path(__file__).resolve().parent.parent.parent)
+    command = [sys.executable, "-c", AT_ONCE.format(sent.name)]
+    environment = os.environ | {"PYTHONPATH": root}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    assert [line for line in done.stdout.splitlines() if line.startswith("said ")] == ["said 0 of 1 left"]
+    assert done.returncode == INTERRUPTED
+
+
+def test_a_part_hears_every_signal_that_its_starter_hears() -> None:
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    script = "import signal; say(f'said {sorted(signal.pthread_sigmask(signal.SIG_BLOCK, []))}')"
+    assert ran(part("one", script)) == (0, [f"said {sorted(mask)}"])
+
+
 def test_every_test_of_the_product_is_in_one_part() -> None:
     """What is not is another target's."""
     folders = {argument for each in parts(2, 16, []) for argument in each.command if argument.startswith("tests/")}
