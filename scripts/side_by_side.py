@@ -85,10 +85,10 @@ def run(wanted: Sequence[Part], to: BinaryIO) -> int:
         try:
             for part in wanted:
                 if not part.follows:
-                    _begin(part, running, stack)
+                    _begin(part, running, stack.enter_context(TemporaryFile()))
             for part in wanted:
                 if part.follows:
-                    _begin(part, running, stack)
+                    _begin(part, running, stack.enter_context(TemporaryFile()))
                 ended.append((part.name, _told(running[part.name], to)))
         except KeyboardInterrupt:
             _interrupt(running.values())
@@ -102,9 +102,8 @@ def run(wanted: Sequence[Part], to: BinaryIO) -> int:
     return 1 if failed else 0
 
 
-def _begin(part: Part, running: dict[str, Running], stack: ExitStack) -> None:
+def _begin(part: Part, running: dict[str, Running], output: BinaryIO) -> None:
     """What has begun when an interruption comes is ended."""
-    output = stack.enter_context(TemporaryFile())
     with _uninterrupted() as mask:
         running[part.name] = _start(part, output, mask)
 
