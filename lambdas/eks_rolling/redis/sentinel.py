@@ -52,6 +52,9 @@ no write from then on, and goes on feeding its replicas."""
 NO_MASTER_SECONDS = 60.0
 """An election after down-after, and after the 20 s for which Sentinel bears with a master that says it is a replica."""
 
+LONGEST_WITHOUT_MASTER_SECONDS = 120.0
+"""A person is asked then, although sentinels may come to a second election: by default they do after 6 minutes."""
+
 
 @dataclass(frozen=True, slots=True)
 class RedisPod:
@@ -311,7 +314,7 @@ def _no_master(seen: SentinelGroupState) -> Action:
     found = f"no server is master now{_listing(silent)}"
     servers = [(m, m.server) for m in seen.members if isinstance(m.server, Server)]
     electing = any(view.failing_over for _, view in _views(seen))
-    if silent or electing or not servers or seen.waited < NO_MASTER_SECONDS:
+    if silent or electing or not servers or seen.waited < _until_second_election(seen):
         return RedisHold(f"{found}; the sentinels promote one{_cannot_elect(seen)}")
     # What they name answers, so they do not take it for dead, and wait for a master that waits for them.
     best, server = max(servers, key=lambda each: each[1].offset)
@@ -319,6 +322,13 @@ def _no_master(seen: SentinelGroupState) -> Action:
         f"{found}, and the sentinels have promoted none in {seen.waited:.0f} s: make one the master, with REPLICAOF NO "
         f"ONE; {best} has the most ({server.offset:,} bytes of the stream)"
     )
+
+
+def _until_second_election(seen: SentinelGroupState) -> float:
+    """Seconds. One that elected nobody, as where votes were split, is followed by another after twice
+    failover-timeout (redis.io, Sentinel)."""
+    retries = [2 * view.failover_timeout_ms / 1000 for _, view in _views(seen)]
+    return min(NO_MASTER_SECONDS + max(retries, default=0.0), LONGEST_WITHOUT_MASTER_SECONDS)
 
 
 def _cannot_elect(seen: SentinelGroupState) -> str:
