@@ -151,6 +151,22 @@ def what_one_broken_call_spoils(
     return spoilt
 
 
+def test_a_replacement_that_cannot_be_terminated_takes_traffic_again_and_the_next_roll_goes_on() -> None:
+    """R2, R5: taken from its load balancers first, it was one for which the next roll would wait until its deadline."""
+    world = stopped_after(effect_number("deregister"))
+    world.node_services = [replace(s, local_traffic=False) for s in world.node_services]
+    forbidden = AccessDenied("The role may not terminate.")
+
+    def fail(call: Call) -> None:
+        if call[0] == "terminate":
+            raise forbidden
+
+    output = restored(world, before=fail)
+    assert any(str(forbidden) in said for said in output["left_behind"])
+    again = engine_for(world).run("roll", "roll-2", {})
+    assert (again.status, again.cause) == ("SUCCEEDED", "")
+
+
 @pytest.mark.parametrize("call", sorted(LOCKS))
 def test_without_the_lock_nothing_is_changed(call: Call) -> None:
     """R4: another roll may be at work."""

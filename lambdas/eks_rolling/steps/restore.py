@@ -19,6 +19,7 @@ from eks_rolling.errors import (
     AccessDenied,
     BadRequest,
     NotFound,
+    Permanent,
     Refused,
     RollError,
     Transient,
@@ -734,6 +735,7 @@ def _give_back(seen: Replacement, clients: Clients, progress: RestoreProgress) -
             on = f"node {node.name}, instance {seen.instance.id}" if node else f"instance {seen.instance.id}"
             progress.left.append(f"{on}, launched for a node that was not replaced, stays: it is in use")
         case "uncordon" if node:
+            _register_again(seen, name, clients, progress)
             clients.kubernetes.update_node(node, unschedulable=False, annotations={NODE_CORDONED: None})
             progress.waiting.append(f"{name} is in use and stays")
         case "cordon" if node:
@@ -790,9 +792,31 @@ def _look_again(seen: Replacement, node: Node, clients: Clients) -> Replacement:
 def _terminate(seen: Replacement, name: str, clients: Clients, progress: RestoreProgress) -> None:
     for pod in successors(seen.serving):
         clients.kubernetes.evict(pod)
-    clients.aws.terminate(seen.instance.id)
+    try:
+        clients.aws.terminate(seen.instance.id)
+    except Permanent as error:
+        if not isinstance(error, NotFound):
+            _register_again(seen, name, clients, progress)
+        raise
     progress.restored.append(f"{name} was not needed and is terminated")
     progress.waiting.append(f"{name} is being terminated")
+
+
+def _register_again(seen: Replacement, name: str, clients: Clients, progress: RestoreProgress) -> None:
+    """Where the instance that it was launched for is registered. What stays takes its part of the traffic, and the next
+    roll waits for that before it empties a node for it."""
+    instance = seen.instance.id
+    member = seen.group.instance(instance)
+    if member is None or member.lifecycle != "InService":
+        return
+    with progress.piece(f"{name} in its target groups"):
+        old = seen.instance.tags.get(INSTANCE_REPLACES, "")
+        takes = [t for t in clients.aws.targets_of([old, instance]) if t.receives_traffic and t.state != "draining"]
+        has = {t.group for t in takes if t.instance == instance}
+        for target in takes:
+            if target.instance == old and target.group not in has:
+                clients.aws.register(replace(target, instance=instance))
+                progress.restored.append(f"{name} registered in {target.name} again")
 
 
 def _restore_instance(
