@@ -327,8 +327,8 @@ def _no_master(seen: SentinelGroupState) -> Action:
 def _until_second_election(seen: SentinelGroupState) -> float:
     """Seconds. One that elected nobody, as where votes were split, is followed by another after twice
     failover-timeout (redis.io, Sentinel)."""
-    retries = [2 * view.failover_timeout_ms / 1000 for _, view in _views(seen)]
-    return min(NO_MASTER_SECONDS + max(retries, default=0.0), LONGEST_WITHOUT_MASTER_SECONDS)
+    second = [2 * view.failover_timeout_ms / 1000 for _, view in _views(seen)]
+    return min(NO_MASTER_SECONDS + max(second, default=0.0), LONGEST_WITHOUT_MASTER_SECONDS)
 
 
 def _cannot_elect(seen: SentinelGroupState) -> str:
