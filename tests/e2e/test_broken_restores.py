@@ -241,9 +241,9 @@ LATE = {
     # A function has 60 s. It goes on just before they are over.
     "launch": Late("LaunchReplacement", 50, action="autoscaling:LaunchInstances"),
     "terminate": Late("Terminate", 50, action="autoscaling:TerminateInstanceInAutoScalingGroup"),
-    # The evicted pod may have found the replacement, which then stays.
-    "evict": Late("Evict", 25, verb="create", resource="pods/eviction", stays=(*REPLACEMENT, *SIZE)),
     "never": Late("LaunchReplacement", 70, action="autoscaling:LaunchInstances"),
+    # The evicted pod may have found the replacement, which then stays: a roll after this one launches none.
+    "evict": Late("Evict", 25, verb="create", resource="pods/eviction", stays=(*REPLACEMENT, *SIZE)),
 }
 
 
