@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
+from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import AccessDenied
 from eks_rolling.observed.aws import Group, GroupInstance, InstanceState
 from eks_rolling.observed.kubernetes import STRATEGY_ANNOTATION, Budget, Selector, Strategy
 from eks_rolling.observed.marks import INSTANCE_REPLACES
 from eks_rolling.payloads import RollRequest
 from eks_rolling.plan.permissions import needed_to_restart
-from eks_rolling.redis.groups import GROUP, PART, Part, declared
+from eks_rolling.redis.groups import GROUP, PART, Part, RedisGroup, declared
 from eks_rolling.roll import lock
 from eks_rolling.runtime import run_step
 from eks_rolling.steps import restore
@@ -39,6 +40,16 @@ def declare(world: World, said: dict[str, str], count: int = MANY) -> None:
     """So many Redis groups in one tenant's namespace, none of which has a pod."""
     for number in range(count):
         world._add("StatefulSet", "tenant-x", f"x-{number}", 0, {GROUP: f"x-{number}", **said})
+
+
+def half_moved(by: str) -> tuple[World, Clients, RedisGroup]:
+    """A cluster that roll-1 has locked, and its Redis group, which `by` began to move."""
+    world = cache(new_version=False)
+    ((group,), _) = declared(world.workloads())
+    clients = world.clients(settings())
+    lock.acquire(clients, "roll-1", LOCK)
+    lock.acquire(clients, by, group.lease)
+    return world, clients, group
 
 
 def slow(world: World, monkeypatch: pytest.MonkeyPatch, *methods: str) -> None:
@@ -102,11 +113,7 @@ def test_thousands_of_declarations_keep_no_group_half_moved(
     said: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S2, R5: whoever began to move a group is on its Lease, and each has one."""
-    world = cache(new_version=False)
-    ((group,), _) = declared(world.workloads())
-    clients = world.clients(settings())
-    lock.acquire(clients, "roll-1", LOCK)
-    lock.acquire(clients, "roll-0/node", group.lease)
+    world, clients, group = half_moved("roll-0/node")
     declare(world, said)
     slow(world, monkeypatch, "lease")
     task = {"roll": "roll-1", "ending": False}
@@ -118,11 +125,7 @@ def test_thousands_of_declarations_keep_no_group_half_moved(
 @pytest.mark.parametrize("said", [FOLLOWED, BROKEN], ids=["followed", "broken"])
 def test_thousands_of_declarations_end_no_restore(said: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """R2: it releases the lock, and says in one sentence which groups it did not look at."""
-    world = cache(new_version=False)
-    ((group,), _) = declared(world.workloads())
-    clients = world.clients(settings())
-    lock.acquire(clients, "roll-1", LOCK)
-    lock.acquire(clients, "roll-1/node", group.lease)
+    world, clients, _ = half_moved("roll-1/node")
     declare(world, said)
     slow(world, monkeypatch, "lease")
     answer = in_time(world, "restore", lambda: run_step("restore", {"roll": "roll-1"}, clients))

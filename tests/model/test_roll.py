@@ -547,7 +547,7 @@ def test_no_instance_is_asked_for_twice_while_other_nodes_of_the_group_are_termi
     assert world.snapshot() == before
 
 
-def test_a_capacity_that_somebody_raises_in_that_moment_is_not_set_back() -> None:
+def test_a_capacity_that_somebody_raises_in_that_moment_is_not_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """N2, N3: it can only be set to a number. To lower it would have AWS end instances of its choice."""
     world = shop(SMALL)
     for name, group in world.groups_by_name.items():
@@ -564,7 +564,7 @@ def test_a_capacity_that_somebody_raises_in_that_moment_is_not_set_back() -> Non
             world.groups_by_name["ng-a"] = replace(group, desired=group.desired + 2)
         return found
 
-    world.instances = instances  # type: ignore[method-assign]
+    monkeypatch.setattr(world, "instances", instances)
     execution = engine.run("roll", "roll-1", {})
     assert (execution.status, execution.cause) == ("SUCCEEDED", "")
     sizes = {name: group.desired for name, group in world.groups_by_name.items()}

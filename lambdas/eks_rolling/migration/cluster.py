@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import assert_never
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.errors import AccessDenied, NotFound, Transient, sentence
+from eks_rolling.errors import AccessDenied, NotFound
 from eks_rolling.migration.asking import Asking
-from eks_rolling.migration.polling import CAUGHT_UP_SECONDS, asked_after, caught_up, within
+from eks_rolling.migration.polling import asked_after, behind, within
 from eks_rolling.observed.kubernetes import Pod
 from eks_rolling.observed.redis import ClusterNode, Endpoint, Role, Silent
 from eks_rolling.redis import stand_in
@@ -201,16 +201,11 @@ def _needed(action: Action) -> tuple[Copy, ...]:
 
 
 def _late(copies: tuple[Copy, ...], clients: Clients) -> str:
-    """Which replica does not get to where its master is now; "" if all do. Raises what the clients raise, but for
-    faults that pass: nothing was tried yet that a count should know of."""
+    """Which replica does not get to where its master is now; "" if all do."""
     for copy in copies:
         (endpoint, _), (source, _) = _known(copy.replica), _known(copy.master)
-        try:
-            late = not caught_up(endpoint, source, clients)
-        except Transient as error:
-            return sentence(error).rstrip(".")
-        if late:
-            return f"{copy.replica} did not catch up with {copy.master} within {CAUGHT_UP_SECONDS} s; tried again later"
+        if late := behind(copy.replica, endpoint, copy.master, source, clients):
+            return late
     return ""
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.errors import Transient
+from eks_rolling.errors import Transient, sentence
 from eks_rolling.observed.redis import Endpoint, Role, Server
 from eks_rolling.redis.actions import NEAR_BYTES
 
@@ -48,3 +48,15 @@ def caught_up(replica: Endpoint, master: Endpoint, clients: Clients) -> bool:
     """
     _, goal = clients.redis.offset(master)
     return within(CAUGHT_UP_SECONDS, lambda: clients.redis.offset(replica)[1] >= goal, clients)
+
+
+def behind(replica: object, at: Endpoint, master: object, source: Endpoint, clients: Clients) -> str:
+    """What keeps the replica from where its master is now, as a sentence without its full stop; "" if nothing does.
+
+    Raises what the clients raise, but for faults that pass: nothing was tried yet that a count should know of.
+    """
+    try:
+        late = not caught_up(at, source, clients)
+    except Transient as error:
+        return sentence(error).rstrip(".")
+    return f"{replica} did not catch up with {master} within {CAUGHT_UP_SECONDS} s; tried again later" if late else ""

@@ -5,11 +5,11 @@ from dataclasses import replace
 from typing import assert_never
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.errors import NotFound, Transient, sentence
+from eks_rolling.errors import NotFound
 from eks_rolling.migration.asking import Asking
 from eks_rolling.migration.handover import cut_off, switch, take_back, tell, untold
 from eks_rolling.migration.learning import learn
-from eks_rolling.migration.polling import CAUGHT_UP_SECONDS, asked_after, caught_up
+from eks_rolling.migration.polling import asked_after, behind
 from eks_rolling.observed.kubernetes import Node, Pod
 from eks_rolling.observed.redis import Endpoint, Role, Sentinel, Server, Silent
 from eks_rolling.redis.actions import Done, RedisHold, RedisStep, Settled, Stop
@@ -175,14 +175,10 @@ def _late(leaving: Pod, seen: SentinelGroupState, clients: Clients) -> str:
         if member in masters or member.pod is None or member.pod.uid == leaving.uid:
             continue
         for master in masters:
-            assert member.endpoint is not None and master.endpoint is not None  # noqa: S101, PT018 (all answered)
-            try:
-                late = not caught_up(member.endpoint, master.endpoint, clients)
-            except Transient as error:
-                # Nothing was tried yet that a count should know of.
-                return sentence(error).rstrip(".")
-            if late:
-                return f"{member} did not catch up with {master} within {CAUGHT_UP_SECONDS} s; tried again later"
+            assert member.endpoint is not None  # noqa: S101 (all answered)
+            assert master.endpoint is not None  # noqa: S101 (all answered)
+            if late := behind(member, member.endpoint, master, master.endpoint, clients):
+                return late
     return ""
 
 
