@@ -3,9 +3,19 @@
 import base64
 import json
 import sys
+from collections.abc import Collection
 
 from lab import demo
 from lab.operator import Operator
+from lab.spec import LabSpec
+
+
+def outdated_in(spec: LabSpec, zones: Collection[str]) -> LabSpec:
+    """The cluster, where a new version of a launch template leaves nodes in other zones as they are: their groups name
+    the version that they have."""
+    stays = {"launch_template_version": "1"}
+    groups = (g if {*g.zones} <= {*zones} else g.model_copy(update=stays) for g in spec.groups)
+    return spec.model_copy(update={"groups": tuple(groups)})
 
 
 def redis(operator: Operator, pod: str, *command: str) -> list[str]:
@@ -48,10 +58,12 @@ def assert_no_secret_told(operator: Operator, played: demo.Played, name: str, gr
     assert any(group.encode() in text for text in told.values())
 
 
-def assert_rolled(played: demo.Played) -> None:
+def assert_rolled(played: demo.Played, zones: Collection[str] | None = None) -> None:
+    """Every node was replaced; where `zones` says so, every node there and no other."""
     said = (played.outcome.reason, played.outcome.report["reason"], played.outcome.report["findings"])
     assert (played.outcome.status, played.outcome.report["left_behind"]) == ("SUCCEEDED", []), said
-    assert not {n.instance for n in played.before.nodes} & {n.instance for n in played.after.nodes}
+    gone = {n.instance for n in played.before.nodes} - {n.instance for n in played.after.nodes}
+    assert gone == {n.instance for n in played.before.nodes if zones is None or n.zone in zones}
     assert played.after.zones == played.before.zones
     assert played.after.restored(played.before), (played.before, played.after)
     assert (played.verdict.failed, played.verdict.jobs["lost"]) == (0, 0), played.verdict.errors

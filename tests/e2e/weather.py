@@ -1,7 +1,7 @@
 """AWS's ordinary weather, for whole rolls: what a real account does on any day (docs/aws.md)."""
 
 WEATHER = {
-    "asleep": {"waking_seconds": 3},
+    "asleep": {"waking_seconds": 1.5},
     "settling": {"seconds": 2},
     "throttle": {
         "seed": 5,
@@ -16,4 +16,4 @@ WEATHER = {
     "no_capacity": {"times": 1},
     "duplicate_events": True,
 }
-"""Every function sleeps at first; 5 % of all calls are throttled; one launch finds no capacity."""
+"""Every function sleeps until its second call; 5 % of all calls are throttled; one launch finds no capacity."""
