@@ -78,6 +78,13 @@ async def look(kube: Kube, rolls: Rolls) -> ClusterState:
     )
 
 
+async def lock_holders(kube: Kube) -> list[str]:
+    """Who holds our lock: nobody, or one."""
+    leases = await kube.list("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases")
+    holders = [lease["spec"].get("holderIdentity") for lease in leases if _ours(lease["metadata"]["name"])]
+    return [str(holder) for holder in holders if holder]
+
+
 async def look_at_nodes(kube: Kube, rolls: Rolls) -> tuple[NodeView, ...]:
     """The nodes alone, by zone and name."""
     groups = rolls.autoscaling.describe_auto_scaling_groups()["AutoScalingGroups"]
@@ -127,9 +134,7 @@ async def _marks(kube: Kube, rolls: Rolls) -> list[str]:
         for item in await kube.list(f"/apis/apps/v1/{kind}"):
             keys = item["metadata"].get("annotations", {})
             found += [f"{kind} {item['metadata']['name']}: {key}" for key in keys if key.endswith("original-replicas")]
-    for lease in await kube.list("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"):
-        if _ours(lease["metadata"]["name"]) and lease["spec"].get("holderIdentity"):
-            found.append(f"lock held by {lease['spec']['holderIdentity']}")
+    found += [f"lock held by {holder}" for holder in await lock_holders(kube)]
     instances = [i for r in rolls.ec2.describe_instances()["Reservations"] for i in r["Instances"]]
     for instance in instances:
         if instance["State"]["Name"] == "running":

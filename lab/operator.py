@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from lab import judge
 from lab.addresses import APISERVER_PORT, AWS_PORT
-from lab.cluster_state import ClusterState, look
+from lab.cluster_state import ClusterState, lock_holders, look
 from lab.judge import Phase, Verdict
 from lab.kube import Access, Json, Kube
 from lab.lifecycle import Lab, LabError, outside_ports
@@ -56,10 +56,11 @@ class Operator:
         """
         deadline = time.monotonic() + LOCK_SECONDS
         while True:
+            while time.monotonic() < deadline and self.loop.run(lock_holders(self.kube)):
+                time.sleep(0.5)
             state = self.state()
             if time.monotonic() > deadline or not any(mark.startswith("lock") for mark in state.marks):
                 return state
-            time.sleep(0.5)
 
     def wait_for_workloads(self, *, within_seconds: float = 60.0) -> None:
         """Until every workload has all its pods. Raises LabError naming those that lack some."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 _BURST_SECONDS = 0.005
+_LONGEST_PAUSE = 0.5
 _LONGEST = 8.0
 """A deadline is stretched so many times at most: a test that hangs has to end before the job does."""
 
@@ -33,12 +34,17 @@ def patience(seconds: float) -> float:
 
 
 def until(look: Callable[[], object], what: str, *, within_seconds: float = 60.0, pause: float = 0.05) -> Any:
-    """What `look` first answers that is true. Fails as an assertion naming `what` if that never comes."""
-    began = time.monotonic()
+    """What `look` first answers that is true. Fails as an assertion naming `what` if that never comes.
+
+    A look that takes long keeps both sides of it busy: the pause after it is three times as long, up to half a second.
+    """
+    began = looked = time.monotonic()
     while not (seen := look()):
-        waited = time.monotonic() - began
+        now = time.monotonic()
+        waited, took = now - began, now - looked
         if waited > within_seconds:
             allowed = patience(within_seconds)
             assert waited <= allowed, f"not within {within_seconds:.0f} s ({allowed:.0f} s on this machine): {what}"
-        time.sleep(pause)
+        time.sleep(max(pause, min(_LONGEST_PAUSE, 3 * took)))
+        looked = time.monotonic()
     return seen

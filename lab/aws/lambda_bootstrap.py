@@ -6,6 +6,7 @@ lab is on the path that functions import from.
 """
 
 import ctypes
+import functools
 import gc
 import importlib
 import json
@@ -31,6 +32,9 @@ LAYER = (
 )
 """The slow imports besides a function's own code. Not awslambdaric, which reads its variables while it is imported."""
 
+SERVICES = ("autoscaling", "ec2", "eks", "elbv2", "s3")
+"""Whose clients most functions make; the descriptions of these services are megabytes of JSON."""
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _LIBC = ctypes.CDLL(None)
@@ -41,6 +45,7 @@ def main(parent: int) -> None:
     _live_no_longer_than(parent)
     for module in LAYER:
         importlib.import_module(module)
+    _read_descriptions()
     gc.freeze()
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -61,6 +66,18 @@ def main(parent: int) -> None:
             *lines, buffer = (buffer + received).split(b"\n")
             for line in lines:
                 _say(started=_fork(json.loads(line)))
+
+
+def _read_descriptions() -> None:
+    """Reads what clients of AWS are made from, and keeps it: each process would read all of it anew."""
+    boto3, loaders = importlib.import_module("boto3"), importlib.import_module("botocore.loaders")
+    read = loaders.JSONFileLoader().load_file
+    kept = functools.cache(read)
+    loaders.JSONFileLoader.load_file = lambda _, path: kept(path)
+    # With keys, none are looked for.
+    session = boto3.session.Session("none", "none", region_name="us-east-1")
+    for service in SERVICES:
+        session.client(service)
 
 
 def _fork(request: dict[str, Any]) -> int:
