@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -271,6 +271,9 @@ def _node(
     if stage is Stage.UNTOUCHED:
         return RollNodeState(name, instance, group, zone, wave, stage)
     at = position(events) if execution.running else _end(execution, events)
+    if stage is Stage.REPLACED:
+        # An abort came too late to keep it from that.
+        at = replace(at, reason="")
     return RollNodeState(
         name,
         instance,
@@ -301,6 +304,8 @@ def _stage(execution: Execution, events: list[Json]) -> Stage:
             return Stage.UNTOUCHED
         case NodeEnding.ABORTED:
             return Stage.ABORTED
+        case NodeEnding.REPLACED:
+            return Stage.REPLACED
         case _:
             return Stage.FAILED
 

@@ -93,8 +93,10 @@ def test_a_roll_aborted_at_any_step_puts_everything_back_and_the_next_one_finish
     if execution.status == "FAILED":
         assert (execution.error, execution.cause) == ("Aborted", "The roll was aborted: lunch.")
         assert person.asked_at is not None
-        ends = {json.loads(text)["outcome"] for key, text in world.documents.items() if "roll-1/nodes/" in key}
-        assert ends <= {"replaced", "aborted", "not-begun"}
+        pages = [json.loads(text) for key, text in world.documents.items() if "roll-1/nodes/" in key]
+        assert {p["outcome"] for p in pages} <= {"replaced", "aborted", "not-begun"}
+        left = {m.id for m in world.machines.values() if m.alive}
+        assert {p["instance"] for p in pages if p["outcome"] == "replaced"} == {p["instance"] for p in pages} - left
     else:
         # Nothing was left to be aborted: from the settling on a roll only puts things back.
         assert outdated(world) == []

@@ -40,16 +40,18 @@ def test_a_roll_begins_with_its_lock_and_ends_with_its_report() -> None:
 
 
 def test_a_node_is_counted_once_however_it_ended() -> None:
-    done = StepResult.done("said")
-    assert names(of_result("record_node", NODE, done)) == [(Name.NODES_REPLACED, 1, "")]
-    failed = NODE.model_copy(update={"failure": {"Error": "Refused"}})
-    assert names(of_result("record_node", failed, done)) == [(Name.NODES_FAILED, 1, "")]
+    replaced, failed = (StepResult.done("said", outcome=outcome) for outcome in ("replaced", "failed"))
+    assert names(of_result("record_node", NODE, replaced)) == [(Name.NODES_REPLACED, 1, "")]
+    refused = NODE.model_copy(update={"failure": {"Error": "Refused"}})
+    assert names(of_result("record_node", refused, failed)) == [(Name.NODES_FAILED, 1, "")]
+    aborted = NODE.model_copy(update={"failure": {"Error": "Aborted"}})
+    assert names(of_result("record_node", aborted, replaced)) == [(Name.NODES_REPLACED, 1, "")]
 
 
 @pytest.mark.parametrize("error", ["Aborted", "NotBegun"])
 def test_a_node_that_a_person_or_another_node_kept_from_being_replaced_has_not_failed(error: str) -> None:
     aborted = NODE.model_copy(update={"failure": {"Error": error}})
-    assert of_result("record_node", aborted, StepResult.done("said")) == []
+    assert of_result("record_node", aborted, StepResult.done("said", outcome="aborted")) == []
 
 
 def test_a_metric_is_a_line_of_the_log_with_the_roll_beside_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,12 +8,13 @@ import pytest
 
 from eks_rolling.documents.report import BudgetLine, BudgetLook, Capacity, Ending, NodePage, Report
 from eks_rolling.observed.kubernetes import Effect, Node, Taint, ready_nodes
-from eks_rolling.payloads import HoldKind, ReportTask
+from eks_rolling.payloads import HoldKind, NodeOutcomeTask, ReportTask
 from eks_rolling.report import charts, timeline
 from eks_rolling.report.charts import Axis
 from eks_rolling.report.page import node_lines, page, restored
 from eks_rolling.report.verdict import answers, headline
 from eks_rolling.report.words import duration, offset
+from eks_rolling.steps import record_node
 from eks_rolling.steps.report import summary
 from tests import reports
 
@@ -149,6 +150,21 @@ class TestTimeline:
         assert timeline.node_ending(failure, later) == (
             "aborted" if ending == "not-begun" and error == "Aborted" else "failed" if error == "NotBegun" else ending
         )
+
+    def test_a_node_whose_instance_was_on_its_way_out_when_an_abort_came_was_replaced(self) -> None:
+        """The function may have died after its call: only the next look then tells that the instance is going."""
+        empty = look("Terminate the instance", 30, reason="volumes are attached: pv-1")
+        going = look("Terminate the instance", 40, reason="i-1 is shutting down", output={"terminating": True})
+        aborted = {"Error": "Aborted", "Cause": "The roll was aborted: lunch."}
+        assert timeline.node_ending(aborted, history(empty)) == "aborted"
+        assert timeline.node_ending(aborted, history(empty, going)) == "replaced"
+        assert timeline.node_ending({"Error": "OldNodeHeld"}, history(empty, going)) == "failed"
+        task = NodeOutcomeTask(
+            roll="r", instance="i-1", node="n", group="g", replacement="i-2", replacement_node="n2", execution="arn",
+            failure=aborted,
+        )  # fmt: skip
+        assert record_node.record(task, history(empty)).failure == aborted["Cause"]
+        assert record_node.record(task, history(empty, going)).failure == ""
 
     def test_the_nodes_that_a_roll_began_are_those_whose_executions_it_started(self) -> None:
         """A wave is longer than its surge: of the rest there is nothing to record when a roll is stopped."""

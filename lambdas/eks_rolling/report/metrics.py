@@ -12,6 +12,7 @@ from enum import StrEnum
 from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 
 from eks_rolling.documents.failure import error_of
+from eks_rolling.documents.report import NodeEnding
 from eks_rolling.errors import Aborted, NotBegun
 from eks_rolling.payloads import NodeOutcomeTask, Status, StepResult, Task
 
@@ -91,8 +92,11 @@ def of_result(step: str, task: Task, result: StepResult) -> list[Metric]:
     if result.status is Status.WAIT:
         reason = WAITS.get(step, step.replace("_", " "))
         return [*metrics, Metric(Name.WAIT_SECONDS, result.wait_seconds, MetricUnit.Seconds, reason)]
-    if isinstance(task, NodeOutcomeTask) and error_of(task.failure) not in UNWANTED:
-        metrics.append(Metric(Name.NODES_FAILED if task.failure else Name.NODES_REPLACED))
+    if isinstance(task, NodeOutcomeTask):
+        if result.output.get("outcome") == NodeEnding.REPLACED:
+            metrics.append(Metric(Name.NODES_REPLACED))
+        elif error_of(task.failure) not in UNWANTED:
+            metrics.append(Metric(Name.NODES_FAILED))
     if step == "take_lock":
         metrics.append(Metric(Name.ROLLS_STARTED))
     if step == "report" and "outcome" in result.output:

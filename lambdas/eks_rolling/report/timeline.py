@@ -138,8 +138,12 @@ def node_ending(failure: Mapping[str, Any] | None, steps: Iterable[StepTime]) ->
     error = error_of(failure)
     if error not in {Aborted.__name__, NotBegun.__name__}:
         return NodeEnding.FAILED if failure else NodeEnding.REPLACED
-    if not any(map(_begins, work_of(steps))):
+    work = work_of(steps)
+    if not any(map(_begins, work)):
         return NodeEnding.NOT_BEGUN
+    if any(answer.output.get("terminating") for _, answer in _answers(work)):
+        # The request came while its instance was on its way out.
+        return NodeEnding.REPLACED
     return NodeEnding.ABORTED if error == Aborted.__name__ else NodeEnding.FAILED
 
 

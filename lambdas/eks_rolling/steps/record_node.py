@@ -5,7 +5,7 @@ A failure is noted on the lock as well, so that the nodes of the wave that have 
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.documents.failure import explain
-from eks_rolling.documents.report import NodePage
+from eks_rolling.documents.report import NodeEnding, NodePage
 from eks_rolling.payloads import NodeOutcomeTask, StepResult
 from eks_rolling.report import timeline
 from eks_rolling.report.timeline import StepTime
@@ -16,14 +16,15 @@ from eks_rolling.runtime import handler_for
 def record(task: NodeOutcomeTask, steps: list[StepTime]) -> NodePage:
     """The node's page in the report."""
     outputs = [answer.output for step in steps for answer in step.answers]
+    ending = timeline.node_ending(task.failure, steps)
     return NodePage(
         node=task.node,
         instance=task.instance,
         group=task.group,
         replacement=task.replacement,
         replacement_node=task.replacement_node,
-        outcome=timeline.node_ending(task.failure, steps),
-        failure=explain(task.failure),
+        outcome=ending,
+        failure="" if ending is NodeEnding.REPLACED else explain(task.failure),
         started=steps[0].started if steps else None,
         ended=steps[-1].ended if steps else None,
         evicted=sum(o.get("evicted", 0) for o in outputs),
@@ -43,7 +44,10 @@ def run(task: NodeOutcomeTask, clients: Clients) -> StepResult:
     page = record(task, timeline.steps_of(clients.aws.history(task.execution)))
     key = f"rolls/{task.roll}/nodes/{task.instance}.json"
     clients.aws.save(key, page.model_dump_json(indent=2), "application/json")
-    return StepResult.done(page.failure or f"{task.node} was replaced by {task.replacement_node}")
+    # With this sentence the node's execution ends, and by it the roll's, also where the node was replaced all the same.
+    return StepResult.done(
+        explain(task.failure) or f"{task.node} was replaced by {task.replacement_node}", outcome=page.outcome
+    )
 
 
 handler = handler_for(run, NodeOutcomeTask, locked=False)

@@ -59,6 +59,11 @@ class Terminate:
 
 
 @dataclass(frozen=True, slots=True)
+class Leaving(Hold):
+    """The instance is on its way out, which nothing stops any more."""
+
+
+@dataclass(frozen=True, slots=True)
 class Gone:
     reason: str
 
@@ -72,12 +77,12 @@ def decide(seen: BeforeTermination, instance: str, roll: str) -> Decision:
     if gone and seen.node is None:
         return Gone(f"{instance} and its node are gone")
     if gone and seen.node:
-        return Hold(f"{instance} is gone; the cloud controller has yet to remove node {seen.node.name}")
+        return Leaving(f"{instance} is gone; the cloud controller has yet to remove node {seen.node.name}")
     member = seen.group.instance(instance) if seen.group else None
     if member and member.leaving and seen.instance and seen.instance.state == "running":
-        return Hold(f"{instance} is shutting down: {member.lifecycle}, until its group's lifecycle hooks let go")
+        return Leaving(f"{instance} is shutting down: {member.lifecycle}, until its group's lifecycle hooks let go")
     if (seen.instance and seen.instance.state == "shutting-down") or (member and member.leaving):
-        return Hold(f"{instance} is shutting down")
+        return Leaving(f"{instance} is shutting down")
     if member and not member.alive:
         return Hold(f"{instance} is {member.lifecycle} in its group: it was taken out; put it back into service")
     if reason := seen.claimed_twice or forbidden(seen, roll):
@@ -123,9 +128,11 @@ def run(task: NodeTask, clients: Clients) -> StepResult:
             for pod in pods:
                 clients.kubernetes.evict(pod)
             clients.aws.terminate(task.instance)
-            return StepResult.wait(f"{task.instance} is being terminated", 2)
+            return StepResult.wait(f"{task.instance} is being terminated", 2, terminating=True)
         case LeaveServices(pods) | WatchEnding(pods):
             return StepResult.wait(f"pods that serve are ending: {', '.join(map(str, pods))}", 1)
+        case Leaving(reason):
+            return StepResult.wait(reason, backoff(waited, first=2), terminating=True)
         case Hold(reason):
             return StepResult.wait(reason, backoff(waited, first=2))
         case Gone(reason):

@@ -111,6 +111,12 @@ def test_a_node_is_told_as_failed_only_if_a_step_of_its_own_failed() -> None:
     assert [n.stage for n in rolling(ends).nodes] == [Stage.ABORTED, Stage.FAILED, Stage.STOPPED, Stage.FAILED]
 
 
+def test_a_node_that_an_abort_came_too_late_for_is_told_as_replaced() -> None:
+    going = asked_for().done("Wait for the replacement").wait("Terminate the instance", "i-1 is g", terminating=True)
+    seen = rolling({"i-1": child(refused(going, "Terminate the instance"), "FAILED", **ABORT)})
+    assert (seen.nodes[0].stage, seen.nodes[0].at.reason, seen.replaced) == (Stage.REPLACED, "", 1)
+
+
 def test_what_ended_a_roll_is_said_once_and_not_beside_each_of_its_nodes() -> None:
     nodes = {"i-1": replaced(1010, 60), "i-2": child(refused(asked_for(), "Evict pods"), "FAILED", **ABORT)}
     seen = replace(rolling(nodes), status="FAILED", error="Aborted", failure=ABORT["cause"], ended=1200.0)

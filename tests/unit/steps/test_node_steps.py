@@ -599,6 +599,7 @@ class TestTerminate:
         """N2, N3, N4."""
         decision = terminate.decide(self.seen(**change), OLD, "roll-1")
         assert isinstance(decision, Hold)
+        assert not isinstance(decision, terminate.Leaving)
         assert reason in decision.reason
 
     def test_what_is_on_its_way_out_is_not_terminated_again(self) -> None:
@@ -606,11 +607,11 @@ class TestTerminate:
         leaving = Group("ng", desired=2, instances=(GroupInstance(OLD, "a", "Terminating"),))
         for change in ({"group": leaving}, {"instance": state(OLD, state="shutting-down")}):
             decision = terminate.decide(self.seen(**change), OLD, "roll-1")
-            assert isinstance(decision, Hold)
+            assert isinstance(decision, terminate.Leaving)
             assert "is shutting down" in decision.reason
 
     def test_it_is_over_when_instance_and_node_are_gone(self) -> None:
-        assert isinstance(terminate.decide(self.seen(instance=None), OLD, "roll-1"), Hold)
+        assert isinstance(terminate.decide(self.seen(instance=None), OLD, "roll-1"), terminate.Leaving)
         assert isinstance(terminate.decide(self.seen(instance=None, node=None), OLD, "roll-1"), terminate.Gone)
 
 
