@@ -174,11 +174,14 @@ def test_only_a_request_that_a_roll_made_takes_a_roll(*, proof: bool) -> None:
     assert command.split()[1] == ("start" if proof else "restore")
 
 
-def test_a_group_that_runs_more_than_its_old_maximum_takes_a_roll() -> None:
+def test_a_group_that_runs_more_than_its_old_maximum_says_so_and_takes_no_roll_for_that() -> None:
+    """R2: cluster-autoscaler, say, has used the room. No roll lowers what others asked for."""
     raised = replace(CLEAN.groups[0], desired=3, maximum=3, tags=OURS | {GROUP_MAXIMUM: "2 to 3"})
     (found,) = orphans(replace(CLEAN, groups=(raised,)))
-    assert "eks-rolling start" in found.remedy
+    assert found.object == "workers: the maximum size was raised from 2 to 3 while the desired capacity is 3"
+    assert "eks-rolling restore" in found.remedy
     (found,) = orphans(replace(CLEAN, groups=(replace(raised, desired=2),)))
+    assert found.object == "workers: the maximum size was raised from 2 to 3"
     assert "eks-rolling restore" in found.remedy
 
 

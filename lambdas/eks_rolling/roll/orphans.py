@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 
 from eks_rolling.documents.remedies import typed
 from eks_rolling.documents.report import Orphan
-from eks_rolling.errors import BadRequest
 from eks_rolling.names import cluster_tag
 from eks_rolling.observed.aws import Group, InstanceState
 from eks_rolling.observed.kubernetes import Budget, Lease, Node, Pod, Workload
@@ -27,7 +26,6 @@ from eks_rolling.observed.marks import (
     NODE_ROLL,
     SURPLUS,
     LaunchMark,
-    RaisedMaximum,
     moment,
     unfit,
 )
@@ -94,7 +92,7 @@ def orphans(view: OrphanScan) -> list[Orphan]:
 
 def _remedy(view: OrphanScan) -> str:
     """A restore puts marks back. It leaves a replacement that pods run on or that has yet to come, and the size for it:
-    a roll finishes that, and puts back the rest as well."""
+    a roll finishes that, and puts back the rest as well. A size that somebody else uses waits for that to end."""
     return _start(view) if _needs_a_roll(view) else f"`{typed('restore', cluster=view.cluster)}` puts it back"
 
 
@@ -102,16 +100,7 @@ def _needs_a_roll(view: OrphanScan) -> bool:
     replaces = any(INSTANCE_REPLACES in s.tags for s in view.states.values() if s.state == "running")
     asked = (LaunchMark.on(as_proven(view.lock, node, NODE_LAUNCH)) for node in view.nodes)
     owed = any(mark is not None and mark.raised for mark in asked)
-    return replaces or owed or any(_is_full(group) for group in view.groups)
-
-
-def _is_full(group: Group) -> bool:
-    """Whether more instances run than the maximum size before the roll allows."""
-    try:
-        record = RaisedMaximum.on(group)
-    except BadRequest:
-        return False
-    return record is not None and not record.changed_by_others(group.maximum) and group.desired > record.original
+    return replaces or owed
 
 
 def _start(view: OrphanScan) -> str:
@@ -204,11 +193,16 @@ def _groups(view: OrphanScan) -> Iterator[Orphan]:
         if GROUP_MAXIMUM in group.tags:
             original, _, raised = group.tags[GROUP_MAXIMUM].partition(" to ")
             was = f"was raised from {original} to {raised}" if raised else f"was {original}"
-            said.append(
-                f"the maximum size {was}" + ("" if raised == str(group.maximum) else f" and is {group.maximum}")
-            )
+            now = "" if raised == str(group.maximum) else f" and is {group.maximum}"
+            # No restore puts it below that.
+            full = f" while the desired capacity is {group.desired}" if _is_above(group.desired, original) else ""
+            said.append(f"the maximum size {was}{now}{full}")
         if said:
             yield Orphan(kind="tag on group", object=f"{group.name}: {'; '.join(said)}", remedy=_remedy(view))
+
+
+def _is_above(desired: int, original: str) -> bool:
+    return original.isascii() and original.isdigit() and len(original) <= 6 and desired > int(original)
 
 
 def _instances(view: OrphanScan) -> Iterator[Orphan]:

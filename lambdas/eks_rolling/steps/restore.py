@@ -175,11 +175,12 @@ class SizeRestore:
     theirs: str = ""
 
 
-def decide_size(group: Group) -> SizeRestore:
+def decide_size(group: Group, extra: int = 0) -> SizeRestore:
     """A maximum is never put below the desired capacity: AWS would terminate instances, undrained, to obey.
 
-    One that is neither the original nor what the roll raised it to was set by somebody meanwhile: it is theirs.
-    Raises BadRequest for a record that no roll wrote.
+    `extra` counts the instances by which the next roll leaves the group smaller than it is asked to be now. One that is
+    neither the original nor what the roll raised it to was set by somebody meanwhile: it is theirs. Raises BadRequest
+    for a record that no roll wrote.
     """
     record = RaisedMaximum.on(group)
     if record is None:
@@ -191,9 +192,12 @@ def decide_size(group: Group) -> SizeRestore:
         )
         return SizeRestore(forget=True, theirs=theirs)
     if group.desired > record.original:
+        # cluster-autoscaler, say, has used the room: no roll lowers what others asked for.
+        falls = group.desired - extra <= record.original
+        then = "the next roll finishes it" if falls else "a restore puts it back once that has fallen"
         return SizeRestore(
             left=f"group {group.name} keeps the maximum size {group.maximum} (was {record.original}) while its desired "
-            f"capacity is {group.desired}; the next roll finishes it"
+            f"capacity is {group.desired}; {then}"
         )
     return SizeRestore(record.original if group.maximum != record.original else None, forget=True)
 
@@ -619,7 +623,9 @@ def _restore_sizes(seen: Machines, unclear: set[str], clients: Clients, progress
         if GROUP_MAXIMUM in group.tags and blind and clients.now() <= progress.over + SPREADING_SECONDS:
             progress.waiting.append(f"group {group.name}: its desired capacity may not be described as it is yet")
         elif not any(i.id in instances for i in group.instances):
-            _restore_size(group, clients, progress)
+            owed = {n.instance for n in seen.nodes or () if n.name in progress.owed}
+            extra = sum(i.alive and (i.id in owed or i.id in seen.unused) for i in group.instances)
+            _restore_size(group, extra, clients, progress)
 
 
 def _restore_node(
@@ -846,10 +852,10 @@ def _resume_processes(group: Group, clients: Clients, progress: RestoreProgress)
                 progress.restored.append(f"group {name}: {', '.join(sorted(suspended))} resumed")
 
 
-def _restore_size(group: Group, clients: Clients, progress: RestoreProgress) -> None:
+def _restore_size(group: Group, extra: int, clients: Clients, progress: RestoreProgress) -> None:
     name, aws = group.name, clients.aws
     with progress.piece(f"group {name}"):
-        undo = decide_size(group)
+        undo = decide_size(group, extra)
         if undo.maximum is not None:
             aws.set_maximum(name, undo.maximum)
             progress.restored.append(f"group {name}: maximum size back to {undo.maximum}")

@@ -680,6 +680,14 @@ class TestPauseAndRestore:
         assert not undo.forget
         assert "keeps the maximum size 5 (was 3)" in undo.left
 
+    @pytest.mark.parametrize(
+        ("extra", "then"), [(1, "the next roll finishes it"), (0, "a restore puts it back once that has fallen")]
+    )
+    def test_a_maximum_that_others_use_is_not_said_to_be_the_next_rolls(self, extra: int, then: str) -> None:
+        """R2: a roll takes away what rolls launched, and nothing that cluster-autoscaler asked for."""
+        undo = restore.decide_size(group(desired=4, tags={GROUP_MAXIMUM: "3 to 5"}), extra)
+        assert undo.left.endswith(f"while its desired capacity is 4; {then}")
+
     def test_a_node_that_was_not_replaced_gets_everything_back(self) -> None:
         """R2."""
         marked = replace(
