@@ -1,10 +1,12 @@
 """What is left behind, and what belongs to a living roll."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from eks_rolling.documents.remedies import back_in_service
 from eks_rolling.observed.aws import Group, GroupInstance, InstanceState
 from eks_rolling.observed.kubernetes import Budget, Lease, Node, Owner, Pod, Workload
 from eks_rolling.observed.marks import (
@@ -230,7 +232,9 @@ def test_a_detached_instance_is_one_whether_a_roll_lives_or_not(now: float) -> N
     )
     (found,) = orphans(view)
     assert (found.kind, found.object) == ("detached instance", "n-2 (i-2)")
-    assert "attach it" in found.remedy
+    assert "`aws autoscaling attach-instances --instance-ids i-2 --auto-scaling-group-name GROUP`" in found.remedy
+    assert "`aws ec2 terminate-instances --instance-ids i-2`" in found.remedy
+    assert found.by_hand == found.remedy
 
 
 @pytest.mark.parametrize(
@@ -256,6 +260,12 @@ def test_nodes_that_never_were_in_a_group_of_ours_are_left_alone(labels: dict[st
 def test_an_instance_in_standby_is_one() -> None:
     (found,) = orphans(group(GroupInstance("i-1", "a", lifecycle="Standby")))
     assert (found.kind, found.object) == ("standby instance", "i-1 of workers")
+    assert "`aws autoscaling exit-standby --instance-ids i-1 --auto-scaling-group-name workers`" in found.by_hand
+
+
+def test_a_groups_name_is_one_word_of_a_command_whatever_it_is() -> None:
+    """T1."""
+    assert back_in_service("i-1", "a; rm -rf ~").endswith("--auto-scaling-group-name 'a; rm -rf ~'`")
 
 
 def test_how_long_the_autoscaler_is_paused_counts_under_a_living_roll_too() -> None:
@@ -290,7 +300,8 @@ def test_a_node_on_which_nothing_must_run_is_one_until_it_goes(node: dict[str, A
     view = replace(CLEAN, nodes=(*CLEAN.nodes, unfit), states=states)
     found = [o for o in orphans(view) if o.kind == "unfit node"]
     assert bool(found) is told
-    assert all("drain it and terminate" in o.remedy for o in found)
+    for each in found:
+        assert re.findall("`([a-z]+) [^`]*(?:n-2|i-2) ", each.by_hand) == ["kubectl", "aws"]
     # A living roll may be about to end it.
     living = replace(view, leases=(replace(LOCK, renewed=4990.0),))
     assert [o for o in orphans(living) if o.kind == "unfit node"] == []

@@ -37,7 +37,7 @@ from eks_rolling.plan.checks import ACCEPTABLE, ClusterSnapshot, candidates, fin
 from eks_rolling.plan.checks.groups import capacity_findings
 from eks_rolling.plan.checks.scheduling import vcpus_needed
 from eks_rolling.plan.permissions import needed_to_restart
-from eks_rolling.plan.snapshot import begun
+from eks_rolling.plan.snapshot import Candidate, begun
 from eks_rolling.redis.groups import CACHE, PART
 from eks_rolling.settings import Autoscaler, AutoscalerMode, RollBack, Settings
 from eks_rolling.steps.plan import PlanOutcome, decide
@@ -715,6 +715,25 @@ class TestReasons:
         document = write(plan, full, RollRequest(), SETTINGS)
         assert document.zones == ()
         assert [(g.at_once, q.needed) for g, q in zip(document.groups, document.quotas, strict=True)] == [(0, 0)]
+
+    def test_what_may_come_in_another_zone_needs_vcpus_too(self) -> None:
+        """Of a group whose zone AWS chooses: two instances beside the replacement, each as large as its largest."""
+        kinds = {
+            "m6i.large": InstanceType("m6i.large", 2, 8 << 30),
+            "m6i.xlarge": InstanceType("m6i.xlarge", 4, 1 << 34),
+        }
+        members = tuple(
+            GroupInstance(f"i-{zone}", zone, type=kind, template="lt-1:1")
+            for zone, kind in (("a", "m6i.large"), ("b", "m6i.xlarge"), ("c", "m6i.large"))
+        )
+        spread = replace(GROUP, zones=("a", "b", "c"), instances=members)
+        seen = replace(CLEAN, instance_types=kinds)
+
+        def needed(group: Group) -> int:
+            return vcpus_needed(seen, [Candidate(i, group, None) for i in group.instances], 1)
+
+        assert needed(spread) == 4
+        assert needed(replace(spread, mixed_purchasing=True)) == 4 + 2 * 4
 
     def test_a_node_whose_replacement_is_unfit_stays(self) -> None:
         """A person drains that one."""

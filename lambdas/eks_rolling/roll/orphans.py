@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from eks_rolling.documents.remedies import typed
+from eks_rolling.documents.remedies import back_in_service, ended_by_hand, typed
 from eks_rolling.documents.report import Orphan
 from eks_rolling.names import cluster_tag
 from eks_rolling.observed.aws import Group, InstanceState
@@ -128,14 +128,16 @@ def _of_nobody(view: OrphanScan) -> Iterator[Orphan]:
             yield Orphan(
                 kind="detached instance",
                 object=f"{node.name} ({node.instance})",
-                remedy="attach it to its Auto Scaling group again, or drain and terminate it: nothing replaces it",
+                remedy="nothing replaces it; attach it to its group again: `aws autoscaling attach-instances "
+                f"--instance-ids {node.instance} --auto-scaling-group-name GROUP`, or drain it and terminate it: "
+                f"`aws ec2 terminate-instances --instance-ids {node.instance}`",
             )
     for group, instance in members.values():
         if "Standby" in instance.lifecycle and not group.managed:
             yield Orphan(
                 kind="standby instance",
                 object=f"{instance.id} of {group.name}",
-                remedy="exit standby (aws autoscaling exit-standby), or terminate it: no roll replaces it",
+                remedy=f"no roll replaces it; put it back into service: {back_in_service(instance.id, group.name)}",
             )
 
 
@@ -181,7 +183,8 @@ def _unfit(view: OrphanScan) -> Iterator[Orphan]:
             yield Orphan(
                 kind="unfit node",
                 object=f"{node.name} ({node.instance}): its kubelet does not fit the control plane",
-                remedy="drain it and terminate its instance: no roll opens it",
+                remedy="no roll opens it; drain it and terminate its instance: "
+                f"{ended_by_hand(node.name, node.instance)}",
             )
 
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Literal, TypeVar
 
 from eks_rolling.clients.protocols import Clients
+from eks_rolling.documents.remedies import ended_by_hand
 from eks_rolling.errors import (
     MALFORMED,
     AccessDenied,
@@ -767,7 +768,8 @@ def _say_unfit(node: Node, pods: Sequence[Pod], progress: RestoreProgress) -> No
     on_it = f"{count} {'pod runs' if count == 1 else 'pods run'} on it" if count else "no pod runs on it"
     progress.left.append(
         f"node {node.name} ({node.instance}) is marked unfit, as its kubelet does not fit the control plane, and "
-        f"{on_it}; it stays cordoned: drain it and terminate its instance"
+        f"{on_it}; it stays cordoned: drain it and terminate its instance: "
+        f"{ended_by_hand(node.name, node.instance)}"
     )
 
 

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 
 from eks_rolling.documents.finding import Finding, Severity, blocks, holds, note
+from eks_rolling.documents.remedies import back_in_service
 from eks_rolling.names import CLUSTER_TAG_VALUES, cluster_tag
 from eks_rolling.observed.aws import BY_ATTRIBUTES, CONFIGURATION, Group
 from eks_rolling.observed.marks import (
@@ -175,7 +176,9 @@ def _others_at_work(group: Group) -> Iterator[Finding]:
                 "standby",
                 f"instance {instance.id}",
                 f"it is {instance.lifecycle} in {group.name}",
-                "put it back into service, or terminate it",
+                "put it back into service"
+                + (f": {back_in_service(instance.id, group.name)}" if instance.lifecycle == "Standby" else "")
+                + ", or terminate it",
             )
 
 

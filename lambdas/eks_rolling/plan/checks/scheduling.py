@@ -91,7 +91,10 @@ def quota_findings(view: ClusterSnapshot, chosen: Sequence[Candidate], surge: in
 
 
 def vcpus_needed(view: ClusterSnapshot, chosen: Sequence[Candidate], surge: int) -> int:
-    """vCPUs of the largest replacements that exist at a time beside what they replace."""
-    launching = [c.instance.type for c in chosen if c.launches]
-    sizes = sorted(view.instance_types[kind].vcpus for kind in launching if kind in view.instance_types)
-    return sum(sizes[-surge:])
+    """vCPUs of the largest replacements that exist at a time beside what they replace, and of what may come in another
+    zone than the one that is to get it, which stays until the end of the roll."""
+    types = view.instance_types
+    launching = [(types[c.instance.type].vcpus, c.group) for c in chosen if c.launches and c.instance.type in types]
+    sizes = sorted(vcpus for vcpus, _ in launching)
+    largest = {group.name: (vcpus, group) for vcpus, group in sorted(launching, key=lambda each: each[0])}
+    return sum(sizes[-surge:]) + sum(vcpus * group.strays for vcpus, group in largest.values())
