@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eks_rolling import state_names
 from eks_rolling.wording import moment
 from eks_rolling_cli.cli_context import aimed, confirmed, declined, say
 from eks_rolling_cli.exits import CommandError, Exit
@@ -275,11 +274,9 @@ def _at_work(target: Target, roll: str | None) -> "Execution":
 
 
 def _had_lock(target: Target, execution: "Execution") -> bool:
-    """Whether it has got the lock at some time: it gives it back at its end, before it reports."""
-    from eks_rolling_cli.execution_history import answers
+    from eks_rolling_cli.execution_history import held_lock
 
-    taken = answers(target.executions.history(execution.arn), state_names.TAKE_LOCK)
-    return any(answer.get("status") == "done" for _, answer in taken)
+    return held_lock(target.executions.history(execution.arn))
 
 
 def _ask(target: Target, execution: "Execution", what: str, why: str | None) -> None:

@@ -137,6 +137,12 @@ def answers(events: Iterable[Json], state: str) -> list[tuple[float, Json]]:
     ]
 
 
+def held_lock(events: Iterable[Json]) -> bool:
+    """Whether the roll has got the lock at some time, without which it changes nothing. It gives it back at its end,
+    before it reports."""
+    return any(answer.get("status") == "done" for _, answer in answers(events, state_names.TAKE_LOCK))
+
+
 def plan_answer(events: Iterable[Json]) -> Json:
     """What the plan step answered last; {} before."""
     found = answers(events, state_names.PLAN)

@@ -19,7 +19,7 @@ from eks_rolling.documents.report import Report
 from eks_rolling.report.timeline import ending_of
 from eks_rolling.wording import spoken
 from eks_rolling_cli.cli_context import AsJson, aimed, print_json, say, show, tell, written
-from eks_rolling_cli.execution_history import answers
+from eks_rolling_cli.execution_history import answers, held_lock
 from eks_rolling_cli.exits import CommandError, Exit
 from eks_rolling_cli.format import beginning, brief, clock
 from eks_rolling_cli.listing import Column, Listing, Row, advice
@@ -114,6 +114,7 @@ def _summarize(target: Target, listed: "Execution") -> Json:
         "began": execution.started,
         "ended": execution.ended,
         "reason": reason,
+        "held_lock": held_lock(events) if events else None,
         "left_behind": list(left_behind(events, written)),
         "outcome": report.outcome if report else "",
         "replaced": report.replaced if report else 0,

@@ -8,23 +8,23 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from eks_rolling.documents.remedies import way_out
-from eks_rolling.report.messages import CANCELLED
 from eks_rolling.wording import counted, moment, spoken
 
 Json = dict[str, Any]
 
 GOOD = frozenset({"replaced", "nothing", "dry-run"})
 
-UNCHANGED = frozenset({"dry-run", "blocked", "not-approved"})
+UNCHANGED = frozenset({"", "dry-run", "blocked", "not-approved"})
 """Outcomes of rolls that never held the lock: what an earlier one left is there still."""
 
 
 def settles(told: Json) -> bool:
     """Whether what the roll left is what is left of all rolls until then: one that holds the lock takes everything over
-    that earlier ones left, and no other does. A change that left the rest to another roll has no outcome."""
-    cancelled = told["status"] == "ABORTED" and told["reason"].startswith(CANCELLED)
-    left_to_another = (told["status"], told["outcome"]) == ("SUCCEEDED", "")
-    return not cancelled and not left_to_another and told["outcome"] not in UNCHANGED
+    that earlier ones left. No other does; but one that finds nothing to do has found nothing left, and what a restore
+    says of a roll that was stopped is so whether that could tell that it had got the lock or not."""
+    if told["held_lock"] is None:
+        return told["outcome"] not in UNCHANGED
+    return bool(told["held_lock"] or told["left_behind"] or told["outcome"] == "nothing")
 
 
 TEMPLATE = """<!doctype html>

@@ -781,7 +781,7 @@ def test_what_a_roll_left_is_named_as_soon_as_it_has_ended_whatever_its_lock_say
 def test_a_roll_that_left_no_report_is_listed_with_the_command_that_tells_what_it_left(
     run: Run, target: FakeTarget
 ) -> None:
-    target.fake.add(ROLL, "roll-1", planned("i-1"), "ABORTED")
+    target.fake.add(ROLL, "roll-1", planned("i-1").done("Take the lock"), "ABORTED")
     assert "`eks-rolling orphans --cluster demo` lists what it left" in run("rolls").output
 
 

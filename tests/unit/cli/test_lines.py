@@ -89,7 +89,7 @@ def test_a_long_name_that_a_person_chose_is_typed_in_full(given: str) -> None:
 def test_a_long_name_takes_no_columns_from_how_a_roll_ended() -> None:
     told = {
         "roll": "33bacbeb-71ec-4965-a6fe-92d75f39063c_b72a8c6c-f600-4dfc-9307-051c2b36d4be", "status": "SUCCEEDED",
-        "outcome": "replaced", "began": 1000.0, "ended": 1400.0, "reason": "", "left_behind": [],
+        "outcome": "replaced", "began": 1000.0, "ended": 1400.0, "reason": "", "held_lock": True, "left_behind": [],
     }  # fmt: skip
     written = io.StringIO()
     Console(file=written, width=80).print(history.listed([told], COMMAND))
@@ -97,10 +97,15 @@ def test_a_long_name_takes_no_columns_from_how_a_roll_ended() -> None:
 
 
 LATER = {
-    "left to another roll": ("SUCCEEDED", ""), "dry run": ("SUCCEEDED", "dry-run"), "blocked": ("FAILED", "blocked"),
-    "not approved": ("FAILED", "not-approved"), "cancelled": ("ABORTED", "stopped"),
+    "left to another roll": ("SUCCEEDED", "", False, 1), "its report is gone": ("SUCCEEDED", "", True, 0),
+    "dry run": ("SUCCEEDED", "dry-run", False, 1), "blocked": ("FAILED", "blocked", False, 1),
+    "not approved": ("FAILED", "not-approved", False, 1), "cancelled": ("ABORTED", "stopped", False, 1),
+    "no plan was made": ("FAILED", "failed", False, 1), "failed": ("FAILED", "failed", True, 0),
+    "nothing to do": ("SUCCEEDED", "nothing", False, 0), "waits for approval": ("RUNNING", "", False, 1),
+    "replaced, and forgotten": ("SUCCEEDED", "replaced", None, 0),
+    "blocked, and forgotten": ("FAILED", "blocked", None, 1),
 }  # fmt: skip
-"""Rolls that never hold the lock: status and outcome."""
+"""Rolls after one that left something: status, outcome, whether they held the lock, and remedies that are printed."""
 
 
 @pytest.mark.parametrize("name", LATER)
@@ -108,17 +113,22 @@ def test_what_is_left_has_its_remedy_though_a_later_roll_changed_nothing(name: s
     """R2, on the terminal and on the page."""
     told = {
         "roll": "roll-1", "status": "FAILED", "outcome": "aborted", "began": 1000.0, "ended": 1400.0, "reason": "",
-        "left_behind": ["group ng-a keeps its maximum"], "planned": 0, "longest_stall_ms": None, "report": "",
+        "held_lock": True, "left_behind": ["group ng-a keeps its maximum"], "planned": 0, "longest_stall_ms": None,
+        "report": "",
     }  # fmt: skip
-    status, outcome = LATER[name]
-    later = told | {"roll": "roll-2", "status": status, "outcome": outcome, "left_behind": [], "reason": "aborted: x"}
-    after = later | {"status": "SUCCEEDED", "outcome": "replaced"}
-    for rolls, remedies in (([later, told], 1), ([after, told], 0)):
-        written = io.StringIO()
-        Console(file=written, width=100).print(history.listed(rolls, COMMAND))
-        assert written.getvalue().count("eks-rolling start --cluster demo") == remedies
-        page = rolls_page.page("demo", "demo", rolls, 2000.0, COMMAND("start"))
-        assert page.count("eks-rolling start --cluster demo") == remedies
+    status, outcome, held, remedies = LATER[name]
+    later = told | {"roll": "roll-2", "status": status, "outcome": outcome, "held_lock": held, "left_behind": []}
+    written = io.StringIO()
+    Console(file=written, width=100).print(history.listed([later, told], COMMAND))
+    assert written.getvalue().count("eks-rolling start --cluster demo") == remedies
+    page = rolls_page.page("demo", "demo", [later, told], 2000.0, COMMAND("start"))
+    assert page.count("eks-rolling start --cluster demo") == remedies
+
+
+def test_what_a_restore_says_of_a_stopped_roll_has_its_remedy_whether_it_got_the_lock_or_not() -> None:
+    """R2: the answer that it had got it may have been lost."""
+    told = {"status": "ABORTED", "outcome": "stopped", "held_lock": False, "left_behind": ["group ng-a keeps 5"]}
+    assert rolls_page.settles(told)
 
 
 def test_colour_that_a_pipeline_asks_for_makes_no_terminal_of_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +153,7 @@ def test_a_reader_that_closes_the_pipe_is_no_failure() -> None:
 def test_a_roll_that_was_aborted_is_not_told_as_failed() -> None:
     told = {
         "roll": "roll-1", "status": "FAILED", "outcome": "aborted", "began": 1000.0, "ended": 1400.0,
-        "reason": "The roll was aborted.", "left_behind": [],
+        "reason": "The roll was aborted.", "held_lock": True, "left_behind": [],
     }  # fmt: skip
     written = io.StringIO()
     Console(file=written, width=100).print(history.listed([told], COMMAND))

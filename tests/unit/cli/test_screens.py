@@ -112,11 +112,10 @@ def watched(seen: RollState) -> RenderableType:
 def rolls() -> RenderableType:
     told = {
         "roll": "roll-20261126-021400-1a2b", "execution": "arn", "status": "FAILED", "began": 1000.0, "ended": 1400.0,
-        "reason": DENIED, "left_behind": [LEFT], "replaced": 1, "planned": 4, "outcome": "",
+        "reason": DENIED, "held_lock": True, "left_behind": [LEFT], "replaced": 1, "planned": 4, "outcome": "",
     }  # fmt: skip
-    return history.listed(
-        [told, {**told, "status": "SUCCEEDED", "left_behind": []}], partial(typed, cluster="platform-production")
-    )
+    left_to_another = {**told, "status": "SUCCEEDED", "held_lock": False, "left_behind": []}
+    return history.listed([told, left_to_another], partial(typed, cluster="platform-production"))
 
 
 def report() -> RenderableType:
@@ -266,7 +265,7 @@ def test_a_command_is_never_broken_by_the_edge(width: int) -> None:
     check = Check("lock", Health.FAIL, "roll-1 died holding the lock " + "and so on " * 12, f"run `{start}`")
     told = {
         "roll": "roll-1", "status": "FAILED", "outcome": "failed", "began": 1000.0, "ended": 1400.0, "reason": "",
-        "left_behind": [LEFT],
+        "held_lock": True, "left_behind": [LEFT],
     }  # fmt: skip
     report_ = {"roll": "roll-1", "cluster": LONG_CLUSTER, "outcome": "failed", "orphans": orphans}
     findings = [{"code": "x", "object": "y", "reason": "z", "remedy": f"type `{start}`"}]
