@@ -11,7 +11,7 @@ from typing import assert_never
 
 from eks_rolling.clients.protocols import Clients
 from eks_rolling.errors import AccessDenied, NotBegun, NotFound, Permanent, Refused
-from eks_rolling.observed.aws import COMES_OR_RUNS, Group, InstanceState, is_new
+from eks_rolling.observed.aws import COMES_OR_RUNS, SPREADING_SECONDS, Group, InstanceState, is_new
 from eks_rolling.observed.kubernetes import Node, by_instance
 from eks_rolling.observed.marks import (
     HARD_TAINT,
@@ -141,6 +141,9 @@ def _decide_serially(
             return Claim(instance.id, old.id if instance.zone == old.zone else SURPLUS)
     if not due and len(alive) < group.desired:
         return Hold(f"group {group.name} is launching its instance {group.desired}")
+    if mark is not None and not due and now <= mark.asked_at + SPREADING_SECONDS:
+        # What came in another zone seems the group's own until its tag is shown, and would be asked for twice.
+        return Hold(f"the tags of instances of group {group.name} are not known everywhere yet")
     if group.desired >= group.maximum:
         return Hold(f"group {group.name} is at its maximum size {group.maximum}; raise it")
     if mark is not None and mark.desired == own:

@@ -1,12 +1,13 @@
 """The step that has a replacement launched by a raised desired capacity, where AWS chooses the zone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from eks_rolling.errors import Conflict
+from eks_rolling.observed.aws import InstanceState
 from eks_rolling.observed.kubernetes import Node
 from eks_rolling.observed.marks import (
     GROUP_MAXIMUM,
@@ -92,6 +93,28 @@ def test_what_comes_in_another_zone_is_nobodys_setting_back_of_the_capacity(
     assert launching.world.machines[new].zone == launching.node.zone
     assert sorted(launching.came().values()) == sorted([launching.task.instance, *[SURPLUS] * (raises - 1)])
     assert launching.raises() == raises
+
+
+@pytest.mark.parametrize("late", [5, 20, 60])
+def test_a_tag_that_is_shown_late_has_nothing_more_launched(late: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R2: EC2 is eventually consistent. What came in another zone is the group's own until its tag is seen."""
+    launching, written = Launching(1, 1), dict[str, float]()
+    world = launching.world
+    tag, instances = world.tag_instance, world.instances
+
+    def tagging(instance: str, tags: Mapping[str, str]) -> None:
+        tag(instance, tags)
+        written.setdefault(instance, world.time)
+
+    def shown(ids: Iterable[str]) -> dict[str, InstanceState]:
+        young = {i for i, at in written.items() if world.time < at + late}
+        return {i: replace(s, tags={}) if i in young else s for i, s in instances(ids).items()}
+
+    monkeypatch.setattr(world, "tag_instance", tagging)
+    monkeypatch.setattr(world, "instances", shown)
+    new = launching.looks()
+    assert launching.came() == {new: launching.task.instance, next(i for i in launching.came() if i != new): SURPLUS}
+    assert launching.raises() == 2
 
 
 @pytest.mark.parametrize(("theirs_in", "raises"), [(ZONES[0], 2), (ZONES[1], 1)])
