@@ -11,6 +11,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
@@ -411,15 +412,54 @@ class Scope:
         return value
 
     def _expression(self, text: str, here: Mapping[str, Any]) -> Any:
+        variables = self.variables | {"states": here}
+        with suppress(KeyError):
+            return _plain(text, variables)
         expression = _parsed(text)
         frame = expression.create_frame()
-        for name, value in (self.variables | {"states": here}).items():
+        for name, value in variables.items():
             if f"${name}" in text:
                 frame.bind(name, _nulls_in(value))
         result = expression.evaluate(None, frame)
         if result is None:
             raise StateFault("States.QueryEvaluationError", f"{text} returned nothing (undefined)")
         return _nulls_out(result)
+
+
+PATH = r"\$\w+(?:\.\w+)*"
+PLAIN = re.compile(
+    rf"(?P<path>{PATH})|(?P<null>null)|(?P<compared>{PATH}) = '(?P<word>[^'\\]*)'|\$exists\((?P<wanted>{PATH})\)"
+)
+
+
+def _plain(text: str, variables: Mapping[str, Any]) -> Any:
+    """Nearly all evaluations are of a path, of whether it is there or is a word, and of a choice by that. These need no
+    engine, which takes many times as long; `tests/model/test_expressions.py` judges them as all others.
+
+    Raises KeyError where it is anything else, or something is missing.
+    """
+    whether, choice, parts = text.partition(" ? ")
+    if choice:
+        then, _, otherwise = parts.partition(" : ")
+        return _plain({True: then, False: otherwise}[_plain(whether, variables)], variables)
+    if (found := PLAIN.fullmatch(text)) is None:
+        raise KeyError(text)
+    if path := found["path"]:
+        return _at(path, variables)
+    if found["null"]:
+        return None
+    if wanted := found["wanted"]:
+        _at(wanted, variables)
+        return True
+    return bool(_at(found["compared"], variables) == found["word"])
+
+
+def _at(path: str, variables: Any) -> Any:
+    for name in path[1:].split("."):
+        if not isinstance(variables, dict):
+            raise KeyError(name)
+        variables = variables[name]
+    return variables
 
 
 @cache

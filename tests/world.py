@@ -491,21 +491,23 @@ class World:
                 late = self.time - self.silent[state.pod.node] >= TOLERATED_SECONDS
                 if late and state.gone_at is None and not state.pod.stays_with_node:
                     self._delete(state)
-            elif state.gone_at is not None and self.time >= state.gone_at:
-                del self.pods_by_name[key]
+            elif state.gone_at is not None:
+                if self.time >= state.gone_at:
+                    del self.pods_by_name[key]
+            elif state.pod.ready:
+                if state.pod.ends and self._has_ended(state):
+                    state.pod = replace(state.pod, ready=False, phase="Succeeded")
             elif self._may_be_ready(state):
                 state.pod = replace(state.pod, ready=True, phase="Running")
-            elif state.pod.ready and self._has_ended(state):
-                state.pod = replace(state.pod, ready=False, phase="Succeeded")
 
     def _has_ended(self, state: PodState) -> bool:
         seconds = self.job_seconds.get(state.pod.owner) if state.pod.owner else None
-        return seconds is not None and state.gone_at is None and self.time >= state.ready_at + seconds
+        return seconds is not None and self.time >= state.ready_at + seconds
 
     def _may_be_ready(self, state: PodState) -> bool:
         pod = state.pod
-        due = state.gone_at is None and self.time >= state.ready_at and not pod.finished
-        return bool(pod.node) and not pod.ready and due and pod.owner not in self.broken
+        due = self.time >= state.ready_at and not pod.finished
+        return bool(pod.node) and due and pod.owner not in self.broken
 
     def _run_redis(self) -> None:
         """Servers and sentinels run in the pods of annotated StatefulSets, from start to SIGTERM."""

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache as cache_of_tests
-from itertools import count
 from typing import Any, get_type_hints
 
 import pytest
@@ -18,6 +17,7 @@ from eks_rolling.runtime import run_step
 from tests import scope
 from tests.hostile.worlds import Call, Frozen, clients_of, engine_for
 from tests.model.situations import AUTOSCALER, cache, cluster_is_normal, redis_is_normal, settings, shards, shop
+from tests.scope import at_kill_points
 from tests.world import World
 
 EFFECTS = KUBERNETES_EFFECTS | AWS_EFFECTS
@@ -54,34 +54,59 @@ def whole(world: World, before: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def every_late(seconds: float, counts: Any, stride: int = 1) -> dict[Call, Any]:
-    """Freezes each counted call of a roll in turn; answers what was wrong in the end, by call."""
-    wrong: dict[Call, Any] = {}
-    for at in count(1, stride):
-        world = shop((2, 1))
-        before = world.snapshot()
-        frozen = Frozen(world, at, seconds, counts)
-        restore = frozen.run()
-        if restore is None:
-            assert at > 10
-            return wrong
-        assert (restore.status, restore.cause) == ("SUCCEEDED", "")
-        assert frozen.call is not None
-        if left := whole(world, before):
-            wrong[frozen.call] = left
-    raise AssertionError("unreachable")
+def is_effect(call: Call) -> bool:
+    return call[0] in EFFECTS
 
 
-@pytest.mark.parametrize(("seconds", "stride"), [(0, 5), (20, 1), (90, 3)], ids=["at once", "20 s", "too late"])
-def test_an_effect_that_comes_late_is_seen_by_the_restore_or_does_not_come(seconds: float, stride: int) -> None:
+def is_look(call: Call) -> bool:
+    return call[0] not in EFFECTS
+
+
+@cache_of_tests
+def late(counts: Callable[[Call], bool], strides: tuple[tuple[float, int], ...]) -> list[tuple[float, int]]:
+    """Seconds to stand still for, and before which of a roll's counted calls: for so many seconds every so manieth."""
+    untouched = Frozen(shop((2, 1)), MORE, 0, counts)
+    assert untouched.run() is None
+    calls = MORE - untouched._at
+    assert calls > 10
+    return [(seconds, at) for seconds, stride in strides for at in range(1, calls + 1, stride)]
+
+
+MORE = 1_000_000
+"""Calls than any roll makes."""
+
+
+def left_by_a_late(seconds: float, at: int, counts: Callable[[Call], bool]) -> dict[str, Any]:
+    """What is wrong in the end, if a roll stands still before the call."""
+    world = shop((2, 1))
+    before = world.snapshot()
+    frozen = Frozen(world, at, seconds, counts)
+    restore = frozen.run()
+    print("frozen for", seconds, "s before", frozen.call)
+    assert restore is not None
+    assert (restore.status, restore.cause) == ("SUCCEEDED", "")
+    return whole(world, before)
+
+
+def late_effects() -> list[tuple[float, int]]:
+    """Let go at once, before the restore is through, and when the function's time is up."""
+    return late(is_effect, ((0, 5), (20, 1), (90, 3)))
+
+
+@at_kill_points(lambda: range(len(late_effects())))
+def test_an_effect_that_comes_late_is_seen_by_the_restore_or_does_not_come(point: int) -> None:
     """R6, R1, R2, N2 (the world checks): frozen right before each effect, behind its look at the lock."""
-    assert every_late(seconds, lambda call: call[0] in EFFECTS, stride) == {}
+    assert left_by_a_late(*late_effects()[point], is_effect) == {}
 
 
-@pytest.mark.parametrize("seconds", [2, 90], ids=lambda seconds: f"{seconds} s")
-def test_a_step_that_stands_still_at_a_look_does_no_harm_afterwards(seconds: float) -> None:
+def late_looks() -> list[tuple[float, int]]:
+    return late(is_look, ((2, 29), (90, 29)))
+
+
+@at_kill_points(lambda: range(len(late_looks())))
+def test_a_step_that_stands_still_at_a_look_does_no_harm_afterwards(point: int) -> None:
     """R6: its next look at the lock turns it away."""
-    assert every_late(seconds, lambda call: call[0] not in EFFECTS, stride=29) == {}
+    assert left_by_a_late(*late_looks()[point], is_look) == {}
 
 
 REDIS: dict[str, tuple[Callable[[], World], Callable[[World], bool]]] = {
@@ -126,7 +151,6 @@ def test_a_redis_command_that_comes_late_loses_no_write_and_the_restore_waits_fo
         print("frozen before", at, frozen.call)
         assert restore is not None
         assert (restore.status, restore.cause) == ("SUCCEEDED", "")
-        world.advance(120)
         assert whole(world, before) == {}
         assert is_normal(world)
         assert world.redis.lost() == set()
@@ -142,7 +166,7 @@ def test_every_redis_command_that_changes_something_is_among_those_that_come_lat
 def test_the_restore_waits_until_what_may_run_is_over_and_not_longer() -> None:
     """R6."""
     world = shop((2, 1))
-    frozen = Frozen(world, 20, 90, lambda call: call[0] in EFFECTS)
+    frozen = Frozen(world, 20, 90, is_effect)
     began: list[float] = []
 
     def first_change(current: World) -> None:
@@ -171,7 +195,7 @@ def test_a_roll_that_ends_by_itself_is_restored_at_once() -> None:
             ended.setdefault("restored", current.time)
 
     world.watchers.append(note)
-    engine = Frozen(world, 10_000, 0, lambda _: False).engine
+    engine = Frozen(world, MORE, 0, is_effect).engine
     assert engine.run("roll", "roll-1", {}).status == "FAILED"
     assert ended["restored"] - ended["at"] < 3
 

@@ -138,7 +138,7 @@ class Frozen:
         except Stopped:
             assert self.restore is not None
             self.engine.follow(self.restore)
-            self.world.advance(600)
+            self.world.advance(120)
         return self.restore
 
     def _began(self, step: str) -> None:
