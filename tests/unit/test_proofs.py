@@ -38,16 +38,29 @@ class TestProofs:
         assert proofs.proven(None, NODE, NODE_TARGETS)
         assert proofs.as_proven(self.lease, self.bearing("[1]"), NODE_TARGETS) == NODE
 
-    def test_a_step_that_dies_between_its_two_writes_leaves_the_earlier_text_proven(self) -> None:
-        """R3."""
-        for text in ("first", "second", "third"):
+    def believed(self, *texts: str) -> list[str]:
+        return [t for t in texts if proofs.proven(self.lease, self.bearing(t, NODE_LAUNCH), NODE_LAUNCH)]
+
+    def test_of_what_a_node_does_not_bear_the_last_texts_are_proven(self) -> None:
+        texts = ("first", "second", "third", "fourth")
+        for text in texts:
             proofs.prove(self.clients, "roll-1", NODE, NODE_LAUNCH, text)
-        believed = [
-            t
-            for t in ("first", "second", "third")
-            if proofs.proven(self.lease, self.bearing(t, NODE_LAUNCH), NODE_LAUNCH)
-        ]
-        assert believed == ["second", "third"]
+        assert self.believed(*texts) == ["second", "third", "fourth"]
+
+    def test_a_step_that_dies_between_its_two_writes_again_and_again_leaves_what_the_node_bears_proven(self) -> None:
+        """R3: else the node's request counts as none, and is made once more."""
+        proofs.prove(self.clients, "roll-1", NODE, NODE_LAUNCH, "borne")
+        texts = ("second", "third", "fourth", "fifth")
+        for text in texts:
+            proofs.prove(self.clients, "roll-1", self.bearing("borne", NODE_LAUNCH), NODE_LAUNCH, text)
+        assert self.believed("borne", *texts) == ["borne", "fourth", "fifth"]
+
+    def test_what_a_kubelet_wrote_is_not_proven_by_what_a_roll_writes_over_it(self) -> None:
+        """T1."""
+        forged = self.bearing("forged", NODE_LAUNCH)
+        proofs.prove(self.clients, "roll-1", forged, NODE_LAUNCH, "first")
+        proofs.prove(self.clients, "roll-1", forged, NODE_LAUNCH, "second")
+        assert self.believed("forged", "first", "second") == ["first", "second"]
 
     def test_a_roll_that_lost_its_lock_proves_nothing(self) -> None:
         with pytest.raises(LockLost):

@@ -15,8 +15,9 @@ from eks_rolling.observed.kubernetes import Lease, Node
 from eks_rolling.observed.marks import NODE_LAUNCH, NODE_TARGETS
 from eks_rolling.roll import lock
 
-KEPT = 2
-"""Digests of one mark that count: of its text before a change and after, as a step may die between the two writes."""
+KEPT = 3
+"""Digests of one mark that count: of its text before a change and after, as a step may die between the two writes, and
+the last other one, as that may not be the text any more which the step saw."""
 
 
 def _key(node: Node, mark: str) -> str:
@@ -29,7 +30,8 @@ def _digest(text: str) -> str:
 
 
 def prove(clients: Clients, roll: str, node: Node, mark: str, text: str) -> None:
-    """Writes on the roll's lock that the node is about to be given this mark. Raises LockLost, Conflict."""
+    """Writes on the roll's lock that the node is about to be given this mark. What it bears stays proven, however often
+    that comes to nothing. Raises LockLost, Conflict."""
     name, key = lock.lock_name(clients.settings.namespace), _key(node, mark)
     for attempt in range(lock.TRIES):
         lease = clients.kubernetes.lease(name)
@@ -38,6 +40,8 @@ def prove(clients: Clients, roll: str, node: Node, mark: str, text: str) -> None
         digests = lease.annotations.get(key, "").split()
         if _digest(text) in digests:
             return
+        # What the node bears goes last.
+        digests.sort(key=lambda each: each == _digest(node.annotations.get(mark, "")))
         said = " ".join([*digests, _digest(text)][-KEPT:])
         try:
             clients.kubernetes.put_lease(replace(lease, annotations=dict(lease.annotations) | {key: said}))

@@ -161,6 +161,27 @@ def test_a_step_that_dies_before_it_notes_that_its_request_was_answered_elsewher
     assert launching.raises() == len(launching.came())
 
 
+@pytest.mark.parametrize("lost", [1, 2, 3])
+def test_a_request_whose_notes_are_lost_several_times_in_a_row_is_not_made_once_more(
+    lost: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R3: a kubelet writes its Node at the same moment, say, once an instance came in another zone."""
+    launching, left = Launching(1, 1), [lost]
+    launching.world.delays.scale_out = 20
+    update = launching.world.update_node
+
+    def contended(node: Node, **change: Any) -> Node:
+        if left[0] and SURPLUS in launching.came().values():
+            left[0] -= 1
+            raise Conflict("the node changed meanwhile")
+        return update(node, **change)
+
+    monkeypatch.setattr(launching.world, "update_node", contended)
+    launching.looks()
+    assert left == [0]
+    assert sorted(launching.came().values()) == sorted([launching.task.instance, SURPLUS])
+
+
 def test_a_node_that_goes_while_it_is_closed_keeps_no_other_open() -> None:
     """R5: it ended another node's wait, and with it the roll."""
     launching = Launching(1, 1)
