@@ -20,13 +20,13 @@ from tests.permissions.collected import DIRECTORY, collect, save
 MANAGED = "managed"
 
 ORDER = (
-    "demo", "sentinel", "shards", "first", "permissions", "blockers", "third", "second", "workloads", "back", "dead",
+    "demo", "sentinel", "shards", "first", "permissions", "blockers", "third", "workloads", "second", "back", "dead",
     "serving", "real",
 )  # fmt: skip
 """The groups of tests that share a lab, in the order in which workers begin them; pytest-xdist would begin with the
-group of most tests (--no-loadscope-reorder). The longest come first. A worker is given its next group when it has two
-tests left, so that each of the first three groups of `make test`, which are one or two tests, draws the one three
-places behind it onto its worker: the third's, which has its small lab already, gets the group that needs it too."""
+group of most tests (--no-loadscope-reorder). A worker is given one more group when it has two tests left. So each of
+the first three of `make test`, of one or two tests, brings its worker the group that comes three places later; the
+third and the sixth need the same lab, which lives as long as the worker."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -88,7 +88,7 @@ def small_spec() -> LabSpec:
 
 @pytest.fixture(scope="session")
 def small_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
-    """One lab for all tests of this worker; each leaves it as it found it, newer nodes apart."""
+    """One lab for all tests of this worker; each leaves it as it found it, newer or outdated nodes apart."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EKS_ROLLING_LABS", str(tmp_path_factory.mktemp("labs")))
         with running_lab(small_spec(), "small") as lab:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from eks_rolling.wording import counted
 from lab.application import deploy, synthesize
 from lab.lifecycle import Lab
 from lab.operator import Operator
@@ -17,7 +18,7 @@ from tests.e2e.conftest import REPOSITORY, SETTINGS
 from tests.e2e.test_command import begin, run
 from tests.waiting import until
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(900), pytest.mark.xdist_group("second")]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
 FIRST_STATE = "A newer release begins"
 SAID = "this is a newer release"
@@ -69,6 +70,7 @@ def entered(operator: Operator, execution: str) -> list[str]:
     return [e["stateEnteredEventDetails"]["name"] for e in events if "stateEnteredEventDetails" in e]
 
 
+@pytest.mark.xdist_group("second")
 @pytest.mark.long  # tests/model/test_deployments.py deploys at every moment
 def test_a_release_that_is_deployed_while_nodes_are_replaced_is_taken_up_and_the_roll_goes_on(
     small_lab: Operator, view: LineView, tmp_path: Path
@@ -112,11 +114,14 @@ def test_a_release_that_is_deployed_while_nodes_are_replaced_is_taken_up_and_the
     assert (verdict.failed, verdict.errors, verdict.jobs["lost"]) == (0, {}, 0)
 
 
+@pytest.mark.xdist_group("third")
 def test_doctor_finds_what_was_deployed_well_and_has_the_functions_plan(small_lab: Operator) -> None:
     asked = run(small_lab, "doctor", "--deployed", "--json")
     found = {line["name"]: line for line in json.loads(asked.stdout)}
     assert asked.returncode == 0, [line for line in found.values() if line["health"] == "fail"]
-    assert found["dry run"]["said"] == "the functions reach everything, and planned: 0 outdated nodes"
+    outdated = sum(n.version != small_lab.newest_version() for n in small_lab.settled_state().nodes)
+    planned = counted(outdated, "outdated node")
+    assert found["dry run"]["said"] == f"the functions reach everything, and planned: {planned}"
     # Nobody subscribes in a lab, and it has no trail: EventBridge has its events without one. It deploys without
     # CloudFormation, and encrypts nothing.
     unlike = {"messages", "CloudTrail", "stack", "message key"}
