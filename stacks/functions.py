@@ -50,6 +50,7 @@ _STEPS: Mapping[str, Permissions] = {
         (LOOK, CHECK, REDIS_LOOK),
         describe=(
             *DESCRIBE_GROUPS,
+            "cloudwatch:DescribeAlarms",
             "autoscaling:DescribeLaunchConfigurations",
             "autoscaling:DescribeLifecycleHooks",
             "ec2:DescribeImages",

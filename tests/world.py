@@ -211,6 +211,8 @@ class World:
         self.redis = RedisWorld(self._effect)
         self.secrets: dict[tuple[str, str], dict[str, str]] = {}
         self.alarms: set[str] = set()
+        """Those that are firing."""
+        self.deleted_alarms: set[str] = set()
         self.pages: dict[str, HttpAnswer] = {}
         """Address -> how it answers."""
         self.asked: list[dict[str, Any]] = []
@@ -1325,7 +1327,12 @@ class World:
         return self.pages.get(url, HttpAnswer(fault="connection refused"))
 
     def alarms_firing(self, names: Sequence[str]) -> list[str]:
+        if missing := self.alarms_missing(names):
+            raise NotFound(f"The gate's alarms {', '.join(missing)} do not exist; correct the setting alarms.")
         return sorted(self.alarms & set(names))
+
+    def alarms_missing(self, names: Sequence[str]) -> list[str]:
+        return sorted(self.deleted_alarms & set(names))
 
     def save(self, key: str, text: str, content_type: str) -> str:
         self.documents[key] = text

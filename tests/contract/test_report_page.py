@@ -30,8 +30,8 @@ TOLD = {
 
 
 ENDED = {
-    "began": 2e9 - 9000, "ended": 2e9 - 5000, "reason": "", "left_behind": [], "outcome": "", "replaced": 0,
-    "planned": 0, "longest_stall_ms": None, "report": "",
+    "began": 2e9 - 9000, "ended": 2e9 - 5000, "reason": "", "held_lock": True, "left_behind": [], "outcome": "",
+    "replaced": 0, "planned": 0, "longest_stall_ms": None, "report": "",
 }  # fmt: skip
 ROLLS = [
     ENDED | {

@@ -324,6 +324,16 @@ def test_a_firing_alarm_holds_the_gate_and_no_second_wave_starts() -> None:
     assert len(outdated(world)) == 5
 
 
+def test_an_alarm_that_does_not_exist_is_found_before_anything_is_changed() -> None:
+    """The gate would find it after the first wave."""
+    world = shop()
+    world.deleted_alarms.add("shop-errors")
+    before = world.snapshot()
+    cause = failed(engine_for(world).run("roll", "roll-1", {}))
+    assert "alarm shop-errors" in cause
+    assert world.snapshot() == before
+
+
 def test_a_check_that_does_not_pass_holds_the_gate_until_it_does() -> None:
     url = "https://shop.example/health"
     world = shop()

@@ -212,6 +212,8 @@ def test_a_region_without_alarms_of_logs_names_the_missing_one(
     assert client.alarms_firing(["errors"]) == ["errors"]
     with pytest.raises(NotFound, match="absent do not exist"):
         client.alarms_firing(["errors", "absent"])
+    assert client.alarms_missing(["errors", "absent"]) == ["absent"]
+    assert client.alarms_missing([]) == []
 
 
 def test_who_may_not_look_at_alarms_is_told_so(monkeypatch: pytest.MonkeyPatch, client: AwsClient) -> None:

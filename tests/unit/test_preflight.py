@@ -103,6 +103,14 @@ def redis_with(annotations: dict[str, str], **more: Any) -> Change:
     return lambda view: pod(containers=REDIS, **more)(workload(annotations=annotations)(view))
 
 
+def test_an_alarm_that_is_gone_keeps_nobody_from_going_back_nor_from_having_nothing_to_do() -> None:
+    """A rollback's first wave is replaced before its gate; and a roll without nodes passes none."""
+    gone = replace(CLEAN, alarms_missing=("shop-errors",))
+    told = {f.code: f.severity for f in found(gone, RollRequest(rolls_back="roll-1"))}
+    assert told["no-such-alarm"] == HOLDS
+    assert found(group(instances=())(gone)) == []
+
+
 def test_a_clean_cluster_has_no_findings() -> None:
     assert found(CLEAN) == []
 
@@ -296,6 +304,7 @@ BLOCKS, HOLDS, NOTE = Severity.BLOCKS, Severity.HOLDS, Severity.NOTE
             ),
         ),
         ("cordoned", NOTE, "node node-1", lambda v: replace(v, nodes=(replace(NODE, unschedulable=True),))),
+        ("no-such-alarm", BLOCKS, "alarm shop-errors", lambda v: replace(v, alarms_missing=("shop-errors",))),
         (
             "quota",
             HOLDS,

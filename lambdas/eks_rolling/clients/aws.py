@@ -750,6 +750,16 @@ class AwsClient:
     # Health, documents, messages, history
 
     def alarms_firing(self, names: Sequence[str]) -> list[str]:
+        states = self._alarms(names)
+        if missing := set(names) - states.keys():
+            raise NotFound(f"The gate's alarms {', '.join(sorted(missing))} do not exist; correct the setting alarms.")
+        return sorted(name for name, state in states.items() if state == "ALARM")
+
+    def alarms_missing(self, names: Sequence[str]) -> list[str]:
+        return sorted(set(names) - self._alarms(names).keys())
+
+    def _alarms(self, names: Sequence[str]) -> dict[str, str]:
+        """Name -> state, of those that there are."""
         # Without their kinds composite ones are not answered.
         states = self._alarm_states(names, "MetricAlarm", "CompositeAlarm")
         if others := sorted(set(names) - states.keys()):
@@ -760,9 +770,7 @@ class AwsClient:
             except Permanent:
                 # A region that does not have this kind yet refuses to be asked for it.
                 pass
-        if missing := set(names) - states.keys():
-            raise NotFound(f"The gate's alarms {', '.join(sorted(missing))} do not exist; correct the setting alarms.")
-        return sorted(name for name, state in states.items() if state == "ALARM")
+        return states
 
     def _alarm_states(self, names: Sequence[str], *kinds: Any) -> dict[str, str]:
         """Name -> state, of the alarms of these kinds that there are."""

@@ -345,7 +345,13 @@ class Aws(Protocol):
 
     def register(self, target: TargetRegistration) -> None: ...
 
-    def alarms_firing(self, names: Sequence[str]) -> list[str]: ...
+    def alarms_firing(self, names: Sequence[str]) -> list[str]:
+        """Raises NotFound where one does not exist."""
+        ...
+
+    def alarms_missing(self, names: Sequence[str]) -> list[str]:
+        """Those that do not exist."""
+        ...
 
     def save(self, key: str, text: str, content_type: str) -> str:
         """Stores a document; answers its s3:// address."""

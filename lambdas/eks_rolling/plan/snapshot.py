@@ -51,6 +51,7 @@ class Unseen(StrEnum):
     CRON_JOBS = "CronJobs"
     JUDGES = "webhook configurations and validatingadmissionpolicies"
     NETWORK_POLICIES = "NetworkPolicies"
+    ALARMS = "the gate's alarms"
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,8 @@ class ClusterSnapshot:
     cron_jobs: tuple[CronJob, ...] = ()
     judges_of_evictions: tuple[str, ...] = ()
     """Webhooks and admission policies that may deny one, as "KIND NAME"."""
+    alarms_missing: tuple[str, ...] = ()
+    """Alarms of the settings that do not exist."""
     unseen: frozenset[Unseen] = frozenset()
     """What the caller may not list; its part of the snapshot is empty."""
     server_version: str = ""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from typing import TypeVar
 
 from eks_rolling.clients.protocols import Clients
@@ -207,6 +208,7 @@ def _observe(request: RollRequest, clients: Clients, lists: Executor) -> Cluster
     judges = _where_granted(judges_read.result, Unseen.JUDGES, unseen)
     clusters = any(g.is_cluster for g in redis_groups)
     policies = _where_granted(kubernetes.network_policies, Unseen.NETWORK_POLICIES, unseen) if clusters else ()
+    missing = _where_granted(partial(aws.alarms_missing, clients.settings.alarms), Unseen.ALARMS, unseen)
     grants = Grants(clients)
     redis = _look_at_all(redis_groups, nodes, pods, grants, clients)
     ask_for_restarts(workloads, grants, clients)
@@ -240,6 +242,7 @@ def _observe(request: RollRequest, clients: Clients, lists: Executor) -> Cluster
         hooks=tuple(aws.lifecycle_hooks([g.name for g in rollable])),
         cron_jobs=cron_jobs,
         judges_of_evictions=judges,
+        alarms_missing=missing,
         unseen=frozenset(unseen),
         server_version=version_read.result(),
         now=clients.now(),

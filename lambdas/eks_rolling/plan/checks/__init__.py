@@ -31,7 +31,7 @@ from eks_rolling.plan.checks.redis_sentinel import ACCEPTABLE as ACCEPTABLE_REDI
 from eks_rolling.plan.checks.redis_sentinel import redis_findings
 from eks_rolling.plan.checks.redis_template import ACCEPTABLE as ACCEPTABLE_TEMPLATE
 from eks_rolling.plan.checks.redis_template import template_findings
-from eks_rolling.plan.checks.request import request_findings
+from eks_rolling.plan.checks.request import alarm_findings, request_findings
 from eks_rolling.plan.checks.rollback import rollback_findings
 from eks_rolling.plan.checks.scheduling import (
     daemon_findings,
@@ -179,6 +179,7 @@ def _all(
     yield from other_controller_findings(view, settings)
     yield from admission_findings(view, pods)
     yield from cron_job_findings(view, settings.batch_seconds) if chosen else ()
+    yield from alarm_findings(view, request) if chosen else ()
     yield from unseen_findings(view) if chosen else ()
     yield from mark_findings(view, autoscaler_of(settings))
 

@@ -1,8 +1,8 @@
-"""Findings about what is asked for: names and codes that do not exist."""
+"""Findings about what is asked for, by the request or the settings: names and codes that do not exist."""
 
 from collections.abc import Iterator
 
-from eks_rolling.documents.finding import Finding, blocks, note
+from eks_rolling.documents.finding import Finding, blocks, holds, note
 from eks_rolling.observed.kubernetes import ACCEPT
 from eks_rolling.payloads import RollRequest
 from eks_rolling.plan.snapshot import ClusterSnapshot
@@ -64,3 +64,15 @@ def request_findings(
             "this is not the code of a blocker that can be accepted",
             f"use any of {', '.join(sorted(acceptable))}",
         )
+
+
+def alarm_findings(view: ClusterSnapshot, request: RollRequest) -> Iterator[Finding]:
+    """About alarms that the gate would wait for in vain, once a wave has been replaced."""
+    for name in view.alarms_missing:
+        subject, said = f"alarm {name}", "the settings name it for the gate, which fails where it does not exist"
+        remedy = "correct the setting alarms, and deploy again"
+        if request.rolls_back:
+            # Its first wave at least leaves the version that has failed.
+            yield holds("no-such-alarm", subject, said, remedy)
+        else:
+            yield blocks("no-such-alarm", subject, said, remedy)
