@@ -335,13 +335,14 @@ def decide_orphan(
     inside = [i.id for i in came if i.zone == member.zone]
     if mark.raised and came:
         return Claim(inside[0], node.instance) if inside else Claim(came[0].id, SURPLUS)
+    if not mark.token:
+        # AWS chose the zone.
+        return Unproven(
+            f"{', '.join(i.id for i in came)} of group {group.name} came up after a replacement of {node.name} was "
+            f"asked for, and nothing proves whose it is: it stays; {IF_NOBODYS}"
+        )
     if not inside:
         return None
-    if not mark.token:
-        return Unproven(
-            f"{', '.join(inside)} of group {group.name} came up after a replacement of {node.name} was asked for, and "
-            f"nothing proves whose it is: it stays; {IF_NOBODYS}"
-        )
     if now > mark.asked_at + TOKEN_SECONDS:
         return Unproven(
             f"{', '.join(inside)} of group {group.name} came up after a replacement of {node.name} was asked for, too "

@@ -649,6 +649,16 @@ class TestPauseAndRestore:
             claim = restore.Claim(NEW, OLD) if raised else restore.AskAgain(mark.token, "a")
             assert found == (None if tags else claim)
 
+    @pytest.mark.parametrize("zone", ["a", "b"])
+    def test_what_may_have_come_of_a_raised_capacity_is_named_in_whatever_zone(self, zone: str) -> None:
+        """R2, N4: a step died between raising it and noting that, and AWS had chosen the zone."""
+        node = replace(NODE, annotations={NODE_LAUNCH: str(LaunchMark(90, desired=2))})
+        grown = group(GroupInstance(NEW, zone), mixed_purchasing=True)
+        states = {s.id: s for s in (state(OLD), state(NEW, launched=95.0, tags={}))}
+        found = restore.decide_orphan(node, grown, states, 100.0, 95.0, patient=True)
+        assert isinstance(found, restore.Unproven)
+        assert found.reason.startswith(f"{NEW} of group ")
+
     def test_a_maximum_that_somebody_set_since_is_the_one_to_put_back(self) -> None:
         """R1."""
         theirs = group(desired=5, maximum=6, tags={GROUP_RESUME: "-", GROUP_MAXIMUM: "3 to 4"})
