@@ -8,6 +8,7 @@ writer writes to every shard in turn, wherever its slots are: what was acknowled
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 from eks_rolling.errors import Conflict, Transient
 from eks_rolling.observed.redis import Address, ClusterNode, Endpoint, KnownNode, Role, Server, Silent
@@ -164,12 +165,8 @@ class ClusterWorld:
     def copies(self) -> int:
         """Of the shard that has the fewest: nodes that have what its master has, but for the last moment's writes."""
         owners = [self._owner(slots) for slots in self._shards]
-        return min(
-            sum(bool(n.data & owner.data) and len(owner.data - n.data) <= LAST_WRITES for n in self.nodes.values())
-            if owner
-            else 0
-            for owner in owners
-        )
+        nodes = self.nodes.values()
+        return min(sum(n.data.is_copy_of(o.data, LAST_WRITES) for n in nodes) if o else 0 for o in owners)
 
     def _owner(self, slots: Slots) -> NodeState | None:
         owners = [n for n in self.nodes.values() if slots[0] in n.itself.slots]
@@ -354,12 +351,9 @@ class ClusterWorld:
         return entry is not node.itself and self._fails(entry)
 
     def _known(self, node: NodeState, node_id: str, entry: Entry) -> KnownNode:
-        flags = {"master" if entry.role is Role.MASTER else "slave"}
-        flags |= {"myself"} if node_id == node.id else set()
-        fails = node_id != node.id and self._fails(entry)
-        flags |= {"fail"} if fails else set()
-        address = Address(entry.host) if entry.host else None
-        return KnownNode(node_id, address, frozenset(flags), entry.master, entry.epoch, not fails, entry.slots)
+        myself = node_id == node.id
+        fails = not myself and self._fails(entry)
+        return _line(node_id, entry.host, entry.role, entry.master, entry.epoch, entry.slots, myself, fails)
 
     def _server(self, node: NodeState, endpoint: Endpoint) -> Server:
         return Server(
@@ -441,3 +435,15 @@ class ClusterWorld:
         if (node.run_id, node.itself.role) != (expected.run_id, expected.role):
             raise Conflict(f"{endpoint} is not what it was: it restarted, or its role changed meanwhile.")
         return node
+
+
+@cache
+def _line(
+    node_id: str, host: str, role: Role, master: str, epoch: int, slots: Slots, myself: bool, fails: bool
+) -> KnownNode:
+    """Of CLUSTER NODES. Each is asked for thousands of times, by every look of a step."""
+    flags = {"master" if role is Role.MASTER else "slave"}
+    flags |= ({"myself"} if myself else set()) | ({"fail"} if fails else set())
+    return KnownNode(
+        node_id, Address(host) if host else None, frozenset(flags), master, epoch, connected=not fails, slots=slots
+    )

@@ -172,6 +172,11 @@ class RedisWorld:
             held |= self.servers[host].data
         return self.acked - set(held)
 
+    @property
+    def runs(self) -> bool:
+        """Whether any of it does."""
+        return bool(self.servers or self.sentinels or self.cluster.nodes)
+
     # Time
 
     def tick(self, now: float) -> None:

@@ -388,7 +388,9 @@ class World:
         while self.time < end:
             self.time = min(end, self.time + self.tick_seconds)
             self._settle()
-            self._run_redis()
+            if self.redis.runs or any(PART in s.workload.annotations for s in self.workloads_by_owner.values()):
+                self._run_redis()
+            self.redis.tick(self.time)
 
     def _settle(self) -> None:
         self._run_instances()
@@ -401,6 +403,7 @@ class World:
         self.check()
 
     def _run_instances(self) -> None:
+        unready = {n.instance: n for n in self.nodes_by_name.values() if not n.ready}
         for machine in list(self.machines.values()):
             if machine.state == "pending" and self.time >= machine.changes_at:
                 machine.state, machine.changes_at = "running", self.time + self.delays.node_ready
@@ -411,16 +414,16 @@ class World:
                 if self.time >= machine.changes_at:
                     self._shut_down(machine)
             elif machine.state == "running" and self.time >= machine.changes_at:
-                node = self._node_of(machine.id)
-                if node and not node.ready and node.name not in self.silent:
+                node = unready.get(machine.id)
+                if node and node.name not in self.silent:
                     self._set_node(replace(node, ready=True, taints=()))
             elif machine.state == "shutting-down" and self.time >= machine.changes_at:
                 machine.state = "terminated"
                 self._forget(machine)
         self._run_replacing()
         for group in list(self.groups_by_name.values()):
-            alive = sum(1 for m in self.machines.values() if m.group == group.name and m.alive)
-            if not group.launches_serially or alive >= group.desired or "Launch" in group.suspended:
+            serially = group.launches_serially and "Launch" not in group.suspended
+            if not serially or len(self._alive(group.name)) >= group.desired:
                 self.scales_out_at.pop(group.name, None)
             elif self.time >= self.scales_out_at.setdefault(group.name, self.time + self.delays.scale_out):
                 zones = {z: sum(1 for m in self._alive(group.name) if m.zone == z) for z in group.zones}
@@ -536,7 +539,6 @@ class World:
             if address not in living:
                 self.redis.stop_sentinel(address)
         self._run_clusters()
-        self.redis.tick(self.time)
 
     def _run_clusters(self) -> None:
         """A pod's node has its volume, a stand-in's is as new as the pod."""
@@ -600,6 +602,8 @@ class World:
     def _run_replicas(self, owner: Owner, state: WorkloadState, pods: Sequence[PodState]) -> None:
         active = [p for p in pods if p.gone_at is None]
         wanted = state.workload.desired
+        if len(active) == wanted and all(p.revision == state.restarts for p in active):
+            return
         current = [p for p in active if p.revision == state.restarts]
         outdated = [p for p in active if p.revision != state.restarts]
         if outdated and len(active) <= wanted and all(p.pod.ready for p in current):
@@ -689,9 +693,9 @@ class World:
             elif self.time >= until:
                 del self.attached[claim]
         for key, target in list(self.targets.items()):
-            joined = self._node_of(key[1]) is not None
-            if target.state == "initial" and joined and self.time >= target.changes_at:
-                target.state = "healthy"
+            if target.state == "initial":
+                if self.time >= target.changes_at and self._node_of(key[1]):
+                    target.state = "healthy"
             elif target.state == "draining" and self.time >= target.changes_at:
                 del self.targets[key]
 
@@ -941,12 +945,11 @@ class World:
         for owner, state in self.workloads_by_owner.items():
             pods = by_owner.get(owner, [])
             active = pods if owner.kind == "StatefulSet" else [p for p in pods if p.gone_at is None]
-            homes = {p.pod.node for p in pods}
-            counts[owner] = (
-                len(homes | self.nodes_by_name.keys()),
-                sum(1 for p in active if p.pod.ready),
-                len(homes) if state.daemon else len(active),
-            )
+            desired, current = 0, len(active)
+            if state.daemon:
+                homes = {p.pod.node for p in pods}
+                desired, current = len(homes | self.nodes_by_name.keys()), len(homes)
+            counts[owner] = (desired, sum(p.pod.ready for p in active), current)
         if self._statuses and self._statuses[-1][1] == counts:
             return
         self._statuses.append((self.time, counts))

@@ -39,6 +39,10 @@ class Writes:
     def __sub__(self, other: "Writes") -> "Writes":
         return Writes(self.bits & ~other.bits)
 
+    def is_copy_of(self, other: "Writes", but: int) -> bool:
+        """Whether it holds some of them, and lacks so many at most."""
+        return bool(self.bits & other.bits) and (other.bits & ~self.bits).bit_count() <= but
+
     def also(self, number: int) -> "Writes":
         """With one more."""
         return Writes(self.bits | 1 << number)

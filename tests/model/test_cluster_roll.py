@@ -1,5 +1,7 @@
 """Whole rolls over a Redis Cluster, in memory: to the end, and killed after every single command."""
 
+from functools import cache
+
 import pytest
 
 from eks_rolling.observed.kubernetes import Pod
@@ -11,20 +13,24 @@ from tests.scope import at_kill_points
 from tests.world import World
 
 
-def commands_of_a_roll() -> list[int]:
-    """The numbers of a roll's effects that concern Redis; the others' kills are tried without it, and quicker."""
+@cache
+def effects_of_a_roll() -> tuple[str, ...]:
     world = shards()
     engine_for(world).run("roll", "roll-1", {})
-    return [n for n, effect in enumerate(world.effects, 1) if "redis" in effect]
+    return tuple(world.effects)
+
+
+def commands_of_a_roll() -> list[int]:
+    """The numbers of a roll's effects that concern Redis; the others' kills are tried without it, and quicker."""
+    return [n for n, effect in enumerate(effects_of_a_roll(), 1) if "redis" in effect]
 
 
 def switching() -> list[int]:
     """Those of them that move one master and one replica, but for writes of a Lease, which only remembers how often
     something was tried, and for the second stand-in's greeting, which is as the first one's: the other pods move by the
     same commands."""
-    world = shards()
-    engine_for(world).run("roll", "roll-1", {})
-    said = {n: world.effects[n - 1] for n in commands_of_a_roll()}
+    effects = effects_of_a_roll()
+    said = {n: effects[n - 1] for n in commands_of_a_roll()}
     deleted = [n for n, effect in said.items() if effect.startswith("delete") and effect.endswith("-stand-in")]
     master, _, replica = deleted[:3]
     assert not any("FAILOVER" in said[n] for n in said if deleted[1] < n <= replica)
