@@ -167,10 +167,13 @@ def _performed(due: Next, group: RedisGroup, clients: Clients, progress: SettleP
 
 
 def _taken(lease: Lease, holder: str, clients: Clients) -> Lease:
-    """The group's Lease as ours, and kept fresh. Whoever had it may have waited for something else."""
+    """The group's Lease as ours, and kept fresh. Whoever had it may have waited for something else, and what prevented
+    the tries of another roll may be gone."""
     now = clients.now()
     if lease.holder != holder:
-        lease = replace(lease, holder=holder, renewed=now, annotations=dict(lease.annotations) | waits_from(now))
+        same_roll = lease.holder.partition("/")[0] == holder.partition("/")[0]
+        kept = dict(lease.annotations) if same_roll else {}
+        lease = replace(lease, holder=holder, renewed=now, annotations=kept | waits_from(now))
     elif now > lease.renewed + lease.duration / 4:
         lease = replace(lease, renewed=now)
     else:

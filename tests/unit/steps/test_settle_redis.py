@@ -156,6 +156,21 @@ def test_what_was_tried_too_often_is_not_tried_at_each_look_again(said: str, mon
     assert len(groups.done) == (0 if "21" in said else 1)
 
 
+@pytest.mark.parametrize("holder", ["roll-1/settle", "roll-1/node-1"])
+def test_what_an_earlier_roll_tried_too_often_is_tried_again_by_the_next(
+    holder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R3, S2: somebody has removed the cause since. Else no roll could ever begin again."""
+    groups = Groups(monkeypatch, Refused("a person decides"), looks=1)
+    lease = groups.world.leases[groups.good.lease]
+    written = f'{{"refresh_sentinels Refresh sentinel-0": {MOST_TRIES + 1}}}'
+    groups.world.leases[groups.good.lease] = replace(lease, holder=holder, annotations={TRIES: written})
+    with pytest.raises(Refused, match="a person decides"):
+        groups.settle(ending=False)
+    assert groups.done == [groups.good.name]
+    assert not groups.world.leases[groups.good.lease].holder
+
+
 def acting(groups: Groups, monkeypatch: pytest.MonkeyPatch, fault: Exception) -> list[str]:
     """The bad group waits for something; the good one's action is the same each time, and raises. Answers its tries."""
     performed: list[str] = []
