@@ -1,6 +1,6 @@
 """The step that has a replacement launched by a raised desired capacity, where AWS chooses the zone."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -106,7 +106,7 @@ def test_a_tag_that_is_shown_late_has_nothing_more_launched(late: float, monkeyp
         tag(instance, tags)
         written.setdefault(instance, world.time)
 
-    def shown(ids: Iterable[str]) -> dict[str, InstanceState]:
+    def shown(ids: Sequence[str]) -> dict[str, InstanceState]:
         young = {i for i, at in written.items() if world.time < at + late}
         return {i: replace(s, tags={}) if i in young else s for i, s in instances(ids).items()}
 
