@@ -369,8 +369,10 @@ class RollReader:
         for child in self._executions.of(self._node_machine, at_once=PAGE):
             if child.started < roll.started - 1:
                 break
-            if child.name.endswith(suffix):
-                found[child.name.removesuffix(suffix)] = self._child(child, detailed=len(found) < DETAILED)
+            instance = child.name.removesuffix(suffix)
+            # Another roll's name may end with this one's, as its rollback's does.
+            if child.name.endswith(suffix) and instance.count("-") == 1:
+                found[instance] = self._child(child, detailed=len(found) < DETAILED)
         return found
 
     def _child(self, child: Execution, *, detailed: bool) -> tuple[Execution, list[Json]]:

@@ -653,13 +653,16 @@ class RollNode(Construct):
             resource_name=roll_name,
             arn_format=ArnFormat.COLON_RESOURCE_NAME,
         )
+        mine = "$states.context.Execution.Name"
+        # Names hold 80 characters: one that were cut could be another's.
+        name = f"$length({mine}) <= 75 ? 'node-' & {mine} : {mine}"
         node = "$exists($states.input.instance) ? $states.input.instance : $states.input.node"
         start = tasks.StepFunctionsStartExecution.jsonata(
             states.scope,
             "Task Start a roll",
             state_name="Start a roll for this node",
             state_machine=sfn.StateMachine.from_state_machine_arn(states.scope, "Roll", arn),
-            name=jsonata("'node-' & $substring($states.context.Execution.Name, 0, 75)"),
+            name=jsonata(name),
             input=sfn.TaskInput.from_object({"nodes": [jsonata(node)]}),
         )
         _started_again(start)

@@ -493,6 +493,14 @@ def test_a_roll_node_started_by_hand_becomes_a_roll_for_that_node() -> None:
     assert len(outdated(world)) == 5
 
 
+def test_two_that_are_started_by_hand_become_two_rolls_however_alike_their_names_are() -> None:
+    """A name that an ended roll had would be taken for the answer of a start that was lost."""
+    engine = engine_for(shop())
+    for name, node in zip(("n" * 75, f"{'n' * 75}-1", f"{'n' * 75}-2"), engine.world.nodes_by_name, strict=False):
+        assert engine.run("node", name, {"node": node}).status == "SUCCEEDED"
+    assert [started.name for started in engine.beside] == [f"node-{'n' * 75}", f"{'n' * 75}-1", f"{'n' * 75}-2"]
+
+
 def test_what_a_roll_suspended_is_resumed_although_its_record_is_removed_in_the_middle() -> None:
     """R2: Terraform takes tags away that it does not know."""
     world = shop(SMALL)

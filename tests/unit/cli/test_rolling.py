@@ -10,9 +10,10 @@ from rich.console import Console
 
 from eks_rolling_cli.execution_history import Position
 from eks_rolling_cli.executions import Execution
-from eks_rolling_cli.roll_state import RollState, Stage, assemble
+from eks_rolling_cli.roll_state import RollReader, RollState, Stage, assemble
 from eks_rolling_cli.watch_view import Told, changes, chosen, picture
 from tests.unit.cli.histories import History, begun, planned
+from tests.unit.cli.targets import NODE, ROLL, FakeExecutions
 
 Json = dict[str, Any]
 Children = dict[str, tuple[Execution, list[Json]]]
@@ -248,3 +249,13 @@ def test_the_first_line_says_which_roll_it_is() -> None:
     first, *_ = changes(None, rolling({}))
     assert first.startswith("roll roll-1, started at ")
     assert first.endswith("4 outdated nodes will be replaced")
+
+
+def test_the_nodes_of_its_rollback_are_none_of_a_roll() -> None:
+    fake = FakeExecutions()
+    fake.add(ROLL, "x", begun(planned("i-1"), {"i-1": "a"}))
+    fake.add(NODE, "i-1-x", History(1080).wait("Evict pods", BUDGET))
+    fake.add(NODE, "i-2-rollback-x", History(1080).wait("Evict pods", "the roll is paused: lunch"))
+    looker = RollReader(fake, NODE, asked=lambda _: {}, document=lambda *_: {})  # type: ignore[arg-type]
+    assert [n.stage for n in looker.look("arn:x").nodes] == [Stage.REPLACING]
+    assert looker.look("arn:x").pauses == ()
