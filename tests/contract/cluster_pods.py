@@ -328,6 +328,14 @@ class Cluster:
         for timer in self._later:
             timer.join()
 
+    def is_whole_again(self) -> bool:
+        """Whether all nodes see all slots served, agree on by whom, and every replica has its master's data."""
+        found = [self.client.cluster_node(Endpoint(Address(p.host), self.login, n)) for n, p in self.processes.items()]
+        views = [view for view in found if isinstance(view, ClusterNode)]
+        tables = {frozenset((n.id, n.master, n.slots, n.trouble) for n in view.table) for view in views}
+        linked = all(view.itself.role is Role.MASTER or view.server.link_up for view in views)
+        return len(views) == len(found) and len(tables) == 1 and linked and all(view.ok for view in views)
+
     def view(self, name: str) -> ClusterNode:
         found = self.client.cluster_node(Endpoint(Address(self.processes[name].host), self.login, name))
         assert isinstance(found, ClusterNode), found

@@ -121,7 +121,22 @@ def side() -> Iterator[Processes]:
         yield found
 
 
-@pytest.mark.parametrize("name", FAULTS)
+OUTSIDE = (
+    "a replica dies before the switch",
+    "somebody else fails over before the switch",
+    "the acting master dies while the pod is away",
+    "the acting master dies while the pod synchronizes",
+    "the acting master dies before the way back",
+    "a sentinel dies while the pod is away",
+    "the new node dies",
+    "the pod has to synchronize anew",
+)
+"""They happen before or after a switch, or between the two; of those in the middle of one none is left out."""
+
+CASES = [pytest.param(name, marks=[pytest.mark.kill_points(keep=3)] if name in OUTSIDE else []) for name in FAULTS]
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_a_fault_in_the_middle_of_a_migration(side: Processes, name: str) -> None:
     """S1, S2, R3."""
     stage, fault = FAULTS[name]
@@ -160,7 +175,7 @@ def test_inside_zones_are_cut(side: Processes, name: str) -> None:
     assert missing == 0 or faults_cost_as_much(missing, lambda: lost_without_a_roll(zones_are_cut))
 
 
-@pytest.mark.kill_points(keep=4)
+@pytest.mark.kill_points(keep=2)
 @pytest.mark.parametrize("name", SENTINEL_STAGES)
 def test_zones_are_cut_for_ten_seconds(name: str) -> None:
     run_inside(__file__, f"test_inside_zones_are_cut[{name}]")

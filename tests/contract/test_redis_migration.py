@@ -1,7 +1,7 @@
 """A master pod's whole migration on real servers, by the decisions and effects that are deployed, and writers.
 
 Only pods are pretended. The caller dies after every single command once, as a function does that is killed, and comes
-again a second later.
+again a moment later.
 """
 
 from collections import Counter

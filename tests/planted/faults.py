@@ -1,4 +1,7 @@
-"""Faults that the tests have to find: in decisions, clients, restores and switches. Each is one wrong line."""
+"""Faults that the tests have to find: in decisions, clients, restores, switches and the doctor's checks.
+
+Each is one wrong line.
+"""
 
 from dataclasses import dataclass
 
@@ -79,6 +82,9 @@ FAULTS = (
            "if state and instance.alive and instance.id not in leaving and state.tags",
            "if state and instance.id not in leaving and state.tags", *NODES),
     _fault("the role changes hands before the replica has all", "S1", "migration/handover.py",
+           "        return role is Role.REPLICA and within(", "        return role is Role.REPLICA or within(",
+           *SENTINEL),
+    _fault("a master is closed for a replica that is behind", "S1", "migration/handover.py",
            "        if not within(EQUAL_SECONDS, lambda: _has_all(target, offset, clients), clients):",
            "        if offset < 0:", *SENTINEL),
     _fault("half of the sentinels are a majority", "S1", "redis/sentinel.py",
@@ -87,10 +93,26 @@ FAULTS = (
            "        if not node.ok or node.slots_ok != SLOTS:", "        if not node.ok:", *SHARDS),
     _fault("a node with slots is forgotten", "C1", "redis/cluster.py",
            "            if dead and _still_has_slots(known.id, everyone) is None:", "            if dead:", *SHARDS),
+    _fault("a stand-in may be elected before it has caught up", "C1", "redis/cluster.py",
+           "step, held_back=stand_in.node.electable is True)", "step, held_back=False)", *SHARDS),
+    _fault("a person is asked before the sentinels' second election", "R3", "redis/sentinel.py",
+           "    return min(NO_MASTER_SECONDS + max(second, default=0.0), LONGEST_WITHOUT_MASTER_SECONDS)",
+           "    return min(NO_MASTER_SECONDS, max(second, default=0.0))", *SENTINEL),
+    _fault("the newest of several replacements is the spare one", "R2", "observed/marks.py",
+           "        *earlier, newest = sorted(", "        newest, *earlier = sorted(",
+           "unit/steps", "unit/test_orphans.py", "model/test_spares.py"),
+    _fault("a replacement that stays is registered nowhere", "R2", "steps/restore.py",
+           "            if target.instance == old and target.group not in has:",
+           "            if target.instance == instance and target.group not in has:", RESTORE),
+    _fault("a mark needs no proof", "T1", "roll/proofs.py",
+           "    return _digest(node.annotations[mark]) in digests", "    return bool(digests) or bool(node.name)",
+           "unit/test_proofs.py", RESTORE),
     _fault("whatever pod has the name by now is evicted", "N1", "clients/kubernetes.py",
            '"deleteOptions": {"preconditions": {"uid": pod.uid}},', '"deleteOptions": {},',
            "unit/test_boundaries.py", "contract/test_kubernetes_client.py"),
     _fault("two rolls write the lock at once", "R4", "clients/kubernetes.py",
            '            metadata["resourceVersion"] = lease.resource_version', "            metadata.update({})",
            "unit/test_boundaries.py", "contract/test_kubernetes_client.py"),
+    Fault("a trail that records some of the changes is enough", "doctor", "eks_rolling_cli/doctor.py",
+          "    return all(any(all(_selects(", "    return any(any(all(_selects(", ("unit/cli/test_doctor.py",)),
 )  # fmt: skip

@@ -65,6 +65,8 @@ class Redis:
     """Sentinels that an election of the same epoch has reached before: they do not take the first hello."""
     sent: list[str] = field(default_factory=list)
     now: float = 0.0
+    raced: int = 0
+    """Bytes that the old master takes just before it is paused, of which the target gets none."""
     slipped: int = 0
     """Bytes that the old master takes before it is closed, because its pause has ended."""
     closed: bool = False
@@ -78,7 +80,9 @@ class Redis:
         host = endpoint.address.host
         if host != "old":
             return Role.REPLICA, self.reached
-        return (Role.REPLICA, 12 + self.slipped) if self.closed else (Role.MASTER, 12)
+        if self.closed:
+            return Role.REPLICA, 12 + self.raced + self.slipped
+        return Role.MASTER, 12 + (self.raced if self.sent else 0)
 
     def sentinel(self, endpoint: Endpoint, _name: str) -> Sentinel | Silent:
         return self.views[endpoint.address.host]
@@ -179,6 +183,12 @@ def test_writes_go_on_where_the_target_does_not_catch_up() -> None:
     late.reached = 11
     assert "did not catch up within 2.5 s" in switched(late)
     assert late.sent == []
+
+
+def test_a_master_is_not_closed_for_a_target_that_falls_behind_under_the_pause() -> None:
+    redis = Redis(raced=1)
+    assert "did not catch up within 0.5 s; writes continue" in switched(redis)
+    assert redis.sent == ["pause old 3000", "unpause old"]
 
 
 def test_a_write_that_slipped_in_after_the_pause_is_not_thrown_away() -> None:

@@ -19,7 +19,6 @@ SLEEPS = {
     "contract/redis_sides.py": (1, "lets time pass on the real side"),
     "contract/test_aws_client.py": (1, "lets time pass on the real side"),
     "contract/test_cluster_client.py": (1, "lets time pass on the real side"),
-    "contract/test_cluster_stages.py": (1, "how long a fault is left to itself, whose cost is counted"),
     "e2e/test_blockers.py": (2, "nothing is to happen meanwhile"),
     "e2e/test_command.py": (1, "nothing is to happen meanwhile"),
     "lab/aws/probe/handlers/work.py": (2, "a function that takes its time, or hangs: it is the thing that is tried"),
