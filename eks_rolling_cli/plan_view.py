@@ -72,6 +72,7 @@ def _nodes(plan: PlanDocument, *, every: bool) -> Iterator[RenderableType]:
                 ),
                 notes=(
                     *([Text(f"replaced because {node.reason}")] if node.reason else ()),
+                    *([Text(node.spare)] if node.spare else ()),
                     *(Text(move_sentence(m)) for m in (node.moves if every else ())),
                 ),
                 heading=f"wave {node.wave}" if number == 1 or node.wave != shown[number - 2].wave else "",

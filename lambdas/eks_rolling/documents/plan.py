@@ -94,6 +94,11 @@ class PlannedNode(PlanPart):
         return f"{before[2] if same else self.before} → {after[2] if same else self.to}"
 
     @property
+    def spare(self) -> str:
+        """That nothing is launched for it, and why; "" where its replacement is."""
+        return f"a spare replacement for {self.place}: it goes, and none comes" if self.place else ""
+
+    @property
     def what_moves(self) -> str:
         """What leaves the node, in a line: "5 pods, 1 volume, redis shop/cache (master)"."""
         parts = [counted(len(self.moves), "pod")] if self.moves else []

@@ -60,7 +60,7 @@ def _node(node: PlannedNode) -> str:
     age = f", {spoken(node.age_seconds)} old" if node.age_seconds is not None else ""
     where = f"wave {node.wave}, {node.zone}, {node.group}"
     why = f"; replaced because {node.reason}" if node.reason else ""
-    spare = f"; a spare replacement for {node.place}: it goes, and none comes" if node.place else ""
+    spare = f"; {node.spare}" if node.spare else ""
     return f"{node.node}: {where}, version {node.versions}{changed}{age}{why}{spare}; moves: {node.what_moves}"
 
 

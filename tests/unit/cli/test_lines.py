@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from eks_rolling.documents.remedies import typed
-from eks_rolling_cli import cli_context, doctor, history, rolls_page
+from eks_rolling_cli import cli_context, doctor, history, plan_view, rolls_page
 from eks_rolling_cli.exits import CommandError, Exit
 from eks_rolling_cli.format import beginning, brief
 from eks_rolling_cli.listing import folded
@@ -158,3 +158,12 @@ def test_a_roll_that_was_aborted_is_not_told_as_failed() -> None:
     written = io.StringIO()
     Console(file=written, width=100).print(history.listed([told], COMMAND))
     assert "aborted" in written.getvalue().splitlines()[1]
+
+
+def test_the_plan_on_the_terminal_tells_a_spare_replacement_too() -> None:
+    """R2: a person is asked whether to start that."""
+    nodes = [{"node": "a", "instance": "i-1"}, {"node": "b", "instance": "i-2", "place": "i-1"}]
+    document = {"cluster": "demo", "outcome": "roll", "reason": "2 outdated nodes will be replaced", "nodes": nodes}
+    written = io.StringIO()
+    Console(file=written, width=100).print(plan_view.rendered(document, ""))
+    assert written.getvalue().count("a spare replacement for i-1: it goes, and none comes") == 1
