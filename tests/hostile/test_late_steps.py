@@ -32,9 +32,9 @@ LOOKS = {
         "put_lease",
     },
     "Aws": {
-        "alarms_firing", "free_addresses", "groups", "history", "images_gone", "images_now", "instance_types",
-        "instances", "lifecycle_hooks", "targets_of", "template_data", "template_tags", "template_versions",
-        "vcpu_quota",
+        "alarms_firing", "alarms_missing", "free_addresses", "groups", "history", "images_gone", "images_now",
+        "instance_types", "instances", "lifecycle_hooks", "targets_of", "template_data", "template_tags",
+        "template_versions", "vcpu_quota",
         # A roll's own documents and messages; and calls that are made so that nothing changes.
         "load", "notify", "rehearse_restore", "save",
     },
