@@ -204,6 +204,8 @@ def _launch_for(task: NodeTask, group: Group, node: Node, clients: Clients) -> S
     if any(state.tags.get(INSTANCE_REPLACES) == SURPLUS for state in states.values()):
         close_strays(states, clients.kubernetes.nodes(), clients)
     family = _family(group, states, old, task.roll, clients)
+    if unknown := _keep_place(family, states, clients):
+        return unknown
     home = family.home(old)
     decision = Found(home) if home else decide(group, states, node, old, task.roll, clients.now(), family.leaving)
     result = _act(decision, task, node, states, clients)
@@ -230,6 +232,8 @@ class Family:
     """Those that the same roll replaces."""
     spare: frozenset[str] = frozenset()
     """Those whose place is another's."""
+    place: str = ""
+    """Whose it is."""
 
     def home(self, old: InstanceState) -> str:
         """The one that takes the pods of the `old` instance; "" where a new one has to be launched.
@@ -267,7 +271,17 @@ def _family(group: Group, states: dict[str, InstanceState], old: InstanceState, 
     leaving = frozenset(i for i in members if i in nodes and nodes[i].annotations.get(NODE_ROLL) == roll)
     # Those whose pods need not move another time come first.
     ordered = sorted(members, key=lambda i: (i not in nodes or not nodes[i].ready, -states[i].launched, i))
-    return Family(tuple(states[i] for i in ordered), nodes, leaving, frozenset(spare))
+    return Family(tuple(states[i] for i in ordered), nodes, leaving, frozenset(spare), place)
+
+
+def _keep_place(family: Family, states: dict[str, InstanceState], clients: Clients) -> StepResult | None:
+    """Writes on spare instances that the roll replaces whose place theirs is, before that one goes: its replacement is
+    known as theirs, too, by that alone. A hold where AWS does not know one, or its tags, everywhere yet."""
+    for member in family.members:
+        lost = member.id in family.spare and member.tags.get(INSTANCE_REPLACES) != family.place
+        if lost and member.id in family.leaving and (unknown := _tag(member.id, family.place, states, clients)):
+            return unknown
+    return None
 
 
 def _act(
