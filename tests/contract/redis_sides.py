@@ -1,6 +1,7 @@
 """The two sides of the Redis contract: servers and sentinels in memory, and real processes with the real client."""
 
 import contextlib
+import functools
 import itertools
 import os
 import shutil
@@ -104,8 +105,12 @@ def bound_to(host: str, program: str) -> list[str]:
 
     Redis 6.2 connects from the first address of `bind`, and knows no line for it.
     """
-    said = subprocess.run([program, "--version"], check=True, capture_output=True, text=True).stdout
-    return [f"bind {host}", *([] if " v=6." in said else [f"bind-source-addr {host}"])]
+    return [f"bind {host}", *([] if " v=6." in _version(program) else [f"bind-source-addr {host}"])]
+
+
+@functools.cache
+def _version(program: str) -> str:
+    return subprocess.run([program, "--version"], check=True, capture_output=True, text=True).stdout
 
 
 class Processes:
