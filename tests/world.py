@@ -341,8 +341,7 @@ class World:
 
     def ready(self) -> None:
         """Lets everything come up, and takes the capacity of now as the one that may not fall [N3]."""
-        for _ in range(50):
-            self.advance(5)
+        self.advance(60)
         self.effects.clear()
         self.baseline = self.capacity()
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -99,6 +100,15 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, set[str
     return {part: what for part, what in found.items() if what}
 
 
+@cache
+def unbroken(effect: int) -> tuple[list[Call], set[str], dict[str, Any]]:
+    """What a restore calls after a roll that was stopped there, what it leaves behind, and how it leaves the world."""
+    calls: list[Call] = []
+    world = stopped_after(effect)
+    left_behind = set(restored(world, before=recorder(calls))["left_behind"])
+    return calls, left_behind, state_of(world)
+
+
 @pytest.mark.parametrize("stop", STOPS)
 @pytest.mark.parametrize(
     "error",
@@ -108,10 +118,7 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, set[str
 def test_each_single_call_of_restore_may_fail_for_ever(stop: str, error: Any, pytestconfig: pytest.Config) -> None:
     """R5: everything else is put back, the lock is released, and the report names the one. Of a sample every sixth."""
     effect = effect_number(stop)
-    calls: list[Call] = []
-    world = stopped_after(effect)
-    usual = set(restored(world, before=recorder(calls))["left_behind"])
-    intact = state_of(world)
+    calls, usual, intact = unbroken(effect)
     tried = sorted({call for call in calls if call not in LOCKS and call[0] not in NOT_OF_RESTORE})
     if pytestconfig.option.scope != scope.ALL:
         tried = scope.dice(pytestconfig, f"{stop} {type(error).__name__}").sample(tried, (len(tried) + 5) // 6)
