@@ -169,6 +169,7 @@ def zones_are_cut(side: Cluster) -> None:
 def lost_without_a_roll(fault: Fault) -> int:
     """What it costs a cluster that nobody touches where it happens to a pod; there is no stand-in then."""
     with cluster() as side:
+        with_a_user_of_its_own(side)
         with writers(side) as written:
             wait_until_all_write_on(written)
             fault(side)
