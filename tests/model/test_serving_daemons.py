@@ -1,6 +1,7 @@
 """Pods of DaemonSets that serve leave their Services before their node is terminated [N5]; the world checks it."""
 
 import json
+from functools import cache
 
 import pytest
 
@@ -10,6 +11,7 @@ from tests.asl import Engine, Stopped
 from tests.assembly import synthesize
 from tests.model.situations import outdated, shop
 from tests.model.situations import settings as roll_settings
+from tests.scope import at_kill_points
 from tests.world import World
 
 SMALL = (2, 1)
@@ -60,21 +62,27 @@ def test_those_that_do_not_serve_stay_to_the_end() -> None:
     assert {e.partition("/")[2].partition("-node-")[0] for e in evicted} == {"ingress"}
 
 
+@cache
 def effects_of_a_roll(*, tolerant: bool) -> int:
     world, _ = with_ingress(tolerant=tolerant)
     engine_for(world).run("roll", "roll-1", {})
     return len(world.effects)
 
 
-@pytest.mark.parametrize("tolerant", [False, True])
-def test_a_function_killed_after_any_effect_changes_nothing_in_the_result(tolerant: bool) -> None:
+def kills() -> list[tuple[bool, int]]:
+    """Whether the pods tolerate every taint, and after which effect the function dies."""
+    return [(t, after) for t in (False, True) for after in range(1, effects_of_a_roll(tolerant=t) + 1, 11)]
+
+
+@at_kill_points(lambda: range(len(kills())))
+def test_a_function_killed_after_any_effect_changes_nothing_in_the_result(point: int) -> None:
     """R3."""
-    for after in range(1, effects_of_a_roll(tolerant=tolerant) + 1, 11):
-        world, _ = with_ingress(tolerant=tolerant)
-        world.kill_after = after
-        execution = engine_for(world).run("roll", "roll-1", {})
-        assert (execution.status, execution.cause) == ("SUCCEEDED", ""), after
-        assert outdated(world) == []
+    tolerant, after = kills()[point]
+    world, _ = with_ingress(tolerant=tolerant)
+    world.kill_after = after
+    execution = engine_for(world).run("roll", "roll-1", {})
+    assert (execution.status, execution.cause) == ("SUCCEEDED", ""), (tolerant, after)
+    assert outdated(world) == []
 
 
 def test_a_roll_that_fails_after_they_left_has_them_again_after_its_restore() -> None:
