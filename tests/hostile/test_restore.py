@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from eks_rolling.errors import AccessDenied, NotFound, Permanent, Transient
+from eks_rolling.errors import AccessDenied, Conflict, NotFound, Permanent, Transient
 from eks_rolling.observed.kubernetes import Node, Owner
 from eks_rolling.observed.marks import (
     EXCLUDE_LABEL,
@@ -36,7 +36,7 @@ from tests.hostile.worlds import (
     with_a_replacement_that_drains_for_ever,
 )
 from tests.model.situations import AUTOSCALER, outdated, shop
-from tests.world import Killed, World
+from tests.world import ZONES, Killed, World
 
 LOCK = "kube-system/eks-rolling"
 TURN = f"{LOCK}-launch"
@@ -651,3 +651,45 @@ def test_a_broken_piece_is_a_sentence_of_ours() -> None:
     world = stopped_after(effect_number("deregister"))
     left = restored(world, before=breaker(("register", "web"), Permanent("InvalidTarget.")))["left_behind"]
     assert sum(said.endswith("in web: InvalidTarget.") for said in left) == 1
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_replacement_is_not_closed_before_the_node_that_it_was_launched_for_is_open(
+    times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """N3: a kubelet writes its Node at the same moment, say. The world checks that no zone has less room."""
+    probe, world = (small() for _ in range(2))
+    engine_for(probe).run("roll", "roll-1", {})
+    world.kill_after = 1 + next(i for i, effect in enumerate(probe.effects) if "'NoSchedule'" in effect)
+    engine = engine_for(world)
+    engine.kills_stop_execution = True
+    with pytest.raises(Stopped):
+        engine.run("roll", "roll-1", {})
+    world.kill_after = None
+    update, left = world.update_node, [times]
+
+    def contended(node: Node, **change: Any) -> Node:
+        hard = any(t.effect == "NoSchedule" for t in node.taints)
+        if left[0] and hard:
+            left[0] -= 1
+            raise Conflict(f"Node {node.name} changed.")
+        return update(node, **change)
+
+    monkeypatch.setattr(world, "update_node", contended)
+    assert restored(world)["left_behind"] == []
+    assert left == [0]
+    assert sum(m.alive for m in world.machines.values()) == 3
+
+
+def small() -> World:
+    """Nodes that have room for all pods, so that none goes to a replacement."""
+    world = World()
+    world.group("ng", ZONES, maximum=3)
+    for zone in (*ZONES[:1], *ZONES[1:2] * 2):
+        world.add_node("ng", zone)
+    world.deployment("web", 3)
+    world.budget("web", "web", 1)
+    world.ready()
+    world.new_template_version("ng")
+    world.planned = set(world.machines)
+    return world

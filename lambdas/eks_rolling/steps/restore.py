@@ -573,6 +573,7 @@ def _restore_machines(seen: Machines, clients: Clients, progress: RestoreProgres
     _restore_sizes(seen, unclear, clients, progress)
     unused, states = seen.unused, seen.states
     standing_by = {i.id for g in seen.groups for i in g.instances if not i.alive}
+    shut = {n.instance for n in seen.nodes or () if n.name in unclear}
     for node in seen.nodes or ():
         state = states.get(node.instance) if states is not None else None
         # One that is stopped, or starts again, comes back with what the roll left on its node.
@@ -583,9 +584,16 @@ def _restore_machines(seen: Machines, clients: Clients, progress: RestoreProgres
             if unfit(node):
                 with progress.piece(f"node {node.name}"):
                     _say_unfit(node, clients.kubernetes.pods_on(node.name), progress)
-            with progress.piece(f"node {node.name}"):
-                _restore_node(node, clients, progress, keep_taints=keep_taints, in_service=in_service)
+            opening = partial(_restore_node, node, clients, progress, keep_taints=keep_taints, in_service=in_service)
+            if not _opened(node, opening, progress):
+                shut.add(node.instance)
     for replacement in seen.replacements(clients, progress):
+        if unused[replacement.instance.id][1] in shut:
+            # Pods need one of the two [N3]. Why the other one is not open yet is said with it.
+            progress.left.append(
+                f"{replacement.instance.id}, which was not needed, stays: the node that it is for is not open yet"
+            )
+            continue
         # Without the permission, which cannot be rehearsed, it stays.
         with progress.piece(f"{replacement.instance.id}, which was not needed, stays"):
             _give_back(replacement, clients, progress)
@@ -600,6 +608,16 @@ def _restore_machines(seen: Machines, clients: Clients, progress: RestoreProgres
             state = (states or {}).get(member.id)
             if state is not None and state.state == "running":
                 _restore_instance(group, state, needed, clients, progress)
+
+
+def _opened(node: Node, restore: Callable[[], None], progress: RestoreProgress) -> bool:
+    """Whether the node was restored, or is gone."""
+    opened = False
+    missing = len(progress.waiting) + len(progress.left)
+    with progress.piece(f"node {node.name}"):
+        restore()
+        opened = True
+    return opened or len(progress.waiting) + len(progress.left) == missing
 
 
 def _name_heirs(seen: Machines, clients: Clients, progress: RestoreProgress) -> set[str]:
