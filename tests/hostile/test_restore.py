@@ -109,6 +109,7 @@ def unbroken(effect: int) -> tuple[list[Call], set[str], dict[str, Any]]:
     return calls, left_behind, state_of(world)
 
 
+@pytest.mark.kill_points
 @pytest.mark.parametrize("stop", STOPS)
 @pytest.mark.parametrize(
     "error",
