@@ -52,7 +52,7 @@ class Running:
 def parts(cores: int, gigabytes: float, options: Sequence[str]) -> tuple[Part, ...]:
     """How the tests are divided on a machine of that size.
 
-    A lab of a whole roll wants most of a core and two gigabytes; a process of tests on real servers, a third of one.
+    A lab of a whole roll wants most of a core and two gigabytes; a process of tests on real servers, a third of a core.
     """
 
     def pytest(workers: int, *arguments: str) -> tuple[str, ...]:

@@ -441,7 +441,10 @@ def _plain(text: str, variables: Mapping[str, Any]) -> Any:
     whether, choice, parts = text.partition(" ? ")
     if choice:
         then, _, otherwise = parts.partition(" : ")
-        return _plain({True: then, False: otherwise}[_plain(whether, variables)], variables)
+        chosen = _plain(whether, variables)
+        if not isinstance(chosen, bool):
+            raise KeyError(text)
+        return _plain(then if chosen else otherwise, variables)
     if (found := PLAIN.fullmatch(text)) is None:
         raise KeyError(text)
     if path := found["path"]:

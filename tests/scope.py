@@ -57,7 +57,7 @@ def dice(config: pytest.Config, what: str) -> random.Random:
 def at_kill_points(
     count: Callable[[], Sequence[int]], *, every: int = 1, switches: Callable[[], Sequence[int]] = tuple
 ) -> Callable[[Callable[[int], None]], Callable[..., None]]:
-    """Runs the test, which takes a point, at the points that `count` counts, or at every so manieth of them.
+    """Runs the test, which takes a point, at the points that `count` counts, or at every `every`th of them.
 
     `switches` counts those in the middle of a Redis switch, of which `make test` leaves none out.
     """
@@ -76,7 +76,7 @@ def at_kill_points(
 
         parameters = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in ("share", "request")]
         shared.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what pytest reads; typeshed does not let it be set
-        return pytest.mark.kill_points(pytest.mark.parametrize("share", range(SHARES))(shared))
+        return pytest.mark.drawn(pytest.mark.parametrize("share", range(SHARES))(shared))
 
     return wrap
 
@@ -98,7 +98,7 @@ def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
     cases: dict[str, list[str]] = defaultdict(list)
     marks: dict[str, pytest.Mark] = {}
     for item in items:
-        if item not in gone and (mark := item.get_closest_marker("kill_points")) is not None:
+        if item not in gone and (mark := item.get_closest_marker("drawn")) is not None:
             # Those that say among which others they are drawn are one test's cases, wherever they stand.
             test = mark.kwargs.get("among", item.nodeid.partition("[")[0])
             cases[test].append(item.nodeid)
@@ -107,7 +107,7 @@ def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
     for test, ids in cases.items():
         many = FEW if scope == QUICK else marks[test].kwargs.get("keep", len(ids))
         kept.update(dice(config, test).sample(sorted(ids), min(many, len(ids))))
-    gone |= {i for i in items if i.get_closest_marker("kill_points") is not None and i.nodeid not in kept}
+    gone |= {i for i in items if i.get_closest_marker("drawn") is not None and i.nodeid not in kept}
     if gone:
         config.hook.pytest_deselected(items=[item for item in items if item in gone])
         items[:] = [item for item in items if item not in gone]

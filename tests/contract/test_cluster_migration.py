@@ -191,7 +191,7 @@ def played(side: Cluster, point: str, subject: str, fault: Fault, *, before: boo
 DURING = "the pod's node dies when the stand-in is master"
 """In the middle of the two failovers; of the others a sample is drawn."""
 
-CASES = [pytest.param(name, marks=[] if name == DURING else [pytest.mark.kill_points(keep=3)]) for name in FAULTS]
+CASES = [pytest.param(name, marks=[] if name == DURING else [pytest.mark.drawn(keep=3)]) for name in FAULTS]
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -188,7 +188,7 @@ CASES = [
 ]
 
 
-@pytest.mark.kill_points(keep=8)
+@pytest.mark.drawn(keep=8)
 @pytest.mark.parametrize(("fault", "stage"), CASES)
 def test_a_node_that_does_not_answer_for_a_while(side: Cluster, fault: str, stage: str) -> None:
     """C1, C2, R3."""
@@ -229,7 +229,7 @@ def test_inside_zones_are_cut(side: Cluster, stage: str) -> None:
     assert {n for n in side.pods if side.view(n).itself.role is Role.MASTER} & {POD, "redis-b-0"}
 
 
-@pytest.mark.kill_points(keep=2)
+@pytest.mark.drawn(keep=2)
 @pytest.mark.parametrize("stage", CLUSTER_STAGES)
 def test_zones_are_cut_for_ten_seconds(stage: str) -> None:
     run_inside(__file__, f"test_inside_zones_are_cut[{stage}]")

@@ -133,7 +133,7 @@ OUTSIDE = (
 )
 """They happen before or after a switch, or between the two; of those in the middle of one none is left out."""
 
-CASES = [pytest.param(name, marks=[pytest.mark.kill_points(keep=3)] if name in OUTSIDE else []) for name in FAULTS]
+CASES = [pytest.param(name, marks=[pytest.mark.drawn(keep=3)] if name in OUTSIDE else []) for name in FAULTS]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -175,7 +175,7 @@ def test_inside_zones_are_cut(side: Processes, name: str) -> None:
     assert missing == 0 or faults_cost_as_much(missing, lambda: lost_without_a_roll(zones_are_cut))
 
 
-@pytest.mark.kill_points(keep=2)
+@pytest.mark.drawn(keep=2)
 @pytest.mark.parametrize("name", SENTINEL_STAGES)
 def test_zones_are_cut_for_ten_seconds(name: str) -> None:
     run_inside(__file__, f"test_inside_zones_are_cut[{name}]")

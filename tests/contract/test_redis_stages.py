@@ -134,7 +134,7 @@ def with_a_user_of_its_own(side: Processes) -> None:
     side.secrets["redis-auth"] = {"username": "roll", "password": OLD_PASSWORD}
 
 
-@pytest.mark.kill_points(keep=8)
+@pytest.mark.drawn(keep=8)
 @pytest.mark.parametrize("stage", SENTINEL_STAGES)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_server_that_does_not_answer_for_a_while(side: Processes, fault: str, stage: str) -> None:

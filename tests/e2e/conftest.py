@@ -20,7 +20,7 @@ from tests.permissions.collected import DIRECTORY, collect, save
 MANAGED = "managed"
 
 ORDER = (
-    "demo", "sentinel", "shards", "first", "permissions", "blockers", "third", "workloads", "second", "back", "dead",
+    "demo", "sentinel", "shards", "first", "permissions", "blockers", "second", "third", "workloads", "back", "dead",
     "serving", "real",
 )  # fmt: skip
 """The groups of tests that share a lab, in the order in which workers begin them; pytest-xdist would begin with the

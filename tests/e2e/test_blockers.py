@@ -548,7 +548,7 @@ def test_about_a_clean_cluster_a_plan_has_nothing_to_say(ground: Ground) -> None
     assert plan["estimate"]["seconds"] > 0
 
 
-@pytest.mark.kill_points(keep=14)
+@pytest.mark.drawn(keep=14)
 @pytest.mark.parametrize(("code", "subject", "seed", "request_"), BLOCKERS, ids=[named(b) for b in BLOCKERS])
 def test_a_roll_is_blocked_by_it_alone_and_changes_nothing(
     ground: Ground, code: str, subject: str, seed: Seed, request_: Json
@@ -566,7 +566,7 @@ def test_a_roll_is_blocked_by_it_alone_and_changes_nothing(
         assert before == after
 
 
-@pytest.mark.kill_points(keep=8)
+@pytest.mark.drawn(keep=8)
 @pytest.mark.parametrize(("code", "severity", "subject", "seed", "request_"), OTHERS, ids=[named(o) for o in OTHERS])
 def test_the_plan_names_it_alone_and_would_go_on(
     ground: Ground, code: str, severity: str, subject: str, seed: Seed, request_: Json

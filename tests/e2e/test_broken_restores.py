@@ -177,7 +177,7 @@ def failed_roll(operator: Operator, view: LineView, fault: Json) -> Outcome:
     return outcome
 
 
-@pytest.mark.kill_points(keep=2)
+@pytest.mark.drawn(keep=2)
 @pytest.mark.parametrize("call", BROKEN)
 def test_one_broken_call_of_a_restore_spoils_no_other_and_what_is_printed_then_leaves_nothing(
     lab: Operator, view: LineView, call: str

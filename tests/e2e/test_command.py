@@ -143,7 +143,7 @@ def interrupt(watcher: "subprocess.Popen[str]") -> None:
 
 
 @FIRST
-@pytest.mark.kill_points(keep=1)
+@pytest.mark.drawn(keep=1)
 @pytest.mark.parametrize(("state", "goes_on"), HELD)
 def test_a_roll_is_paused_resumed_and_aborted_anywhere_and_everything_is_put_back(
     small_lab: Operator, request: pytest.FixtureRequest, state: str, *, goes_on: bool

@@ -190,7 +190,7 @@ LESS: dict[str, tuple[Taken, str]] = {
 """Ten permissions, and the sentence's words; `{}` is what CDK ends a role's name with."""
 
 
-@pytest.mark.kill_points(keep=3)
+@pytest.mark.drawn(keep=3)
 @pytest.mark.parametrize("less", LESS)
 def test_a_roll_with_one_permission_less_leaves_all_as_it_was_and_names_it(
     lab: Operator, view: LineView, less: str

@@ -108,7 +108,7 @@ ENDS = [
 ]
 
 
-@pytest.mark.kill_points(keep=1)
+@pytest.mark.drawn(keep=1)
 @pytest.mark.parametrize("end", ENDS)
 def test_the_printed_remedy_typed_as_printed_leaves_nothing(small_lab: Operator, end: End) -> None:
     """R2; whoever asks while it is done is answered, N1 and N2."""

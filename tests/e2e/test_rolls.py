@@ -79,7 +79,8 @@ def assert_the_report_is_worth_keeping(page: Path) -> None:
 @pytest.mark.long  # the rolls over Redis are in it, too
 def test_a_roll_in_awss_ordinary_weather_ends_the_same(small_lab: Operator, view: LineView) -> None:
     """R2, N3: functions sleep, instances are unknown at first, calls are throttled and refused, capacity is lacking."""
-    small_lab.fault(WEATHER)
+    # It takes two retries to wake one.
+    small_lab.fault(WEATHER | {"asleep": {"waking_seconds": 3}})
     try:
         played = demo.play(small_lab, view, quiet_seconds=2)
         struck = small_lab.faults()

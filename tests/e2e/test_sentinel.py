@@ -86,7 +86,7 @@ def test_a_roll_moves_the_group_and_no_acknowledged_write_is_lost(cache_lab: Ope
     assert_no_secret_told(cache_lab, played, "redis-auth", "shop/cache")
 
 
-@pytest.mark.kill_points(keep=1, among="rolls over Redis")
+@pytest.mark.drawn(keep=1, among="rolls over Redis")
 def test_functions_that_are_killed_at_random_lose_no_write_either(
     cache_lab: Operator, view: LineView, zones: tuple[str, ...]
 ) -> None:

@@ -70,7 +70,7 @@ def test_a_roll_moves_every_pod_and_no_acknowledged_write_is_lost(shards_lab: Op
     assert_no_secret_told(shards_lab, played, "redis-cluster-auth", "shop/shards")
 
 
-@pytest.mark.kill_points(keep=1, among="rolls over Redis")
+@pytest.mark.drawn(keep=1, among="rolls over Redis")
 def test_functions_that_are_killed_at_random_lose_no_write_either(
     shards_lab: Operator, view: LineView, zones: tuple[str, ...]
 ) -> None:

@@ -16,4 +16,4 @@ WEATHER = {
     "no_capacity": {"times": 1},
     "duplicate_events": True,
 }
-"""Every function sleeps until its second call; 5 % of all calls are throttled; one launch finds no capacity."""
+"""Every function sleeps for 1.5 s from its first call; 5 % of all calls are throttled; one launch finds no capacity."""

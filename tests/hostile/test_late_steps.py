@@ -64,16 +64,16 @@ def is_look(call: Call) -> bool:
 
 @cache_of_tests
 def late(counts: Callable[[Call], bool], strides: tuple[tuple[float, int], ...]) -> list[tuple[float, int]]:
-    """Seconds to stand still for, and before which of a roll's counted calls: for so many seconds every so manieth."""
-    untouched = Frozen(shop((2, 1)), MORE, 0, counts)
+    """Seconds to stand still for, and before which of a roll's counted calls: for so many seconds every `stride`th."""
+    untouched = Frozen(shop((2, 1)), NEVER, 0, counts)
     assert untouched.run() is None
-    calls = MORE - untouched._at
+    calls = NEVER - untouched.calls_to_come
     assert calls > 10
     return [(seconds, at) for seconds, stride in strides for at in range(1, calls + 1, stride)]
 
 
-MORE = 1_000_000
-"""Calls than any roll makes."""
+NEVER = 1_000_000
+"""No roll makes so many calls."""
 
 
 def left_by_a_late(seconds: float, at: int, counts: Callable[[Call], bool]) -> dict[str, Any]:
@@ -115,6 +115,9 @@ REDIS: dict[str, tuple[Callable[[], World], Callable[[World], bool]]] = {
 }
 """A group of each kind, and whether it is normal again."""
 
+AFTER_A_SWITCH_SECONDS = 240
+"""Twice as long as sentinels need to find a master down, to elect nobody, and to try once more."""
+
 FEW = {scope.QUICK: 1, scope.TEST: 2}
 """Points of a run that is not all of it."""
 
@@ -133,6 +136,7 @@ def redis_effects_of_a_roll(kind: str) -> tuple[str, ...]:
     return tuple(calls)
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize("seconds", [0, 2, 20, 90], ids=["at once", "2 s", "20 s", "too late"])
 @pytest.mark.parametrize("kind", REDIS)
 def test_a_redis_command_that_comes_late_loses_no_write_and_the_restore_waits_for_it(
@@ -147,7 +151,7 @@ def test_a_redis_command_that_comes_late_loses_no_write_and_the_restore_waits_fo
         world = make()
         before = world.snapshot()
         frozen = Frozen(world, at, seconds, lambda call: call[0] in REDIS_EFFECTS)
-        restore = frozen.run()
+        restore = frozen.run(AFTER_A_SWITCH_SECONDS)
         print("frozen before", at, frozen.call)
         assert restore is not None
         assert (restore.status, restore.cause) == ("SUCCEEDED", "")
@@ -195,7 +199,7 @@ def test_a_roll_that_ends_by_itself_is_restored_at_once() -> None:
             ended.setdefault("restored", current.time)
 
     world.watchers.append(note)
-    engine = Frozen(world, MORE, 0, is_effect).engine
+    engine = Frozen(world, NEVER, 0, is_effect).engine
     assert engine.run("roll", "roll-1", {}).status == "FAILED"
     assert ended["restored"] - ended["at"] < 3
 

@@ -53,7 +53,7 @@ def ends(world: World) -> Execution:
     return roll
 
 
-@pytest.mark.kill_points(keep=2)
+@pytest.mark.drawn(keep=2)
 @pytest.mark.parametrize("method", ["follow", "announce", "reset"])
 def test_what_sentinel_groups_do_not_do_is_tried_a_few_times(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """S1: writes stand still at each try of a handover."""
@@ -81,7 +81,7 @@ def test_a_replica_that_never_catches_up_under_a_pause_is_tried_a_few_times(monk
     assert world.redis.lost() == set()
 
 
-@pytest.mark.kill_points(keep=2)
+@pytest.mark.drawn(keep=2)
 @pytest.mark.parametrize("method", ["meet", "replicate", "take_over", "forget"])
 def test_what_redis_clusters_do_not_do_is_tried_a_few_times(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """S1."""
@@ -163,7 +163,7 @@ KEPT: dict[str, Callable[..., Any]] = {
 """What a method that is accepted and does nothing answers, where it answers anything."""
 
 
-@pytest.mark.kill_points(keep=5)
+@pytest.mark.drawn(keep=5)
 @pytest.mark.parametrize(
     "method",
     [
@@ -307,7 +307,7 @@ def test_a_step_that_may_not_act_any_more_has_tried_nothing(monkeypatch: pytest.
     assert TRIES not in group.world.leases[group.group.lease].annotations
 
 
-@pytest.mark.kill_points(keep=1)
+@pytest.mark.drawn(keep=1)
 @pytest.mark.parametrize("kubelet", [False, True], ids=["a person", "a kubelet, with the mark"])
 def test_a_cordon_that_somebody_takes_back_is_made_a_few_times_and_then_said(*, kubelet: bool) -> None:
     """N2: pods could be scheduled onto the node. Every look costs events, of which a history has 25,000."""

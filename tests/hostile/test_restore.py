@@ -109,7 +109,7 @@ def unbroken(effect: int) -> tuple[list[Call], set[str], dict[str, Any]]:
     return calls, left_behind, state_of(world)
 
 
-@pytest.mark.kill_points
+@pytest.mark.drawn
 @pytest.mark.parametrize("stop", STOPS)
 @pytest.mark.parametrize(
     "error",
@@ -117,7 +117,7 @@ def unbroken(effect: int) -> tuple[list[Call], set[str], dict[str, Any]]:
     ids=lambda error: type(error).__name__,
 )
 def test_each_single_call_of_restore_may_fail_for_ever(stop: str, error: Any, pytestconfig: pytest.Config) -> None:
-    """R5: everything else is put back, the lock is released, and the report names the one. Of a sample every sixth."""
+    """R5: everything else is put back, the lock is released, and the report names the one. A sample: each sixth."""
     effect = effect_number(stop)
     calls, usual, intact = unbroken(effect)
     tried = sorted({call for call in calls if call not in LOCKS and call[0] not in NOT_OF_RESTORE})

@@ -127,18 +127,19 @@ class Frozen:
         self.restore: Execution | None = None
         self.call: Call | None = None
         self.effects_when_thawed = 0
-        self._at, self._seconds, self._counts = at, seconds, counts
+        self.calls_to_come = at
+        self._seconds, self._counts = seconds, counts
         self._ends = 0.0
         self._inside = False
 
-    def run(self) -> Execution | None:
-        """The restore, at its end; None where the roll was over before the call came."""
+    def run(self, afterwards: float = 120) -> Execution | None:
+        """The restore, `afterwards` seconds after its end; None where the roll was over before the call came."""
         try:
             self.engine.run("roll", "roll-1", {})
         except Stopped:
             assert self.restore is not None
             self.engine.follow(self.restore)
-            self.world.advance(120)
+            self.world.advance(afterwards)
         return self.restore
 
     def _began(self, step: str) -> None:
@@ -149,8 +150,8 @@ class Frozen:
     def _before(self, call: Call) -> None:
         if self.restore is not None or not self._inside or not self._counts(call):
             return
-        self._at -= 1
-        if self._at:
+        self.calls_to_come -= 1
+        if self.calls_to_come:
             return
         self.call = call
         self.engine.stop()

@@ -80,7 +80,7 @@ def step_at(name: str, point: int) -> int:
     return max(2, calls_of_a_roll(name) * point // CASES[name].points)
 
 
-@pytest.mark.kill_points(keep=22)
+@pytest.mark.drawn(keep=22)
 @pytest.mark.parametrize(("name", "point"), POINTS)
 def test_a_roll_aborted_at_any_step_puts_everything_back_and_the_next_one_finishes(name: str, point: int) -> None:
     """R2, S2, C2: what had begun with Redis is finished first."""
@@ -113,7 +113,7 @@ def test_a_roll_aborted_at_any_step_puts_everything_back_and_the_next_one_finish
     assert world.snapshot() == before
 
 
-@pytest.mark.kill_points(keep=8)
+@pytest.mark.drawn(keep=8)
 @pytest.mark.parametrize("point", range(1, CASES["shop"].points + 1))
 def test_after_an_abort_for_a_bad_version_that_is_taken_back_the_next_roll_leaves_nothing(point: int) -> None:
     """R2: the remedy that is printed wherever something is left behind is `start`, and this is why people abort. What
@@ -138,7 +138,7 @@ def test_after_an_abort_for_a_bad_version_that_is_taken_back_the_next_roll_leave
     }
 
 
-@pytest.mark.kill_points(keep=16)
+@pytest.mark.drawn(keep=16)
 @pytest.mark.parametrize(("name", "point"), POINTS)
 def test_a_paused_roll_does_nothing_until_it_is_let_go_on(name: str, point: int) -> None:
     """N1 to N4 and R2 as ever; S2, C2: a paused group is not half moved."""

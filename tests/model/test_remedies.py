@@ -232,7 +232,7 @@ WITH_REDIS = [name for name in ENDS if name.startswith(("aborted", "stopped"))]
 
 
 @pytest.mark.heavy
-@pytest.mark.kill_points(keep=24)
+@pytest.mark.drawn(keep=24)
 @pytest.mark.parametrize(
     ("case", "name"),
     [*(("shop", name) for name in ENDS), *((case, name) for case in ("cache", "shards") for name in WITH_REDIS)],
@@ -305,7 +305,7 @@ HALF_WAY = tuple(range(1, 13))
 
 
 @pytest.mark.heavy
-@pytest.mark.kill_points(keep=4)
+@pytest.mark.drawn(keep=4)
 @pytest.mark.parametrize("stopped", [False, True], ids=["aborted", "stopped"])
 @pytest.mark.parametrize("point", HALF_WAY)
 def test_what_a_forced_roll_left_half_done_is_finished_by_the_start_that_is_printed(

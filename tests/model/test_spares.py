@@ -185,7 +185,7 @@ def name_version(world: World, number: int) -> None:
 
 
 @pytest.mark.heavy
-@pytest.mark.kill_points(keep=4)
+@pytest.mark.drawn(keep=4)
 @pytest.mark.parametrize("point", range(1, 21))
 @pytest.mark.parametrize("stopped", [False, True], ids=["aborted", "stopped"])
 def test_a_roll_that_ends_anywhere_between_them_leaves_the_next_one_the_same_to_do(
@@ -220,7 +220,7 @@ def stop_after(world: World, name: str, effects: int) -> None:
 
 
 @pytest.mark.heavy
-@pytest.mark.kill_points(keep=4)
+@pytest.mark.drawn(keep=4)
 @pytest.mark.parametrize("seed", range(1, 31))
 def test_after_any_history_of_rolls_that_ended_one_that_does_not_leaves_every_group_as_large_as_it_was(
     seed: int,

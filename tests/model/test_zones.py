@@ -85,7 +85,7 @@ def test_pods_made_while_the_one_that_was_needed_is_waited_for_go_elsewhere() ->
 
 
 @pytest.mark.heavy
-@pytest.mark.kill_points(keep=3)
+@pytest.mark.drawn(keep=3)
 @pytest.mark.parametrize("point", range(1, 16))
 def test_a_roll_aborted_while_it_has_such_an_instance_is_finished_by_the_next(point: int) -> None:
     """R2, N3: whether pods run on it or not, the next roll takes it, or it is given back."""

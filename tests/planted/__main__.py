@@ -65,7 +65,7 @@ def failure(fault: Fault, copy: Path, scope: str) -> str:
     paths = [f"tests/{test}" for test in fault.tests]
     if scope == QUICK:
         paths = [path for path in paths if path.startswith(WITHOUT_LABS)]
-    undrawn = () if scope == ALL else ("-m", "not kill_points")
+    undrawn = () if scope == ALL else ("-m", "not drawn")
     environment = os.environ | {"PYTHONPATH": f"{copy}{os.pathsep}{copy / 'lambdas'}"}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "--tb=no", "--exitfirst", "-p", "no:cacheprovider", f"--scope={scope}",

@@ -22,17 +22,17 @@ def test_switch(point): print("in", point)
 @at_kill_points(lambda: range(1, 65), switches=lambda: [1, 2])
 def test_few_switches(point): print("beside", point)
 
-@pytest.mark.kill_points(keep=2)
+@pytest.mark.drawn(keep=2)
 @pytest.mark.parametrize("seed", range(5))
 def test_seeds(seed): print("seed", seed)
 
-@pytest.mark.kill_points(keep=1, among="twins")
+@pytest.mark.drawn(keep=1, among="twins")
 def test_one(): print("twin", "one")
 
-@pytest.mark.kill_points(keep=1, among="twins")
+@pytest.mark.drawn(keep=1, among="twins")
 def test_other(): print("twin", "other")
 
-@pytest.mark.kill_points(keep=2)
+@pytest.mark.drawn(keep=2)
 @pytest.mark.parametrize("case", [*(pytest.param(n, marks=pytest.mark.long) for n in range(60)), 60, 61])
 def test_most_cases_are_long(case): print("case", case)
 
@@ -48,7 +48,7 @@ from tests import scope
 
 def pytest_addoption(parser): scope.add_options(parser)
 def pytest_configure(config):
-    for mark in ("kill_points", "long", "heavy"):
+    for mark in ("drawn", "long", "heavy"):
         config.addinivalue_line("markers", mark)
     scope.settle_seed(config)
 def pytest_report_header(config): return scope.told(config)
