@@ -1,9 +1,9 @@
 """Runs the tests of the product in three parts, side by side: `python -m scripts.side_by_side [--sample-seed=N] ...`.
 
 Options go to pytest. Whole rolls in labs wait for most of their time, tests on real servers for half of it. The tests
-that only compute run at the lowest priority: they take what is left of the cores, and nothing that the others would
-need in time. One seed draws all samples. What each part prints comes in one piece, in the order below. Exits 1 if one
-part fails, 130 once an interruption has ended all of them.
+that only compute begin beside the rolls, at the lowest priority: they take what is left of the cores, and nothing that
+the others would need in time. Those on real servers follow them. One seed draws all samples. What each part prints
+comes in one piece, in the order below. Exits 1 if one part fails, 130 once an interruption has ended all of them.
 """
 
 import os
@@ -36,6 +36,8 @@ class Part:
     name: str
     command: tuple[str, ...]
     niceness: int = 0
+    follows: bool = False
+    """It begins when the one before it has ended."""
 
 
 @dataclass
@@ -52,17 +54,17 @@ class Running:
 def parts(cores: int, gigabytes: float, options: Sequence[str]) -> tuple[Part, ...]:
     """How the tests are divided on a machine of that size.
 
-    A lab of a whole roll wants most of a core and two gigabytes; a process of tests on real servers, a third of a core.
+    A lab of a whole roll wants most of a core and two gigabytes, a process of the others half of one.
     """
 
     def pytest(workers: int, *arguments: str) -> tuple[str, ...]:
         return (sys.executable, "-m", "pytest", "-n", str(workers), "--dist", "loadgroup", *options, *arguments)
 
     rolling = max(1, min(cores + 1, int(gigabytes / 3)))
-    waiting = max(1, min(cores, int(gigabytes / 2)))
+    waiting = max(1, min(cores + 1, int(gigabytes / 2)))
     return (
         Part("decisions", pytest(cores, f"--timeout={_NICE_TIMEOUT_SECONDS}", *DECISIONS), niceness=19),
-        Part("clients", pytest(waiting, "tests/contract")),
+        Part("clients", pytest(waiting, "tests/contract"), follows=True),
         Part("rolls", pytest(rolling, "--no-loadscope-reorder", "tests/e2e")),
     )
 
@@ -78,11 +80,16 @@ def run(wanted: Sequence[Part], to: BinaryIO) -> int:
     """Runs them side by side, and writes what they say one after the other. Answers the exit code."""
     began = time.monotonic()
     running: dict[str, Running] = {}
+    ended: list[tuple[str, int]] = []
     with ExitStack() as stack:
         try:
             for part in wanted:
-                _begin(part, running, stack.enter_context(TemporaryFile()))
-            ended = [(part.name, _told(running[part.name], to)) for part in wanted]
+                if not part.follows:
+                    _begin(part, running, stack.enter_context(TemporaryFile()))
+            for part in wanted:
+                if part.follows:
+                    _begin(part, running, stack.enter_context(TemporaryFile()))
+                ended.append((part.name, _told(running[part.name], to)))
         except KeyboardInterrupt:
             _interrupt(running.values())
             for each in running.values():

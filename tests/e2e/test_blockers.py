@@ -24,7 +24,7 @@ from tests.e2e.seeds import ZONES, Ground, Seed
 from tests.e2e.undeclared import all_shapes, unlike
 from tests.waiting import until
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(600), pytest.mark.xdist_group("blockers")]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800), pytest.mark.xdist_group("blockers")]
 
 A, B, IDLE = "workers-a", "workers-b", "spare"
 TAG = "kubernetes.io/cluster/blockers"

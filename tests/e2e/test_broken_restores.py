@@ -26,7 +26,7 @@ from tests.e2e.rolled import kubectl
 from tests.e2e.test_command import run
 from tests.waiting import until
 
-pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("third")]
+pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("third")]
 
 GROUP = "workers-b"
 """One node, which is alone in its zone."""

@@ -18,7 +18,7 @@ from tests.e2e.conftest import MANAGED, REPOSITORY
 from tests.e2e.holding import WITHOUT_LOCK, dying_at, wait_until_at
 from tests.waiting import until
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
 
 FIRST, SECOND, THIRD = (pytest.mark.xdist_group(name) for name in ("first", "second", "third"))
 """The labs of the other tests of whole rolls."""

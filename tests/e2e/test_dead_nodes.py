@@ -14,7 +14,7 @@ from tests.e2e.conftest import SETTINGS, small_spec
 from tests.e2e.rolled import kubectl
 from tests.waiting import until
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(900), pytest.mark.xdist_group("dead")]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800), pytest.mark.xdist_group("dead")]
 
 KUBELET = "lab/kubelet"
 ABSENT: Any = {"ResourceId": "workers-b", "ResourceType": "auto-scaling-group", "Key": KUBELET}

@@ -18,7 +18,7 @@ from tests.e2e.conftest import REPOSITORY, SETTINGS
 from tests.e2e.test_command import begin, run
 from tests.waiting import until
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
 
 FIRST_STATE = "A newer release begins"
 SAID = "this is a newer release"

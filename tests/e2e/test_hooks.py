@@ -21,7 +21,7 @@ from lab.spec import Delays, GroupSpec, LabSpec
 from lab.view import LineView
 from tests.e2e import hook_server
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(400), pytest.mark.xdist_group("permissions")]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800), pytest.mark.xdist_group("permissions")]
 
 Json = dict[str, Any]
 

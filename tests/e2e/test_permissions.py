@@ -20,7 +20,7 @@ from tests.e2e.rolled import kubectl
 from tests.permissions.collected import FORBIDDEN
 from tests.waiting import until
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(600), pytest.mark.xdist_group("permissions")]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800), pytest.mark.xdist_group("permissions")]
 
 ZONE = "eu-central-1a"
 SETTINGS = {"canary": False, "bake_seconds": 0, "on_change": "off", "alarms": ["quiet"]}

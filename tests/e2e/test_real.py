@@ -8,7 +8,7 @@ import pytest
 from lab import demo
 from tests.e2e.demonstration import demonstrated
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(900), pytest.mark.xdist_group("real")]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800), pytest.mark.xdist_group("real")]
 
 NAMED = {
     ("batch-pod", "Job shop/closing"),

@@ -16,7 +16,7 @@ from tests.e2e.test_command import begin, run
 from tests.e2e.test_stops import nobody_watching
 from tests.waiting import until
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(900), pytest.mark.xdist_group("third")]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800), pytest.mark.xdist_group("third")]
 
 End = Callable[[Operator], str]
 """Brings a roll to its end; its execution."""

@@ -16,7 +16,7 @@ from lab.view import LineView
 from tests.e2e.conftest import SETTINGS, small_spec
 from tests.waiting import until
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(900), pytest.mark.xdist_group("back")]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800), pytest.mark.xdist_group("back")]
 
 ALARM = "shop-errors"
 

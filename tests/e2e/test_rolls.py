@@ -17,7 +17,7 @@ from tests.e2e.conftest import MANAGED
 from tests.e2e.demonstration import demonstrated
 from tests.e2e.weather import WEATHER
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
 
 FIRST, SECOND, THIRD = (pytest.mark.xdist_group(name) for name in ("first", "second", "third"))
 """Three labs, so that tests on them run side by side."""

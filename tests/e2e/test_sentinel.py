@@ -19,7 +19,7 @@ from tests.e2e.test_broken_restores import restored
 from tests.e2e.weather import WEATHER
 from tests.waiting import until
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(900), pytest.mark.xdist_group("sentinel")]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800), pytest.mark.xdist_group("sentinel")]
 
 SERVERS = ("redis-master-0", "redis-replica-0", "redis-replica-1")
 SENTINELS = ("redis-sentinel-0", "redis-sentinel-1", "redis-sentinel-2")

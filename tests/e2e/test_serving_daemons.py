@@ -13,7 +13,7 @@ from lab.view import LineView
 from tests.e2e.conftest import SETTINGS, small_spec
 from tests.e2e.rolled import assert_rolled
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(900), pytest.mark.xdist_group("serving")]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800), pytest.mark.xdist_group("serving")]
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from tests.e2e.rolled import assert_no_secret_told, assert_rolled, kubectl, outd
 from tests.e2e.shards import assert_normal, roles
 from tests.e2e.weather import WEATHER
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(900), pytest.mark.xdist_group("shards")]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800), pytest.mark.xdist_group("shards")]
 
 PODS = tuple(f"redis-{zone}-{n}" for zone in "ab" for n in range(3))
 

@@ -13,7 +13,7 @@ from tests import scope
 from tests.e2e.holding import STATES, dying_at, wait_until_at
 from tests.waiting import until
 
-pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 FIRST, SECOND = (pytest.mark.xdist_group(name) for name in ("first", "second"))
 

@@ -19,7 +19,7 @@ from lab.view import LineView
 from tests.e2e.conftest import SETTINGS, small_spec
 from tests.e2e.rolled import assert_rolled, kubectl
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(600), pytest.mark.xdist_group("workloads")]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800), pytest.mark.xdist_group("workloads")]
 
 BY_ATTRIBUTES, BY_PARAMETER, IDLE = "by-attributes", "by-parameter", "idle"
 NEWER, NOT_NEWER = 2, 3

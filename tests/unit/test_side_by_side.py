@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,16 @@ def test_they_run_at_once_and_print_one_after_the_other(tmp_path: Path) -> None:
     first = part("one", f"say('said one'); open({str(one)!r}, 'w'); until({str(other)!r}); say('said one more')")
     second = part("other", f"until({str(one)!r}); say('said other'); open({str(other)!r}, 'w'); say('said it')")
     assert ran(first, second) == (0, ["said one", "said one more", "said other", "said it"])
+
+
+def test_one_that_follows_begins_when_the_one_before_it_has_ended_although_that_failed(tmp_path: Path) -> None:
+    first, third = tmp_path / "first", tmp_path / "third"
+    wanted = [
+        part("1", f"until({str(third)!r}); open({str(first)!r}, 'w'); say('said 1'); sys.exit(1)"),
+        replace(part("2", f"say('said 2' + ' late' * pathlib.Path({str(first)!r}).exists())"), follows=True),
+        part("3", f"open({str(third)!r}, 'w'); say('said 3')"),
+    ]
+    assert ran(*wanted) == (1, ["said 1", "said 2 late", "said 3"])
 
 
 @pytest.mark.parametrize("failing", [0, 1, 2])
@@ -137,7 +148,7 @@ def test_every_test_of_the_product_is_in_one_part() -> None:
     assert len(parts(2, 16, [])) == 3
 
 
-@pytest.mark.parametrize(("cores", "gigabytes", "workers"), [(2, 24, [2, 2, 3]), (8, 64, [8, 8, 9]), (2, 3, [2, 1, 1])])
+@pytest.mark.parametrize(("cores", "gigabytes", "workers"), [(2, 24, [2, 3, 3]), (8, 64, [8, 9, 9]), (2, 3, [2, 1, 1])])
 def test_the_machines_size_says_how_many_processes_run(cores: int, gigabytes: float, workers: list[int]) -> None:
     found = parts(cores, gigabytes, ["--scope=test"])
     assert [int(each.command[each.command.index("-n") + 1]) for each in found] == workers
