@@ -9,8 +9,8 @@ from typing import Any
 from eks_rolling import state_names
 from eks_rolling.documents.failure import explain
 from eks_rolling.documents.report import NodeEnding, Orphan, untold, way_back
-from eks_rolling.names import node_execution_suffix
-from eks_rolling.report.timeline import ending_of, node_ending, steps_of, work_of
+from eks_rolling.names import node_execution_suffix, node_execution_suffix_once
+from eks_rolling.report.timeline import begun_of, ending_of, node_ending, steps_of, work_of
 from eks_rolling_cli.execution_history import (
     PAUSED,
     Position,
@@ -356,22 +356,25 @@ class RollReader:
         return assemble(
             execution,
             events,
-            self._children(execution),
+            self._children(execution, events),
             plan=self._plan(execution.name, events),
             asked=self._unless_unreadable("lock", lambda: self._asked(execution.name)) if execution.running else {},
             looked=time.time(),
             report={} if execution.running else self._report(execution.name),
         )
 
-    def _children(self, roll: Execution) -> dict[str, tuple[Execution, list[Json]]]:
-        suffix = node_execution_suffix(roll.name)
+    def _children(self, roll: Execution, events: list[Json]) -> dict[str, tuple[Execution, list[Json]]]:
+        suffix, once = node_execution_suffix(roll.name), node_execution_suffix_once(roll.name)
+        begun = begun_of(events) if once != suffix else {}
         found: dict[str, tuple[Execution, list[Json]]] = {}
         for child in self._executions.of(self._node_machine, at_once=PAGE):
             if child.started < roll.started - 1:
                 break
-            instance = child.name.removesuffix(suffix)
-            # Another roll's name may end with this one's, as its rollback's does.
-            if child.name.endswith(suffix) and instance.count("-") == 1:
+            own = child.name.endswith(suffix)
+            instance = child.name.removesuffix(suffix if own else once)
+            # Another roll's name may end with this one's, as its rollback's does; and an earlier version's cut name may
+            # be of another roll that begins alike: of two only one can have begun the same node by it.
+            if instance.count("-") == 1 and (own or (child.name.endswith(once) and instance in begun)):
                 found[instance] = self._child(child, detailed=len(found) < DETAILED)
         return found
 

@@ -27,6 +27,7 @@ from constructs import Construct
 
 from eks_rolling import state_names as named
 from eks_rolling.errors import NOT_APPROVED, Aborted, Transient
+from eks_rolling.names import DIGEST, ROLL_IN_NODE
 from eks_rolling.settings import Moment, Settings
 
 RETRIED = (
@@ -93,6 +94,12 @@ def cause_of(error: str) -> str:
 def jsonata(expression: str) -> str:
     """A JSONata expression as the Amazon States Language marks it."""
     return f"{{% {expression} %}}"
+
+
+def shortened(name: str, longest: int) -> str:
+    """The expression of what `names.shortened` makes of the name that this variable has."""
+    kept, digest = longest - DIGEST - 1, f"$substring($hash({name}, 'SHA-256'), 0, {DIGEST})"
+    return f"($length({name}) <= {longest} ? {name} : $substring({name}, 0, {kept}) & '-' & {digest})"
 
 
 LONGEST_CAUSE = 1000
@@ -443,7 +450,8 @@ class Roll(Construct):
         arn = Stack.of(states.scope).format_arn(
             service="states", resource="stateMachine", resource_name=machine, arn_format=ArnFormat.COLON_RESOURCE_NAME
         )
-        name = "'rollback-' & $substring($roll, 0, 71)"
+        # One that is merely cut could be another's, and be taken for the answer of a start that was lost.
+        name = f"'rollback-' & {shortened('$roll', 71)}"
         start = tasks.StepFunctionsStartExecution.jsonata(
             states.scope,
             f"Task {named.START_ROLLBACK}",
@@ -491,7 +499,7 @@ class Roll(Construct):
             integration_pattern=sfn.IntegrationPattern.RUN_JOB,
             associate_with_parent=True,
             # Names hold 80 characters, and are unique per machine: an instance is replaced once in a roll.
-            name=jsonata("$states.input.instance & '-' & $substring($roll, 0, 60)"),
+            name=jsonata(f"$states.input.instance & '-' & {shortened('$roll', ROLL_IN_NODE)}"),
             input=sfn.TaskInput.from_object(
                 {
                     "roll": jsonata("$roll"),

@@ -5,6 +5,7 @@ only where everybody waits. A function that is killed fails with Runtime.ExitErr
 own Retry and Catch decide what follows.
 """
 
+import hashlib
 import heapq
 import importlib
 import json
@@ -44,6 +45,10 @@ class HistoryFull(Exception):
 HISTORY_LIMIT = 25_000
 PAYLOAD_LIMIT = 262_144
 """Events of a history, bytes of a payload (Step Functions quotas)."""
+
+
+NAME = r"[A-Za-z0-9_-]{1,80}"
+"""An execution's name, of the characters that nothing forbids or breaks (API reference, StartExecution)."""
 
 
 class Stopped(Exception):
@@ -322,7 +327,7 @@ class Engine:
             return self._start_beside(re.split("[:-]", arguments["StateMachineArn"])[-1], arguments)
         if service.startswith("states:startExecution"):
             machine = re.split("[:-]", arguments["StateMachineArn"])[-1]
-            child = Execution(machine, arguments["Name"], arguments["Input"])
+            child = Execution(machine, self._free(machine, arguments["Name"], self.executions), arguments["Input"])
             yield from self._execute(child)
             if child.status != "SUCCEEDED":
                 document = {"Status": child.status, "Error": child.error, "Cause": child.cause}
@@ -332,14 +337,22 @@ class Engine:
 
     def _start_beside(self, machine: str, arguments: Mapping[str, Any]) -> dict[str, str]:
         """An execution that nobody waits for. The same name and input of one that runs answers for it."""
-        name = arguments["Name"]
+        name = self._free(machine, arguments["Name"], self.beside)
         there = next((e for e in self.beside if (e.machine, e.name) == (machine, name)), None)
-        if there is not None and there.status != "RUNNING":
-            raise StateFault("StepFunctions.ExecutionAlreadyExistsException", f"Execution Already Exists: '{name}'")
         if there is None:
             there = self.start(machine, name, arguments["Input"])
             self.beside.append(there)
         return {"ExecutionArn": there.arn}
+
+    @staticmethod
+    def _free(machine: str, name: str, known: Sequence[Execution]) -> str:
+        """A name that a machine takes: 80 characters, and none that one has which has ended (API reference,
+        StartExecution)."""
+        if re.fullmatch(NAME, name) is None:
+            raise StateFault("StepFunctions.InvalidNameException", f"Invalid Name: '{name}'")
+        if any((e.machine, e.name) == (machine, name) and e.status != "RUNNING" for e in known):
+            raise StateFault("StepFunctions.ExecutionAlreadyExistsException", f"Execution Already Exists: '{name}'")
+        return name
 
     def invoke(self, step: str, event: dict[str, Any]) -> Any:
         """Calls a step as Lambda does, with the world as its clients."""
@@ -470,7 +483,13 @@ def _parsed(text: str) -> jsonata.Jsonata:
     expression = jsonata.Jsonata(text)
     # None is the library's undefined; JSON's null has a value of its own.
     expression.set_output_convert_nulls(False)
+    # Step Functions' own (developer guide, "Transforming data with JSONata").
+    expression.register_lambda("hash", _hash)
     return expression
+
+
+def _hash(text: str, algorithm: str) -> str:
+    return hashlib.new(algorithm.replace("-", ""), text.encode()).hexdigest()
 
 
 def _nulls_in(value: Any) -> Any:

@@ -29,9 +29,29 @@ def stack_name(cluster: str) -> str:
     return f"EksRolling-{plain[:72].rstrip('-')}-{hashlib.sha256(cluster.encode()).hexdigest()[:7]}"
 
 
+def shortened(name: str, longest: int) -> str:
+    """An execution's name, made to fit: one that is cut ends with a digest of all of it, so that two that begin alike
+    stay two. `stacks/state_machine.py` does the same in JSONata."""
+    if len(name) <= longest:
+        return name
+    return f"{name[: longest - DIGEST - 1]}-{hashlib.sha256(name.encode()).hexdigest()[:DIGEST]}"
+
+
+DIGEST = 10
+"""Characters of a digest at the end of a name that was cut."""
+
+ROLL_IN_NODE = 60
+"""Characters of a roll's name in those of its Node executions: an instance id has 19, and names hold 80."""
+
+
 def node_execution_suffix(roll: str) -> str:
     """What follows the instance id in the names of the Node executions of a roll (`stacks/state_machine.py`)."""
-    return f"-{roll[:60]}"
+    return f"-{shortened(roll, ROLL_IN_NODE)}"
+
+
+def node_execution_suffix_once(roll: str) -> str:
+    """The same of rolls that earlier versions ran: cut without a digest, so that another roll's may be the same."""
+    return f"-{roll[:ROLL_IN_NODE]}"
 
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")

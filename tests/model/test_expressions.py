@@ -85,7 +85,8 @@ def rolled() -> tuple[dict[str, dict[str, Any]], dict[str, list[dict[str, Any]]]
             untold = engine_for(shop(SMALL))
             untold.before_call = _timeout_at(step)
             untold.run("roll", "roll-1", {})
-        going_back(going_back_engine(shop_with_a_bad_version()))
+        # Whose name has to be cut in those that are made of it.
+        going_back(going_back_engine(shop_with_a_bad_version()), "r" * 80)
         untold = going_back_engine(shop_with_a_bad_version())
         untold.before_call = _timeout_at("put_back_version")
         going_back(untold)

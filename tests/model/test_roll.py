@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from eks_rolling.clients.protocols import HttpAnswer
 from eks_rolling.documents.report import Ending, Report
 from eks_rolling.errors import AccessDenied, RollError, Transient
+from eks_rolling.names import node_execution_suffix
 from eks_rolling.observed.aws import InstanceState
 from eks_rolling.observed.kubernetes import Node, Owner, Taint
 from eks_rolling.observed.marks import GROUP_RESUME, HARD_TAINT, INSTANCE_REPLACES, LaunchMark
@@ -499,6 +500,22 @@ def test_two_that_are_started_by_hand_become_two_rolls_however_alike_their_names
     for name, node in zip(("n" * 75, f"{'n' * 75}-1", f"{'n' * 75}-2"), engine.world.nodes_by_name, strict=False):
         assert engine.run("node", name, {"node": node}).status == "SUCCEEDED"
     assert [started.name for started in engine.beside] == [f"node-{'n' * 75}", f"{'n' * 75}-1", f"{'n' * 75}-2"]
+
+
+def test_two_rolls_whose_long_names_begin_alike_may_both_replace_a_node() -> None:
+    """The first one could not, and the name of its execution for that node is not free any more."""
+    world = shop(SMALL)
+    engine = engine_for(world)
+    world.launch_failures = 100_000
+    assert engine.run("roll", f"{'r' * 60}-1", {}).status == "FAILED"
+    world.launch_failures = 0
+    second = engine.run("roll", f"{'r' * 60}-2", {})
+    assert (second.status, second.cause) == ("SUCCEEDED", "")
+    assert outdated(world) == []
+    names = [e.name for e in engine.executions if e.machine == "node"]
+    assert {names.count(name) for name in names} == {1}
+    for name in names:
+        assert any(name.endswith(node_execution_suffix(f"{'r' * 60}-{n}")) for n in (1, 2))
 
 
 def test_what_a_roll_suspended_is_resumed_although_its_record_is_removed_in_the_middle() -> None:

@@ -119,6 +119,21 @@ def test_a_gate_that_does_not_open_puts_the_version_back_and_a_second_roll_repla
     assert "the failed roll roll-1 is rolled back" in ended[1].text
 
 
+def test_of_two_failed_rolls_whose_long_names_begin_alike_each_is_rolled_back() -> None:
+    """A name that is merely cut is that of the first one's rollback, and is taken for a start whose answer was lost."""
+    earlier: list[Execution] = []
+    for name in (f"{'r' * 71}-run001", f"{'r' * 71}-run002"):
+        world = shop_with_a_bad_version()
+        engine = engine_for(world)
+        engine.beside += earlier
+        first = rolled(engine, name)
+        assert (first.status, first.error) == ("FAILED", "ChecksFailed")
+        assert versions(world) == {"1"}
+        second = next(e for e in engine.executions if e.name == report(world, name).rollback)
+        assert (second.status, second.input["rolls_back"]) == ("SUCCEEDED", name)
+        earlier = engine.beside
+
+
 def effects_of_going_back() -> range:
     world = shop_with_a_bad_version()
     engine = engine_for(world)

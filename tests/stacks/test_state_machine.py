@@ -11,6 +11,7 @@ import botocore.session
 import pytest
 
 from eks_rolling import errors, state_names
+from eks_rolling.names import ROLL_IN_NODE, node_execution_suffix
 from eks_rolling.redis.actions import RedisStep
 from eks_rolling.report.timeline import KINDS
 from eks_rolling.settings import Deadlines, Settings
@@ -264,8 +265,9 @@ def test_a_name_of_eighty_characters_is_enough_for_any_cluster_and_instance() ->
     assert all(len(name) <= 80 for name in names)
     (child,) = [s for n, s in tasks("roll") if n == "Replace node"]
     # i- and seventeen digits, a dash, and at most sixty characters of the roll's name.
-    assert "$substring($roll, 0, 60)" in child["Arguments"]["Name"]
-    assert 19 + 1 + 60 <= 80
+    assert f"$length($roll) <= {ROLL_IN_NODE} ? $roll" in child["Arguments"]["Name"]
+    assert 19 + 1 + ROLL_IN_NODE == 80
+    assert [len(node_execution_suffix("r" * n)) for n in (1, 60, 61, 80)] == [2, 61, 61, 61]
 
 
 @pytest.mark.parametrize("machine", ["roll", "node"])

@@ -8,6 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
+from eks_rolling.names import node_execution_suffix
+from eks_rolling.state_names import REPLACE_NODE
 from eks_rolling_cli.execution_history import Position
 from eks_rolling_cli.executions import Execution
 from eks_rolling_cli.roll_state import RollReader, RollState, Stage, assemble
@@ -259,3 +261,27 @@ def test_the_nodes_of_its_rollback_are_none_of_a_roll() -> None:
     looker = RollReader(fake, NODE, asked=lambda _: {}, document=lambda *_: {})  # type: ignore[arg-type]
     assert [n.stage for n in looker.look("arn:x").nodes] == [Stage.REPLACING]
     assert looker.look("arn:x").pauses == ()
+
+
+def test_of_two_rolls_whose_long_names_begin_alike_each_has_its_own_nodes() -> None:
+    fake, names = FakeExecutions(), [f"{'r' * 60}-{n}" for n in (1, 2)]
+    for name in names:
+        fake.add(ROLL, name, begun(planned("i-1"), {"i-1": "a"}))
+    for name, reason in zip(names, ("first", "second"), strict=True):
+        fake.add(NODE, f"i-1{node_execution_suffix(name)}", History(1080).wait("Evict pods", reason))
+    looker = RollReader(fake, NODE, asked=lambda _: {}, document=lambda *_: {})  # type: ignore[arg-type]
+    assert [[n.at.reason for n in looker.look(f"arn:{name}").nodes] for name in names] == [["first"], ["second"]]
+
+
+def test_nodes_that_an_earlier_version_started_are_those_of_the_roll_that_began_them() -> None:
+    """It cut a roll's name after 60 characters, and the names of two could be one."""
+    fake, names = FakeExecutions(), [f"{'r' * 60}-{n}" for n in (1, 2)]
+    for name, instance in zip(names, ("i-1", "i-2"), strict=True):
+        roll = begun(planned("i-1", "i-2"), {"i-1": "a"})
+        node = {"instance": instance, "node": "a", "group": "workers"}
+        roll.add("TaskStateEntered", stateEnteredEventDetails={"name": REPLACE_NODE, "input": json.dumps(node)})
+        fake.add(ROLL, name, roll)
+        fake.add(NODE, f"{instance}-{'r' * 60}", History(1080).wait("Evict pods", BUDGET))
+    looker = RollReader(fake, NODE, asked=lambda _: {}, document=lambda *_: {})  # type: ignore[arg-type]
+    stages = [[n.stage for n in looker.look(f"arn:{name}").nodes] for name in names]
+    assert stages == [[Stage.REPLACING, Stage.WAITING], [Stage.WAITING, Stage.REPLACING]]
