@@ -58,6 +58,9 @@ from tests.redis_world import RedisWorld
 
 ZONES = ("zone-a", "zone-b")
 CLUSTER = "demo"
+ANNOTATIONS_LIMIT = 262_144
+"""Bytes of all keys and values of an object's annotations (Kubernetes, apimachinery, TotalAnnotationSizeLimitB)."""
+
 UNSCHEDULABLE = Taint("node.kubernetes.io/unschedulable", Effect.NO_SCHEDULE)
 
 
@@ -1026,6 +1029,9 @@ class World:
         current = self.leases.get(lease.name)
         if (current.resource_version if current else "") != lease.resource_version:
             raise Conflict(f"Lease {lease.name} was changed")
+        if sum(len(key) + len(value) for key, value in lease.annotations.items()) > ANNOTATIONS_LIMIT:
+            most = f"metadata.annotations: Too long: must have at most {ANNOTATIONS_LIMIT} bytes"
+            raise Permanent(f"Cannot write Lease {lease.name}: {most} (HTTP 422).")
         self.leases[lease.name] = replace(lease, resource_version=self._next())
         self._effect(f"lease {lease.name}: {lease.holder} {lease.annotations}")
         return self.leases[lease.name]

@@ -7,7 +7,9 @@ import pytest
 from eks_rolling.errors import LockLost
 from eks_rolling.observed.kubernetes import Lease, Node
 from eks_rolling.observed.marks import NODE_LAUNCH, NODE_TARGETS
+from eks_rolling.payloads import NodeOutcomeTask
 from eks_rolling.roll import lock, proofs
+from eks_rolling.steps import record_node
 from tests.model.situations import settings
 from tests.world import World
 
@@ -61,6 +63,54 @@ class TestProofs:
         proofs.prove(self.clients, "roll-1", forged, NODE_LAUNCH, "first")
         proofs.prove(self.clients, "roll-1", forged, NODE_LAUNCH, "second")
         assert self.believed("forged", "first", "second") == ["first", "second"]
+
+    def recorded(self, instance: str, failure: dict[str, str] | None = None) -> None:
+        task = NodeOutcomeTask(
+            roll="roll-1", instance=instance, node="n", group="g", execution=f"execution:node:{instance}-roll-1",
+            failure=failure,
+        )  # fmt: skip
+        record_node.run(task, self.clients)
+
+    def test_a_thousand_nodes_are_replaced_one_after_the_other(self) -> None:
+        """The API server takes 256 KiB of annotations; those of nodes that are gone stand in nobody's way."""
+        for number in range(1000):
+            instance = f"i-{number:017x}"
+            for mark in (NODE_LAUNCH, NODE_TARGETS):
+                for text in ("first", "second", "third"):
+                    proofs.prove(self.clients, "roll-1", replace(NODE, instance=instance), mark, text)
+            self.recorded(instance)
+        assert self.lease.annotations == {}
+
+    def test_what_was_not_replaced_stays_proven_for_the_restore(self) -> None:
+        """R2."""
+        proofs.prove(self.clients, "roll-1", NODE, NODE_TARGETS, "[]")
+        self.recorded("i-1", {"Error": "Refused", "Cause": "No."})
+        self.recorded("i-11")
+        assert proofs.proven(self.lease, self.bearing("[]"), NODE_TARGETS)
+
+    def test_a_lock_that_another_roll_has_taken_over_is_left_as_it_is(self) -> None:
+        proofs.prove(self.clients, "roll-1", NODE, NODE_TARGETS, "[]")
+        self.world.time += 1000
+        lock.acquire(self.clients, "roll-2", NAME)
+        before = self.lease
+        self.recorded("i-1")
+        assert self.lease == before
+
+    def test_proofs_are_dropped_although_others_write_the_lock_at_the_same_moment(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        proofs.prove(self.clients, "roll-1", NODE, NODE_TARGETS, "[]")
+        put, refused = self.world.put_lease, list[str]()
+
+        def meanwhile(lease: Lease) -> Lease:
+            if not refused:
+                refused.append(lease.name)
+                put(replace(self.lease, annotations={**self.lease.annotations, lock.PAUSE: "lunch"}))
+            return put(lease)
+
+        monkeypatch.setattr(self.world, "put_lease", meanwhile)
+        self.recorded("i-1")
+        assert (refused, self.lease.annotations) == ([NAME], {lock.PAUSE: "lunch"})
 
     def test_a_roll_that_lost_its_lock_proves_nothing(self) -> None:
         with pytest.raises(LockLost):

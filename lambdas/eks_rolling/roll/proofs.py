@@ -15,13 +15,15 @@ from eks_rolling.observed.kubernetes import Lease, Node
 from eks_rolling.observed.marks import NODE_LAUNCH, NODE_TARGETS
 from eks_rolling.roll import lock
 
+MARKS = (NODE_LAUNCH, NODE_TARGETS)
+
 KEPT = 3
 """Digests of one mark that count: of its text before a change and after, as a step may die between the two writes, and
 the last other one, as that may not be the text any more which the step saw."""
 
 
-def _key(node: Node, mark: str) -> str:
-    return f"{lock.PROOF}{node.instance}.{mark.rpartition('/')[2]}"
+def _key(instance: str, mark: str) -> str:
+    return f"{lock.PROOF}{instance}.{mark.rpartition('/')[2]}"
 
 
 def _digest(text: str) -> str:
@@ -32,7 +34,7 @@ def _digest(text: str) -> str:
 def prove(clients: Clients, roll: str, node: Node, mark: str, text: str) -> None:
     """Writes on the roll's lock that the node is about to be given this mark. What it bears stays proven, however often
     that comes to nothing. Raises LockLost, Conflict."""
-    name, key = lock.lock_name(clients.settings.namespace), _key(node, mark)
+    name, key = lock.lock_name(clients.settings.namespace), _key(node.instance, mark)
     for attempt in range(lock.TRIES):
         lease = clients.kubernetes.lease(name)
         if lease is None or lease.holder != roll or lock.ENDED in lease.annotations:
@@ -52,17 +54,35 @@ def prove(clients: Clients, roll: str, node: Node, mark: str, text: str) -> None
             return
 
 
+def drop_proofs(clients: Clients, roll: str, instance: str) -> None:
+    """Takes the proofs of an instance that is gone, with its node, off the roll's lock: an object's annotations have
+    room for those of some 750 nodes. Nothing to do where the roll does not hold the lock. Raises Conflict."""
+    name, keys = lock.lock_name(clients.settings.namespace), {_key(instance, mark) for mark in MARKS}
+    for attempt in range(lock.TRIES):
+        lease = clients.kubernetes.lease(name)
+        if lease is None or lease.holder != roll or not keys & lease.annotations.keys():
+            return
+        kept = {key: value for key, value in lease.annotations.items() if key not in keys}
+        try:
+            clients.kubernetes.put_lease(replace(lease, annotations=kept))
+        except Conflict:
+            if attempt == lock.TRIES - 1:
+                raise
+        else:
+            return
+
+
 def proven(lease: Lease | None, node: Node, mark: str) -> bool:
     """Whether a roll wrote what the node bears as that mark; a node without it needs no proof."""
     if mark not in node.annotations:
         return True
-    digests = (lease.annotations if lease else dict[str, str]()).get(_key(node, mark), "").split()
+    digests = (lease.annotations if lease else dict[str, str]()).get(_key(node.instance, mark), "").split()
     return _digest(node.annotations[mark]) in digests
 
 
 def unproven(lease: Lease | None, nodes: Iterable[Node]) -> list[tuple[str, str]]:
     """The marks without proof, each with its node's name."""
-    return [(n.name, mark) for n in nodes for mark in (NODE_LAUNCH, NODE_TARGETS) if not proven(lease, n, mark)]
+    return [(n.name, mark) for n in nodes for mark in MARKS if not proven(lease, n, mark)]
 
 
 def as_proven(lease: Lease | None, node: Node, mark: str) -> Node:
@@ -77,5 +97,5 @@ def proofs_still_needed(lease: Lease, nodes: Iterable[Node] | None) -> dict[str,
     said = {key: value for key, value in lease.annotations.items() if key.startswith(lock.PROOF)}
     if nodes is None:
         return said
-    marked = {_key(node, mark) for node in nodes for mark in (NODE_LAUNCH, NODE_TARGETS) if mark in node.annotations}
+    marked = {_key(node.instance, mark) for node in nodes for mark in MARKS if mark in node.annotations}
     return {key: value for key, value in said.items() if key in marked}

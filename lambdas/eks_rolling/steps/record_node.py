@@ -1,6 +1,7 @@
 """Record what was done to a node: times and holds out of the execution's own history, for the report.
 
-A failure is noted on the lock as well, so that the nodes of the wave that have not begun do not.
+A failure is noted on the lock as well, so that the nodes of the wave that have not begun do not. What the lock proves
+about a node that was replaced goes: it is gone, and with it what was to prove.
 """
 
 from eks_rolling.clients.protocols import Clients
@@ -10,6 +11,7 @@ from eks_rolling.payloads import NodeOutcomeTask, StepResult
 from eks_rolling.report import timeline
 from eks_rolling.report.timeline import StepTime
 from eks_rolling.roll import lock
+from eks_rolling.roll.proofs import drop_proofs
 from eks_rolling.runtime import handler_for
 
 
@@ -44,6 +46,8 @@ def run(task: NodeOutcomeTask, clients: Clients) -> StepResult:
     page = record(task, timeline.steps_of(clients.aws.history(task.execution)))
     key = f"rolls/{task.roll}/nodes/{task.instance}.json"
     clients.aws.save(key, page.model_dump_json(indent=2), "application/json")
+    if not task.failure:
+        drop_proofs(clients, task.roll, task.instance)
     # With this sentence the node's execution ends, and by it the roll's, also where the node was replaced all the same.
     return StepResult.done(
         explain(task.failure) or f"{task.node} was replaced by {task.replacement_node}", outcome=page.outcome
