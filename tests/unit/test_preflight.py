@@ -37,7 +37,7 @@ from eks_rolling.plan.checks import ACCEPTABLE, ClusterSnapshot, candidates, fin
 from eks_rolling.plan.checks.groups import capacity_findings
 from eks_rolling.plan.checks.scheduling import vcpus_needed
 from eks_rolling.plan.permissions import needed_to_restart
-from eks_rolling.plan.snapshot import Candidate, begun
+from eks_rolling.plan.snapshot import Candidate, Unseen, begun
 from eks_rolling.redis.groups import CACHE, PART
 from eks_rolling.settings import Autoscaler, AutoscalerMode, RollBack, Settings
 from eks_rolling.steps.plan import PlanOutcome, decide
@@ -109,6 +109,22 @@ def test_an_alarm_that_is_gone_keeps_nobody_from_going_back_nor_from_having_noth
     told = {f.code: f.severity for f in found(gone, RollRequest(rolls_back="roll-1"))}
     assert told["no-such-alarm"] == HOLDS
     assert found(group(instances=())(gone)) == []
+
+
+@pytest.mark.parametrize(
+    ("unseen", "remedy"),
+    [
+        ({Unseen.CRON_JOBS}, "apply deploy/rbac.yaml again;"),
+        ({Unseen.ALARMS}, "deploy again;"),
+        ({Unseen.ALARMS, Unseen.JUDGES}, "apply deploy/rbac.yaml again, and deploy again;"),
+    ],
+)
+def test_what_the_plan_may_not_look_at_has_the_remedy_of_who_forbids_it(unseen: set[Unseen], remedy: str) -> None:
+    """Alarms are AWS's: no Kubernetes manifest grants a look at them."""
+    (finding,) = found(replace(CLEAN, unseen=frozenset(unseen)))
+    assert (finding.code, finding.severity) == ("not-looked-at", NOTE)
+    assert finding.remedy.startswith(remedy)
+    assert all(what in finding.reason for what in unseen)
 
 
 def test_a_clean_cluster_has_no_findings() -> None:

@@ -109,7 +109,7 @@ class ClusterSnapshot:
     alarms_missing: tuple[str, ...] = ()
     """Alarms of the settings that do not exist."""
     unseen: frozenset[Unseen] = frozenset()
-    """What the caller may not list; its part of the snapshot is empty."""
+    """What the caller may not look at; its part of the snapshot is empty."""
     server_version: str = ""
     """The API server's, "" where it is not known."""
     now: float = 0.0

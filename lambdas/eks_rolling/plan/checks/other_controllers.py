@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from eks_rolling.documents.finding import Finding, holds, note
 from eks_rolling.observed.kubernetes import Owner, Pod
 from eks_rolling.observed.marks import AUTOSCALER_REPLICAS
-from eks_rolling.plan.snapshot import ClusterSnapshot
+from eks_rolling.plan.snapshot import ClusterSnapshot, Unseen
 from eks_rolling.settings import AutoscalerMode, Settings
 
 OTHER_ACTORS = ("karpenter", "kured", "descheduler", "aws-node-termination-handler")
@@ -77,11 +77,14 @@ def cron_job_findings(view: ClusterSnapshot, batch_seconds: float) -> Iterator[F
 def unseen_findings(view: ClusterSnapshot) -> Iterator[Finding]:
     """About what the plan may not look at, and says nothing of for that reason."""
     if view.unseen:
+        mend = ["apply deploy/rbac.yaml again"] if view.unseen - {Unseen.ALARMS} else []
+        # Those are AWS's: what the function's own role grants.
+        mend += ["deploy again"] if Unseen.ALARMS in view.unseen else []
         yield note(
             "not-looked-at",
             "the cluster",
-            f"the plan may not list {', '.join(sorted(view.unseen))}: what it would say of them is missing",
-            f"apply deploy/rbac.yaml again; a person who plans locally {ASKS}",
+            f"the plan may not look at {', '.join(sorted(view.unseen))}: what it would say of them is missing",
+            f"{', and '.join(mend)}; a person who plans locally {ASKS}",
         )
 
 
