@@ -141,11 +141,11 @@ def _decide_serially(
             return Claim(instance.id, old.id if instance.zone == old.zone else SURPLUS)
     if not due and len(alive) < group.desired:
         return Hold(f"group {group.name} is launching its instance {group.desired}")
+    if group.desired >= group.maximum:
+        return Hold(f"group {group.name} is at its maximum size {group.maximum}; raise it")
     if mark is not None and not due and now <= mark.asked_at + SPREADING_SECONDS:
         # What came in another zone seems the group's own until its tag is shown, and would be asked for twice.
         return Hold(f"the tags of instances of group {group.name} are not known everywhere yet")
-    if group.desired >= group.maximum:
-        return Hold(f"group {group.name} is at its maximum size {group.maximum}; raise it")
     if mark is not None and mark.desired == own:
         if mark.again >= MOST_AGAIN:
             return Hold(

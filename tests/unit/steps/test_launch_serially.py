@@ -14,12 +14,13 @@ from eks_rolling.observed.marks import (
     GROUP_RESUME,
     INSTANCE_REPLACES,
     INTERFERING_PROCESSES,
+    NODE_LAUNCH,
     NODE_ROLL,
     SOFT_TAINT,
     SURPLUS,
     LaunchMark,
 )
-from eks_rolling.payloads import NodeTask, Status
+from eks_rolling.payloads import Hold, NodeTask, Status
 from eks_rolling.roll import lock
 from eks_rolling.roll.arrangements import close_strays
 from eks_rolling.settings import Settings
@@ -115,6 +116,21 @@ def test_a_tag_that_is_shown_late_has_nothing_more_launched(late: float, monkeyp
     new = launching.looks()
     assert launching.came() == {new: launching.task.instance, next(i for i in launching.came() if i != new): SURPLUS}
     assert launching.raises() == 2
+
+
+def test_a_maximum_size_that_a_person_has_to_raise_is_named_at_once() -> None:
+    """Not only once every tag must be known."""
+    launching = Launching(1, 2)
+    launching.change(maximum=3)
+    world, node = launching.world, launching.node
+    states = world.instances(sorted(launching.before))
+    marked = replace(node, annotations={NODE_LAUNCH: str(LaunchMark(world.time, desired=2))})
+    (group,) = world.groups(["ng"])
+    decided = launch_replacement.decide(group, states, marked, states[node.instance], "roll-1", world.time)
+    assert decided == Hold("group ng is at its maximum size 3; raise it")
+    higher = replace(group, maximum=4)
+    waits = launch_replacement.decide(higher, states, marked, states[node.instance], "roll-1", world.time)
+    assert waits == Hold("the tags of instances of group ng are not known everywhere yet")
 
 
 @pytest.mark.parametrize(("theirs_in", "raises"), [(ZONES[0], 2), (ZONES[1], 1)])
