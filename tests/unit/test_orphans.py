@@ -302,6 +302,8 @@ def test_a_node_on_which_nothing_must_run_is_one_until_it_goes(node: dict[str, A
     assert bool(found) is told
     for each in found:
         assert re.findall("`([a-z]+) [^`]*(?:n-2|i-2) ", each.by_hand) == ["kubectl", "aws"]
+        # AWS refuses the second one there.
+        assert each.by_hand.endswith("if the group is at its minimum size, lower that by one first")
     # A living roll may be about to end it.
     living = replace(view, leases=(replace(LOCK, renewed=4990.0),))
     assert [o for o in orphans(living) if o.kind == "unfit node"] == []

@@ -181,6 +181,25 @@ def image(named: str, *, gone: str) -> Change:
     return lambda view: replace(view, template_data={"lt-1:2": {"ImageId": named}}, images_gone=frozenset({gone}))
 
 
+@pytest.mark.parametrize(
+    ("lifecycle", "remedy"),
+    [
+        (
+            "Standby",
+            "put it back into service: `aws autoscaling exit-standby --instance-ids i-2 --auto-scaling-group-name ng`; "
+            "if it is not wanted, terminate it by hand after that",
+        ),
+        ("Detaching", "wait until it has left the group"),
+    ],
+    ids=lambda word: word.split()[0],
+)
+def test_an_instance_out_of_service_is_not_to_be_terminated_as_it_is(lifecycle: str, remedy: str) -> None:
+    """Its group may have been asked to go with one less already, and would be asked again."""
+    instances = (*GROUP.instances, GroupInstance("i-2", "a", lifecycle))
+    found_there = found(replace(CLEAN, groups=(replace(GROUP, instances=instances),)))
+    assert [f.remedy for f in found_there if f.code == "standby"] == [remedy]
+
+
 def test_an_image_that_is_there_is_no_finding_whichever_else_is_gone() -> None:
     assert found(image("ami-2", gone="ami-1")(CLEAN)) == []
     assert found(replace(CLEAN, images_gone=frozenset({"ami-2"}))) == []

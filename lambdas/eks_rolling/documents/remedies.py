@@ -23,11 +23,12 @@ def way_out(start: str) -> str:
 
 def ended_by_hand(node: str, instance: str) -> str:
     """The commands by which a person ends an instance that is in its group. Its group is asked to go with one less:
-    without that it would launch another. A drain hands over no role of a Redis group."""
+    without that it would launch another; AWS refuses that below its minimum size. A drain hands over no role of a Redis
+    group."""
     return (
         f"`kubectl drain {node} --ignore-daemonsets --delete-emptydir-data` (not with a pod of a Redis group on it), "
         f"then `aws autoscaling terminate-instance-in-auto-scaling-group --instance-id {instance} "
-        "--should-decrement-desired-capacity`"
+        "--should-decrement-desired-capacity`; if the group is at its minimum size, lower that by one first"
     )
 
 

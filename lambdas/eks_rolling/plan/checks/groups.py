@@ -176,10 +176,17 @@ def _others_at_work(group: Group) -> Iterator[Finding]:
                 "standby",
                 f"instance {instance.id}",
                 f"it is {instance.lifecycle} in {group.name}",
-                "put it back into service"
-                + (f": {back_in_service(instance.id, group.name)}" if instance.lifecycle == "Standby" else "")
-                + ", or terminate it",
+                _back(instance.id, group) if "Standby" in instance.lifecycle else "wait until it has left the group",
             )
+
+
+def _back(instance: str, group: Group) -> str:
+    """Ended while it stands by, its group would be asked twice to go with one less: as a rule it was when the instance
+    went to stand by."""
+    return (
+        f"put it back into service: {back_in_service(instance, group.name)}; if it is not wanted, terminate it by hand "
+        "after that"
+    )
 
 
 def capacity_findings(view: ClusterSnapshot, chosen: Sequence[Candidate], surge: int) -> Iterator[Finding]:
