@@ -1291,6 +1291,9 @@ class World:
                 target.state,
                 sum(1 for (g, i), t in self.targets.items() if g == arn and i != instance and t.state == "healthy"),
                 self.delays.deregistration,
+                others=sum(
+                    1 for (g, i), t in self.targets.items() if g == arn and i != instance and t.state != "draining"
+                ),
             )
             for (arn, instance), target in self.targets.items()
             if instance in instances and (among is None or arn in among)
@@ -1299,6 +1302,9 @@ class World:
     def deregister(self, target: TargetRegistration) -> None:
         state = self.targets.get((target.group, target.instance))
         if state and state.state != "draining":
+            others = [t.state for (g, i), t in self.targets.items() if g == target.group and i != target.instance]
+            if state.state == "healthy" and "healthy" not in others:
+                raise InvariantBroken(f"N3: the last healthy target left {target.name}: {target.instance}")
             state.state, state.changes_at = "draining", self.time + self.delays.deregistration
             self._effect(f"deregister {target.instance} from {target.name}")
 
@@ -1313,9 +1319,12 @@ class World:
             raise InvariantBroken(f"N2: {target.instance} is {lifecycle} and was registered with {target.name}")
         if self.machines[target.instance].state == "stopped":
             raise Permanent(f"Cannot register {target.instance} with {target.name}: InvalidTarget: it is not running.")
-        self.targets[target.group, target.instance] = TargetState(
-            "initial", self.time + self.delays.target_healthy, target.port or 0
-        )
+        there = self.targets.get((target.group, target.instance))
+        if there is None or there.state == "draining":
+            # One that is registered stays as healthy as it is.
+            self.targets[target.group, target.instance] = TargetState(
+                "initial", self.time + self.delays.target_healthy, target.port or 0
+            )
         self._effect(f"register {target.instance} with {target.name}")
 
     def post(self, url: str, document: Mapping[str, Any], key: str, timeout_seconds: float) -> HttpAnswer:

@@ -36,7 +36,7 @@ from tests.hostile.worlds import (
     with_a_replacement_that_drains_for_ever,
 )
 from tests.model.situations import AUTOSCALER, outdated, shop
-from tests.world import ZONES, Killed, World
+from tests.world import ZONES, Delays, Killed, World
 
 LOCK = "kube-system/eks-rolling"
 TURN = f"{LOCK}-launch"
@@ -65,7 +65,7 @@ HANGS_ON = {
     "update_workload": REPLACEMENT | {"workloads"},
     # The step before, which finishes Redis migrations, waits for it, and pods move on meanwhile.
     "workloads": REPLACEMENT,
-    "register": {"marks"},
+    "register": {"marks"} | REPLACEMENT,
     # The node that a replacement was launched for is opened before that is closed.
     "update_node": {"groups", "tags", "protected", "targets"},
     "protect": {"protected", "tags"},
@@ -680,6 +680,71 @@ def test_a_replacement_is_not_closed_before_the_node_that_it_was_launched_for_is
     assert restored(world)["left_behind"] == []
     assert left == [0]
     assert sum(m.alive for m in world.machines.values()) == 3
+
+
+def alone() -> World:
+    """One node, the only target of its target group; a roll stopped when its replacement is the only healthy one."""
+    worlds = [World(Delays(target_healthy=150)) for _ in range(2)]
+    for world in worlds:
+        world.group("ng", ZONES[:1], maximum=1)
+        world.add_node("ng", ZONES[0])
+        world.deployment("web", 2)
+        world.budget("web", "web", 1)
+        world.target_group("web", 30080, local=False, instances=list(world.machines))
+        world.ready()
+        world.new_template_version("ng")
+        world.planned = set(world.machines)
+    probe, world = worlds
+    engine_for(probe).run("roll", "roll-1", {})
+    world.kill_after = 1 + next(i for i, effect in enumerate(probe.effects) if effect.startswith("deregister"))
+    engine = engine_for(world)
+    engine.kills_stop_execution = True
+    with pytest.raises(Stopped):
+        engine.run("roll", "roll-1", {})
+    world.kill_after = None
+    # The old node's connections end before the restore registers it anew.
+    world.advance(60)
+    assert [t.state for t in world.targets.values()] == ["healthy"]
+    return world
+
+
+@pytest.mark.parametrize("times", [0, 3])
+def test_a_replacement_stays_in_its_target_group_until_the_node_that_comes_back_is_healthy_there(times: int) -> None:
+    """N3: a node that is registered is not healthy at once, nor is it where AWS throttles. The world refuses the loss
+    of a last healthy target."""
+    world, left = alone(), [times]
+
+    def throttled(call: Call) -> None:
+        if call[0] == "register" and left[0]:
+            left[0] -= 1
+            raise Transient("Rate exceeded.")
+
+    assert restored(world, before=throttled)["left_behind"] == []
+    assert left == [0]
+    assert [(i in world.planned, t.state) for (_, i), t in world.targets.items()] == [(True, "healthy")]
+    assert sum(m.alive for m in world.machines.values()) == 1
+
+
+def test_where_a_node_cannot_be_registered_again_its_replacement_stays_and_both_are_named() -> None:
+    """N3, R5."""
+    world = alone()
+    left = restored(world, before=breaker(("register", "web"), AccessDenied("The role may not.")))["left_behind"]
+    assert sum(said.endswith("in web: The role may not.") for said in left) == 1
+    assert sum(said.endswith("stays: the node that it is for is not open yet") for said in left) == 1
+    assert [(i in world.planned, t.state) for (_, i), t in world.targets.items()] == [(False, "healthy")]
+    again = engine_for(world).run("restore", "by-hand", {"roll": "by-hand"})
+    assert (again.status, again.output["output"]["left_behind"]) == ("SUCCEEDED", [])
+    assert [(i in world.planned, t.state) for (_, i), t in world.targets.items()] == [(True, "healthy")]
+
+
+def test_a_replacement_whose_target_group_never_has_another_healthy_one_stays_in_it_and_is_named() -> None:
+    """N3, R5: not for ever."""
+    world = alone()
+    world.delays.target_healthy = 1e6
+    left = restored(world)["left_behind"]
+    assert sum("stays in web until other targets are healthy (still so after" in said for said in left) == 1
+    assert [t.state for _, t in sorted(world.targets.items())] == ["initial", "healthy"]
+    assert world.leases[LOCK].holder == ""
 
 
 def small() -> World:

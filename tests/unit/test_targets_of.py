@@ -88,6 +88,16 @@ def account(elbv2: Elbv2) -> AwsClient:
     return aws
 
 
+def test_those_that_drain_or_are_unused_are_no_others() -> None:
+    known = {OLD: "healthy", "i-2": "healthy", "i-3": "initial", "i-4": "unhealthy"}
+    states = known | {"i-5": "draining", "i-6": "unused"}
+    targets = account(Elbv2({"web": ("instance", True, states)})).targets_of([OLD, "i-3"])
+    assert [(t.instance, t.state, t.others_healthy, t.others) for t in targets] == [
+        (OLD, "healthy", 1, 3),
+        ("i-3", "initial", 2, 3),
+    ]
+
+
 def test_a_group_that_is_deleted_while_they_are_asked_sends_nobody_anything() -> None:
     both = {OLD: "healthy", "i-2": "healthy"}
     groups = {"kept": ("instance", True, both), "deleted": ("instance", True, both), "function": ("lambda", True, both)}

@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -674,18 +675,22 @@ class AwsClient:
         except NotFound:
             # It was deleted since the groups were listed, and sends nobody anything.
             return []
-        healthy = {h["Target"]["Id"] for h in health if h["TargetHealth"]["State"] == "healthy"}
-        return [
+        found = [
             TargetRegistration(
                 group=arn,
                 instance=h["Target"]["Id"],
                 port=h["Target"].get("Port"),
                 state=h["TargetHealth"]["State"],
-                others_healthy=len(healthy - {h["Target"]["Id"]}),
                 delay_seconds=delay,
             )
             for h in health
-            if h["Target"]["Id"] in wanted
+        ]
+        healthy = {t.instance for t in found if t.state == "healthy"}
+        registered = {t.instance for t in found if t.registered}
+        return [
+            replace(t, others_healthy=len(healthy - {t.instance}), others=len(registered - {t.instance}))
+            for t in found
+            if t.instance in wanted
         ]
 
     def _deregistration_delay(self, arn: str) -> float:
@@ -720,6 +725,7 @@ class AwsClient:
                 others_healthy=len(healthy - {s["InstanceId"]}),
                 delay_seconds=float(draining.get("Timeout", 300)) if draining["Enabled"] else 0.0,
                 classic=True,
+                others=len({o["InstanceId"] for o in states} - {s["InstanceId"]}),
             )
             for s in states
             if s["InstanceId"] in wanted

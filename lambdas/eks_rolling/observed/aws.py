@@ -200,6 +200,8 @@ class TargetRegistration:
     others_healthy: int = 0
     delay_seconds: float = 0.0
     classic: bool = False
+    others: int = 0
+    """Other targets that are registered there, whatever their health."""
 
     @property
     def name(self) -> str:
@@ -210,3 +212,12 @@ class TargetRegistration:
     @property
     def receives_traffic(self) -> bool:
         return self.state not in {"unused", "gone"}
+
+    @property
+    def registered(self) -> bool:
+        """Whether it takes new connections, or is to."""
+        return self.receives_traffic and self.state != "draining"
+
+    def may_leave(self, floor: int) -> bool:
+        """Whether as many other targets are healthy as must remain."""
+        return self.others_healthy >= floor

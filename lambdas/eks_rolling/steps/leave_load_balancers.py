@@ -50,7 +50,7 @@ def decide(
     node: Node, targets: list[TargetRegistration], services: list[Service], floor: int, waited: float
 ) -> Decision:
     """The next action for a node that leaves; `targets` are the old instance's own registrations."""
-    registered = [t for t in targets if t.receives_traffic and t.state != "draining"]
+    registered = [t for t in targets if t.registered]
     draining = [t for t in targets if t.state == "draining"]
     known = _known(node)
     places = {(t.group, t.port) for t in known}
@@ -59,7 +59,7 @@ def decide(
     if registered and (new or EXCLUDE_LABEL not in node.labels):
         return RecordTargets(registrations_text([*known, *new]))
     for target in registered:
-        if target.others_healthy < floor:
+        if not target.may_leave(floor):
             return Hold(
                 f"target group {target.name} has {target.others_healthy} other healthy targets and must keep {floor}",
                 seconds=5,

@@ -250,13 +250,29 @@ class Replacement:
     targets: tuple[TargetRegistration, ...]
     serving: tuple[Pod, ...] = ()
     """Pods of DaemonSets that a Service leads to."""
+    place: str = ""
+    """The instance whose place it has, if any."""
+    theirs: tuple[TargetRegistration, ...] = ()
+    """Where that one is registered."""
 
 
-GiveBack = Literal["gone", "keep", "cordon", "uncordon", "deregister", "wait", "terminate"]
+@dataclass(frozen=True, slots=True)
+class AwaitTargets:
+    """It has to stay in this target group until others are healthy there."""
+
+    target: str
 
 
-def decide_replacement(seen: Replacement) -> GiveBack | LeaveServices | WatchEnding:
-    """What to do with it now [N2, N5]."""
+GiveBack = (
+    Literal["gone", "keep", "cordon", "uncordon", "deregister", "wait", "terminate"]
+    | AwaitTargets
+    | LeaveServices
+    | WatchEnding
+)
+
+
+def decide_replacement(seen: Replacement, floor: int) -> GiveBack:
+    """What to do with it now [N2, N3, N5]; `floor` as the step has it by which old nodes leave their load balancers."""
     if seen.instance.state in {"shutting-down", "terminated"}:
         return "gone"
     if seen.group.desired - 1 < seen.group.minimum:
@@ -267,9 +283,22 @@ def decide_replacement(seen: Replacement) -> GiveBack | LeaveServices | WatchEnd
     if seen.node is not None and not seen.node.unschedulable:
         return "cordon"
     using = [t for t in seen.targets if t.receives_traffic]
-    if any(t.state != "draining" for t in using):
-        return "deregister"
+    if registered := [t for t in using if t.registered]:
+        return next((AwaitTargets(t.name) for t in registered if _needed(t, seen.theirs, floor)), "deregister")
     return "wait" if using else decide_exit(seen.serving) or "terminate"
+
+
+def _needed(target: TargetRegistration, theirs: Collection[TargetRegistration], floor: int) -> bool:
+    """Whether its target group would have too few healthy ones without it, or none at all, or that of the old instance
+    has just come back and is about to be one.
+
+    One that is not healthy takes none away. And a group in which fewer are registered than the floor asks for is not
+    waited for in vain.
+    """
+    if target.state != "healthy":
+        return not target.others
+    coming = any(t.group == target.group and t.state == "initial" for t in theirs)
+    return coming or not target.may_leave(min(floor, max(1, target.others)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -501,10 +530,10 @@ class Machines:
             return
         nodes, began = by_instance(self.nodes), clients.now()
         # A pod that was bound to a closed one meanwhile is seen at the next look.
-        unused = [(instance, group) for instance, (group, _) in self.unused.items() if instance not in self.closed]
+        unused = [(instance, *of) for instance, of in self.unused.items() if instance not in self.closed]
         # Each look begins with another one, so that slow ones keep none from its turn.
         first = int(began) % len(unused) if unused else 0
-        for instance, group in [*unused[first:], *unused[:first]]:
+        for instance, group, place in [*unused[first:], *unused[:first]]:
             if clients.now() > began + REPLACEMENTS_SECONDS:
                 progress.waiting.append(f"{instance}, which was not needed, has yet to be looked at")
                 continue
@@ -513,16 +542,19 @@ class Machines:
             with progress.piece(f"{instance}, which was not needed, stays"):
                 if two := contradiction(self.nodes, instance):
                     raise Refused(f"{two}.")
-                found.append(_look_at(state, group, node, clients))
+                found.append(_look_at(state, group, node, place, clients))
             yield from found
 
 
-def _look_at(state: InstanceState, group: Group, node: Node | None, clients: Clients) -> Replacement:
-    """Its pods last, because AWS takes seconds to answer: a DaemonSet's next pod may be Ready by then [N5]."""
-    targets = tuple(clients.aws.targets_of([state.id]))
+def _look_at(state: InstanceState, group: Group, node: Node | None, place: str, clients: Clients) -> Replacement:
+    """Its pods last, because AWS takes seconds to answer: a DaemonSet's next pod may be Ready by then [N5]. `place`:
+    whose place it has, if anybody's."""
+    targets = clients.aws.targets_of([state.id, place] if place else [state.id])
+    own = tuple(t for t in targets if t.instance == state.id)
+    theirs = tuple(t for t in targets if t.instance != state.id)
     services = clients.kubernetes.services() if node else []
     pods = tuple(clients.kubernetes.pods_on(node.name)) if node else ()
-    return Replacement(state, group, node, pods, targets, tuple(serving_daemons(pods, services)))
+    return Replacement(state, group, node, pods, own, tuple(serving_daemons(pods, services)), place, theirs)
 
 
 def _see(clients: Clients, progress: RestoreProgress) -> Machines:
@@ -585,7 +617,7 @@ def _restore_machines(seen: Machines, clients: Clients, progress: RestoreProgres
                 with progress.piece(f"node {node.name}"):
                     _say_unfit(node, clients.kubernetes.pods_on(node.name), progress)
             opening = partial(_restore_node, node, clients, progress, keep_taints=keep_taints, in_service=in_service)
-            if not _opened(node, opening, progress):
+            if not progress.did(f"node {node.name}", opening):
                 shut.add(node.instance)
     for replacement in seen.replacements(clients, progress):
         if unused[replacement.instance.id][1] in shut:
@@ -598,7 +630,8 @@ def _restore_machines(seen: Machines, clients: Clients, progress: RestoreProgres
         with progress.piece(f"{replacement.instance.id}, which was not needed, stays"):
             _give_back(replacement, clients, progress)
         kept = replacement.node
-        if kept and kept.name not in unclear and decide_replacement(replacement) == "keep":
+        stays = decide_replacement(replacement, clients.settings.healthy_target_floor) == "keep"
+        if kept and kept.name not in unclear and stays:
             # It may be one that a later roll was about to replace: with its taint and without its balancers.
             with progress.piece(f"node {kept.name}"):
                 _restore_node(kept, clients, progress, keep_taints=keep_taints, in_service=True)
@@ -608,16 +641,6 @@ def _restore_machines(seen: Machines, clients: Clients, progress: RestoreProgres
             state = (states or {}).get(member.id)
             if state is not None and state.state == "running":
                 _restore_instance(group, state, needed, clients, progress)
-
-
-def _opened(node: Node, restore: Callable[[], None], progress: RestoreProgress) -> bool:
-    """Whether the node was restored, or is gone."""
-    opened = False
-    missing = len(progress.waiting) + len(progress.left)
-    with progress.piece(f"node {node.name}"):
-        restore()
-        opened = True
-    return opened or len(progress.waiting) + len(progress.left) == missing
 
 
 def _name_heirs(seen: Machines, clients: Clients, progress: RestoreProgress) -> set[str]:
@@ -754,7 +777,7 @@ def _claim_orphan(
 
 def _give_back(seen: Replacement, clients: Clients, progress: RestoreProgress) -> None:
     name, node = (seen.node.name if seen.node else seen.instance.id), seen.node
-    match decide_replacement(seen):
+    match decide_replacement(seen, clients.settings.healthy_target_floor):
         case "keep" if node and unfit(node):
             _say_unfit(node, seen.pods, progress)
         case "keep":
@@ -772,6 +795,8 @@ def _give_back(seen: Replacement, clients: Clients, progress: RestoreProgress) -
                 with progress.piece(f"{name} in {target.name}"):
                     clients.aws.deregister(target)
             progress.waiting.append(f"{name} leaves its load balancers")
+        case AwaitTargets(target):
+            progress.waiting.append(f"{name}, which was not needed, stays in {target} until other targets are healthy")
         case "wait":
             progress.waiting.append(f"{name} leaves its load balancers")
         case LeaveServices() | WatchEnding() if node:
@@ -796,10 +821,10 @@ def _leave_and_terminate(seen: Replacement, node: Node, clients: Clients, progre
     """Has pods that serve leave, and terminates the instance in the moment before the next one would serve [N5]."""
     last = seen
 
-    def decide() -> GiveBack | LeaveServices | WatchEnding:
+    def decide() -> GiveBack:
         nonlocal last
         last = _look_again(seen, node, clients)
-        return decide_replacement(last)
+        return decide_replacement(last, clients.settings.healthy_target_floor)
 
     decision = decide_once_left(decide, node.name, clients)
     if decision == "terminate":
@@ -813,7 +838,7 @@ def _leave_and_terminate(seen: Replacement, node: Node, clients: Clients, progre
 def _look_again(seen: Replacement, node: Node, clients: Clients) -> Replacement:
     state = clients.aws.instances([seen.instance.id]).get(seen.instance.id, seen.instance)
     group = next(iter(clients.aws.groups([seen.group.name])), seen.group)
-    return _look_at(state, group, clients.kubernetes.node(node.name) or node, clients)
+    return _look_at(state, group, clients.kubernetes.node(node.name) or node, seen.place, clients)
 
 
 def _terminate(seen: Replacement, name: str, clients: Clients, progress: RestoreProgress) -> None:
@@ -838,7 +863,7 @@ def _register_again(seen: Replacement, name: str, clients: Clients, progress: Re
         return
     with progress.piece(f"{name} in its target groups"):
         old = seen.instance.tags.get(INSTANCE_REPLACES, "")
-        takes = [t for t in clients.aws.targets_of([old, instance]) if t.receives_traffic and t.state != "draining"]
+        takes = [t for t in clients.aws.targets_of([old, instance]) if t.registered]
         has = {t.group for t in takes if t.instance == instance}
         for target in takes:
             if target.instance == old and target.group not in has:

@@ -754,7 +754,7 @@ class TestPauseAndRestore:
                 "keep",
             ),
             ({"node": Node("new", unschedulable=True, annotations={NODE_UNFIT: "true"})}, "terminate"),
-            ({"node": None, "targets": (TargetRegistration(ARN, NEW, 80, "healthy"),)}, "deregister"),
+            ({"node": None, "targets": (TargetRegistration(ARN, NEW, 80, "healthy", 2, others=2),)}, "deregister"),
             ({"node": None, "targets": (TargetRegistration(ARN, NEW, 80, "draining"),)}, "wait"),
             ({"group": group(minimum=3)}, "keep"),
             ({"instance": state(NEW, state="shutting-down")}, "gone"),
@@ -765,7 +765,36 @@ class TestPauseAndRestore:
     ) -> None:
         """N2."""
         seen = restore.Replacement(state(NEW), group(), Node("new"), (), ())
-        assert restore.decide_replacement(replace(seen, **change)) == verdict
+        assert restore.decide_replacement(replace(seen, **change), 1) == verdict
+
+    @pytest.mark.parametrize(
+        ("own", "theirs", "floor", "leaves"),
+        [
+            ({"state": "healthy", "others": 1, "others_healthy": 0}, "unhealthy", 1, False),
+            ({"state": "healthy", "others": 1, "others_healthy": 1}, "healthy", 1, True),
+            # Its own node is about to serve again: there are to be as many as before.
+            ({"state": "healthy", "others": 3, "others_healthy": 2}, "initial", 1, False),
+            ({"state": "healthy", "others": 3, "others_healthy": 2}, "healthy", 3, False),
+            # No more than are there can be healthy, and with none nobody is served.
+            ({"state": "healthy", "others": 2, "others_healthy": 2}, "healthy", 3, True),
+            ({"state": "healthy", "others": 0, "others_healthy": 0}, "unused", 1, False),
+            ({"state": "unhealthy", "others": 0, "others_healthy": 0}, "unused", 1, False),
+            # What is not healthy takes no healthy one away.
+            ({"state": "unhealthy", "others": 2, "others_healthy": 0}, "unhealthy", 1, True),
+            ({"state": "initial", "others": 1, "others_healthy": 0}, "initial", 1, True),
+        ],
+    )
+    def test_a_replacement_stays_in_its_target_groups_until_others_serve(
+        self, own: dict[str, Any], theirs: str, floor: int, leaves: bool
+    ) -> None:
+        """N3: the nodes that come back are not healthy yet when they have just been registered."""
+        target = TargetRegistration(ARN, NEW, 80, **own)
+        free = TargetRegistration("arn:x:targetgroup/free/1", NEW, 80, "healthy", 5, others=5)
+        place = TargetRegistration(ARN, OLD, 80, theirs)
+        closed = Node("new", unschedulable=True)
+        seen = restore.Replacement(state(NEW), group(), closed, (), (free, target), (), OLD, (place,))
+        expected = "deregister" if leaves else restore.AwaitTargets(target.name)
+        assert restore.decide_replacement(seen, floor) == expected
 
     def test_an_autoscaler_that_somebody_scaled_up_meanwhile_keeps_that_count(self) -> None:
         owner = Owner("Deployment", "kube-system", "cluster-autoscaler")
