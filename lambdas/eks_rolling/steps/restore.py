@@ -630,8 +630,8 @@ def _restore_machines(seen: Machines, clients: Clients, progress: RestoreProgres
         with progress.piece(f"{replacement.instance.id}, which was not needed, stays"):
             _give_back(replacement, clients, progress)
         kept = replacement.node
-        stays = decide_replacement(replacement, clients.settings.healthy_target_floor) == "keep"
-        if kept and kept.name not in unclear and stays:
+        in_use = decide_replacement(replacement, clients.settings.healthy_target_floor) == "keep"
+        if kept and kept.name not in unclear and in_use:
             # It may be one that a later roll was about to replace: with its taint and without its balancers.
             with progress.piece(f"node {kept.name}"):
                 _restore_node(kept, clients, progress, keep_taints=keep_taints, in_service=True)
