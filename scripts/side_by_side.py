@@ -1,9 +1,9 @@
 """Runs the tests of the product in three parts, side by side: `python -m scripts.side_by_side [--sample-seed=N] ...`.
 
-Options go to pytest. Whole rolls in labs wait for most of their time, tests on real servers for half of it. The tests
-that only compute begin beside the rolls, at the lowest priority: they take what is left of the cores, and nothing that
-the others would need in time. Those on real servers follow them. One seed draws all samples. What each part prints
-comes in one piece, in the order below. Exits 1 if one part fails, 130 once an interruption has ended all of them.
+Options go to pytest. Whole rolls in labs wait for most of their time; tests on real servers, which follow them, for
+half of it. Beside both run the tests that only compute, at the lowest priority: they take what is left of the cores,
+and nothing that the others would need in time. One seed draws all samples. What each part prints comes in one piece,
+in the order below. Exits 1 if one part fails, 130 once an interruption has ended all of them.
 """
 
 import os
@@ -61,11 +61,11 @@ def parts(cores: int, gigabytes: float, options: Sequence[str]) -> tuple[Part, .
         return (sys.executable, "-m", "pytest", "-n", str(workers), "--dist", "loadgroup", *options, *arguments)
 
     rolling = max(1, min(cores + 1, int(gigabytes / 3)))
-    waiting = max(1, min(cores + 1, int(gigabytes / 2)))
+    waiting = max(1, min(2 * cores, int(gigabytes / 2)))
     return (
-        Part("decisions", pytest(cores, f"--timeout={_NICE_TIMEOUT_SECONDS}", *DECISIONS), niceness=19),
-        Part("clients", pytest(waiting, "tests/contract"), follows=True),
         Part("rolls", pytest(rolling, "--no-loadscope-reorder", "tests/e2e")),
+        Part("clients", pytest(waiting, "tests/contract"), follows=True),
+        Part("decisions", pytest(cores, f"--timeout={_NICE_TIMEOUT_SECONDS}", *DECISIONS), niceness=19),
     )
 
 
@@ -178,7 +178,7 @@ def _gigabytes() -> float:
 def main() -> int:
     hear_interruptions()
     options = with_seed(sys.argv[1:])
-    print("clients, decisions and rolls side by side:", *options, flush=True)
+    print("rolls and clients, and decisions beside them:", *options, flush=True)
     return run(parts(len(os.sched_getaffinity(0)), _gigabytes(), options), sys.stdout.buffer)
 
 

@@ -148,7 +148,9 @@ def test_every_test_of_the_product_is_in_one_part() -> None:
     assert len(parts(2, 16, [])) == 3
 
 
-@pytest.mark.parametrize(("cores", "gigabytes", "workers"), [(2, 24, [2, 3, 3]), (8, 64, [8, 9, 9]), (2, 3, [2, 1, 1])])
+@pytest.mark.parametrize(
+    ("cores", "gigabytes", "workers"), [(2, 24, [3, 4, 2]), (8, 64, [9, 16, 8]), (2, 3, [1, 1, 2])]
+)
 def test_the_machines_size_says_how_many_processes_run(cores: int, gigabytes: float, workers: list[int]) -> None:
     found = parts(cores, gigabytes, ["--scope=test"])
     assert [int(each.command[each.command.index("-n") + 1]) for each in found] == workers
