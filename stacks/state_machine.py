@@ -662,7 +662,7 @@ class RollNode(Construct):
             arn_format=ArnFormat.COLON_RESOURCE_NAME,
         )
         mine = "$states.context.Execution.Name"
-        # Names hold 80 characters: one that were cut could be another's.
+        # Names hold 80 characters, and a name that is cut could be another's.
         name = f"$length({mine}) <= 75 ? 'node-' & {mine} : {mine}"
         node = "$exists($states.input.instance) ? $states.input.instance : $states.input.node"
         start = tasks.StepFunctionsStartExecution.jsonata(

@@ -5,7 +5,6 @@ EventBridge and the Lambda runner. It says `ready` on standard output once it an
 """
 
 import argparse
-import functools
 import gc
 import logging
 import os
@@ -13,7 +12,6 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from lab.paths import LabPaths, cache_directory
 
@@ -44,7 +42,6 @@ def serve(paths: LabPaths, host: str, port: int) -> None:
     os.environ["TZ"] = "UTC"  # Wait states with a timestamp are computed in local time
     time.tzset()
 
-    _read_descriptions_once()
     # Nothing of what is imported and seeded is garbage.
     gc.disable()
     from lab.aws.cloud import build
@@ -55,15 +52,6 @@ def serve(paths: LabPaths, host: str, port: int) -> None:
     gc.enable()
     print("ready", flush=True)
     server.serve_forever()
-
-
-def _read_descriptions_once() -> None:
-    """boto3's descriptions of services, megabytes of JSON: every session would read them again, and moto makes many."""
-    from botocore import loaders
-
-    loader: Any = loaders.JSONFileLoader
-    kept = functools.cache(loader().load_file)
-    loader.load_file = lambda _, path: kept(path)
 
 
 if __name__ == "__main__":

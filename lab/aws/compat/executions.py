@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from moto.core.responses import ActionContext, ActionResult, EmptyResult
+from moto.core.responses import ActionResult, EmptyResult
 from moto.stepfunctions.exceptions import AWSError, InvalidToken
 from moto.stepfunctions.parser import api
 from moto.stepfunctions.parser import utils as parser_utils
@@ -223,37 +223,26 @@ def histories_have_pages() -> None:
 
     def get_execution_history(self: Any) -> Any:
         execution = self.stepfunction_backend.describe_execution(self._get_param("executionArn"))
+        environment = execution.exec_worker.env
+        with _history_lock:
+            events = _serialized.setdefault(execution, [])
+            fresh = environment.event_manager._history_event_list[len(events) :] if environment else []
+            status, headers, body = self.serialized(ActionResult({"events": fresh}))
+            events += json.loads(body)["events"]
+            ordered = events[::-1] if self._get_bool_param("reverseOrder") else events[:]
         token = self._get_param("nextToken")
         start = int(base64.b64decode(token)) if token else 0
-        backwards = bool(self._get_bool_param("reverseOrder"))
-        return _HistoryPage(execution, start, start + (self._get_int_param("maxResults") or 100), backwards)
+        end = start + (self._get_int_param("maxResults") or 100)
+        page: dict[str, Any] = {"events": ordered[start:end]}
+        if end < len(ordered):
+            page["nextToken"] = base64.b64encode(str(end).encode()).decode()
+        return status, headers, json.dumps(page)
 
     replace(StepFunctionResponse, "get_execution_history", get_execution_history)
 
 
 _serialized: WeakKeyDictionary[Any, list[Any]] = WeakKeyDictionary()
 """Execution -> its events as moto's serializer wrote them: none changes, and a roll is looked at all the time."""
-
-
-class _HistoryPage(ActionResult):  # type: ignore[misc]  # moto has no types, so its class is Any
-    """A part of an execution's history."""
-
-    def __init__(self, execution: Any, start: int, end: int, backwards: bool) -> None:
-        super().__init__(None)
-        self._execution, self._start, self._end, self._backwards = execution, start, end, backwards
-
-    def execute_result(self, context: ActionContext) -> Any:
-        environment = self._execution.exec_worker.env
-        with _history_lock:
-            events = _serialized.setdefault(self._execution, [])
-            fresh = environment.event_manager._history_event_list[len(events) :] if environment else []
-            status, headers, body = ActionResult({"events": fresh}).execute_result(context)
-            events += json.loads(body)["events"]
-            ordered = events[::-1] if self._backwards else events
-            page: dict[str, Any] = {"events": ordered[self._start : self._end]}
-            if self._end < len(events):
-                page["nextToken"] = base64.b64encode(str(self._end).encode()).decode()
-        return status, headers, json.dumps(page)
 
 
 @correction
