@@ -87,11 +87,13 @@ def play(
                 view.say(line)
 
         execution, outcome = _follow_change(operator, show, published, roll_seconds)
+        # One that waited for the lock takes it now, and finds nothing to do.
+        operator.rolls.wait_for_all_since(published, within_seconds=roll_seconds)
         view.say("the roll has ended; clients ask on for a moment")
         time.sleep(quiet_seconds)
     for line in meanwhile.end(before):
         view.say(line)
-    after = operator.state()
+    after = operator.settled_state()
     verdict = operator.judge(execution)
     return Played(before, after, outcome, verdict, tuple(meanwhile.happened), tuple(meanwhile.missing))
 

@@ -154,6 +154,14 @@ class Rolls:
         fresh = [e for e in self.executions.of(self.machine(machine)) if e.started >= when - 1]
         return [e.arn for e in sorted(fresh, key=lambda e: e.started)]
 
+    def wait_for_all_since(self, when: float, *, within_seconds: float) -> None:
+        """Until every roll that began after `when` (epoch seconds) has ended. Raises LabError if some have not."""
+        deadline = time.monotonic() + within_seconds
+        while running := [e for e in self.all_since(when) if self.executions.describe(e).status == "RUNNING"]:
+            if time.monotonic() > deadline:
+                raise LabError(f"not ended within {within_seconds:.0f} s: {', '.join(running)}")
+            time.sleep(0.3)
+
     def stop(self, execution: str, cause: str) -> None:
         """StopExecution, as a person in a hurry would."""
         self.executions.stop(execution, cause)
