@@ -300,11 +300,16 @@ class TestReport:
     def test_what_was_done_to_redis_is_told_in_order_over_all_nodes(self) -> None:
         def node(name: str, group: str, *holds: tuple[str, float]) -> NodePage:
             said = tuple(HoldRecord(reason=reason, since=since, seconds=1.0) for reason, since in holds)
-            moving = StepRecord(name="Move the replica", started=0, ended=9, redis=group, holds=said)
+            moving = StepRecord(
+                name="Move the replica", started=0, ended=9, redis=group, holds=said, result=said[-1].reason
+            )
+            switch = StepRecord(
+                name="Fail over to a replica", started=9, ended=9.5, redis=group, result="n-1 is master"
+            )
             quiet = StepRecord(
                 name="Evict pods", started=0, ended=9, holds=(HoldRecord(reason="budget", since=0, seconds=1),)
             )
-            return NodePage(node=name, instance="i-1", group="g", steps=(moving, quiet))
+            return NodePage(node=name, instance="i-1", group="g", steps=(moving, quiet, switch))
 
         nodes = [node("n1", "shop/cache", ("moves", 5.0), ("synchronizes, 7 bytes left", 9.0))]
         nodes.append(node("n2", "shop/cache", ("moves", 7.0)))
@@ -313,6 +318,8 @@ class TestReport:
             ("n1", "Move the replica", "moves"),
             ("n2", "Move the replica", "moves"),
             ("n1", "Move the replica", "synchronizes, 7 bytes left"),
+            ("n1", "Fail over to a replica", "n-1 is master"),
+            ("n2", "Fail over to a replica", "n-1 is master"),
         ]
 
     def test_the_page_is_self_contained_and_escapes_what_it_shows(self) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from eks_rolling.documents.report import (
     RedisEvent,
     Report,
     StepCalls,
+    StepRecord,
     WaitTotal,
 )
 from eks_rolling.errors import NOT_APPROVED, Aborted, Permanent, sentence
@@ -100,21 +101,24 @@ def summary(
 
 def redis_timeline(nodes: Iterable[NodePage]) -> tuple[RedisEvent, ...]:
     """Everything that was done to Redis groups and waited for, in order: moves, syncs with their bytes, failovers."""
-    done = [
-        RedisEvent(
-            group=step.redis,
-            node=node.node,
-            step=step.name,
-            reason=hold.reason,
-            since=hold.since,
-            seconds=hold.seconds,
+    return tuple(
+        sorted(
+            (event for node in nodes for step in node.steps if step.redis for event in _events(node, step)),
+            key=lambda each: (each.group, each.since),
         )
-        for node in nodes
-        for step in node.steps
-        if step.redis
-        for hold in step.holds
-    ]
-    return tuple(sorted(done, key=lambda each: (each.group, each.since)))
+    )
+
+
+def _events(node: NodePage, step: StepRecord) -> Iterator[RedisEvent]:
+    """What a step waited for, and what it came to. A switch is often done at the first look, without a wait."""
+    for hold in step.holds:
+        yield RedisEvent(
+            group=step.redis, node=node.node, step=step.name, reason=hold.reason, since=hold.since, seconds=hold.seconds
+        )
+    if step.result and step.result not in {hold.reason for hold in step.holds}:
+        yield RedisEvent(
+            group=step.redis, node=node.node, step=step.name, reason=step.result, since=step.ended, seconds=0
+        )
 
 
 def waits(steps: Iterable[Any]) -> tuple[WaitTotal, ...]:
