@@ -1,9 +1,10 @@
 """Runs the tests of the product in three parts, side by side: `python -m scripts.side_by_side [--sample-seed=N] ...`.
 
-Options go to pytest. Whole rolls in labs wait for most of their time; tests on real servers, which follow them, for
-half of it. Beside both run the tests that only compute, at the lowest priority: they take what is left of the cores,
-and nothing that the others would need in time. One seed draws all samples. What each part prints comes in one piece,
-in the order below. Exits 1 if one part fails, 130 once an interruption has ended all of them.
+Options go to pytest. Whole rolls in labs wait for most of their time. Beside them run the tests that only compute, at
+the lowest priority: they take what is left of the cores, and nothing that the others would need in time. Tests on real
+servers, which wait for half of their time, begin once one of the two has ended. One seed draws all samples. What each
+part prints comes in one piece, in the order below. Exits 1 if one part fails, 130 once an interruption has ended all
+of them.
 """
 
 import os
@@ -12,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -37,7 +38,7 @@ class Part:
     command: tuple[str, ...]
     niceness: int = 0
     follows: bool = False
-    """It begins when the one before it has ended."""
+    """It begins once one of the others has ended, and has left room. Not the first one."""
 
 
 @dataclass
@@ -54,14 +55,14 @@ class Running:
 def parts(cores: int, gigabytes: float, options: Sequence[str]) -> tuple[Part, ...]:
     """How the tests are divided on a machine of that size.
 
-    A lab of a whole roll wants most of a core and two gigabytes, a process of the others half of one.
+    A lab of a whole roll wants most of a core and two gigabytes, a process of tests on real servers a third of one.
     """
 
     def pytest(workers: int, *arguments: str) -> tuple[str, ...]:
         return (sys.executable, "-m", "pytest", "-n", str(workers), "--dist", "loadgroup", *options, *arguments)
 
     rolling = max(1, min(cores + 1, int(gigabytes / 3)))
-    waiting = max(1, min(2 * cores, int(gigabytes / 2)))
+    waiting = max(1, min(3 * cores, int(gigabytes / 2)))
     return (
         Part("rolls", pytest(rolling, "--no-loadscope-reorder", "tests/e2e")),
         Part("clients", pytest(waiting, "tests/contract"), follows=True),
@@ -82,14 +83,17 @@ def run(wanted: Sequence[Part], to: BinaryIO) -> int:
     running: dict[str, Running] = {}
     ended: list[tuple[str, int]] = []
     with ExitStack() as stack:
+
+        def begin() -> None:
+            for part in wanted:
+                room = not part.follows or any(each.process.poll() is not None for each in running.values())
+                if room and part.name not in running:
+                    _begin(part, running, stack.enter_context(TemporaryFile()))
+
         try:
             for part in wanted:
-                if not part.follows:
-                    _begin(part, running, stack.enter_context(TemporaryFile()))
-            for part in wanted:
-                if part.follows:
-                    _begin(part, running, stack.enter_context(TemporaryFile()))
-                ended.append((part.name, _told(running[part.name], to)))
+                begin()
+                ended.append((part.name, _told(running[part.name], to, begin)))
         except KeyboardInterrupt:
             _interrupt(running.values())
             for each in running.values():
@@ -131,8 +135,8 @@ def _start(part: Part, output: BinaryIO, mask: set[int]) -> Running:
     return Running(part, process, output)
 
 
-def _told(each: Running, to: BinaryIO) -> int:
-    """Passes on what the part has said and says, until it has ended; its exit code."""
+def _told(each: Running, to: BinaryIO, meanwhile: Callable[[], None] = lambda: None) -> int:
+    """Passes on what the part has said and says, until it has ended; its exit code. Does `meanwhile` in pauses."""
     if not each.passed_on:
         to.write(f"\n{each.part.name}: {' '.join(each.part.command)}\n".encode())
     while True:
@@ -144,6 +148,7 @@ def _told(each: Running, to: BinaryIO) -> int:
         if not said and code is not None:
             return code
         if not said:
+            meanwhile()
             time.sleep(_PAUSE_SECONDS)
 
 
@@ -178,7 +183,7 @@ def _gigabytes() -> float:
 def main() -> int:
     hear_interruptions()
     options = with_seed(sys.argv[1:])
-    print("rolls and clients, and decisions beside them:", *options, flush=True)
+    print("rolls and decisions, and clients once one of the two has ended:", *options, flush=True)
     return run(parts(len(os.sched_getaffinity(0)), _gigabytes(), options), sys.stdout.buffer)
 
 

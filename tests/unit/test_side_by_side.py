@@ -43,12 +43,16 @@ def test_they_run_at_once_and_print_one_after_the_other(tmp_path: Path) -> None:
     assert ran(first, second) == (0, ["said one", "said one more", "said other", "said it"])
 
 
-def test_one_that_follows_begins_when_the_one_before_it_has_ended_although_that_failed(tmp_path: Path) -> None:
-    first, third = tmp_path / "first", tmp_path / "third"
+def test_one_that_follows_begins_once_any_other_has_ended_although_that_failed(tmp_path: Path) -> None:
+    """The first cannot end before it, and the last not before the first has begun."""
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
     wanted = [
-        part("1", f"until({str(third)!r}); open({str(first)!r}, 'w'); say('said 1'); sys.exit(1)"),
-        replace(part("2", f"say('said 2' + ' late' * pathlib.Path({str(first)!r}).exists())"), follows=True),
-        part("3", f"open({str(third)!r}, 'w'); say('said 3')"),
+        part("1", f"open({str(first)!r}, 'w'); until({str(second)!r}); say('said 1')"),
+        replace(
+            part("2", f"say('said 2' + ' late' * pathlib.Path({str(third)!r}).exists()); open({str(second)!r}, 'w')"),
+            follows=True,
+        ),
+        part("3", f"until({str(first)!r}); say('said 3'); open({str(third)!r}, 'w'); sys.exit(1)"),
     ]
     assert ran(*wanted) == (1, ["said 1", "said 2 late", "said 3"])
 
@@ -149,7 +153,7 @@ def test_every_test_of_the_product_is_in_one_part() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "gigabytes", "workers"), [(2, 24, [3, 4, 2]), (8, 64, [9, 16, 8]), (2, 3, [1, 1, 2])]
+    ("cores", "gigabytes", "workers"), [(2, 24, [3, 6, 2]), (8, 64, [9, 24, 8]), (2, 3, [1, 1, 2])]
 )
 def test_the_machines_size_says_how_many_processes_run(cores: int, gigabytes: float, workers: list[int]) -> None:
     found = parts(cores, gigabytes, ["--scope=test"])
