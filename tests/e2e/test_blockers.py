@@ -360,6 +360,9 @@ def bound_by_its_driver(ground: Ground) -> Iterator[None]:
     }
     claim = common | {"resources": {"requests": {"storage": "1Gi"}}, "volumeName": "of-node"}
     volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "of-node"}}]
+    # As the driver's chart says it: nothing attaches, so that nothing stays attached either.
+    driver = {"metadata": {"name": "topolvm.io"}, "spec": {"attachRequired": False}}
+    ground.kube.create("/apis/storage.k8s.io/v1/csidrivers", driver)
     ground.kube.create("/api/v1/persistentvolumes", {"metadata": {"name": "of-node"}, "spec": volume})
     try:
         with (
@@ -371,6 +374,7 @@ def bound_by_its_driver(ground: Ground) -> Iterator[None]:
             yield
     finally:
         ground.kube.delete("/api/v1/persistentvolumes/of-node")
+        ground.kube.delete("/apis/storage.k8s.io/v1/csidrivers/topolvm.io")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from eks_rolling.names import node_execution_suffix
 from eks_rolling.wording import counted
 from lab.application import deploy, synthesize
 from lab.lifecycle import Lab
@@ -97,7 +98,7 @@ def test_a_release_that_is_deployed_while_nodes_are_replaced_is_taken_up_and_the
 
     assert FIRST_STATE not in entered(small_lab, roll)
     nodes = {e.name: e.arn for e in small_lab.rolls.executions.of(small_lab.rolls.machine("node")) if e.name}
-    ours = {name: arn for name, arn in nodes.items() if name.endswith(outcome.roll[:60])}
+    ours = {name: arn for name, arn in nodes.items() if name.endswith(node_execution_suffix(outcome.roll))}
     assert len(ours) == len(before.nodes)
     begun_with_it = {name for name, arn in ours.items() if FIRST_STATE in entered(small_lab, arn)}
     assert begun_with_it == ours.keys() - older
