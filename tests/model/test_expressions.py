@@ -166,6 +166,7 @@ def compared() -> tuple[list[Question], list[Answer], list[Answer]]:
     return questions, ours(questions), theirs(questions)
 
 
+@pytest.mark.heavy
 def test_both_engines_answer_the_same_to_every_expression_on_every_input() -> None:
     questions, mine, reference = compared()
     assert len(recorded()) > INPUTS
@@ -174,6 +175,7 @@ def test_both_engines_answer_the_same_to_every_expression_on_every_input() -> No
     assert wrong[:3] == []
 
 
+@pytest.mark.heavy
 def test_the_engine_of_the_lab_answers_the_same_where_model_tests_do_without_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

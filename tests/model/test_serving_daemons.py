@@ -108,6 +108,7 @@ def test_a_roll_that_fails_after_they_left_has_them_again_after_its_restore() ->
     assert [p for p in world.pods_on(node.name) if p.owner == ingress and p.ready]
 
 
+@pytest.mark.heavy
 @pytest.mark.drawn(keep=1)
 @pytest.mark.parametrize("tolerant", [False, True])
 def test_they_leave_a_replacement_that_was_not_needed_before_a_restore_terminates_it(tolerant: bool) -> None:

@@ -35,6 +35,7 @@ def template(document: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["a" * 100, "with_underscores_" + "x" * 72, "9lives"])
 def test_a_legal_name_is_synthesized_within_every_limit(name: str) -> None:
     made = template({"settings": {"cluster": name}, "network": NETWORK})
@@ -70,6 +71,7 @@ clusters:
 """
 
 
+@pytest.mark.heavy
 def test_one_name_may_stand_in_several_accounts_and_regions(tmp_path: Path) -> None:
     clusters, problems = check(TWO_PLACES)
     assert problems == []
@@ -107,6 +109,7 @@ def test_every_region_of_every_partition_is_one_to_deploy_to() -> None:
         assert region_of(f"https://0123456789ABCDEF.gr7.{region}.eks.amazonaws.eu") == region
 
 
+@pytest.mark.heavy
 def test_a_cluster_of_both_address_families_has_functions_of_both() -> None:
     network = {**NETWORK, "dual_stack": True, "redis_to": ["10.0.0.0/16", "2001:db8::/56"]}
     made = template({"settings": {"cluster": "demo"}, "network": network})["Resources"].values()

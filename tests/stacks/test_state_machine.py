@@ -244,6 +244,7 @@ def test_the_error_that_is_retried_is_the_class_that_steps_raise() -> None:
     assert not {c.__name__ for c in errors.Permanent.__subclasses__()} & set(RETRIED)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("made", [synthesize, with_hooks])
 @pytest.mark.parametrize("machine", MACHINES)
 def test_an_independent_validator_finds_nothing_wrong(

@@ -3,6 +3,7 @@
 import ast
 import inspect
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import boto3
@@ -51,8 +52,13 @@ def calls() -> Iterator[tuple[str, str]]:
             yield CLIENTS[name], method
 
 
+@cache
+def model_of(service: str) -> Any:
+    return botocore.session.get_session().get_service_model(service)
+
+
 def modelled(service: str, method: str) -> set[str]:
-    model: Any = botocore.session.get_session().get_service_model(service)
+    model = model_of(service)
     (operation,) = [o for o in model.operation_names if o.lower() == method.replace("_", "").lower()]
     return {shape.error_code for shape in model.operation_model(operation).error_shapes}
 

@@ -83,6 +83,7 @@ def test_the_tree_as_it_is_keeps_every_contract(
     assert [c.name for _, c in contracts if not c.check(graph, verbose=False).kept] == []
 
 
+@pytest.mark.heavy
 def test_no_layer_may_import_one_above_it(
     graph: ImportGraph, contracts: list[tuple[Mapping[str, Any], Contract]]
 ) -> None:
