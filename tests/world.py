@@ -39,6 +39,7 @@ from eks_rolling.observed.kubernetes import (
     Toleration,
     Volume,
     Workload,
+    serving_daemons,
 )
 from eks_rolling.observed.marks import (
     GROUP_MAXIMUM,
@@ -810,9 +811,18 @@ class World:
                 f"The disruption budget {budget.name} needs {budget.desired_healthy} healthy pods "
                 f"and has {budget.healthy} currently",
             )
+        self._check_others_serve(state.pod)
         self._delete(state)
         self._effect(f"evict {pod}")
         return Eviction(EvictionStatus.EVICTED)
+
+    def _check_others_serve(self, pod: Pod) -> None:
+        """Nobody watches over a DaemonSet's pods where there is no budget: the last that serves is not evicted."""
+        if not pod.ready or not serving_daemons([pod], self.node_services):
+            return
+        alike = (s.pod for s in self.pods_by_name.values() if s.pod.owner == pod.owner and s.gone_at is None)
+        if not any(p.ready and p.uid != pod.uid for p in alike):
+            raise InvariantBroken(f"N5: {pod} was evicted, and nobody else serves")
 
     def delete_pod(self, pod: Pod) -> None:
         state = self.pods_by_name.get((pod.namespace, pod.name))

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from eks_rolling.observed.marks import GROUP_PUT_BACK
-from eks_rolling.state_names import RECEIVE_CHANGE
 from lab.application import deploy
 from lab.cluster_state import ClusterState
 from lab.lifecycle import running_lab
@@ -101,9 +100,8 @@ def without_record(state: ClusterState) -> ClusterState:
 
 
 def at_work(operator: Operator, began: float) -> list[str]:
-    """The rolls since then that go on: others wait for them, or have joined them."""
-    progress = {e: operator.rolls.progress(e) for e in operator.rolls.all_since(began)}
-    return [e for e, p in progress.items() if p.running and p.state not in {"", RECEIVE_CHANGE}]
+    """The rolls since then that have planned: others wait for them, or have joined them."""
+    return [e for e in operator.rolls.all_since(began) if operator.rolls.document(e.rpartition(":")[2], "plan.json")]
 
 
 def alarm(operator: Operator, state: str) -> None:

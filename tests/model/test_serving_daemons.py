@@ -1,6 +1,7 @@
 """Pods of DaemonSets that serve leave their Services before their node is terminated [N5]; the world checks it."""
 
 import json
+from contextlib import suppress
 from functools import cache
 
 import pytest
@@ -130,3 +131,39 @@ def test_they_leave_a_replacement_that_was_not_needed_before_a_restore_terminate
         serving = [p for p in world.pods() if p.owner == ingress and p.ready]
         assert len(serving) == len([m for m in world.machines.values() if m.alive]), after
     assert gave_back
+
+
+def ingress_alone(*, tolerant: bool) -> tuple[World, Owner]:
+    """A node that does nothing but serve: once its pods have left, a replacement is as empty as it is."""
+    world = World()
+    world.group("ng-a", ["zone-a"], maximum=1)
+    world.add_node("ng-a", "zone-a")
+    ingress = world.daemon_set("ingress", serves=True, tolerant=tolerant)
+    world.ready()
+    world.new_template_version("ng-a")
+    world.planned = set(world.machines)
+    return world, ingress
+
+
+@cache
+def effects_alone(*, tolerant: bool) -> int:
+    world, _ = ingress_alone(tolerant=tolerant)
+    assert engine_for(world).run("roll", "roll-1", {}).status == "SUCCEEDED"
+    return len(world.effects)
+
+
+@at_kill_points(lambda: range(2 * effects_alone(tolerant=False)))
+def test_the_last_one_that_serves_stays_until_another_is_ready(point: int) -> None:
+    """N5, R2: the roll is stopped after any effect, and restored at once. The world checks it."""
+    after, tolerant = divmod(point, 2)
+    world, ingress = ingress_alone(tolerant=bool(tolerant))
+    engine = engine_for(world)
+    engine.kills_stop_execution, world.kill_after = True, after + 1
+    with suppress(Stopped):
+        engine.run("roll", "roll-1", {})
+    world.kill_after = None
+    restore = engine.run("restore", "watchdog-1", {"roll": "roll-1"})
+    assert (restore.status, restore.cause) == ("SUCCEEDED", ""), point
+    world.advance(60)
+    serving = [p for p in world.pods() if p.owner == ingress and p.ready]
+    assert len(serving) == len([m for m in world.machines.values() if m.alive]), point

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from eks_rolling.clients.protocols import Clients
-from eks_rolling.observed.kubernetes import Pod
+from eks_rolling.observed.kubernetes import Pod, Workload
 from eks_rolling.payloads import Hold
 
 WATCH_SECONDS = 20.0
@@ -33,6 +33,17 @@ class WatchEnding:
     """They are ending: look again as soon as they have."""
 
     pods: tuple[Pod, ...]
+
+
+def last_that_serve(serving: Iterable[Pod], clients: Clients) -> tuple[Pod, ...]:
+    """Those of these pods that are Ready, and the only ones of their DaemonSet that are."""
+    return tuple(p for p in serving if p.ready and not p.deleting and not _another_serves(p, clients))
+
+
+def _another_serves(pod: Pod, clients: Clients) -> bool:
+    # Of the namespace, as its selector is not known: DaemonSets may be listed only, and that list is a long one.
+    there = clients.kubernetes.pods_of(Workload(pod.owner)) if pod.owner else []
+    return any(p.owner == pod.owner and p.ready and not p.deleting and p.uid != pod.uid for p in there)
 
 
 def decide_exit(serving: Iterable[Pod]) -> LeaveServices | WatchEnding | None:

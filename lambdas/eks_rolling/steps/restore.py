@@ -7,7 +7,7 @@ is gone is done, and the rest goes on. The lock goes last, so that no other roll
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -83,7 +83,14 @@ from eks_rolling.roll.fence import steps_over_at, steps_still_at_work
 from eks_rolling.roll.lock import Busy
 from eks_rolling.roll.proofs import proofs_still_needed, proven
 from eks_rolling.roll.restore_dry_run import rehearse
-from eks_rolling.roll.service_exit import LeaveServices, WatchEnding, decide_exit, decide_once_left, successors
+from eks_rolling.roll.service_exit import (
+    LeaveServices,
+    WatchEnding,
+    decide_exit,
+    decide_once_left,
+    last_that_serve,
+    successors,
+)
 from eks_rolling.runtime import handler_for
 from eks_rolling.settings import AutoscalerMode
 
@@ -254,6 +261,15 @@ class Replacement:
     """The instance whose place it has, if any."""
     theirs: tuple[TargetRegistration, ...] = ()
     """Where that one is registered."""
+    last: tuple[Pod, ...] = ()
+    """Of the pods that serve, those that no other Ready one of their DaemonSet stands in for."""
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitOthers:
+    """These serve, and nobody else of their DaemonSets: it has to stay until another one is Ready."""
+
+    pods: tuple[Pod, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +282,7 @@ class AwaitTargets:
 GiveBack = (
     Literal["gone", "keep", "cordon", "uncordon", "deregister", "wait", "terminate"]
     | AwaitTargets
+    | AwaitOthers
     | LeaveServices
     | WatchEnding
 )
@@ -285,7 +302,9 @@ def decide_replacement(seen: Replacement, floor: int) -> GiveBack:
     using = [t for t in seen.targets if t.receives_traffic]
     if registered := [t for t in using if t.registered]:
         return next((AwaitTargets(t.name) for t in registered if _needed(t, seen.theirs, floor)), "deregister")
-    return "wait" if using else decide_exit(seen.serving) or "terminate"
+    if using:
+        return "wait"
+    return AwaitOthers(seen.last) if seen.last else decide_exit(seen.serving) or "terminate"
 
 
 def _needed(target: TargetRegistration, theirs: Collection[TargetRegistration], floor: int) -> bool:
@@ -554,7 +573,8 @@ def _look_at(state: InstanceState, group: Group, node: Node | None, place: str, 
     theirs = tuple(t for t in targets if t.instance != state.id)
     services = clients.kubernetes.services() if node else []
     pods = tuple(clients.kubernetes.pods_on(node.name)) if node else ()
-    return Replacement(state, group, node, pods, own, tuple(serving_daemons(pods, services)), place, theirs)
+    serving = tuple(serving_daemons(pods, services))
+    return Replacement(state, group, node, pods, own, serving, place, theirs, last_that_serve(serving, clients))
 
 
 def _see(clients: Clients, progress: RestoreProgress) -> Machines:
@@ -797,6 +817,8 @@ def _give_back(seen: Replacement, clients: Clients, progress: RestoreProgress) -
             progress.waiting.append(f"{name} leaves its load balancers")
         case AwaitTargets(target):
             progress.waiting.append(f"{name}, which was not needed, stays in {target} until other targets are healthy")
+        case AwaitOthers(pods):
+            progress.waiting.append(_stays_for(name, pods))
         case "wait":
             progress.waiting.append(f"{name} leaves its load balancers")
         case LeaveServices() | WatchEnding() if node:
@@ -831,8 +853,15 @@ def _leave_and_terminate(seen: Replacement, node: Node, clients: Clients, progre
         _terminate(last, node.name, clients, progress)
     elif isinstance(decision, Hold):
         progress.waiting.append(f"{node.name}, which was not needed: {decision.reason}")
+    elif isinstance(decision, AwaitOthers):
+        progress.waiting.append(_stays_for(node.name, decision.pods))
     else:
         progress.waiting.append(f"pods on {node.name} leave their Services")
+
+
+def _stays_for(name: str, pods: Iterable[Pod]) -> str:
+    alone = ", ".join(sorted(str(p) for p in pods))
+    return f"{name}, which was not needed, stays until another pod serves beside {alone}"
 
 
 def _look_again(seen: Replacement, node: Node, clients: Clients) -> Replacement:
