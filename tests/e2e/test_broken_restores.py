@@ -78,7 +78,10 @@ BROKEN = {
     ),
     "UpdateAutoScalingGroup": Broken(f"group {GROUP}: ", SIZE, action="autoscaling:UpdateAutoScalingGroup"),
     "DeleteTags of groups": Broken(f"group {GROUP}: ", (f"group {GROUP}: tags",), action="autoscaling:DeleteTags"),
-    "RegisterTargets": Broken(" in web: ", ("node", "target"), action="elasticloadbalancing:RegisterTargets"),
+    # Without the old node's targets the replacement is needed.
+    "RegisterTargets": Broken(
+        " in web: ", ("node", *REPLACEMENT, *SIZE), action="elasticloadbalancing:RegisterTargets"
+    ),
     "DescribeInstances": Broken(
         "the instances could not be looked at", (*REPLACEMENT, *SIZE), action="ec2:DescribeInstances"
     ),
