@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eks_rolling.observed.redis import Role, Sentinel, Server
-from tests.contract.redis_pods import Ended, Pods, Writer, lost, migrate, wait_until_all_write_on, writers
+from tests.contract.redis_pods import Ended, Lost, Pods, Writer, lost, migrate, wait_until_all_write_on, writers
 from tests.contract.redis_sides import NAME, Processes, processes, wait_until_whole
 from tests.waiting import until
 
@@ -141,7 +141,7 @@ def _is_whole_again(side: Processes, pods: Pods) -> bool:
     return all(isinstance(v, Sentinel) and v.current == masters[0].address and not v.failing_over for v in views)
 
 
-def lost_without_a_roll(fault: Fault) -> int:
+def lost_without_a_roll(fault: Fault) -> Lost:
     """What the same fault costs a group that nobody touches, beyond what a master's death may."""
     with whole_group() as side:
         case = Case(side, Pods(side))

@@ -68,24 +68,24 @@ def test_a_stateful_pods_volume_is_made_in_its_zone_and_keeps_pod_and_data_there
 def test_attaching_and_detaching_take_their_time(nodes: Nodes) -> None:
     nodes.launch()
     nodes.create("v1/persistentvolumeclaims", CLAIM)
+    # Taken before whatever begins it: a busy machine learns late that it has begun.
+    began = time.monotonic()
     nodes.add_pod("writer", containers=[WRITER],
                   volumes=[{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}])  # fmt: skip
     requested = nodes.kube.wait_for("an attachment", ATTACHMENTS, lambda found: mine(nodes, found))
-    began = time.monotonic()
-    assert not requested.get("status", {}).get("attached")
     name = requested["metadata"]["name"]
     nodes.kube.wait_for("attached", ATTACHMENTS, lambda found: found[0]["status"].get("attached") or None,
                         fieldSelector=f"metadata.name={name}")  # fmt: skip
     delays = spec().delays
-    assert time.monotonic() - began > delays.volume_attach - 0.2
+    assert time.monotonic() - began > delays.volume_attach
     nodes.wait_for_pod("writer", "ready", is_ready)
 
+    began = time.monotonic()
     nodes.kube.delete(nodes.path("v1/pods/writer"))
     nodes.wait_until_gone("writer")
-    began = time.monotonic()
     nodes.kube.wait_for("detached", ATTACHMENTS, lambda found: None if found else True,
                         fieldSelector=f"metadata.name={name}")  # fmt: skip
-    assert time.monotonic() - began > delays.volume_detach - 0.2
+    assert time.monotonic() - began > delays.volume_detach
 
 
 def mine(nodes: Nodes, found: Items) -> Json | None:
