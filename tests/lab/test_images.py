@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -173,10 +174,17 @@ def test_a_worker_whose_lease_has_expired_drops_the_job_and_goes_on() -> None:
         assert process.wait(10) == 0
 
 
+def hears(process: Process, sent: signal.Signals) -> bool:
+    """Whether it has a handler for the signal (proc(5), SigCgt)."""
+    status = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    (handled,) = [line.split()[1] for line in status if line.startswith("SigCgt:")]
+    return bool(int(handled, 16) >> (sent - 1) & 1)
+
+
 @pytest.mark.parametrize("image", ["pause", "cluster-autoscaler"])
 def test_images_that_do_nothing_leave_when_told(image: str) -> None:
     with started(image) as process:
-        time.sleep(0.5)
+        until(lambda: hears(process, signal.SIGTERM), "it hears when it is told")
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         assert process.wait(5) == 0

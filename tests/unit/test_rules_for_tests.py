@@ -23,7 +23,7 @@ SLEEPS = {
     "e2e/test_command.py": (1, "nothing is to happen meanwhile"),
     "lab/aws/probe/handlers/work.py": (2, "a function that takes its time, or hangs: it is the thing that is tried"),
     "lab/aws/test_aws_tokens.py": (1, "a signature's own seconds run out; AWS's clock is nobody's to turn"),
-    "lab/test_images.py": (3, "a broker's long poll; nothing is to happen meanwhile; a request is to be on its way"),
+    "lab/test_images.py": (2, "a broker's long poll; nothing is to happen meanwhile; a request is to be on its way"),
 }
 """Where tests sleep: file -> how often, and why no condition can be waited for instead."""
 
