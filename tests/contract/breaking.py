@@ -1,6 +1,8 @@
 """Faults at a stage of a migration on real servers: where they happen, what a group is then, what they cost anyway."""
 
+import contextlib
 import functools
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -128,10 +130,18 @@ def played(side: Processes, stage: Stage, fault: Fault) -> tuple[Case, Ended, li
         wait_until_all_write_on(written)
     for timer in case.later:
         timer.join()
+    # What sentinels elected meanwhile has clients that wrote to it, and is not everybody's master yet.
+    until(lambda: is_whole_again(side, case.pods), "the sentinels have one master", within_seconds=60)
     return case, ended, written
 
 
-def _is_whole_again(side: Processes, pods: Pods) -> bool:
+def somebody_else_fails_over(case: Case) -> None:
+    case.happened.append("a failover by hand")
+    with contextlib.suppress(subprocess.CalledProcessError):
+        case.side.sentinel_command(case.side.sentinels[2], "sentinel", "failover", NAME)
+
+
+def is_whole_again(side: Processes, pods: Pods) -> bool:
     """Whether one server is master, followed by both others, and every sentinel names it."""
     servers = [side.redis.server(pods.endpoint(n)) for n in ("redis-master-0", "redis-replica-0", "redis-replica-1")]
     masters = [s for s in servers if isinstance(s, Server) and s.role is Role.MASTER]
@@ -151,6 +161,6 @@ def lost_without_a_roll(fault: Fault) -> Lost:
             for timer in case.later:
                 timer.join()
             # Clients write on both sides until the sentinels have demoted one master: that is part of what it costs.
-            until(lambda: _is_whole_again(side, case.pods), "the sentinels have one master", within_seconds=60)
+            until(lambda: is_whole_again(side, case.pods), "the sentinels have one master", within_seconds=60)
             wait_until_all_write_on(written)
         return lost(side, case.pods.endpoint(case.pods.name_of_master()).address.host, written, case.deaths)

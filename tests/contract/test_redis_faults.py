@@ -4,9 +4,7 @@ The roll holds, says why, and finishes once Redis has repaired itself, or stops 
 the same fault costs without a roll [S1].
 """
 
-import contextlib
 import functools
-import subprocess
 import time
 from collections.abc import Iterator
 
@@ -19,11 +17,12 @@ from tests.contract.breaking import (
     Stage,
     lost_without_a_roll,
     played,
+    somebody_else_fails_over,
     whole_group,
 )
 from tests.contract.private_network import cut, faults_cost_as_much, heal, is_private, run_inside
 from tests.contract.redis_pods import NEW, lost
-from tests.contract.redis_sides import NAME, Processes
+from tests.contract.redis_sides import Processes
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -82,12 +81,6 @@ def has_to_synchronize_anew(case: Case) -> None:
     for _ in range(20):
         case.side.command(master, "set", "large", "x" * 10_000)
     case.after(2, lambda: case.side.thaw(case.pods.endpoint("redis-master-0")))
-
-
-def somebody_else_fails_over(case: Case) -> None:
-    case.happened.append("a failover by hand")
-    with contextlib.suppress(subprocess.CalledProcessError):
-        case.side.sentinel_command(case.side.sentinels[2], "sentinel", "failover", NAME)
 
 
 FAULTS: dict[str, tuple[Stage, Fault]] = {
@@ -171,7 +164,7 @@ def test_inside_zones_are_cut(side: Processes, name: str) -> None:
     assert ended.stopped == ""
     moved = case.pods.pods["redis-master-0"]
     assert moved.node == NEW
-    missing = lost(side, moved.address, written)
+    missing = lost(side, case.pods.endpoint(case.pods.name_of_master()).address.host, written)
     assert missing.writes == 0 or faults_cost_as_much(missing, lambda: lost_without_a_roll(zones_are_cut))
 
 
