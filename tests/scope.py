@@ -28,7 +28,7 @@ SHARES = 16
 BESIDE_SWITCHES = 4
 """Of so many shares one more point is drawn where none is left out of those in the middle of a Redis switch."""
 
-FEW = 3
+FEW = 2
 """So many cases of each test that kills are left in the quick run."""
 
 
@@ -105,7 +105,8 @@ def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
             marks[test] = mark
     kept: set[str] = set()
     for test, ids in cases.items():
-        many = FEW if scope == QUICK else marks[test].kwargs.get("keep", len(ids))
+        keep = marks[test].kwargs.get("keep", len(ids))
+        many = min(FEW, keep) if scope == QUICK else keep
         kept.update(dice(config, test).sample(sorted(ids), min(many, len(ids))))
     gone |= {i for i in items if i.get_closest_marker("drawn") is not None and i.nodeid not in kept}
     if gone:

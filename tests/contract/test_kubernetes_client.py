@@ -407,9 +407,7 @@ def annotated_set(side: Side, name: str, replicas: int) -> Workload:
     """A StatefulSet of a Redis group, its pods Ready."""
     owner = side.add_stateful_set(name, replicas)
     until(side, lambda: sum(p.ready for p in pods_of(side, owner)) == replicas, "its pods are Ready")
-    workload = side.kubernetes.workload(owner)
-    assert workload is not None
-    side.kubernetes.update_workload(workload, annotations={GROUP: "shards"})
+    updated(side, owner, annotations={GROUP: "shards"})
     annotated = side.kubernetes.workload(owner)
     assert annotated is not None
     return annotated
@@ -462,9 +460,7 @@ def test_a_stand_in_weakens_no_budget_and_stands_in_nobodys_way(cluster: Cluster
         {"metadata": {"name": "redis"}, "spec": {"selector": {"app": "redis"}, "ports": [{"port": 6379}]}},
     )
     owner = Owner("StatefulSet", side.namespace, "redis")
-    workload = side.kubernetes.workload(owner)
-    assert workload is not None
-    side.kubernetes.update_workload(workload, annotations={GROUP: "shards"})
+    updated(side, owner, annotations={GROUP: "shards"})
     workload = side.kubernetes.workload(owner)
     assert workload is not None
     pod = pods_of(side, owner)[0]

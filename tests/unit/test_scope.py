@@ -80,7 +80,7 @@ def _said(output: str) -> list[str]:
     [
         ("all", {"at": 64, "in": 64, "beside": 64, "seed": 5, "twin": 2, "case": 62, "long": 1, "heavy": 1}),
         ("test", {"at": 16, "in": 64, "beside": 2 + 4, "seed": 2, "twin": 1, "case": 2, "heavy": 1}),
-        ("quick", {"at": 3, "in": 3, "beside": 3, "seed": 3, "twin": 2, "case": 2}),
+        ("quick", {"at": 2, "in": 2, "beside": 2, "seed": 2, "twin": 1, "case": 2}),
     ],
 )
 def test_how_much_runs_in_each_scope(tmp_path: Path, scope: str, expected: dict[str, int]) -> None:
