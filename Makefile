@@ -106,7 +106,7 @@ test-versions: prepare ## Migrations on Redis 6.2, 7.2, 7.4 and 8, Valkey 8 and 
 	EKS_ROLLING_REDIS_VERSIONS="$$(scripts/redis-versions)" $(PYTEST) tests/versions
 
 .PHONY: quick
-quick: prepare ## The tests that need no lab, kill points sampled (a minute)
+quick: prepare ## The tests that need no lab, kill points sampled (70 seconds)
 	$(PYTEST) -q -n $(CORES) --scope=quick $(SAMPLE) tests/hostile tests/unit tests/stacks tests/model
 
 .PHONY: lint
