@@ -121,7 +121,7 @@ def sentinel(rate: float) -> Row:
             took = time.monotonic() - began
             time.sleep(AFTER_SECONDS)
         master = pods.pods["redis-master-0"].address
-        return row("sentinel", rate, ended, written, redis_pods.lost(side, master, written).writes, told["uses"], took)
+        return row("sentinel", rate, ended, written, redis_pods.lost(side, master, written), told["uses"], took)
 
 
 def cluster(rate: float) -> Row:
@@ -133,7 +133,7 @@ def cluster(rate: float) -> Row:
             ended = redis_pods.migrate(side, side.client, 240)
             took = time.monotonic() - began
             time.sleep(AFTER_SECONDS)
-        return row("cluster", rate, ended, written, cluster_pods.lost(side, written).writes, told["uses"], took)
+        return row("cluster", rate, ended, written, cluster_pods.lost(side, written), told["uses"], took)
 
 
 def row(kind: str, rate: float, ended: redis_pods.Ended, written: Any, lost: int, uses: Json, took: float) -> Row:

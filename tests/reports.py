@@ -13,14 +13,13 @@ from eks_rolling.documents.report import (
     NodePage,
     Orphan,
     PlannedReplacement,
-    RedisEvent,
     Refusal,
     Report,
     StepCalls,
     StepRecord,
 )
 from eks_rolling.payloads import HoldKind
-from eks_rolling.steps.report import waits
+from eks_rolling.steps.report import redis_timeline, waits
 
 BEGAN = 1_795_000_000.0
 ROLL = "change-4f2d1c9e-8a77"
@@ -170,13 +169,6 @@ def rolled(
             at=BEGAN + 60, group="shop/cache", node=pages[0].node, step="Fail back to the master pod", reason="led back"
         ),
     )
-    redis = tuple(
-        RedisEvent(group=s.redis, node=p.node, step=s.name, reason=h.reason, since=h.since, seconds=h.seconds)
-        for p in pages
-        for s in p.steps
-        for h in s.holds
-        if s.redis
-    )
     replaced = sum(p.outcome == "replaced" for p in pages)
     return Report(
         roll=ROLL,
@@ -195,7 +187,7 @@ def rolled(
         plan=tuple(planned(n) for n in range(count)),
         nodes=tuple(pages),
         steps=own,
-        redis=redis,
+        redis=redis_timeline(pages),
         failovers=failovers,
         refusals=tuple(r for p in pages for r in p.refusals),
         capacity=tuple(sorted(capacity, key=lambda c: c.at)),

@@ -1,16 +1,15 @@
 """Faults at a stage of a migration on real servers: where they happen, what a group is then, what they cost anyway."""
 
-import contextlib
 import functools
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from eks_rolling.observed.redis import Role, Sentinel, Server
-from tests.contract.redis_pods import Ended, Lost, Pods, Writer, lost, migrate, wait_until_all_write_on, writers
+from tests.contract.redis_pods import Ended, Pods, Writer, lost, migrate, wait_until_all_write_on, writers
 from tests.contract.redis_sides import NAME, Processes, processes, wait_until_whole
 from tests.waiting import until
 
@@ -137,7 +136,7 @@ def played(side: Processes, stage: Stage, fault: Fault) -> tuple[Case, Ended, li
 
 def somebody_else_fails_over(case: Case) -> None:
     case.happened.append("a failover by hand")
-    with contextlib.suppress(subprocess.CalledProcessError):
+    with suppress(subprocess.CalledProcessError):
         case.side.sentinel_command(case.side.sentinels[2], "sentinel", "failover", NAME)
 
 
@@ -151,7 +150,7 @@ def is_whole_again(side: Processes, pods: Pods) -> bool:
     return all(isinstance(v, Sentinel) and v.current == masters[0].address and not v.failing_over for v in views)
 
 
-def lost_without_a_roll(fault: Fault) -> Lost:
+def lost_without_a_roll(fault: Fault) -> int:
     """What the same fault costs a group that nobody touches, beyond what a master's death may."""
     with whole_group() as side:
         case = Case(side, Pods(side))

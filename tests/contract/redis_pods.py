@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
@@ -163,27 +163,6 @@ class Writer:
     at: list[float] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Lost:
-    """Acknowledged writes that no server holds, and for how long clients were at them (seconds, summed): a client that
-    writes into the void for as long as another does more there on a machine that is less busy."""
-
-    writes: int
-    seconds: float
-
-    @classmethod
-    def of(cls, missing: Iterable[tuple[Acknowledged, set[int]]]) -> "Lost":
-        """By client, which was at each write from the acknowledgement before it on."""
-        by_client = list(missing)
-        took = [
-            at - before
-            for writer, values in by_client
-            for value, before, at in zip(writer.acked[1:], writer.at, writer.at[1:], strict=False)
-            if value in values
-        ]
-        return cls(sum(len(values) for _, values in by_client), sum(took))
-
-
 def unreplicated(writer: Acknowledged, deaths: Sequence[float], election_seconds: float) -> set[int]:
     """What a master's death may cost this client, which has one write under way at a time.
 
@@ -312,14 +291,14 @@ def migrate(pods: Any, client: Any, within_seconds: float) -> Ended:
     raise AssertionError(f"not within {within_seconds} s; done: {ended.done}; waited for: {ended.held}")
 
 
-def lost(side: Processes, host: str, written: list[Writer], deaths: Sequence[float] = ()) -> Lost:
+def lost(side: Processes, host: str, written: list[Writer], deaths: Sequence[float] = ()) -> int:
     """Acknowledged writes that the server does not hold, but for what the deaths of masters may cost."""
     with redis.Redis(host=host, password=PASSWORD, decode_responses=True, **side.client_options) as server:
         held = [{int(v) for v in server.lrange(f"writer-{n}", 0, -1)} for n in range(len(written))]
     missing = [set(w.acked) - h for w, h in zip(written, held, strict=True)]
     allowed = [unreplicated(w, deaths, DOWN_AFTER_SECONDS) for w in written]
     print("lost:", missing, "of masters that died:", allowed)
-    return Lost.of((w, m - a) for w, m, a in zip(written, missing, allowed, strict=True))
+    return sum(len(m - a) for m, a in zip(missing, allowed, strict=True))
 
 
 def wait_until_all_write_on(written: Sequence[Acknowledged], within_seconds: float = 20) -> None:

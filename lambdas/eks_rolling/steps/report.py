@@ -111,14 +111,11 @@ def redis_timeline(nodes: Iterable[NodePage]) -> tuple[RedisEvent, ...]:
 
 def _events(node: NodePage, step: StepRecord) -> Iterator[RedisEvent]:
     """What a step waited for, and what it came to. A switch is often done at the first look, without a wait."""
-    for hold in step.holds:
-        yield RedisEvent(
-            group=step.redis, node=node.node, step=step.name, reason=hold.reason, since=hold.since, seconds=hold.seconds
-        )
+    told = [(hold.reason, hold.since, hold.seconds) for hold in step.holds]
     if step.result and step.result not in {hold.reason for hold in step.holds}:
-        yield RedisEvent(
-            group=step.redis, node=node.node, step=step.name, reason=step.result, since=step.ended, seconds=0
-        )
+        told.append((step.result, step.ended, 0.0))
+    for reason, since, seconds in told:
+        yield RedisEvent(group=step.redis, node=node.node, step=step.name, reason=reason, since=since, seconds=seconds)
 
 
 def waits(steps: Iterable[Any]) -> tuple[WaitTotal, ...]:
